@@ -1,0 +1,1 @@
+"""NLVR: one statement about three boxes of coloured shapes, true or false."""

@@ -1,0 +1,1 @@
+"""NLVR2: one statement about two photographs, true or false."""

@@ -1,0 +1,3 @@
+"""Benchmark and evaluation harness for vision-language pretrained models."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,73 @@
+"""What a model is to vlbench: it sees, it reads, it fuses.
+
+Shapes: N pictures of a batch, M texts of a batch, P pairs of both, R visual tokens, T text tokens, D width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol, TypeAlias
+
+from vlbench.core.examples import ImageRef
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Tensors: TypeAlias = "dict[str, Tensor]"
+"""Prepared inputs by name; the first dimension of each is the batch (N or M)."""
+
+
+@dataclass(frozen=True)
+class Visual:
+    """What was seen: states [N, R, D], mask [N, R] (True where a token is real)."""
+
+    states: Tensor
+    mask: Tensor
+
+    def take(self, rows: Tensor) -> Visual:
+        """The rows [P] in that order, so that pairs can share what was seen once."""
+        return Visual(self.states[rows], self.mask[rows])
+
+
+@dataclass(frozen=True)
+class Textual:
+    """What was read: states [M, T, D], mask [M, T] (True where a token is real)."""
+
+    states: Tensor
+    mask: Tensor
+
+    def take(self, rows: Tensor) -> Textual:
+        """The rows [P] in that order, so that pairs can share what was read once."""
+        return Textual(self.states[rows], self.mask[rows])
+
+
+@dataclass(frozen=True)
+class Features:
+    """Both together: pooled [P, D], text [P, T, D], visual [P, R, D], and their masks."""
+
+    pooled: Tensor
+    text: Tensor
+    visual: Tensor
+    text_mask: Tensor
+    visual_mask: Tensor
+
+
+class Backbone(Protocol):
+    """An nn.Module that sees, reads and fuses; row b of every result depends on row b of the input only.
+
+    `prepare_images` and `prepare_texts` run on the CPU, in workers, and know nothing of answers.
+    `slot` [N] is each picture's place in its query (NLVR2: 0 left, 1 right).
+    """
+
+    width: int
+
+    def prepare_images(self, refs: Sequence[ImageRef]) -> Tensors: ...
+
+    def prepare_texts(self, texts: Sequence[str]) -> Tensors: ...
+
+    def see(self, images: Tensors, slot: Tensor) -> Visual: ...
+
+    def read(self, texts: Tensors) -> Textual: ...
+
+    def fuse(self, seen: Visual, read: Textual) -> Features: ...

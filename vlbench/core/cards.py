@@ -1,0 +1,139 @@
+"""The cards: facts about a task or a model, read from YAML, checked, frozen."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from vlbench.core.validate import Frozen
+
+OutputKind = Literal["classify", "pair", "rank", "generate"]
+
+
+class SplitCard(Frozen):
+    """Where one split lies below the task's root.
+
+    files: what the adapter asks for -> candidate paths, the first that exists wins; a path may hold
+    fields in braces that the adapter fills per example. count: examples the official files hold.
+    md5: of the official file of that name, checked by `vlbench data check`.
+    """
+
+    files: dict[str, tuple[str, ...]]
+    count: int | None = None
+    md5: dict[str, str] = Field(default_factory=dict)
+
+
+class TaskCard(Frozen):
+    """A task's facts; its one function stands beside it in `adapter.py`.
+
+    version: raised whenever a number made with the task could move. output: which head questions the
+    backbone. labels: the closed answer list in the order of the logits. metrics: name -> `module:function`.
+    slices: tags that every table breaks the main metric down by. features: where region features may lie,
+    as globs below the root. siblings: folders of DATA_ROOT that may hold the images of several tasks.
+    """
+
+    name: str
+    title: str
+    version: int
+    description: str
+    output: OutputKind
+    images_per_example: int
+    labels: tuple[str, ...] = ()
+    metrics: dict[str, str]
+    main_metric: str
+    slices: tuple[str, ...] = ()
+    splits: dict[str, SplitCard]
+    train_split: str
+    select_on: str
+    report_split: str
+    features: tuple[str, ...] = ()
+    siblings: tuple[str, ...] = ()
+    homepage: str
+    licence: str
+    citation: str
+
+    @model_validator(mode="after")
+    def _names_agree(self) -> TaskCard:
+        for role in (self.train_split, self.select_on, self.report_split):
+            if role not in self.splits:
+                raise ValueError(f"split {role!r} is not among the card's splits {sorted(self.splits)}")
+        if self.main_metric not in self.metrics:
+            raise ValueError(f"main_metric {self.main_metric!r} is not among the card's metrics")
+        return self
+
+
+class Recipe(Frozen):
+    """How to finetune. A field left out keeps the value of the layer below (see `merged`).
+
+    lr: peak learning rate. warmup: share of all steps with linear warm-up, linear decay to 0 after it.
+    clip: largest gradient norm. ema: momentum of the averaged copy of the finetuned weights, evaluated
+    beside the plain ones. steps wins over epochs. batch_size: examples per optimizer step, over all
+    processes and accumulation steps.
+    """
+
+    optimizer: Literal["adamw", "bert_adam"] | None = None
+    lr: float | None = Field(default=None, gt=0)
+    weight_decay: float | None = Field(default=None, ge=0)
+    warmup: float | None = Field(default=None, ge=0, le=1)
+    clip: float | None = Field(default=None, gt=0)
+    ema: float | None = Field(default=None, ge=0, lt=1)
+    epochs: int | None = Field(default=None, ge=1)
+    steps: int | None = Field(default=None, ge=1)
+    batch_size: int | None = Field(default=None, ge=1)
+    accumulation: int | None = Field(default=None, ge=1)
+    evaluations: int | None = Field(default=None, ge=1)
+
+    def merged(self, over: Recipe) -> Recipe:
+        """This recipe with every field that `over` sets."""
+        return self.model_copy(update=over.model_dump(exclude_none=True))
+
+
+class SizeCard(Frozen):
+    """One size of a model: architecture numbers, its tokenizer, and what differs from the card's recipe.
+
+    vocabulary: `bert-base-uncased`, or `own`: the world's on the world, else trained on the train split.
+    """
+
+    config: dict[str, int | float | str | bool]
+    vocabulary: Literal["own", "bert-base-uncased"]
+    recipe: Recipe = Recipe()
+    parameters: int | None = None
+
+
+class HeadLayout(Frozen):
+    """How the model's papers shape a classification head: hidden width as a multiple of the input width."""
+
+    hidden: float = 2.0
+    order: Literal["activation-norm", "norm-activation"] = "activation-norm"
+
+
+class ModelCard(Frozen):
+    """A model's facts; its class stands beside it in `backbone.py`.
+
+    visual: what the model looks at. sizes: `base` is the paper's. recipes: finetuning per task from the
+    paper, `default` where the paper has none.
+    """
+
+    name: str
+    title: str
+    description: str
+    backbone: str
+    visual: Literal["regions", "patches", "grid", "none"]
+    outputs: tuple[OutputKind, ...]
+    sizes: dict[str, SizeCard]
+    head: HeadLayout = HeadLayout()
+    recipes: dict[str, Recipe]
+    paper: str
+    licence: str
+
+    @model_validator(mode="after")
+    def _has_default_recipe(self) -> ModelCard:
+        if "default" not in self.recipes:
+            raise ValueError("recipes need an entry 'default'")
+        return self
+
+    def recipe(self, task: str, size: str) -> Recipe:
+        """The recipe for a task: the default, over it the task's, over it the size's."""
+        default = self.recipes["default"]
+        return default.merged(self.recipes.get(task, Recipe())).merged(self.sizes[size].recipe)

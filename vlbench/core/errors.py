@@ -1,0 +1,59 @@
+"""What a user can get wrong, said in one sentence, with the exit code the shell sees."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from enum import IntEnum
+
+
+class ExitCode(IntEnum):
+    """The exit codes of the command line; `docs` and the README list the same ones."""
+
+    OK = 0
+    BUG = 1
+    USAGE = 2
+    DATA = 5
+    WEIGHTS = 6
+    COVERAGE = 7
+    SOME_FAILED = 8
+    OUT_OF_MEMORY = 9
+    INTERRUPTED = 130
+
+
+class VlbenchError(Exception):
+    """A user's fault: one sentence with the value, the expectation and the remedy; never a traceback."""
+
+    def __init__(self, message: str, exit_code: ExitCode = ExitCode.USAGE) -> None:
+        super().__init__(message)
+        self.message = message
+        self.exit_code = exit_code
+
+
+class DataError(VlbenchError):
+    """Data missing, unreadable or not what its format promises (exit 5)."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, ExitCode.DATA)
+
+
+class CoverageError(VlbenchError):
+    """Predictions that do not cover the expected ids one to one (exit 7)."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, ExitCode.COVERAGE)
+
+
+def unknown(kind: str, value: str, known: Iterable[str], remedy: str = "") -> VlbenchError:
+    """The error for a name nobody knows, with the nearest known names."""
+    names = sorted(known)
+    near = difflib.get_close_matches(value, names, n=2, cutoff=0.5)
+    hint = f"did you mean {' or '.join(repr(name) for name in near)}?" if near else f"known: {', '.join(names)}"
+    return VlbenchError(f"unknown {kind} {value!r}: {hint}{'; ' + remedy if remedy else ''}")
+
+
+def first_five(items: Iterable[str]) -> str:
+    """Name the first five items and how many more there are, for messages about ids and files."""
+    listed = sorted(items)
+    rest = len(listed) - 5
+    return ", ".join(listed[:5]) + (f" and {rest} more" if rest > 0 else "")

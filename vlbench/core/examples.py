@@ -1,0 +1,49 @@
+"""What a task is made of: pictures by reference, queries without answers, examples with them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Generic, TypeVar
+
+
+@dataclass(frozen=True, slots=True)
+class ImageRef:
+    """Where a picture's bytes are, and the key of its region features; never a decoded picture."""
+
+    path: Path
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """What a model may see. It has no answer, so leaking one is a type error."""
+
+    images: tuple[ImageRef, ...]
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """The reference of a task whose examples carry one label out of a closed list."""
+
+    value: str
+
+
+Reference = TypeVar("Reference", covariant=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Example(Generic[Reference]):
+    """One question with its reference.
+
+    `group` names what is dependent (an image, a statement): intervals are clustered by it.
+    `tags` are the slices a table may be cut into.
+    """
+
+    id: str
+    query: Query
+    reference: Reference
+    group: str
+    tags: Mapping[str, str] = field(default_factory=dict)

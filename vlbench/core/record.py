@@ -1,0 +1,140 @@
+"""The product of a run: everything needed to judge the number, as versioned JSON."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from vlbench.core.cards import Recipe
+from vlbench.core.spec import RunSpec
+from vlbench.core.validate import Frozen
+
+SCHEMA_VERSION = 1
+
+
+class ToolInfo(Frozen):
+    """Which code ran; the commit is empty outside a checkout."""
+
+    version: str
+    commit: str = ""
+    dirty: bool = False
+
+
+class LoadReport(Frozen):
+    """How weights met the model: keys matched, missing in the file, unexpected in it."""
+
+    matched: int
+    missing: int
+    unexpected: int
+
+
+class ModelInfo(Frozen):
+    """Which model: sizes, weights, and what they travel with. weights_sha256 is empty from scratch."""
+
+    name: str
+    size: str
+    parameters: int
+    from_scratch: bool
+    weights_sha256: str = ""
+    load_report: LoadReport | None = None
+    preprocessing: dict[str, str | int | float] = Field(default_factory=dict)
+    tokenizer_sha256: str = ""
+
+
+class TaskInfo(Frozen):
+    """Which data: source world or real, the manifest's hash, the split and how much of it."""
+
+    name: str
+    version: int
+    source: Literal["world", "real"]
+    manifest_sha256: str
+    split: str
+    n_total: int
+    n_scored: int
+    limit: float | None = None
+    notes: tuple[str, ...] = ()
+
+
+class TrainInfo(Frozen):
+    """How it was trained; best_step is the checkpoint reported, selected_on the split that chose it."""
+
+    recipe: Recipe
+    train_split: str
+    selected_on: str
+    steps: int
+    effective_batch: int
+    best_step: int
+    weights: Literal["plain", "ema"]
+    seed: int
+
+
+class Result(Frozen):
+    """One metric, with its uncertainty; slices: tag -> value -> result of the same metric."""
+
+    metric: str
+    value: float
+    n: int
+    stderr: float | None = None
+    ci95: tuple[float, float] | None = None
+    method: str = ""
+    higher_is_better: bool = True
+    slices: dict[str, dict[str, Result]] = Field(default_factory=dict)
+
+
+class Coverage(Frozen):
+    """Ids counted: each expected one exactly once, or there is no score."""
+
+    expected: int
+    scored: int
+    missing: int = 0
+    duplicate: int = 0
+    errors: int = 0
+
+
+class Efficiency(Frozen):
+    """What it cost, with seconds per phase; latencies are of whole prediction batches, in milliseconds."""
+
+    examples_per_second: float
+    latency_ms: dict[str, float]
+    peak_memory_mib: float
+    seconds: dict[str, float]
+
+
+class Environment(Frozen):
+    """Where it ran."""
+
+    python: str
+    libraries: dict[str, str]
+    cpu: str
+    threads: int
+    gpu: str = ""
+    driver: str = ""
+    world_size: int = 1
+    device: str = "cpu"
+
+
+class RunRecord(Frozen):
+    """One run, as `run.json` holds it. `spec` is resolved: no field is left to a default of the day."""
+
+    schema_version: int = SCHEMA_VERSION
+    status: Literal["started", "done", "failed", "interrupted"]
+    fingerprint: str
+    spec: RunSpec
+    tool: ToolInfo
+    model: ModelInfo
+    task: TaskInfo
+    environment: Environment
+    started: str
+    seconds: float = 0.0
+    train: TrainInfo | None = None
+    results: tuple[Result, ...] = ()
+    controls: dict[str, tuple[Result, ...]] = Field(default_factory=dict)
+    majority: float | None = None
+    coverage: Coverage | None = None
+    efficiency: Efficiency | None = None
+    error: str = ""
+
+    def result(self, metric: str) -> Result | None:
+        """The result of that metric, or None where the record has none."""
+        return next((result for result in self.results if result.metric == metric), None)

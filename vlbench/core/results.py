@@ -1,0 +1,47 @@
+"""What comes out of a model, and what a metric makes of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+from vlbench.core.examples import Example
+
+Status = Literal["ok", "unparsed", "error", "skipped"]
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """One answer to one example; `scores` maps an answer to its probability, best first."""
+
+    example_id: str
+    answer: str
+    scores: Mapping[str, float] = field(default_factory=dict)
+    status: Status = "ok"
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """A metric's verdict.
+
+    value: in percent for accuracies and recalls, full precision. n: units scored (examples, or groups
+    for consistency). stderr, ci95: in the unit of `value`, from test sampling only; None where one unit
+    leaves nothing to estimate. per_example: unit id -> value of that unit in [0, 1].
+    """
+
+    name: str
+    value: float
+    n: int
+    stderr: float | None
+    ci95: tuple[float, float] | None
+    per_example: Mapping[str, float]
+    higher_is_better: bool = True
+    method: str = ""
+
+
+class Metric(Protocol):
+    """A pure function of predictions and examples whose ids match one to one."""
+
+    def __call__(self, predictions: Sequence[Prediction], examples: Sequence[Example[Any]]) -> Score: ...

@@ -1,0 +1,53 @@
+"""What a run was asked to do: one frozen value, whether it came from flags, YAML or Python."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from vlbench.core.cards import Recipe
+from vlbench.core.validate import Frozen
+
+Control = Literal["blind"]
+
+
+class RunSpec(Frozen):
+    """One task, one model, one way of running.
+
+    task, model, size, split...: names as on the command line; None takes the card's default. data_root:
+    None is the built-in world. select_on: the split the best checkpoint is chosen on, "none" takes the
+    last one. checkpoint: weights to begin with; "none" trains from scratch. limit: a number of examples
+    (>= 1) or a share (< 1) of the reported split. train: overrides of the model card's recipe.
+    vocabulary: a vocab.txt or tokenizer.json for models that need bert-base-uncased.
+    """
+
+    task: str
+    model: str
+    size: str | None = None
+    mode: Literal["finetune"] = "finetune"
+    checkpoint: str = "none"
+    data_root: Path | None = None
+    tasks_dir: Path | None = None
+    domain: Literal["plain", "textured"] = "plain"
+    train_split: str | None = None
+    select_on: str | None = None
+    split: str | None = None
+    limit: float | None = Field(default=None, gt=0)
+    limit_mode: Literal["random", "head"] = "random"
+    controls: tuple[Control, ...] | None = None
+    seed: int = 0
+    vocabulary: Path | None = None
+    train: Recipe = Recipe()
+    eval_batch_size: int = Field(default=256, ge=1)
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    allow_partial: bool = False
+    device: str | None = None
+    workers: int = Field(default=0, ge=0)
+    output_path: Path = Path("runs")
+    resume: bool = True
+
+
+PLACE = frozenset({"data_root", "tasks_dir", "device", "workers", "output_path", "resume"})
+"""The spec's fields that say where or how fast, never what: they are no part of the fingerprint."""

@@ -1,0 +1,110 @@
+"""A task on disk: its card, where its data lies, and the one function that reads a split."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from vlbench.core.cards import SplitCard, TaskCard
+from vlbench.core.errors import DataError, first_five, unknown
+from vlbench.core.examples import Example
+from vlbench.core.results import Metric
+
+
+@dataclass(frozen=True)
+class SplitFiles:
+    """The files of one split. `path` insists that a file exists; `place` only says where it belongs."""
+
+    split: str
+    root: Path
+    card: SplitCard
+
+    def place(self, name: str) -> Path:
+        """The first candidate that exists (a `{field}` in it cuts the look-up short), else the first one."""
+        candidates = [self.root / text for text in self.card.files[name]]
+        for candidate in candidates:
+            solid = Path(str(candidate).split("{", 1)[0])
+            if solid.exists():
+                return candidate
+        return candidates[0]
+
+    def path(self, name: str) -> Path:
+        """The file called `name`.
+
+        Raises:
+            DataError: it is not there, naming the places looked at.
+        """
+        found = self.place(name)
+        if not found.exists():
+            places = " or ".join(self.card.files[name])
+            raise DataError(
+                f"split {self.split!r} needs {places} below {self.root}, which is not there: "
+                f"put it there or give another --data-root"
+            )
+        return found
+
+
+Adapter = Callable[[SplitFiles], Iterator[Example[Any]]]
+
+
+@dataclass(frozen=True)
+class Task:
+    """A card, a root and the adapter's function.
+
+    counts: split -> expected number of examples, where the data itself states it (the built-in world);
+    otherwise the card's counts hold. allow_partial turns a differing count into a note in `notes`.
+    """
+
+    card: TaskCard
+    root: Path
+    source: Literal["world", "real"]
+    adapter: Adapter
+    metrics: Mapping[str, Metric]
+    counts: Mapping[str, int] = field(default_factory=dict)
+    allow_partial: bool = False
+    notes: list[str] = field(default_factory=list)
+
+    def files(self, split: str) -> SplitFiles:
+        """The files of a split; an unknown split is an error that names the near miss."""
+        if split not in self.card.splits:
+            raise unknown(f"split of {self.card.name}", split, self.card.splits)
+        return SplitFiles(split, self.root, self.card.splits[split])
+
+    def load(self, split: str) -> Sequence[Example[Any]]:
+        """The examples of a split, in the order of its files.
+
+        Raises:
+            DataError: nothing in it, an id twice, or another number of examples than the card says.
+        """
+        examples = list(self.adapter(self.files(split)))
+        if not examples:
+            raise DataError(f"split {split!r} of {self.card.name} below {self.root} is empty: expected examples")
+        self._check_ids(split, examples)
+        self._check_count(split, len(examples))
+        return examples
+
+    def _check_ids(self, split: str, examples: Sequence[Example[Any]]) -> None:
+        seen: set[str] = set()
+        twice = {example.id for example in examples if example.id in seen or seen.add(example.id)}  # type: ignore[func-returns-value]
+        if twice:
+            raise DataError(f"split {split!r} of {self.card.name} holds ids twice: {first_five(twice)}")
+
+    def _check_count(self, split: str, found: int) -> None:
+        expected = self.counts.get(split, self.card.splits[split].count if self.source == "real" else None)
+        if expected is None or found == expected:
+            return
+        difference = f"split {split!r} of {self.card.name} holds {found:,} examples where {expected:,} are expected"
+        if not self.allow_partial:
+            raise DataError(f"{difference}: restore the full file, or accept it with --allow-partial")
+        if difference not in self.notes:
+            self.notes.append(difference)
+
+    def metric(self, name: str) -> Metric:
+        """The metric of that name; an unknown one is an error that names the near miss."""
+        if name not in self.metrics:
+            raise unknown(f"metric of {self.card.name}", name, self.metrics)
+        return self.metrics[name]
+
+

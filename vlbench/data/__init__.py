@@ -1,0 +1,1 @@
+"""From bytes to tensors: pictures, regions, text, batches, controls."""

@@ -1,0 +1,1 @@
+"""Where things meet: evaluate, finetune, predict."""

@@ -1,0 +1,1 @@
+"""How an output kind questions a backbone: one module per kind."""

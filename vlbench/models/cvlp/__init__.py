@@ -1,0 +1,1 @@
+"""CVLP: Contrastive Visual-Linguistic Pretraining (arXiv 2007.13135)."""

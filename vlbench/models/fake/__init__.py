@@ -1,0 +1,1 @@
+"""A deterministic model for tests and dry runs."""
