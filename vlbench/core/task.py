@@ -106,5 +106,3 @@ class Task:
         if name not in self.metrics:
             raise unknown(f"metric of {self.card.name}", name, self.metrics)
         return self.metrics[name]
-
-

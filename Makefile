@@ -1,0 +1,32 @@
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+.PHONY: run test lint format clean
+
+run: $(VENV)/.installed  ## Install, then finetune and score CVLP on NLVR2 of the built-in world.
+	$(BIN)/vlbench run --task nlvr2 --model cvlp
+
+test: $(VENV)/.installed-dev  ## Install what tests need, then run them.
+	$(BIN)/python -m pytest -n 2
+
+lint: $(VENV)/.installed-dev  ## Style, and types in strict mode.
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/.installed-dev  ## Put the code into the house's format.
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:  ## Remove what make made; runs and the cache stay.
+	rm -rf $(VENV) build vlbench.egg-info
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q -c constraints.txt -e .
+	touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[dev]'
+	touch $@

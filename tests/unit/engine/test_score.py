@@ -1,0 +1,94 @@
+import json
+
+import pytest
+
+from vlbench.core.cards import TaskCard
+from vlbench.core.errors import CoverageError, DataError
+from vlbench.core.examples import Example, Label, Query
+from vlbench.core.task import Task
+from vlbench.core.validate import parse
+from vlbench.engine.score import score_file
+from vlbench.metrics.accuracy import accuracy, consistency
+
+CARD = {
+    **dict.fromkeys(("title", "description", "homepage", "licence", "citation"), "text"),
+    "name": "toy",
+    "version": 1,
+    "output": "pair",
+    "images_per_example": 2,
+    "labels": ["False", "True"],
+    "metrics": {"accuracy": "module:accuracy", "consistency": "module:consistency"},
+    "main_metric": "accuracy",
+    "slices": ["kind"],
+    "splits": {name: {"files": {}} for name in ("train", "dev", "test")},
+    "train_split": "train",
+    "select_on": "dev",
+    "report_split": "test",
+}
+EXAMPLES = [
+    Example(f"dev-{number}", Query((), "text"), Label("True"), f"g{number // 2}", {"kind": "count"})
+    for number in range(6)
+]
+ROWS = [f"dev-{number},{answer}" for number, answer in enumerate(["true", "true", "False", "TRUE", "true", "True"])]
+
+
+@pytest.fixture
+def task(tmp_path):
+    metrics = {"accuracy": accuracy, "consistency": consistency}
+    return Task(parse(TaskCard, CARD, "card"), tmp_path, "real", lambda files: iter(EXAMPLES), metrics)
+
+
+@pytest.fixture
+def predictions(tmp_path):
+    def written(rows):
+        path = tmp_path / "predictions.csv"
+        path.write_text("\n".join(rows))
+        return path
+
+    return written
+
+
+def test_report(task, predictions):
+    report = score_file(task, "dev", predictions(ROWS))
+    value = {result.metric: (result.value, result.n) for result in report.results}
+    assert value == {"accuracy": (pytest.approx(500 / 6), 6), "consistency": (pytest.approx(200 / 3), 3)}
+    assert (report.task, report.split, report.n, report.notes) == ("toy", "dev", 6, ())
+
+
+def test_json_object_has_the_documented_shape(task, predictions):
+    shown = json.loads(json.dumps(score_file(task, "dev", predictions(ROWS)).to_json_object()))
+    assert list(shown) == ["task", "split", "n", "scores", "slices", "coverage"]
+    assert list(shown["scores"]) == ["accuracy", "consistency"]
+    assert set(shown["scores"]["accuracy"]) == {"value", "n", "stderr", "ci95"}
+    assert len(shown["scores"]["accuracy"]["ci95"]) == 2
+    assert shown["slices"]["kind"]["count"]["accuracy"] == shown["scores"]["accuracy"]
+    assert shown["coverage"] == {"expected": 6, "scored": 6, "missing": 0, "duplicate": 0, "errors": 0}
+
+
+def test_missing_ids_end_without_a_score_unless_allowed(task, predictions):
+    path = predictions(ROWS[:4])
+    with pytest.raises(CoverageError, match=r"2 missing \(dev-4, dev-5\)"):
+        score_file(task, "dev", path)
+    report = score_file(task, "dev", path, allow_partial=True)
+    assert (report.n, report.results[0].value, report.results[0].n) == (4, 75.0, 4)
+    assert (report.coverage.expected, report.coverage.scored, report.coverage.missing) == (6, 4, 2)
+    assert report.notes == ("2 of 6 examples have no prediction and are left out",)
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([*ROWS, ROWS[0]], r"1 duplicate \(dev-0\)"),
+        ([*ROWS, "dev-9,True"], r"1 extra \(dev-9\)"),
+        ([*ROWS[:-1], "dev-5,maybe"], r"1 answered with none of False, True \(dev-5: 'maybe'\)"),
+    ],
+)
+@pytest.mark.parametrize("allow_partial", [False, True])
+def test_other_faults_are_never_allowed(task, predictions, rows, message, allow_partial):
+    with pytest.raises(CoverageError, match=message):
+        score_file(task, "dev", predictions(rows), allow_partial)
+
+
+def test_an_absent_file_is_named(task, tmp_path):
+    with pytest.raises(DataError, match="cannot read predictions"):
+        score_file(task, "dev", tmp_path / "absent.csv")

@@ -1,0 +1,52 @@
+import pytest
+
+from vlbench.core.errors import CoverageError, ExitCode
+from vlbench.core.examples import Example, Label, Query
+from vlbench.core.record import Coverage
+from vlbench.core.results import Prediction
+from vlbench.metrics.coverage import match
+
+EXAMPLES = [Example(f"e{number}", Query((), ""), Label("True"), "g") for number in range(8)]
+PREDICTIONS = [Prediction(example.id, "true") for example in EXAMPLES]
+
+
+def test_full_coverage_is_counted():
+    predictions = [*PREDICTIONS[:-1], Prediction("e7", "", status="error")]
+    assert match(predictions, EXAMPLES, ("False", "True")) == Coverage(expected=8, scored=8, errors=1)
+
+
+@pytest.mark.parametrize(
+    ("predictions", "message"),
+    [
+        (PREDICTIONS[:2], r"8 examples one to one: 6 missing \(e2, e3, e4, e5, e6 and 1 more\)"),
+        ([*PREDICTIONS, PREDICTIONS[3]], r"one to one: 1 duplicate \(e3\)"),
+        ([*PREDICTIONS, Prediction("x", "true")], r"one to one: 1 extra \(x\)"),
+        (
+            [*PREDICTIONS[:-1], Prediction("e7", "maybe")],
+            r"one to one: 1 answered with none of False, True \(e7: 'maybe'\)",
+        ),
+        (
+            [*PREDICTIONS[1:], PREDICTIONS[1], Prediction("x", "")],
+            r"1 missing \(e0\), 1 duplicate \(e1\), 1 extra \(x\), 1 answered with none of False, True \(x: ''\)",
+        ),
+    ],
+)
+def test_faults_are_named_and_counted(predictions, message):
+    with pytest.raises(CoverageError, match=message) as caught:
+        match(predictions, EXAMPLES, ("False", "True"))
+    assert caught.value.exit_code == ExitCode.COVERAGE
+
+
+def test_missing_ones_can_be_allowed_but_nothing_else():
+    assert match(PREDICTIONS[2:], EXAMPLES, allow_missing=True) == Coverage(expected=8, scored=6, missing=2)
+    with pytest.raises(CoverageError, match="1 duplicate"):
+        match([*PREDICTIONS[2:], PREDICTIONS[2]], EXAMPLES, allow_missing=True)
+
+
+def test_without_labels_any_answer_goes():
+    assert match([Prediction(example.id, "a red bus") for example in EXAMPLES], EXAMPLES).scored == 8
+
+
+def test_nothing_to_score_is_an_error():
+    with pytest.raises(CoverageError, match="no examples"):
+        match([], [])

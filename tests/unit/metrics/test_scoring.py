@@ -1,0 +1,58 @@
+import math
+
+import pytest
+
+from vlbench.core.errors import CoverageError, DataError
+from vlbench.core.examples import Example, Label, Query
+from vlbench.core.results import Prediction, Score
+from vlbench.metrics.accuracy import accuracy, consistency
+from vlbench.metrics.scoring import score
+
+METRICS = {"accuracy": accuracy, "consistency": consistency}
+KINDS = ["count", "count", "exists", "exists", None]
+EXAMPLES = [
+    Example(f"e{number}", Query((), ""), Label("True"), f"g{number // 2}", {"kind": kind} if kind else {})
+    for number, kind in enumerate(KINDS)
+]
+PREDICTIONS = [
+    Prediction(f"e{number}", answer) for number, answer in enumerate(["true", "true", "true", "false", "true"])
+]
+
+
+def test_every_metric_has_a_result_and_the_main_one_its_slices():
+    results = score(METRICS, "accuracy", ["kind", "absent"], PREDICTIONS, EXAMPLES)
+    assert [(result.metric, result.value, result.n) for result in results] == [
+        ("accuracy", 80.0, 5),
+        ("consistency", pytest.approx(200 / 3), 3),
+    ]
+    assert {value: (part.value, part.n) for value, part in results[0].slices["kind"].items()} == {
+        "count": (100.0, 2),
+        "exists": (50.0, 2),
+    }
+    assert list(results[0].slices) == ["kind"] and results[1].slices == {}
+    assert results[0].stderr is not None and "test sampling only" in results[0].method
+
+
+def test_any_metric_can_be_the_main_one():
+    results = score(METRICS, "consistency", ["kind"], PREDICTIONS, EXAMPLES)
+    assert results[0].slices == {}
+    assert results[1].slices["kind"]["exists"].value == 0.0
+
+
+def test_ids_must_match():
+    with pytest.raises(CoverageError, match="1 missing"):
+        score(METRICS, "accuracy", ["kind"], PREDICTIONS[1:], EXAMPLES)
+
+
+def test_scores_that_are_no_numbers_are_refused():
+    bad = [*PREDICTIONS[:-1], Prediction("e4", "true", {"true": math.nan})]
+    with pytest.raises(DataError, match=r"1 predictions have scores that are not finite \(e4\)"):
+        score(METRICS, "accuracy", [], bad, EXAMPLES)
+
+
+def test_a_metric_that_is_no_number_is_refused():
+    def broken(predictions, examples):
+        return Score("broken", math.nan, len(examples), None, None, {})
+
+    with pytest.raises(DataError, match="broken is nan"):
+        score({"broken": broken}, "broken", [], PREDICTIONS, EXAMPLES)

@@ -1,0 +1,96 @@
+"""A small CVLP over made-up regions."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from vlbench.core.cards import ModelCard
+from vlbench.core.examples import ImageRef
+from vlbench.core.validate import parse
+from vlbench.data.regions.types import Regions
+from vlbench.data.resources import Resources
+from vlbench.data.text import TextEncoder
+from vlbench.models.cvlp.backbone import CVLP
+from vlbench.models.cvlp.modeling import CVLPConfig
+from vlbench.models.layers.initialize import initialize
+
+WORDS = "the left picture has two red squares and one blue circle above a green star"
+
+COUNTS = {"few": 2, "some": 4, "many": 9, "none": 0}
+
+
+class Made:
+    """Regions drawn from the picture's key; `few`, `many` and `none` say how many."""
+
+    dim = 5
+
+    def get(self, ref: ImageRef) -> Regions:
+        rng, n = np.random.default_rng(zlib.crc32(ref.key.encode())), COUNTS[ref.key.split("-")[0]]
+        width, height = 200, 50
+        corners = rng.uniform(0, 1, (n, 4)) * [width, height, width, height]
+        none, zero = np.zeros(n, np.int64), np.zeros(n, np.float32)
+        features = rng.normal(size=(n, self.dim)).astype(np.float32)
+        return Regions(width, height, corners.astype(np.float32), features, none, zero, none, zero)
+
+
+class Pictures:
+    def open(self, ref: ImageRef) -> Image.Image:
+        raise AssertionError("a region model opens no picture")
+
+
+@pytest.fixture(scope="session")
+def resources() -> Resources:
+    return Resources(TextEncoder.train([WORDS], 100, 20), Pictures(), Made())
+
+
+@pytest.fixture
+def config(resources: Resources) -> CVLPConfig:
+    return CVLPConfig(
+        language_layers=3,
+        region_layers=2,
+        cross_layers=2,
+        width=16,
+        heads=4,
+        inner=32,
+        positions=24,
+        max_regions=6,
+        dropout=0.1,
+        attention_dropout=0.1,
+        vocab_size=resources.text.vocab_size,
+        region_dim=Made.dim,
+    )
+
+
+@pytest.fixture
+def cvlp(config: CVLPConfig, resources: Resources) -> CVLP:
+    torch.manual_seed(0)
+    model = CVLP(config, resources).eval()
+    initialize(model, std=0.5)  # large weights, so that a wrong mask or order shows
+    return model
+
+
+@pytest.fixture
+def card_of() -> Callable[[str], ModelCard]:
+    import yaml
+
+    import vlbench.models
+
+    folder = Path(vlbench.models.__file__).parent
+
+    def read(name: str) -> ModelCard:
+        path = folder / name / "model.yaml"
+        return parse(ModelCard, yaml.safe_load(path.read_text()), str(path))
+
+    return read
+
+
+@pytest.fixture
+def ref() -> Callable[[str], ImageRef]:
+    return lambda key: ImageRef(Path("nowhere") / key, key)

@@ -1,0 +1,98 @@
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from vlbench.core.errors import DataError
+from vlbench.core.results import Prediction
+from vlbench.records.predictions import read_predictions
+
+TWO = [Prediction("dev-1-0-0", "True"), Prediction("dev-1-1-0", "false")]
+
+
+def written(tmp_path, content, name="predictions"):
+    path = tmp_path / name
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return path
+
+
+def samples(tmp_path, **columns):
+    table = {
+        "example_id": ["dev-1-0-0", "dev-1-1-0", "dev-1-0-0"],
+        "prediction": ["True", "false", "True"],
+        "status": ["ok", "ok", "ok"],
+        "control": ["", "", "blind"],
+        "score": [1.0, 0.0, 1.0],
+    } | columns
+    path = tmp_path / "samples.parquet"
+    pq.write_table(pa.table({name: column for name, column in table.items() if column is not None}), path)
+    return path
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "dev-1-0-0,True\ndev-1-1-0,false\n",
+        "\ufeffdev-1-0-0,True\r\n\r\ndev-1-1-0 , false",
+        '{"identifier": "dev-1-0-0", "prediction": "True"}\n{"id": "dev-1-1-0", "answer": "false"}\n',
+        '\ufeff{"example_id": "dev-1-0-0", "answer": "True"}\r\n\r\n{"id": "dev-1-1-0", "prediction": "false"}',
+    ],
+)
+def test_text_formats_are_told_by_their_content(tmp_path, content):
+    assert read_predictions(written(tmp_path, content)) == TWO
+
+
+def test_samples_of_a_run_without_its_controls(tmp_path):
+    assert read_predictions(samples(tmp_path)) == TWO
+
+
+def test_status_of_a_sample_is_kept(tmp_path):
+    path = samples(tmp_path, prediction=["True", None, "x"], status=["ok", "error", "ok"])
+    assert read_predictions(path) == [TWO[0], Prediction("dev-1-1-0", "", status="error")]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("dev-1-0-0,True\ndev-1-1-0\n", r"line 2: 'dev-1-1-0' is not 'identifier,prediction'"),
+        ("a,True,0.9\n", r"line 1: 'a,True,0.9' is not"),
+        ('{"id": "a", "answer": "True"}\n{"id": "b", "answer"\n', r"line 2: not JSON"),
+        ('{"id": "a", "answer": "True"}\n["b"]\n', r"line 2: .* is not a JSON object"),
+        (
+            '{"name": "a", "answer": "True"}\n',
+            r"line 1: expected one of the keys identifier, id, example_id, found name",
+        ),
+        ('{"id": "a", "answer": true}\n', r"line 1: 'answer' is True where a string"),
+        (b"a,True\nb\xff,True\n", r"line 2: not UTF-8"),
+        ("", "holds no predictions"),
+        (b"PAR1 and then nothing of the kind", "no readable parquet"),
+    ],
+)
+def test_faults_are_named(tmp_path, content, message):
+    with pytest.raises(DataError, match=message):
+        read_predictions(written(tmp_path, content))
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"status": None}, "lacks the columns status"),
+        ({"status": ["ok", "fine", "ok"]}, "row 2: status is 'fine'"),
+        ({"example_id": [1, 2, 3]}, "row 1: example_id 1"),
+    ],
+)
+def test_samples_must_be_those_of_a_run(tmp_path, columns, message):
+    with pytest.raises(DataError, match=message):
+        read_predictions(samples(tmp_path, **columns))
+
+
+@pytest.mark.parametrize("name", [".", "absent.csv"])
+def test_unreadable_files_are_named(tmp_path, name):
+    with pytest.raises(DataError, match="cannot read predictions"):
+        read_predictions(tmp_path / name)
+
+
+def test_a_cut_parquet_file_is_named(tmp_path):
+    path = samples(tmp_path)
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(DataError, match="no readable parquet"):
+        read_predictions(path)

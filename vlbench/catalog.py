@@ -1,0 +1,158 @@
+"""From a name to its card, and from a card to the loaded task or model. The folder listing is the registry."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
+
+import yaml
+
+from vlbench.core.cards import ModelCard, TaskCard
+from vlbench.core.errors import DataError, VlbenchError, unknown
+from vlbench.core.task import Adapter, Task
+from vlbench.core.validate import parse
+
+if TYPE_CHECKING:
+    from vlbench.core.backbone import Backbone
+    from vlbench.core.results import Metric
+    from vlbench.data.resources import Resources
+
+HERE = Path(__file__).parent
+
+Card = TypeVar("Card", TaskCard, ModelCard)
+
+
+def task_folders(tasks_dir: Path | None = None) -> dict[str, Path]:
+    """Every task by name: the built-in ones, and over them those of `tasks_dir` (or `$VLBENCH_TASKS`)."""
+    folders = _folders(_built_in_tasks(), "task.yaml")
+    private = tasks_dir or (Path(os.environ["VLBENCH_TASKS"]) if os.environ.get("VLBENCH_TASKS") else None)
+    if private is None:
+        return folders
+    if not private.is_dir():
+        raise VlbenchError(f"--tasks-dir {private} is not a folder: give the folder that holds the task folders")
+    return folders | _folders(private, "task.yaml")
+
+
+def model_folders() -> dict[str, Path]:
+    """Every in-repo model by name."""
+    return _folders(HERE / "models", "model.yaml")
+
+
+def task_card(name: str, tasks_dir: Path | None = None) -> TaskCard:
+    """The card of a task.
+
+    Raises:
+        VlbenchError: no such task, or every fault of its card at once.
+    """
+    return _card(TaskCard, _find("task", name, task_folders(tasks_dir)) / "task.yaml")
+
+
+def model_card(name: str) -> ModelCard:
+    """The card of a model: an in-repo name, or `path/to/file.py:Class` with a `model.yaml` beside the file."""
+    if ".py:" in name:
+        file, class_name = name.rsplit(":", 1)
+        card = _card(ModelCard, Path(file).parent / "model.yaml")
+        return card.model_copy(update={"backbone": f"{Path(file).resolve()}:{class_name}"})
+    return _card(ModelCard, _find("model", name, model_folders()) / "model.yaml")
+
+
+def load_task(
+    name: str,
+    root: Path,
+    source: Literal["world", "real"],
+    *,
+    counts: Mapping[str, int] | None = None,
+    tasks_dir: Path | None = None,
+    allow_partial: bool = False,
+) -> Task:
+    """The task over the data below `root`: its card, its adapter's function and its metrics."""
+    folder = _find("task", name, task_folders(tasks_dir))
+    card = task_card(name, tasks_dir)
+    adapter = cast(Adapter, _attribute(_module_beside(folder, "adapter"), "examples"))
+    metrics = {metric: _metric(folder, target) for metric, target in card.metrics.items()}
+    return Task(card, root, source, adapter, metrics, counts or {}, allow_partial)
+
+
+def task_root(data_root: Path, task: str) -> Path:
+    """Where a task's data lies: `DATA_ROOT/<task>` where that exists, else DATA_ROOT itself."""
+    if not data_root.is_dir():
+        raise DataError(f"--data-root {data_root} is not a folder: give the folder the data was unpacked into")
+    inner = data_root / task
+    return inner if inner.is_dir() else data_root
+
+
+def check_size(card: ModelCard, size: str) -> None:
+    """An unknown size is an error that names the near miss."""
+    if size not in card.sizes:
+        raise unknown(f"size of {card.name}", size, card.sizes)
+
+
+def load_model(card: ModelCard, size: str, resources: Resources) -> Backbone:
+    """The model's class, built from its card at a size, with freshly initialised weights."""
+    check_size(card, size)
+    place, class_name = card.backbone.rsplit(":", 1)
+    module = _module_at(Path(place)) if place.endswith(".py") else importlib.import_module(place)
+    build = cast("Callable[[ModelCard, str, Resources], Backbone]", _attribute(module, class_name).from_card)
+    return build(card, size, resources)
+
+
+def _built_in_tasks() -> Path:
+    return Path(str(importlib.import_module("vlbench._tasks").__file__)).parent
+
+
+def _folders(parent: Path, card: str) -> dict[str, Path]:
+    return {path.parent.name: path.parent for path in sorted(parent.glob(f"*/{card}"))}
+
+
+def _find(kind: str, name: str, folders: Mapping[str, Path]) -> Path:
+    if name not in folders:
+        raise unknown(kind, name, folders, f"`vlbench list {kind}s` shows them")
+    return folders[name]
+
+
+def _card(kind: type[Card], path: Path) -> Card:
+    try:
+        values = yaml.load(path.read_text(encoding="utf8"), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    except FileNotFoundError:
+        raise VlbenchError(f"{path} is not there: a model or task is a folder with its card in it") from None
+    except yaml.YAMLError as error:
+        raise VlbenchError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(values, dict):
+        raise VlbenchError(f"{path} holds {type(values).__name__}, expected the keys of a {kind.__name__}")
+    return parse(kind, values, str(path))
+
+
+def _metric(folder: Path, target: str) -> Metric:
+    """`package.module:function`, or `module:function` beside the card for a metric of the task's own."""
+    place, name = target.rsplit(":", 1)
+    module = importlib.import_module(place) if "." in place else _module_beside(folder, place)
+    return cast("Metric", _attribute(module, name))
+
+
+def _module_beside(folder: Path, name: str) -> ModuleType:
+    """A built-in task's module by its package name, a private one's by its path."""
+    if folder.parent == _built_in_tasks():
+        return importlib.import_module(f"vlbench._tasks.{folder.name}.{name}")
+    return _module_at(folder / f"{name}.py")
+
+
+def _module_at(path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"vlbench_private_{path.parent.name}_{path.stem}", path)
+    if spec is None or spec.loader is None or not path.is_file():
+        raise VlbenchError(f"{path} is not a Python file: expected the module that the card names")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses and pickling look a class's module up there
+    spec.loader.exec_module(module)
+    return module
+
+
+def _attribute(module: ModuleType, name: str) -> Any:
+    if not hasattr(module, name):
+        raise VlbenchError(f"{module.__file__} has no {name!r}: the card names it, so define it there")
+    return getattr(module, name)

@@ -1,0 +1,109 @@
+"""`vlbench list`: what is there, from the cards alone."""
+
+from __future__ import annotations
+
+import json
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+class What(StrEnum):
+    """What can be listed."""
+
+    tasks = "tasks"
+    models = "models"
+    metrics = "metrics"
+    runs = "runs"
+
+
+def list_(
+    what: Annotated[What, typer.Argument(help="tasks, models, metrics or runs.")],
+    tasks_dir: Annotated[Path | None, typer.Option(help="Folder with task folders of your own.")] = None,
+    output_path: Annotated[Path, typer.Option(help="Where runs are kept.")] = Path("runs"),
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+) -> None:
+    """List tasks, models, metrics or runs.
+
+    \b
+    Examples:
+      vlbench list tasks
+      vlbench list models --json
+    """
+    rows = {What.tasks: _tasks, What.models: lambda _: _models(), What.metrics: _metrics}.get(what, lambda _: [])(
+        tasks_dir
+    )
+    if what is What.runs:
+        rows = _runs(output_path)
+    if as_json:
+        typer.echo(json.dumps({what.value: rows}, ensure_ascii=False))
+        return
+    from tabulate import tabulate
+
+    typer.echo(tabulate(rows, headers="keys") if rows else f"no {what.value}")
+
+
+def _tasks(tasks_dir: Path | None) -> list[dict[str, object]]:
+    from vlbench import catalog
+
+    cards = [catalog.task_card(name, tasks_dir) for name in catalog.task_folders(tasks_dir)]
+    return [
+        {
+            "task": card.name,
+            "version": card.version,
+            "output": card.output,
+            "splits": ", ".join(card.splits),
+            "metrics": ", ".join(card.metrics),
+            "title": card.title,
+        }
+        for card in cards
+    ]
+
+
+def _models() -> list[dict[str, object]]:
+    from vlbench import catalog
+
+    cards = [catalog.model_card(name) for name in catalog.model_folders()]
+    return [
+        {
+            "model": card.name,
+            "sizes": ", ".join(card.sizes),
+            "sees": card.visual,
+            "answers": ", ".join(card.outputs),
+            "title": card.title,
+        }
+        for card in cards
+    ]
+
+
+def _metrics(tasks_dir: Path | None) -> list[dict[str, object]]:
+    from vlbench import catalog
+
+    cards = [catalog.task_card(name, tasks_dir) for name in catalog.task_folders(tasks_dir)]
+    return [
+        {"task": card.name, "metric": metric, "main": metric == card.main_metric}
+        for card in cards
+        for metric in card.metrics
+    ]
+
+
+def _runs(output_path: Path) -> list[dict[str, object]]:
+    from vlbench.records.folder import find_runs, read_run
+
+    rows: list[dict[str, object]] = []
+    for path in find_runs(output_path):
+        record = read_run(path)
+        main = record.results[0] if record.results else None
+        rows.append(
+            {
+                "task": record.task.name,
+                "model": f"{record.model.name}-{record.model.size}",
+                "split": record.task.split,
+                "status": record.status,
+                main.metric if main else "value": round(main.value, 2) if main else "",
+                "run": str(path),
+            }
+        )
+    return rows

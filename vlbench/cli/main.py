@@ -1,0 +1,93 @@
+"""`vlbench`: the verbs, and the one place where an error becomes a sentence and an exit code."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+import traceback
+
+import click
+import typer
+
+from vlbench.cli import data, run, score, show
+from vlbench.cli import list as list_verb
+from vlbench.core.errors import ExitCode, VlbenchError
+
+app = typer.Typer(
+    help="Finetune and score vision-language models, and keep the tables.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+app.command("run")(run.run)
+app.command("score")(score.score)
+app.command("list")(list_verb.list_)
+app.command("show")(show.show)
+app.add_typer(data.app, name="data")
+
+
+@app.callback(invoke_without_command=True)
+def _version(version: bool = typer.Option(False, "--version", help="Print the version and leave.")) -> None:
+    if version:
+        from vlbench import __version__
+
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command line and return its exit code; a user's fault is one sentence on stderr."""
+    arguments = [_hyphenated(argument) for argument in (sys.argv[1:] if argv is None else argv)]
+    try:
+        return _run(arguments)
+    except VlbenchError as error:
+        print(f"vlbench: {error.message}", file=sys.stderr)
+        if error.exit_code == ExitCode.INTERRUPTED:
+            _say_how_to_resume(arguments)
+        return int(error.exit_code)
+    except KeyboardInterrupt:
+        print("vlbench: interrupted", file=sys.stderr)
+        _say_how_to_resume(arguments)
+        return int(ExitCode.INTERRUPTED)
+    except BrokenPipeError:
+        # The reader of our output has gone (`vlbench list tasks | head -1`); say nothing at exit either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return int(ExitCode.OK)
+    except Exception:
+        traceback.print_exc()
+        print("vlbench: this is a bug of vlbench; the lines above say where", file=sys.stderr)
+        return int(ExitCode.BUG)
+
+
+def _run(arguments: list[str]) -> int:
+    try:
+        result = typer.main.get_command(app)(arguments, prog_name="vlbench", standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as error:
+        print(error.format_message())
+        return int(ExitCode.OK)
+    except click.ClickException as error:
+        print(f"vlbench: {' '.join(error.format_message().split())}", file=sys.stderr)
+        return int(ExitCode.USAGE)
+    except (click.exceptions.Abort, EOFError):
+        raise KeyboardInterrupt from None
+    return result if isinstance(result, int) else int(ExitCode.OK)
+
+
+def _hyphenated(argument: str) -> str:
+    """`--data_root=X` as `--data-root=X`: both spellings of a flag are known, values stay as they are."""
+    if not argument.startswith("--"):
+        return argument
+    flag, equals, value = argument.partition("=")
+    return flag.replace("_", "-") + equals + value
+
+
+def _say_how_to_resume(arguments: list[str]) -> None:
+    if arguments[:1] == ["run"]:
+        print(f"resume with: {shlex.join(['vlbench', *arguments])}", file=sys.stderr)
+
+
+def entry() -> None:
+    """The console script."""
+    sys.exit(main())

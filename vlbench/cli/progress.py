@@ -1,0 +1,73 @@
+"""Progress on stderr: bars on a terminal, plain lines elsewhere, nothing when quiet."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from vlbench.core.progress import Progress as ProgressProtocol
+from vlbench.core.progress import Silent
+
+SECONDS_BETWEEN_LINES = 10.0
+
+
+class Bars:
+    """One bar per kind of work."""
+
+    def __init__(self, progress: Progress) -> None:
+        self.progress = progress
+        self.bars: dict[str, int] = {}
+
+    def say(self, line: str) -> None:
+        """A line above the bars."""
+        self.progress.console.print(line, highlight=False, markup=False)
+
+    def step(self, what: str, done: int, total: int, note: str = "") -> None:
+        """Move the bar; a finished one is removed when it starts anew."""
+        from rich.progress import TaskID
+
+        if what not in self.bars:
+            self.bars[what] = self.progress.add_task(what, total=total, note="")
+        self.progress.update(TaskID(self.bars[what]), completed=done, total=total, note=note)
+        if done >= total:
+            self.progress.update(TaskID(self.bars.pop(what)), refresh=True)
+
+
+class Lines:
+    """A line at the start, at the end, and every few seconds in between."""
+
+    def __init__(self) -> None:
+        self.last: dict[str, float] = {}
+
+    def say(self, line: str) -> None:
+        """The line itself."""
+        print(line, file=sys.stderr, flush=True)
+
+    def step(self, what: str, done: int, total: int, note: str = "") -> None:
+        """A line when it is time for one."""
+        now = time.monotonic()
+        if done < total and now - self.last.setdefault(what, now) < SECONDS_BETWEEN_LINES:
+            return
+        self.last[what] = now
+        self.say(f"{what}: {done:,}/{total:,}{' ' + note if note else ''}")
+
+
+@contextmanager
+def open_progress(quiet: bool = False) -> Iterator[ProgressProtocol]:
+    """The progress that fits where stderr goes."""
+    if quiet:
+        yield Silent()
+    elif not sys.stderr.isatty():
+        yield Lines()
+    else:
+        columns = (
+            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+            TimeRemainingColumn(), TextColumn("{task.fields[note]}"),
+        )  # fmt: skip
+        with Progress(*columns, console=Console(stderr=True)) as progress:
+            yield Bars(progress)

@@ -1,0 +1,108 @@
+"""`vlbench run`: flags, a YAML file and `--set` become one RunSpec."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vlbench.cli.spec import deep_update, read_config, read_settings
+from vlbench.core.errors import VlbenchError
+from vlbench.core.spec import RunSpec
+from vlbench.core.validate import parse
+
+Text = Annotated[str | None, typer.Option()]
+
+
+def run(
+    task: Annotated[str | None, typer.Option(help="Task to run, e.g. nlvr2; `vlbench list tasks` shows all.")] = None,
+    model: Annotated[str | None, typer.Option(help="Model, e.g. cvlp, or path/to/file.py:Class.")] = None,
+    size: Annotated[str | None, typer.Option(help="tiny, small, base; tiny on the world, else base.")] = None,
+    mode: Annotated[str | None, typer.Option(help="finetune.")] = None,
+    checkpoint: Annotated[str | None, typer.Option(help="Weights to begin with, or none.")] = None,
+    data_root: Annotated[
+        Path | None, typer.Option(help="Folder of the real data; left out: the built-in world.")
+    ] = None,
+    tasks_dir: Annotated[Path | None, typer.Option(help="Folder with task folders of your own.")] = None,
+    domain: Annotated[str | None, typer.Option(help="The world's look: plain or textured.")] = None,
+    train_split: Annotated[str | None, typer.Option(help="Split to train on.")] = None,
+    select_on: Annotated[str | None, typer.Option(help="Split that chooses the checkpoint, or none.")] = None,
+    split: Annotated[str | None, typer.Option(help="Split to report.")] = None,
+    limit: Annotated[float | None, typer.Option(help="Report on so many examples (500) or such a share (0.1).")] = None,
+    limit_mode: Annotated[str | None, typer.Option(help="random (seeded) or head.")] = None,
+    controls: Annotated[
+        str | None, typer.Option(help="blind, or none; blind on the world unless told otherwise.")
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(help="Short for --set train.epochs=N.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Short for --set train.steps=N.")] = None,
+    lr: Annotated[float | None, typer.Option(help="Short for --set train.lr=X.")] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(help="Examples per optimizer step: --set train.batch_size=N.")
+    ] = None,
+    eval_batch_size: Annotated[int | None, typer.Option(help="Examples per forward when predicting.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of everything random.")] = None,
+    vocabulary: Annotated[Path | None, typer.Option(help="vocab.txt or tokenizer.json for the model.")] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda or mps; left out: the best there is.")] = None,
+    dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Processes that prepare batches.")] = None,
+    output_path: Annotated[Path | None, typer.Option(help="Where runs are kept.")] = None,
+    resume: Annotated[
+        bool | None, typer.Option("--resume/--no-resume", help="Go on with, or drop, earlier work.")
+    ] = None,
+    allow_partial: Annotated[bool | None, typer.Option("--allow-partial", help="Accept other counts; noted.")] = None,
+    config: Annotated[Path | None, typer.Option(help="YAML with the same names; flags win over it.")] = None,
+    settings: Annotated[list[str] | None, typer.Option("--set", help="name=value, e.g. train.lr=3e-5; wins.")] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress on stderr.")] = False,
+) -> None:
+    """Finetune a model on a task, score it, record it, print the table.
+
+    \b
+    Examples:
+      vlbench run --task nlvr2 --model cvlp
+      vlbench run --task nlvr --model cvlp --size tiny --data-root NLVR --train-split dev --split test --select-on none
+      vlbench run --config run.yaml --set train.lr=3e-5 --seed 1
+    """
+    flags = {
+        "task": task, "model": model, "size": size, "mode": mode, "checkpoint": checkpoint, "data_root": data_root,
+        "tasks_dir": tasks_dir, "domain": domain, "train_split": train_split, "select_on": select_on, "split": split,
+        "limit": limit, "limit_mode": limit_mode, "controls": _controls(controls), "seed": seed,
+        "vocabulary": vocabulary, "device": device, "dtype": dtype, "workers": workers, "output_path": output_path,
+        "resume": resume, "allow_partial": allow_partial, "eval_batch_size": eval_batch_size,
+    }  # fmt: skip
+    train = {"epochs": epochs, "steps": steps, "lr": lr, "batch_size": batch_size}
+    spec = make_spec(flags, train, config, settings or [])
+
+    from vlbench.cli.progress import open_progress
+    from vlbench.engine.evaluate import run as run_job
+    from vlbench.report.tables import run_table
+
+    with open_progress(quiet) as progress:
+        record, folder = run_job(spec, progress)
+    typer.echo(run_table(record))
+    typer.echo(folder.path)
+
+
+def make_spec(
+    flags: Mapping[str, object], train: Mapping[str, object], config: Path | None, settings: list[str]
+) -> RunSpec:
+    """One spec from the YAML file, over it the flags, over them `--set`.
+
+    Raises:
+        VlbenchError: unknown keys with their near miss, wrong values; all at once.
+    """
+    values: dict[str, object] = read_config(config) if config else {}
+    deep_update(values, {name: value for name, value in flags.items() if value is not None})
+    deep_update(values, {"train": {name: value for name, value in train.items() if value is not None}})
+    deep_update(values, read_settings(settings))
+    for name, example in (("task", "nlvr2"), ("model", "cvlp")):
+        if name not in values:
+            raise VlbenchError(f"--{name} is missing: name one, e.g. --{name} {example} (`vlbench list {name}s`)")
+    return parse(RunSpec, values, "run")
+
+
+def _controls(text: str | None) -> list[str] | None:
+    if text is None:
+        return None
+    return [] if text == "none" else [part for part in text.split(",") if part]

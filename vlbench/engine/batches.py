@@ -1,0 +1,139 @@
+"""Batches: cut once, every picture and every text of a batch prepared once however often it is asked about.
+
+Shapes: B examples, I pictures per example, P = B * I pairs, N distinct (picture, slot), M distinct texts.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from vlbench.core.backbone import Backbone, Tensors
+from vlbench.core.examples import Example
+from vlbench.core.head import Head
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One forward's input.
+
+    images, texts: prepared tensors of the N pictures and M texts. slots [N]: each picture's place in its
+    query. image_rows, text_rows [P]: which picture and text each pair joins, example by example.
+    targets: as the head makes them, None outside training. ids: of the B examples.
+    """
+
+    ids: tuple[str, ...]
+    images: Tensors
+    slots: Tensor
+    texts: Tensors
+    image_rows: Tensor
+    text_rows: Tensor
+    targets: Tensor | None
+
+    def to(self, device: torch.device) -> Batch:
+        """The same batch with its tensors on `device`."""
+        return Batch(
+            self.ids,
+            {name: value.to(device, non_blocking=True) for name, value in self.images.items()},
+            self.slots.to(device),
+            {name: value.to(device, non_blocking=True) for name, value in self.texts.items()},
+            self.image_rows.to(device),
+            self.text_rows.to(device),
+            None if self.targets is None else self.targets.to(device),
+        )
+
+    def pin_memory(self) -> Batch:
+        """The same batch in pinned memory; the data loader calls it when there is a GPU."""
+        return Batch(
+            self.ids,
+            {name: value.pin_memory() for name, value in self.images.items()},
+            self.slots,
+            {name: value.pin_memory() for name, value in self.texts.items()},
+            self.image_rows,
+            self.text_rows,
+            self.targets,
+        )
+
+
+class Batches(Dataset[Batch]):
+    """Blocks of example indices, each turned into a Batch when asked for (in a worker where there are any)."""
+
+    def __init__(
+        self, examples: Sequence[Example[Any]], blocks: Sequence[Sequence[int]], backbone: Backbone, head: Head | None
+    ) -> None:
+        self.examples = examples
+        self.blocks = blocks
+        self.backbone = backbone
+        self.head = head
+
+    def __len__(self) -> int:
+        return len(self.blocks)
+
+    def __getitem__(self, index: int) -> Batch:
+        block = [self.examples[row] for row in self.blocks[index]]
+        pictures: dict[tuple[str, int], int] = {}
+        texts: dict[str, int] = {}
+        refs, image_rows, text_rows = [], [], []
+        for example in block:
+            text_row = texts.setdefault(example.query.text, len(texts))
+            for slot, ref in enumerate(example.query.images):
+                if (ref.key, slot) not in pictures:
+                    pictures[ref.key, slot] = len(pictures)
+                    refs.append(ref)
+                image_rows.append(pictures[ref.key, slot])
+                text_rows.append(text_row)
+        return Batch(
+            ids=tuple(example.id for example in block),
+            images=self.backbone.prepare_images(refs),
+            slots=torch.tensor([slot for _, slot in pictures]),
+            texts=self.backbone.prepare_texts(list(texts)),
+            image_rows=torch.tensor(image_rows),
+            text_rows=torch.tensor(text_rows),
+            targets=self.head.targets(block) if self.head is not None else None,
+        )
+
+
+def training_blocks(n: int, batch_size: int, steps: int, seed: int) -> list[list[int]]:
+    """The examples of every optimizer step: epoch after epoch of seeded permutations, cut once.
+
+    An epoch's last block is short where `batch_size` does not divide n, so no example is left out.
+    """
+    blocks: list[list[int]] = []
+    epoch = 0
+    while len(blocks) < steps:
+        order = list(range(n))
+        random.Random(f"{seed}/epoch {epoch}").shuffle(order)
+        blocks += [order[start : start + batch_size] for start in range(0, n, batch_size)]
+        epoch += 1
+    return blocks[:steps]
+
+
+def micro_blocks(blocks: Sequence[Sequence[int]], parts: int) -> list[list[int]]:
+    """Each block cut into `parts` of near equal size, one forward pass each."""
+    return [list(block[part::parts]) for block in blocks for part in range(parts)]
+
+
+def sequential_blocks(n: int, batch_size: int) -> list[list[int]]:
+    """All examples in their order: neighbours in the files share pictures and texts."""
+    return [list(range(start, min(start + batch_size, n))) for start in range(0, n, batch_size)]
+
+
+def loader(batches: Batches, workers: int, device: torch.device) -> Iterator[Batch]:
+    """The batches in order. Its random state is its own: building it draws nothing from torch's."""
+    return iter(
+        DataLoader(
+            batches,
+            batch_size=None,
+            shuffle=False,
+            num_workers=workers,
+            pin_memory=device.type == "cuda",
+            generator=torch.Generator().manual_seed(0),
+            persistent_workers=False,
+        )
+    )

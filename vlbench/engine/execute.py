@@ -1,0 +1,136 @@
+"""A planned job becomes a record: one trial with sight, one per control, all written into the run's folder."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
+
+from vlbench.core.errors import VlbenchError
+from vlbench.core.progress import Progress
+from vlbench.core.record import Efficiency, ModelInfo, Result, RunRecord, TaskInfo
+from vlbench.data.controls import blind_resources
+from vlbench.engine.environment import Clock, latencies, make_accelerator
+from vlbench.engine.interrupt import Interrupt, Interrupted
+from vlbench.engine.job import Job
+from vlbench.engine.resources import make_resources, unique_refs
+from vlbench.engine.trial import Outcome, Trial
+from vlbench.metrics.baseline import majority
+from vlbench.metrics.coverage import match
+from vlbench.metrics.scoring import score
+from vlbench.records.folder import RunFolder
+from vlbench.records.provenance import environment, peak_memory_mib, tool
+from vlbench.records.samples import SampleRow, sample_rows, write_samples
+
+
+def execute(job: Job, folder: RunFolder, progress: Progress) -> RunRecord:
+    """Do the job and leave its record, whatever happens: done, interrupted or failed with the reason.
+
+    Raises:
+        Interrupted: the state is saved; executing the same job again goes on from there.
+    """
+    started = time.perf_counter()
+    record = _begun(job)
+    folder.write_config(job.spec)
+    folder.write_record(record)
+    try:
+        with Interrupt() as interrupt:
+            record = _done(job, folder, record, progress, interrupt)
+    except (Interrupted, KeyboardInterrupt):
+        folder.write_record(record.model_copy(update={"status": "interrupted"}))
+        raise
+    except Exception as error:
+        why = error.message if isinstance(error, VlbenchError) else f"{type(error).__name__}: {error}"
+        folder.write_record(record.model_copy(update={"status": "failed", "error": why}))
+        raise
+    record = record.model_copy(update={"status": "done", "seconds": time.perf_counter() - started})
+    folder.write_record(record)
+    return record
+
+
+def _begun(job: Job) -> RunRecord:
+    return RunRecord(
+        status="started",
+        fingerprint=job.fingerprint,
+        spec=job.spec,
+        tool=tool(),
+        model=ModelInfo(
+            name=job.card.name,
+            size=job.size,
+            parameters=0,
+            from_scratch=job.spec.checkpoint == "none",
+            weights_sha256=job.weights_sha256,
+        ),
+        task=TaskInfo(
+            name=job.task.card.name,
+            version=job.task.card.version,
+            source=job.task.source,
+            manifest_sha256=job.manifest_sha256,
+            split=str(job.spec.split),
+            n_total=job.n_total,
+            n_scored=len(job.report),
+            limit=job.spec.limit,
+            notes=tuple(job.task.notes),
+        ),
+        environment=environment(job.spec.device or "auto", 1),
+        started=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+
+
+def _done(job: Job, folder: RunFolder, record: RunRecord, progress: Progress, interrupt: Interrupt) -> RunRecord:
+    clock = Clock()
+    accelerator = make_accelerator(job.spec.device, job.spec.dtype)
+    with clock.phase("resources"):
+        resources = make_resources(job, progress)
+    trial = Trial(job, resources, folder, accelerator, progress, interrupt, clock)
+    outcome = trial.run()
+    rows = _rows(job, outcome, "")
+    controls: dict[str, tuple[Result, ...]] = {}
+    if "blind" in (job.spec.controls or ()):
+        constant, ref = blind_resources(resources, unique_refs(job), folder.path / "controls")
+        blind = Trial(job, constant, folder, accelerator, progress, interrupt, clock, control="blind", blind=ref).run()
+        controls["blind"] = tuple(_results(job, blind))
+        rows += _rows(job, blind, "blind")
+    coverage = match(outcome.predictions, job.report, job.task.card.labels)
+    results = tuple(_results(job, outcome))
+    write_samples(folder.samples, rows)
+    return record.model_copy(
+        update={
+            "model": record.model.model_copy(
+                update={
+                    "parameters": outcome.parameters,
+                    "load_report": outcome.load_report,
+                    "preprocessing": _preprocessing(job),
+                    "tokenizer_sha256": resources.text.sha256,
+                }
+            ),
+            "environment": environment(accelerator.device.type, accelerator.num_processes),
+            "train": outcome.train,
+            "results": results,
+            "controls": controls,
+            "majority": majority(job.report),
+            "coverage": coverage,
+            "efficiency": Efficiency(
+                examples_per_second=outcome.timing.examples_per_second,
+                latency_ms=latencies(outcome.timing.batches),
+                peak_memory_mib=peak_memory_mib(),
+                seconds=clock.seconds,
+            ),
+        }
+    )
+
+
+def _results(job: Job, outcome: Outcome) -> list[Result]:
+    card = job.task.card
+    return score(job.task.metrics, card.main_metric, card.slices, outcome.predictions, job.report)
+
+
+def _rows(job: Job, outcome: Outcome, control: str) -> list[SampleRow]:
+    main: Mapping[str, float] = job.task.metric(job.task.card.main_metric)(outcome.predictions, job.report).per_example
+    return sample_rows(job.report, outcome.predictions, main, str(job.spec.split), control)
+
+
+def _preprocessing(job: Job) -> dict[str, str | int | float]:
+    """What was done to pictures and texts: the size's numbers of the card that are about them."""
+    config = job.card.sizes[job.size].config
+    return {"visual": job.card.visual} | {name: value for name, value in config.items() if name.startswith("max_")}

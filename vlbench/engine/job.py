@@ -1,0 +1,138 @@
+"""From what was asked to what will be done: every default filled in, every clash found, before torch is loaded."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from vlbench import __version__, catalog
+from vlbench.core.cards import ModelCard
+from vlbench.core.errors import VlbenchError, first_five
+from vlbench.core.examples import Example
+from vlbench.core.progress import Progress
+from vlbench.core.spec import RunSpec
+from vlbench.core.task import Task
+from vlbench.data.verify import manifest
+from vlbench.engine.source import load_task
+from vlbench.engine.weights import weights_sha256
+from vlbench.records.fingerprint import fingerprint
+
+Examples = Sequence[Example[Any]]
+
+
+@dataclass(frozen=True)
+class Job:
+    """A resolved spec with its task and model card. select is empty where nothing is selected on."""
+
+    spec: RunSpec
+    task: Task
+    card: ModelCard
+    size: str
+    train: Examples
+    select: Examples
+    report: Examples
+    n_total: int
+    manifest_sha256: str
+    weights_sha256: str
+    fingerprint: str
+
+
+def plan(spec: RunSpec, progress: Progress) -> Job:
+    """Resolve a spec.
+
+    Raises:
+        VlbenchError: names nobody knows, a model that cannot answer the task, splits that clash.
+    """
+    card = catalog.model_card(spec.model)
+    task_card = catalog.task_card(spec.task, spec.tasks_dir)
+    if task_card.output not in card.outputs:
+        raise VlbenchError(
+            f"{card.name} has no head for {task_card.name} ({task_card.output}): it does {', '.join(card.outputs)}"
+        )
+    if spec.size is not None:
+        catalog.check_size(card, spec.size)
+    task = load_task(
+        spec.task,
+        spec.data_root,
+        domain=spec.domain,
+        tasks_dir=spec.tasks_dir,
+        allow_partial=spec.allow_partial,
+        progress=progress,
+    )
+    spec = _resolved(spec, task, card)
+    splits = [split for split in (spec.train_split, spec.select_on, spec.split) if split and split != "none"]
+    train, select, report = (_load(task, split) for split in (spec.train_split, spec.select_on, spec.split))
+    _check_apart(spec, train, select, report)
+    sha = manifest(task, splits)
+    weights = weights_sha256(spec.checkpoint)
+    return Job(
+        spec=spec,
+        task=task,
+        card=card,
+        size=str(spec.size),
+        train=train,
+        select=select,
+        report=limited(report, spec),
+        n_total=len(report),
+        manifest_sha256=sha,
+        weights_sha256=weights,
+        fingerprint=fingerprint(
+            spec,
+            recipe=spec.train,
+            task_version=task.card.version,
+            manifest_sha256=sha,
+            weights_sha256=weights,
+            vlbench_version=__version__,
+        ),
+    )
+
+
+def _resolved(spec: RunSpec, task: Task, card: ModelCard) -> RunSpec:
+    """The spec with every default written out, so that the record says what ran."""
+    world = task.source == "world"
+    size = spec.size or ("tiny" if world else "base")
+    catalog.check_size(card, size)
+    controls = spec.controls if spec.controls is not None else (("blind",) if world else ())
+    return spec.model_copy(
+        update={
+            "size": size,
+            "train_split": spec.train_split or task.card.train_split,
+            "select_on": spec.select_on or task.card.select_on,
+            "split": spec.split or task.card.report_split,
+            "controls": controls,
+            "train": card.recipe(spec.task, size).merged(spec.train),
+        }
+    )
+
+
+def _load(task: Task, split: str | None) -> Examples:
+    return [] if split is None or split == "none" else task.load(split)
+
+
+def _check_apart(spec: RunSpec, train: Examples, select: Examples, report: Examples) -> None:
+    """What is reported was neither trained nor selected on (by id: some official splits are parts of others)."""
+    reported = {example.id for example in report}
+    for split, examples, remedy in (
+        (spec.train_split, train, "give another --train-split"),
+        (spec.select_on, select, "give another --select-on, or none for the last checkpoint"),
+    ):
+        shared = reported & {example.id for example in examples}
+        if shared:
+            raise VlbenchError(
+                f"--split {spec.split} shares {len(shared):,} examples with {split!r} ({first_five(shared)}), which "
+                f"the model is trained or selected on: {remedy}"
+            )
+
+
+def limited(examples: Examples, spec: RunSpec) -> Examples:
+    """The part of the reported split that `limit` asks for, in the order of the split."""
+    if spec.limit is None:
+        return examples
+    wanted = round(spec.limit * len(examples)) if spec.limit < 1 else int(spec.limit)
+    wanted = max(1, min(wanted, len(examples)))
+    if spec.limit_mode == "head":
+        return examples[:wanted]
+    rows = random.Random(f"limit/{spec.seed}").sample(range(len(examples)), wanted)
+    return [examples[row] for row in sorted(rows)]

@@ -1,0 +1,91 @@
+"""Optimizers and the schedule that the papers' recipes name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import overload
+
+import torch
+from torch import Tensor, nn
+from torch.optim import AdamW, Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+from vlbench.core.cards import Recipe
+from vlbench.core.errors import VlbenchError
+
+
+class BertAdam(Optimizer):
+    """Adam as BERT's authors ran it: no bias correction, decoupled weight decay on every tensor.
+
+    Source: the optimizer of the LXMERT and CVLP releases (betas 0.9, 0.999, eps 1e-6).
+    """
+
+    def __init__(self, params: Iterable[Tensor], lr: float, weight_decay: float) -> None:
+        super().__init__(params, {"lr": lr, "weight_decay": weight_decay, "betas": (0.9, 0.999), "eps": 1e-6})
+
+    @overload
+    def step(self, closure: None = None) -> None: ...
+
+    @overload
+    def step(self, closure: Callable[[], float]) -> float: ...
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:
+        """One update of every tensor that has a gradient."""
+        loss = None if closure is None else closure()
+        for group in self.param_groups:
+            tensors = [tensor for tensor in group["params"] if tensor.grad is not None]
+            if tensors:
+                self._update(tensors, group["lr"], group["weight_decay"], group["betas"], group["eps"])
+        return loss
+
+    def _update(
+        self, tensors: list[Tensor], lr: float, weight_decay: float, betas: tuple[float, float], eps: float
+    ) -> None:
+        for tensor in tensors:
+            if not self.state[tensor]:
+                self.state[tensor] = {"mean": torch.zeros_like(tensor), "square": torch.zeros_like(tensor)}
+        gradients = [tensor.grad for tensor in tensors if tensor.grad is not None]
+        means = [self.state[tensor]["mean"] for tensor in tensors]
+        squares = [self.state[tensor]["square"] for tensor in tensors]
+        torch._foreach_lerp_(means, gradients, 1 - betas[0])
+        torch._foreach_mul_(squares, betas[1])
+        torch._foreach_addcmul_(squares, gradients, gradients, 1 - betas[1])
+        roots = torch._foreach_sqrt(squares)
+        torch._foreach_add_(roots, eps)
+        torch._foreach_mul_(tensors, 1 - lr * weight_decay)
+        torch._foreach_addcdiv_(tensors, means, roots, -lr)
+
+
+def make_optimizer(module: nn.Module, recipe: Recipe) -> Optimizer:
+    """The recipe's optimizer. AdamW decays no bias and no norm (ViLT's rule); BertAdam decays everything."""
+    trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    lr, decay = needed(recipe.lr, "lr"), recipe.weight_decay or 0.0
+    if recipe.optimizer == "bert_adam":
+        return BertAdam(trained, lr, decay)
+    groups = [
+        {"params": [p for p in trained if p.ndim > 1], "weight_decay": decay},
+        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    return AdamW(groups, lr=lr, fused=True)
+
+
+def make_schedule(optimizer: Optimizer, steps: int, warmup: float) -> LambdaLR:
+    """Linear warm-up over `warmup` of all steps, then linear decay to 0; step 0 has learning rate 0."""
+    rising = max(1, round(steps * warmup))
+
+    def factor(step: int) -> float:
+        return step / rising if step < rising else max(0.0, (steps - step) / max(1, steps - rising))
+
+    return LambdaLR(optimizer, factor)
+
+
+def needed(value: float | None, name: str) -> float:
+    """A recipe's value that nobody left out.
+
+    Raises:
+        VlbenchError: neither the model card nor the run gives it.
+    """
+    if value is None:
+        raise VlbenchError(f"the recipe has no {name}: give it in the model card or with --set train.{name}=...")
+    return value

@@ -1,0 +1,122 @@
+"""One trial: build a learner, finetune it, answer the reported split. A control is a trial that sees nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from accelerate import Accelerator
+
+from vlbench import catalog
+from vlbench.core.examples import ImageRef
+from vlbench.core.progress import Progress
+from vlbench.core.record import LoadReport, TrainInfo
+from vlbench.core.results import Prediction
+from vlbench.data.controls import blind_examples
+from vlbench.data.resources import Resources
+from vlbench.engine.checkpoint import Best, Checkpoints, load_weights
+from vlbench.engine.environment import Clock, seed_everything
+from vlbench.engine.finetune import Finetuning, make_plan
+from vlbench.engine.interrupt import Interrupt
+from vlbench.engine.job import Examples, Job
+from vlbench.engine.learner import Learner
+from vlbench.engine.predict import Timing, predict
+from vlbench.heads.build import build_head
+from vlbench.records.folder import RunFolder
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a trial leaves: one prediction per reported example, and how it came about."""
+
+    predictions: list[Prediction]
+    timing: Timing
+    train: TrainInfo
+    parameters: int
+    load_report: LoadReport | None
+
+
+@dataclass(frozen=True)
+class Trial:
+    """control: empty for the real run. blind: the one picture that a blind trial sees everywhere."""
+
+    job: Job
+    resources: Resources
+    folder: RunFolder
+    accelerator: Accelerator
+    progress: Progress
+    interrupt: Interrupt
+    clock: Clock
+    control: str = ""
+    blind: ImageRef | None = None
+
+    def run(self) -> Outcome:
+        """Finetune from the last saved step to the end, then answer.
+
+        Raises:
+            Interrupted: asked to stop; running the same trial again goes on from the saved step.
+        """
+        job = self.job
+        seed_everything(job.spec.seed)
+        backbone = catalog.load_model(job.card, job.size, self.resources)
+        learner = Learner(backbone, build_head(job.task.card, job.card, backbone.width))
+        loaded = None
+        if job.spec.checkpoint != "none":
+            loaded = load_weights(learner, Path(job.spec.checkpoint))
+        checkpoints = self._checkpoints()
+        with self.clock.phase(self._name("finetune")):
+            train = self._finetune(learner, checkpoints)
+        with self.clock.phase(self._name("predict")):
+            predictions, timing = self._predict(learner, job.report, self._name("predicting"))
+        checkpoints.drop_last()
+        self.accelerator.free_memory()
+        parameters = sum(parameter.numel() for parameter in learner.parameters())
+        return Outcome(predictions, timing, train, parameters, loaded)
+
+    def _finetune(self, learner: Learner, checkpoints: Checkpoints) -> TrainInfo:
+        spec, train = self.job.spec, self._seen(self.job.train)
+        plan = make_plan(spec.train, len(train))
+        training = Finetuning(learner, train, plan, self.accelerator, checkpoints, spec.seed, spec.workers)
+        select = self._select if self.job.select else None
+        state = training.run(select, self._log, self.progress, self.interrupt, self._name("finetuning"))
+        best = state.best or Best(plan.steps, "plain", None)
+        return TrainInfo(
+            recipe=spec.train,
+            train_split=str(spec.train_split),
+            selected_on=str(spec.select_on),
+            steps=plan.steps,
+            effective_batch=plan.batch_size,
+            best_step=best.step,
+            weights=best.weights,
+            seed=spec.seed,
+        )
+
+    def _select(self, learner: Learner) -> float:
+        """The task's main metric on the selection split, in percent."""
+        predictions, _ = self._predict(learner, self.job.select, self._name("selecting"))
+        return self.job.task.metric(self.job.task.card.main_metric)(predictions, self.job.select).value
+
+    def _predict(self, learner: Learner, examples: Examples, what: str) -> tuple[list[Prediction], Timing]:
+        return predict(
+            learner,
+            self._seen(examples),
+            self.accelerator,
+            batch_size=self.job.spec.eval_batch_size,
+            workers=self.job.spec.workers,
+            progress=self.progress,
+            interrupt=self.interrupt,
+            what=what,
+        )
+
+    def _seen(self, examples: Examples) -> Examples:
+        return examples if self.blind is None else blind_examples(examples, self.blind)
+
+    def _checkpoints(self) -> Checkpoints:
+        below = self.folder.path / ("controls/" + self.control if self.control else "checkpoints")
+        return Checkpoints(below, self.resources.text, {"model": self.job.card.name, "size": self.job.size})
+
+    def _log(self, values: dict[str, float | int | str]) -> None:
+        self.folder.append_metrics({"control": self.control} | values if self.control else values)
+
+    def _name(self, what: str) -> str:
+        return f"{what} ({self.control})" if self.control else what

@@ -1,0 +1,46 @@
+"""Accuracy over examples and consistency over groups, as the NLVR and NLVR2 evaluation scripts define them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from vlbench.core.examples import Example, Label
+from vlbench.core.results import Prediction, Score
+from vlbench.metrics.coverage import match
+from vlbench.metrics.uncertainty import mean_score
+
+
+def accuracy(predictions: Sequence[Prediction], examples: Sequence[Example[Label]]) -> Score:
+    """The share of examples answered with their label, upper and lower case apart; n counts examples.
+
+    A prediction whose status is not "ok" is wrong.
+
+    Raises:
+        CoverageError: predictions and examples do not match one to one.
+
+    Source: Suhr et al. 2019 (NLVR2) and 2017 (NLVR, where it is called precision), official metrics scripts.
+    """
+    correct = _correct(predictions, examples)
+    groups = {example.id: example.group for example in examples}
+    return mean_score("accuracy", {name: float(right) for name, right in correct.items()}, groups)
+
+
+def consistency(predictions: Sequence[Prediction], examples: Sequence[Example[Label]]) -> Score:
+    """The share of groups with every example right, a group of one included; n counts groups.
+
+    Raises:
+        CoverageError: predictions and examples do not match one to one.
+
+    Source: as `accuracy`.
+    """
+    correct = _correct(predictions, examples)
+    whole: dict[str, float] = {}
+    for example in examples:
+        whole[example.group] = float(whole.get(example.group, 1.0) and correct[example.id])
+    return mean_score("consistency", whole, {group: group for group in whole})
+
+
+def _correct(predictions: Sequence[Prediction], examples: Sequence[Example[Label]]) -> Mapping[str, bool]:
+    match(predictions, examples)
+    answers = {item.example_id: item.answer.lower() for item in predictions if item.status == "ok"}
+    return {example.id: answers.get(example.id) == example.reference.value.lower() for example in examples}

@@ -1,0 +1,58 @@
+"""Counting ids before anything is scored: every expected one exactly once."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from vlbench.core.errors import CoverageError, first_five
+from vlbench.core.examples import Example
+from vlbench.core.record import Coverage
+from vlbench.core.results import Prediction
+
+
+def match(
+    predictions: Sequence[Prediction],
+    examples: Sequence[Example[Any]],
+    labels: Sequence[str] = (),
+    allow_missing: bool = False,
+) -> Coverage:
+    """Check that predictions and examples match one to one, and count them.
+
+    labels: the answers allowed, upper and lower case apart; empty allows any. Predictions whose status
+    is not "ok" have no answer and are counted as errors instead.
+
+    Raises:
+        CoverageError: no examples, or ids missing (unless allow_missing), given twice or not asked for, or
+            answers outside `labels`; every kind of fault with its number and the first five.
+    """
+    if not examples:
+        raise CoverageError("there are no examples to score: expected at least one")
+    expected = {example.id for example in examples}
+    given = Counter(prediction.example_id for prediction in predictions)
+    missing = expected - given.keys()
+    faults = [
+        _fault("missing", () if allow_missing else missing),
+        _fault("duplicate", (name for name, times in given.items() if times > 1)),
+        _fault("extra", given.keys() - expected),
+        _fault(f"answered with none of {', '.join(labels)}", _outside(predictions, labels)),
+    ]
+    if any(faults):
+        raise CoverageError(
+            f"predictions do not match the {len(expected):,} examples one to one: {', '.join(filter(None, faults))}; "
+            f"give each example's id once, with an answer"
+        )
+    errors = sum(prediction.status != "ok" for prediction in predictions)
+    return Coverage(expected=len(expected), scored=len(given), missing=len(missing), errors=errors)
+
+
+def _outside(predictions: Sequence[Prediction], labels: Sequence[str]) -> list[str]:
+    allowed = {label.lower() for label in labels}
+    answered = (prediction for prediction in predictions if allowed and prediction.status == "ok")
+    return [f"{item.example_id}: {item.answer!r}" for item in answered if item.answer.lower() not in allowed]
+
+
+def _fault(kind: str, items: Iterable[str]) -> str:
+    named = list(items)
+    return f"{len(named):,} {kind} ({first_five(named)})" if named else ""

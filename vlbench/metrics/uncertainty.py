@@ -1,0 +1,97 @@
+"""How sure a mean over a test set is, given that examples of one group hang together."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass
+from math import fsum
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vlbench.core.errors import DataError
+from vlbench.core.results import Score
+
+Unit = TypeVar("Unit", bound=Hashable)
+DRAWS_AT_ONCE = 1 << 22
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """A standard error and a 95 % interval, in the unit of the values they were made from."""
+
+    stderr: float
+    low: float
+    high: float
+    method: str
+
+
+def clustered_bootstrap(
+    values: Mapping[Unit, float], groups: Mapping[Unit, str], seed: int = 0, resamples: int = 1000
+) -> Interval | None:
+    """The percentile bootstrap of the mean of `values`, drawing whole groups with replacement.
+
+    groups: the group of each unit of `values`. The result does not depend on the order of units.
+
+    Returns:
+        None where there are fewer than two groups: one group leaves nothing to estimate.
+
+    Raises:
+        DataError: a value that is not finite.
+    """
+    sums, counts = _per_group(values, groups)
+    if len(sums) < 2:
+        return None
+    means = _resampled_means(sums, counts, np.random.default_rng(seed), resamples)
+    low, high = np.percentile(means, (2.5, 97.5))
+    method = f"95 % percentile bootstrap over {len(sums):,} groups, {resamples:,} resamples; test sampling only"
+    return Interval(float(means.std(ddof=1)), float(low), float(high), method)
+
+
+def mean_score(name: str, values: Mapping[str, float], groups: Mapping[str, str]) -> Score:
+    """The mean of per-unit values in [0, 1] as a score in percent, with its clustered interval."""
+    interval = clustered_bootstrap(values, groups)
+    return Score(
+        name=name,
+        value=100 * fsum(values.values()) / len(values),
+        n=len(values),
+        stderr=None if interval is None else 100 * interval.stderr,
+        ci95=None if interval is None else (100 * interval.low, 100 * interval.high),
+        per_example=values,
+        method="" if interval is None else interval.method,
+    )
+
+
+def _per_group(
+    values: Mapping[Unit, float], groups: Mapping[Unit, str]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The sum and the number of the values of each of G groups: two arrays [G]."""
+    rows: dict[str, int] = {}
+    group = np.fromiter((rows.setdefault(groups[unit], len(rows)) for unit in values), np.int64, len(values))
+    value = np.fromiter(values.values(), np.float64, len(values))
+    if not np.isfinite(value).all():
+        unit = next(unit for unit, one in values.items() if not np.isfinite(one))
+        raise DataError(f"the value of {unit!r} is {values[unit]}: expected a finite number, so there is no score")
+    # Float sums depend on the order of their terms, and a metric must not depend on the order of its examples.
+    order = np.lexsort((value, group))
+    sums, counts = np.bincount(group[order], value[order]), np.bincount(group)
+    return sums.astype(np.float64), counts.astype(np.float64)
+
+
+def _resampled_means(
+    sums: NDArray[np.float64], counts: NDArray[np.float64], generator: np.random.Generator, resamples: int
+) -> NDArray[np.float64]:
+    """The mean in each of `resamples` draws of G groups out of G.
+
+    Groups with the same sum and count are interchangeable, so how often each of the K different kinds is
+    drawn is one multinomial draw: the same distribution as drawing G groups, at the cost of K.
+    """
+    kinds, times = np.unique(np.stack([sums, counts], axis=1), axis=0, return_counts=True)
+    block = max(1, DRAWS_AT_ONCE // len(kinds))
+    totals = [
+        generator.multinomial(len(sums), times / len(sums), size=min(block, resamples - start)) @ kinds
+        for start in range(0, resamples, block)
+    ]
+    drawn = np.concatenate(totals)  # [resamples, 2]
+    return np.asarray(drawn[:, 0] / drawn[:, 1])

@@ -1,0 +1,19 @@
+"""Weights before training."""
+
+from __future__ import annotations
+
+from torch import nn
+
+
+def initialize(module: nn.Module, std: float = 0.02) -> None:
+    """Set every linear and embedding weight below `module` to N(0, std), biases to 0, LayerNorms to (1, 0).
+
+    Source: Devlin et al. 2019 (their normal is cut at two standard deviations in TensorFlow only).
+    """
+    for layer in module.modules():
+        if isinstance(layer, nn.Linear | nn.Embedding):
+            nn.init.normal_(layer.weight, std=std)
+        if isinstance(layer, nn.LayerNorm):
+            nn.init.ones_(layer.weight)
+        if isinstance(layer, nn.Linear | nn.LayerNorm):
+            nn.init.zeros_(layer.bias)

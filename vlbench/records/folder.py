@@ -1,0 +1,275 @@
+"""A run's folder: `output_path/<task>/<model>-<size>/<fingerprint>/`, written whole or not at all."""
+
+from __future__ import annotations
+
+import difflib
+import errno
+import io
+import itertools
+import json
+import math
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from vlbench.core.errors import DataError, ExitCode, VlbenchError, first_five
+from vlbench.core.record import SCHEMA_VERSION, RunRecord
+from vlbench.core.spec import RunSpec
+from vlbench.core.validate import parse
+from vlbench.data.cache import atomic_write
+from vlbench.records.lock import LOCK_NAME
+from vlbench.records.provenance import portable, without_home
+
+_RECORD_NAME = "run.json"
+_PROBE_BYTES = 64 * 1024
+"""Room that a new run folder must have at the very least: its record, config and log."""
+_LOOK_AROUND = 2000
+"""Folders looked at for near misses, so that a mistyped path never walks a whole disk."""
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Where everything of one run lies. Make one with `create` (to run) or `open` (to read)."""
+
+    path: Path
+
+    @classmethod
+    def create(cls, spec: RunSpec, fingerprint: str) -> RunFolder:
+        """The folder of a resolved spec, made if it is not there.
+
+        Raises:
+            VlbenchError: the output path is a file, cannot be written, or its disk is full; nothing is left behind.
+            ValueError: the spec is not resolved (it has no size).
+        """
+        if spec.size is None:
+            raise ValueError("the spec has no size: resolve it before making its folder")
+        model = f"{_file_name(spec.model)}-{_file_name(spec.size)}"
+        path = spec.output_path.expanduser() / _file_name(spec.task) / model / fingerprint
+        made = _make(path)
+        try:
+            _probe(path)
+        except OSError as error:
+            for folder in made:
+                folder.rmdir()
+            raise _not_writable(spec.output_path, error) from None
+        return cls(path)
+
+    @classmethod
+    def open(cls, path: Path) -> RunFolder:
+        """The folder of a finished or begun run, given as folder or as its `run.json`.
+
+        Raises:
+            VlbenchError: there is no run, with the nearest runs there are.
+        """
+        path = path.expanduser()
+        folder = path.parent if path.name == _RECORD_NAME else path
+        if not (folder / _RECORD_NAME).is_file():
+            raise _no_run(path)
+        return cls(folder)
+
+    @property
+    def run_json(self) -> Path:
+        return self.path / _RECORD_NAME
+
+    @property
+    def samples(self) -> Path:
+        return self.path / "samples.parquet"
+
+    @property
+    def config(self) -> Path:
+        return self.path / "config.yaml"
+
+    @property
+    def metrics(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    @property
+    def log(self) -> Path:
+        return self.path / "log.txt"
+
+    @property
+    def best(self) -> Path:
+        return self.path / "checkpoints" / "best"
+
+    @property
+    def last(self) -> Path:
+        return self.path / "checkpoints" / "last"
+
+    def write_record(self, record: RunRecord) -> None:
+        """Replace `run.json` in one step, home paths taken out.
+
+        Raises:
+            VlbenchError: it cannot be written (exit 5); the old one stays.
+            ValueError: a number in it is NaN or infinite, which no JSON can say.
+        """
+        shown = record.model_copy(update={"spec": portable(record.spec), "error": without_home(record.error)})
+        text = json.dumps(shown.model_dump(mode="json"), indent=2, ensure_ascii=False, allow_nan=False)
+        atomic_write(self.run_json, text + "\n")
+
+    def read_record(self) -> RunRecord | None:
+        """What `run.json` says, None if there is none.
+
+        Raises:
+            DataError: it is corrupt, or of another schema version.
+        """
+        try:
+            text = self.run_json.read_text(encoding="utf-8")
+        except FileNotFoundError:
+            return None
+        except (OSError, UnicodeDecodeError) as error:
+            raise self._corrupt(str(error)) from None
+        return self._parsed(text)
+
+    def write_config(self, spec: RunSpec) -> None:
+        """Write `config.yaml`, which `vlbench run --config` takes again; home paths as `~/...`."""
+        values = portable(spec).model_dump(mode="json", exclude_none=True)
+        atomic_write(self.config, yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
+
+    def append_metrics(self, values: Mapping[str, float | int | str]) -> None:
+        """Add one JSON line to `metrics.jsonl`; NaN and infinities become strings; a torn last line is dropped.
+
+        Raises:
+            VlbenchError: it cannot be written (exit 5); the lines before it stay whole.
+        """
+        plain = {name: _sayable(value) for name, value in values.items()}
+        line = (json.dumps(plain, ensure_ascii=False, allow_nan=False) + "\n").encode()
+        try:
+            _append(self.metrics, line)
+        except OSError as error:
+            raise _not_writable(self.metrics, error) from None
+
+    def clear(self) -> None:
+        """Remove everything but the lock, for a run that begins anew (`--no-resume`)."""
+        for entry in self.path.iterdir():
+            if entry.is_dir() and not entry.is_symlink():
+                shutil.rmtree(entry)
+            elif entry.name != LOCK_NAME:
+                entry.unlink()
+
+    def _parsed(self, text: str) -> RunRecord:
+        try:
+            values = json.loads(text)
+        except (json.JSONDecodeError, RecursionError) as error:
+            raise self._corrupt(str(error)) from None
+        if not isinstance(values, dict):
+            raise self._corrupt("it holds no JSON object")
+        if values.get("schema_version") != SCHEMA_VERSION:
+            raise DataError(
+                f"{self.run_json} has schema_version {values.get('schema_version')!r} where this vlbench reads "
+                f"{SCHEMA_VERSION}: read it with the vlbench that wrote it, or rerun with --no-resume"
+            )
+        try:
+            return parse(RunRecord, values, "its fields")
+        except VlbenchError as error:
+            raise self._corrupt(error.message) from None
+
+    def _corrupt(self, why: str) -> DataError:
+        return DataError(f"{self.run_json} is corrupt ({why}): delete the folder or rerun with --no-resume")
+
+
+def read_run(path: Path) -> RunRecord:
+    """The record of a run given as its folder or its `run.json`.
+
+    Raises:
+        VlbenchError: no run there (with the nearest ones), or its record is corrupt or of another version.
+    """
+    folder = RunFolder.open(path)
+    record = folder.read_record()
+    if record is None:
+        raise _no_run(path)
+    return record
+
+
+def find_runs(root: Path) -> list[Path]:
+    """The run folders at or below `root`, sorted, hidden folders left out; none where there is no such folder."""
+    return sorted(_runs(os.walk(root)))
+
+
+def _file_name(name: str) -> str:
+    """A name as one path component: a model given as `path/to/file.py:Class` stays inside the output folder."""
+    return re.sub(r"[^\w.-]+", "_", name).lstrip(".") or "_"
+
+
+def _make(path: Path) -> list[Path]:
+    """Make the folder; returns what was made, innermost first."""
+    missing: list[Path] = []
+    try:
+        missing += [folder for folder in (path, *path.parents) if not folder.exists()]
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        for folder in missing:
+            if folder.is_dir():
+                folder.rmdir()
+        raise _not_writable(path, error) from None
+    return missing
+
+
+def _probe(path: Path) -> None:
+    """Raise OSError unless a small file can be written: better now than after an hour of training."""
+    with tempfile.TemporaryFile(dir=path) as file:
+        file.write(bytes(_PROBE_BYTES))
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _append(path: Path, line: bytes) -> None:
+    with path.open("ab+", buffering=0) as file:
+        end = _end_of_lines(file)
+        file.truncate(end)
+        try:
+            if file.write(line) != len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError:
+            file.truncate(end)
+            raise
+
+
+def _end_of_lines(file: io.FileIO) -> int:
+    """Bytes up to and with the last newline: a killed writer may have left half a line after it."""
+    size = file.seek(0, os.SEEK_END)
+    if size == 0:
+        return 0
+    file.seek(size - 1)
+    if file.read(1) == b"\n":
+        return size
+    file.seek(0)
+    return file.readall().rfind(b"\n") + 1
+
+
+def _sayable(value: float | int | str) -> float | int | str:
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _not_writable(path: Path, error: OSError) -> VlbenchError:
+    blocker = next((part for part in (path, *path.parents) if part.is_file()), None)
+    reason = f"{blocker} is a file" if blocker and blocker != path else error.strerror or str(error)
+    return VlbenchError(
+        f"{path} cannot be written ({reason}): give an --output-path in a folder with room that you may write",
+        ExitCode.DATA,
+    )
+
+
+def _runs(walk: Iterable[tuple[str, list[str], list[str]]]) -> Iterator[Path]:
+    for folder, below, files in walk:
+        if _RECORD_NAME in files:
+            yield Path(folder)
+            below.clear()
+        below[:] = [name for name in below if not name.startswith(".")]
+
+
+def _no_run(path: Path) -> VlbenchError:
+    """There is no run at `path`: name the runs below it, or those with the nearest names."""
+    inside = list(map(str, _runs(itertools.islice(os.walk(path), _LOOK_AROUND))))
+    if inside:
+        return VlbenchError(f"{path} holds several folders, expected one run: give {first_five(inside)}")
+    above = next((parent for parent in path.parents if parent.is_dir()), Path())
+    others = list(map(str, _runs(itertools.islice(os.walk(above), _LOOK_AROUND))))
+    near = difflib.get_close_matches(str(path), others, n=2, cutoff=0.5)
+    hint = f"did you mean {' or '.join(near)}?" if near else "give a run's folder or its run.json"
+    return VlbenchError(f"{path} holds no run (a folder with run.json): {hint}")

@@ -1,0 +1,94 @@
+"""Predictions from a file: the official CSV, JSON lines, or vlbench's own parquet."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import get_args
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from vlbench.core.errors import DataError
+from vlbench.core.results import Prediction, Status
+from vlbench.data.jsonlines import read_json_lines, read_lines, text
+
+ID_KEYS = ("identifier", "id", "example_id")
+ANSWER_KEYS = ("prediction", "answer")
+COLUMNS = ("example_id", "prediction", "status", "control")
+
+
+def read_predictions(path: Path) -> list[Prediction]:
+    """Read a file of predictions; what it holds is told from its content.
+
+    CSV: `identifier,prediction` per line, no header. JSON lines: an object with an id (`identifier`, `id` or
+    `example_id`) and an answer (`prediction` or `answer`). Parquet: a run's samples, rows of controls left out.
+
+    Raises:
+        DataError: the file cannot be read, holds nothing, or breaks its format, with the line where there is one.
+    """
+    start = _start(path)
+    if start.startswith(b"PAR1"):
+        predictions = _from_parquet(path)
+    elif start.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"{"):
+        predictions = list(_from_json_lines(path))
+    else:
+        predictions = list(_from_csv(path))
+    if not predictions:
+        raise DataError(f"{path} holds no predictions: expected one for each example")
+    return predictions
+
+
+def _start(path: Path) -> bytes:
+    try:
+        with path.open("rb") as stream:
+            return stream.read(64)
+    except OSError as error:
+        raise DataError(f"cannot read predictions from {path} ({error.strerror}): give a readable file") from None
+
+
+def _from_csv(path: Path) -> Iterator[Prediction]:
+    for number, line in read_lines(path):
+        fields = [field.strip() for field in line.split(",")]
+        if len(fields) != 2:
+            raise DataError(f"{path}, line {number}: {line[:60]!r} is not 'identifier,prediction': give just these two")
+        name, answer = fields
+        yield Prediction(name, answer)
+
+
+def _from_json_lines(path: Path) -> Iterator[Prediction]:
+    for number, fields in read_json_lines(path):
+        where = f"{path}, line {number}"
+        yield Prediction(_first(fields, ID_KEYS, where), _first(fields, ANSWER_KEYS, where))
+
+
+def _first(fields: Mapping[str, object], keys: tuple[str, ...], where: str) -> str:
+    key = next((key for key in keys if key in fields), None)
+    if key is None:
+        raise DataError(f"{where}: expected one of the keys {', '.join(keys)}, found {', '.join(fields) or 'none'}")
+    return text(fields, key, where)
+
+
+def _from_parquet(path: Path) -> list[Prediction]:
+    try:
+        table = pq.ParquetFile(path).read(columns=list(COLUMNS))
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"{path} is no readable parquet file ({error}): run again, or give an intact file") from None
+    missing = [name for name in COLUMNS if name not in table.column_names]
+    if missing:
+        raise DataError(f"{path} lacks the columns {', '.join(missing)}: expected the samples of a vlbench run")
+    columns = (table.column(name).to_pylist() for name in COLUMNS)
+    return [
+        _from_sample(name, answer, status, f"{path}, row {row}")
+        for row, (name, answer, status, control) in enumerate(zip(*columns, strict=True), start=1)
+        if not control
+    ]
+
+
+def _from_sample(name: object, answer: object, status: object, where: str) -> Prediction:
+    if not isinstance(name, str) or not isinstance(answer, str | None):
+        raise DataError(f"{where}: example_id {name!r} with prediction {answer!r}: expected two strings")
+    for known in get_args(Status):
+        if status == known:
+            return Prediction(name, answer or "", status=known)
+    raise DataError(f"{where}: status is {status!r}: expected one of {', '.join(get_args(Status))}")

@@ -1,0 +1,141 @@
+"""Where and with which code a number was made, without naming anybody's machine or home."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+
+from vlbench.core.record import Environment, ToolInfo
+from vlbench.core.spec import RunSpec
+
+_LIBRARIES = (
+    "torch", "transformers", "tokenizers", "accelerate", "safetensors", "numpy", "scipy", "pandas", "pyarrow",
+    "pillow", "pydantic", "pycocotools", "evaluate", "tabulate",
+)  # fmt: skip
+_PACKAGE = Path(__file__).resolve().parents[1]
+_PATIENCE = 5.0
+"""Seconds that git or nvidia-smi may take before the record does without them."""
+
+
+def environment(device: str, world_size: int) -> Environment:
+    """The machine and libraries of this process.
+
+    Args:
+        device: as torch names it: cpu, cuda, cuda:1, mps.
+        world_size: processes that share the run.
+    """
+    gpu, driver = _gpu() if device.startswith("cuda") else ("", "")
+    return Environment(
+        python=platform.python_version(),
+        libraries={name: version for name in _LIBRARIES if (version := _version(name))},
+        cpu=_cpu(),
+        threads=_threads(),
+        gpu=gpu,
+        driver=driver,
+        world_size=world_size,
+        device=device,
+    )
+
+
+def tool() -> ToolInfo:
+    """This vlbench: its version and, in a git checkout, the commit and whether its code was changed since."""
+    commit, dirty = _git_state(_PACKAGE.parent)
+    return ToolInfo(version=_version("vlbench") or "not installed", commit=commit, dirty=dirty)
+
+
+def peak_memory_mib() -> float:
+    """The most memory this process ever held, in MiB; 0 where the platform does not say (Windows)."""
+    if sys.platform == "win32":
+        return 0.0
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
+
+
+def portable(spec: RunSpec) -> RunSpec:
+    """The spec with paths below the home folder as `~/...`; every other path as it was given."""
+    paths = {
+        name: Path(without_home(str(value)))
+        for name in ("data_root", "tasks_dir", "vocabulary", "output_path")
+        if (value := getattr(spec, name)) is not None
+    }
+    names = {"checkpoint": without_home(spec.checkpoint), "model": without_home(spec.model)}
+    return spec.model_copy(update={**paths, **names})
+
+
+def without_home(text: str) -> str:
+    """The text with the home folder, wherever a path in it begins with it, as `~`."""
+    home = os.path.expanduser("~").rstrip(os.sep)  # noqa: PTH111 (Path.home raises where there is none)
+    if not home or home == "~":
+        return text
+    # Only where a path begins: `/data/root/x` does not lie in the home folder `/root`.
+    return re.sub(rf"(?<![\w.~/\\-]){re.escape(home)}(?![\w.-])", "~", text)
+
+
+def _version(distribution: str) -> str:
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return ""
+
+
+def _cpu() -> str:
+    """The processor's model name, else its architecture."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, "") or platform.processor() or platform.machine()
+
+
+def _threads() -> int:
+    """Threads that torch takes by default: OMP_NUM_THREADS, else the cores this process may use."""
+    wanted = os.environ.get("OMP_NUM_THREADS", "")
+    if wanted.isdigit() and int(wanted) > 0:
+        return int(wanted)
+    if sys.platform == "linux":
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _gpu() -> tuple[str, str]:
+    """Names of the GPUs and the driver's version; empty where nvidia-smi does not answer."""
+    answer = _output(["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"])
+    rows = [line.rpartition(",") for line in answer.splitlines()]
+    names = dict.fromkeys(name.strip() for name, _, _ in rows)
+    drivers = dict.fromkeys(driver.strip() for _, _, driver in rows)
+    return ", ".join(names), ", ".join(drivers)
+
+
+def _git_state(root: Path) -> tuple[str, bool]:
+    """Commit and dirty flag of the checkout at `root`; a checkout further up is somebody else's project."""
+    if not (root / ".git").exists():
+        return "", False
+    commit = _output(["git", "-C", str(root), "rev-parse", "HEAD"])
+    changes = _output(["git", "-C", str(root), "status", "--porcelain", "--", "vlbench", "tasks", "pyproject.toml"])
+    return commit, bool(commit and changes)
+
+
+def _output(command: list[str]) -> str:
+    """What a command prints, or nothing if it is absent, fails or dawdles."""
+    # Git's own variables could point to another repository; without optional locks `status` writes nothing.
+    outside = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    try:
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            timeout=_PATIENCE,
+            check=True,
+            env={**outside, "GIT_OPTIONAL_LOCKS": "0"},
+        )
+    except (OSError, subprocess.SubprocessError, UnicodeDecodeError):
+        return ""
+    return done.stdout.strip()

@@ -1,0 +1,79 @@
+"""`vlbench show`: a run's examples beside its answers, for reading."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tabulate import tabulate
+
+from vlbench.core.errors import VlbenchError
+from vlbench.records.folder import RunFolder, read_run
+from vlbench.records.samples import read_samples
+from vlbench.report.tables import cell, heading
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_HEADERS = ("id", "text", "pictures", "reference", "prediction", "confidence")
+_WIDTHS = (20, 44, 24, 16, 16, None)
+"""Characters a column may take before it wraps."""
+
+
+def show_rows(folder: Path, *, wrong: bool, n: int) -> str:
+    """The run's heading and its first n examples; with `wrong`, those that did not score in full or not at all.
+
+    Args:
+        folder: a run's folder or its run.json.
+        wrong: leave out examples with the full score.
+        n: how many examples at most, 1 or more.
+
+    Raises:
+        VlbenchError: no run there, n below 1, or its files are corrupt.
+    """
+    if n < 1:
+        raise VlbenchError(f"-n {n} shows nothing: give a number of examples of 1 or more")
+    run = RunFolder.open(folder)
+    record = read_run(run.path)
+    if not run.samples.is_file():
+        raise VlbenchError(f"{run.path} holds no samples yet (status {record.status}): finish the run first")
+    rows = read_samples(run.samples)
+    rows = rows[rows["control"] == ""]
+    chosen = rows[~(rows["score"] >= 1)] if wrong else rows
+    shown = chosen.head(n)
+    kind = "wrong examples" if wrong else "examples"
+    count = f"{len(shown):,} of {len(chosen):,} {kind}" + (f" ({len(rows):,} in all)" if wrong else "")
+    return "\n\n".join([heading(record), count, *([_table(shown)] if len(shown) else [])])
+
+
+def _table(rows: pd.DataFrame) -> str:
+    columns = ("example_id", "text", "image_ids", "reference", "prediction", "confidence", "status", "error")
+    cells = [_cells(*values) for values in zip(*(rows[name] for name in columns), strict=True)]
+    return tabulate(cells, _HEADERS, tablefmt="grid", disable_numparse=True, maxcolwidths=list(_WIDTHS))
+
+
+def _cells(
+    example_id: str,
+    text: str,
+    image_ids: Sequence[str],
+    reference: str,
+    prediction: str,
+    confidence: float,
+    status: str,
+    error: str,
+) -> list[str]:
+    said = prediction if status == "ok" else f"{status}: {error or prediction}"
+    texts = [example_id, text, ", ".join(image_ids), _plain(reference), said]
+    return [*map(cell, texts), "-" if math.isnan(confidence) else f"{confidence:.3f}"]
+
+
+def _plain(reference: str) -> str:
+    """A reference of one field without its JSON wrapping: a label, not {"value": label}."""
+    values = json.loads(reference)
+    if isinstance(values, dict) and len(values) == 1:
+        (only,) = values.values()
+        return only if isinstance(only, str) else json.dumps(only, ensure_ascii=False)
+    return reference

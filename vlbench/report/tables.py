@@ -1,0 +1,162 @@
+"""The tables that `vlbench run` and `vlbench score` print: Markdown that reads well on a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from tabulate import tabulate
+
+from vlbench.core.record import Coverage, Result, RunRecord
+
+_NOTHING = "-"
+_SAMPLING = "test sampling only"
+
+
+def run_table(record: RunRecord) -> str:
+    """All of a run that its reader must see: heading, every partiality, metrics, slices, what the intervals mean.
+
+    The first result is the task's main metric: the majority baseline belongs to it.
+    """
+    results = record.results
+    parts = [heading(record), _metrics_table(record) if results else "no results"]
+    for result in results:
+        controls = {name: _result(of, result.metric) for name, of in record.controls.items()}
+        parts += _slice_tables(result, controls)
+    return "\n\n".join([*parts, *_footnotes(results)])
+
+
+def score_table(
+    task: str,
+    split: str,
+    results: Sequence[Result],
+    notes: Sequence[str] = (),
+    coverage: Coverage | None = None,
+) -> str:
+    """What `vlbench score` prints for anybody's predictions: values, intervals, n, slices, notes."""
+    partial = [*map(_note, notes), *_coverage_lines(coverage)]
+    head = "\n".join([f"{cell(task)} {cell(split)}", *partial])
+    rows = [_measured(cell(result.metric), result) for result in results]
+    parts = [head, _table(["metric", "value", "95 % interval", "n"], rows) if results else "no results"]
+    for result in results:
+        parts += _slice_tables(result, {})
+    return "\n\n".join([*parts, *_footnotes(results)])
+
+
+def heading(record: RunRecord) -> str:
+    """One line that says what was run on what, then a line for each thing that makes the number less than whole."""
+    task, model = record.task, record.model
+    data = "built-in world" if task.source == "world" else "real data"
+    if task.source == "world" and record.spec.domain != "plain":
+        data += f" ({record.spec.domain})"
+    title = (
+        f"{cell(task.name)} {cell(task.split)} | {cell(model.name)}-{cell(model.size)} | {data} | n = {task.n_scored:,}"
+    )
+    return "\n".join([title, *_warnings(record)])
+
+
+def cell(text: str) -> str:
+    """A string that cannot break a table or a terminal: one line, no control characters, pipes escaped."""
+    plain = "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+    return plain.replace("|", "\\|")
+
+
+def number(value: float) -> str:
+    """Two decimals; more where rounding would pretend to a whole number, so that 50.00 is exactly fifty."""
+    nearest = round(value)
+    whole = abs(value - nearest) < 1e-9
+    texts = (f"{value:.{decimals}f}" for decimals in range(2, 11))
+    return next(text for text in texts if whole or float(text) != nearest)
+
+
+def interval(result: Result) -> str:
+    """The 95 % interval, or a dash where one unit left nothing to estimate."""
+    return f"[{result.ci95[0]:.2f}, {result.ci95[1]:.2f}]" if result.ci95 else _NOTHING
+
+
+def _warnings(record: RunRecord) -> list[str]:
+    lines = [_from_scratch(record.model.size)] if record.model.from_scratch else []
+    if record.status != "done":
+        lines.append(f"{record.status.upper()}: this run is not finished{_reason(record.error)}")
+    task = record.task
+    if task.limit is not None:
+        chosen = "the first ones" if record.spec.limit_mode == "head" else "chosen at random"
+        lines.append(f"limit {task.limit:g}: {task.n_scored:,} of {task.n_total:,} examples, {chosen}")
+    elif task.n_scored != task.n_total and record.status == "done":
+        lines.append(f"partial: {task.n_scored:,} of {task.n_total:,} examples")
+    return [*lines, *map(_note, task.notes), *_coverage_lines(record.coverage)]
+
+
+def _from_scratch(size: str) -> str:
+    if size == "base":
+        return "TRAINED FROM SCRATCH: NOT COMPARABLE WITH THE PRETRAINED MODEL OF THE PAPER"
+    return "trained from scratch, without pretrained weights"
+
+
+def _reason(error: str) -> str:
+    return f" ({cell(error)})" if error else ""
+
+
+def _note(text: str) -> str:
+    return f"note: {cell(text)}"
+
+
+def _coverage_lines(coverage: Coverage | None) -> list[str]:
+    if coverage is None:
+        return []
+    faults = {"missing": coverage.missing, "duplicate": coverage.duplicate, "errors": coverage.errors}
+    found = [f"{count:,} {name}" for name, count in faults.items() if count]
+    return [f"coverage: {', '.join(found)} of {coverage.expected:,} expected examples"] if found else []
+
+
+def _metrics_table(record: RunRecord) -> str:
+    controls = list(record.controls)
+    headers = ["metric", "value", "95 % interval", "n", "majority", *(f"{name} control" for name in controls)]
+    rows = []
+    for place, result in enumerate(record.results):
+        of_controls = [_value(_result(record.controls[name], result.metric)) for name in controls]
+        first = place == 0
+        majority = number(record.majority) if first and record.majority is not None else _NOTHING
+        speed = f"{record.efficiency.examples_per_second:,.1f}" if first and record.efficiency else _NOTHING
+        rows.append([*_measured(cell(result.metric), result), majority, *of_controls, speed])
+    return _table([*headers, "examples/s"], rows)
+
+
+def _measured(name: str, result: Result) -> list[str]:
+    return [name, number(result.value), interval(result), f"{result.n:,}"]
+
+
+def _slice_tables(result: Result, controls: Mapping[str, Result | None]) -> list[str]:
+    """One table for each tag of the result; a control has a column where it knows the tag."""
+    tables = []
+    for tag, values in result.slices.items():
+        known = {name: of.slices[tag] for name, of in controls.items() if of is not None and tag in of.slices}
+        headers = [tag, result.metric, "95 % interval", "n", *(f"{name} control" for name in known)]
+        rows = [
+            [*_measured(cell(value), part), *(_value(slices.get(value)) for slices in known.values())]
+            for value, part in values.items()
+        ]
+        tables.append(_table(headers, rows))
+    return tables
+
+
+def _table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    align = ["left"] + ["right"] * (len(headers) - 1)
+    # Numbers are written already: parsed again, 50.00 would come out as 50.
+    return tabulate(rows, [cell(name) for name in headers], tablefmt="github", disable_numparse=True, colalign=align)
+
+
+def _result(results: Sequence[Result], metric: str) -> Result | None:
+    return next((result for result in results if result.metric == metric), None)
+
+
+def _value(result: Result | None) -> str:
+    return _NOTHING if result is None else number(result.value)
+
+
+def _footnotes(results: Sequence[Result]) -> list[str]:
+    """How the intervals were made; one seed says nothing about other seeds."""
+    methods = dict.fromkeys(cell(result.method) or "unnamed" for result in results if result.ci95)
+    if not methods:
+        return []
+    said = "; ".join(methods)
+    return [f"95 % interval: {said}" + ("" if _SAMPLING in said else f"; {_SAMPLING}")]

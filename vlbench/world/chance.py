@@ -1,0 +1,36 @@
+"""Chance that is the same on every machine and in every Python: named streams, drawn by `random()` alone.
+
+`choice`, `shuffle` and `randrange` have changed what they draw between Python versions; `random()` never has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from random import Random
+from typing import TypeVar
+
+Item = TypeVar("Item")
+
+
+def stream(*names: str | int) -> Random:
+    """An independent stream of chance for one purpose, e.g. `stream(seed, "scenes", "train")`."""
+    return Random("/".join(map(str, names)))
+
+
+def below(rng: Random, n: int) -> int:
+    """A whole number in [0, n)."""
+    return int(rng.random() * n)
+
+
+def pick(rng: Random, items: Sequence[Item]) -> Item:
+    """One of the items, each as likely as the others."""
+    return items[below(rng, len(items))]
+
+
+def shuffled(rng: Random, items: Sequence[Item]) -> list[Item]:
+    """The items in a random order (Fisher-Yates)."""
+    order = list(items)
+    for last in range(len(order) - 1, 0, -1):
+        other = below(rng, last + 1)
+        order[last], order[other] = order[other], order[last]
+    return order
