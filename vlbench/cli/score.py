@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from vlbench.core.domain import known_domain
+
 
 def score(
     task: Annotated[str, typer.Option(help="Task the predictions are for.")],
@@ -26,22 +28,13 @@ def score(
       vlbench score --task nlvr2 --predictions dev.csv --data-root NLVR2 --split dev
       vlbench score --task nlvr2 --predictions runs/nlvr2/cvlp-tiny/0123456789abcdef/samples.parquet --json
     """
-    from vlbench.core.errors import VlbenchError
     from vlbench.engine.score import score_file
     from vlbench.engine.source import load_task
     from vlbench.report.tables import score_table
 
-    if domain not in ("plain", "textured"):
-        raise VlbenchError(f"--domain {domain} is unknown: expected plain or textured")
-    loaded = load_task(
-        task,
-        data_root,
-        domain="textured" if domain == "textured" else "plain",
-        tasks_dir=tasks_dir,
-        allow_partial=allow_partial,
-    )
+    loaded = load_task(task, data_root, domain=known_domain(domain), tasks_dir=tasks_dir, allow_partial=allow_partial)
     report = score_file(loaded, split or loaded.card.report_split, predictions, allow_partial)
     if as_json:
         typer.echo(json.dumps(report.to_json_object(), ensure_ascii=False))
     else:
-        typer.echo(score_table(report.task, report.split, report.results, report.notes))
+        typer.echo(score_table(report.task, report.split, report.results, report.notes, report.coverage))

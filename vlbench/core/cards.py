@@ -93,10 +93,12 @@ class SizeCard(Frozen):
     """One size of a model: architecture numbers, its tokenizer, and what differs from the card's recipe.
 
     vocabulary: `bert-base-uncased`, or `own`: the world's on the world, else trained on the train split.
+    max_text: longest text in tokens, [CLS] and [SEP] among them; what is longer is cut.
     """
 
     config: dict[str, int | float | str | bool]
     vocabulary: Literal["own", "bert-base-uncased"]
+    max_text: int
     recipe: Recipe = Recipe()
     parameters: int | None = None
 

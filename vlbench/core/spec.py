@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from vlbench.core.cards import Recipe
+from vlbench.core.domain import Domain
 from vlbench.core.validate import Frozen
 
 Control = Literal["blind"]
@@ -30,7 +31,7 @@ class RunSpec(Frozen):
     checkpoint: str = "none"
     data_root: Path | None = None
     tasks_dir: Path | None = None
-    domain: Literal["plain", "textured"] = "plain"
+    domain: Domain = "plain"
     train_split: str | None = None
     select_on: str | None = None
     split: str | None = None
@@ -47,6 +48,12 @@ class RunSpec(Frozen):
     workers: int = Field(default=0, ge=0)
     output_path: Path = Path("runs")
     resume: bool = True
+
+    @field_validator("data_root", "tasks_dir", "vocabulary", "output_path")
+    @classmethod
+    def _home(cls, path: Path | None) -> Path | None:
+        """`~/...` as the shell means it: records keep paths that way, and they come back in by `--config`."""
+        return path.expanduser() if path else path
 
 
 PLACE = frozenset({"data_root", "tasks_dir", "device", "workers", "output_path", "resume"})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,12 +24,9 @@ class SplitFiles:
 
     def place(self, name: str) -> Path:
         """The first candidate that exists (a `{field}` in it cuts the look-up short), else the first one."""
-        candidates = [self.root / text for text in self.card.files[name]]
-        for candidate in candidates:
-            solid = Path(str(candidate).split("{", 1)[0])
-            if solid.exists():
-                return candidate
-        return candidates[0]
+        candidates = self.card.files[name]
+        found = (text for text in candidates if (self.root / text.split("{", 1)[0]).exists())
+        return self.root / next(found, candidates[0])
 
     def path(self, name: str) -> Path:
         """The file called `name`.
@@ -86,8 +84,7 @@ class Task:
         return examples
 
     def _check_ids(self, split: str, examples: Sequence[Example[Any]]) -> None:
-        seen: set[str] = set()
-        twice = {example.id for example in examples if example.id in seen or seen.add(example.id)}  # type: ignore[func-returns-value]
+        twice = [name for name, times in Counter(example.id for example in examples).items() if times > 1]
         if twice:
             raise DataError(f"split {split!r} of {self.card.name} holds ids twice: {first_five(twice)}")
 

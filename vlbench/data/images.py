@@ -15,7 +15,7 @@ from vlbench.core.examples import ImageRef
 
 MAX_PIXELS = 150_000_000
 """No benchmark's picture has as many; a file that claims more is damaged or hostile."""
-_FORMATS = ("PNG", "JPEG", "MPO", "GIF", "WEBP", "BMP", "TIFF", "PPM")
+_FORMATS = ("PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF", "PPM")
 _BROKEN = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, OverflowError, struct.error)
 """What Pillow's decoders raise on damaged content."""
 _REMEDY = "restore the file, or remove its examples"

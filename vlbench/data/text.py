@@ -79,7 +79,10 @@ class TextEncoder:
 
     @classmethod
     def train(cls, texts: Iterable[str], vocab_size: int, max_length: int) -> TextEncoder:
-        """Train a WordPiece vocabulary of at most `vocab_size` tokens; the same texts give the same vocabulary."""
+        """Train a WordPiece vocabulary; the same texts give the same one on every machine.
+
+        It has at most `vocab_size` tokens, or as many as the letters alone take up.
+        """
         tokenizer = _wordpiece(SPECIAL)
         sentences = [_words(tokenizer, text) for text in texts]
         letters = Counter(letter for words in sentences for word in words for letter in word)

@@ -164,10 +164,12 @@ def _torch_rng() -> dict[str, Tensor | list[Tensor]]:
 def _restore_rng(states: dict[str, Tensor | list[Tensor]], python: list[object], numbers: list[object]) -> None:
     torch.set_rng_state(states["cpu"])  # type: ignore[arg-type]
     if states["cuda"] and torch.cuda.is_available():
-        torch.cuda.set_rng_state_all(states["cuda"])  # type: ignore[arg-type]
+        torch.cuda.set_rng_state_all(states["cuda"])
     random.setstate((python[0], tuple(cast("list[int]", python[1])), python[2]))
     name, keys, *rest = numbers
-    numpy.random.set_state(cast("tuple[str, NDArray[numpy.uint32], int, int, float]", (name, numpy.array(keys, numpy.uint32), *rest)))
+    numpy.random.set_state(
+        cast("tuple[str, NDArray[numpy.uint32], int, int, float]", (name, numpy.array(keys, numpy.uint32), *rest))
+    )
 
 
 def _replace_folder(folder: Path, write: Callable[[Path], None]) -> None:

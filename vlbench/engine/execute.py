@@ -131,6 +131,7 @@ def _rows(job: Job, outcome: Outcome, control: str) -> list[SampleRow]:
 
 
 def _preprocessing(job: Job) -> dict[str, str | int | float]:
-    """What was done to pictures and texts: the size's numbers of the card that are about them."""
-    config = job.card.sizes[job.size].config
-    return {"visual": job.card.visual} | {name: value for name, value in config.items() if name.startswith("max_")}
+    """What is done to pictures and texts before the model sees them; with the weights' hash it decides the numbers."""
+    size = job.card.sizes[job.size]
+    limits = {name: value for name, value in size.config.items() if name.startswith("max_")}
+    return {"visual": job.card.visual, "vocabulary": size.vocabulary, "max_text": size.max_text} | limits

@@ -33,7 +33,7 @@ def make_text(job: Job, progress: Progress) -> TextEncoder:
     WordPiece vocabulary trained on the train split's texts; the run keeps it beside its weights.
     """
     size, spec = job.card.sizes[job.size], job.spec
-    length = int(size.config["max_text"])
+    length = size.max_text
     if size.vocabulary == "bert-base-uncased":
         return TextEncoder.bert(spec.vocabulary, length)
     if spec.vocabulary is not None:

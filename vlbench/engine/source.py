@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Literal
 
 from vlbench import catalog
+from vlbench.core.domain import Domain
 from vlbench.core.errors import DataError, VlbenchError
 from vlbench.core.progress import Progress, Silent
 from vlbench.core.task import Task
 from vlbench.data.cache import cache_folder
-from vlbench.world.generate import Domain, ensure_world, is_world, world_info
+from vlbench.world.generate import ensure_world, is_world, world_info
 
 
 @dataclass(frozen=True)

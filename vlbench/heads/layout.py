@@ -20,6 +20,7 @@ def classifier(inputs: int, hidden: int, outputs: int, layout: HeadLayout) -> nn
     if layout.order == "norm-activation":
         between.reverse()
     layers = nn.Sequential(nn.Linear(inputs, hidden), *between, nn.Linear(hidden, outputs))
+    # As vlbench.models.layers.initialize does, which a head cannot import: models and heads do not see each other.
     for layer in layers:
         if isinstance(layer, nn.Linear):
             nn.init.normal_(layer.weight, std=0.02)

@@ -10,8 +10,8 @@ from vlbench.core.cards import Recipe
 from vlbench.core.errors import DataError
 from vlbench.core.spec import PLACE, RunSpec
 
-_SAID_ELSEWHERE = frozenset({"train", "checkpoint", "vocabulary"})
-"""Spec fields whose meaning the fingerprint takes from what they resolve to: recipe, weights, the words themselves."""
+_SAID_ELSEWHERE = frozenset({"train", "checkpoint"})
+"""Spec fields whose meaning lies in what they resolve to: the recipe and the hash of the weights."""
 
 
 def fingerprint(
@@ -54,7 +54,7 @@ def _spec_meaning(spec: RunSpec) -> dict[str, object]:
     fields["vocabulary"] = _words_sha256(spec.vocabulary) if spec.vocabulary else ""
     if spec.limit is None:
         del fields["limit_mode"]
-    return {name: value for name, value in fields.items() if name not in PLACE | (_SAID_ELSEWHERE - {"vocabulary"})}
+    return {name: value for name, value in fields.items() if name not in PLACE | _SAID_ELSEWHERE}
 
 
 def _recipe_meaning(recipe: Recipe) -> dict[str, object]:

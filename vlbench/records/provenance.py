@@ -52,6 +52,9 @@ def peak_memory_mib() -> float:
     """The most memory this process ever held, in MiB; 0 where the platform does not say (Windows)."""
     if sys.platform == "win32":
         return 0.0
+    own = _status_kib("VmHWM")
+    if own:
+        return own / 2**10
     import resource
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -93,6 +96,15 @@ def _cpu() -> str:
         lines = []
     names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     return next(names, "") or platform.processor() or platform.machine()
+
+
+def _status_kib(field: str) -> int:
+    """A field of Linux's /proc/self/status in KiB, else 0; ru_maxrss would begin at the parent process's peak."""
+    try:
+        lines = Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) for line in lines if line.startswith(f"{field}:")), 0)
 
 
 def _threads() -> int:

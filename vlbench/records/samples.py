@@ -98,7 +98,7 @@ def write_samples(path: Path, rows: Sequence[SampleRow]) -> None:
     columns |= {f"tag_{tag}": pa.array([row.tags.get(tag) for row in rows], pa.string()) for tag in tags}
     columns["control"] = pa.array([row.control for row in rows], pa.string())
     buffer = io.BytesIO()
-    pq.write_table(pa.table(columns), buffer, compression="zstd")
+    pq.write_table(pa.table(columns), buffer, compression="zstd", write_page_checksum=True)
     atomic_write(path, buffer.getvalue())
 
 
@@ -112,11 +112,13 @@ def read_samples(path: Path) -> pd.DataFrame:
     import pyarrow.parquet as pq
 
     try:
-        frame: pd.DataFrame = pq.read_table(io.BytesIO(path.read_bytes())).to_pandas()
+        table = pq.read_table(io.BytesIO(path.read_bytes()), page_checksum_verification=True)
+        frame: pd.DataFrame = table.to_pandas()
     except FileNotFoundError:
         raise DataError(f"{path} is not there: rerun with --no-resume") from None
-    except (OSError, pa.ArrowException) as error:
-        raise _corrupt(path, str(error).splitlines()[0]) from None
+    # ValueError: column names that are no UTF-8.
+    except (OSError, ValueError, pa.ArrowException) as error:
+        raise _corrupt(path, str(error).partition("\n")[0]) from None
     absent = [name for name in (*_COLUMNS, "control") if name not in frame.columns]
     if absent:
         raise _corrupt(path, f"columns {', '.join(absent)} are missing")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _HEADERS = ("id", "text", "pictures", "reference", "prediction", "confidence")
-_WIDTHS = (20, 44, 24, 16, 16, None)
+_WIDTHS = (20, 44, 24, 16, 16)
 """Characters a column may take before it wraps."""
 
 
@@ -52,7 +53,7 @@ def show_rows(folder: Path, *, wrong: bool, n: int) -> str:
 def _table(rows: pd.DataFrame) -> str:
     columns = ("example_id", "text", "image_ids", "reference", "prediction", "confidence", "status", "error")
     cells = [_cells(*values) for values in zip(*(rows[name] for name in columns), strict=True)]
-    return tabulate(cells, _HEADERS, tablefmt="grid", disable_numparse=True, maxcolwidths=list(_WIDTHS))
+    return tabulate(cells, _HEADERS, tablefmt="grid", disable_numparse=True)
 
 
 def _cells(
@@ -67,7 +68,9 @@ def _cells(
 ) -> list[str]:
     said = prediction if status == "ok" else f"{status}: {error or prediction}"
     texts = [example_id, text, ", ".join(image_ids), _plain(reference), said]
-    return [*map(cell, texts), "-" if math.isnan(confidence) else f"{confidence:.3f}"]
+    # Wrapped here: tabulate's own maxcolwidths casts what it wraps and shows the answer "False" as True.
+    wrapped = ["\n".join(textwrap.wrap(cell(text), width)) for text, width in zip(texts, _WIDTHS, strict=True)]
+    return [*wrapped, "-" if math.isnan(confidence) else f"{confidence:.3f}"]
 
 
 def _plain(reference: str) -> str:

@@ -8,16 +8,14 @@ from __future__ import annotations
 
 from functools import lru_cache
 from random import Random
-from typing import Literal, TypeAlias, get_args
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from vlbench.core.domain import Domain
 from vlbench.world.chance import below, stream
 from vlbench.world.scenes import SIDE, Colour, Scene, Shape
-
-Domain = Literal["plain", "textured"]
-DOMAINS: tuple[Domain, ...] = get_args(Domain)
 
 RGB: TypeAlias = tuple[int, int, int]
 Canvas: TypeAlias = NDArray[np.int64]

@@ -7,21 +7,27 @@ other two; each is false of the rest. So every statement is true as often as fal
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
-from vlbench.world.chance import shuffled, stream
-from vlbench.world.pictures import Picture
+from vlbench.core.domain import Domain
+from vlbench.data.regions.tsv import write_tsv
+from vlbench.world.chance import pick, shuffled, stream
 from vlbench.world.phrases import say
+from vlbench.world.pictures import Picture, make_pictures
+from vlbench.world.progress import Progress, counted
 from vlbench.world.scenes import Scene, Split
 from vlbench.world.statements import KINDS, Kind, Statement, draw_statement, evaluate
 
+TASK = "nlvr2"
+TASK_SPLITS: dict[Split, str] = {"train": "train", "dev": "dev", "test1": "test-p", "test2": "test-u"}
+"""The task card's names of the splits."""
 SCENES_PER_SET = 8
 EXAMPLES_PER_SET = 8
 _BUCKETS = 100
-_TRIES = 12
+_TRIES, _PAIRINGS = 12, 100
 
 Pair = tuple[Scene, Scene]
 
@@ -43,18 +49,22 @@ def make_sets(split: Split, scenes: Sequence[Scene], seed: int) -> Iterator[Stat
     for number in range(count):
         rng = stream(seed, "nlvr2", split, number)
         own = scenes[number * SCENES_PER_SET : (number + 1) * SCENES_PER_SET]
-        yield _make_set(own, kinds[2 * number], kinds[2 * number + 1], rng)
+        yield _make_set(own, (kinds[2 * number], kinds[2 * number + 1]), rng)
 
 
-def _make_set(scenes: Sequence[Scene], first: Kind, second: Kind, rng: Random) -> StatementSet:
+def _make_set(scenes: Sequence[Scene], kinds: tuple[Kind, Kind], rng: Random) -> StatementSet:
     """Pair the scenes anew until both kinds have a statement with the truths that balance needs."""
+    pairing = 0
     while True:
+        pairing += 1
+        if pairing % _PAIRINGS == 0:  # a few scenes are too much alike for some kinds
+            kinds = pick(rng, KINDS), pick(rng, KINDS)
         order = shuffled(rng, scenes)
         pairs = tuple(zip(order[::2], order[1::2], strict=True))
         truths = tuple(shuffled(rng, (True, True, False, False)))
         opposite = tuple(not truth for truth in truths)
-        one = _find(first, pairs, truths, rng)
-        other = one and _find(second, pairs, opposite, rng)
+        one = _find(kinds[0], pairs, truths, rng)
+        other = one and _find(kinds[1], pairs, opposite, rng)
         if one and other:
             return StatementSet(pairs, (one, other), (say(one, rng), say(other, rng)), (truths, opposite))
 
@@ -66,3 +76,63 @@ def _find(kind: Kind, pairs: Sequence[Pair], truths: Sequence[bool], rng: Random
         if all(evaluate(statement, *pair) == truth for pair, truth in zip(pairs, truths, strict=True)):
             return statement
     return None
+
+
+def export(
+    folder: Path, scenes: Mapping[Split, Sequence[Scene]], domain: Domain, seed: int, progress: Progress
+) -> dict[str, int]:
+    """Write the task to its folder; how many examples each split has, under the task card's names."""
+    counts = {}
+    for split, own in scenes.items():
+        name = TASK_SPLITS[split]
+        sets = counted(make_sets(split, own, seed), len(own) // SCENES_PER_SET, f"statements of {name}", progress)
+        pictures = _write_annotations(folder, split, sets)
+        regions = counted(make_pictures(pictures, domain, seed), len(pictures), f"pictures of {name}", progress)
+        write_tsv(folder / "features" / f"{split}.tsv", regions)
+        counts[name] = len(own) // SCENES_PER_SET * EXAMPLES_PER_SET
+    return counts
+
+
+def _write_annotations(folder: Path, split: Split, sets: Iterable[StatementSet]) -> list[Picture]:
+    """Write `data/{split}.json` and say which pictures belong to it."""
+    pictures: list[Picture] = []
+    annotations = folder / "data" / f"{split}.json"
+    annotations.parent.mkdir(parents=True, exist_ok=True)
+    with annotations.open("w", encoding="utf-8", newline="\n") as file:
+        for number, statement_set in enumerate(sets):
+            file.writelines(json.dumps(line) + "\n" for line in _lines(split, number, statement_set))
+            pictures.extend(_pictures(folder, split, number, statement_set))
+    return pictures
+
+
+def _lines(split: Split, number: int, statement_set: StatementSet) -> Iterator[dict[str, object]]:
+    for position, statement in enumerate(statement_set.statements):
+        for place, (left, right) in enumerate(statement_set.pairs):
+            label = str(statement_set.truths[position][place])
+            line: dict[str, object] = {
+                "validation": {"world": label},
+                "sentence": statement_set.sentences[position],
+                "left_url": f"world:{left.id}",
+                "writer": "world",
+                "label": label,
+                "right_url": f"world:{right.id}",
+                "synset": "shape",
+                "query": "coloured shapes",
+                "identifier": f"{split}-{number}-{place}-{position}",
+                "kind": statement.kind,
+            }
+            if split == "train":
+                line["directory"] = number % _BUCKETS
+            else:
+                line["extra_validations"] = {"solver": label}
+            yield line
+
+
+def _pictures(folder: Path, split: Split, number: int, statement_set: StatementSet) -> Iterator[Picture]:
+    images = folder / "images" / split
+    if split == "train":
+        images /= str(number % _BUCKETS)
+    for place, pair in enumerate(statement_set.pairs):
+        for slot, scene in enumerate(pair):
+            key = f"{split}-{number}-{place}-img{slot}"
+            yield Picture(scene, images / f"{key}.png", key)

@@ -147,12 +147,12 @@ def say(statement: Statement, rng: Random) -> str:
 
 
 def _name(look: Look, noun: str) -> str:
-    """"big red circle"; `noun` stands in for an open shape."""
+    """ "big red circle"; `noun` stands in for an open shape."""
     return " ".join(word for word in (look.size, look.colour, look.shape or noun) if word)
 
 
 def _a(look: Look, noun: str, rng: Random) -> str:
-    """"a big red circle", "a red object" or, where one attribute alone is said, also "something red"."""
+    """ "a big red circle", "a red object" or, where one attribute alone is said, also "something red"."""
     if look.shape is None and (look.size is None) != (look.colour is None) and rng.random() < 0.3:
         return f"something {look.colour or look.size}"
     return f"a {_name(look, noun)}"

@@ -168,7 +168,9 @@ def draw_statement(kind: Kind, rng: Random) -> Statement:
         case "crosswise":
             return Statement(kind, _look(rng, 1, 2), _look(rng, 1, 2))
         case "count":
-            return Statement(kind, _look(rng, 0, 1), side=pick(rng, SIDES), bound=pick(rng, BOUNDS), number=_few(rng, 5))
+            return Statement(
+                kind, _look(rng, 0, 1), side=pick(rng, SIDES), bound=pick(rng, BOUNDS), number=_few(rng, 5)
+            )
         case "total":
             return Statement(kind, _look(rng, 0, 1), number=_few(rng, 10))
         case "more":
@@ -192,7 +194,7 @@ def _look(rng: Random, fewest: int, most: int) -> Look:
 
 
 def _subject_and_predicate(rng: Random) -> tuple[Look, Look]:
-    """"Every circle" and "red": one attribute each, never the same."""
+    """ "Every circle" and "red": one attribute each, never the same."""
     subject, predicate, _ = _attributes(rng)
     return _look_of(rng, [subject]), _look_of(rng, [predicate])
 

@@ -44,7 +44,7 @@ def model(*outputs: str) -> ModelCard:
             "backbone": "m:C",
             "visual": "none",
             "outputs": outputs,
-            "sizes": {"tiny": SizeCard(config={}, vocabulary="own")},
+            "sizes": {"tiny": SizeCard(config={}, vocabulary="own", max_text=20)},
             "head": {"hidden": 3, "order": "norm-activation"},
             "recipes": {"default": Recipe()},
             "paper": "",

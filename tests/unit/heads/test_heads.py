@@ -98,9 +98,12 @@ def test_finish_ranks_probabilities(head: LabelHead) -> None:
     assert list(second.scores) == ["Maybe", "False", "True"]
 
 
-def test_ties_go_to_the_first_label(head: LabelHead) -> None:
-    (prediction,) = head.finish(torch.zeros(1, 3), ["a"])
-    assert list(prediction.scores) == list(LABELS)
+def test_ties_go_to_the_first_label() -> None:
+    labels = tuple(f"label {index}" for index in range(300))  # few enough would stay in order by luck
+    logits = torch.zeros(1, 300)
+    logits[0, 7] = 1.0
+    (prediction,) = ClassifyHead(8, labels, HeadLayout()).finish(logits, ["a"])
+    assert list(prediction.scores) == [labels[7], *labels[:7], *labels[8:]]
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])

@@ -55,7 +55,7 @@ def test_empty_batches_have_shapes(cvlp: CVLP) -> None:
 def test_a_row_is_the_same_alone_padded_and_in_another_order(cvlp: CVLP, ref: Ref) -> None:
     refs = [ref(key) for key in KEYS]
     together = answer(cvlp, refs, TEXTS)
-    assert together.pooled.std(0).max() > 0.1
+    assert together.pooled.std(0).max() > 1e-2
     backwards = answer(cvlp, refs[::-1], TEXTS[::-1])
     torch.testing.assert_close(backwards.pooled.flip(0), together.pooled, atol=1e-5, rtol=0)
     for row in range(3):

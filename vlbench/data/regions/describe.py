@@ -53,9 +53,9 @@ def describe(pixels: NDArray[np.uint8], marks: Ints, boxes: Ints, found: bool) -
     inside = np.flatnonzero(part >= 0)
     part = part[inside]
     y, x = np.divmod(inside, marks.shape[1])
-    colours = pixels.reshape(-1, 3)[inside].astype(np.float64)
+    channels = [pixels[..., channel].ravel()[inside].astype(np.float64) for channel in range(3)]
     blocks = (
-        _colour(colours, part, len(boxes)),
+        _colour(channels, part, len(boxes)),
         _pictures(marks, boxes) if found else _stretched(_luminance(pixels), boxes),
         _geometry(x, y, part, boxes, marks.shape),
         np.full((len(boxes), 1), float(found)),
@@ -68,16 +68,31 @@ def _sums(values: NDArray[np.float64] | Ints, part: Ints, count: int) -> Ints:
     return np.bincount(part, weights=values, minlength=count).astype(np.int64)
 
 
-def _colour(colours: Floats, part: Ints, count: int) -> Floats:
-    """Mean [N, 3], spread [N, 3] and soft histogram [N, 8] of the colours [P, 3]."""
+def _colour(channels: list[Floats], part: Ints, count: int) -> Floats:
+    """Mean [N, 3], spread [N, 3] and soft histogram [N, 8] of the colours, given as three arrays [P]."""
     area = np.bincount(part, minlength=count)
-    first = np.stack([_sums(channel, part, count) for channel in colours.T], axis=1)
-    second = np.stack([_sums(channel * channel, part, count) for channel in colours.T], axis=1)
+    red, green, blue = channels
+    r, g, b = (_sums(channel, part, count) for channel in channels)
+    first = np.stack([r, g, b], axis=1)
+    second = np.stack([_sums(channel * channel, part, count) for channel in channels], axis=1)
     spread = np.sqrt((area[:, None] * second - first * first).astype(np.float64)) * 2
-    red, green, blue = ((255 - channel, channel) for channel in colours.T)
-    corners = [_sums(r * g * b, part, count) for r in red for g in green for b in blue]
+    rg, rb, gb = (_sums(one * two, part, count) for one, two in ((red, green), (red, blue), (green, blue)))
+    rgb = _sums(red * green * blue, part, count)
+    corners = _corners((255 * area, r, g, b), (rg, rb, gb), rgb)
     whole = (area * 255).astype(np.float64)[:, None]
-    return np.concatenate([first / whole, spread / whole, np.stack(corners, axis=1) / (whole * 255 * 255)], axis=1)
+    return np.concatenate([first / whole, spread / whole, corners / (whole * 255 * 255)], axis=1)
+
+
+def _corners(single: tuple[Ints, Ints, Ints, Ints], double: tuple[Ints, Ints, Ints], rgb: Ints) -> Ints:
+    """Sums of the products of r or 255 - r, g or 255 - g, b or 255 - b, from the sums of r, g, b, rg, ..., rgb: [N, 8].
+
+    Multiplied out, so that the pixels need be run over once per product and not once per corner.
+    """
+    white, r, g, b = (255 * 255 * values for values in single)
+    rg, rb, gb = (255 * values for values in double)
+    only_r, only_g, only_b = r - rg - rb + rgb, g - rg - gb + rgb, b - rb - gb + rgb
+    black = white - r - g - b + rg + rb + gb - rgb
+    return np.stack([black, only_b, only_g, gb - rgb, only_r, rb - rgb, rg - rgb, rgb], axis=1)
 
 
 def _geometry(x: Ints, y: Ints, part: Ints, boxes: Ints, shape: tuple[int, ...]) -> Floats:

@@ -6,50 +6,25 @@ records belong to which key, each picture's size and checksum; `store.json` says
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import json
 import os
 import secrets
 import shutil
 import zlib
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vlbench.core.errors import DataError
-from vlbench.core.validate import Frozen
 from vlbench.data.cache import cannot_write, file_sha256
+from vlbench.data.regions.records import FORMAT, Header, Index, RecordWriter, record_type
 from vlbench.data.regions.tsv import read_tsv
 from vlbench.data.regions.types import Regions
-
-FORMAT = 1
-
-
-class _Header(Frozen):
-    """What `store.json` says."""
-
-    format: int
-    source: str
-    dim: int
-    pictures: int
-    regions: int
-    sha256: str
-    index_sha256: str
-
-
-class _Index(Frozen):
-    """What `index.json` says, a list entry per picture; counts are of regions, sizes are width and height."""
-
-    keys: list[str]
-    counts: list[int]
-    sizes: list[tuple[int, int]]
-    checksums: list[int]
 
 
 @dataclass(frozen=True)
@@ -70,7 +45,7 @@ class FeatureStore:
         """Open the store in `folder`. Raises DataError if it is absent, corrupt or truncated."""
         self.folder = folder
         try:
-            self._header = _Header.model_validate_json((folder / "store.json").read_bytes())
+            self._header = Header.model_validate_json((folder / "store.json").read_bytes())
             index = (folder / "index.json").read_bytes()
             size = (folder / "regions.bin").stat().st_size
         except (OSError, ValueError) as error:
@@ -79,7 +54,7 @@ class FeatureStore:
             raise self._fault(f"has format {self._header.format} where {FORMAT} is expected")
         if hashlib.sha256(index).hexdigest() != self._header.index_sha256:
             raise self._fault("has an index that is not the one written")
-        expected = self._header.regions * _record(self.dim).itemsize
+        expected = self._header.regions * record_type(self.dim).itemsize
         if size != expected:
             raise self._fault(f"holds {size:,} bytes of regions where {expected:,} are expected")
         self._raw_index = index
@@ -133,7 +108,7 @@ class FeatureStore:
 
     @cached_property
     def _places(self) -> dict[str, _Place]:
-        index = _Index.model_validate_json(self._raw_index)
+        index = Index.model_validate_json(self._raw_index)
         starts = [0, *np.cumsum(index.counts).tolist()]
         rows = zip(index.keys, starts, index.counts, index.sizes, index.checksums, strict=False)
         return {key: _Place(start, count, *size, checksum) for key, start, count, size, checksum in rows}
@@ -141,7 +116,7 @@ class FeatureStore:
     @cached_property
     def _records(self) -> NDArray[np.void]:
         try:
-            return np.memmap(self.folder / "regions.bin", dtype=_record(self.dim), mode="r")
+            return np.memmap(self.folder / "regions.bin", dtype=record_type(self.dim), mode="r")
         except (OSError, ValueError) as error:
             raise self._fault(f"cannot be opened ({_short(error)})") from None
 
@@ -165,7 +140,10 @@ class FeatureStore:
         try:
             beside.mkdir(parents=True)
             with (beside / "regions.bin").open("xb") as file:
-                header, index = _write(_Writer(file.write), rows, source)
+                writer = RecordWriter(file, source)
+                for key, regions in rows:
+                    writer.add(key, regions)
+                header, index = writer.finish()
                 _sync(file)
             for name, content in (("index.json", index), ("store.json", header.model_dump_json().encode())):
                 with (beside / name).open("xb") as file:
@@ -196,87 +174,6 @@ def store_for_tsv(tsv: Path, cache: Path, progress: Callable[[int, int], None] |
     return FeatureStore.build(folder, read_tsv(tsv, progress), source=tsv.name)
 
 
-def _record(dim: int) -> np.dtype[np.void]:
-    """How one region lies in `regions.bin`: little-endian, packed."""
-    return np.dtype(
-        [
-            ("box", "<f4", (4,)),
-            ("object", "<i8"),
-            ("object_confidence", "<f4"),
-            ("attribute", "<i8"),
-            ("attribute_confidence", "<f4"),
-            ("feature", "<f4", (dim,)),
-        ]
-    )
-
-
-@dataclass
-class _Writer:
-    """Collects the index while the records go out."""
-
-    write: Callable[[bytes], int]
-    dim: int | None = None
-    counts: list[int] = field(default_factory=list)
-    sizes: list[tuple[int, int]] = field(default_factory=list)
-    checksums: list[int] = field(default_factory=list)
-    places: dict[str, None] = field(default_factory=dict)
-    digest: Any = field(default_factory=hashlib.sha256)
-
-    def add(self, key: str, regions: Regions) -> None:
-        if key in self.places:
-            raise DataError(f"the key {key!r} comes twice among the region features: remove one of the two")
-        self.dim = self.dim or int(regions.features.shape[-1])
-        records = _packed(key, regions, self.dim).tobytes()
-        self.write(records)
-        self.digest.update(records)
-        self.places[key] = None
-        self.counts.append(len(regions.boxes))
-        self.sizes.append((regions.width, regions.height))
-        self.checksums.append(zlib.crc32(records))
-
-
-def _write(writer: _Writer, rows: Iterable[tuple[str, Regions]], source: str) -> tuple[_Header, bytes]:
-    for key, regions in rows:
-        writer.add(key, regions)
-    if writer.dim is None:
-        raise DataError(f"{source} holds no region features: expected at least one picture")
-    fields = {"keys": list(writer.places), "counts": writer.counts}
-    index = json.dumps(fields | {"sizes": writer.sizes, "checksums": writer.checksums}).encode()
-    header = _Header(
-        format=FORMAT,
-        source=source,
-        dim=writer.dim,
-        pictures=len(writer.places),
-        regions=sum(writer.counts),
-        sha256=writer.digest.hexdigest(),
-        index_sha256=hashlib.sha256(index).hexdigest(),
-    )
-    return header, index
-
-
-def _packed(key: str, regions: Regions, dim: int) -> NDArray[np.void]:
-    """The records of a picture [N]."""
-    count = len(regions.boxes)
-    values: dict[str, NDArray[np.float32] | NDArray[np.int64]] = {
-        "box": regions.boxes,
-        "object": regions.object_ids,
-        "object_confidence": regions.object_confidences,
-        "attribute": regions.attribute_ids,
-        "attribute_confidence": regions.attribute_confidences,
-        "feature": regions.features,
-    }
-    records = np.empty(count, dtype=_record(dim))
-    for name, array in values.items():
-        expected = records[name].shape
-        if array.shape != expected or not count:
-            raise DataError(
-                f"the regions of {key!r} have {name} of shape {array.shape} where {expected} with at least one region "
-                f"is expected: extract them again with one extractor"
-            )
-        records[name] = array
-    return records
-
-
 def _move(beside: Path, folder: Path) -> None:
     """Put a finished folder in its place; who has the older one open keeps reading it."""
     if folder.exists():
@@ -284,13 +181,16 @@ def _move(beside: Path, folder: Path) -> None:
         folder.rename(aside)
         beside.rename(folder)
         shutil.rmtree(aside, ignore_errors=True)
-    else:
+        return
+    try:
+        beside.rename(folder)
+    except OSError:
         # Another process may have been quicker; what it made from the same rows is as good.
-        with contextlib.suppress(FileExistsError):
-            beside.rename(folder)
+        if not folder.exists():
+            raise
 
 
-def _sync(file: Any) -> None:
+def _sync(file: BinaryIO) -> None:
     file.flush()
     os.fsync(file.fileno())
 

@@ -1,0 +1,79 @@
+"""Batches: every example in every epoch once, pictures and texts prepared once, pairs put together rightly."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from vlbench.core.backbone import Features, Tensors, Textual, Visual
+from vlbench.core.examples import Example, ImageRef, Label, Query
+from vlbench.engine.batches import Batches, micro_blocks, sequential_blocks, training_blocks
+
+
+class Recorder:
+    """A backbone that notes what it is asked to prepare."""
+
+    width = 1
+
+    def __init__(self) -> None:
+        self.refs: list[str] = []
+        self.texts: list[str] = []
+
+    def prepare_images(self, refs: Sequence[ImageRef]) -> Tensors:
+        self.refs = [ref.key for ref in refs]
+        return {"key": torch.tensor([float(ref.key) for ref in refs])}
+
+    def prepare_texts(self, texts: Sequence[str]) -> Tensors:
+        self.texts = list(texts)
+        return {"length": torch.tensor([len(text) for text in texts])}
+
+    def see(self, images: Tensors, slot: Tensor) -> Visual:
+        raise AssertionError("not asked for here")
+
+    def read(self, texts: Tensors) -> Textual:
+        raise AssertionError("not asked for here")
+
+    def fuse(self, seen: Visual, read: Textual) -> Features:
+        raise AssertionError("not asked for here")
+
+
+def example(name: str, text: str, *keys: str) -> Example[Label]:
+    return Example(name, Query(tuple(ImageRef(Path(key), key) for key in keys), text), Label("True"), name)
+
+
+def test_each_picture_and_text_is_prepared_once_per_batch() -> None:
+    recorder = Recorder()
+    examples = [example("a", "red", "1", "2"), example("b", "blue", "1", "2"), example("c", "red", "2", "1")]
+    batch = Batches(examples, [[0, 1, 2]], recorder, None)[0]
+    assert recorder.texts == ["red", "blue"]
+    assert recorder.refs == ["1", "2", "2", "1"]  # a picture in another slot is another input
+    assert batch.slots.tolist() == [0, 1, 0, 1]
+    seen = [(recorder.refs[i], recorder.texts[t]) for i, t in zip(batch.image_rows, batch.text_rows, strict=True)]
+    assert seen == [("1", "red"), ("2", "red"), ("1", "blue"), ("2", "blue"), ("2", "red"), ("1", "red")]
+    assert batch.ids == ("a", "b", "c")
+    assert batch.targets is None
+
+
+def test_every_epoch_holds_every_example_once() -> None:
+    blocks = training_blocks(10, 4, steps=6, seed=3)
+    assert [len(block) for block in blocks] == [4, 4, 2, 4, 4, 2]
+    for epoch in (blocks[:3], blocks[3:]):
+        assert sorted(row for block in epoch for row in block) == list(range(10))
+    assert blocks[:3] != blocks[3:]
+    assert blocks == training_blocks(10, 4, steps=6, seed=3)
+    assert blocks != training_blocks(10, 4, steps=6, seed=4)
+
+
+def test_accumulation_keeps_the_examples_of_a_step() -> None:
+    blocks = [[5, 1, 4, 2, 9], [3, 0]]
+    parts = micro_blocks(blocks, 2)
+    assert len(parts) == 4
+    assert sorted(parts[0] + parts[1]) == sorted(blocks[0])
+    assert sorted(parts[2] + parts[3]) == sorted(blocks[1])
+
+
+def test_prediction_keeps_the_order() -> None:
+    assert sequential_blocks(5, 2) == [[0, 1], [2, 3], [4]]

@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from vlbench.core.cards import Recipe
+from vlbench.core.record import (
+    Coverage,
+    Efficiency,
+    Environment,
+    ModelInfo,
+    Result,
+    RunRecord,
+    TaskInfo,
+    ToolInfo,
+    TrainInfo,
+)
+from vlbench.core.spec import RunSpec
+
+METHOD = "bootstrap clustered by group"
+
+
+def _part(value: float, n: int) -> Result:
+    return Result(metric="accuracy", value=value, n=n, ci95=(value - 5, value + 5), method=METHOD)
+
+
+@pytest.fixture
+def record() -> RunRecord:
+    """A whole run of the built-in world with a blind control and one slice."""
+    accuracy = Result(
+        metric="accuracy",
+        value=58.325,
+        n=4000,
+        ci95=(56.7512, 59.9),
+        method=METHOD,
+        slices={"kind": {"count": _part(55.5, 400), "spatial": _part(61.25, 3600)}},
+    )
+    blind = Result(metric="accuracy", value=50.0, n=4000, slices={"kind": {"count": _part(50.0, 400)}})
+    return RunRecord(
+        status="done",
+        fingerprint="0123456789abcdef",
+        spec=RunSpec(task="nlvr2", model="cvlp", size="tiny", controls=("blind",)),
+        tool=ToolInfo(version="0.1.0"),
+        model=ModelInfo(name="cvlp", size="tiny", parameters=1, from_scratch=True),
+        task=TaskInfo(
+            name="nlvr2", version=1, source="world", manifest_sha256="m", split="test-p", n_total=4000, n_scored=4000
+        ),
+        environment=Environment(python="3.11.9", libraries={}, cpu="cpu", threads=2),
+        started="2026-01-02T03:04:05Z",
+        train=TrainInfo(
+            recipe=Recipe(), train_split="train", selected_on="dev", steps=1, effective_batch=1, best_step=1,
+            weights="plain", seed=0,
+        ),
+        results=(accuracy, Result(metric="consistency", value=12.5, n=1000)),
+        controls={"blind": (blind,)},
+        majority=50.0,
+        coverage=Coverage(expected=4000, scored=4000),
+        efficiency=Efficiency(examples_per_second=1812.5, latency_ms={}, peak_memory_mib=1.0, seconds={}),
+    )  # fmt: skip
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Where a run's files may be put."""
+    made = tmp_path / "run"
+    made.mkdir()
+    return made

@@ -1,0 +1,52 @@
+"""One function over many items, on all cores, in order."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from typing import TypeVar
+
+from vlbench.core.errors import VlbenchError
+
+Item = TypeVar("Item")
+Made = TypeVar("Made")
+
+_CHUNK = 32
+"""Items a worker takes at a time; fewer than two such chunks are not worth a process."""
+
+
+def parallel_map(function: Callable[[Item], Made], items: Sequence[Item]) -> Iterator[Made]:
+    """Yield `function(item)` for each item, in order; the first error raised is raised here.
+
+    Workers are forked on Linux (they share what is loaded) and spawned elsewhere; `function` must be importable.
+
+    Raises:
+        VlbenchError: a worker was killed.
+    """
+    workers = min(_cores(), len(items) // _CHUNK)
+    if workers < 2:
+        yield from map(function, items)
+        return
+    context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_leave_interrupts_to_parent)
+    try:
+        yield from pool.map(function, items, chunksize=_CHUNK)
+    except BrokenProcessPool:
+        raise VlbenchError(
+            f"one of {workers} workers was killed, most likely for want of memory: free memory and run again"
+        ) from None
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _leave_interrupts_to_parent() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -1,0 +1,181 @@
+"""Is the data what the card says, and is it still the same data?"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vlbench.core.errors import DataError, first_five
+from vlbench.core.examples import Example
+from vlbench.core.task import Task
+from vlbench.data.cache import cache_folder, file_sha256
+from vlbench.data.images import open_image
+from vlbench.data.parallel import parallel_map
+
+
+@dataclass(frozen=True)
+class FileHash:
+    """The md5 of an annotation file, beside the one on the card."""
+
+    path: Path
+    found: str
+    expected: str
+
+
+@dataclass(frozen=True)
+class SplitReport:
+    """What `vlbench data check` found in a split.
+
+    expected: examples by the card or the world's own count, None where neither says. groups: sets of dependent
+    examples. images: different pictures asked for. missing, undecodable: how many of them are. md5: of the files the
+    card has one for. faults: why the data should not be used. notes: what was not checked.
+    """
+
+    split: str
+    examples: int
+    expected: int | None
+    groups: int
+    images: int
+    missing: int
+    undecodable: int
+    md5: tuple[FileHash, ...]
+    faults: tuple[str, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing is wrong with what was checked."""
+        return not self.faults
+
+
+def check_split(
+    task: Task, split: str, images: bool = True, progress: Callable[[int, int], None] | None = None
+) -> SplitReport:
+    """Read a split wholly: count and hash its annotations, and decode every picture.
+
+    Args:
+        task: the task; with `allow_partial` a differing count is a note, no fault.
+        split: one of its splits.
+        images: False leaves the pictures alone; so does a split of which no picture is there.
+        progress: told pictures decoded and pictures to decode.
+
+    Raises:
+        VlbenchError: an unknown split.
+        DataError: the annotations are missing or malformed, file and line named.
+    """
+    examples = list(task.adapter(task.files(split)))
+    expected = task.counts.get(split, task.card.splits[split].count if task.source == "real" else None)
+    md5 = tuple(_hashes(task, split))
+    paths = sorted({ref.path for example in examples for ref in example.query.images})
+    there = [path for path in paths if images and path.is_file()]
+    missing = sorted(set(paths).difference(there)) if there else []
+    broken = list(_undecodable(there, progress))
+    faults, notes = _faults(examples, expected, md5, task.allow_partial)
+    if missing:
+        faults.append(f"{len(missing):,} of {len(paths):,} pictures are missing: {first_five(map(str, missing))}")
+    if broken:
+        faults.append(f"{len(broken):,} of {len(paths):,} pictures cannot be decoded: {first_five(broken)}")
+    if not there:
+        notes.append("no pictures: only the annotations were checked" if images else "pictures were not checked")
+    return SplitReport(
+        split=split,
+        examples=len(examples),
+        expected=expected,
+        groups=len({example.group for example in examples}),
+        images=len(paths),
+        missing=len(missing) if there else len(paths) if images else 0,
+        undecodable=len(broken),
+        md5=md5,
+        faults=tuple(faults),
+        notes=tuple(notes),
+    )
+
+
+def manifest(task: Task, splits: Sequence[str]) -> str:
+    """A hash that changes when the data of these splits does.
+
+    It covers the content of the annotation files, names and sizes of the pictures they ask for (a missing one counts
+    as such) and of the feature files; not where they lie.
+
+    Raises:
+        VlbenchError: an unknown split.
+        DataError: the annotations are missing, unreadable or malformed.
+    """
+    digest = hashlib.sha256()
+    cache = cache_folder()
+    pictures: dict[str, Path] = {}
+    for split in sorted(set(splits)):
+        for name, path in _annotations(task, split):
+            digest.update(repr((split, name, file_sha256(path, cache))).encode())
+        for example in task.adapter(task.files(split)):
+            pictures.update((ref.key, ref.path) for ref in example.query.images)
+    for key in sorted(pictures):
+        digest.update(repr((key, _size(pictures[key]))).encode())
+    for path in sorted({path for pattern in task.card.features for path in task.root.glob(pattern)}):
+        digest.update(repr((path.relative_to(task.root).as_posix(), _size(path))).encode())
+    return digest.hexdigest()
+
+
+def _annotations(task: Task, split: str) -> Iterator[tuple[str, Path]]:
+    """The split's entries that are files; the others are folders of pictures."""
+    files = task.files(split)
+    for name in sorted(files.card.files):
+        path = files.place(name)
+        if path.is_file():
+            yield name, path
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return -1
+
+
+def _hashes(task: Task, split: str) -> Iterator[FileHash]:
+    """The official files' hashes; the built-in world has none."""
+    files = task.files(split)
+    for name, expected in files.card.md5.items() if task.source == "real" else ():
+        path = files.path(name)
+        with path.open("rb") as file:
+            yield FileHash(path, hashlib.file_digest(file, "md5").hexdigest(), expected)
+
+
+def _faults(
+    examples: Sequence[Example[Any]], expected: int | None, md5: Sequence[FileHash], allow_partial: bool
+) -> tuple[list[str], list[str]]:
+    """What is wrong with the annotations, and what is only remarkable."""
+    faults: list[str] = []
+    notes: list[str] = []
+    seen: set[str] = set()
+    twice = {example.id for example in examples if example.id in seen or seen.add(example.id)}  # type: ignore[func-returns-value]
+    if not examples:
+        faults.append("there are no examples")
+    if twice:
+        faults.append(f"{len(twice):,} ids come twice: {first_five(twice)}")
+    if expected is not None and len(examples) != expected:
+        (notes if allow_partial else faults).append(f"{len(examples):,} examples where {expected:,} are expected")
+    for file in md5:
+        if file.found != file.expected:
+            text = f"{file.path} has md5 {file.found} where the official file has {file.expected}"
+            (notes if allow_partial else faults).append(text)
+    return faults, notes
+
+
+def _undecodable(paths: Sequence[Path], progress: Callable[[int, int], None] | None) -> Iterator[str]:
+    for done, fault in enumerate(parallel_map(_fault, paths), start=1):
+        if fault:
+            yield fault
+        if progress:
+            progress(done, len(paths))
+
+
+def _fault(path: Path) -> str:
+    try:
+        open_image(path)
+    except DataError as error:
+        return error.message
+    return ""
