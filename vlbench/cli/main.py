@@ -6,8 +6,8 @@ import os
 import shlex
 import sys
 import traceback
+from typing import cast
 
-import click
 import typer
 
 from vlbench.cli import data, run, score, show
@@ -64,13 +64,14 @@ def main(argv: list[str] | None = None) -> int:
 def _run(arguments: list[str]) -> int:
     try:
         result = typer.main.get_command(app)(arguments, prog_name="vlbench", standalone_mode=False)
-    except click.exceptions.NoArgsIsHelpError as error:
-        print(error.format_message())
-        return int(ExitCode.OK)
-    except click.ClickException as error:
-        print(f"vlbench: {' '.join(error.format_message().split())}", file=sys.stderr)
+    except typer.BadParameter.__mro__[2] as error:  # ClickException, of the click that typer brings or imports
+        message = cast("typer.BadParameter", error).format_message()
+        if type(error).__name__ == "NoArgsIsHelpError":
+            print(message)  # a group called without a verb says what its verbs are
+            return int(ExitCode.OK)
+        print(f"vlbench: {' '.join(message.split())}", file=sys.stderr)
         return int(ExitCode.USAGE)
-    except (click.exceptions.Abort, EOFError):
+    except typer.Abort:
         raise KeyboardInterrupt from None
     return result if isinstance(result, int) else int(ExitCode.OK)
 

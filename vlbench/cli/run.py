@@ -13,10 +13,12 @@ from vlbench.core.errors import VlbenchError
 from vlbench.core.spec import RunSpec
 from vlbench.core.validate import parse
 
-Text = Annotated[str | None, typer.Option()]
+RECIPE_FLAGS = ("epochs", "steps", "lr", "batch_size")
+"""Flags that are short for `--set train.NAME=...`."""
 
 
 def run(
+    ctx: typer.Context,
     task: Annotated[str | None, typer.Option(help="Task to run, e.g. nlvr2; `vlbench list tasks` shows all.")] = None,
     model: Annotated[str | None, typer.Option(help="Model, e.g. cvlp, or path/to/file.py:Class.")] = None,
     size: Annotated[str | None, typer.Option(help="tiny, small, base; tiny on the world, else base.")] = None,
@@ -47,6 +49,7 @@ def run(
     device: Annotated[str | None, typer.Option(help="cpu, cuda or mps; left out: the best there is.")] = None,
     dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16.")] = None,
     workers: Annotated[int | None, typer.Option(help="Processes that prepare batches.")] = None,
+    threads: Annotated[int | None, typer.Option(help="CPU threads; left out: what suits the size.")] = None,
     output_path: Annotated[Path | None, typer.Option(help="Where runs are kept.")] = None,
     resume: Annotated[
         bool | None, typer.Option("--resume/--no-resume", help="Go on with, or drop, earlier work.")
@@ -64,14 +67,10 @@ def run(
       vlbench run --task nlvr --model cvlp --size tiny --data-root NLVR --train-split dev --split test --select-on none
       vlbench run --config run.yaml --set train.lr=3e-5 --seed 1
     """
-    flags = {
-        "task": task, "model": model, "size": size, "mode": mode, "checkpoint": checkpoint, "data_root": data_root,
-        "tasks_dir": tasks_dir, "domain": domain, "train_split": train_split, "select_on": select_on, "split": split,
-        "limit": limit, "limit_mode": limit_mode, "controls": _controls(controls), "seed": seed,
-        "vocabulary": vocabulary, "device": device, "dtype": dtype, "workers": workers, "output_path": output_path,
-        "resume": resume, "allow_partial": allow_partial, "eval_batch_size": eval_batch_size,
-    }  # fmt: skip
-    train = {"epochs": epochs, "steps": steps, "lr": lr, "batch_size": batch_size}
+    given = {name: value for name, value in ctx.params.items() if value is not None}
+    given["controls"] = _controls(controls)
+    train = {name: given.pop(name, None) for name in RECIPE_FLAGS}
+    flags = {name: given.get(name) for name in RunSpec.model_fields if name != "train"}
     spec = make_spec(flags, train, config, settings or [])
 
     from vlbench.cli.progress import open_progress

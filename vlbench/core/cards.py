@@ -93,12 +93,14 @@ class SizeCard(Frozen):
     """One size of a model: architecture numbers, its tokenizer, and what differs from the card's recipe.
 
     vocabulary: `bert-base-uncased`, or `own`: the world's on the world, else trained on the train split.
-    max_text: longest text in tokens, [CLS] and [SEP] among them; what is longer is cut.
+    max_text: longest text in tokens, [CLS] and [SEP] among them; what is longer is cut. threads: of a CPU that
+    suit this size, None for all: a tiny model gains little from a second one and loses much when it is busy.
     """
 
     config: dict[str, int | float | str | bool]
     vocabulary: Literal["own", "bert-base-uncased"]
     max_text: int
+    threads: int | None = Field(default=None, ge=1)
     recipe: Recipe = Recipe()
     parameters: int | None = None
 

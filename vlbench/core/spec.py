@@ -21,7 +21,8 @@ class RunSpec(Frozen):
     None is the built-in world. select_on: the split the best checkpoint is chosen on, "none" takes the
     last one. checkpoint: weights to begin with; "none" trains from scratch. limit: a number of examples
     (>= 1) or a share (< 1) of the reported split. train: overrides of the model card's recipe.
-    vocabulary: a vocab.txt or tokenizer.json for models that need bert-base-uncased.
+    vocabulary: a vocab.txt or tokenizer.json for models that need bert-base-uncased. threads: of the CPU;
+    None takes what suits the model's size.
     """
 
     task: str
@@ -46,6 +47,7 @@ class RunSpec(Frozen):
     allow_partial: bool = False
     device: str | None = None
     workers: int = Field(default=0, ge=0)
+    threads: int | None = Field(default=None, ge=1)
     output_path: Path = Path("runs")
     resume: bool = True
 
@@ -56,5 +58,5 @@ class RunSpec(Frozen):
         return path.expanduser() if path else path
 
 
-PLACE = frozenset({"data_root", "tasks_dir", "device", "workers", "output_path", "resume"})
+PLACE = frozenset({"data_root", "tasks_dir", "device", "workers", "threads", "output_path", "resume"})
 """The spec's fields that say where or how fast, never what: they are no part of the fingerprint."""

@@ -103,7 +103,7 @@ class TextEncoder:
             VlbenchError: it is neither given nor reachable, saying what to give.
         """
         if path is not None:
-            return cls._local(path, max_length)
+            return cls.from_path(path, max_length)
         try:
             tokenizer = Tokenizer.from_pretrained(_BERT)
         except Exception as error:  # the hub's client and the tokenizer's raise what they like
@@ -114,7 +114,12 @@ class TextEncoder:
         return cls(_wordpiece(_tokens(tokenizer)), max_length)
 
     @classmethod
-    def _local(cls, path: Path, max_length: int) -> TextEncoder:
+    def from_path(cls, path: Path, max_length: int) -> TextEncoder:
+        """Read a vocab.txt, a tokenizer.json or a folder with one of them.
+
+        Raises:
+            VlbenchError: there is none, saying what to give.
+        """
         candidates = [path / "vocab.txt", path / "tokenizer.json"] if path.is_dir() else [path]
         found = next((candidate for candidate in candidates if candidate.is_file()), None)
         if found is None:

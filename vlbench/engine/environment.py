@@ -19,8 +19,10 @@ from vlbench.core.errors import VlbenchError
 PRECISION = {"float32": "no", "bfloat16": "bf16", "float16": "fp16"}
 
 
-def make_accelerator(device: str | None, dtype: Literal["float32", "bfloat16", "float16"]) -> Accelerator:
-    """Accelerate on the device asked for; None takes the best there is.
+def make_accelerator(
+    device: str | None, dtype: Literal["float32", "bfloat16", "float16"], threads: int | None = None
+) -> Accelerator:
+    """Accelerate on the device asked for; None takes the best there is. threads: of the CPU, None for all.
 
     Raises:
         VlbenchError: the device is not there.
@@ -32,6 +34,8 @@ def make_accelerator(device: str | None, dtype: Literal["float32", "bfloat16", "
         raise VlbenchError(f"--device {device} is not there: torch {torch.__version__} sees none; use --device cpu")
     # Accelerate keeps its first settings for the whole process; a second run may ask for others.
     AcceleratorState._reset_state(reset_partial_state=True)
+    if threads is not None:
+        torch.set_num_threads(threads)
     return Accelerator(cpu=device == "cpu", mixed_precision=PRECISION[dtype])
 
 

@@ -72,14 +72,14 @@ def _begun(job: Job) -> RunRecord:
             limit=job.spec.limit,
             notes=tuple(job.task.notes),
         ),
-        environment=environment(job.spec.device or "auto", 1),
+        environment=environment(job.spec.device or "auto", 1, job.threads),
         started=datetime.now(UTC).isoformat(timespec="seconds"),
     )
 
 
 def _done(job: Job, folder: RunFolder, record: RunRecord, progress: Progress, interrupt: Interrupt) -> RunRecord:
     clock = Clock()
-    accelerator = make_accelerator(job.spec.device, job.spec.dtype)
+    accelerator = make_accelerator(job.spec.device, job.spec.dtype, job.threads)
     with clock.phase("resources"):
         resources = make_resources(job, progress)
     trial = Trial(job, resources, folder, accelerator, progress, interrupt, clock)
@@ -104,7 +104,7 @@ def _done(job: Job, folder: RunFolder, record: RunRecord, progress: Progress, in
                     "tokenizer_sha256": resources.text.sha256,
                 }
             ),
-            "environment": environment(accelerator.device.type, accelerator.num_processes),
+            "environment": environment(accelerator.device.type, accelerator.num_processes, job.threads),
             "train": outcome.train,
             "results": results,
             "controls": controls,

@@ -38,6 +38,11 @@ class Job:
     weights_sha256: str
     fingerprint: str
 
+    @property
+    def threads(self) -> int | None:
+        """CPU threads to compute with; None for all."""
+        return self.spec.threads or self.card.sizes[self.size].threads
+
 
 def plan(spec: RunSpec, progress: Progress) -> Job:
     """Resolve a spec.

@@ -37,7 +37,7 @@ def make_text(job: Job, progress: Progress) -> TextEncoder:
     if size.vocabulary == "bert-base-uncased":
         return TextEncoder.bert(spec.vocabulary, length)
     if spec.vocabulary is not None:
-        return TextEncoder.from_vocab(spec.vocabulary, length)
+        return TextEncoder.from_path(spec.vocabulary, length)
     if job.task.source == "world":
         return TextEncoder.from_vocab(job.task.root.parent / "vocab.txt", length)
     progress.say(f"training a WordPiece vocabulary on the texts of split {spec.train_split!r}")

@@ -22,19 +22,20 @@ _PATIENCE = 5.0
 """Seconds that git or nvidia-smi may take before the record does without them."""
 
 
-def environment(device: str, world_size: int) -> Environment:
+def environment(device: str, world_size: int, threads: int | None = None) -> Environment:
     """The machine and libraries of this process.
 
     Args:
         device: as torch names it: cpu, cuda, cuda:1, mps.
         world_size: processes that share the run.
+        threads: CPU threads that the run computes with; None for all that this process may use.
     """
     gpu, driver = _gpu() if device.startswith("cuda") else ("", "")
     return Environment(
         python=platform.python_version(),
         libraries={name: version for name in _LIBRARIES if (version := _version(name))},
         cpu=_cpu(),
-        threads=_threads(),
+        threads=threads or _threads(),
         gpu=gpu,
         driver=driver,
         world_size=world_size,

@@ -63,6 +63,7 @@ def config(resources: Resources) -> CVLPConfig:
         max_regions=6,
         dropout=0.1,
         attention_dropout=0.1,
+        initial_std=0.02,
         vocab_size=resources.text.vocab_size,
         region_dim=Made.dim,
     )

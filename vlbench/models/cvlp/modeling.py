@@ -24,7 +24,8 @@ class CVLPConfig(Frozen):
     """The numbers of the architecture; vocab_size and region_dim come from the data's side.
 
     inner: width between the two products of a feed-forward. positions: the longest text. max_regions: of
-    a picture with more, the first ones count. dropout, attention_dropout: probabilities.
+    a picture with more, the first ones count. dropout, attention_dropout: probabilities. initial_std: of the
+    weights before training.
     """
 
     language_layers: int = Field(ge=1)
@@ -37,6 +38,7 @@ class CVLPConfig(Frozen):
     max_regions: int = Field(ge=1)
     dropout: float = Field(ge=0, lt=1)
     attention_dropout: float = Field(ge=0, lt=1)
+    initial_std: float = Field(gt=0)
     vocab_size: int = Field(ge=1)
     region_dim: int = Field(ge=1)
 
@@ -124,7 +126,7 @@ class QueryNetwork(nn.Module):
         self.embeddings = TextEmbeddings(config.vocab_size, config.positions, config.width, config.dropout)
         self.encoder = Encoder(config)
         self.pooler = Pooler(config.width)
-        initialize(self)
+        initialize(self, config.initial_std)
 
     def see(self, features: Tensor, boxes: Tensor, mask: Tensor) -> Tensor:
         """Features [N, R, F], boxes [N, R, 4] in [0, 1], mask [N, R] -> states [N, R, D]."""

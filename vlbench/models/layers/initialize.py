@@ -5,10 +5,10 @@ from __future__ import annotations
 from torch import nn
 
 
-def initialize(module: nn.Module, std: float = 0.02) -> None:
+def initialize(module: nn.Module, std: float) -> None:
     """Set every linear and embedding weight below `module` to N(0, std), biases to 0, LayerNorms to (1, 0).
 
-    Source: Devlin et al. 2019 (their normal is cut at two standard deviations in TensorFlow only).
+    Source: Devlin et al. 2019, where std is 0.02.
     """
     for layer in module.modules():
         if isinstance(layer, nn.Linear | nn.Embedding):
