@@ -14,6 +14,9 @@ from vlbench.cli import data, run, score, show
 from vlbench.cli import list as list_verb
 from vlbench.core.errors import ExitCode, VlbenchError
 
+USAGE_ERROR = cast("type[typer.BadParameter]", typer.BadParameter.__mro__[2])
+"""ClickException, of the click that this typer brings along or imports."""
+
 app = typer.Typer(
     help="Finetune and score vision-language models, and keep the tables.",
     no_args_is_help=True,
@@ -64,8 +67,8 @@ def main(argv: list[str] | None = None) -> int:
 def _run(arguments: list[str]) -> int:
     try:
         result = typer.main.get_command(app)(arguments, prog_name="vlbench", standalone_mode=False)
-    except typer.BadParameter.__mro__[2] as error:  # ClickException, of the click that typer brings or imports
-        message = cast("typer.BadParameter", error).format_message()
+    except USAGE_ERROR as error:
+        message = error.format_message()
         if type(error).__name__ == "NoArgsIsHelpError":
             print(message)  # a group called without a verb says what its verbs are
             return int(ExitCode.OK)

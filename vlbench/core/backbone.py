@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Protocol, TypeAlias, runtime_checkable
 
 from vlbench.core.examples import ImageRef
 
@@ -71,3 +71,12 @@ class Backbone(Protocol):
     def read(self, texts: Tensors) -> Textual: ...
 
     def fuse(self, seen: Visual, read: Textual) -> Features: ...
+
+
+@runtime_checkable
+class Fitted(Protocol):
+    """A backbone that learns constants of its input (a mean, a scale) from training pictures before any weight."""
+
+    def fit(self, refs: Sequence[ImageRef]) -> None:
+        """Set the constants; they are buffers, so they travel with the weights."""
+        ...

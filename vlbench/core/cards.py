@@ -67,15 +67,17 @@ class Recipe(Frozen):
     """How to finetune. A field left out keeps the value of the layer below (see `merged`).
 
     lr: peak learning rate. warmup: share of all steps with linear warm-up, linear decay to 0 after it.
-    clip: largest gradient norm. ema: momentum of the averaged copy of the finetuned weights, evaluated
+    betas: of Adam. clip: largest gradient norm. ema: momentum of the averaged copy of the finetuned weights, evaluated
     beside the plain ones. steps wins over epochs. batch_size: examples per optimizer step, over all
-    processes and accumulation steps.
+    processes and accumulation steps. batches: `shuffled` draws examples singly; `related` keeps those that
+    share a picture or a statement in one batch, which then holds both answers to one statement.
     """
 
     optimizer: Literal["adamw", "bert_adam"] | None = None
     lr: float | None = Field(default=None, gt=0)
     weight_decay: float | None = Field(default=None, ge=0)
     warmup: float | None = Field(default=None, ge=0, le=1)
+    betas: tuple[float, float] | None = None
     clip: float | None = Field(default=None, gt=0)
     ema: float | None = Field(default=None, ge=0, lt=1)
     epochs: int | None = Field(default=None, ge=1)
@@ -83,6 +85,7 @@ class Recipe(Frozen):
     batch_size: int | None = Field(default=None, ge=1)
     accumulation: int | None = Field(default=None, ge=1)
     evaluations: int | None = Field(default=None, ge=1)
+    batches: Literal["shuffled", "related"] | None = None
 
     def merged(self, over: Recipe) -> Recipe:
         """This recipe with every field that `over` sets."""

@@ -99,17 +99,45 @@ class Batches(Dataset[Batch]):
         )
 
 
-def training_blocks(n: int, batch_size: int, steps: int, seed: int) -> list[list[int]]:
-    """The examples of every optimizer step: epoch after epoch of seeded permutations, cut once.
+def related(examples: Sequence[Example[Any]], most: int) -> list[list[int]]:
+    """Rows that belong together: examples of one group, or with a picture in common, and so on from one to the next.
 
-    An epoch's last block is short where `batch_size` does not divide n, so no example is left out.
+    most: what is larger is cut into parts of at most so many rows.
+    """
+    leaders: dict[str, str] = {}
+
+    def leader(name: str) -> str:
+        while leaders.setdefault(name, name) != name:
+            leaders[name] = name = leaders[leaders[name]]
+        return name
+
+    for example in examples:
+        for ref in example.query.images:
+            leaders[leader(f"picture {ref.key}")] = leader(f"group {example.group}")
+    together: dict[str, list[int]] = {}
+    for row, example in enumerate(examples):
+        together.setdefault(leader(f"group {example.group}"), []).append(row)
+    return [rows[start : start + most] for rows in together.values() for start in range(0, len(rows), most)]
+
+
+def training_blocks(units: Sequence[Sequence[int]], batch_size: int, steps: int, seed: int) -> list[list[int]]:
+    """The rows of every optimizer step: epoch after epoch of seeded permutations of the units, cut once.
+
+    units: rows that stay in one block, none longer than `batch_size`. A block takes units while they fit, so
+    some blocks, and the last one of an epoch, are shorter; no row is left out of an epoch.
     """
     blocks: list[list[int]] = []
     epoch = 0
     while len(blocks) < steps:
-        order = list(range(n))
+        order = list(units)
         random.Random(f"{seed}/epoch {epoch}").shuffle(order)
-        blocks += [order[start : start + batch_size] for start in range(0, n, batch_size)]
+        block: list[int] = []
+        for unit in order:
+            if len(block) + len(unit) > batch_size:
+                blocks.append(block)
+                block = []
+            block = [*block, *unit]
+        blocks.append(block)
         epoch += 1
     return blocks[:steps]
 

@@ -87,7 +87,7 @@ def _done(job: Job, folder: RunFolder, record: RunRecord, progress: Progress, in
     rows = _rows(job, outcome, "")
     controls: dict[str, tuple[Result, ...]] = {}
     if "blind" in (job.spec.controls or ()):
-        constant, ref = blind_resources(resources, unique_refs(job), folder.path / "controls")
+        constant, ref = blind_resources(resources, unique_refs(job.train), folder.path / "controls")
         blind = Trial(job, constant, folder, accelerator, progress, interrupt, clock, control="blind", blind=ref).run()
         controls["blind"] = tuple(_results(job, blind))
         rows += _rows(job, blind, "blind")

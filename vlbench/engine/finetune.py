@@ -14,7 +14,7 @@ from vlbench.core.cards import Recipe
 from vlbench.core.errors import VlbenchError
 from vlbench.core.examples import Example
 from vlbench.core.progress import Progress
-from vlbench.engine.batches import Batch, Batches, loader, micro_blocks, training_blocks
+from vlbench.engine.batches import Batch, Batches, loader, micro_blocks, related, training_blocks
 from vlbench.engine.checkpoint import Best, Checkpoints, TrainState, Weights
 from vlbench.engine.interrupt import Interrupt, Interrupted
 from vlbench.engine.learner import Learner
@@ -72,7 +72,9 @@ class Finetuning:
         ema = plan.recipe.ema
         self.average = None if ema is None else MomentumCopy(self.learner, ema)
         self.wrapped, self.optimizer = accelerator.prepare(self.learner, self.optimizer)
-        self.blocks = training_blocks(len(examples), plan.batch_size, plan.steps, seed)
+        together = plan.recipe.batches == "related"
+        units = related(examples, plan.batch_size) if together else [[row] for row in range(len(examples))]
+        self.blocks = training_blocks(units, plan.batch_size, plan.steps, seed)
         self.state = TrainState()
 
     def run(self, select: Select | None, log: Log, progress: Progress, interrupt: Interrupt, what: str) -> TrainState:

@@ -13,6 +13,8 @@ from torch.optim.lr_scheduler import LambdaLR
 from vlbench.core.cards import Recipe
 from vlbench.core.errors import VlbenchError
 
+ADAM_BETAS = (0.9, 0.999)
+
 
 class BertAdam(Optimizer):
     """Adam as BERT's authors ran it: no bias correction, decoupled weight decay on every tensor.
@@ -20,8 +22,10 @@ class BertAdam(Optimizer):
     Source: the optimizer of the LXMERT and CVLP releases (betas 0.9, 0.999, eps 1e-6).
     """
 
-    def __init__(self, params: Iterable[Tensor], lr: float, weight_decay: float) -> None:
-        super().__init__(params, {"lr": lr, "weight_decay": weight_decay, "betas": (0.9, 0.999), "eps": 1e-6})
+    def __init__(
+        self, params: Iterable[Tensor], lr: float, weight_decay: float, betas: tuple[float, float] = ADAM_BETAS
+    ) -> None:
+        super().__init__(params, {"lr": lr, "weight_decay": weight_decay, "betas": betas, "eps": 1e-6})
 
     @overload
     def step(self, closure: None = None) -> None: ...
@@ -62,12 +66,12 @@ def make_optimizer(module: nn.Module, recipe: Recipe) -> Optimizer:
     trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
     lr, decay = needed(recipe.lr, "lr"), recipe.weight_decay or 0.0
     if recipe.optimizer == "bert_adam":
-        return BertAdam(trained, lr, decay)
+        return BertAdam(trained, lr, decay, recipe.betas or ADAM_BETAS)
     groups = [
         {"params": [p for p in trained if p.ndim > 1], "weight_decay": decay},
         {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
     ]
-    return AdamW(groups, lr=lr, fused=True)
+    return AdamW(groups, lr=lr, betas=recipe.betas or ADAM_BETAS, fused=True)
 
 
 def make_schedule(optimizer: Optimizer, steps: int, warmup: float) -> LambdaLR:

@@ -14,7 +14,7 @@ from vlbench.data.regions.source import StoredRegions, extract_all
 from vlbench.data.regions.store import FeatureStore, store_for_tsv
 from vlbench.data.resources import Resources
 from vlbench.data.text import TextEncoder
-from vlbench.engine.job import Job
+from vlbench.engine.job import Examples, Job
 
 VOCABULARY_SIZE = 4000
 """Of a vocabulary trained on a train split, for sizes without a published one."""
@@ -49,17 +49,17 @@ def make_regions(job: Job, progress: Progress) -> StoredRegions:
     root, cache = job.task.root, cache_folder()
     tables = sorted({path for pattern in job.task.card.features for path in root.glob(pattern)})
     stores = [store_for_tsv(table, cache, progress=partial(progress.step, f"reading {table.name}")) for table in tables]
-    refs = unique_refs(job)
+    refs = unique_refs([*job.train, *job.select, *job.report])
     missing = [ref for ref in refs if not any(ref.key in store for store in stores)]
     if missing:
         stores.append(_extracted(job, missing, cache, progress))
     return StoredRegions(stores)
 
 
-def unique_refs(job: Job) -> list[ImageRef]:
-    """Every picture of the job once, in order of first use."""
+def unique_refs(examples: Examples) -> list[ImageRef]:
+    """Every picture of the examples once, in order of first use."""
     refs: dict[str, ImageRef] = {}
-    for example in (*job.train, *job.select, *job.report):
+    for example in examples:
         for ref in example.query.images:
             refs.setdefault(ref.key, ref)
     return list(refs.values())

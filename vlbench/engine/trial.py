@@ -8,6 +8,7 @@ from pathlib import Path
 from accelerate import Accelerator
 
 from vlbench import catalog
+from vlbench.core.backbone import Fitted
 from vlbench.core.examples import ImageRef
 from vlbench.core.progress import Progress
 from vlbench.core.record import LoadReport, TrainInfo
@@ -21,6 +22,7 @@ from vlbench.engine.interrupt import Interrupt
 from vlbench.engine.job import Examples, Job
 from vlbench.engine.learner import Learner
 from vlbench.engine.predict import Timing, predict
+from vlbench.engine.resources import unique_refs
 from vlbench.heads.build import build_head
 from vlbench.records.folder import RunFolder
 
@@ -60,6 +62,8 @@ class Trial:
         seed_everything(job.spec.seed)
         backbone = catalog.load_model(job.card, job.size, self.resources)
         learner = Learner(backbone, build_head(job.task.card, job.card, backbone.width))
+        if isinstance(backbone, Fitted):
+            backbone.fit(unique_refs(self._seen(job.train)))
         loaded = None
         if job.spec.checkpoint != "none":
             loaded = load_weights(learner, Path(job.spec.checkpoint))

@@ -49,13 +49,6 @@ TEMPLATES: dict[Kind, tuple[str, ...]] = {
         "both {picture}s are without {many}",
         "the {picture}s do not show any {many}",
     ),
-    "one_only": (
-        "exactly one of the two {picture}s shows {a}",
-        "there is {a} in only one of the {picture}s",
-        "only one {picture} contains {a}",
-        "{a} can be seen in exactly one {picture}",
-        "one {picture} shows {a} and the other does not",
-    ),
     "crosswise": (
         "the left {picture} shows {a} and the right {picture} shows {b}",
         "there is {a} in the left {picture} and {b} in the right",
@@ -86,19 +79,12 @@ TEMPLATES: dict[Kind, tuple[str, ...]] = {
         "there are fewer {many} in the {other} {picture} than in the {side}",
         "of the two {picture}s the {side} shows more {many}",
     ),
-    "equal": (
-        "both {picture}s show the same number of {many}",
-        "there are as many {many} in the left {picture} as in the right",
-        "the number of {many} is the same in both {picture}s",
-        "the left {picture} contains as many {many} as the right",
-        "the two {picture}s contain equally many {many}",
-    ),
     "relation": (
         "in the {side} {picture} {a} is {direction} {b}",
         "the {side} {picture} shows {a} {direction} {b}",
         "there is {a} {direction} {b} in the {side} {picture}",
         "{a} is {direction} {b} in the {side} {picture}",
-        "{a} can be seen {direction} {b} in the {side} {picture}",
+        "{a} stands {direction} {b} in the {side} {picture}",
     ),
     "every": (
         "every {one} in the {side} {picture} is {trait}",

@@ -101,8 +101,8 @@ def _draw_things(rng: Random) -> tuple[Thing, ...]:
 
 
 def _some(rng: Random, items: Sequence[Item]) -> list[Item]:
-    """One or more of the items, each number of them as likely as the others."""
-    return shuffled(rng, items)[: 1 + below(rng, len(items))]
+    """One or two of the items, one as likely as two."""
+    return shuffled(rng, items)[: 1 + below(rng, 2)]
 
 
 def _place(rng: Random, shape: Shape, colour: Colour, size: Size, cell: tuple[int, int]) -> Thing:

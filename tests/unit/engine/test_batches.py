@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from vlbench.core.backbone import Features, Tensors, Textual, Visual
 from vlbench.core.examples import Example, ImageRef, Label, Query
-from vlbench.engine.batches import Batches, micro_blocks, sequential_blocks, training_blocks
+from vlbench.engine.batches import Batches, micro_blocks, related, sequential_blocks, training_blocks
 
 
 class Recorder:
@@ -58,13 +59,34 @@ def test_each_picture_and_text_is_prepared_once_per_batch() -> None:
 
 
 def test_every_epoch_holds_every_example_once() -> None:
-    blocks = training_blocks(10, 4, steps=6, seed=3)
+    units = [[row] for row in range(10)]
+    blocks = training_blocks(units, 4, steps=6, seed=3)
     assert [len(block) for block in blocks] == [4, 4, 2, 4, 4, 2]
     for epoch in (blocks[:3], blocks[3:]):
         assert sorted(row for block in epoch for row in block) == list(range(10))
     assert blocks[:3] != blocks[3:]
-    assert blocks == training_blocks(10, 4, steps=6, seed=3)
-    assert blocks != training_blocks(10, 4, steps=6, seed=4)
+    assert blocks == training_blocks(units, 4, steps=6, seed=3)
+    assert blocks != training_blocks(units, 4, steps=6, seed=4)
+
+
+def test_units_stay_in_one_block() -> None:
+    units = [[0, 1, 2], [3, 4], [5], [6, 7, 8], [9, 10]]
+    blocks = training_blocks(units, 4, steps=50, seed=0)
+    for block in blocks:
+        assert 0 < len(block) <= 4
+        for unit in units:
+            assert len(set(unit) & set(block)) in (0, len(unit))
+    counted = Counter(row for block in blocks for row in block)
+    assert max(counted.values()) - min(counted.values()) <= 1
+
+
+def test_related_follows_groups_and_pictures() -> None:
+    def of(name: str, group: str, *keys: str) -> Example[Label]:
+        return Example(name, Query(tuple(ImageRef(Path(key), key) for key in keys), ""), Label("True"), group)
+
+    examples = [of("a", "g", "1"), of("b", "h", "2"), of("c", "i", "3"), of("d", "g", "2"), of("e", "j", "4", "3")]
+    assert related(examples, 8) == [[0, 1, 3], [2, 4]]
+    assert related(examples, 2) == [[0, 1], [3], [2, 4]]
 
 
 def test_accumulation_keeps_the_examples_of_a_step() -> None:

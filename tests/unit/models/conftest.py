@@ -64,6 +64,7 @@ def config(resources: Resources) -> CVLPConfig:
         dropout=0.1,
         attention_dropout=0.1,
         initial_std=0.02,
+        standardise=False,
         vocab_size=resources.text.vocab_size,
         region_dim=Made.dim,
     )

@@ -18,6 +18,10 @@ from vlbench.core.validate import parse
 from vlbench.data.regions.types import RegionSource
 from vlbench.data.resources import Resources
 from vlbench.models.cvlp.modeling import CVLPConfig, QueryNetwork
+from vlbench.models.layers.standardise import Standardise
+
+FITTED_ON = 4096
+"""Training pictures that the scale of region features is measured on."""
 
 
 class CVLP(nn.Module):
@@ -39,6 +43,7 @@ class CVLP(nn.Module):
         self.width = config.width
         self.text = resources.text
         self.regions = _regions(resources)
+        self.standardise = Standardise(config.region_dim) if config.standardise else nn.Identity()
         self.network = QueryNetwork(config)
 
     @classmethod
@@ -51,6 +56,12 @@ class CVLP(nn.Module):
         data = {"vocab_size": resources.text.vocab_size, "region_dim": _regions(resources).dim}
         config = parse(CVLPConfig, {**card.sizes[size].config, **data}, f"size {size!r} of model {card.name!r}")
         return cls(config, resources)
+
+    def fit(self, refs: Sequence[ImageRef]) -> None:
+        """Measure mean and deviation of the region features, where the size standardises them."""
+        if isinstance(self.standardise, Standardise):
+            features = np.concatenate([self._look(ref)[0] for ref in refs[:FITTED_ON]])
+            self.standardise.fit(torch.from_numpy(features))
 
     def prepare_images(self, refs: Sequence[ImageRef]) -> Tensors:
         """The pictures' regions, padded with zeros to the largest number of them in this batch.
@@ -89,7 +100,8 @@ class CVLP(nn.Module):
 
     def see(self, images: Tensors, slot: Tensor) -> Visual:
         """Region embeddings and the region layers. `slot` does not count: the head keeps the pictures apart."""
-        return Visual(self.network.see(images["features"], images["boxes"], images["mask"]), images["mask"])
+        features = self.standardise(images["features"])
+        return Visual(self.network.see(features, images["boxes"], images["mask"]), images["mask"])
 
     def read(self, texts: Tensors) -> Textual:
         """Text embeddings and the language layers."""

@@ -25,7 +25,8 @@ class CVLPConfig(Frozen):
 
     inner: width between the two products of a feed-forward. positions: the longest text. max_regions: of
     a picture with more, the first ones count. dropout, attention_dropout: probabilities. initial_std: of the
-    weights before training.
+    weights before training. standardise: region features are brought to mean 0 and deviation 1, number by number,
+    as measured on training pictures; the paper takes its detector's features as they are.
     """
 
     language_layers: int = Field(ge=1)
@@ -39,6 +40,7 @@ class CVLPConfig(Frozen):
     dropout: float = Field(ge=0, lt=1)
     attention_dropout: float = Field(ge=0, lt=1)
     initial_std: float = Field(gt=0)
+    standardise: bool
     vocab_size: int = Field(ge=1)
     region_dim: int = Field(ge=1)
 
