@@ -14,6 +14,7 @@ from vlbench.core.progress import Progress as ProgressProtocol
 from vlbench.core.progress import Silent
 
 SECONDS_BETWEEN_LINES = 10.0
+SECONDS_OF_A_MOMENT = 2.0
 
 
 class Bars:
@@ -39,9 +40,10 @@ class Bars:
 
 
 class Lines:
-    """A line at the start, at the end, and every few seconds in between."""
+    """A line every few seconds, and one at the end of what took longer than a moment."""
 
     def __init__(self) -> None:
+        self.started: dict[str, float] = {}
         self.last: dict[str, float] = {}
 
     def say(self, line: str) -> None:
@@ -51,9 +53,14 @@ class Lines:
     def step(self, what: str, done: int, total: int, note: str = "") -> None:
         """A line when it is time for one."""
         now = time.monotonic()
-        if done < total and now - self.last.setdefault(what, now) < SECONDS_BETWEEN_LINES:
+        waited = now - self.last.setdefault(what, now)
+        lasted = now - self.started.setdefault(what, now)
+        if done >= total:
+            del self.started[what], self.last[what]
+        if waited < SECONDS_BETWEEN_LINES and (done < total or lasted < SECONDS_OF_A_MOMENT):
             return
-        self.last[what] = now
+        if done < total:
+            self.last[what] = now
         self.say(f"{what}: {done:,}/{total:,}{' ' + note if note else ''}")
 
 

@@ -32,7 +32,8 @@ def clustered_bootstrap(
 ) -> Interval | None:
     """The percentile bootstrap of the mean of `values`, drawing whole groups with replacement.
 
-    groups: the group of each unit of `values`. The result does not depend on the order of units.
+    groups: the group of each unit of `values`. The result does not depend on the order of units. Where every value
+    is 0, or every one 1, resampling shows nothing; the interval then is Clopper and Pearson's over the groups.
 
     Returns:
         None where there are fewer than two groups: one group leaves nothing to estimate.
@@ -43,10 +44,19 @@ def clustered_bootstrap(
     sums, counts = _per_group(values, groups)
     if len(sums) < 2:
         return None
+    if set(values.values()) in ({0.0}, {1.0}):
+        return _unanimous(next(iter(values.values())), len(sums))
     means = _resampled_means(sums, counts, np.random.default_rng(seed), resamples)
     low, high = np.percentile(means, (2.5, 97.5))
     method = f"95 % percentile bootstrap over {len(sums):,} groups, {resamples:,} resamples; test sampling only"
     return Interval(float(means.std(ddof=1)), float(low), float(high), method)
+
+
+def _unanimous(value: float, groups: int) -> Interval:
+    """Clopper and Pearson 1934 for no success, or no failure, in so many groups."""
+    reach = 1 - 0.025 ** (1 / groups)
+    low, high = (0.0, reach) if value == 0 else (1 - reach, 1.0)
+    return Interval(0.0, low, high, f"95 % Clopper-Pearson over {groups:,} groups that all agree; test sampling only")
 
 
 def mean_score(name: str, values: Mapping[str, float], groups: Mapping[str, str]) -> Score:

@@ -41,7 +41,7 @@ def draw(scene: Scene, domain: Domain, seed: int) -> NDArray[np.uint8]:
         x1, y1, x2, y2 = thing.box
         canvas[y1:y2, x1:x2][mask(thing.shape, x2 - x1)] = _tint(rng, PALETTES[domain][thing.colour])
     if domain == "textured":
-        _scatter_hairs(canvas, rng, below(rng, 2))
+        _scatter_hairs(canvas, rng, 1 + below(rng, 3))
         canvas += _weave(rng)[..., None]
     return canvas.clip(0, 255).astype(np.uint8)
 

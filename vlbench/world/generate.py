@@ -23,7 +23,7 @@ from vlbench.world.progress import Progress
 from vlbench.world.scenes import SPLITS, Scene, Split, make_scenes, write_scenes
 from vlbench.world.statements import KINDS
 
-WORLD_VERSION = 1
+WORLD_VERSION = 2
 """Raised whenever the same seed would give other bytes."""
 
 Exporter: TypeAlias = Callable[[Path, Mapping[Split, Sequence[Scene]], Domain, int, Progress], dict[str, int]]

@@ -1,8 +1,7 @@
 """Export the world as NLVR2: official JSON lines and pictures, balanced so that neither words nor pictures alone help.
 
-A set has eight scenes in four pairs, and statements in couples: the first of a couple is true of two of the pairs,
-the second of the other two; each is false of the rest. So every statement is true as often as false, and so is
-every pair. The eight examples of a couple follow one another in the file.
+A set has eight scenes in four pairs, and two statements. The first is true of two of the pairs, the second of the
+other two; each is false of the rest. So every statement is true as often as false, and so is every pair.
 """
 
 from __future__ import annotations
@@ -20,74 +19,61 @@ from vlbench.world.phrases import say
 from vlbench.world.pictures import Picture, make_pictures
 from vlbench.world.progress import Progress, counted
 from vlbench.world.scenes import Scene, Split
-from vlbench.world.statements import Kind, Statement, draw_statement, evaluate
+from vlbench.world.statements import KINDS, Kind, Statement, draw_statement, evaluate
 
 TASK = "nlvr2"
 TASK_SPLITS: dict[Split, str] = {"train": "train", "dev": "dev", "test1": "test-p", "test2": "test-u"}
 """The task card's names of the splits."""
-SPARED: tuple[Kind, ...] = ("absent", "neither", "count", "total", "more", "equal")
-"""Kinds that count or negate, which a small model learns last: 6 % of the statements each, the others 8 %."""
-_DECK = (*KINDS, *KINDS, *KINDS, *(kind for kind in KINDS if kind not in SPARED))
 SHARES: dict[Kind, int] = {
-    "exists": 10, "both": 10, "either": 9, "crosswise": 9, "count": 9, "relation": 10, "every": 9, "position": 10,
-    "absent": 6, "neither": 6, "total": 6, "more": 6,
+    "exists": 10, "both": 10, "either": 9, "crosswise": 9, "count": 9, "relation": 9, "every": 9, "position": 10,
+    "absent": 6, "neither": 6, "total": 7, "more": 6,
 }  # fmt: skip
 """Percent of the statements: more of what one match of word and thing decides, less of what turns it round."""
 
-COUPLES: dict[Split, int] = {"train": 3, "dev": 1, "test1": 1, "test2": 1}
-"""Couples of statements per set; more in train, where pictures cost more than words."""
-SCENES_PER_SET, PAIRS_PER_SET = 8, 4
+SCENES_PER_SET = 8
+EXAMPLES_PER_SET = 8
 _BUCKETS = 100
-_TRIES, _ROUNDS = 12, 60
+_TRIES, _PAIRINGS = 24, 100
 
 Pair = tuple[Scene, Scene]
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
-    """A statement, its sentence, and of which of the four pairs it is true."""
-
-    statement: Statement
-    sentence: str
-    truths: tuple[bool, ...]
-
-
-@dataclass(frozen=True, slots=True)
 class StatementSet:
-    """Four pairs and what is said of them: couples, one statement after the other."""
+    """Four pairs and two statements with their sentences; truths[s][p]: whether statement s is true of pair p."""
 
     pairs: tuple[Pair, ...]
-    said: tuple[Said, ...]
+    statements: tuple[Statement, Statement]
+    sentences: tuple[str, str]
+    truths: tuple[tuple[bool, ...], tuple[bool, ...]]
 
 
 def make_sets(split: Split, scenes: Sequence[Scene], seed: int) -> Iterator[StatementSet]:
     """One set per eight scenes, in order; each kind of statement gets its share of the split."""
     count = len(scenes) // SCENES_PER_SET
     deck = [kind for kind, share in SHARES.items() for _ in range(share)]
-    kinds = shuffled(stream(seed, "nlvr2", split), [deck[n % len(deck)] for n in range(count * COUPLES[split] * 2)])
+    kinds = shuffled(stream(seed, "nlvr2", split), [deck[n * len(deck) // (2 * count)] for n in range(2 * count)])
     for number in range(count):
         rng = stream(seed, "nlvr2", split, number)
-        order = shuffled(rng, scenes[number * SCENES_PER_SET : (number + 1) * SCENES_PER_SET])
-        pairs = tuple(zip(order[::2], order[1::2], strict=True))
-        said: list[Said] = []
-        for _ in range(COUPLES[split]):
-            said += _make_couple(pairs, (kinds.pop(), kinds.pop()), deck, rng)
-        yield StatementSet(pairs, tuple(said))
+        own = scenes[number * SCENES_PER_SET : (number + 1) * SCENES_PER_SET]
+        yield _make_set(own, (kinds[2 * number], kinds[2 * number + 1]), rng)
 
 
-def _make_couple(pairs: Sequence[Pair], kinds: tuple[Kind, Kind], deck: Sequence[Kind], rng: Random) -> list[Said]:
-    """Two statements of these kinds, the one true where the other is false."""
-    rounds = 0
+def _make_set(scenes: Sequence[Scene], kinds: tuple[Kind, Kind], rng: Random) -> StatementSet:
+    """Pair the scenes anew until both kinds have a statement with the truths that balance needs."""
+    pairing = 0
     while True:
-        rounds += 1
-        if rounds % _ROUNDS == 0:  # of some pairs nothing of these kinds can be said
-            kinds = pick(rng, deck), pick(rng, deck)
+        pairing += 1
+        if pairing % _PAIRINGS == 0:  # of a few scenes, too much alike, nothing of some kinds can be said
+            kinds = pick(rng, KINDS), pick(rng, KINDS)
+        order = shuffled(rng, scenes)
+        pairs = tuple(zip(order[::2], order[1::2], strict=True))
         truths = tuple(shuffled(rng, (True, True, False, False)))
         opposite = tuple(not truth for truth in truths)
         one = _find(kinds[0], pairs, truths, rng)
         other = one and _find(kinds[1], pairs, opposite, rng)
         if one and other:
-            return [Said(one, say(one, rng), truths), Said(other, say(other, rng), opposite)]
+            return StatementSet(pairs, (one, other), (say(one, rng), say(other, rng)), (truths, opposite))
 
 
 def _find(kind: Kind, pairs: Sequence[Pair], truths: Sequence[bool], rng: Random) -> Statement | None:
@@ -110,7 +96,7 @@ def export(
         pictures = _write_annotations(folder, split, sets)
         regions = counted(make_pictures(pictures, domain, seed), len(pictures), f"pictures of {name}", progress)
         write_tsv(folder / "features" / f"{split}.tsv", regions)
-        counts[name] = len(own) // SCENES_PER_SET * COUPLES[split] * 2 * PAIRS_PER_SET
+        counts[name] = len(own) // SCENES_PER_SET * EXAMPLES_PER_SET
     return counts
 
 
@@ -127,12 +113,12 @@ def _write_annotations(folder: Path, split: Split, sets: Iterable[StatementSet])
 
 
 def _lines(split: Split, number: int, statement_set: StatementSet) -> Iterator[dict[str, object]]:
-    for position, said in enumerate(statement_set.said):
+    for position, statement in enumerate(statement_set.statements):
         for place, (left, right) in enumerate(statement_set.pairs):
-            label = str(said.truths[place])
+            label = str(statement_set.truths[position][place])
             line: dict[str, object] = {
                 "validation": {"world": label},
-                "sentence": said.sentence,
+                "sentence": statement_set.sentences[position],
                 "left_url": f"world:{left.id}",
                 "writer": "world",
                 "label": label,
@@ -140,7 +126,7 @@ def _lines(split: Split, number: int, statement_set: StatementSet) -> Iterator[d
                 "synset": "shape",
                 "query": "coloured shapes",
                 "identifier": f"{split}-{number}-{place}-{position}",
-                "kind": said.statement.kind,
+                "kind": statement.kind,
             }
             if split == "train":
                 line["directory"] = number % _BUCKETS

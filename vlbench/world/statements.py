@@ -161,7 +161,7 @@ def draw_statement(kind: Kind, rng: Random) -> Statement:
         case "both" | "either" | "neither":
             return Statement(kind, _look(rng, 1, 2))
         case "crosswise":
-            return Statement(kind, _look(rng, 1, 2), _look(rng, 1, 2))
+            return Statement(kind, _look(rng, 1, 2), _look(rng, 1, 1))
         case "count":
             return Statement(
                 kind, _look(rng, 0, 1), side=pick(rng, SIDES), bound=pick(rng, BOUNDS), number=_few(rng, 5)

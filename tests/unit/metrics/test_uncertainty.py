@@ -3,6 +3,7 @@ import random
 import statistics
 
 import pytest
+from scipy.stats import beta
 
 from vlbench.core.errors import DataError
 from vlbench.metrics import uncertainty
@@ -74,3 +75,14 @@ def test_mean_score_is_in_percent():
     interval = clustered_bootstrap(values, groups)
     assert (score.name, score.value, score.n) == ("share", 25.0, 400)
     assert (score.stderr, score.ci95) == (100 * interval.stderr, (100 * interval.low, 100 * interval.high))
+
+
+def test_unanimous_groups_still_leave_doubt() -> None:
+    """Clopper and Pearson's bounds are beta quantiles; scipy knows those."""
+    groups = {str(unit): str(unit // 3) for unit in range(60)}
+    for value in (0.0, 1.0):
+        found = clustered_bootstrap(dict.fromkeys(groups, value), groups)
+        assert found is not None
+        low, high = (beta.ppf(0.025, 20 * value, 1), 1.0) if value else (0.0, beta.ppf(0.975, 1, 20))
+        assert (found.low, found.high) == pytest.approx((low, high))
+        assert "Clopper-Pearson" in found.method

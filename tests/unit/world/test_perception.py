@@ -35,7 +35,10 @@ def test_what_regions_show_suffices_to_answer() -> None:
 
 
 def test_the_textured_domain_is_harder_to_see_but_not_hopeless() -> None:
-    assert 0.75 <= solved("textured") < solved("plain")
+    scenes = make_scenes("dev", 200, seed=0)
+    seen = [perceive(look(scene, "textured")).content() == scene.content() for scene in scenes]
+    assert 0.7 <= np.mean(seen) <= 0.97
+    assert solved("textured") >= 0.9
 
 
 def test_plain_things_are_recognised_as_they_are() -> None:
@@ -64,7 +67,7 @@ def test_labels_err_in_about_one_of_eight_and_then_with_less_confidence(labelled
         hit, sure = np.array(right[name]), np.array(confidences[name])
         assert 0.09 < 1 - hit.mean() < 0.15
         assert sure[hit].mean() > sure[~hit].mean() + 0.1
-        assert 0 <= sure.min() and sure.max() <= 1
+        assert sure.min() >= 0 and sure.max() <= 1
     misses = np.array(right["object"]), np.array(right["attribute"])
     assert ((~misses[0]) & misses[1]).any() and (misses[0] & ~misses[1]).any()
 

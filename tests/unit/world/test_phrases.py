@@ -10,11 +10,11 @@ import pytest
 from vlbench.data.text import TextEncoder
 from vlbench.world.chance import stream
 from vlbench.world.phrases import TEMPLATES, say
-from vlbench.world.statements import KINDS, Kind, Look, Statement, draw_statement
+from vlbench.world.statements import KINDS, Kind, draw_statement
 
 VOCABULARY = (resources.files("vlbench.world") / "vocab.txt").read_text(encoding="utf-8").splitlines()
 SAID = {
-    kind: [(s := draw_statement(kind, stream(kind, n)), say(s, stream("say", kind, n))) for n in range(300)]
+    kind: [(s := draw_statement(kind, stream(kind, n)), say(s, stream("say", kind, n))) for n in range(400)]
     for kind in KINDS
 }
 
@@ -42,21 +42,8 @@ def test_sentences_have_5_to_18_pieces_all_in_the_vocabulary(kind: Kind) -> None
 
 def test_every_word_of_every_template_is_in_the_vocabulary() -> None:
     for template in (template for templates in TEMPLATES.values() for template in templates):
-        for plural in ("", "s"):
-            text = re.sub(r"\{picture\}" + plural, "picture" + plural, template)
-        assert set(re.findall(r"[a-z]+", re.sub(r"\{\w+\}s?", " ", text))) <= set(VOCABULARY), template
-
-
-def test_the_longest_sentence_fits_for_models_that_read_twenty_tokens() -> None:
-    long = Look("small", "yellow", "triangle")
-    two = Look("small", "yellow")
-    for kind in KINDS:
-        first, second = (two, two) if kind == "crosswise" else (Look(colour="red"), two)
-        first = long if kind not in ("crosswise", "relation", "every") else first
-        for n in range(60):
-            statement = Statement(kind, first, second if kind != "every" else Look(shape="circle"), number=12)
-            if kind not in ("exists", "absent"):
-                assert len(words(say(statement, stream(n)))) <= 19
+        spoken = template.replace("{picture}", "picture")
+        assert set(re.findall("[a-z]+", re.sub(r"\{\w+\}", " ", spoken))) <= set(VOCABULARY), template
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -72,7 +59,12 @@ def test_a_sentence_names_its_picture_number_bound_and_place() -> None:
         assert f"{statement.bound} " in sentence.lower() and f" {statement.side} " in sentence
     for statement, sentence in SAID["position"]:
         assert statement.place in sentence.lower() and statement.side in sentence.lower()
-    hints = {"left": ["left of"], "right": ["right of"], "above": ["above", "over", "higher"], "below": ["below", "under", "lower"]}
+    hints = {
+        "left": ["left of"],
+        "right": ["right of"],
+        "above": ["above", "over", "higher"],
+        "below": ["below", "under", "lower"],
+    }
     for statement, sentence in SAID["relation"]:
         assert any(hint in sentence for hint in hints[statement.direction]), sentence
 
@@ -85,4 +77,17 @@ def test_the_vocabulary_is_a_wordpiece_vocabulary_that_spells_anything(tmp_path:
     encoder = TextEncoder.from_vocab(path, max_length=40)
     ids, mask = encoder.encode(["Xylophone-42? What colour is it!", "There is a red circle in the left picture."])
     assert VOCABULARY.index("[UNK]") not in ids
-    assert [VOCABULARY[i] for i in ids[1][mask[1]]] == ["[CLS]", *"there is a red circle in the left picture .".split(), "[SEP]"]
+    assert [VOCABULARY[i] for i in ids[1][mask[1]]] == [
+        "[CLS]",
+        "there",
+        "is",
+        "a",
+        "red",
+        "circle",
+        "in",
+        "the",
+        "left",
+        "picture",
+        ".",
+        "[SEP]",
+    ]

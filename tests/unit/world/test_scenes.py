@@ -9,7 +9,9 @@ from vlbench.world.scenes import SPLITS, Scene, Split, Thing, make_scenes, read_
 
 
 def test_no_two_splits_share_a_scene_whatever_the_seed() -> None:
-    contents = {(seed, split): {s.content() for s in make_scenes(split, 150, seed)} for seed in (0, 1) for split in SPLITS}
+    contents = {
+        (seed, split): {s.content() for s in make_scenes(split, 150, seed)} for seed in (0, 1) for split in SPLITS
+    }
     for (_, split), (_, other) in itertools.combinations(contents, 2):
         if split != other:
             for seed, other_seed in itertools.product((0, 1), repeat=2):
