@@ -41,7 +41,11 @@ class Score:
     method: str = ""
 
 
+class MetricAbsentError(Exception):
+    """Raised by a metric whose evidence is not in the data: it is left out with the reason, never scored as zero."""
+
+
 class Metric(Protocol):
-    """A pure function of predictions and examples whose ids match one to one."""
+    """A pure function of predictions and examples whose ids match one to one; may raise MetricAbsentError."""
 
     def __call__(self, predictions: Sequence[Prediction], examples: Sequence[Example[Any]]) -> Score: ...

@@ -17,7 +17,7 @@ from vlbench.engine.resources import make_resources, unique_refs
 from vlbench.engine.trial import Outcome, Trial
 from vlbench.metrics.baseline import majority
 from vlbench.metrics.coverage import match
-from vlbench.metrics.scoring import score
+from vlbench.metrics.scoring import Scores, score
 from vlbench.records.folder import RunFolder
 from vlbench.records.provenance import environment, peak_memory_mib, tool
 from vlbench.records.samples import SampleRow, sample_rows, write_samples
@@ -89,10 +89,10 @@ def _done(job: Job, folder: RunFolder, record: RunRecord, progress: Progress, in
     if "blind" in (job.spec.controls or ()):
         constant, ref = blind_resources(resources, unique_refs(job.train), folder.path / "controls")
         blind = Trial(job, constant, folder, accelerator, progress, interrupt, clock, control="blind", blind=ref).run()
-        controls["blind"] = tuple(_results(job, blind))
+        controls["blind"] = _scores(job, blind).results
         rows += _rows(job, blind, "blind")
     coverage = match(outcome.predictions, job.report, job.task.card.labels)
-    results = tuple(_results(job, outcome))
+    scores = _scores(job, outcome)
     write_samples(folder.samples, rows)
     return record.model_copy(
         update={
@@ -106,7 +106,8 @@ def _done(job: Job, folder: RunFolder, record: RunRecord, progress: Progress, in
             ),
             "environment": environment(accelerator.device.type, accelerator.num_processes, job.threads),
             "train": outcome.train,
-            "results": results,
+            "results": scores.results,
+            "task": record.task.model_copy(update={"notes": (*record.task.notes, *scores.notes)}),
             "controls": controls,
             "majority": majority(job.report),
             "coverage": coverage,
@@ -120,7 +121,7 @@ def _done(job: Job, folder: RunFolder, record: RunRecord, progress: Progress, in
     )
 
 
-def _results(job: Job, outcome: Outcome) -> list[Result]:
+def _scores(job: Job, outcome: Outcome) -> Scores:
     card = job.task.card
     return score(job.task.metrics, card.main_metric, card.slices, outcome.predictions, job.report)
 

@@ -58,14 +58,15 @@ def score_file(task: Task, split: str, predictions: Path, allow_partial: bool = 
     examples, answers = task.load(split), read_predictions(predictions)
     coverage = match(answers, examples, task.card.labels, allow_missing=allow_partial)
     scored = _covered(answers, examples) if coverage.missing else examples
+    scores = score(task.metrics, task.card.main_metric, task.card.slices, answers, scored)
     left_out = f"{coverage.missing:,} of {len(examples):,} examples have no prediction and are left out"
     return ScoreReport(
         task=task.card.name,
         split=split,
         n=len(scored),
-        results=tuple(score(task.metrics, task.card.main_metric, task.card.slices, answers, scored)),
+        results=scores.results,
         coverage=coverage,
-        notes=(*task.notes, left_out) if coverage.missing else tuple(task.notes),
+        notes=(*task.notes, *((left_out,) if coverage.missing else ()), *scores.notes),
     )
 
 

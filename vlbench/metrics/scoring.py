@@ -4,15 +4,30 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from math import isfinite
 from typing import Any
 
 from vlbench.core.errors import DataError, first_five
 from vlbench.core.examples import Example
 from vlbench.core.record import Result
-from vlbench.core.results import Metric, Prediction, Score
+from vlbench.core.results import Metric, MetricAbsentError, Prediction, Score
+from vlbench.metrics.uncertainty import mean_score
 
 Slices = dict[str, dict[str, Result]]
+
+
+@dataclass(frozen=True)
+class Scores:
+    """A result for each metric that could be taken, and for each other one the reason why not."""
+
+    results: tuple[Result, ...]
+    absent: Mapping[str, str]
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """The absent metrics as sentences."""
+        return tuple(f"{name} is absent: {reason}" for name, reason in self.absent.items())
 
 
 def score(
@@ -21,7 +36,7 @@ def score(
     slices: Sequence[str],
     predictions: Sequence[Prediction],
     examples: Sequence[Example[Any]],
-) -> list[Result]:
+) -> Scores:
     """One result per metric, in the order of `metrics`.
 
     main_metric: the metric also broken down by the tags in `slices`, over the examples that carry the tag.
@@ -31,14 +46,16 @@ def score(
         DataError: a prediction's score or a metric's value is not finite.
     """
     _refuse_unsure(predictions)
-    return [
-        _result(
-            name,
-            metric(predictions, examples),
-            _by_slice(name, metric, slices, predictions, examples) if name == main_metric else {},
-        )
-        for name, metric in metrics.items()
-    ]
+    results, absent = [], {}
+    for name, metric in metrics.items():
+        try:
+            verdict = metric(predictions, examples)
+        except MetricAbsentError as reason:
+            absent[name] = str(reason)
+            continue
+        parts = _by_slice(verdict, metric, slices, predictions, examples) if name == main_metric else {}
+        results.append(_result(name, verdict, parts))
+    return Scores(tuple(results), absent)
 
 
 def _refuse_unsure(predictions: Sequence[Prediction]) -> None:
@@ -51,13 +68,22 @@ def _refuse_unsure(predictions: Sequence[Prediction]) -> None:
 
 
 def _by_slice(
-    name: str,
+    overall: Score,
     metric: Metric,
     tags: Sequence[str],
     predictions: Sequence[Prediction],
     examples: Sequence[Example[Any]],
 ) -> Slices:
+    """The metric over each part; where it is a mean over examples, from the scores they have already."""
     by_id = {item.example_id: item for item in predictions}
+    of_examples = overall.per_example.keys() == by_id.keys()
+
+    def part_score(part: Sequence[Example[Any]]) -> Score:
+        if not of_examples:
+            return metric([by_id[example.id] for example in part], part)
+        values = {example.id: overall.per_example[example.id] for example in part}
+        return mean_score(overall.name, values, {example.id: example.group for example in part})
+
     slices: Slices = {}
     for tag in tags:
         parts: dict[str, list[Example[Any]]] = defaultdict(list)
@@ -65,8 +91,7 @@ def _by_slice(
             if tag in example.tags:
                 parts[example.tags[tag]].append(example)
         results = {
-            value: _result(name, metric([by_id[example.id] for example in part], part), {})
-            for value, part in sorted(parts.items())
+            value: _result(overall.name, part_score(part), {}) for value, part in sorted(parts.items())
         }
         if results:
             slices[tag] = results

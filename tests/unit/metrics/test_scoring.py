@@ -4,7 +4,7 @@ import pytest
 
 from vlbench.core.errors import CoverageError, DataError
 from vlbench.core.examples import Example, Label, Query
-from vlbench.core.results import Prediction, Score
+from vlbench.core.results import MetricAbsentError, Prediction, Score
 from vlbench.metrics.accuracy import accuracy, consistency
 from vlbench.metrics.scoring import score
 
@@ -20,7 +20,7 @@ PREDICTIONS = [
 
 
 def test_every_metric_has_a_result_and_the_main_one_its_slices():
-    results = score(METRICS, "accuracy", ["kind", "absent"], PREDICTIONS, EXAMPLES)
+    results = score(METRICS, "accuracy", ["kind", "absent"], PREDICTIONS, EXAMPLES).results
     assert [(result.metric, result.value, result.n) for result in results] == [
         ("accuracy", 80.0, 5),
         ("consistency", pytest.approx(200 / 3), 3),
@@ -34,7 +34,7 @@ def test_every_metric_has_a_result_and_the_main_one_its_slices():
 
 
 def test_any_metric_can_be_the_main_one():
-    results = score(METRICS, "consistency", ["kind"], PREDICTIONS, EXAMPLES)
+    results = score(METRICS, "consistency", ["kind"], PREDICTIONS, EXAMPLES).results
     assert results[0].slices == {}
     assert results[1].slices["kind"]["exists"].value == 0.0
 
@@ -56,3 +56,20 @@ def test_a_metric_that_is_no_number_is_refused():
 
     with pytest.raises(DataError, match="broken is nan"):
         score({"broken": broken}, "broken", [], PREDICTIONS, EXAMPLES)
+
+
+def test_a_metric_without_evidence_is_absent_with_its_reason():
+    def blind(predictions, examples):
+        raise MetricAbsentError("no boxes in the data")
+
+    scores = score({"grounding": blind, "accuracy": accuracy}, "accuracy", [], PREDICTIONS, EXAMPLES)
+    assert [result.metric for result in scores.results] == ["accuracy"]
+    assert scores.notes == ("grounding is absent: no boxes in the data",)
+
+
+def test_slices_of_a_mean_equal_the_metric_over_the_part():
+    scores = score(METRICS, "accuracy", ["kind"], PREDICTIONS, EXAMPLES)
+    part = [example for example in EXAMPLES if example.tags.get("kind") == "exists"]
+    direct = accuracy([p for p in PREDICTIONS if p.example_id in {e.id for e in part}], part)
+    found = scores.results[0].slices["kind"]["exists"]
+    assert (found.value, found.n, found.ci95, found.stderr) == (direct.value, direct.n, direct.ci95, direct.stderr)
