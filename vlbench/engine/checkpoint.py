@@ -39,9 +39,10 @@ class Best:
 
 @dataclass
 class TrainState:
-    """How far training is."""
+    """How far training is: optimizer steps done, and the last one after which weights were selected."""
 
     step: int = 0
+    selected_at: int = 0
     best: Best | None = None
 
 
@@ -86,6 +87,8 @@ class Checkpoints:
             python, numbers = random.getstate(), cast("tuple[object, ...]", numpy.random.get_state(legacy=True))
             content = {
                 "step": state.step,
+                "selected": state.selected,
+                "selected_at": state.selected_at,
                 "best": asdict(state.best) if state.best else None,
                 "python": [python[0], list(python[1]), python[2]],
                 "numpy": [numbers[0], numpy.asarray(numbers[1]).tolist(), *numbers[2:]],
@@ -116,7 +119,7 @@ class Checkpoints:
             ) from None
         _restore_rng(trainer["torch"], content["python"], content["numpy"])
         best = content["best"]
-        return TrainState(content["step"], Best(**best) if best else None)
+        return TrainState(content["step"], content["selected_at"], Best(**best) if best else None)
 
     def drop_last(self) -> None:
         """Forget the training state of a finished run; its best weights stay."""

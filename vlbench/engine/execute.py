@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from vlbench.core.errors import VlbenchError
 from vlbench.core.progress import Progress
-from vlbench.core.record import Efficiency, ModelInfo, Result, RunRecord, TaskInfo
+from vlbench.core.record import Efficiency, ModelInfo, RunRecord, TaskInfo
 from vlbench.data.controls import blind_resources
+from vlbench.engine.checkpoint import Checkpoints
 from vlbench.engine.environment import Clock, latencies, make_accelerator
 from vlbench.engine.interrupt import Interrupt, Interrupted
 from vlbench.engine.job import Job
 from vlbench.engine.resources import make_resources, unique_refs
-from vlbench.engine.trial import Outcome, Trial
+from vlbench.engine.trial import Outcome, Trial, checkpoints_below
 from vlbench.metrics.baseline import majority
 from vlbench.metrics.coverage import match
 from vlbench.metrics.scoring import Scores, score
@@ -45,6 +47,8 @@ def execute(job: Job, folder: RunFolder, progress: Progress) -> RunRecord:
         raise
     record = record.model_copy(update={"status": "done", "seconds": time.perf_counter() - started})
     folder.write_record(record)
+    for control in ("", *(job.spec.controls or ())):  # kept so far to spare a finished trial from being done again
+        Checkpoints(checkpoints_below(folder, control)).drop_last()
     return record
 
 
@@ -78,46 +82,48 @@ def _begun(job: Job) -> RunRecord:
 
 
 def _done(job: Job, folder: RunFolder, record: RunRecord, progress: Progress, interrupt: Interrupt) -> RunRecord:
+    """Run the trials, write the samples, and fill in all that the record knows only now."""
     clock = Clock()
     accelerator = make_accelerator(job.spec.device, job.spec.dtype, job.threads)
     with clock.phase("resources"):
         resources = make_resources(job, progress)
-    trial = Trial(job, resources, folder, accelerator, progress, interrupt, clock)
-    outcome = trial.run()
-    rows = _rows(job, outcome, "")
-    controls: dict[str, tuple[Result, ...]] = {}
+    outcome = Trial(job, resources, folder, accelerator, progress, interrupt, clock).run()
+    controls: dict[str, Outcome] = {}
     if "blind" in (job.spec.controls or ()):
         constant, ref = blind_resources(resources, unique_refs(job.train), folder.path / "controls")
-        blind = Trial(job, constant, folder, accelerator, progress, interrupt, clock, control="blind", blind=ref).run()
-        controls["blind"] = _scores(job, blind).results
-        rows += _rows(job, blind, "blind")
+        blind = Trial(job, constant, folder, accelerator, progress, interrupt, clock, control="blind", blind=ref)
+        controls["blind"] = blind.run()
     coverage = match(outcome.predictions, job.report, job.task.card.labels)
     scores = _scores(job, outcome)
-    write_samples(folder.samples, rows)
+    trials = {"": outcome, **controls}
+    write_samples(folder.samples, [row for name, trial in trials.items() for row in _rows(job, trial, name)])
+    model = {
+        "parameters": outcome.parameters,
+        "load_report": outcome.load_report,
+        "preprocessing": _preprocessing(job),
+        "tokenizer_sha256": resources.text.sha256,
+    }
     return record.model_copy(
         update={
-            "model": record.model.model_copy(
-                update={
-                    "parameters": outcome.parameters,
-                    "load_report": outcome.load_report,
-                    "preprocessing": _preprocessing(job),
-                    "tokenizer_sha256": resources.text.sha256,
-                }
-            ),
+            "model": record.model.model_copy(update=model),
+            "task": record.task.model_copy(update={"notes": (*record.task.notes, *scores.notes)}),
             "environment": environment(accelerator.device.type, accelerator.num_processes, job.threads),
             "train": outcome.train,
             "results": scores.results,
-            "task": record.task.model_copy(update={"notes": (*record.task.notes, *scores.notes)}),
-            "controls": controls,
+            "controls": {name: _scores(job, trial).results for name, trial in controls.items()},
             "majority": majority(job.report),
             "coverage": coverage,
-            "efficiency": Efficiency(
-                examples_per_second=outcome.timing.examples_per_second,
-                latency_ms=latencies(outcome.timing.batches),
-                peak_memory_mib=peak_memory_mib(),
-                seconds=clock.seconds,
-            ),
+            "efficiency": _efficiency(outcome, clock),
         }
+    )
+
+
+def _efficiency(outcome: Outcome, clock: Clock) -> Efficiency:
+    return Efficiency(
+        examples_per_second=outcome.timing.examples_per_second,
+        latency_ms=latencies(outcome.timing.batches),
+        peak_memory_mib=peak_memory_mib(),
+        seconds=clock.seconds,
     )
 
 

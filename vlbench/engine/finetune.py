@@ -90,11 +90,11 @@ class Finetuning:
         except Interrupted:
             self._save()
             raise
-        if self.state.best is not None:
-            self.checkpoints.load_best(self.learner)
-        else:
+        if self.state.best is None:
             self.state.best = Best(self.plan.steps, "plain", None)
             self.checkpoints.save_best(self.learner)
+            self._save()
+        self.checkpoints.load_best(self.learner)
         return self.state
 
     def _train(self, select: Select | None, log: Log, progress: Progress, interrupt: Interrupt, what: str) -> None:
@@ -104,6 +104,7 @@ class Finetuning:
         batches = Batches(self.examples, micro_blocks(blocks, parts), self.learner.parts[0], head)
         stream = loader(batches, self.workers, self.accelerator.device)
         self.wrapped.train()
+        self._select_if_due(select, log, progress)
         for block in blocks:
             interrupt.check()
             started = time.perf_counter()
@@ -118,9 +119,7 @@ class Finetuning:
             seconds = time.perf_counter() - started
             log({"step": self.state.step, "loss": loss, "lr": rate, "grad_norm": norm, "seconds": round(seconds, 4)})
             progress.step(what, self.state.step, self.plan.steps, f"loss {loss:.3f}")
-            if select is not None and self.state.step in self.plan.evaluate_at:
-                self._select(select, log, progress)
-                self._save()
+            self._select_if_due(select, log, progress)
 
     def _step(self, micro: Sequence[Batch], size: int) -> tuple[float, float]:
         """One optimizer step over the micro-batches of `size` examples: the mean loss and the gradient's norm."""
@@ -139,6 +138,21 @@ class Finetuning:
         if self.average is not None:
             self.average.update(self.learner)
         return total, float(norm)
+
+    def _select_if_due(self, select: Select | None, log: Log, progress: Progress) -> None:
+        """Select at the plan's steps, once each: a run stopped while selecting does it again when it goes on."""
+        step = self.state.step
+        if select is not None and step in self.plan.evaluate_at and self.state.selected_at < step:
+            self._select(select, log, progress)
+            self.state.selected_at = step
+            self._save()
+
+    def _select_if_due(self, select: Select | None, log: Log, progress: Progress) -> None:
+        step = self.state.step
+        if select is not None and step in self.plan.evaluate_at and step != self.state.selected:
+            self._select(select, log, progress)
+            self.state.selected = step
+            self._save()
 
     def _select(self, select: Select, log: Log, progress: Progress) -> None:
         """Measure the plain weights and, beside them, their average; keep the best seen."""

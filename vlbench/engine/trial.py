@@ -38,6 +38,11 @@ class Outcome:
     load_report: LoadReport | None
 
 
+def checkpoints_below(folder: RunFolder, control: str) -> Path:
+    """Where a trial keeps its checkpoints; the real run's control is empty."""
+    return folder.path / (f"controls/{control}" if control else "checkpoints")
+
+
 @dataclass(frozen=True)
 class Trial:
     """control: empty for the real run. blind: the one picture that a blind trial sees everywhere."""
@@ -67,20 +72,18 @@ class Trial:
         loaded = None
         if job.spec.checkpoint != "none":
             loaded = load_weights(learner, Path(job.spec.checkpoint))
-        checkpoints = self._checkpoints()
         with self.clock.phase(self._name("finetune")):
-            train = self._finetune(learner, checkpoints)
+            train = self._finetune(learner)
         with self.clock.phase(self._name("predict")):
             predictions, timing = self._predict(learner, job.report, self._name("predicting"))
-        checkpoints.drop_last()
         self.accelerator.free_memory()
         parameters = sum(parameter.numel() for parameter in learner.parameters())
         return Outcome(predictions, timing, train, parameters, loaded)
 
-    def _finetune(self, learner: Learner, checkpoints: Checkpoints) -> TrainInfo:
+    def _finetune(self, learner: Learner) -> TrainInfo:
         spec, train = self.job.spec, self._seen(self.job.train)
         plan = make_plan(spec.train, len(train))
-        training = Finetuning(learner, train, plan, self.accelerator, checkpoints, spec.seed, spec.workers)
+        training = Finetuning(learner, train, plan, self.accelerator, self.checkpoints, spec.seed, spec.workers)
         select = self._select if self.job.select else None
         state = training.run(select, self._log, self.progress, self.interrupt, self._name("finetuning"))
         best = state.best or Best(plan.steps, "plain", None)
@@ -115,8 +118,10 @@ class Trial:
     def _seen(self, examples: Examples) -> Examples:
         return examples if self.blind is None else blind_examples(examples, self.blind)
 
-    def _checkpoints(self) -> Checkpoints:
-        below = self.folder.path / ("controls/" + self.control if self.control else "checkpoints")
+    @property
+    def checkpoints(self) -> Checkpoints:
+        """Where this trial's weights and training state are kept."""
+        below = checkpoints_below(self.folder, self.control)
         return Checkpoints(below, self.resources.text, {"model": self.job.card.name, "size": self.job.size})
 
     def _log(self, values: dict[str, float | int | str]) -> None:
