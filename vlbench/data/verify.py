@@ -97,8 +97,8 @@ def check_split(
 def manifest(task: Task, splits: Sequence[str]) -> str:
     """A hash that changes when the data of these splits does.
 
-    It covers the content of the annotation files, names and sizes of the pictures they ask for (a missing one counts
-    as such) and of the feature files; not where they lie.
+    It covers the content of the annotation and feature files, and names and sizes of the pictures they ask for (a
+    missing one counts as such); not where they lie.
 
     Raises:
         VlbenchError: an unknown split.
@@ -115,7 +115,7 @@ def manifest(task: Task, splits: Sequence[str]) -> str:
     for key in sorted(pictures):
         digest.update(repr((key, _size(pictures[key]))).encode())
     for path in sorted({path for pattern in task.card.features for path in task.root.glob(pattern)}):
-        digest.update(repr((path.relative_to(task.root).as_posix(), _size(path))).encode())
+        digest.update(repr((path.relative_to(task.root).as_posix(), file_sha256(path, cache))).encode())
     return digest.hexdigest()
 
 

@@ -87,7 +87,6 @@ class Checkpoints:
             python, numbers = random.getstate(), cast("tuple[object, ...]", numpy.random.get_state(legacy=True))
             content = {
                 "step": state.step,
-                "selected": state.selected,
                 "selected_at": state.selected_at,
                 "best": asdict(state.best) if state.best else None,
                 "python": [python[0], list(python[1]), python[2]],

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import replace
 from datetime import UTC, datetime
 
 from vlbench.core.errors import VlbenchError
@@ -15,6 +14,7 @@ from vlbench.engine.checkpoint import Checkpoints
 from vlbench.engine.environment import Clock, latencies, make_accelerator
 from vlbench.engine.interrupt import Interrupt, Interrupted
 from vlbench.engine.job import Job
+from vlbench.engine.log import Logged
 from vlbench.engine.resources import make_resources, unique_refs
 from vlbench.engine.trial import Outcome, Trial, checkpoints_below
 from vlbench.metrics.baseline import majority
@@ -32,6 +32,7 @@ def execute(job: Job, folder: RunFolder, progress: Progress) -> RunRecord:
         Interrupted: the state is saved; executing the same job again goes on from there.
     """
     started = time.perf_counter()
+    progress = Logged(progress, folder.log)
     record = _begun(job)
     folder.write_config(job.spec)
     folder.write_record(record)

@@ -84,7 +84,7 @@ class Finetuning:
             Interrupted: asked to stop; the state is saved first.
             VlbenchError: the loss is not a number, naming the step.
         """
-        self._resume(progress)
+        self._resume(progress, what)
         try:
             self._train(select, log, progress, interrupt, what)
         except Interrupted:
@@ -104,7 +104,7 @@ class Finetuning:
         batches = Batches(self.examples, micro_blocks(blocks, parts), self.learner.parts[0], head)
         stream = loader(batches, self.workers, self.accelerator.device)
         self.wrapped.train()
-        self._select_if_due(select, log, progress)
+        self._select_if_due(select, log, progress, what)
         for block in blocks:
             interrupt.check()
             started = time.perf_counter()
@@ -119,7 +119,7 @@ class Finetuning:
             seconds = time.perf_counter() - started
             log({"step": self.state.step, "loss": loss, "lr": rate, "grad_norm": norm, "seconds": round(seconds, 4)})
             progress.step(what, self.state.step, self.plan.steps, f"loss {loss:.3f}")
-            self._select_if_due(select, log, progress)
+            self._select_if_due(select, log, progress, what)
 
     def _step(self, micro: Sequence[Batch], size: int) -> tuple[float, float]:
         """One optimizer step over the micro-batches of `size` examples: the mean loss and the gradient's norm."""
@@ -139,22 +139,15 @@ class Finetuning:
             self.average.update(self.learner)
         return total, float(norm)
 
-    def _select_if_due(self, select: Select | None, log: Log, progress: Progress) -> None:
+    def _select_if_due(self, select: Select | None, log: Log, progress: Progress, what: str) -> None:
         """Select at the plan's steps, once each: a run stopped while selecting does it again when it goes on."""
         step = self.state.step
         if select is not None and step in self.plan.evaluate_at and self.state.selected_at < step:
-            self._select(select, log, progress)
+            self._select(select, log, progress, what)
             self.state.selected_at = step
             self._save()
 
-    def _select_if_due(self, select: Select | None, log: Log, progress: Progress) -> None:
-        step = self.state.step
-        if select is not None and step in self.plan.evaluate_at and step != self.state.selected:
-            self._select(select, log, progress)
-            self.state.selected = step
-            self._save()
-
-    def _select(self, select: Select, log: Log, progress: Progress) -> None:
+    def _select(self, select: Select, log: Log, progress: Progress, what: str) -> None:
         """Measure the plain weights and, beside them, their average; keep the best seen."""
         candidates: list[tuple[Weights, Learner]] = [("plain", self.learner)]
         if self.average is not None:
@@ -162,7 +155,7 @@ class Finetuning:
         for weights, learner in candidates:
             value = select(learner)
             log({"step": self.state.step, "weights": weights, "selection": value})
-            progress.say(f"step {self.state.step}: {value:.2f} on the selection split ({weights} weights)")
+            progress.say(f"{what}, step {self.state.step}: {value:.2f} on the selection split ({weights} weights)")
             best = self.state.best
             if best is None or best.value is None or value > best.value:
                 self.state.best = Best(self.state.step, weights, value)
@@ -176,8 +169,8 @@ class Finetuning:
     def _averaged(self) -> Learner | None:
         return self.average.module if self.average is not None else None
 
-    def _resume(self, progress: Progress) -> None:
+    def _resume(self, progress: Progress, what: str) -> None:
         state = self.checkpoints.load_last(self.learner, self._averaged, self.optimizer, self.schedule)
         if state is not None:
             self.state = state
-            progress.say(f"resuming after step {state.step} of {self.plan.steps}")
+            progress.say(f"{what}: resuming after step {state.step} of {self.plan.steps}")

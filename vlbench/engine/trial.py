@@ -72,18 +72,19 @@ class Trial:
         loaded = None
         if job.spec.checkpoint != "none":
             loaded = load_weights(learner, Path(job.spec.checkpoint))
+        checkpoints = self._checkpoints()
         with self.clock.phase(self._name("finetune")):
-            train = self._finetune(learner)
+            train = self._finetune(learner, checkpoints)
         with self.clock.phase(self._name("predict")):
             predictions, timing = self._predict(learner, job.report, self._name("predicting"))
         self.accelerator.free_memory()
         parameters = sum(parameter.numel() for parameter in learner.parameters())
         return Outcome(predictions, timing, train, parameters, loaded)
 
-    def _finetune(self, learner: Learner) -> TrainInfo:
+    def _finetune(self, learner: Learner, checkpoints: Checkpoints) -> TrainInfo:
         spec, train = self.job.spec, self._seen(self.job.train)
         plan = make_plan(spec.train, len(train))
-        training = Finetuning(learner, train, plan, self.accelerator, self.checkpoints, spec.seed, spec.workers)
+        training = Finetuning(learner, train, plan, self.accelerator, checkpoints, spec.seed, spec.workers)
         select = self._select if self.job.select else None
         state = training.run(select, self._log, self.progress, self.interrupt, self._name("finetuning"))
         best = state.best or Best(plan.steps, "plain", None)
@@ -118,9 +119,7 @@ class Trial:
     def _seen(self, examples: Examples) -> Examples:
         return examples if self.blind is None else blind_examples(examples, self.blind)
 
-    @property
-    def checkpoints(self) -> Checkpoints:
-        """Where this trial's weights and training state are kept."""
+    def _checkpoints(self) -> Checkpoints:
         below = checkpoints_below(self.folder, self.control)
         return Checkpoints(below, self.resources.text, {"model": self.job.card.name, "size": self.job.size})
 

@@ -90,9 +90,7 @@ def _by_slice(
         for example in examples:
             if tag in example.tags:
                 parts[example.tags[tag]].append(example)
-        results = {
-            value: _result(overall.name, part_score(part), {}) for value, part in sorted(parts.items())
-        }
+        results = {value: _result(overall.name, part_score(part), {}) for value, part in sorted(parts.items())}
         if results:
             slices[tag] = results
     return slices
