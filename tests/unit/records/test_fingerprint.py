@@ -87,7 +87,8 @@ def test_every_field_of_the_spec_counts_unless_it_is_a_place() -> None:
         "task": "nlvr", "model": "fake", "size": "base", "data_root": Path("d"), "tasks_dir": Path("t"),
         "domain": "textured", "train_split": "dev", "select_on": "none", "split": "dev", "limit": 501.0,
         "limit_mode": "head", "controls": ("blind",), "seed": 1, "eval_batch_size": 1, "dtype": "bfloat16",
-        "allow_partial": True, "device": "cuda", "workers": 3, "threads": 5, "output_path": Path("elsewhere"), "resume": False,
+        "allow_partial": True, "device": "cuda", "workers": 3, "threads": 5,
+            "output_path": Path("elsewhere"), "resume": False,
     }  # fmt: skip
     by_content = {"train", "checkpoint", "vocabulary", "mode"}  # tested apart; mode has one value so far
     assert other.keys() | by_content == RunSpec.model_fields.keys()
