@@ -22,7 +22,7 @@ def run(
     task: Annotated[str | None, typer.Option(help="Task to run, e.g. nlvr2; `vlbench list tasks` shows all.")] = None,
     model: Annotated[str | None, typer.Option(help="Model, e.g. cvlp, or path/to/file.py:Class.")] = None,
     size: Annotated[str | None, typer.Option(help="tiny, small, base; tiny on the world, else base.")] = None,
-    mode: Annotated[str | None, typer.Option(help="finetune.")] = None,
+    mode: Annotated[str | None, typer.Option(help="finetune; or eval: score a checkpoint with its own head.")] = None,
     checkpoint: Annotated[str | None, typer.Option(help="Weights to begin with, or none.")] = None,
     data_root: Annotated[
         Path | None, typer.Option(help="Folder of the real data; left out: the built-in world.")
@@ -65,6 +65,7 @@ def run(
     Examples:
       vlbench run --task nlvr2 --model cvlp
       vlbench run --task nlvr --model cvlp --size tiny --data-root NLVR --train-split dev --split test --select-on none
+      vlbench run --task nlvr2 --model cvlp --mode eval --checkpoint RUN --split test-u
       vlbench run --config run.yaml --set train.lr=3e-5 --seed 1
     """
     given = {name: value for name, value in ctx.params.items() if value is not None}

@@ -17,18 +17,18 @@ Control = Literal["blind"]
 class RunSpec(Frozen):
     """One task, one model, one way of running.
 
-    task, model, size, split...: names as on the command line; None takes the card's default. data_root:
-    None is the built-in world. select_on: the split the best checkpoint is chosen on, "none" takes the
-    last one. checkpoint: weights to begin with; "none" trains from scratch. limit: a number of examples
-    (>= 1) or a share (< 1) of the reported split. train: overrides of the model card's recipe.
-    vocabulary: a vocab.txt or tokenizer.json for models that need bert-base-uncased. threads: of the CPU;
-    None takes what suits the model's size.
+    task, model, size, split...: names as on the command line; None takes the card's default. mode: finetune,
+    or eval: score a checkpoint with the head it brings. checkpoint: weights to begin with; "none" trains from
+    scratch. data_root: None is the built-in world. select_on: the split the best checkpoint is chosen on, "none"
+    takes the last one. limit: a number of examples (>= 1) or a share (< 1) of the reported split. train:
+    overrides of the model card's recipe. vocabulary: a vocab.txt or tokenizer.json, for models that need
+    bert-base-uncased. threads: of the CPU; None takes what suits the model's size.
     """
 
     task: str
     model: str
     size: str | None = None
-    mode: Literal["finetune"] = "finetune"
+    mode: Literal["finetune", "eval"] = "finetune"
     checkpoint: str = "none"
     data_root: Path | None = None
     tasks_dir: Path | None = None

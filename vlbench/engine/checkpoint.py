@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from vlbench.core.errors import DataError, ExitCode, VlbenchError
+from vlbench.core.errors import DataError, ExitCode, VlbenchError, first_five
 from vlbench.core.record import LoadReport
 from vlbench.data.text import TextEncoder
 from vlbench.engine.weights import weights_file
@@ -125,11 +125,11 @@ class Checkpoints:
         shutil.rmtree(self.folder / "last", ignore_errors=True)
 
 
-def load_weights(learner: nn.Module, path: Path) -> LoadReport:
-    """Load the weights whose names and shapes match; the head may differ, the backbone may not.
+def load_weights(learner: nn.Module, path: Path, with_head: bool = False) -> LoadReport:
+    """Load the weights whose names and shapes match; the head may differ unless asked for, the backbone may not.
 
     Raises:
-        VlbenchError: exit 6 where under 99 % of the backbone's tensors match.
+        VlbenchError: exit 6 where under 99 % of the backbone's tensors match, or not all of a head asked for.
     """
     given, own = _load(weights_file(path)), learner.state_dict()
     matched = {name: given[name] for name in own if name in given and given[name].shape == own[name].shape}
@@ -139,6 +139,13 @@ def load_weights(learner: nn.Module, path: Path) -> LoadReport:
         raise VlbenchError(
             f"--checkpoint {path} fits {found} of the backbone's {len(wanted)} tensors, expected at least 99 %: "
             f"check --model and --size",
+            ExitCode.WEIGHTS,
+        )
+    headless = [name for name in own if name.startswith("head.") and name not in matched]
+    if with_head and headless:
+        raise VlbenchError(
+            f"--checkpoint {path} has no head that answers this task ({first_five(headless)} do not fit): "
+            f"finetune it first with --mode finetune",
             ExitCode.WEIGHTS,
         )
     learner.load_state_dict(matched, strict=False)

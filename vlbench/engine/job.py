@@ -96,15 +96,23 @@ def plan(spec: RunSpec, progress: Progress) -> Job:
 
 def _resolved(spec: RunSpec, task: Task, card: ModelCard) -> RunSpec:
     """The spec with every default written out, so that the record says what ran."""
-    world = task.source == "world"
+    world, trains = task.source == "world", spec.mode == "finetune"
+    if not trains and spec.checkpoint == "none":
+        raise VlbenchError(
+            "--mode eval needs --checkpoint with trained weights, and there are none: name a run or a file"
+        )
     size = spec.size or ("tiny" if world else "base")
     catalog.check_size(card, size)
-    controls = spec.controls if spec.controls is not None else (("blind",) if world else ())
+    controls = spec.controls if spec.controls is not None else (("blind",) if world and trains else ())
+    if controls and not trains:
+        raise VlbenchError(
+            f"--controls {','.join(controls)} are trained, and --mode eval trains nothing: leave them out"
+        )
     return spec.model_copy(
         update={
             "size": size,
-            "train_split": spec.train_split or task.card.train_split,
-            "select_on": spec.select_on or task.card.select_on,
+            "train_split": (spec.train_split or task.card.train_split) if trains else "none",
+            "select_on": (spec.select_on or task.card.select_on) if trains else "none",
             "split": spec.split or task.card.report_split,
             "controls": controls,
             "train": card.recipe(spec.task, size).merged(spec.train),

@@ -15,6 +15,7 @@ from vlbench.data.regions.store import FeatureStore, store_for_tsv
 from vlbench.data.resources import Resources
 from vlbench.data.text import TextEncoder
 from vlbench.engine.job import Examples, Job
+from vlbench.engine.weights import weights_file
 
 VOCABULARY_SIZE = 4000
 """Of a vocabulary trained on a train split, for sizes without a published one."""
@@ -29,11 +30,14 @@ def make_resources(job: Job, progress: Progress) -> Resources:
 def make_text(job: Job, progress: Progress) -> TextEncoder:
     """The size's tokenizer.
 
-    `bert-base-uncased` comes from `spec.vocabulary` or the hub. `own` is the world's on the world, else a
-    WordPiece vocabulary trained on the train split's texts; the run keeps it beside its weights.
+    Weights bring their own. Else `bert-base-uncased` comes from `spec.vocabulary` or the hub; `own` is the world's on
+    the world, and otherwise a WordPiece vocabulary trained on the train split's texts.
     """
     size, spec = job.card.sizes[job.size], job.spec
     length = size.max_text
+    brought = None if spec.checkpoint == "none" else weights_file(Path(spec.checkpoint)).with_name("tokenizer.json")
+    if brought is not None and brought.is_file() and spec.vocabulary is None:
+        return TextEncoder.from_file(brought, length)
     if size.vocabulary == "bert-base-uncased":
         return TextEncoder.bert(spec.vocabulary, length)
     if spec.vocabulary is not None:

@@ -33,7 +33,7 @@ class Outcome:
 
     predictions: list[Prediction]
     timing: Timing
-    train: TrainInfo
+    train: TrainInfo | None
     parameters: int
     load_report: LoadReport | None
 
@@ -67,14 +67,15 @@ class Trial:
         seed_everything(job.spec.seed)
         backbone = catalog.load_model(job.card, job.size, self.resources)
         learner = Learner(backbone, build_head(job.task.card, job.card, backbone.width))
-        if isinstance(backbone, Fitted):
+        trains, loaded, train = job.spec.mode == "finetune", None, None
+        if trains and isinstance(backbone, Fitted):
             backbone.fit(unique_refs(self._seen(job.train)))
-        loaded = None
         if job.spec.checkpoint != "none":
-            loaded = load_weights(learner, Path(job.spec.checkpoint))
-        checkpoints = self._checkpoints()
-        with self.clock.phase(self._name("finetune")):
-            train = self._finetune(learner, checkpoints)
+            loaded = load_weights(learner, Path(job.spec.checkpoint), with_head=not trains)
+        if trains:
+            with self.clock.phase(self._name("finetune")):
+                train = self._finetune(learner, self._checkpoints())
+        learner.to(self.accelerator.device)
         with self.clock.phase(self._name("predict")):
             predictions, timing = self._predict(learner, job.report, self._name("predicting"))
         self.accelerator.free_memory()
