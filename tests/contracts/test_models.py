@@ -1,0 +1,221 @@
+"""What every model on disk keeps: an answer depends on its own pictures and text, and on nothing else.
+
+Run with the size `tiny` over the tiny world, by the code that a run goes through.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from fnmatch import fnmatch
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from vlbench import catalog
+from vlbench.core.backbone import Fitted
+from vlbench.core.examples import Example, Label
+from vlbench.core.progress import Silent
+from vlbench.core.spec import RunSpec
+from vlbench.data.resources import Resources
+from vlbench.engine.batches import Batch, Batches
+from vlbench.engine.job import plan
+from vlbench.engine.learner import Learner
+from vlbench.engine.resources import make_resources, unique_refs
+from vlbench.heads.build import build_head
+from vlbench.models.layers.momentum import MomentumCopy
+
+FOLDERS = catalog.model_folders()
+NEEDED = {"__init__.py", "model.yaml", "backbone.py", "README.md"}
+ALSO_KNOWN = {"modeling.py", "pretraining.py", "checkpoint.py", "tiny.safetensors"}
+BERT_WORDS, BUTD_NUMBERS = 30_522, 2_048
+"""What a size of the papers' is counted with: bert-base-uncased's vocabulary, bottom-up-attention's features."""
+
+every_model = pytest.mark.parametrize("name", FOLDERS)
+
+
+@dataclass(frozen=True)
+class Tiny:
+    """A model of size tiny with a head for the task that both it and the world know, and examples of that task."""
+
+    learner: Learner
+    resources: Resources
+    examples: Sequence[Example[Any]]
+    labels: tuple[str, ...]
+
+    def batch(self, examples: Sequence[Example[Any]], *, targets: bool = False) -> Batch:
+        backbone, head = self.learner.parts
+        return Batches(examples, [range(len(examples))], backbone, head if targets else None)[0]
+
+    @torch.inference_mode()
+    def logits(self, examples: Sequence[Example[Any]], *, targets: bool = False) -> Tensor:
+        result: Tensor = self.learner(self.batch(examples, targets=targets)).logits
+        return result
+
+
+@pytest.fixture(scope="module", params=FOLDERS)
+def tiny(request: pytest.FixtureRequest, tiny_world: Any) -> Iterator[Tiny]:
+    """The weights are large, so that what counts at all shows."""
+    job = plan(RunSpec(task="nlvr2", model=request.param, size="tiny", data_root=tiny_world), Silent())
+    resources = make_resources(job, Silent())
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        backbone = catalog.load_model(job.card, job.size, resources)
+        learner = Learner(backbone, build_head(job.task.card, job.card, backbone.width))
+        for parameter in learner.parameters():
+            if parameter.ndim > 1:
+                nn.init.normal_(parameter, std=0.2)
+        if isinstance(backbone, Fitted):
+            backbone.fit(unique_refs(job.train))
+        yield Tiny(learner.eval(), resources, job.report, job.task.card.labels)
+
+
+@every_model
+def test_a_folder_is_complete(name: str) -> None:
+    files = {path.name for path in FOLDERS[name].iterdir() if path.is_file()}
+    assert files >= NEEDED
+    assert files <= NEEDED | ALSO_KNOWN
+
+
+@every_model
+def test_a_card_is_sane(name: str) -> None:
+    card = catalog.model_card(name)
+    assert card.name == name
+    assert card.sizes.keys() >= {"tiny", "base"}
+    assert set(card.recipes) - {"default"} <= catalog.task_folders().keys()
+    assert all([card.title, card.description, card.paper, card.licence, card.outputs])
+    for size in card.sizes:
+        recipe = card.recipe("nlvr2", size)
+        assert None not in (recipe.optimizer, recipe.lr, recipe.batch_size)
+        assert recipe.steps or recipe.epochs
+
+
+@every_model
+def test_parameters_are_those_of_the_card(name: str) -> None:
+    card = catalog.model_card(name)
+    for size, facts in card.sizes.items():
+        if facts.parameters is None:
+            continue
+        text = SimpleNamespace(vocab_size=BERT_WORDS, max_length=facts.max_text)
+        with torch.device("meta"):
+            model = catalog.load_model(card, size, Resources(text, None, SimpleNamespace(dim=BUTD_NUMBERS)))
+        assert sum(parameter.numel() for parameter in model.parameters()) == facts.parameters
+
+
+def test_neighbours_do_not_count(tiny: Tiny) -> None:
+    examples = tiny.examples[:8]
+    together = tiny.logits(examples)
+    alone = torch.cat([tiny.logits([example]) for example in examples])
+    assert together.std() > 1e-2
+    torch.testing.assert_close(together, alone, rtol=0, atol=1e-5)
+
+
+def test_order_does_not_count(tiny: Tiny) -> None:
+    examples = tiny.examples[:12]
+    order = torch.randperm(len(examples), generator=torch.Generator().manual_seed(1)).tolist()
+    shuffled = tiny.logits([examples[row] for row in order])
+    torch.testing.assert_close(shuffled, tiny.logits(examples)[order], rtol=0, atol=1e-5)
+
+
+def test_padding_does_not_count(tiny: Tiny) -> None:
+    short = min(tiny.examples, key=lambda example: _numbers(tiny.batch([example])))
+    # Every picture of the split, and a text beyond the longest that the model takes, stand beside it.
+    text = " ".join(dict.fromkeys(example.query.text for example in tiny.examples))
+    others = [replace(example, query=replace(example.query, text=text)) for example in tiny.examples]
+    alone, together = tiny.batch([short]), tiny.batch([short, *others])
+    if tiny.resources.regions is not None:
+        assert together.texts["mask"].shape[1] > alone.texts["mask"].shape[1]
+        assert together.images["mask"].shape[1] > alone.images["mask"].shape[1]
+    torch.testing.assert_close(tiny.logits([short, *others])[0], tiny.logits([short])[0], rtol=0, atol=1e-5)
+
+
+def test_evaluation_is_deterministic(tiny: Tiny) -> None:
+    examples = tiny.examples[:8]
+    assert torch.equal(tiny.logits(examples), tiny.logits(examples))
+
+
+def test_what_was_seen_and_read_can_be_used_again(tiny: Tiny) -> None:
+    backbone, _ = tiny.learner.parts
+    one, other = tiny.examples[0].query, tiny.examples[8].query
+    a, b, s, t = *one.images, one.text, other.text
+    with torch.inference_mode():
+        seen = backbone.see(backbone.prepare_images([a, b]), torch.tensor([0, 1]))
+        read = backbone.read(backbone.prepare_texts([s, t]))
+        reused = backbone.fuse(seen.take(torch.tensor([0, 0, 1, 1])), read.take(torch.tensor([0, 1, 0, 1])))
+        pictures = backbone.see(backbone.prepare_images([a, a, b, b]), torch.tensor([0, 0, 1, 1]))
+        separate = backbone.fuse(pictures, backbone.read(backbone.prepare_texts([s, t, s, t])))
+    assert reused.pooled.shape == (4, backbone.width)
+    assert reused.pooled.std(dim=0).max() > 1e-2
+    for field in ("pooled", "text", "visual"):
+        torch.testing.assert_close(getattr(reused, field), getattr(separate, field), rtol=0, atol=1e-5)
+
+
+def test_features_have_the_promised_shapes(tiny: Tiny) -> None:
+    backbone, _ = tiny.learner.parts
+    query = tiny.examples[0].query
+    with torch.inference_mode():
+        seen = backbone.see(backbone.prepare_images(query.images), torch.arange(len(query.images)))
+        read = backbone.read(backbone.prepare_texts([query.text] * len(query.images)))
+        features = backbone.fuse(seen, read)
+    assert features.pooled.shape == (len(query.images), backbone.width)
+    for states, mask in ((features.text, features.text_mask), (features.visual, features.visual_mask)):
+        assert states.shape[:2] == mask.shape
+        assert mask.dtype == torch.bool
+
+
+def test_answers_cannot_reach_a_model(tiny: Tiny) -> None:
+    backbone, head = tiny.learner.parts
+    doors = (backbone.prepare_images, backbone.prepare_texts, backbone.see, backbone.read, backbone.fuse)
+    asked = [list(inspect.signature(door).parameters) for door in doors]
+    assert asked == [["refs"], ["texts"], ["images", "slot"], ["texts"], ["seen", "read"]]
+
+    examples = tiny.examples[:8]
+    following = dict(zip(tiny.labels, (*tiny.labels[1:], tiny.labels[0]), strict=True))
+    lied_to = [replace(example, reference=Label(following[example.reference.value])) for example in examples]
+    assert not torch.equal(head.targets(examples), head.targets(lied_to))
+    plain = tiny.logits(examples)
+    assert torch.equal(plain, tiny.logits(examples, targets=True))
+    assert torch.equal(plain, tiny.logits(lied_to, targets=True))
+
+
+def test_gradients_reach_every_parameter(tiny: Tiny) -> None:
+    """Those they do not reach stand in the model's README, as patterns of names (`part.of.it.*`)."""
+    learner = tiny.learner
+    learner.zero_grad()
+    learner(tiny.batch(tiny.examples[:8], targets=True)).loss.backward()
+    idle = {
+        name
+        for name, parameter in learner.named_parameters()
+        if parameter.requires_grad and (parameter.grad is None or not parameter.grad.any())
+    }
+    learner.zero_grad()
+    readme = (FOLDERS[_name(learner)] / "README.md").read_text(encoding="utf8")
+    excused = [f"backbone.{pattern}" for pattern in re.findall(r"`([\w.]+\*)`", readme)]
+    assert idle == {name for name, _ in learner.named_parameters() if any(fnmatch(name, p) for p in excused)}
+
+
+def test_a_momentum_copy_shares_what_is_not_weights(tiny: Tiny) -> None:
+    followed = MomentumCopy(tiny.learner, 0.9).module
+    for one, other in zip(tiny.learner.parameters(), followed.parameters(), strict=True):
+        assert torch.equal(one, other)
+        assert one.data_ptr() != other.data_ptr()
+    held = [value for value in vars(tiny.resources).values() if value is not None]
+    for module, copied in zip(tiny.learner.modules(), followed.modules(), strict=True):
+        for attribute, value in vars(module).items():
+            if any(value is thing for thing in held):
+                assert vars(copied)[attribute] is value
+
+
+def _numbers(batch: Batch) -> int:
+    """How many numbers a batch's pictures and texts are made into."""
+    return sum(value.numel() for prepared in (batch.images, batch.texts) for value in prepared.values())
+
+
+def _name(learner: Learner) -> str:
+    """The folder that a model's class lies in."""
+    return type(learner.backbone).__module__.split(".")[-2]

@@ -1,0 +1,161 @@
+"""What every task on disk keeps: its card is sane, its order is fixed, and its answers reach no query."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import json
+import random
+import re
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import pytest
+
+from vlbench import catalog
+from vlbench.core.examples import Example, ImageRef, Label, Query
+from vlbench.core.results import Prediction
+from vlbench.core.task import Task
+from vlbench.engine.source import load_task
+
+FOLDERS = catalog.task_folders()
+every_task = pytest.mark.parametrize("name", FOLDERS)
+OpenTask = Callable[[str], Task]
+
+
+def splits_there(task: Task) -> list[str]:
+    return [split for split in task.card.splits if task.files(split).place("annotations").is_file()]
+
+
+def answer(example: Example[Any]) -> str:
+    """What a perfect model says."""
+    assert isinstance(example.reference, Label), "teach this test the new kind of reference"
+    return example.reference.value
+
+
+def values(task: Task, predictions: Sequence[Prediction], examples: Sequence[Example[Any]]) -> dict[str, object]:
+    return {name: metric(predictions, examples) for name, metric in task.metrics.items()}
+
+
+def leaves(value: object) -> Iterator[object]:
+    """Everything reachable from a value, down to texts and paths."""
+    if dataclasses.is_dataclass(value):
+        for field in dataclasses.fields(value):
+            yield from leaves(getattr(value, field.name))
+    elif isinstance(value, tuple):
+        for part in value:
+            yield from leaves(part)
+    else:
+        yield value
+
+
+@every_task
+def test_a_folder_is_complete(name: str) -> None:
+    folder = FOLDERS[name]
+    assert (folder / "README.md").read_text(encoding="utf8").startswith("# ")
+    tree = ast.parse((folder / "adapter.py").read_text(encoding="utf8"))
+    public = [node.name for node in tree.body if isinstance(node, ast.FunctionDef) and not node.name.startswith("_")]
+    assert public == ["examples"]
+    assert not [node for node in tree.body if isinstance(node, ast.ClassDef)], "a task is a card plus one function"
+
+
+@every_task
+def test_a_card_is_sane(name: str, tmp_path: Path) -> None:
+    card = catalog.task_card(name)
+    assert card.name == name
+    assert card.version >= 1
+    assert card.train_split != card.select_on != card.report_split != card.train_split
+    assert len(set(card.labels)) == len(card.labels)
+    assert all([card.title, card.description, card.homepage, card.licence, card.citation])
+    assert catalog.load_task(name, tmp_path, "real").metrics.keys() == card.metrics.keys()
+    for split in card.splits.values():
+        assert "annotations" in split.files
+        assert split.count is None or split.count > 0
+        assert split.md5.keys() <= split.files.keys()
+        assert all(re.fullmatch("[0-9a-f]{32}", md5) for md5 in split.md5.values())
+        for places in split.files.values():
+            assert places
+            assert len(set(places)) == len(places)
+            assert not any(PurePosixPath(place).is_absolute() or ".." in place for place in places)
+
+
+@every_task
+def test_order_and_ids_are_fixed(name: str, open_task: OpenTask) -> None:
+    task = open_task(name)
+    assert {task.card.select_on, task.card.report_split} <= set(splits_there(task))
+    for split in splits_there(task):
+        examples = task.load(split)
+        assert examples == task.load(split)
+        assert len({example.id for example in examples}) == len(examples) == task.counts.get(split, len(examples))
+        for example in examples:
+            assert len(example.query.images) == task.card.images_per_example
+            assert answer(example) in task.card.labels
+            assert set(task.card.slices) <= example.tags.keys()
+
+
+@every_task
+def test_a_query_holds_pictures_and_text_only(name: str, open_task: OpenTask) -> None:
+    task = open_task(name)
+    for split in splits_there(task):
+        for example in task.load(split):
+            assert type(example.query) is Query
+            assert all(type(ref) is ImageRef for ref in example.query.images)
+            for leaf in leaves(example.query):
+                assert isinstance(leaf, str | Path)
+                assert leaf is not example.reference
+
+
+@every_task
+def test_other_answers_leave_every_query_as_it_is(name: str, open_task: OpenTask, tmp_path: Path) -> None:
+    task = open_task(name)
+    splits = splits_there(task)
+    shutil.copytree(task.root, tmp_path / name)
+    for path in {task.files(split).place("annotations").relative_to(task.root) for split in splits}:
+        replace_answers(tmp_path / name / path, task.card.labels)
+    changed = load_task(name, tmp_path, allow_partial=True)
+    for split in splits:
+        before, after = task.load(split), changed.load(split)
+        assert [seen(example, task) for example in before] == [seen(example, changed) for example in after]
+        assert all(answer(one) != answer(other) for one, other in zip(before, after, strict=True))
+
+
+def replace_answers(path: Path, labels: Sequence[str]) -> None:
+    """Every label that an annotation file of JSON lines holds, wherever it stands, becomes the next one."""
+    follower = {label.lower(): labels[(place + 1) % len(labels)] for place, label in enumerate(labels)}
+
+    def replaced(value: object) -> object:
+        if isinstance(value, dict):
+            return {key: replaced(part) for key, part in value.items()}
+        if isinstance(value, list):
+            return [replaced(part) for part in value]
+        return follower.get(value.lower(), value) if isinstance(value, str) else value
+
+    lines = path.read_text(encoding="utf8").splitlines()
+    path.write_text("".join(json.dumps(replaced(json.loads(line))) + "\n" for line in lines), encoding="utf8")
+
+
+def seen(example: Example[Any], task: Task) -> tuple[object, ...]:
+    """All of an example but its reference, wherever the data lies."""
+    pictures = [(ref.key, ref.path.relative_to(task.root)) for ref in example.query.images]
+    return example.id, pictures, example.query.text, example.group, dict(example.tags)
+
+
+@every_task
+def test_references_score_100_and_their_opposites_0(name: str, open_task: OpenTask) -> None:
+    task = open_task(name)
+    examples = task.load(task.card.report_split)
+    right = [Prediction(example.id, answer(example)) for example in examples]
+    others = {label: next(other for other in task.card.labels if other != label) for label in task.card.labels}
+    wrong = [Prediction(one.example_id, others[one.answer]) for one in right]
+    assert {score.value for score in values(task, right, examples).values()} == {100.0}
+    assert {score.value for score in values(task, wrong, examples).values()} == {0.0}
+
+
+@every_task
+def test_the_order_of_predictions_does_not_count(name: str, open_task: OpenTask) -> None:
+    task, toss = open_task(name), random.Random(5)
+    examples = task.load(task.card.report_split)
+    guesses = [Prediction(example.id, toss.choice(task.card.labels)) for example in examples]
+    assert values(task, toss.sample(guesses, len(guesses)), examples) == values(task, guesses, examples)

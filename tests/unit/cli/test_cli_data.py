@@ -1,0 +1,151 @@
+"""`vlbench data` and `vlbench score` over small folders."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vlbench.engine import resources
+from vlbench.engine.source import load_task
+from vlbench.records.folder import read_run
+from vlbench.world import generate
+from vlbench.world.generate import TINY, is_world, world_info
+
+Call = Callable[..., Any]
+
+
+@pytest.fixture
+def world(tiny_world: Path, tmp_path: Path) -> Path:
+    """A world of the test's own, to be changed."""
+    return Path(shutil.copytree(tiny_world, tmp_path / "world"))
+
+
+@pytest.fixture
+def answers(tiny_world: Path, tmp_path: Path) -> Path:
+    """The official file of a perfect model on test-p."""
+    path = tmp_path / "answers.csv"
+    examples = load_task("nlvr2", tiny_world).load("test-p")
+    path.write_text("".join(f"{example.id},{example.reference.value}\n" for example in examples))
+    return path
+
+
+def test_check_says_what_is_there(vlbench: Call, tiny_world: Path) -> None:
+    done = vlbench("data", "check", "--task", "nlvr2", "--data-root", tiny_world)
+    assert done.code == 0
+    header, _, *rows = done.out.splitlines()
+    assert header.split() == ["split", "examples", "expected", "groups", "pictures", "missing", "undecodable", "md5",
+                              "verdict"]  # fmt: skip
+    assert [row.split()[:6] for row in rows] == [
+        ["train", "192", "192", "48", "192", "0"],
+        *([split, "96", "96", "24", "96", "0"] for split in ("dev", "test-p", "test-u")),
+    ]
+    assert {row.split()[-1] for row in rows} == {"ok"}
+
+
+def test_check_ends_with_5_where_something_is_wrong(vlbench: Call, world: Path) -> None:
+    images = world / "nlvr2" / "images" / "dev"
+    missing, broken = sorted(images.iterdir())[:2]
+    missing.unlink()
+    broken.write_bytes(b"")
+    arguments = ("data", "check", "--task", "nlvr2", "--data-root", world, "--split", "dev,test-p")
+    done = vlbench(*arguments)
+    assert done.code == 5
+    assert "dev: 1 of 96 pictures are missing" in done.out
+    assert f"the picture {broken} is empty (0 bytes)" in done.out
+    assert "Traceback" not in done.err
+    shown = vlbench(*arguments, "--json")
+    values = json.loads(shown.out)
+    assert (shown.code, values["ok"], values["splits"]["dev"]["ok"], values["splits"]["test-p"]["ok"]) == (
+        5, False, False, True,
+    )  # fmt: skip
+    assert (values["splits"]["dev"]["missing"], values["splits"]["dev"]["undecodable"]) == (1, 1)
+    assert vlbench(*arguments, "--no-images").code == 0
+
+
+def test_check_where_there_is_nothing(vlbench: Call, tmp_path: Path) -> None:
+    done = vlbench("data", "check", "--task", "nlvr2", "--data-root", tmp_path)
+    assert (done.code, done.out) == (5, "")
+    assert "no split of nlvr2 is below" in done.err
+
+
+def test_features_are_written_and_then_used(
+    vlbench: Call, world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = world / "nlvr2" / "features"
+    shutil.rmtree(folder)
+    done = vlbench("data", "features", "--task", "nlvr2", "--data-root", world, "--split", "train,dev,test-p")
+    assert done.code == 0
+    assert done.out.splitlines() == [str(folder / f"{split}.tsv") for split in ("train", "dev", "test-p")]
+    assert [len((folder / f"{split}.tsv").read_bytes().splitlines()) for split in ("train", "dev")] == [192, 96]
+
+    monkeypatch.setattr(resources, "_extracted", lambda *_: pytest.fail("a picture is described anew"))
+    run = vlbench("run", "--task", "nlvr2", "--model", "cvlp", "--data-root", world, "--output-path", tmp_path / "runs",
+                  "--steps", 1, "--batch-size", 8, "--select-on", "none", "--controls", "none")  # fmt: skip
+    assert run.code == 0, run.err
+    assert read_run(run.run).coverage.scored == 96
+
+
+def test_an_unknown_extractor(vlbench: Call, tiny_world: Path) -> None:
+    done = vlbench("data", "features", "--task", "nlvr2", "--data-root", tiny_world, "--extractor", "yolo")
+    assert (done.code, done.out) == (2, "")
+    assert "--extractor yolo is unknown: expected flat" in done.err
+
+
+def test_world_prints_where_it_is(vlbench: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VLBENCH_CACHE", str(tmp_path))
+    ensure = generate.ensure_world
+    monkeypatch.setattr(generate, "ensure_world", lambda *given, **named: ensure(*given, **named, size=TINY))
+    done = vlbench("data", "world", "--domain", "textured", "--seed", 3)
+    (line,) = done.out.splitlines()
+    assert (done.code, is_world(Path(line))) == (0, True)
+    assert Path(line).is_relative_to(tmp_path)
+    assert (world_info(Path(line)).domain, world_info(Path(line)).seed) == ("textured", 3)
+
+
+def test_score_prints_a_table(vlbench: Call, tiny_world: Path, answers: Path) -> None:
+    done = vlbench("score", "--task", "nlvr2", "--predictions", answers, "--data-root", tiny_world)
+    assert (done.code, done.err) == (0, "")
+    assert done.out.startswith("nlvr2 test-p\n")
+    assert "100.00" in done.out
+
+
+def test_score_prints_one_json_object_and_nothing_else(vlbench: Call, tiny_world: Path, answers: Path) -> None:
+    arguments = ("score", "--task", "nlvr2", "--predictions", answers, "--data-root", tiny_world, "--json")
+    done = vlbench(*arguments)
+    assert (done.code, done.err) == (0, "")
+    values = json.loads(done.out)
+    assert list(values) == ["task", "split", "n", "scores", "slices", "coverage"]
+    accuracy = values["scores"]["accuracy"]
+    assert (list(accuracy), accuracy["value"], accuracy["n"]) == (["value", "n", "stderr", "ci95"], 100.0, 96)
+    assert values["scores"]["consistency"]["n"] == 24
+
+    answers.write_text("".join(answers.read_text().splitlines(keepends=True)[1:]))
+    refused = vlbench(*arguments)
+    assert (refused.code, refused.out) == (7, "")
+    assert "1 missing (test1-" in refused.err
+    partial = json.loads(vlbench(*arguments, "--allow-partial").out)
+    assert (partial["n"], partial["coverage"]["missing"]) == (95, 1)
+
+
+def test_a_runs_samples_score_as_the_run_did(vlbench: Call, tiny_world: Path, tmp_path: Path) -> None:
+    run = vlbench("run", "--task", "nlvr2", "--model", "fake", "--data-root", tiny_world, "--output-path", tmp_path,
+                  "--steps", 2, "--controls", "blind").run  # fmt: skip
+    done = vlbench("score", "--task", "nlvr2", "--predictions", run / "samples.parquet", "--data-root", tiny_world,
+                   "--json")  # fmt: skip
+    scores = json.loads(done.out)["scores"]
+    for result in read_run(run).results:
+        assert scores[result.metric]["value"] == result.value
+        assert tuple(scores[result.metric]["ci95"]) == result.ci95
+
+
+def test_show_prints_examples(vlbench: Call, tiny_world: Path, tmp_path: Path) -> None:
+    run = vlbench("run", "--task", "nlvr2", "--model", "fake", "--data-root", tiny_world, "--output-path", tmp_path,
+                  "--steps", 2, "--controls", "none").run  # fmt: skip
+    done = vlbench("show", run, "--wrong", "-n", 2)
+    assert done.code == 0
+    assert done.out.count("test1-") >= 2

@@ -1,0 +1,146 @@
+"""Whatever happens to a run, its record says so."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from vlbench.core.errors import CoverageError, DataError
+from vlbench.core.progress import Silent
+from vlbench.core.results import Prediction
+from vlbench.engine import trial
+from vlbench.engine.execute import execute
+from vlbench.engine.interrupt import Interrupted
+from vlbench.engine.job import Job
+from vlbench.engine.trial import Trial
+from vlbench.records.folder import RunFolder, read_run
+from vlbench.records.samples import read_samples
+
+STEPS = {"steps": 2, "batch_size": 8}
+
+
+@pytest.fixture
+def job(make_job: Callable[..., Job]) -> Job:
+    return make_job(train=STEPS, controls=("blind",))
+
+
+@pytest.fixture
+def folder(job: Job) -> RunFolder:
+    return RunFolder.create(job.spec, job.fingerprint)
+
+
+def answers_of(monkeypatch: pytest.MonkeyPatch, change: Callable[[list[Prediction]], list[Prediction]]) -> None:
+    """Let the predictions of the reported split be changed before they are counted."""
+    predict = trial.predict
+
+    def changed(*arguments, what, **others):
+        predictions, timing = predict(*arguments, what=what, **others)
+        return (change(predictions) if what == "predicting" else predictions), timing
+
+    monkeypatch.setattr(trial, "predict", changed)
+
+
+def test_a_record_is_whole(job: Job, folder: RunFolder) -> None:
+    record = execute(job, folder, Silent())
+    assert record == read_run(folder.path)
+    assert (record.status, record.error, record.fingerprint) == ("done", "", job.fingerprint)
+    assert record.model.parameters == 64 + (2 * 32 * 64 + 64) + 2 * 64 + (64 * 2 + 2)  # gain, bias; the pair head
+    assert (record.model.from_scratch, record.model.load_report) == (True, None)
+    assert set(record.efficiency.seconds) == {
+        "resources", "finetune", "predict", "finetune (blind)", "predict (blind)",
+    }  # fmt: skip
+    assert (record.train.steps, record.train.effective_batch, record.train.selected_on) == (2, 8, "dev")
+    assert [result.metric for result in record.results] == ["accuracy", "consistency"]
+    assert record.majority == 50.0
+    assert read_samples(folder.samples)["control"].value_counts().to_dict() == {"": 96, "blind": 96}
+    assert sorted(path.name for path in folder.path.rglob("last")) == []
+    assert {path.parent.name for path in folder.path.rglob("best")} == {"checkpoints", "blind"}
+
+
+def test_a_model_that_looks_at_nothing_answers_blind_as_constantly(job: Job, folder: RunFolder) -> None:
+    record = execute(job, folder, Silent())
+    rows = read_samples(folder.samples)
+    blind = rows[rows["control"] == "blind"]
+    assert blind.groupby("text")["prediction"].nunique().eq(1).all()
+    assert record.controls["blind"][0].value == 50.0
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (DataError("the disk is gone: mount it"), "the disk is gone: mount it"),
+        (ZeroDivisionError("division by zero"), "ZeroDivisionError: division by zero"),
+    ],
+)
+def test_a_failed_run_says_why(
+    error: Exception, said: str, job: Job, folder: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(self: Trial) -> None:
+        raise error
+
+    monkeypatch.setattr(Trial, "run", broken)
+    with pytest.raises(type(error)):
+        execute(job, folder, Silent())
+    record = read_run(folder.path)
+    assert (record.status, record.error, record.results) == ("failed", said, ())
+    assert not folder.samples.exists()
+
+
+def test_a_failed_run_can_be_run_again(job: Job, folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        answers_of(patch, lambda predictions: predictions[:-1])
+        with pytest.raises(CoverageError):
+            execute(job, folder, Silent())
+    record = execute(job, folder, Silent())
+    assert (record.status, record.error) == ("done", "")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda predictions: predictions[1:], "1 missing"),
+        (lambda predictions: [*predictions, predictions[0]], "1 duplicate"),
+        (lambda predictions: [*predictions, Prediction("other", "True")], "1 extra"),
+    ],
+)
+def test_every_example_is_answered_once_or_there_is_no_score(
+    change: Callable[[list[Prediction]], list[Prediction]],
+    said: str,
+    job: Job,
+    folder: RunFolder,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    answers_of(monkeypatch, change)
+    with pytest.raises(CoverageError, match=said):
+        execute(job, folder, Silent())
+    record = read_run(folder.path)
+    assert (record.status, record.results) == ("failed", ())
+    assert said in record.error
+    assert not folder.samples.exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stop_is_recorded_and_the_signals_are_as_before(
+    number: signal.Signals, job: Job, folder: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)]
+    append = RunFolder.append_metrics
+    monkeypatch.setattr(
+        RunFolder, "append_metrics", lambda self, values: (append(self, values), os.kill(os.getpid(), number))[0]
+    )
+    with pytest.raises(Interrupted):
+        execute(job, folder, Silent())
+    assert read_run(folder.path).status == "interrupted"
+    assert (folder.last / "state.json").is_file()
+    assert [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+def test_the_config_asks_for_the_same_run(job: Job, folder: RunFolder, tmp_path: Path) -> None:
+    from vlbench.cli.run import make_spec
+
+    execute(job, folder, Silent())
+    assert make_spec({}, {}, folder.config, []) == job.spec

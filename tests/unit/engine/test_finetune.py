@@ -1,0 +1,207 @@
+"""Finetuning: what a step is, which weights are kept, and that a stop changes nothing."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from vlbench import catalog
+from vlbench.core.cards import Recipe
+from vlbench.core.errors import VlbenchError
+from vlbench.core.progress import Silent
+from vlbench.engine.checkpoint import Best, Checkpoints, TrainState
+from vlbench.engine.environment import make_accelerator
+from vlbench.engine.finetune import Finetuning, Select, make_plan
+from vlbench.engine.interrupt import Interrupt, Interrupted
+from vlbench.engine.job import Job
+from vlbench.engine.learner import Learner
+from vlbench.engine.resources import make_resources
+from vlbench.heads.build import build_head
+
+Values = dict[str, float | int | str]
+RECIPE = Recipe(optimizer="adamw", lr=0.01, weight_decay=0.01, warmup=0.1, clip=1.0, ema=0.5, steps=8, batch_size=6,
+                evaluations=4)  # fmt: skip
+
+
+class Noisy(nn.Module):
+    """A backbone behind dropout, so that the random state counts."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner, self.width = inner, inner.width
+        self.dropout = nn.Dropout(0.3)
+        self.prepare_images, self.prepare_texts = inner.prepare_images, inner.prepare_texts
+
+    def see(self, images, slot):
+        return self.inner.see({"hash": self.dropout(images["hash"])}, slot)
+
+    def read(self, texts):
+        return self.inner.read(texts)
+
+    def fuse(self, seen, read):
+        return self.inner.fuse(seen, read)
+
+
+@pytest.fixture
+def job(make_job: Callable[..., Job]) -> Job:
+    return make_job(model="fake")
+
+
+@pytest.fixture
+def start(job: Job, tmp_path: Path) -> Callable[..., Finetuning]:
+    """A training of a fake learner with a head, always from the same weights."""
+
+    def begin(recipe: Recipe = RECIPE, folder: str = "checkpoints", noisy: bool = True) -> Finetuning:
+        torch.manual_seed(3)
+        backbone = catalog.load_model(job.card, "tiny", make_resources(job, Silent()))
+        learner = Learner(Noisy(backbone) if noisy else backbone, build_head(job.task.card, job.card, backbone.width))
+        accelerator = make_accelerator("cpu", "float32", 1)
+        plan = make_plan(recipe, len(job.train))
+        return Finetuning(learner, job.train, plan, accelerator, Checkpoints(tmp_path / folder), 0, 0)
+
+    return begin
+
+
+def weights(learner: nn.Module) -> list[list[float]]:
+    return [parameter.flatten().tolist() for parameter in learner.parameters()]
+
+
+def scores(*values: float) -> Select:
+    """A selection that measures these values, one after the other."""
+    left: Iterator[float] = iter(values)
+    return lambda _: next(left)
+
+
+def finish(training: Finetuning, select: Select | None = None, log: list[Values] | None = None) -> TrainState:
+    return training.run(select, [].append if log is None else log.append, Silent(), Interrupt(), "finetuning")
+
+
+@pytest.mark.parametrize(
+    ("recipe", "examples", "steps", "at"),
+    [
+        (Recipe(batch_size=32, epochs=2, evaluations=2), 100, 8, {4, 8}),
+        (Recipe(batch_size=32, epochs=3), 100, 12, {4, 8, 12}),
+        (Recipe(batch_size=32, epochs=3, steps=10, evaluations=4), 100, 10, {2, 5, 8, 10}),
+        (Recipe(batch_size=200, epochs=1), 100, 1, {1}),
+        (Recipe(batch_size=10, steps=3), 100, 3, {3}),
+    ],
+)
+def test_a_plan_counts_steps(recipe: Recipe, examples: int, steps: int, at: set[int]) -> None:
+    plan = make_plan(recipe, examples)
+    assert (plan.steps, plan.evaluate_at, plan.accumulation) == (steps, at, 1)
+
+
+@pytest.mark.parametrize("field", ["batch_size", "epochs"])
+def test_a_plan_needs_its_numbers(field: str) -> None:
+    recipe = Recipe(batch_size=4, epochs=1).model_copy(update={field: None})
+    with pytest.raises(VlbenchError, match=f"the recipe has no {field}: .* --set train.{field}"):
+        make_plan(recipe, 10)
+
+
+def test_without_selection_the_last_weights_stay(start: Callable[..., Finetuning], tmp_path: Path) -> None:
+    training, log = start(), []
+    before = weights(training.learner)
+    assert finish(training, None, log).best == Best(8, "plain", None)
+    assert [values["step"] for values in log] == list(range(1, 9))
+    assert [values["lr"] for values in log] == pytest.approx([0.0, *(0.01 * (8 - step) / 7 for step in range(1, 8))])
+    assert weights(training.learner) != before
+    kept = start(folder="other")
+    Checkpoints(tmp_path / "checkpoints").load_best(kept.learner)
+    assert weights(kept.learner) == weights(training.learner)
+
+
+def test_the_best_weights_are_kept_the_first_of_equals(start: Callable[..., Finetuning]) -> None:
+    # Plain and averaged weights after steps 2, 4, 6 and 8.
+    training, seen = start(), []
+    values = iter([50.0, 51.0, 51.0, 60.0, 60.0, 55.0, 59.0, 60.0])
+
+    def select(learner: Learner) -> float:
+        seen.append(weights(learner))
+        return next(values)
+
+    state = finish(training, select)
+    assert (state.best, state.selected_at) == (Best(4, "ema", 60.0), 8)
+    assert weights(training.learner) == seen[3] != seen[2]
+
+
+def test_the_average_follows_the_weights(start: Callable[..., Finetuning]) -> None:
+    """ema 0.5 after two steps: a quarter of the start, a quarter of step 1, a half of step 2."""
+    training = start(RECIPE.model_copy(update={"steps": 2, "evaluations": 2, "warmup": 0.0}))
+    seen = [weights(training.learner)]
+    averaged: list[list[list[float]]] = []
+
+    def select(learner: Learner) -> float:
+        (seen if learner is training.learner else averaged).append(weights(learner))
+        return 0.0
+
+    finish(training, select)
+    for start_, one, two, average in zip(*seen, averaged[1], strict=True):
+        expected = [(a + b + 2 * c) / 4 for a, b, c in zip(start_, one, two, strict=True)]
+        assert average == pytest.approx(expected, rel=1e-5, abs=1e-7)
+
+
+@pytest.mark.parametrize("after", [1, 3, 4, 7])
+def test_a_stop_changes_nothing(after: int, start: Callable[..., Finetuning]) -> None:
+    whole, log = start(folder="whole"), []
+    measured = (50.0, 40.0, 45.0, 52.0, 41.0, 49.0, 44.0, 48.0)
+    finish(whole, scores(*measured), log)
+
+    stopped, lines, interrupt = start(), [], Interrupt()
+
+    def note(values: Values) -> None:
+        lines.append(values)
+        interrupt.asked = interrupt.asked or len([v for v in lines if "loss" in v]) == after
+
+    done = after // 2 * 2  # two values, after each second step
+    with pytest.raises(Interrupted):
+        stopped.run(scores(*measured), note, Silent(), interrupt, "finetuning")
+    torch.manual_seed(1234)
+    resumed = start()
+    torch.rand(7)  # whatever a new process draws before it goes on
+    state = finish(resumed, scores(*measured[done:]), lines)
+    assert state == whole.state
+    assert weights(resumed.learner) == weights(whole.learner)
+    assert [v["loss"] for v in lines if "loss" in v] == [v["loss"] for v in log if "loss" in v]
+
+
+def test_a_finished_training_is_not_done_again(start: Callable[..., Finetuning]) -> None:
+    first, log = start(), []
+    finish(first)
+    again = start()
+    finish(again, None, log)
+    assert log == []
+    assert weights(again.learner) == weights(first.learner)
+
+
+def test_accumulation_is_a_larger_batch(start: Callable[..., Finetuning]) -> None:
+    one = start(RECIPE.model_copy(update={"ema": None}), "one", noisy=False)
+    parts = start(RECIPE.model_copy(update={"ema": None, "accumulation": 3}), "parts", noisy=False)
+    log, other = [], []
+    finish(one, None, log)
+    finish(parts, None, other)
+    assert [v["loss"] for v in log] == pytest.approx([v["loss"] for v in other], rel=1e-5)
+    for left, right in zip(weights(one.learner), weights(parts.learner), strict=True):
+        assert left == pytest.approx(right, rel=1e-4, abs=1e-6)
+
+
+def test_gradients_are_clipped(start: Callable[..., Finetuning]) -> None:
+    free = start(RECIPE.model_copy(update={"clip": None}), "free", noisy=False)
+    held = start(RECIPE.model_copy(update={"clip": 1e-9}), "held", noisy=False)
+    log: list[Values] = []
+    finish(free, None, log)
+    assert all(0 < float(values["grad_norm"]) < math.inf for values in log)
+    finish(held)
+    assert weights(free.learner) != weights(held.learner)
+
+
+def test_a_loss_that_is_no_number_is_named(start: Callable[..., Finetuning]) -> None:
+    training = start()
+    with torch.no_grad():
+        next(training.learner.parameters()).fill_(float("nan"))
+    with pytest.raises(VlbenchError, match=r"the loss is not a number at step 1: lower --lr \(0.01\)"):
+        finish(training)

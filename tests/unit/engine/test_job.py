@@ -1,0 +1,100 @@
+"""Planning: every default written out, every clash found, and what a limit leaves."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from vlbench.core.cards import Recipe
+from vlbench.core.errors import VlbenchError
+from vlbench.core.examples import Example, Label, Query
+from vlbench.core.spec import RunSpec
+from vlbench.engine.job import Job, limited
+
+MakeJob = Callable[..., Job]
+EXAMPLES = [Example(f"e-{number}", Query((), ""), Label("True"), "g") for number in range(40)]
+
+
+def spec(**fields: object) -> RunSpec:
+    return RunSpec.model_validate({"task": "nlvr2", "model": "fake", **fields})
+
+
+def ids(chosen: object) -> list[str]:
+    return [example.id for example in chosen]  # type: ignore[attr-defined]
+
+
+def test_defaults_are_written_out(make_job: MakeJob) -> None:
+    job = make_job(model="cvlp", train=Recipe(lr=0.5))
+    assert (job.size, job.spec.size, job.spec.controls) == ("tiny", "tiny", ("blind",))
+    assert (job.spec.train_split, job.spec.select_on, job.spec.split) == ("train", "dev", "test-p")
+    assert (job.spec.train.lr, job.spec.train.steps) == (0.5, job.card.sizes["tiny"].recipe.steps)
+    assert (len(job.train), len(job.select), len(job.report), job.n_total) == (192, 96, 96, 96)
+    assert (job.threads, make_job(model="cvlp", threads=2).threads) == (1, 2)
+
+
+def test_real_data_gets_the_papers_size_and_no_control(make_job: MakeJob, tmp_path: Path) -> None:
+    for split in ("train", "dev", "test1"):
+        line = {"identifier": f"{split}-0-0-0", "sentence": "Two dogs.", "label": "True", "directory": 1}
+        (tmp_path / f"{split}.json").write_text(json.dumps(line))
+    job = make_job(data_root=tmp_path, allow_partial=True)
+    assert (job.size, job.spec.controls, job.task.source) == ("base", (), "real")
+    assert len(job.task.notes) == 3
+
+
+def test_nothing_is_selected_on_where_none_is_asked_for(make_job: MakeJob) -> None:
+    assert make_job(select_on="none").select == []
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"model": "fkae"}, r"unknown model 'fkae': did you mean 'fake'\?"),
+        ({"size": "bse"}, r"unknown size of fake 'bse': did you mean 'base'\?"),
+        ({"split": "tset-p"}, "unknown split of nlvr2 'tset-p'"),
+        ({"split": "dev"}, "--split dev shares 96 examples with 'dev' .* give another --select-on, or none"),
+        ({"split": "train", "select_on": "none"}, "--split train shares 192 examples .* give another --train-split"),
+        ({"checkpoint": "absent.safetensors"}, "--checkpoint absent.safetensors holds no weights"),
+    ],
+)
+def test_clashes(fields: dict[str, object], message: str, make_job: MakeJob) -> None:
+    with pytest.raises(VlbenchError, match=message):
+        make_job(**fields)
+
+
+def test_a_model_without_a_head_for_the_task(make_job: MakeJob, tmp_path: Path) -> None:
+    """Refused by the cards alone, before any data is looked for."""
+    from vlbench import catalog
+
+    card = (catalog.model_folders()["fake"] / "model.yaml").read_text(encoding="utf8")
+    (tmp_path / "model.yaml").write_text(card.replace("outputs: [classify, pair]", "outputs: [rank]"), encoding="utf8")
+    with pytest.raises(VlbenchError, match=r"fake has no head for nlvr2 \(pair\): it does rank"):
+        make_job(model=f"{tmp_path}/model.py:Model", data_root=tmp_path / "nowhere")
+
+
+def test_the_fingerprint_is_of_what_is_done_not_where(make_job: MakeJob, tmp_path: Path) -> None:
+    plain = make_job().fingerprint
+    same = [{"output_path": tmp_path / "x"}, {"device": "cpu"}, {"workers": 1}, {"threads": 2}, {"size": "tiny"},
+            {"controls": ("blind",)}, {"split": "test-p"}]  # fmt: skip
+    other = [{"seed": 1}, {"controls": ()}, {"split": "test-u"}, {"train": Recipe(lr=0.1)}, {"limit": 5}]
+    assert {make_job(**fields).fingerprint for fields in same} == {plain}
+    assert len({make_job(**fields).fingerprint for fields in other} | {plain}) == len(other) + 1
+
+
+def test_limits() -> None:
+    assert limited(EXAMPLES, spec()) is EXAMPLES
+    assert ids(limited(EXAMPLES, spec(limit=3, limit_mode="head"))) == ["e-0", "e-1", "e-2"]
+    assert len(limited(EXAMPLES, spec(limit=0.25))) == 10
+    assert len(limited(EXAMPLES, spec(limit=0.001))) == 1
+    assert len(limited(EXAMPLES, spec(limit=500))) == 40
+    assert len(limited(EXAMPLES, spec(limit=1))) == 1
+
+
+def test_a_random_limit_is_seeded_and_keeps_the_order() -> None:
+    some = ids(limited(EXAMPLES, spec(limit=10)))
+    assert some == sorted(some, key=lambda name: int(name[2:]))
+    assert some == ids(limited(EXAMPLES, spec(limit=10)))
+    assert some != ids(limited(EXAMPLES, spec(limit=10, seed=1)))
+    assert some != ids(limited(EXAMPLES, spec(limit=10, limit_mode="head")))
