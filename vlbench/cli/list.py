@@ -100,9 +100,13 @@ def _runs(output_path: Path) -> list[dict[str, object]]:
             {
                 "task": record.task.name,
                 "model": f"{record.model.name}-{record.model.size}",
+                "data": record.task.source if record.spec.domain == "plain" else record.spec.domain,
                 "split": record.task.split,
+                "seed": record.spec.seed,
+                "n": f"{record.task.n_scored:,} of {record.task.n_total:,}",
                 "status": record.status,
-                main.metric if main else "value": round(main.value, 2) if main else "",
+                "metric": main.metric if main else "",
+                "value": round(main.value, 2) if main else None,
                 "run": str(path),
             }
         )

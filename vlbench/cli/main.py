@@ -76,6 +76,8 @@ def _run(arguments: list[str]) -> int:
         return int(ExitCode.USAGE)
     except typer.Abort:
         raise KeyboardInterrupt from None
+    if result == ExitCode.INTERRUPTED:  # how newer clicks hand on a Ctrl-C
+        raise KeyboardInterrupt
     return result if isinstance(result, int) else int(ExitCode.OK)
 
 

@@ -12,7 +12,7 @@ from vlbench.core.record import Efficiency, ModelInfo, RunRecord, TaskInfo
 from vlbench.data.controls import blind_resources
 from vlbench.engine.checkpoint import Checkpoints
 from vlbench.engine.environment import Clock, latencies, make_accelerator
-from vlbench.engine.interrupt import Interrupt, Interrupted
+from vlbench.engine.interrupt import Interrupt, Interrupted, Stoppable
 from vlbench.engine.job import Job
 from vlbench.engine.log import Logged
 from vlbench.engine.resources import make_resources, unique_refs
@@ -87,7 +87,7 @@ def _done(job: Job, folder: RunFolder, record: RunRecord, progress: Progress, in
     clock = Clock()
     accelerator = make_accelerator(job.spec.device, job.spec.dtype, job.threads)
     with clock.phase("resources"):
-        resources = make_resources(job, progress)
+        resources = make_resources(job, Stoppable(progress, interrupt))
     outcome = Trial(job, resources, folder, accelerator, progress, interrupt, clock).run()
     controls: dict[str, Outcome] = {}
     if "blind" in (job.spec.controls or ()):

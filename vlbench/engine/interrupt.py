@@ -7,6 +7,7 @@ import threading
 from types import FrameType
 
 from vlbench.core.errors import ExitCode, VlbenchError
+from vlbench.core.progress import Progress
 
 
 class Interrupted(VlbenchError):
@@ -47,3 +48,23 @@ class Interrupt:
         if self.asked:
             raise KeyboardInterrupt
         self.asked = True
+
+
+class Stoppable:
+    """A Progress for work that may be thrown away: each step of it is a safe place to stop."""
+
+    def __init__(self, progress: Progress, interrupt: Interrupt) -> None:
+        self.progress, self.interrupt = progress, interrupt
+
+    def say(self, line: str) -> None:
+        """Show the line."""
+        self.progress.say(line)
+
+    def step(self, what: str, done: int, total: int, note: str = "") -> None:
+        """Show the step.
+
+        Raises:
+            Interrupted: a signal has come.
+        """
+        self.progress.step(what, done, total, note)
+        self.interrupt.check()

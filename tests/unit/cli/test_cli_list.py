@@ -53,7 +53,8 @@ def test_runs_are_listed(vlbench: Call, tiny_world: Path, tmp_path: Path) -> Non
     (run,) = find_runs(tmp_path)
     (row,) = json.loads(vlbench("list", "runs", "--output-path", tmp_path, "--json").out)["runs"]
     assert (row["run"], row["status"], row["split"]) == (str(run), "done", "test-p")
-    assert 0 <= row["accuracy"] <= 100
+    assert (row["metric"], row["data"]) == ("accuracy", "world")
+    assert 0 <= row["value"] <= 100
     shown = vlbench("list", "runs", f"--output-path={tmp_path}").out
     assert str(run) in shown
     assert "fake-tiny" in shown

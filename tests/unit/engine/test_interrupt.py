@@ -8,7 +8,8 @@ import signal
 import pytest
 
 from vlbench.core.errors import ExitCode
-from vlbench.engine.interrupt import Interrupt, Interrupted
+from vlbench.core.progress import Silent
+from vlbench.engine.interrupt import Interrupt, Interrupted, Stoppable
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -23,3 +24,12 @@ def test_the_first_signal_waits_for_a_check(number: signal.Signals) -> None:
             os.kill(os.getpid(), number)
     assert caught.value.exit_code == ExitCode.INTERRUPTED == 130
     assert signal.getsignal(number) == before
+
+
+def test_work_that_may_be_thrown_away_stops_at_its_next_step() -> None:
+    with Interrupt() as interrupt:
+        progress = Stoppable(Silent(), interrupt)
+        progress.step("extracting", 1, 3)
+        os.kill(os.getpid(), signal.SIGINT)
+        with pytest.raises(Interrupted):
+            progress.step("extracting", 2, 3)
