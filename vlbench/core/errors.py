@@ -16,8 +16,6 @@ class ExitCode(IntEnum):
     DATA = 5
     WEIGHTS = 6
     COVERAGE = 7
-    SOME_FAILED = 8
-    OUT_OF_MEMORY = 9
     INTERRUPTED = 130
 
 
@@ -49,7 +47,7 @@ def unknown(kind: str, value: str, known: Iterable[str], remedy: str = "") -> Vl
     names = sorted(known)
     near = difflib.get_close_matches(value, names, n=2, cutoff=0.5)
     hint = f"did you mean {' or '.join(repr(name) for name in near)}?" if near else f"known: {', '.join(names)}"
-    return VlbenchError(f"unknown {kind} {value!r}: {hint}{'; ' + remedy if remedy else ''}")
+    return VlbenchError(f"unknown {kind} {value!r}: {hint}{f' ({remedy})' if remedy else ''}")
 
 
 def first_five(items: Iterable[str]) -> str:

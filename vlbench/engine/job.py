@@ -140,12 +140,12 @@ def _check_apart(spec: RunSpec, train: Examples, select: Examples, report: Examp
 
 
 def limited(examples: Examples, spec: RunSpec) -> Examples:
-    """The part of the reported split that `limit` asks for, in the order of the split."""
+    """The part of the reported split that `limit` asks for, in its order; the same whatever the seed."""
     if spec.limit is None:
         return examples
     wanted = round(spec.limit * len(examples)) if spec.limit < 1 else int(spec.limit)
     wanted = max(1, min(wanted, len(examples)))
     if spec.limit_mode == "head":
         return examples[:wanted]
-    rows = random.Random(f"limit/{spec.seed}").sample(range(len(examples)), wanted)
+    rows = random.Random(f"limit of {spec.split}").sample(range(len(examples)), wanted)
     return [examples[row] for row in sorted(rows)]

@@ -78,7 +78,7 @@ def without_home(text: str) -> str:
     home = os.path.expanduser("~").rstrip(os.sep)  # noqa: PTH111 (Path.home raises where there is none)
     if not home or home == "~":
         return text
-    # Only where a path begins: `/data/root/x` does not lie in the home folder `/root`.
+    # Only where a path begins: `/data/home/x` does not lie in a home folder `/home`.
     return re.sub(rf"(?<![\w.~/\\-]){re.escape(home)}(?![\w.-])", "~", text)
 
 

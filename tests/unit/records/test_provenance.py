@@ -124,9 +124,9 @@ def test_portable(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("home", "text", "shown"),
     [
-        ("/root", "cannot open '/root/a b': no", "cannot open '~/a b': no"),
-        ("/root", "/data/root/x and /rooted/x and ./root/x", "/data/root/x and /rooted/x and ./root/x"),
-        ("/root", "a=/root,/root/b (/root)", "a=~,~/b (~)"),
+        ("/hut", "cannot open '/hut/a b': no", "cannot open '~/a b': no"),
+        ("/hut", "/data/hut/x and /huted/x and ./hut/x", "/data/hut/x and /huted/x and ./hut/x"),
+        ("/hut", "a=/hut,/hut/b (/hut)", "a=~,~/b (~)"),
         ("/", "/a/b", "/a/b"),
     ],
 )
