@@ -70,13 +70,18 @@ def load_task(
     counts: Mapping[str, int] | None = None,
     tasks_dir: Path | None = None,
     allow_partial: bool = False,
+    data_root: Path | None = None,
 ) -> Task:
-    """The task over the data below `root`: its card, its adapter's function and its metrics."""
+    """The task over the data below `root`: its card, its adapter's function and its metrics.
+
+    data_root: where the folders lie that tasks share; left out: below `root`.
+    """
     folder = _find("task", name, task_folders(tasks_dir))
     card = task_card(name, tasks_dir)
     adapter = cast(Adapter, _attribute(_module_beside(folder, "adapter"), "examples"))
     metrics = {metric: _metric(folder, target) for metric, target in card.metrics.items()}
-    return Task(card, root, source, adapter, metrics, counts or {}, allow_partial)
+    siblings = tuple((data_root or root) / folder for folder in card.siblings)
+    return Task(card, root, source, adapter, metrics, counts or {}, allow_partial, siblings)
 
 
 def task_root(data_root: Path, task: str) -> Path:

@@ -13,7 +13,7 @@ from vlbench.core.domain import known_domain
 
 def score(
     task: Annotated[str, typer.Option(help="Task the predictions are for.")],
-    predictions: Annotated[Path, typer.Option(help="The official file (CSV), JSON lines, or a run's samples.parquet.")],
+    predictions: Annotated[Path, typer.Option(help="The official file (CSV, JSON), JSON lines, or a run's samples.parquet.")],
     data_root: Annotated[Path | None, typer.Option(help="Folder of the data; left out: the built-in world.")] = None,
     tasks_dir: Annotated[Path | None, typer.Option(help="Folder with task folders of your own.")] = None,
     split: Annotated[str | None, typer.Option(help="Split they answer; left out: the task's reported one.")] = None,
@@ -26,6 +26,7 @@ def score(
     \b
     Examples:
       vlbench score --task nlvr2 --predictions dev.csv --data-root NLVR2 --split dev
+      vlbench score --task vqa2 --predictions results.json --data-root VQA --split val --json
       vlbench score --task nlvr2 --predictions runs/nlvr2/cvlp-tiny/0123456789abcdef/samples.parquet --json
     """
     from vlbench.engine.score import score_file

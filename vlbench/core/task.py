@@ -16,17 +16,24 @@ from vlbench.core.results import Metric
 
 @dataclass(frozen=True)
 class SplitFiles:
-    """The files of one split. `path` insists that a file exists; `place` only says where it belongs."""
+    """The files of one split. `path` insists that a file exists; `place` only says where it belongs.
+
+    siblings: folders searched after the root, that may hold the images of several tasks.
+    """
 
     split: str
     root: Path
     card: SplitCard
+    siblings: tuple[Path, ...] = ()
 
     def place(self, name: str) -> Path:
         """The first candidate that exists (a `{field}` in it cuts the look-up short), else the first one."""
         candidates = self.card.files[name]
-        found = (text for text in candidates if (self.root / text.split("{", 1)[0]).exists())
-        return self.root / next(found, candidates[0])
+        folders = (self.root, *self.siblings)
+        found = (
+            folder / text for folder in folders for text in candidates if (folder / text.split("{", 1)[0]).exists()
+        )
+        return next(found, self.root / candidates[0])
 
     def path(self, name: str) -> Path:
         """The file called `name`.
@@ -52,7 +59,8 @@ class Task:
     """A card, a root and the adapter's function.
 
     counts: split -> expected number of examples, where the data itself states it (the built-in world);
-    otherwise the card's counts hold. allow_partial turns a differing count into a note in `notes`.
+    otherwise the card's counts hold. allow_partial turns a differing count into a note in `notes`. siblings: the
+    card's, as folders below the data root.
     """
 
     card: TaskCard
@@ -62,13 +70,14 @@ class Task:
     metrics: Mapping[str, Metric]
     counts: Mapping[str, int] = field(default_factory=dict)
     allow_partial: bool = False
+    siblings: tuple[Path, ...] = ()
     notes: list[str] = field(default_factory=list)
 
     def files(self, split: str) -> SplitFiles:
         """The files of a split; an unknown split is an error that names the near miss."""
         if split not in self.card.splits:
             raise unknown(f"split of {self.card.name}", split, self.card.splits)
-        return SplitFiles(split, self.root, self.card.splits[split])
+        return SplitFiles(split, self.root, self.card.splits[split], self.siblings)
 
     def load(self, split: str) -> Sequence[Example[Any]]:
         """The examples of a split, in the order of its files.

@@ -56,6 +56,11 @@ def plan(spec: RunSpec, progress: Progress) -> Job:
         raise VlbenchError(
             f"{card.name} has no head for {task_card.name} ({task_card.output}): it does {', '.join(card.outputs)}"
         )
+    if not task_card.labels:
+        raise VlbenchError(
+            f"{task_card.name} has no closed list of answers, which {card.name}'s heads need: it can be scored "
+            f"(`vlbench score --task {task_card.name}`), not yet run"
+        )
     if spec.size is not None:
         catalog.check_size(card, spec.size)
     task = load_task(

@@ -67,6 +67,7 @@ def load_task(
         counts=_by_card_names(name, source, tasks_dir),
         tasks_dir=tasks_dir,
         allow_partial=allow_partial,
+        data_root=source.root,
     )
 
 

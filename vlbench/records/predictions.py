@@ -1,8 +1,8 @@
-"""Predictions from a file: the official CSV, JSON lines, or vlbench's own parquet."""
+"""Predictions from a file: an official CSV or JSON list, JSON lines, or vlbench's own parquet."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import get_args
 
@@ -11,9 +11,10 @@ import pyarrow.parquet as pq
 
 from vlbench.core.errors import DataError
 from vlbench.core.results import Prediction, Status
-from vlbench.data.jsonlines import read_json_lines, read_lines, text
+from vlbench.data.jsonfile import GZIP, as_list, as_object, read_json, whole_number
+from vlbench.data.jsonlines import Fields, read_json_lines, read_lines, text
 
-ID_KEYS = ("identifier", "id", "example_id")
+ID_KEYS = ("identifier", "id", "example_id", "question_id", "questionId")
 ANSWER_KEYS = ("prediction", "answer")
 COLUMNS = ("example_id", "prediction", "status", "control")
 
@@ -21,17 +22,20 @@ COLUMNS = ("example_id", "prediction", "status", "control")
 def read_predictions(path: Path) -> list[Prediction]:
     """Read a file of predictions; what it holds is told from its content.
 
-    CSV: `identifier,prediction` per line, no header. JSON lines: an object with an id (`identifier`, `id` or
-    `example_id`) and an answer (`prediction` or `answer`). Parquet: a run's samples, rows of controls left out.
+    CSV: `identifier,prediction` per line, no header. JSON lines: an object with an id (`identifier`, `id`,
+    `example_id`, `question_id` or `questionId`, a string or a whole number) and an answer (`prediction` or `answer`, a
+    string). JSON: a list of such objects. Parquet: a run's samples, rows of controls left out.
 
     Raises:
         DataError: the file cannot be read, holds nothing, or breaks its format, with the line where there is one.
     """
-    start = _start(path)
+    start = _start(path).removeprefix(b"\xef\xbb\xbf").lstrip()
     if start.startswith(b"PAR1"):
         predictions = _from_parquet(path)
-    elif start.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"{"):
-        predictions = list(_from_json_lines(path))
+    elif start.startswith(b"{"):
+        predictions = [_from_fields(fields, f"{path}, line {number}") for number, fields in read_json_lines(path)]
+    elif start.startswith((b"[", GZIP)):
+        predictions = list(_from_json_list(path))
     else:
         predictions = list(_from_csv(path))
     if not predictions:
@@ -56,17 +60,24 @@ def _from_csv(path: Path) -> Iterator[Prediction]:
         yield Prediction(name, answer)
 
 
-def _from_json_lines(path: Path) -> Iterator[Prediction]:
-    for number, fields in read_json_lines(path):
-        where = f"{path}, line {number}"
-        yield Prediction(_first(fields, ID_KEYS, where), _first(fields, ANSWER_KEYS, where))
+def _from_json_list(path: Path) -> Iterator[Prediction]:
+    for number, entry in enumerate(as_list(read_json(path), str(path)), start=1):
+        where = f"{path}, entry {number}"
+        yield _from_fields(as_object(entry, where), where)
 
 
-def _first(fields: Mapping[str, object], keys: tuple[str, ...], where: str) -> str:
+def _from_fields(fields: Fields, where: str) -> Prediction:
+    id_key = _first(fields, ID_KEYS, where)
+    named = isinstance(fields[id_key], str)
+    name = text(fields, id_key, where) if named else str(whole_number(fields, id_key, where))
+    return Prediction(name, text(fields, _first(fields, ANSWER_KEYS, where), where))
+
+
+def _first(fields: Fields, keys: Sequence[str], where: str) -> str:
     key = next((key for key in keys if key in fields), None)
     if key is None:
         raise DataError(f"{where}: expected one of the keys {', '.join(keys)}, found {', '.join(fields) or 'none'}")
-    return text(fields, key, where)
+    return key
 
 
 def _from_parquet(path: Path) -> list[Prediction]:

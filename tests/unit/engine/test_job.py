@@ -11,8 +11,9 @@ import pytest
 from vlbench.core.cards import Recipe
 from vlbench.core.errors import VlbenchError
 from vlbench.core.examples import Example, Label, Query
+from vlbench.core.progress import Silent
 from vlbench.core.spec import RunSpec
-from vlbench.engine.job import Job, limited
+from vlbench.engine.job import Job, limited, plan
 
 MakeJob = Callable[..., Job]
 EXAMPLES = [Example(f"e-{number}", Query((), ""), Label("True"), "g") for number in range(40)]
@@ -99,3 +100,8 @@ def test_a_random_limit_is_the_same_for_every_seed_and_keeps_the_order() -> None
     assert some == ids(limited(EXAMPLES, spec(limit=10, seed=1)))
     assert some != ids(limited(EXAMPLES, spec(limit=10, split="test-u")))
     assert some != ids(limited(EXAMPLES, spec(limit=10, limit_mode="head")))
+
+
+def test_a_task_with_open_answers_is_scored_but_not_run() -> None:
+    with pytest.raises(VlbenchError, match=r"vqa2 has no closed list of answers.*vlbench score --task vqa2"):
+        plan(spec(task="vqa2"), Silent())

@@ -1,3 +1,5 @@
+import gzip
+
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -41,6 +43,23 @@ def test_text_formats_are_told_by_their_content(tmp_path, content):
     assert read_predictions(written(tmp_path, content)) == TWO
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        '[{"question_id": 12000, "answer": "net"}, {"question_id": 7, "answer": "a, b"}]',
+        '\ufeff \r\n[{"questionId": "12000", "prediction": "net"},\r\n{"questionId": "7", "prediction": "a, b"}]\n',
+        '{"question_id": 12000, "answer": "net"}\n{"id": 7, "prediction": "a, b"}\n',
+    ],
+)
+def test_official_lists_of_answers(tmp_path, content):
+    assert read_predictions(written(tmp_path, content)) == [Prediction("12000", "net"), Prediction("7", "a, b")]
+
+
+def test_ids_that_are_strings_keep_their_zeros(tmp_path):
+    path = written(tmp_path, '[{"questionId": "007", "prediction": "yes"}]')
+    assert read_predictions(path) == [Prediction("007", "yes")]
+
+
 def test_samples_of_a_run_without_its_controls(tmp_path):
     assert read_predictions(samples(tmp_path)) == TWO
 
@@ -59,9 +78,17 @@ def test_status_of_a_sample_is_kept(tmp_path):
         ('{"id": "a", "answer": "True"}\n["b"]\n', r"line 2: .* is not a JSON object"),
         (
             '{"name": "a", "answer": "True"}\n',
-            r"line 1: expected one of the keys identifier, id, example_id, found name",
+            r"line 1: expected one of the keys identifier, id, example_id, question_id, questionId, found name",
         ),
         ('{"id": "a", "answer": true}\n', r"line 1: 'answer' is True where a string"),
+        ('[{"question_id": 1, "answer": "a"}, {"question_id": 1.5, "answer": "b"}]', r"entry 2: 'question_id' is 1\.5"),
+        ('[{"question_id": true, "answer": "a"}]', r"entry 1: 'question_id' is True where a whole number"),
+        ('[{"question_id": 1, "answer": 2}]', r"entry 1: 'answer' is 2 where a string"),
+        ('[{"question_id": 1}]', r"entry 1: expected one of the keys prediction, answer, found question_id"),
+        ('[["a", "b"]]', r"entry 1: \['a', 'b'\] is found where a JSON object"),
+        ('[{"question_id": 1, ', r"predictions: not JSON"),
+        ("[]", "holds no predictions"),
+        (gzip.compress(b"[]"), "compressed by gzip"),
         (b"a,True\nb\xff,True\n", r"line 2: not UTF-8"),
         ("", "holds no predictions"),
         (b"PAR1 and then nothing of the kind", "no readable parquet"),

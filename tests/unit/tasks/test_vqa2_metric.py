@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from vlbench._tasks.vqa2 import metric, normalise, reference
 
+from vlbench._tasks.vqa2 import metric, normalise, reference
 from vlbench.core.errors import CoverageError, DataError
 from vlbench.core.examples import Example, Query
 from vlbench.core.results import Prediction

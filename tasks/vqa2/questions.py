@@ -1,0 +1,101 @@
+"""VQA's question and annotation files, and LXMERT's lists of questions, as they are given out."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from vlbench._tasks.vqa2.reference import VqaAnswers, read_answers
+from vlbench.core.errors import DataError
+from vlbench.data.jsonfile import as_object, list_at, read_json, whole_number
+from vlbench.data.jsonlines import Fields, text
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A question about a picture, which is named as COCO names its files, without `.jpg`."""
+
+    id: str
+    picture: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Annotation:
+    """People's answers to a question, and which kind of answer and of question it is."""
+
+    picture: str
+    answers: VqaAnswers
+    answer_type: str
+    question_type: str
+
+
+def read_questions(path: Path, subtype: str) -> Iterator[Question]:
+    """Yield the questions of a file about the pictures of one COCO subtype, such as `val2014`, in its order.
+
+    The file is the official one, or a list of LXMERT's; of the latter's records only the questions are read.
+
+    Raises:
+        DataError: the file cannot be read, is of another subtype, or has an entry that its format does not allow.
+    """
+    content = read_json(path)
+    if isinstance(content, list):
+        for number, entry in enumerate(content, start=1):
+            yield _lxmert_question(entry, subtype, f"{path}, entry {number}")
+        return
+    for number, entry in enumerate(_entries(content, "questions", subtype, path), start=1):
+        where = f"{path}, question {number}"
+        fields = as_object(entry, where)
+        yield Question(_id(fields, where), _picture(fields, subtype, where), text(fields, "question", where))
+
+
+def read_annotations(path: Path, subtype: str) -> Mapping[str, Annotation]:
+    """The official annotations of the pictures of one COCO subtype, by question id.
+
+    Raises:
+        DataError: as `read_questions`, or a question is annotated twice.
+    """
+    annotations: dict[str, Annotation] = {}
+    content = read_json(path)
+    for number, entry in enumerate(_entries(content, "annotations", subtype, path), start=1):
+        where = f"{path}, annotation {number}"
+        fields = as_object(entry, where)
+        name = _id(fields, where)
+        if name in annotations:
+            raise DataError(f"{where}: question {name} is annotated a second time: expected once; fetch the file again")
+        annotations[name] = Annotation(
+            picture=_picture(fields, subtype, where),
+            answers=read_answers(list_at(fields, "answers", where), where),
+            answer_type=text(fields, "answer_type", where),
+            question_type=text(fields, "question_type", where),
+        )
+    return annotations
+
+
+def _entries(content: object, key: str, subtype: str, path: Path) -> Iterator[object]:
+    fields = as_object(content, str(path))
+    found = text(fields, "data_subtype", str(path))
+    # The questions of test-dev are about pictures of test.
+    if found.replace("-dev", "") != subtype:
+        raise DataError(f"{path} holds {key} of {found!r} where those of {subtype!r} are expected: give that split's")
+    return iter(list_at(fields, key, str(path)))
+
+
+def _lxmert_question(entry: object, subtype: str, where: str) -> Question:
+    fields = as_object(entry, where)
+    picture = text(fields, "img_id", where)
+    if re.fullmatch(rf"COCO_{re.escape(subtype)}_\d{{12}}", picture, re.ASCII) is None:
+        raise DataError(
+            f"{where}: 'img_id' is {picture[:60]!r}: expected 'COCO_{subtype}_' and twelve digits; give that list"
+        )
+    return Question(_id(fields, where), picture, text(fields, "sent", where))
+
+
+def _id(fields: Fields, where: str) -> str:
+    return str(whole_number(fields, "question_id", where))
+
+
+def _picture(fields: Fields, subtype: str, where: str) -> str:
+    return f"COCO_{subtype}_{whole_number(fields, 'image_id', where):012d}"
