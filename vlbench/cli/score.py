@@ -13,7 +13,9 @@ from vlbench.core.domain import known_domain
 
 def score(
     task: Annotated[str, typer.Option(help="Task the predictions are for.")],
-    predictions: Annotated[Path, typer.Option(help="The official file (CSV, JSON), JSON lines, or a run's samples.parquet.")],
+    predictions: Annotated[
+        Path, typer.Option(help="The official file (CSV, JSON), JSON lines, or a run's samples.parquet.")
+    ],
     data_root: Annotated[Path | None, typer.Option(help="Folder of the data; left out: the built-in world.")] = None,
     tasks_dir: Annotated[Path | None, typer.Option(help="Folder with task folders of your own.")] = None,
     split: Annotated[str | None, typer.Option(help="Split they answer; left out: the task's reported one.")] = None,
