@@ -67,7 +67,9 @@ def read_annotations(path: Path, subtype: str) -> Mapping[str, Annotation]:
             raise DataError(f"{where}: question {name} is annotated a second time: expected once; fetch the file again")
         annotations[name] = Annotation(
             picture=_picture(fields, subtype, where),
-            answers=read_answers(list_at(fields, "answers", where), where),
+            answers=read_answers(
+                list_at(fields, "answers", where), text(fields, "multiple_choice_answer", where), where
+            ),
             answer_type=text(fields, "answer_type", where),
             question_type=text(fields, "question_type", where),
         )

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from vlbench import catalog
 from vlbench.cli.spec import deep_update, read_config, read_settings
-from vlbench.core.errors import VlbenchError
+from vlbench.core.errors import ExitCode, VlbenchError, first_five
 from vlbench.core.spec import RunSpec
 from vlbench.core.validate import parse
 
@@ -19,7 +21,9 @@ RECIPE_FLAGS = ("epochs", "steps", "lr", "batch_size")
 
 def run(
     ctx: typer.Context,
-    task: Annotated[str | None, typer.Option(help="Task to run, e.g. nlvr2; `vlbench list tasks` shows all.")] = None,
+    task: Annotated[
+        str | None, typer.Option(help="Task, or tasks with commas: nlvr2,vqa2; `vlbench list tasks`.")
+    ] = None,
     model: Annotated[str | None, typer.Option(help="Model, e.g. cvlp, or path/to/file.py:Class.")] = None,
     size: Annotated[str | None, typer.Option(help="tiny, small, base; tiny on the world, else base.")] = None,
     mode: Annotated[str | None, typer.Option(help="finetune; or eval: score a checkpoint with its own head.")] = None,
@@ -46,6 +50,9 @@ def run(
     eval_batch_size: Annotated[int | None, typer.Option(help="Examples per forward when predicting.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of everything random.")] = None,
     vocabulary: Annotated[Path | None, typer.Option(help="vocab.txt or tokenizer.json for the model.")] = None,
+    answers: Annotated[
+        Path | None, typer.Option(help="JSON list of answers to choose from; left out: the frequent ones.")
+    ] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda or mps; left out: the best there is.")] = None,
     dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16.")] = None,
     workers: Annotated[int | None, typer.Option(help="Processes that prepare batches.")] = None,
@@ -64,6 +71,7 @@ def run(
     \b
     Examples:
       vlbench run --task nlvr2 --model cvlp
+      vlbench run --task vqa2,gqa,nlvr2,snli_ve,coco_retrieval --model cvlp
       vlbench run --task nlvr --model cvlp --size tiny --data-root NLVR --train-split dev --split test --select-on none
       vlbench run --task nlvr2 --model cvlp --mode eval --checkpoint RUN --split test-u
       vlbench run --config run.yaml --set train.lr=3e-5 --seed 1
@@ -72,8 +80,27 @@ def run(
     given["controls"] = _controls(controls)
     train = {name: given.pop(name, None) for name in RECIPE_FLAGS}
     flags = {name: given.get(name) for name in RunSpec.model_fields if name != "train"}
-    spec = make_spec(flags, train, config, settings or [])
+    specs = make_specs(flags, train, config, settings or [])
+    for spec in specs:  # a name nobody knows shall not come out after an hour's work on the names before it
+        catalog.task_card(spec.task, spec.tasks_dir)
+    failed: list[str] = []
+    for spec in specs:
+        try:
+            _run_one(spec, quiet)
+        except VlbenchError as error:
+            if len(specs) == 1 or error.exit_code == ExitCode.INTERRUPTED:
+                raise
+            failed.append(spec.task)
+            typer.echo(f"vlbench: {spec.task}: {error.message}", err=True)
+    if failed:
+        raise VlbenchError(
+            f"{len(failed)} of {len(specs)} tasks failed ({', '.join(failed)}), the others are saved: mend what is "
+            f"said above, and the same command does only what is missing",
+            ExitCode.SOME_FAILED,
+        )
 
+
+def _run_one(spec: RunSpec, quiet: bool) -> None:
     from vlbench.cli.progress import open_progress
     from vlbench.engine.evaluate import run as run_job
     from vlbench.report.tables import run_table
@@ -84,10 +111,10 @@ def run(
     typer.echo(folder.path)
 
 
-def make_spec(
+def make_specs(
     flags: Mapping[str, object], train: Mapping[str, object], config: Path | None, settings: list[str]
-) -> RunSpec:
-    """One spec from the YAML file, over it the flags, over them `--set`.
+) -> list[RunSpec]:
+    """One spec per task, from the YAML file, over it the flags, over them `--set`.
 
     Raises:
         VlbenchError: unknown keys with their near miss, wrong values; all at once.
@@ -99,7 +126,11 @@ def make_spec(
     for name, example in (("task", "nlvr2"), ("model", "cvlp")):
         if name not in values:
             raise VlbenchError(f"--{name} is missing: name one, e.g. --{name} {example} (`vlbench list {name}s`)")
-    return parse(RunSpec, values, "run")
+    names = str(values["task"]).split(",")
+    twice = [name for name, times in Counter(names).items() if times > 1]
+    if twice:
+        raise VlbenchError(f"--task names {first_five(twice)} more than once: name each task once")
+    return [parse(RunSpec, values | {"task": name.strip()}, "run") for name in names]
 
 
 def _controls(text: str | None) -> list[str] | None:

@@ -28,7 +28,9 @@ class TaskCard(Frozen):
     """A task's facts; its one function stands beside it in `adapter.py`.
 
     version: raised whenever a number made with the task could move. output: which head questions the
-    backbone. labels: the closed answer list in the order of the logits. metrics: name -> `module:function`.
+    backbone. labels: the closed answer list in the order of the logits. min_answer_count: of a task whose answers
+    are open instead, how often one must come in the train split for a classifier to know it. metrics: name ->
+    `module:function`.
     slices: tags that every table breaks the main metric down by. features: where region features may lie,
     as globs below the root. siblings: folders of DATA_ROOT that may hold the images of several tasks.
     """
@@ -40,6 +42,7 @@ class TaskCard(Frozen):
     output: OutputKind
     images_per_example: int
     labels: tuple[str, ...] = ()
+    min_answer_count: int | None = Field(default=None, ge=1)
     metrics: dict[str, str]
     main_metric: str
     slices: tuple[str, ...] = ()
@@ -60,6 +63,10 @@ class TaskCard(Frozen):
                 raise ValueError(f"split {role!r} is not among the card's splits {sorted(self.splits)}")
         if self.main_metric not in self.metrics:
             raise ValueError(f"main_metric {self.main_metric!r} is not among the card's metrics")
+        if self.labels and self.min_answer_count is not None:
+            raise ValueError(
+                "labels are a closed list of answers and min_answer_count makes an open one: give one of them"
+            )
         return self
 
 
@@ -70,7 +77,10 @@ class Recipe(Frozen):
     betas: of Adam. clip: largest gradient norm. ema: momentum of the averaged copy of the finetuned weights, evaluated
     beside the plain ones. steps wins over epochs. batch_size: examples per optimizer step, over all
     processes and accumulation steps. batches: `shuffled` draws examples singly; `related` keeps those that
-    share a picture or a statement in one batch, which then holds both answers to one statement.
+    share a picture or a statement in one batch, which then holds both answers to one statement. rank_loss, of a
+    cross-encoder that ranks: `softmax` over a text and negatives (ViLT), `hinge` with the hardest negative (UNITER,
+    VSE++), `binary` (the matching head's own loss). negative_texts, negative_images: drawn for each pair. margin: the
+    hinge's.
     """
 
     optimizer: Literal["adamw", "bert_adam"] | None = None
@@ -86,6 +96,10 @@ class Recipe(Frozen):
     accumulation: int | None = Field(default=None, ge=1)
     evaluations: int | None = Field(default=None, ge=1)
     batches: Literal["shuffled", "related"] | None = None
+    rank_loss: Literal["softmax", "hinge", "binary"] | None = None
+    negative_texts: int | None = Field(default=None, ge=0)
+    negative_images: int | None = Field(default=None, ge=0)
+    margin: float | None = Field(default=None, gt=0)
 
     def merged(self, over: Recipe) -> Recipe:
         """This recipe with every field that `over` sets."""
@@ -98,13 +112,14 @@ class SizeCard(Frozen):
     vocabulary: `bert-base-uncased`, or `own`: the world's on the world, else trained on the train split.
     max_text: longest text in tokens, [CLS] and [SEP] among them; what is longer is cut. threads: of a CPU that
     suit this size, None for all: a tiny model gains little from a second one and loses much when it is busy.
+    recipes: what differs from the model's own, for every task (`default`) or for one.
     """
 
     config: dict[str, int | float | str | bool]
     vocabulary: Literal["own", "bert-base-uncased"]
     max_text: int
     threads: int | None = Field(default=None, ge=1)
-    recipe: Recipe = Recipe()
+    recipes: dict[str, Recipe] = Field(default_factory=dict)
     parameters: int | None = None
 
 
@@ -141,6 +156,9 @@ class ModelCard(Frozen):
         return self
 
     def recipe(self, task: str, size: str) -> Recipe:
-        """The recipe for a task: the default, over it the task's, over it the size's."""
-        default = self.recipes["default"]
-        return default.merged(self.recipes.get(task, Recipe())).merged(self.sizes[size].recipe)
+        """The recipe for a task: the model's default, over it the model's for the task, over both the size's two."""
+        merged = Recipe()
+        for recipes in (self.recipes, self.sizes[size].recipes):
+            for name in ("default", task):
+                merged = merged.merged(recipes.get(name, Recipe()))
+        return merged

@@ -16,6 +16,7 @@ class ExitCode(IntEnum):
     DATA = 5
     WEIGHTS = 6
     COVERAGE = 7
+    SOME_FAILED = 8
     INTERRUPTED = 130
 
 

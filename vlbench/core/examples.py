@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar, runtime_checkable
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +29,38 @@ class Label:
     """The reference of a task whose examples carry one label out of a closed list."""
 
     value: str
+
+    @property
+    def consensus(self) -> str:
+        return self.value
+
+    def worths(self) -> Mapping[str, float]:
+        return {self.value: 1.0}
+
+
+@dataclass(frozen=True, slots=True)
+class Caption:
+    """The reference of a text in a gallery: the key of the one picture it belongs to.
+
+    fold: pictures and texts are searched among those of their own fold only; figures are averaged over the folds.
+    """
+
+    image: str
+    fold: str = ""
+
+
+@runtime_checkable
+class Answered(Protocol):
+    """A reference whose answers are words: what a classifier over a vocabulary learns from."""
+
+    @property
+    def consensus(self) -> str:
+        """The one answer that stands for all; answers are counted by it. Empty where none is public."""
+        ...
+
+    def worths(self) -> Mapping[str, float]:
+        """Answer -> what giving it is worth, in (0, 1]; empty where none is public."""
+        ...
 
 
 Reference = TypeVar("Reference", covariant=True)

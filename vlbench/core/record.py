@@ -30,7 +30,10 @@ class LoadReport(Frozen):
 
 
 class ModelInfo(Frozen):
-    """Which model: sizes, weights, and what they travel with. weights_sha256 is empty from scratch."""
+    """Which model: sizes, weights, and what they travel with. weights_sha256 is empty from scratch.
+
+    answers: how many a classifier over open answers knows, and answers_sha256 which; 0 and empty elsewhere.
+    """
 
     name: str
     size: str
@@ -40,6 +43,8 @@ class ModelInfo(Frozen):
     load_report: LoadReport | None = None
     preprocessing: dict[str, str | int | float] = Field(default_factory=dict)
     tokenizer_sha256: str = ""
+    answers: int = 0
+    answers_sha256: str = ""
 
 
 class TaskInfo(Frozen):
@@ -115,7 +120,11 @@ class Environment(Frozen):
 
 
 class RunRecord(Frozen):
-    """One run, as `run.json` holds it. `spec` is resolved: no field is left to a default of the day."""
+    """One run, as `run.json` holds it. `spec` is resolved: no field is left to a default of the day.
+
+    majority: what always giving the most frequent answer scores by the main metric; slice_majorities: the same in each
+    part by itself, tag -> value -> figure. chance: of rankings, what equal scores for all pairs expect, by metric.
+    """
 
     schema_version: int = SCHEMA_VERSION
     status: Literal["started", "done", "failed", "interrupted"]
@@ -131,6 +140,8 @@ class RunRecord(Frozen):
     results: tuple[Result, ...] = ()
     controls: dict[str, tuple[Result, ...]] = Field(default_factory=dict)
     majority: float | None = None
+    slice_majorities: dict[str, dict[str, float]] = Field(default_factory=dict)
+    chance: dict[str, float] = Field(default_factory=dict)
     coverage: Coverage | None = None
     efficiency: Efficiency | None = None
     error: str = ""

@@ -22,6 +22,29 @@ class Prediction:
     error: str = ""
 
 
+Direction = Literal["i2t", "t2i"]
+"""Which way is searched: from an image to texts, or from a text to images."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ranking:
+    """Where a query's best positive stands among all candidates of its fold, counted from 0.
+
+    query_id: a picture's key (i2t) or a text's id (t2i). rank_low: negatives scored higher than the best positive.
+    rank_high: with those of equal score. positives: how many positives have that score. top: the ids of the ten best
+    candidates with their scores, best first, ties in the gallery's order. depth: how many candidates a list ranked
+    that does not hold all of them; a rank of that much then means further down.
+    """
+
+    query_id: str
+    direction: Direction
+    rank_low: int
+    rank_high: int
+    positives: int = 1
+    top: tuple[tuple[str, float], ...] = ()
+    depth: int | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Score:
     """A metric's verdict.
@@ -46,6 +69,9 @@ class MetricAbsentError(Exception):
 
 
 class Metric(Protocol):
-    """A pure function of predictions and examples whose ids match one to one; may raise MetricAbsentError."""
+    """A pure function of results and examples whose ids match one to one; may raise MetricAbsentError.
 
-    def __call__(self, predictions: Sequence[Prediction], examples: Sequence[Example[Any]]) -> Score: ...
+    The results are predictions, and rankings where the task's output is `rank`.
+    """
+
+    def __call__(self, results: Sequence[Any], examples: Sequence[Example[Any]], /) -> Score: ...

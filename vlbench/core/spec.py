@@ -22,7 +22,8 @@ class RunSpec(Frozen):
     scratch. data_root: None is the built-in world. select_on: the split the best checkpoint is chosen on, "none"
     takes the last one. limit: a number of examples (>= 1) or a share (< 1) of the reported split. train:
     overrides of the model card's recipe. vocabulary: a vocab.txt or tokenizer.json, for models that need
-    bert-base-uncased. threads: of the CPU; None takes what suits the model's size.
+    bert-base-uncased. answers: a list for a classifier over open answers, instead of the train split's frequent ones.
+    threads: of the CPU; None takes what suits the model's size.
     """
 
     task: str
@@ -41,6 +42,7 @@ class RunSpec(Frozen):
     controls: tuple[Control, ...] | None = None
     seed: int = 0
     vocabulary: Path | None = None
+    answers: Path | None = None
     train: Recipe = Recipe()
     eval_batch_size: int = Field(default=256, ge=1)
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
@@ -51,7 +53,7 @@ class RunSpec(Frozen):
     output_path: Path = Path("runs")
     resume: bool = True
 
-    @field_validator("data_root", "tasks_dir", "vocabulary", "output_path")
+    @field_validator("data_root", "tasks_dir", "vocabulary", "answers", "output_path")
     @classmethod
     def _home(cls, path: Path | None) -> Path | None:
         """`~/...` as the shell means it: records keep paths that way, and they come back in by `--config`."""

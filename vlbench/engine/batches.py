@@ -1,6 +1,7 @@
 """Batches: cut once, every picture and every text of a batch prepared once however often it is asked about.
 
-Shapes: B examples, I pictures per example, P = B * I pairs, N distinct (picture, slot), M distinct texts.
+Shapes: B examples, Q queries for each (one, but for negatives in training), I pictures per query, P = B * Q * I pairs,
+N distinct (picture, slot), M distinct texts.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from random import Random
 from typing import Any
 
 import torch
@@ -15,7 +17,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from vlbench.core.backbone import Backbone, Tensors
-from vlbench.core.examples import Example
+from vlbench.core.examples import Example, Query
 from vlbench.core.head import Head
 
 
@@ -62,15 +64,26 @@ class Batch:
 
 
 class Batches(Dataset[Batch]):
-    """Blocks of example indices, each turned into a Batch when asked for (in a worker where there are any)."""
+    """Blocks of example indices, each turned into a Batch when asked for (in a worker where there are any).
+
+    head: the one that is trained; None to predict, without targets. chance: names the stream that the head draws
+    negatives from. first: the number of the first block in that stream, so that training goes on where it stopped.
+    """
 
     def __init__(
-        self, examples: Sequence[Example[Any]], blocks: Sequence[Sequence[int]], backbone: Backbone, head: Head | None
+        self,
+        examples: Sequence[Example[Any]],
+        blocks: Sequence[Sequence[int]],
+        backbone: Backbone,
+        head: Head | None = None,
+        chance: str = "",
+        first: int = 0,
     ) -> None:
         self.examples = examples
         self.blocks = blocks
         self.backbone = backbone
         self.head = head
+        self.chance, self.first = chance, first
 
     def __len__(self) -> int:
         return len(self.blocks)
@@ -80,9 +93,9 @@ class Batches(Dataset[Batch]):
         pictures: dict[tuple[str, int], int] = {}
         texts: dict[str, int] = {}
         refs, image_rows, text_rows = [], [], []
-        for example in block:
-            text_row = texts.setdefault(example.query.text, len(texts))
-            for slot, ref in enumerate(example.query.images):
+        for query in self._queries(index):
+            text_row = texts.setdefault(query.text, len(texts))
+            for slot, ref in enumerate(query.images):
                 if (ref.key, slot) not in pictures:
                     pictures[ref.key, slot] = len(pictures)
                     refs.append(ref)
@@ -97,6 +110,11 @@ class Batches(Dataset[Batch]):
             text_rows=torch.tensor(text_rows),
             targets=self.head.targets(block) if self.head is not None else None,
         )
+
+    def _queries(self, index: int) -> list[Query]:
+        if self.head is None:
+            return [self.examples[row].query for row in self.blocks[index]]
+        return self.head.queries(self.blocks[index], self.examples, Random(f"{self.chance}/{self.first + index}"))
 
 
 def related(examples: Sequence[Example[Any]], most: int) -> list[list[int]]:

@@ -22,6 +22,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from vlbench.core.errors import DataError, ExitCode, VlbenchError, first_five
 from vlbench.core.record import LoadReport
+from vlbench.data.answers import ANSWERS_FILE, write_answers
 from vlbench.data.text import TextEncoder
 from vlbench.engine.weights import weights_file
 
@@ -48,11 +49,12 @@ class TrainState:
 
 @dataclass(frozen=True)
 class Checkpoints:
-    """`best` and `last` below a run's folder. `best` is complete: weights and tokenizer travel together."""
+    """`best` and `last` below a run's folder. `best` is complete: weights, tokenizer and open answers go together."""
 
     folder: Path
     text: TextEncoder | None = None
     names: dict[str, str] = field(default_factory=dict)
+    answers: tuple[str, ...] = ()
 
     def save_best(self, learner: nn.Module) -> None:
         """Write the weights with the tokenizer and the names of model and size."""
@@ -61,6 +63,8 @@ class Checkpoints:
             save_file(_tensors(learner), folder / "model.safetensors", metadata=dict(self.names))
             if self.text is not None:
                 self.text.save(folder / "tokenizer.json")
+            if self.answers:
+                write_answers(folder / ANSWERS_FILE, self.answers)
 
         _replace_folder(self.folder / "best", write)
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from typing import cast
 
 from vlbench.core.errors import VlbenchError
 from vlbench.core.progress import Progress
-from vlbench.core.record import Efficiency, ModelInfo, RunRecord, TaskInfo
+from vlbench.core.record import Coverage, Efficiency, ModelInfo, RunRecord, TaskInfo
+from vlbench.core.results import Prediction, Ranking
+from vlbench.data.answers import answers_sha256
 from vlbench.data.controls import blind_resources
 from vlbench.engine.checkpoint import Checkpoints
 from vlbench.engine.environment import Clock, latencies, make_accelerator
@@ -17,11 +20,13 @@ from vlbench.engine.job import Job
 from vlbench.engine.log import Logged
 from vlbench.engine.resources import make_resources, unique_refs
 from vlbench.engine.trial import Outcome, Trial, checkpoints_below
-from vlbench.metrics.baseline import majority
+from vlbench.metrics.baseline import majority, slice_majorities
 from vlbench.metrics.coverage import match
+from vlbench.metrics.retrieval import chance
 from vlbench.metrics.scoring import Scores, score
 from vlbench.records.folder import RunFolder
 from vlbench.records.provenance import environment, peak_memory_mib, tool
+from vlbench.records.ranks import write_ranks
 from vlbench.records.samples import SampleRow, sample_rows, write_samples
 
 
@@ -75,7 +80,7 @@ def _begun(job: Job) -> RunRecord:
             n_total=job.n_total,
             n_scored=len(job.report),
             limit=job.spec.limit,
-            notes=tuple(job.task.notes),
+            notes=(*job.task.notes, *job.notes),
         ),
         environment=environment(job.spec.device or "auto", 1, job.threads),
         started=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -94,9 +99,11 @@ def _done(job: Job, folder: RunFolder, record: RunRecord, progress: Progress, in
         constant, ref = blind_resources(resources, unique_refs(job.train), folder.path / "controls")
         blind = Trial(job, constant, folder, accelerator, progress, interrupt, clock, control="blind", blind=ref)
         controls["blind"] = blind.run()
-    coverage = match(outcome.predictions, job.report, job.task.card.labels)
+    coverage = _coverage(job, outcome)
     scores = _scores(job, outcome)
     trials = {"": outcome, **controls}
+    if job.ranks:
+        write_ranks(folder.ranks, cast("list[Ranking]", outcome.results))
     write_samples(folder.samples, [row for name, trial in trials.items() for row in _rows(job, trial, name)])
     model = {
         "parameters": outcome.parameters,
@@ -104,6 +111,9 @@ def _done(job: Job, folder: RunFolder, record: RunRecord, progress: Progress, in
         "preprocessing": _preprocessing(job),
         "tokenizer_sha256": resources.text.sha256,
     }
+    if not job.task.card.labels and job.labels:
+        model |= {"answers": len(job.labels), "answers_sha256": answers_sha256(job.labels)}
+    card = job.task.card
     return record.model_copy(
         update={
             "model": record.model.model_copy(update=model),
@@ -112,7 +122,9 @@ def _done(job: Job, folder: RunFolder, record: RunRecord, progress: Progress, in
             "train": outcome.train,
             "results": scores.results,
             "controls": {name: _scores(job, trial).results for name, trial in controls.items()},
-            "majority": majority(job.report),
+            "majority": majority(job.task.metric(card.main_metric), job.report),
+            "slice_majorities": slice_majorities(job.task.metric(card.main_metric), card.slices, job.report),
+            "chance": chance(job.report) if job.ranks else {},
             "coverage": coverage,
             "efficiency": _efficiency(outcome, clock),
         }
@@ -130,12 +142,25 @@ def _efficiency(outcome: Outcome, clock: Clock) -> Efficiency:
 
 def _scores(job: Job, outcome: Outcome) -> Scores:
     card = job.task.card
-    return score(job.task.metrics, card.main_metric, card.slices, outcome.predictions, job.report)
+    return score(job.task.metrics, card.main_metric, card.slices, outcome.results, job.report)
+
+
+def _coverage(job: Job, outcome: Outcome) -> Coverage:
+    """The ids counted; of rankings, the metrics themselves count them in both directions."""
+    if job.ranks:
+        return Coverage(expected=len(outcome.results), scored=len(outcome.results))
+    return match(cast("list[Prediction]", outcome.results), job.report, job.task.card.labels)
 
 
 def _rows(job: Job, outcome: Outcome, control: str) -> list[SampleRow]:
-    main: Mapping[str, float] = job.task.metric(job.task.card.main_metric)(outcome.predictions, job.report).per_example
-    return sample_rows(job.report, outcome.predictions, main, str(job.spec.split), control)
+    """One row per example; of a ranking, what each text found, right where its picture came first."""
+    if job.ranks:
+        searched = [item for item in cast("list[Ranking]", outcome.results) if item.direction == "t2i"]
+        found = [Prediction(item.query_id, item.top[0][0], dict(item.top)) for item in searched]
+        worth = {item.query_id: float(item.rank_high == 0) for item in searched}
+        return sample_rows(job.report, found, worth, str(job.spec.split), control)
+    main: Mapping[str, float] = job.task.metric(job.task.card.main_metric)(outcome.results, job.report).per_example
+    return sample_rows(job.report, cast("list[Prediction]", outcome.results), main, str(job.spec.split), control)
 
 
 def _preprocessing(job: Job) -> dict[str, str | int | float]:

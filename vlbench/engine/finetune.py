@@ -75,6 +75,7 @@ class Finetuning:
         together = plan.recipe.batches == "related"
         units = related(examples, plan.batch_size) if together else [[row] for row in range(len(examples))]
         self.blocks = training_blocks(units, plan.batch_size, plan.steps, seed)
+        self.seed = seed
         self.state = TrainState()
 
     def run(self, select: Select | None, log: Log, progress: Progress, interrupt: Interrupt, what: str) -> TrainState:
@@ -101,7 +102,14 @@ class Finetuning:
         blocks = self.blocks[self.state.step :]
         parts = self.plan.accumulation
         _, head = self.learner.parts
-        batches = Batches(self.examples, micro_blocks(blocks, parts), self.learner.parts[0], head)
+        batches = Batches(
+            self.examples,
+            micro_blocks(blocks, parts),
+            self.learner.parts[0],
+            head,
+            chance=f"{self.seed}/negatives",
+            first=self.state.step * parts,
+        )
         stream = loader(batches, self.workers, self.accelerator.device)
         self.wrapped.train()
         self._select_if_due(select, log, progress, what)

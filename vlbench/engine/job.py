@@ -5,18 +5,20 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from vlbench import __version__, catalog
-from vlbench.core.cards import ModelCard
-from vlbench.core.errors import VlbenchError, first_five
+from vlbench.core.cards import ModelCard, TaskCard
+from vlbench.core.errors import ExitCode, VlbenchError, first_five
 from vlbench.core.examples import Example
 from vlbench.core.progress import Progress
 from vlbench.core.spec import RunSpec
 from vlbench.core.task import Task
+from vlbench.data.answers import ANSWERS_FILE, frequent_answers, read_answers
 from vlbench.data.verify import manifest
 from vlbench.engine.source import load_task
-from vlbench.engine.weights import weights_sha256
+from vlbench.engine.weights import weights_file, weights_sha256
 from vlbench.records.fingerprint import fingerprint
 
 Examples = Sequence[Example[Any]]
@@ -24,7 +26,10 @@ Examples = Sequence[Example[Any]]
 
 @dataclass(frozen=True)
 class Job:
-    """A resolved spec with its task and model card. select is empty where nothing is selected on."""
+    """A resolved spec with its task and model card. select is empty where nothing is selected on.
+
+    labels: the answers a classifier chooses from, closed or open; none where the task ranks. notes: what was left out.
+    """
 
     spec: RunSpec
     task: Task
@@ -37,6 +42,13 @@ class Job:
     manifest_sha256: str
     weights_sha256: str
     fingerprint: str
+    labels: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def ranks(self) -> bool:
+        """Whether the task ranks a gallery instead of answering its examples one by one."""
+        return self.task.card.output == "rank"
 
     @property
     def threads(self) -> int | None:
@@ -56,11 +68,6 @@ def plan(spec: RunSpec, progress: Progress) -> Job:
         raise VlbenchError(
             f"{card.name} has no head for {task_card.name} ({task_card.output}): it does {', '.join(card.outputs)}"
         )
-    if not task_card.labels:
-        raise VlbenchError(
-            f"{task_card.name} has no closed list of answers, which {card.name}'s heads need: it can be scored "
-            f"(`vlbench score --task {task_card.name}`), not yet run"
-        )
     if spec.size is not None:
         catalog.check_size(card, spec.size)
     task = load_task(
@@ -75,6 +82,8 @@ def plan(spec: RunSpec, progress: Progress) -> Job:
     splits = [split for split in (spec.train_split, spec.select_on, spec.split) if split and split != "none"]
     train, select, report = (_load(task, split) for split in (spec.train_split, spec.select_on, spec.split))
     _check_apart(spec, train, select, report)
+    labels = _labels(spec, task.card, train)
+    train, notes = _learnable(task.card, train, labels)
     sha = manifest(task, splits)
     weights = weights_sha256(spec.checkpoint)
     return Job(
@@ -84,7 +93,7 @@ def plan(spec: RunSpec, progress: Progress) -> Job:
         size=str(spec.size),
         train=train,
         select=select,
-        report=limited(report, spec),
+        report=limited(report, spec, whole=task.card.output == "rank"),
         n_total=len(report),
         manifest_sha256=sha,
         weights_sha256=weights,
@@ -96,6 +105,8 @@ def plan(spec: RunSpec, progress: Progress) -> Job:
             weights_sha256=weights,
             vlbench_version=__version__,
         ),
+        labels=labels,
+        notes=notes,
     )
 
 
@@ -108,7 +119,8 @@ def _resolved(spec: RunSpec, task: Task, card: ModelCard) -> RunSpec:
         )
     size = spec.size or ("tiny" if world else "base")
     catalog.check_size(card, size)
-    controls = spec.controls if spec.controls is not None else (("blind",) if world and trains else ())
+    blind = world and trains and task.card.output != "rank"  # what a ranking is worth without sight is known: chance
+    controls = spec.controls if spec.controls is not None else (("blind",) if blind else ())
     if controls and not trains:
         raise VlbenchError(
             f"--controls {','.join(controls)} are trained, and --mode eval trains nothing: leave them out"
@@ -123,6 +135,43 @@ def _resolved(spec: RunSpec, task: Task, card: ModelCard) -> RunSpec:
             "train": card.recipe(spec.task, size).merged(spec.train),
         }
     )
+
+
+def _labels(spec: RunSpec, card: TaskCard, train: Examples) -> tuple[str, ...]:
+    """The answers to choose from: the card's; else a given list, the one the weights bring, or the frequent ones."""
+    if card.min_answer_count is None:
+        if spec.answers is not None:
+            raise VlbenchError(
+                f"--answers {spec.answers} is for tasks with open answers, and {card.name} has none: leave it out"
+            )
+        return card.labels
+    if spec.answers is not None:
+        return read_answers(spec.answers)
+    if spec.mode == "finetune":
+        return frequent_answers(train, card.min_answer_count)
+    brought = weights_file(Path(spec.checkpoint)).with_name(ANSWERS_FILE)
+    if not brought.is_file():
+        raise VlbenchError(
+            f"--checkpoint {spec.checkpoint} brings no {ANSWERS_FILE}, which says what its answers mean: "
+            f"give the list with --answers",
+            ExitCode.WEIGHTS,
+        )
+    return read_answers(brought)
+
+
+def _learnable(card: TaskCard, train: Examples, labels: tuple[str, ...]) -> tuple[Examples, tuple[str, ...]]:
+    """The training examples with an answer among the labels, and a note on the others, as in the papers."""
+    if card.min_answer_count is None or not train:
+        return train, ()
+    known = frozenset(labels)
+    kept = [example for example in train if not known.isdisjoint(example.reference.worths())]
+    if not kept:
+        raise VlbenchError(
+            f"none of the {len(train):,} training examples has one of the {len(labels):,} answers: give other --answers"
+        )
+    left = len(train) - len(kept)
+    note = f"{left:,} of {len(train):,} training examples have none of the {len(labels):,} answers and are left out"
+    return kept, (note,) if left else ()
 
 
 def _load(task: Task, split: str | None) -> Examples:
@@ -144,13 +193,20 @@ def _check_apart(spec: RunSpec, train: Examples, select: Examples, report: Examp
             )
 
 
-def limited(examples: Examples, spec: RunSpec) -> Examples:
-    """The part of the reported split that `limit` asks for, in its order; the same whatever the seed."""
+def limited(examples: Examples, spec: RunSpec, whole: bool = False) -> Examples:
+    """The part of the reported split that `limit` asks for, in its order; the same whatever the seed.
+
+    whole: picture by picture with all its texts, which is what a limit counts where a gallery is ranked.
+    """
     if spec.limit is None:
         return examples
-    wanted = round(spec.limit * len(examples)) if spec.limit < 1 else int(spec.limit)
-    wanted = max(1, min(wanted, len(examples)))
-    if spec.limit_mode == "head":
-        return examples[:wanted]
-    rows = random.Random(f"limit of {spec.split}").sample(range(len(examples)), wanted)
-    return [examples[row] for row in sorted(rows)]
+    units: dict[str, list[int]] = {}
+    for row, example in enumerate(examples):
+        units.setdefault(example.group if whole else example.id, []).append(row)
+    wanted = round(spec.limit * len(units)) if spec.limit < 1 else int(spec.limit)
+    wanted = max(1, min(wanted, len(units)))
+    rows = list(units.values())
+    chosen = list(range(wanted))
+    if spec.limit_mode == "random":
+        chosen = sorted(random.Random(f"limit of {spec.split}").sample(range(len(units)), wanted))
+    return [examples[row] for unit in chosen for row in rows[unit]]

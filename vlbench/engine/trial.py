@@ -10,9 +10,10 @@ from accelerate import Accelerator
 from vlbench import catalog
 from vlbench.core.backbone import Fitted
 from vlbench.core.examples import ImageRef
+from vlbench.core.head import Head
 from vlbench.core.progress import Progress
 from vlbench.core.record import LoadReport, TrainInfo
-from vlbench.core.results import Prediction
+from vlbench.core.results import Prediction, Ranking
 from vlbench.data.controls import blind_examples
 from vlbench.data.resources import Resources
 from vlbench.engine.checkpoint import Best, Checkpoints, load_weights
@@ -21,17 +22,22 @@ from vlbench.engine.finetune import Finetuning, make_plan
 from vlbench.engine.interrupt import Interrupt
 from vlbench.engine.job import Examples, Job
 from vlbench.engine.learner import Learner
-from vlbench.engine.predict import Timing, predict
+from vlbench.engine.pace import Pace, Timing
+from vlbench.engine.predict import predict
 from vlbench.engine.resources import unique_refs
+from vlbench.engine.retrieve import retrieve
 from vlbench.heads.build import build_head
 from vlbench.records.folder import RunFolder
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a trial leaves: one prediction per reported example, and how it came about."""
+    """What a trial leaves: what it answered about the reported split, and how it came about.
 
-    predictions: list[Prediction]
+    results: a prediction per example; of a gallery, a ranking per picture and per text.
+    """
+
+    results: list[Prediction] | list[Ranking]
     timing: Timing
     train: TrainInfo | None
     parameters: int
@@ -66,7 +72,7 @@ class Trial:
         job = self.job
         seed_everything(job.spec.seed)
         backbone = catalog.load_model(job.card, job.size, self.resources)
-        learner = Learner(backbone, build_head(job.task.card, job.card, backbone.width))
+        learner = Learner(backbone, self._head(backbone.width))
         trains, loaded, train = job.spec.mode == "finetune", None, None
         if trains and isinstance(backbone, Fitted):
             backbone.fit(unique_refs(self._seen(job.train)))
@@ -77,10 +83,10 @@ class Trial:
                 train = self._finetune(learner, self._checkpoints())
         learner.to(self.accelerator.device)
         with self.clock.phase(self._name("predict")):
-            predictions, timing = self._predict(learner, job.report, self._name("predicting"))
+            results, timing = self._answer(learner, job.report, self._name("predicting"))
         self.accelerator.free_memory()
         parameters = sum(parameter.numel() for parameter in learner.parameters())
-        return Outcome(predictions, timing, train, parameters, loaded)
+        return Outcome(results, timing, train, parameters, loaded)
 
     def _finetune(self, learner: Learner, checkpoints: Checkpoints) -> TrainInfo:
         spec, train = self.job.spec, self._seen(self.job.train)
@@ -102,27 +108,26 @@ class Trial:
 
     def _select(self, learner: Learner) -> float:
         """The task's main metric on the selection split, in percent."""
-        predictions, _ = self._predict(learner, self.job.select, self._name("selecting"))
-        return self.job.task.metric(self.job.task.card.main_metric)(predictions, self.job.select).value
+        results, _ = self._answer(learner, self.job.select, self._name("selecting"))
+        return self.job.task.metric(self.job.task.card.main_metric)(results, self.job.select).value
 
-    def _predict(self, learner: Learner, examples: Examples, what: str) -> tuple[list[Prediction], Timing]:
-        return predict(
-            learner,
-            self._seen(examples),
-            self.accelerator,
-            batch_size=self.job.spec.eval_batch_size,
-            workers=self.job.spec.workers,
-            progress=self.progress,
-            interrupt=self.interrupt,
-            what=what,
-        )
+    def _answer(
+        self, learner: Learner, examples: Examples, what: str
+    ) -> tuple[list[Prediction] | list[Ranking], Timing]:
+        spec = self.job.spec
+        pace = Pace(self.accelerator, spec.eval_batch_size, spec.workers, self.progress, self.interrupt, what)
+        return (retrieve if self.job.ranks else predict)(learner, self._seen(examples), pace)
+
+    def _head(self, width: int) -> Head:
+        return build_head(self.job.task.card, self.job.card, width, self.job.labels, self.job.spec.train)
 
     def _seen(self, examples: Examples) -> Examples:
         return examples if self.blind is None else blind_examples(examples, self.blind)
 
     def _checkpoints(self) -> Checkpoints:
         below = checkpoints_below(self.folder, self.control)
-        return Checkpoints(below, self.resources.text, {"model": self.job.card.name, "size": self.job.size})
+        answers = () if self.job.task.card.labels else self.job.labels
+        return Checkpoints(below, self.resources.text, {"model": self.job.card.name, "size": self.job.size}, answers)
 
     def _log(self, values: dict[str, float | int | str]) -> None:
         self.folder.append_metrics({"control": self.control} | values if self.control else values)

@@ -2,46 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-from vlbench.core.cards import HeadLayout, ModelCard, TaskCard
+from vlbench.core.cards import ModelCard, Recipe, TaskCard
 from vlbench.core.errors import VlbenchError
 from vlbench.core.head import Head
 from vlbench.heads.classify import ClassifyHead
 from vlbench.heads.pair import PairHead
+from vlbench.heads.rank import RankHead
+from vlbench.heads.soft import SoftHead
 
 
-def _classify(task: TaskCard, width: int, layout: HeadLayout) -> Head:
-    if task.images_per_example != 1:
-        raise VlbenchError(
-            f"task {task.name!r} shows {task.images_per_example} pictures per example where output 'classify' "
-            f"takes 1: give it output 'pair' in its card"
-        )
-    return ClassifyHead(width, task.labels, layout)
-
-
-def _pair(task: TaskCard, width: int, layout: HeadLayout) -> Head:
-    return PairHead(width, task.labels, task.images_per_example, layout)
-
-
-_BUILDERS: dict[str, Callable[[TaskCard, int, HeadLayout], Head]] = {"classify": _classify, "pair": _pair}
-
-
-def build_head(card: TaskCard, model: ModelCard, width: int) -> Head:
+def build_head(task: TaskCard, model: ModelCard, width: int, labels: tuple[str, ...], recipe: Recipe) -> Head:
     """The untrained head for a task over a backbone of that width.
+
+    labels: the answers it chooses from; none where it ranks. recipe: how a head that ranks is trained.
 
     Raises:
         VlbenchError: the model cannot do the task's output, or the task's card does not fit it.
     """
-    possible = [kind for kind in model.outputs if kind in _BUILDERS]
-    if card.output not in possible:
+    possible = [kind for kind in model.outputs if kind in ("classify", "pair", "rank")]
+    if task.output not in possible:
         raise VlbenchError(
-            f"task {card.name!r} needs output {card.output!r}, and model {model.name!r} can do "
+            f"task {task.name!r} needs output {task.output!r}, and model {model.name!r} can do "
             f"{', '.join(possible) or 'none'}: choose another model (`vlbench list models`)"
         )
-    if len(card.labels) < 2:
+    if task.output != "pair" and task.images_per_example != 1:
         raise VlbenchError(
-            f"task {card.name!r} has {len(card.labels)} labels where output {card.output!r} needs at least 2: "
-            f"list them in its card"
+            f"task {task.name!r} shows {task.images_per_example} pictures per example where output {task.output!r} "
+            f"takes 1: give it output 'pair' in its card"
         )
-    return _BUILDERS[card.output](card, width, model.head)
+    if task.output == "rank":
+        return RankHead(width, recipe)
+    if len(labels) < 2:
+        raise VlbenchError(
+            f"task {task.name!r} has {len(labels)} labels where output {task.output!r} needs at least 2: "
+            f"list them in its card, or give it min_answer_count"
+        )
+    if task.output == "pair":
+        return PairHead(width, labels, task.images_per_example, model.head)
+    return (ClassifyHead if task.labels else SoftHead)(width, labels, model.head)

@@ -6,6 +6,7 @@ Shapes: B examples, C labels.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from random import Random
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from torch.nn import functional
 
 from vlbench.core.cards import HeadLayout
 from vlbench.core.errors import DataError, VlbenchError
-from vlbench.core.examples import Example, Label
+from vlbench.core.examples import Example, Label, Query
 from vlbench.core.results import Prediction
 from vlbench.heads.layout import classifier
 
@@ -30,6 +31,10 @@ class LabelHead(nn.Module):
         self.labels = labels
         self.classifier = classifier(images * width, round(layout.hidden * width), len(labels), layout)
         self._index = {label: index for index, label in enumerate(labels)}
+
+    def queries(self, rows: Sequence[int], examples: Sequence[Example[Any]], rng: Random) -> list[Query]:
+        """Each example's own."""
+        return [examples[row].query for row in rows]
 
     def targets(self, examples: Sequence[Example[Any]]) -> Tensor:
         """The labels' indices [B], int64.
@@ -62,7 +67,7 @@ class LabelHead(nn.Module):
         """
         # Doubles, so that logits that differ keep probabilities that differ as far as possible.
         logits = logits.detach().cpu().double()
-        _check_finite(logits, ids)
+        check_finite(logits, ids)
         order = logits.argsort(dim=-1, descending=True, stable=True)
         ranked = logits.softmax(dim=-1).gather(-1, order)
         return [
@@ -75,7 +80,8 @@ class LabelHead(nn.Module):
         return Prediction(example_id, names[0], dict(zip(names, probabilities, strict=True)))
 
 
-def _check_finite(logits: Tensor, ids: Sequence[str]) -> None:
+def check_finite(logits: Tensor, ids: Sequence[str]) -> None:
+    """A logit of [B, C] that is not a finite number is a VlbenchError naming the first such example."""
     finite = logits.isfinite().all(dim=-1).tolist()
     if not all(finite):
         raise VlbenchError(

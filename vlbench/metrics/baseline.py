@@ -3,18 +3,41 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from vlbench.core.errors import CoverageError
-from vlbench.core.examples import Example, Label
+from vlbench.core.examples import Answered, Example
+from vlbench.core.results import Metric, Prediction
+from vlbench.metrics.scoring import parts
 
 
-def majority(examples: Sequence[Example[Label]]) -> float:
-    """The accuracy, in percent, of always giving the label that is most frequent in these examples.
+def majority(metric: Metric, examples: Sequence[Example[Any]]) -> float | None:
+    """What a metric makes of always giving the answer that is most frequent in these examples, in its own unit.
+
+    Returns:
+        None where the references are no answers, as in retrieval.
 
     Raises:
         CoverageError: there are no examples.
     """
     if not examples:
         raise CoverageError("there are no examples to take a majority of: expected at least one")
-    return 100 * max(Counter(example.reference.value for example in examples).values()) / len(examples)
+    counts = Counter(example.reference.consensus for example in examples if isinstance(example.reference, Answered))
+    if not counts:
+        return None
+    answer = counts.most_common(1)[0][0]
+    return metric([Prediction(example.id, answer) for example in examples], examples).value
+
+
+def slice_majorities(
+    metric: Metric, slices: Sequence[str], examples: Sequence[Example[Any]]
+) -> Mapping[str, Mapping[str, float]]:
+    """`majority` of each part by itself: tag -> value -> figure."""
+    found: dict[str, dict[str, float]] = {}
+    for tag in slices:
+        for value, part in parts(examples, tag).items():
+            figure = majority(metric, part)
+            if figure is not None:
+                found.setdefault(tag, {})[value] = figure
+    return found

@@ -34,10 +34,10 @@ def score(
     metrics: Mapping[str, Metric],
     main_metric: str,
     slices: Sequence[str],
-    predictions: Sequence[Prediction],
+    results: Sequence[Any],
     examples: Sequence[Example[Any]],
 ) -> Scores:
-    """One result per metric, in the order of `metrics`.
+    """One result per metric, in the order of `metrics`; `results` are predictions, or rankings of a gallery.
 
     main_metric: the metric also broken down by the tags in `slices`, over the examples that carry the tag.
 
@@ -45,21 +45,34 @@ def score(
         CoverageError: predictions and examples do not match one to one.
         DataError: a prediction's score or a metric's value is not finite.
     """
-    _refuse_unsure(predictions)
-    results, absent = [], {}
+    _refuse_unsure(results)
+    scored, absent = [], {}
     for name, metric in metrics.items():
         try:
-            verdict = metric(predictions, examples)
+            verdict = metric(results, examples)
         except MetricAbsentError as reason:
             absent[name] = str(reason)
             continue
-        parts = _by_slice(verdict, metric, slices, predictions, examples) if name == main_metric else {}
-        results.append(_result(name, verdict, parts))
-    return Scores(tuple(results), absent)
+        sliced = _by_slice(verdict, metric, slices, results, examples) if name == main_metric else {}
+        scored.append(_result(name, verdict, sliced))
+    return Scores(tuple(scored), absent)
 
 
-def _refuse_unsure(predictions: Sequence[Prediction]) -> None:
-    bad = [item.example_id for item in predictions if not all(map(isfinite, item.scores.values()))]
+def parts(examples: Sequence[Example[Any]], tag: str) -> Mapping[str, Sequence[Example[Any]]]:
+    """The examples by the value of that tag, values in sorted order; those without the tag are left out."""
+    found: dict[str, list[Example[Any]]] = defaultdict(list)
+    for example in examples:
+        if tag in example.tags:
+            found[example.tags[tag]].append(example)
+    return dict(sorted(found.items()))
+
+
+def _refuse_unsure(results: Sequence[Any]) -> None:
+    bad = [
+        item.example_id
+        for item in results
+        if isinstance(item, Prediction) and not all(map(isfinite, item.scores.values()))
+    ]
     if bad:
         raise DataError(
             f"{len(bad):,} predictions have scores that are not finite ({first_five(bad)}): "
@@ -71,28 +84,28 @@ def _by_slice(
     overall: Score,
     metric: Metric,
     tags: Sequence[str],
-    predictions: Sequence[Prediction],
+    results: Sequence[Any],
     examples: Sequence[Example[Any]],
 ) -> Slices:
-    """The metric over each part; where it is a mean over examples, from the scores they have already."""
-    by_id = {item.example_id: item for item in predictions}
-    of_examples = overall.per_example.keys() == by_id.keys()
+    """The metric over each part; where it is a mean over examples, from the scores they have already.
 
-    def part_score(part: Sequence[Example[Any]]) -> Score:
+    A metric may leave examples out, as GQA's do with unbalanced questions; a part of such examples alone is none.
+    """
+    by_id = {item.example_id: item for item in results if isinstance(item, Prediction)}
+    of_examples = overall.per_example.keys() <= by_id.keys()
+
+    def part_score(part: Sequence[Example[Any]]) -> Score | None:
         if not of_examples:
             return metric([by_id[example.id] for example in part], part)
-        values = {example.id: overall.per_example[example.id] for example in part}
-        return mean_score(overall.name, values, {example.id: example.group for example in part})
+        values = {example.id: overall.per_example[example.id] for example in part if example.id in overall.per_example}
+        return mean_score(overall.name, values, {example.id: example.group for example in part}) if values else None
 
     slices: Slices = {}
     for tag in tags:
-        parts: dict[str, list[Example[Any]]] = defaultdict(list)
-        for example in examples:
-            if tag in example.tags:
-                parts[example.tags[tag]].append(example)
-        results = {value: _result(overall.name, part_score(part), {}) for value, part in sorted(parts.items())}
-        if results:
-            slices[tag] = results
+        scored = ((value, part_score(part)) for value, part in parts(examples, tag).items())
+        known = {value: _result(overall.name, verdict, {}) for value, verdict in scored if verdict is not None}
+        if known:
+            slices[tag] = known
     return slices
 
 

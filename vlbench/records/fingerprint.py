@@ -52,6 +52,7 @@ def _spec_meaning(spec: RunSpec) -> dict[str, object]:
     fields = {name: _number(value) for name, value in spec.model_dump(mode="json").items()}
     fields["controls"] = sorted(set(spec.controls or ()))
     fields["vocabulary"] = _words_sha256(spec.vocabulary) if spec.vocabulary else ""
+    fields["answers"] = _words_sha256(spec.answers) if spec.answers else ""
     if spec.limit is None:
         del fields["limit_mode"]
     return {name: value for name, value in fields.items() if name not in PLACE | _SAID_ELSEWHERE}

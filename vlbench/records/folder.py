@@ -82,6 +82,10 @@ class RunFolder:
         return self.path / "samples.parquet"
 
     @property
+    def ranks(self) -> Path:
+        return self.path / "ranks.parquet"
+
+    @property
     def config(self) -> Path:
         return self.path / "config.yaml"
 

@@ -15,13 +15,13 @@ _SAMPLING = "test sampling only"
 def run_table(record: RunRecord) -> str:
     """All of a run that its reader must see: heading, every partiality, metrics, slices, what the intervals mean.
 
-    The first result is the task's main metric: the majority baseline belongs to it.
+    The first result is the task's main metric, which the majority baseline belongs to, but in a ranking.
     """
-    results = record.results
+    results = telling(record.results)
     parts = [heading(record), _metrics_table(record) if results else "no results"]
     for result in results:
         controls = {name: _result(of, result.metric) for name, of in record.controls.items()}
-        parts += _slice_tables(result, controls)
+        parts += _slice_tables(result, controls, record.slice_majorities)
     return "\n\n".join([*parts, *_footnotes(results)])
 
 
@@ -35,10 +35,11 @@ def score_table(
     """What `vlbench score` prints for anybody's predictions: values, intervals, n, slices, notes."""
     partial = [*map(_note, notes), *_coverage_lines(coverage)]
     head = "\n".join([f"{cell(task)} {cell(split)}", *partial])
+    results = telling(results)
     rows = [_measured(cell(result.metric), result) for result in results]
     parts = [head, _table(["metric", "value", "95 % interval", "n"], rows) if results else "no results"]
     for result in results:
-        parts += _slice_tables(result, {})
+        parts += _slice_tables(result, {}, {})
     return "\n\n".join([*parts, *_footnotes(results)])
 
 
@@ -71,6 +72,17 @@ def number(value: float) -> str:
 def interval(result: Result) -> str:
     """The 95 % interval, or a dash where one unit left nothing to estimate."""
     return f"[{result.ci95[0]:.2f}, {result.ci95[1]:.2f}]" if result.ci95 else _NOTHING
+
+
+def telling(results: Sequence[Result]) -> list[Result]:
+    """The results without those under another rule for ties that makes no difference to the figure."""
+    values = {result.metric: result.value for result in results}
+    kept = []
+    for result in results:
+        base = result.metric.removesuffix("_optimistic").removesuffix("_expected")
+        if base == result.metric or result.value != values.get(base):
+            kept.append(result)
+    return kept
 
 
 def _warnings(record: RunRecord) -> list[str]:
@@ -110,14 +122,16 @@ def _coverage_lines(coverage: Coverage | None) -> list[str]:
 
 def _metrics_table(record: RunRecord) -> str:
     controls = list(record.controls)
-    headers = ["metric", "value", "95 % interval", "n", "majority", *(f"{name} control" for name in controls)]
+    unseen = "chance" if record.chance else "majority"
+    headers = ["metric", "value", "95 % interval", "n", unseen, *(f"{name} control" for name in controls)]
     rows = []
-    for place, result in enumerate(record.results):
+    for place, result in enumerate(telling(record.results)):
         of_controls = [_value(_result(record.controls[name], result.metric)) for name in controls]
         first = place == 0
-        majority = number(record.majority) if first and record.majority is not None else _NOTHING
+        baseline = record.chance.get(result.metric, record.majority if first else None)
         speed = f"{record.efficiency.examples_per_second:,.1f}" if first and record.efficiency else _NOTHING
-        rows.append([*_measured(cell(result.metric), result), majority, *of_controls, speed])
+        said = _NOTHING if baseline is None else number(baseline)
+        rows.append([*_measured(cell(result.metric), result), said, *of_controls, speed])
     return _table([*headers, "examples/s"], rows)
 
 
@@ -125,18 +139,39 @@ def _measured(name: str, result: Result) -> list[str]:
     return [name, number(result.value), interval(result), f"{result.n:,}"]
 
 
-def _slice_tables(result: Result, controls: Mapping[str, Result | None]) -> list[str]:
-    """One table for each tag of the result; a control has a column where it knows the tag."""
+def _slice_tables(
+    result: Result, controls: Mapping[str, Result | None], majorities: Mapping[str, Mapping[str, float]]
+) -> list[str]:
+    """One table for each tag of the result, and a line that names the parts in which nothing was learned."""
     tables = []
     for tag, values in result.slices.items():
-        known = {name: of.slices[tag] for name, of in controls.items() if of is not None and tag in of.slices}
-        headers = [tag, result.metric, "95 % interval", "n", *(f"{name} control" for name in known)]
+        unseen = _unseen(tag, controls, majorities)
         rows = [
-            [*_measured(cell(value), part), *(_value(slices.get(value)) for slices in known.values())]
+            [*_measured(cell(value), part), *(number(of[value]) if value in of else _NOTHING for of in unseen.values())]
             for value, part in values.items()
         ]
-        tables.append(_table(headers, rows))
+        tables.append(_table([tag, result.metric, "95 % interval", "n", *unseen], rows))
+        stuck = [cell(value) for value, part in values.items() if not _above(part, value, unseen)]
+        if stuck:
+            tables.append(f"not above what answers without sight score, by {cell(tag)}: {', '.join(stuck)}")
     return tables
+
+
+def _unseen(
+    tag: str, controls: Mapping[str, Result | None], majorities: Mapping[str, Mapping[str, float]]
+) -> dict[str, Mapping[str, float]]:
+    """Column -> part -> what is scored without sight; a column is there where something knows the tag."""
+    columns: dict[str, Mapping[str, float]] = {"majority": majorities[tag]} if tag in majorities else {}
+    for name, of in controls.items():
+        if of is not None and tag in of.slices:
+            columns[f"{name} control"] = {value: part.value for value, part in of.slices[tag].items()}
+    return columns
+
+
+def _above(part: Result, value: str, unseen: Mapping[str, Mapping[str, float]]) -> bool:
+    """Whether the part's interval lies above every figure without sight; true where there is none."""
+    low = part.ci95[0] if part.ci95 else part.value
+    return all(low > of[value] for of in unseen.values() if value in of)
 
 
 def _table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -17,19 +17,25 @@ from vlbench.core.domain import Domain
 from vlbench.core.errors import DataError, VlbenchError
 from vlbench.core.validate import Frozen, parse
 from vlbench.data.cache import atomic_write, cannot_write
-from vlbench.world import nlvr2
+from vlbench.world import karpathy, nlvr2
 from vlbench.world.lock import held
+from vlbench.world.pools import Pool, export_pool
 from vlbench.world.progress import Progress
 from vlbench.world.scenes import SPLITS, Scene, Split, make_scenes, write_scenes
 from vlbench.world.statements import KINDS
 
-WORLD_VERSION = 2
+WORLD_VERSION = 3
 """Raised whenever the same seed would give other bytes."""
 
 Exporter: TypeAlias = Callable[[Path, Mapping[Split, Sequence[Scene]], Domain, int, Progress], dict[str, int]]
 """Writes a task over the scenes to a folder, in a domain, by a seed; says how many examples each split has."""
 
-_EXPORTERS: dict[str, Exporter] = {nlvr2.TASK: nlvr2.export}
+_EXPORTERS: dict[str, Exporter] = {
+    nlvr2.TASK: nlvr2.export,
+    "coco_retrieval": karpathy.export_coco,
+    "flickr30k_retrieval": karpathy.export_flickr30k,
+}
+_POOLS: tuple[Pool, ...] = ("coco", "flickr30k", "gqa")
 _CARD = "world.json"
 
 
@@ -134,6 +140,8 @@ def _make(root: Path, domain: Domain, seed: int, size: WorldSize, progress: Prog
     for split in SPLITS:
         write_scenes(root / "scenes" / f"{split}.jsonl", scenes[split])
     (root / "vocab.txt").write_bytes((resources.files("vlbench.world") / "vocab.txt").read_bytes())
+    for pool in _POOLS:
+        export_pool(root, pool, scenes, domain, seed, progress)
     counts = {name: export(root / name, scenes, domain, seed, progress) for name, export in _EXPORTERS.items()}
     info = WorldInfo(
         version=WORLD_VERSION, seed=seed, domain=domain, counts=counts, kinds=KINDS, sha256=content_sha256(root)

@@ -102,7 +102,7 @@ TEMPLATES: dict[Kind, tuple[str, ...]] = {
     ),
 }
 
-_DIRECTIONS: dict[Direction, tuple[str, ...]] = {
+DIRECTIONS_SAID: dict[Direction, tuple[str, ...]] = {
     "left": ("left of", "to the left of"),
     "right": ("right of", "to the right of"),
     "above": ("above", "over", "higher than"),
@@ -126,7 +126,7 @@ def say(statement: Statement, rng: Random) -> str:
         traits=_trait(second, "{}s"),
         bound=statement.bound,
         number=NUMBERS[statement.number],
-        direction=pick(rng, _DIRECTIONS[statement.direction]),
+        direction=pick(rng, DIRECTIONS_SAID[statement.direction]),
         place=statement.place,
     )
     return sentence[0].upper() + sentence[1:] + "."

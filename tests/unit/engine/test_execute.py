@@ -37,9 +37,9 @@ def answers_of(monkeypatch: pytest.MonkeyPatch, change: Callable[[list[Predictio
     """Let the predictions of the reported split be changed before they are counted."""
     predict = trial.predict
 
-    def changed(*arguments, what, **others):
-        predictions, timing = predict(*arguments, what=what, **others)
-        return (change(predictions) if what == "predicting" else predictions), timing
+    def changed(learner, examples, pace):
+        predictions, timing = predict(learner, examples, pace)
+        return (change(predictions) if pace.what == "predicting" else predictions), timing
 
     monkeypatch.setattr(trial, "predict", changed)
 
@@ -140,7 +140,7 @@ def test_a_stop_is_recorded_and_the_signals_are_as_before(
 
 
 def test_the_config_asks_for_the_same_run(job: Job, folder: RunFolder, tmp_path: Path) -> None:
-    from vlbench.cli.run import make_spec
+    from vlbench.cli.run import make_specs
 
     execute(job, folder, Silent())
-    assert make_spec({}, {}, folder.config, []) == job.spec
+    assert make_specs({}, {}, folder.config, []) == [job.spec]

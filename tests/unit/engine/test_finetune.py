@@ -59,7 +59,10 @@ def start(job: Job, tmp_path: Path) -> Callable[..., Finetuning]:
     def begin(recipe: Recipe = RECIPE, folder: str = "checkpoints", noisy: bool = True) -> Finetuning:
         torch.manual_seed(3)
         backbone = catalog.load_model(job.card, "tiny", make_resources(job, Silent()))
-        learner = Learner(Noisy(backbone) if noisy else backbone, build_head(job.task.card, job.card, backbone.width))
+        learner = Learner(
+            Noisy(backbone) if noisy else backbone,
+            build_head(job.task.card, job.card, backbone.width, job.labels, recipe),
+        )
         accelerator = make_accelerator("cpu", "float32", 1)
         plan = make_plan(recipe, len(job.train))
         return Finetuning(learner, job.train, plan, accelerator, Checkpoints(tmp_path / folder), 0, 0)

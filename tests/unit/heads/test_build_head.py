@@ -8,9 +8,12 @@ import pytest
 
 from vlbench.core.cards import ModelCard, Recipe, SizeCard, SplitCard, TaskCard
 from vlbench.core.errors import VlbenchError
+from vlbench.core.head import Head
 from vlbench.heads.build import build_head
 from vlbench.heads.classify import ClassifyHead
 from vlbench.heads.pair import PairHead
+from vlbench.heads.rank import RankHead
+from vlbench.heads.soft import SoftHead
 
 
 def task(**changes: Any) -> TaskCard:
@@ -53,24 +56,42 @@ def model(*outputs: str) -> ModelCard:
     )
 
 
+def build(card: TaskCard, of: ModelCard, labels: tuple[str, ...] | None = None) -> Head:
+    return build_head(card, of, 8, card.labels if labels is None else labels, Recipe())
+
+
 def test_pair_and_classify_take_labels_width_and_layout() -> None:
-    pair = build_head(task(), model("pair"), 8)
+    pair = build(task(), model("pair"))
     assert isinstance(pair, PairHead) and pair.images == 2 and pair.labels == ("no", "yes")
     assert (pair.classifier[0].in_features, pair.classifier[0].out_features) == (16, 24)
-    classify = build_head(task(output="classify", images_per_example=1), model("classify", "pair"), 8)
+    classify = build(task(output="classify", images_per_example=1), model("classify", "pair"))
     assert isinstance(classify, ClassifyHead) and classify.classifier[0].in_features == 8
 
 
 def test_refuses_what_the_model_cannot_do() -> None:
     with pytest.raises(VlbenchError, match="'toy' needs output 'pair', and model 'toy-model' can do classify"):
-        build_head(task(), model("classify"), 8)
+        build(task(), model("classify"))
 
 
 def test_refuses_classifying_two_pictures() -> None:
     with pytest.raises(VlbenchError, match="2 pictures per example where output 'classify' takes 1"):
-        build_head(task(output="classify"), model("classify"), 8)
+        build(task(output="classify"), model("classify"))
 
 
 def test_refuses_a_task_without_labels() -> None:
     with pytest.raises(VlbenchError, match="0 labels"):
-        build_head(task(labels=()), model("pair"), 8)
+        build(task(labels=()), model("pair"))
+
+
+def test_open_answers_get_a_soft_head_and_a_gallery_a_ranking_one() -> None:
+    one = {"images_per_example": 1, "labels": ()}
+    soft = build(task(output="classify", min_answer_count=2, **one), model("classify"), ("red", "blue", "2"))
+    assert isinstance(soft, SoftHead) and soft.labels == ("red", "blue", "2")
+    assert isinstance(build(task(output="rank", **one), model("rank")), RankHead)
+    with pytest.raises(VlbenchError, match="takes 1"):
+        build(task(output="rank", labels=()), model("rank"))
+
+
+def test_a_card_has_a_closed_list_or_an_open_one() -> None:
+    with pytest.raises(ValueError, match="give one of them"):
+        task(min_answer_count=2)

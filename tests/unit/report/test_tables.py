@@ -49,6 +49,31 @@ def test_a_whole_run(record: RunRecord) -> None:
     assert lines[-1] == "95 % interval: bootstrap clustered by group; test sampling only"
 
 
+def test_parts_in_which_nothing_was_learned_are_named(record: RunRecord) -> None:
+    seen = record.model_copy(update={"slice_majorities": {"kind": {"count": 50.0, "spatial": 56.3}}})
+    _, kinds = tables(run_table(seen))
+    assert [row["majority"] for row in kinds] == ["50.00", "56.30"]
+    assert "not above what answers without sight score, by kind: spatial\n" in run_table(seen)
+    blind = Result(metric="accuracy", value=50.0, n=1, slices={"kind": {"count": _at(50.51), "spatial": _at(50.0)}})
+    assert "by kind: count\n" in run_table(record.model_copy(update={"controls": {"blind": (blind,)}}))
+    assert "without sight" not in run_table(record)
+
+
+def _at(value: float) -> Result:
+    return Result(metric="accuracy", value=value, n=1)
+
+
+def test_rules_for_ties_show_where_they_count() -> None:
+    names = {"ir_r1": 5.0, "ir_r1_optimistic": 5.0, "ir_r5": 9.0, "ir_r5_expected": 9.5, "tr_r1_expected": 1.0}
+    (main,) = tables(score_table("t", "s", [Result(metric=name, value=value, n=4) for name, value in names.items()]))
+    assert [row["metric"] for row in main] == ["ir_r1", "ir_r5", "ir_r5_expected", "tr_r1_expected"]
+
+
+def test_a_ranking_shows_its_chance(record: RunRecord) -> None:
+    main, *_ = tables(run_table(record.model_copy(update={"chance": {"consistency": 5.0}, "majority": None})))
+    assert [row["chance"] for row in main] == ["-", "5.00"]
+
+
 def test_no_control_no_column(record: RunRecord) -> None:
     main, kinds = tables(run_table(record.model_copy(update={"controls": {}})))
     assert "blind control" not in main[0] and "blind control" not in kinds[0]

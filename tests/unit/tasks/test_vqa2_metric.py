@@ -45,7 +45,7 @@ def example(annotated):
     return Example(
         str(annotated["question_id"]),
         Query((), "?"),
-        reference.read_answers(annotated["answers"], "test"),
+        reference.read_answers(annotated["answers"], annotated.get("multiple_choice_answer", ""), "test"),
         str(annotated["image_id"]),
         {tag: annotated[tag] for tag in ("answer_type", "question_type")},
     )

@@ -1,0 +1,1 @@
+"""COCO retrieval: captions to photographs and back, on the Karpathy splits."""

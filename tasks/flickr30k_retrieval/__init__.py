@@ -1,0 +1,1 @@
+"""Flickr30k retrieval: captions to photographs and back, on the Karpathy splits."""

@@ -1,0 +1,1 @@
+"""Flickr8k retrieval: captions to photographs and back, on the Karpathy splits."""

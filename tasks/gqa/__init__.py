@@ -1,0 +1,1 @@
+"""GQA: compositional questions about photographs, with scene graphs."""

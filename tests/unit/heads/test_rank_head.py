@@ -1,0 +1,81 @@
+"""The head that ranks: its negatives, and its three losses against plain sums."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+import torch
+
+from vlbench.core.cards import Recipe
+from vlbench.core.errors import VlbenchError
+from vlbench.core.examples import Caption, Example, ImageRef, Query
+from vlbench.heads.rank import RankHead
+
+EXAMPLES = [
+    Example(f"{image}{n}", Query((ImageRef(Path(image), image),), f"text {image}{n}"), Caption(image), image)
+    for image in "abc"
+    for n in range(5)
+]
+OWNER = {example.query.text: example.reference.image for example in EXAMPLES}
+
+
+def head(**recipe: Any) -> RankHead:
+    return RankHead(4, Recipe.model_validate(recipe))
+
+
+def test_negatives_are_of_other_pictures_and_come_after_the_example() -> None:
+    rows = [0, 7]
+    asked = head(negative_texts=6, negative_images=2).queries(rows, EXAMPLES, Random(0))
+    assert len(asked) == 2 * 9
+    for number, row in enumerate(rows):
+        own, *others = asked[9 * number : 9 * number + 9]
+        assert own == EXAMPLES[row].query
+        image = EXAMPLES[row].reference.image
+        assert all(query.images == own.images and OWNER[query.text] != image for query in others[:6])
+        assert all(query.text == own.text and query.images[0].key != image for query in others[6:])
+
+
+def test_negatives_depend_on_the_stream_alone() -> None:
+    ranking = head(negative_texts=3)
+    assert ranking.queries([0], EXAMPLES, Random(1)) == ranking.queries([0], EXAMPLES, Random(1))
+    assert ranking.queries([0], EXAMPLES, Random(1)) != ranking.queries([0], EXAMPLES, Random(2))
+
+
+def test_one_picture_has_no_negatives() -> None:
+    with pytest.raises(VlbenchError, match="another picture than 'a'"):
+        head().queries([0], EXAMPLES[:5], Random(0))
+    with pytest.raises(VlbenchError, match="both 0"):
+        head(negative_texts=0)
+
+
+SCORES = [[1.0, 0.5, -2.0, 2.0], [0.0, 3.0, -1.0, 0.25]]
+
+
+def sigmoid(x: float) -> float:
+    return 1 / (1 + math.exp(-x))
+
+
+def test_softmax_loss() -> None:
+    expected = sum(math.log(sum(map(math.exp, row))) - row[0] for row in SCORES) / 2
+    assert loss(head(negative_texts=3)) == pytest.approx(expected, rel=1e-6)
+
+
+def test_hinge_takes_the_hardest_text_and_the_hardest_image() -> None:
+    expected = 0.0
+    for right, *negatives in SCORES:
+        for hardest in (max(negatives[:2]), negatives[2]):
+            expected += max(0.0, 0.3 - sigmoid(right) + sigmoid(hardest)) / 2
+    assert loss(head(rank_loss="hinge", margin=0.3, negative_texts=2, negative_images=1)) == pytest.approx(expected)
+
+
+def test_binary_loss() -> None:
+    expected = sum(-math.log(sigmoid(row[0])) - sum(math.log(1 - sigmoid(x)) for x in row[1:]) for row in SCORES) / 8
+    assert loss(head(rank_loss="binary", negative_texts=3)) == pytest.approx(expected, rel=1e-6)
+
+
+def loss(ranking: RankHead) -> float:
+    return float(ranking.loss(torch.tensor(SCORES).flatten(), ranking.targets(EXAMPLES[:2])))

@@ -1,0 +1,98 @@
+"""Captioned pictures as retrieval examples: Karpathy's files of splits, and COCO's own files of captions."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from vlbench.core.errors import DataError
+from vlbench.core.examples import Caption, Example, ImageRef, Query
+from vlbench.core.task import SplitFiles
+from vlbench.data.jsonfile import as_object, list_at, read_json, whole_number
+from vlbench.data.jsonlines import Fields, one_of, text
+
+CAPTIONS = 5
+"""Texts per picture: what a picture has beyond the first five is left out, as in all published figures."""
+
+FOLD = 1000
+"""Pictures per fold of the splits called `*_1k`."""
+
+SPLITS: Mapping[str, tuple[str, ...]] = {"train": ("train", "restval"), "val": ("val",), "test": ("test",)}
+"""Our splits -> Karpathy's: what COCO's validation set has beyond 5,000 + 5,000 pictures trains as well."""
+
+_KNOWN = ("train", "restval", "val", "test")
+
+
+@dataclass(frozen=True, slots=True)
+class _Captioned:
+    """A picture's file, the folder of the card it lies in, and the ids and words of its captions."""
+
+    file: str
+    folder: str
+    texts: Sequence[tuple[str, str]]
+
+
+def retrieval_examples(files: SplitFiles) -> Iterator[Example[Caption]]:
+    """One example per caption, in the order of the file; the id is the sentence's, the group the picture.
+
+    The card names Karpathy's file as `karpathy` or COCO's as `captions`, and the folders of pictures. Splits called
+    `*_1k` fall into folds of 1,000 consecutive pictures. Space around a caption is dropped, equal captions stay.
+
+    Raises:
+        DataError: a file that is not what its format promises, entry named.
+    """
+    from_coco = "captions" in files.card.files
+    captioned = _coco(files.path("captions")) if from_coco else _karpathy(files.path("karpathy"), files.split)
+    places = {name: files.place(name) for name in files.card.files}
+    for number, picture in enumerate(captioned):
+        if picture.folder not in places or Path(picture.file).name != picture.file:
+            raise DataError(
+                f"split {files.split!r}: the picture {picture.folder}/{picture.file} lies in none of the folders "
+                f"{', '.join(places)}: mend the file, or fetch it again"
+            )
+        ref = ImageRef(places[picture.folder] / picture.file, Path(picture.file).stem)
+        fold = str(number // FOLD + 1) if files.split.endswith("_1k") else ""
+        for name, words in picture.texts:
+            yield Example(name, Query((ref,), words), Caption(ref.key, fold), ref.key)
+
+
+def _karpathy(path: Path, split: str) -> Iterator[_Captioned]:
+    wanted = SPLITS[split.removesuffix("_1k")]
+    for number, entry in enumerate(list_at(as_object(read_json(path), str(path)), "images", str(path)), start=1):
+        where = f"{path}, image {number}"
+        fields = as_object(entry, where)
+        if one_of(fields, "split", _KNOWN, where) in wanted:
+            file, sentences = text(fields, "filename", where), list_at(fields, "sentences", where)
+            if len(sentences) < CAPTIONS:
+                raise DataError(
+                    f"{where}: {file} has {len(sentences)} captions where {CAPTIONS} are expected: fetch the file again"
+                )
+            folder = text(fields, "filepath", where) if "filepath" in fields else "images"
+            yield _Captioned(file, folder, [_sentence(one, where) for one in sentences[:CAPTIONS]])
+
+
+def _sentence(entry: object, where: str) -> tuple[str, str]:
+    fields: Fields = as_object(entry, where)
+    return str(whole_number(fields, "sentid", where)), text(fields, "raw", where).strip()
+
+
+def _coco(path: Path) -> Iterator[_Captioned]:
+    """The pictures of a `captions_*.json` that have captions, in its order, with up to five each."""
+    from pycocotools.coco import COCO  # half a second, and only this format needs it
+
+    content = as_object(read_json(path), str(path))  # for its named errors: pycocotools raises what it may
+    for key in ("images", "annotations"):
+        list_at(content, key, str(path))
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            coco = COCO(path)
+        for image, entry in coco.imgs.items():
+            annotations = coco.imgToAnns.get(image, [])[:CAPTIONS]
+            if annotations:
+                texts = [(str(one["id"]), str(one["caption"]).strip()) for one in annotations]
+                yield _Captioned(str(entry["file_name"]), "images", texts)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"{path} is no file of COCO captions ({error!r}): fetch it again") from None

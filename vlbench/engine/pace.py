@@ -1,0 +1,44 @@
+"""How answering proceeds, for predictions and rankings alike, and how long it took."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from accelerate import Accelerator
+
+from vlbench.core.progress import Progress
+from vlbench.engine.interrupt import Interrupt
+
+
+@dataclass(frozen=True)
+class Pace:
+    """batch_size: examples, or pairs of a gallery, per forward. workers: processes that prepare inputs."""
+
+    accelerator: Accelerator
+    batch_size: int
+    workers: int
+    progress: Progress
+    interrupt: Interrupt
+    what: str
+
+    def step(self, done: int, total: int) -> None:
+        """Show how far it is, and stop here if asked to.
+
+        Raises:
+            Interrupted: a signal has come.
+        """
+        self.progress.step(self.what, done, total)
+        self.interrupt.check()
+
+
+@dataclass
+class Timing:
+    """Wall-clock seconds of each batch, preparation included; examples are pairs where a gallery is ranked."""
+
+    batches: list[float] = field(default_factory=list)
+    examples: int = 0
+
+    @property
+    def examples_per_second(self) -> float:
+        """Over all batches; 0 where nothing was predicted."""
+        return self.examples / sum(self.batches) if self.batches else 0.0

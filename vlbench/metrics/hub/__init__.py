@@ -1,0 +1,1 @@
+"""The metrics as `evaluate` modules, one file each, loaded by path."""
