@@ -106,7 +106,13 @@ def generated(questions: int, seed: int = 0) -> tuple[list[dict[str, Any]], list
         ]
         kinds = {"answer_type": toss.choice(["yes/no", "number", "other"]), "question_type": f"type {number % 65}"}
         annotations.append(
-            {"question_id": number, "image_id": toss.randrange(IMAGES), "answers": answers, **kinds},
+            {
+                "question_id": number,
+                "image_id": toss.randrange(IMAGES),
+                "multiple_choice_answer": "",
+                "answers": answers,
+                **kinds,
+            },
         )
         results.append({"question_id": number, "answer": toss.choice(likely[:2])})
     return annotations, results
@@ -128,7 +134,7 @@ def example(annotation: dict[str, Any]) -> Example[VqaAnswers]:
     return Example(
         id=str(annotation["question_id"]),
         query=Query((), ""),
-        reference=read_answers(annotation["answers"], "generated"),
+        reference=read_answers(annotation["answers"], annotation["multiple_choice_answer"], "generated"),
         group=str(annotation["image_id"]),
         tags={tag: annotation[tag] for tag in ("answer_type", "question_type")},
     )

@@ -76,12 +76,14 @@ def load_task(
 
     data_root: where the folders lie that tasks share; left out: below `root`.
     """
+    from vlbench.data.index import read_examples  # pyarrow, which no listing needs
+
     folder = _find("task", name, task_folders(tasks_dir))
     card = task_card(name, tasks_dir)
     adapter = cast(Adapter, _attribute(_module_beside(folder, "adapter"), "examples"))
     metrics = {metric: _metric(folder, target) for metric, target in card.metrics.items()}
     siblings = tuple((data_root or root) / folder for folder in card.siblings)
-    return Task(card, root, source, adapter, metrics, counts or {}, allow_partial, siblings)
+    return Task(card, root, source, adapter, metrics, counts or {}, allow_partial, siblings, reader=read_examples)
 
 
 def task_root(data_root: Path, task: str) -> Path:

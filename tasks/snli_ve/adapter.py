@@ -1,17 +1,12 @@
-"""SNLI-VE's JSON lines to examples: a photograph, a hypothesis, one of three labels."""
+"""SNLI-VE: a photograph, a hypothesis, one of three labels."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
-from vlbench.core.examples import Example, ImageRef, Label, Query
+from vlbench._tasks.snli_ve.lines import read_examples
+from vlbench.core.examples import Example, Label
 from vlbench.core.task import SplitFiles
-from vlbench.data.jsonlines import Fields, folder, one_of, read_json_lines, text
-
-LABELS = ("contradiction", "neutral", "entailment")
-IMAGE_KEYS = ("Flickr30K_ID", "Flikr30kID")
-"""Of the present generator, and of the older release, which spells it so and adds `.jpg`."""
 
 
 def examples(files: SplitFiles) -> Iterator[Example[Label]]:
@@ -20,20 +15,4 @@ def examples(files: SplitFiles) -> Iterator[Example[Label]]:
     Raises:
         DataError: a line that is not what the official format promises, with file and line number.
     """
-    annotations, images = files.path("annotations"), files.place("images")
-    for number, line in read_json_lines(annotations):
-        yield _example(line, images, f"{annotations}, line {number}")
-
-
-def _example(line: Fields, images: Path, where: str) -> Example[Label]:
-    image_key = next((key for key in IMAGE_KEYS if key in line), IMAGE_KEYS[0])
-    picture = folder(line, image_key, where).removesuffix(".jpg")
-    label = one_of(line, "gold_label", LABELS, where)
-    tags = {"gold_label": label}
-    return Example(
-        id=text(line, "pairID", where),
-        query=Query((ImageRef(images / f"{picture}.jpg", picture),), text(line, "sentence2", where)),
-        reference=Label(label),
-        group=picture,
-        tags=tags | {"kind": text(line, "kind", where)} if "kind" in line else tags,
-    )
+    return read_examples(files, ["sentence2"])

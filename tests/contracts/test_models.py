@@ -66,7 +66,7 @@ def tiny(request: pytest.FixtureRequest, tiny_world: Any) -> Iterator[Tiny]:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         backbone = catalog.load_model(job.card, job.size, resources)
-        learner = Learner(backbone, build_head(job.task.card, job.card, backbone.width))
+        learner = Learner(backbone, build_head(job.task.card, job.card, backbone.width, job.labels, job.spec.train))
         for parameter in learner.parameters():
             if parameter.ndim > 1:
                 nn.init.normal_(parameter, std=0.2)

@@ -18,6 +18,7 @@ import pytest
 from PIL import Image
 
 from vlbench.records.folder import find_runs, read_run
+from vlbench.world.generate import world_info
 
 Call = Callable[..., Any]
 
@@ -154,7 +155,8 @@ def test_no_data_root(vlbench: Call, tmp_path: Path) -> None:
 
 def test_a_task_that_the_world_does_not_speak(vlbench: Call, tiny_world: Path) -> None:
     done = vlbench("run", "--task", "nlvr", "--model", "fake", "--data-root", tiny_world)
-    sentence(done, 5, "the built-in world has no data for 'nlvr' (it has nlvr2): give --data-root")
+    spoken = ", ".join(sorted(world_info(tiny_world).counts))
+    sentence(done, 5, f"the built-in world has no data for 'nlvr' (it has {spoken}): give --data-root")
 
 
 @pytest.mark.parametrize("fault", ["features", "boxes", "fields"])

@@ -62,9 +62,9 @@ def stop_when(monkeypatch: pytest.MonkeyPatch, place: str, number: int) -> None:
         once(place == "training" and values.get("step") == 2 and "loss" in values and "control" not in values)
         once(place == "control" and values.get("step") == 2 and "loss" in values and "control" in values)
 
-    def answered(*arguments: Any, what: str, **others: Any) -> Any:
-        once(what == place)
-        return answer(*arguments, what=what, **others)
+    def answered(learner: Any, examples: Any, pace: Any) -> Any:
+        once(pace.what == place)
+        return answer(learner, examples, pace)
 
     monkeypatch.setattr(RunFolder, "append_metrics", appended)
     monkeypatch.setattr(trial, "predict", answered)

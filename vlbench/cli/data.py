@@ -56,6 +56,7 @@ def check(
     tasks_dir: TasksDir = None,
     split: Splits = None,
     images: Annotated[bool, typer.Option("--images/--no-images", help="Decode every picture.")] = True,
+    allow_partial: Annotated[bool, typer.Option("--allow-partial", help="Accept other counts; noted.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
 ) -> None:
     """Count, hash and decode a task's data; exit 5 when something is wrong.
@@ -64,13 +65,14 @@ def check(
     Examples:
       vlbench data check --task nlvr2 --data-root NLVR2
       vlbench data check --task nlvr2 --data-root NLVR2 --split dev --no-images --json
+      vlbench data check --task flickr8k_retrieval --data-root PART_OF_FLICKR8K --allow-partial
     """
     from vlbench.cli.progress import open_progress
     from vlbench.data.verify import check_split
     from vlbench.engine.source import load_task
 
     with open_progress(quiet=as_json) as progress:
-        loaded = load_task(task, data_root, tasks_dir=tasks_dir, progress=progress)
+        loaded = load_task(task, data_root, tasks_dir=tasks_dir, allow_partial=allow_partial, progress=progress)
         reports = [
             check_split(loaded, name, images, partial(progress.step, f"decoding {name}"))
             for name in (split.split(",") if split else _splits_there(loaded))
@@ -121,7 +123,9 @@ def _splits_there(task: LoadedTask) -> list[str]:
 
 
 def _is_there(files: SplitFiles) -> bool:
-    return all(files.place(name).exists() for name, places in files.card.files.items() if places[0].endswith(".json"))
+    """Pictures may be missing, and what the card calls optional; tables may not."""
+    tables = (name for name, places in files.card.files.items() if places[0].endswith((".json", ".jsonl")))
+    return all(files.place(name).exists() for name in tables if name not in files.card.optional)
 
 
 def _as_object(task: str, reports: Sequence[SplitReport]) -> dict[str, object]:

@@ -41,6 +41,7 @@ def run(
     controls: Annotated[
         str | None, typer.Option(help="blind, or none; blind on the world unless told otherwise.")
     ] = None,
+    rerank_k: Annotated[int | None, typer.Option(help="Retrieval: look at the K best by embeddings only.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Short for --set train.epochs=N.")] = None,
     steps: Annotated[int | None, typer.Option(help="Short for --set train.steps=N.")] = None,
     lr: Annotated[float | None, typer.Option(help="Short for --set train.lr=X.")] = None,

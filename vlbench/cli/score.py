@@ -14,7 +14,8 @@ from vlbench.core.domain import known_domain
 def score(
     task: Annotated[str, typer.Option(help="Task the predictions are for.")],
     predictions: Annotated[
-        Path, typer.Option(help="The official file (CSV, JSON), JSON lines, or a run's samples.parquet.")
+        Path,
+        typer.Option(help="The official file, JSON lines, a run's samples.parquet; of retrieval, scores or lists."),
     ],
     data_root: Annotated[Path | None, typer.Option(help="Folder of the data; left out: the built-in world.")] = None,
     tasks_dir: Annotated[Path | None, typer.Option(help="Folder with task folders of your own.")] = None,
@@ -29,6 +30,7 @@ def score(
     Examples:
       vlbench score --task nlvr2 --predictions dev.csv --data-root NLVR2 --split dev
       vlbench score --task vqa2 --predictions results.json --data-root VQA --split val --json
+      vlbench score --task coco_retrieval --predictions scores.npy --data-root COCO --split test
       vlbench score --task nlvr2 --predictions runs/nlvr2/cvlp-tiny/0123456789abcdef/samples.parquet --json
     """
     from vlbench.engine.score import score_file

@@ -80,3 +80,16 @@ class Fitted(Protocol):
     def fit(self, refs: Sequence[ImageRef]) -> None:
         """Set the constants; they are buffers, so they travel with the weights."""
         ...
+
+
+@runtime_checkable
+class DualEncoder(Protocol):
+    """A backbone that also embeds pictures and texts apart, so that a dot product says how well they match."""
+
+    def embed_images(self, seen: Visual) -> Tensor:
+        """What was seen -> vectors of length 1, [N, E]."""
+        ...
+
+    def embed_texts(self, read: Textual) -> Tensor:
+        """What was read -> vectors of length 1, [M, E]."""
+        ...

@@ -15,11 +15,12 @@ class SplitCard(Frozen):
     """Where one split lies below the task's root.
 
     files: what the adapter asks for -> candidate paths, the first that exists wins; a path may hold
-    fields in braces that the adapter fills per example. count: examples the official files hold.
-    md5: of the official file of that name, checked by `vlbench data check`.
+    fields in braces that the adapter fills per example. optional: what of them may be missing. count:
+    examples the official files hold. md5: of the official file of that name, checked by `vlbench data check`.
     """
 
     files: dict[str, tuple[str, ...]]
+    optional: tuple[str, ...] = ()
     count: int | None = None
     md5: dict[str, str] = Field(default_factory=dict)
 
@@ -133,7 +134,8 @@ class HeadLayout(Frozen):
 class ModelCard(Frozen):
     """A model's facts; its class stands beside it in `backbone.py`.
 
-    visual: what the model looks at. sizes: `base` is the paper's. recipes: finetuning per task from the
+    visual: what the model looks at. ranks_by: how it ranks a gallery: `cross`, every pair looked at together, or
+    `dual`, pictures and texts embedded apart. sizes: `base` is the paper's. recipes: finetuning per task from the
     paper, `default` where the paper has none.
     """
 
@@ -143,6 +145,7 @@ class ModelCard(Frozen):
     backbone: str
     visual: Literal["regions", "patches", "grid", "none"]
     outputs: tuple[OutputKind, ...]
+    ranks_by: Literal["cross", "dual"] = "cross"
     sizes: dict[str, SizeCard]
     head: HeadLayout = HeadLayout()
     recipes: dict[str, Recipe]

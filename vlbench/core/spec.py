@@ -23,6 +23,7 @@ class RunSpec(Frozen):
     takes the last one. limit: a number of examples (>= 1) or a share (< 1) of the reported split. train:
     overrides of the model card's recipe. vocabulary: a vocab.txt or tokenizer.json, for models that need
     bert-base-uncased. answers: a list for a classifier over open answers, instead of the train split's frequent ones.
+    rerank_k: of a ranking, how many of each query's best by embeddings are looked at pair by pair; None looks at all.
     threads: of the CPU; None takes what suits the model's size.
     """
 
@@ -44,6 +45,7 @@ class RunSpec(Frozen):
     vocabulary: Path | None = None
     answers: Path | None = None
     train: Recipe = Recipe()
+    rerank_k: int | None = Field(default=None, ge=1)
     eval_batch_size: int = Field(default=256, ge=1)
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     allow_partial: bool = False

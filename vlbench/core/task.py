@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from vlbench.core.cards import SplitCard, TaskCard
 from vlbench.core.errors import DataError, first_five, unknown
@@ -52,6 +52,25 @@ class SplitFiles:
 
 
 Adapter = Callable[[SplitFiles], Iterator[Example[Any]]]
+Reader = Callable[[Adapter, SplitFiles], Sequence[Example[Any]]]
+"""How what an adapter yields becomes a sequence."""
+
+
+@runtime_checkable
+class Indexed(Protocol):
+    """A sequence of examples that knows their ids without making the examples."""
+
+    @property
+    def ids(self) -> Sequence[str]: ...
+
+
+def ids_of(examples: Sequence[Example[Any]]) -> Sequence[str]:
+    """The ids in order."""
+    return examples.ids if isinstance(examples, Indexed) else [example.id for example in examples]
+
+
+def _read_all(adapter: Adapter, files: SplitFiles) -> Sequence[Example[Any]]:
+    return list(adapter(files))
 
 
 @dataclass(frozen=True)
@@ -60,7 +79,7 @@ class Task:
 
     counts: split -> expected number of examples, where the data itself states it (the built-in world);
     otherwise the card's counts hold. allow_partial turns a differing count into a note in `notes`. siblings: the
-    card's, as folders below the data root.
+    card's, as folders below the data root. reader: holds the examples, or reads them from an index.
     """
 
     card: TaskCard
@@ -72,6 +91,7 @@ class Task:
     allow_partial: bool = False
     siblings: tuple[Path, ...] = ()
     notes: list[str] = field(default_factory=list)
+    reader: Reader = _read_all
 
     def files(self, split: str) -> SplitFiles:
         """The files of a split; an unknown split is an error that names the near miss."""
@@ -79,21 +99,26 @@ class Task:
             raise unknown(f"split of {self.card.name}", split, self.card.splits)
         return SplitFiles(split, self.root, self.card.splits[split], self.siblings)
 
+    def features(self) -> list[Path]:
+        """The card's tables of region features that are there, below the root and below the siblings."""
+        folders = (self.root, *self.siblings)
+        return sorted({path for folder in folders for pattern in self.card.features for path in folder.glob(pattern)})
+
     def load(self, split: str) -> Sequence[Example[Any]]:
         """The examples of a split, in the order of its files.
 
         Raises:
             DataError: nothing in it, an id twice, or another number of examples than the card says.
         """
-        examples = list(self.adapter(self.files(split)))
-        if not examples:
+        examples = self.reader(self.adapter, self.files(split))
+        if not len(examples):
             raise DataError(f"split {split!r} of {self.card.name} below {self.root} is empty: expected examples")
         self._check_ids(split, examples)
         self._check_count(split, len(examples))
         return examples
 
     def _check_ids(self, split: str, examples: Sequence[Example[Any]]) -> None:
-        twice = [name for name, times in Counter(example.id for example in examples).items() if times > 1]
+        twice = [name for name, times in Counter(ids_of(examples)).items() if times > 1]
         if twice:
             raise DataError(f"split {split!r} of {self.card.name} holds ids twice: {first_five(twice)}")
 

@@ -8,9 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from vlbench.core.errors import DataError
-from vlbench.data.jsonlines import Fields
-
-GZIP = b"\x1f\x8b"
+from vlbench.data.jsonlines import GZIP, Fields
 
 
 def read_json(path: Path) -> object:

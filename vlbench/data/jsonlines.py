@@ -9,6 +9,7 @@ from pathlib import Path
 from vlbench.core.errors import DataError
 
 Fields = Mapping[str, object]
+GZIP = b"\x1f\x8b"
 
 
 def read_lines(path: Path) -> Iterator[tuple[int, str]]:
@@ -17,11 +18,13 @@ def read_lines(path: Path) -> Iterator[tuple[int, str]]:
     A byte order mark and CRLF line ends are tolerated.
 
     Raises:
-        DataError: the file cannot be read, or a line is not UTF-8.
+        DataError: the file cannot be read, is compressed, or a line is not UTF-8.
     """
     try:
         with path.open("rb") as stream:
             for number, raw in enumerate(stream, start=1):
+                if number == 1 and raw.startswith(GZIP):
+                    raise DataError(f"{path} is compressed by gzip where lines of text are expected: unpack it")
                 line = raw.decode("utf-8-sig" if number == 1 else "utf-8").strip()
                 if line:
                     yield number, line

@@ -24,15 +24,17 @@ SPLITS: Mapping[str, tuple[str, ...]] = {"train": ("train", "restval"), "val": (
 """Our splits -> Karpathy's: what COCO's validation set has beyond 5,000 + 5,000 pictures trains as well."""
 
 _KNOWN = ("train", "restval", "val", "test")
+_TABLES = ("karpathy", "captions")
 
 
 @dataclass(frozen=True, slots=True)
 class _Captioned:
-    """A picture's file, the folder of the card it lies in, and the ids and words of its captions."""
+    """A picture's file, the folder of the card it lies in, its captions as (id, words), and the entry it is from."""
 
     file: str
     folder: str
     texts: Sequence[tuple[str, str]]
+    where: str
 
 
 def retrieval_examples(files: SplitFiles) -> Iterator[Example[Caption]]:
@@ -46,17 +48,26 @@ def retrieval_examples(files: SplitFiles) -> Iterator[Example[Caption]]:
     """
     from_coco = "captions" in files.card.files
     captioned = _coco(files.path("captions")) if from_coco else _karpathy(files.path("karpathy"), files.split)
-    places = {name: files.place(name) for name in files.card.files}
+    folders = {name: files.place(name) for name in files.card.files if name not in _TABLES}
+    seen: set[str] = set()
     for number, picture in enumerate(captioned):
-        if picture.folder not in places or Path(picture.file).name != picture.file:
-            raise DataError(
-                f"split {files.split!r}: the picture {picture.folder}/{picture.file} lies in none of the folders "
-                f"{', '.join(places)}: mend the file, or fetch it again"
-            )
-        ref = ImageRef(places[picture.folder] / picture.file, Path(picture.file).stem)
+        ref = _reference(picture, folders)
+        if ref.key in seen:  # both entries' captions would count as right for either
+            raise DataError(f"{picture.where}: the picture {picture.file} comes twice: fetch the file again")
+        seen.add(ref.key)
         fold = str(number // FOLD + 1) if files.split.endswith("_1k") else ""
         for name, words in picture.texts:
             yield Example(name, Query((ref,), words), Caption(ref.key, fold), ref.key)
+
+
+def _reference(picture: _Captioned, folders: Mapping[str, Path]) -> ImageRef:
+    file = Path(picture.file)
+    if picture.folder not in folders or file.name != picture.file or not file.suffix:
+        raise DataError(
+            f"{picture.where}: the picture {picture.folder}/{picture.file} lies in none of the folders "
+            f"{', '.join(folders)}: mend the file, or fetch it again"
+        )
+    return ImageRef(folders[picture.folder] / file, file.stem)
 
 
 def _karpathy(path: Path, split: str) -> Iterator[_Captioned]:
@@ -71,28 +82,32 @@ def _karpathy(path: Path, split: str) -> Iterator[_Captioned]:
                     f"{where}: {file} has {len(sentences)} captions where {CAPTIONS} are expected: fetch the file again"
                 )
             folder = text(fields, "filepath", where) if "filepath" in fields else "images"
-            yield _Captioned(file, folder, [_sentence(one, where) for one in sentences[:CAPTIONS]])
-
-
-def _sentence(entry: object, where: str) -> tuple[str, str]:
-    fields: Fields = as_object(entry, where)
-    return str(whole_number(fields, "sentid", where)), text(fields, "raw", where).strip()
+            texts = [_caption(as_object(one, where), "sentid", "raw", where) for one in sentences[:CAPTIONS]]
+            yield _Captioned(file, folder, texts, where)
 
 
 def _coco(path: Path) -> Iterator[_Captioned]:
     """The pictures of a `captions_*.json` that have captions, in its order, with up to five each."""
     from pycocotools.coco import COCO  # half a second, and only this format needs it
 
-    content = as_object(read_json(path), str(path))  # for its named errors: pycocotools raises what it may
-    for key in ("images", "annotations"):
-        list_at(content, key, str(path))
+    content = as_object(read_json(path), str(path))
+    pictures, _ = list_at(content, "images", str(path)), list_at(content, "annotations", str(path))
+    coco = COCO()
+    coco.dataset = content  # read here, because pycocotools' own reading names no fault
     try:
         with contextlib.redirect_stdout(io.StringIO()):
-            coco = COCO(path)
-        for image, entry in coco.imgs.items():
-            annotations = coco.imgToAnns.get(image, [])[:CAPTIONS]
-            if annotations:
-                texts = [(str(one["id"]), str(one["caption"]).strip()) for one in annotations]
-                yield _Captioned(str(entry["file_name"]), "images", texts)
-    except (KeyError, TypeError, AttributeError) as error:
+            coco.createIndex()
+    except (KeyError, TypeError) as error:
         raise DataError(f"{path} is no file of COCO captions ({error!r}): fetch it again") from None
+    if len(coco.imgs) < len(pictures) or coco.imgToAnns.keys() - coco.imgs:
+        raise DataError(f"{path} has picture ids twice, or captions of pictures it does not list: fetch it again")
+    for name, entry in coco.imgs.items():
+        where = f"{path}, image {name}"
+        texts = [_caption(one, "id", "caption", where) for one in coco.imgToAnns.get(name, [])[:CAPTIONS]]
+        if texts:
+            yield _Captioned(text(entry, "file_name", where), "images", texts, where)
+
+
+def _caption(fields: Fields, name: str, words: str, where: str) -> tuple[str, str]:
+    """The id and the words under these keys, without the space around them that COCO's files have."""
+    return str(whole_number(fields, name, where)), text(fields, words, where).strip()

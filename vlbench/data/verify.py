@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from vlbench.core.examples import Example
 from vlbench.core.task import Task
 from vlbench.data.cache import cache_folder, file_sha256
 from vlbench.data.images import open_image
+from vlbench.data.index import annotation_files
 from vlbench.data.parallel import parallel_map
 
 
@@ -94,38 +95,29 @@ def check_split(
     )
 
 
-def manifest(task: Task, splits: Sequence[str]) -> str:
-    """A hash that changes when the data of these splits does.
+def manifest(task: Task, splits: Mapping[str, Sequence[Example[Any]]]) -> str:
+    """A hash that changes when the data of these splits does; those without examples, as `none`, do not count.
 
     It covers the content of the annotation and feature files, and names and sizes of the pictures they ask for (a
     missing one counts as such); not where they lie.
 
     Raises:
         VlbenchError: an unknown split.
-        DataError: the annotations are missing, unreadable or malformed.
+        DataError: a file that cannot be read.
     """
     digest = hashlib.sha256()
     cache = cache_folder()
     pictures: dict[str, Path] = {}
-    for split in sorted(set(splits)):
-        for name, path in _annotations(task, split):
+    for split, examples in sorted(splits.items()):
+        for name, path in annotation_files(task.files(split)) if len(examples) else ():
             digest.update(repr((split, name, file_sha256(path, cache))).encode())
-        for example in task.adapter(task.files(split)):
+        for example in examples:
             pictures.update((ref.key, ref.path) for ref in example.query.images)
     for key in sorted(pictures):
         digest.update(repr((key, _size(pictures[key]))).encode())
-    for path in sorted({path for pattern in task.card.features for path in task.root.glob(pattern)}):
-        digest.update(repr((path.relative_to(task.root).as_posix(), file_sha256(path, cache))).encode())
+    for path in task.features():
+        digest.update(repr((path.name, file_sha256(path, cache))).encode())
     return digest.hexdigest()
-
-
-def _annotations(task: Task, split: str) -> Iterator[tuple[str, Path]]:
-    """The split's entries that are files; the others are folders of pictures."""
-    files = task.files(split)
-    for name in sorted(files.card.files):
-        path = files.place(name)
-        if path.is_file():
-            yield name, path
 
 
 def _size(path: Path) -> int:

@@ -26,7 +26,7 @@ from vlbench.metrics.retrieval import chance
 from vlbench.metrics.scoring import Scores, score
 from vlbench.records.folder import RunFolder
 from vlbench.records.provenance import environment, peak_memory_mib, tool
-from vlbench.records.ranks import write_ranks
+from vlbench.records.rankings import write_ranks
 from vlbench.records.samples import SampleRow, sample_rows, write_samples
 
 

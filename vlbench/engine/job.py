@@ -14,7 +14,7 @@ from vlbench.core.errors import ExitCode, VlbenchError, first_five
 from vlbench.core.examples import Example
 from vlbench.core.progress import Progress
 from vlbench.core.spec import RunSpec
-from vlbench.core.task import Task
+from vlbench.core.task import Task, ids_of
 from vlbench.data.answers import ANSWERS_FILE, frequent_answers, read_answers
 from vlbench.data.verify import manifest
 from vlbench.engine.source import load_task
@@ -79,12 +79,11 @@ def plan(spec: RunSpec, progress: Progress) -> Job:
         progress=progress,
     )
     spec = _resolved(spec, task, card)
-    splits = [split for split in (spec.train_split, spec.select_on, spec.split) if split and split != "none"]
     train, select, report = (_load(task, split) for split in (spec.train_split, spec.select_on, spec.split))
     _check_apart(spec, train, select, report)
+    sha = manifest(task, {str(spec.train_split): train, str(spec.select_on): select, str(spec.split): report})
     labels = _labels(spec, task.card, train)
     train, notes = _learnable(task.card, train, labels)
-    sha = manifest(task, splits)
     weights = weights_sha256(spec.checkpoint)
     return Job(
         spec=spec,
@@ -116,6 +115,11 @@ def _resolved(spec: RunSpec, task: Task, card: ModelCard) -> RunSpec:
     if not trains and spec.checkpoint == "none":
         raise VlbenchError(
             "--mode eval needs --checkpoint with trained weights, and there are none: name a run or a file"
+        )
+    if spec.rerank_k is not None and (task.card.output != "rank" or card.ranks_by == "dual"):
+        raise VlbenchError(
+            f"--rerank-k {spec.rerank_k} is for retrieval by models that look at pairs, not for {card.name} on "
+            f"{task.card.name}: leave it out"
         )
     size = spec.size or ("tiny" if world else "base")
     catalog.check_size(card, size)
@@ -180,12 +184,12 @@ def _load(task: Task, split: str | None) -> Examples:
 
 def _check_apart(spec: RunSpec, train: Examples, select: Examples, report: Examples) -> None:
     """What is reported was neither trained nor selected on (by id: some official splits are parts of others)."""
-    reported = {example.id for example in report}
+    reported = set(ids_of(report))
     for split, examples, remedy in (
         (spec.train_split, train, "give another --train-split"),
         (spec.select_on, select, "give another --select-on, or none for the last checkpoint"),
     ):
-        shared = reported & {example.id for example in examples}
+        shared = reported.intersection(ids_of(examples))
         if shared:
             raise VlbenchError(
                 f"--split {spec.split} shares {len(shared):,} examples with {split!r} ({first_five(shared)}), which "

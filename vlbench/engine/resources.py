@@ -50,9 +50,11 @@ def make_text(job: Job, progress: Progress) -> TextEncoder:
 
 def make_regions(job: Job, progress: Progress) -> StoredRegions:
     """Features from the task's TSV files; pictures without any are described by the weight-free extractor."""
-    cache, folders = cache_folder(), (job.task.root, *job.task.siblings)
-    tables = sorted({path for folder in folders for pattern in job.task.card.features for path in folder.glob(pattern)})
-    stores = [store_for_tsv(table, cache, progress=partial(progress.step, f"reading {table.name}")) for table in tables]
+    cache = cache_folder()
+    stores = [
+        store_for_tsv(table, cache, progress=partial(progress.step, f"reading {table.name}"))
+        for table in job.task.features()
+    ]
     refs = unique_refs([*job.train, *job.select, *job.report])
     missing = [ref for ref in refs if not any(ref.key in store for store in stores)]
     if missing:

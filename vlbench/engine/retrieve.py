@@ -5,8 +5,10 @@ Shapes: N pictures, M texts, L tokens of either.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -16,23 +18,43 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
 
-from vlbench.core.backbone import Backbone, Tensors, Textual, Visual
+from vlbench.core.backbone import Tensors, Textual, Visual
 from vlbench.core.examples import Example
 from vlbench.core.gallery import Gallery, galleries
 from vlbench.core.results import Ranking
 from vlbench.engine.batches import sequential_blocks
-from vlbench.engine.learner import Learner
+from vlbench.engine.learner import Learner, embed
 from vlbench.engine.pace import Pace, Timing
-from vlbench.metrics.ranks import rankings, ranks
+from vlbench.heads.dual import DualHead
+from vlbench.metrics.ranks import from_matrix
 
 Item = TypeVar("Item")
 
 
-def retrieve(learner: Learner, examples: Sequence[Example[Any]], pace: Pace) -> tuple[list[Ranking], Timing]:
+@dataclass(frozen=True)
+class Encoded:
+    """A gallery as it was seen and read, each picture and text once; it stays on the device."""
+
+    seen: Visual
+    read: Textual
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """N pictures by M texts."""
+        return len(self.seen.states), len(self.read.states)
+
+
+def retrieve(
+    learner: Learner, examples: Sequence[Example[Any]], pace: Pace, rerank_k: int | None = None
+) -> tuple[list[Ranking], Timing]:
     """Rank the texts of every picture and the pictures of every text, fold by fold, in evaluation mode.
+
+    rerank_k: only the so many best of each query by the backbone's embeddings are looked at pair by pair; they stay
+    before all others, which keep the order of the embeddings. None looks at every pair.
 
     Raises:
         DataError: a score is not a number, naming the pair.
+        VlbenchError: the backbone has no embeddings where they are needed.
         Interrupted: asked to stop.
     """
     found, timing = list[Ranking](), Timing()
@@ -40,39 +62,80 @@ def retrieve(learner: Learner, examples: Sequence[Example[Any]], pace: Pace) -> 
     learner.eval()
     with torch.inference_mode(), pace.accelerator.autocast():
         for gallery in galleries(examples):
-            scores = _scores(learner, gallery, pace, timing)
-            found += rankings(scores, gallery, ranks(scores, np.asarray(gallery.owner)))
+            encoded = Encoded(_see(learner, gallery, pace), _read(learner, gallery, pace))
+            if isinstance(learner.head, DualHead):
+                found += from_matrix(_dual_scores(learner, encoded, timing), gallery)
+            elif rerank_k is None:
+                pairs = np.arange(math.prod(encoded.shape))
+                found += from_matrix(
+                    _pair_scores(learner, encoded, pairs, pace, timing).reshape(encoded.shape), gallery
+                )
+            else:
+                found += _reranked(learner, encoded, gallery, rerank_k, pace, timing)
     learner.train(was_training)
     return found, timing
 
 
-def _scores(learner: Learner, gallery: Gallery, pace: Pace, timing: Timing) -> NDArray[np.float32]:
-    """The score of every pair, [N, M]; what was seen and read stays on the device."""
+def _dual_scores(learner: Learner, encoded: Encoded, timing: Timing) -> NDArray[np.float32]:
+    """The dot products of all embeddings, [N, M]."""
+    started = time.perf_counter()
+    images, texts = embed(learner.parts[0], encoded.seen, encoded.read)
+    scores: NDArray[np.float32] = (images.float() @ texts.float().T).cpu().numpy()
+    timing.batches.append(time.perf_counter() - started)
+    timing.examples += scores.size
+    return scores
+
+
+def _pair_scores(
+    learner: Learner, encoded: Encoded, pairs: NDArray[np.int64], pace: Pace, timing: Timing
+) -> NDArray[np.float32]:
+    """The head's scores of those pairs, numbered row by row of [N, M]."""
     backbone, head = learner.parts
-    seen, read = _see(backbone, gallery, pace), _read(backbone, gallery, pace)
-    scores = np.empty(len(gallery.images) * len(gallery.texts), np.float32)
-    for start in range(0, len(scores), pace.batch_size):
+    scores = np.empty(len(pairs), np.float32)
+    for start in range(0, len(pairs), pace.batch_size):
         started = time.perf_counter()
-        pairs = torch.arange(start, min(start + pace.batch_size, len(scores)), device=pace.accelerator.device)
-        image_rows, text_rows = pairs // len(gallery.texts), pairs % len(gallery.texts)
-        logits = head(backbone.fuse(seen.take(image_rows), read.take(text_rows)))
-        scores[start : start + len(pairs)] = logits.float().cpu().numpy()
+        block = torch.from_numpy(pairs[start : start + pace.batch_size]).to(pace.accelerator.device)
+        seen, read = encoded.seen.take(block // encoded.shape[1]), encoded.read.take(block % encoded.shape[1])
+        scores[start : start + len(block)] = head(backbone.fuse(seen, read)).float().cpu().numpy()
         timing.batches.append(time.perf_counter() - started)
-        timing.examples += len(pairs)
-        pace.step(start + len(pairs), len(scores))
-    return scores.reshape(len(gallery.images), len(gallery.texts))
+        timing.examples += len(block)
+        pace.step(start + len(block), len(pairs))
+    return scores
 
 
-def _see(backbone: Backbone, gallery: Gallery, pace: Pace) -> Visual:
+def _reranked(
+    learner: Learner, encoded: Encoded, gallery: Gallery, k: int, pace: Pace, timing: Timing
+) -> list[Ranking]:
+    """Rankings from two matrices, since a pair may be on the shortlist of its picture and not on that of its text."""
+    dual = _dual_scores(learner, encoded, timing)
+    of_images, of_texts = _shortlisted(dual, k), _shortlisted(dual.T, k).T
+    pairs = np.flatnonzero(of_images | of_texts)
+    looked_at = np.zeros(dual.shape)
+    looked_at.flat[pairs] = _pair_scores(learner, encoded, pairs, pace, timing)
+    first = looked_at - looked_at.min() + dual.max() + 1.0  # any pair that was looked at comes before any other
+    by_image, by_text = (from_matrix(np.where(kept, first, dual), gallery) for kept in (of_images, of_texts))
+    return by_image[: len(gallery.images)] + by_text[len(gallery.images) :]
+
+
+def _shortlisted(scores: NDArray[np.float32], k: int) -> NDArray[np.bool_]:
+    """Which of each row's candidates are among its `k` best; of equal scores at the end the first ones."""
+    best = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+    kept = np.zeros(scores.shape, np.bool_)
+    np.put_along_axis(kept, best, True, axis=1)
+    return kept
+
+
+def _see(learner: Learner, gallery: Gallery, pace: Pace) -> Visual:
     """All pictures, in the first place of their query."""
-    parts = []
+    backbone, parts = learner.parts[0], []
     for images in _prepared(gallery.images, backbone.prepare_images, pace):
         first = next(iter(images.values()))
         parts.append(backbone.see(images, torch.zeros(len(first), dtype=torch.int64, device=first.device)))
     return Visual(_stacked([part.states for part in parts]), _stacked([part.mask for part in parts]))
 
 
-def _read(backbone: Backbone, gallery: Gallery, pace: Pace) -> Textual:
+def _read(learner: Learner, gallery: Gallery, pace: Pace) -> Textual:
+    backbone = learner.parts[0]
     parts = [backbone.read(texts) for texts in _prepared(gallery.texts, backbone.prepare_texts, pace)]
     return Textual(_stacked([part.states for part in parts]), _stacked([part.mask for part in parts]))
 

@@ -14,6 +14,7 @@ from vlbench.core.validate import Frozen
 from vlbench.metrics.coverage import match
 from vlbench.metrics.scoring import score
 from vlbench.records.predictions import read_predictions
+from vlbench.records.rankings import read_rankings
 
 
 class ScoreReport(Frozen):
@@ -55,7 +56,10 @@ def score_file(task: Task, split: str, predictions: Path, allow_partial: bool = 
         DataError: the split or the file of predictions cannot be read.
         CoverageError: ids do not match one to one, or an answer is none of the card's labels.
     """
-    examples, answers = task.load(split), read_predictions(predictions)
+    examples = task.load(split)
+    if task.card.output == "rank":
+        return _score_rankings(task, split, predictions, examples)
+    answers = read_predictions(predictions)
     coverage = match(answers, examples, task.card.labels, allow_missing=allow_partial)
     scored = _covered(answers, examples) if coverage.missing else examples
     scores = score(task.metrics, task.card.main_metric, task.card.slices, answers, scored)
@@ -67,6 +71,17 @@ def score_file(task: Task, split: str, predictions: Path, allow_partial: bool = 
         results=scores.results,
         coverage=coverage,
         notes=(*task.notes, *((left_out,) if coverage.missing else ()), *scores.notes),
+    )
+
+
+def _score_rankings(task: Task, split: str, path: Path, examples: Sequence[Example[Any]]) -> ScoreReport:
+    """Rankings are scored whole or not at all: a candidate left out would lift all others."""
+    rankings = read_rankings(path, examples)
+    scores = score(task.metrics, task.card.main_metric, task.card.slices, rankings, examples)
+    coverage = Coverage(expected=len(rankings), scored=len(rankings))
+    notes = (*task.notes, *scores.notes)
+    return ScoreReport(
+        task=task.card.name, split=split, n=len(examples), results=scores.results, coverage=coverage, notes=notes
     )
 
 

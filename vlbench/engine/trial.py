@@ -116,7 +116,9 @@ class Trial:
     ) -> tuple[list[Prediction] | list[Ranking], Timing]:
         spec = self.job.spec
         pace = Pace(self.accelerator, spec.eval_batch_size, spec.workers, self.progress, self.interrupt, what)
-        return (retrieve if self.job.ranks else predict)(learner, self._seen(examples), pace)
+        if self.job.ranks:
+            return retrieve(learner, self._seen(examples), pace, spec.rerank_k)
+        return predict(learner, self._seen(examples), pace)
 
     def _head(self, width: int) -> Head:
         return build_head(self.job.task.card, self.job.card, width, self.job.labels, self.job.spec.train)

@@ -6,6 +6,7 @@ from vlbench.core.cards import ModelCard, Recipe, TaskCard
 from vlbench.core.errors import VlbenchError
 from vlbench.core.head import Head
 from vlbench.heads.classify import ClassifyHead
+from vlbench.heads.dual import DualHead
 from vlbench.heads.pair import PairHead
 from vlbench.heads.rank import RankHead
 from vlbench.heads.soft import SoftHead
@@ -31,7 +32,7 @@ def build_head(task: TaskCard, model: ModelCard, width: int, labels: tuple[str, 
             f"takes 1: give it output 'pair' in its card"
         )
     if task.output == "rank":
-        return RankHead(width, recipe)
+        return DualHead() if model.ranks_by == "dual" else RankHead(width, recipe)
     if len(labels) < 2:
         raise VlbenchError(
             f"task {task.name!r} has {len(labels)} labels where output {task.output!r} needs at least 2: "

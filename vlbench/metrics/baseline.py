@@ -33,11 +33,15 @@ def majority(metric: Metric, examples: Sequence[Example[Any]]) -> float | None:
 def slice_majorities(
     metric: Metric, slices: Sequence[str], examples: Sequence[Example[Any]]
 ) -> Mapping[str, Mapping[str, float]]:
-    """`majority` of each part by itself: tag -> value -> figure."""
+    """`majority` of each part by itself: tag -> value -> figure; tags that are the answer itself have none."""
     found: dict[str, dict[str, float]] = {}
     for tag in slices:
-        for value, part in parts(examples, tag).items():
-            figure = majority(metric, part)
-            if figure is not None:
-                found.setdefault(tag, {})[value] = figure
+        by_value = parts(examples, tag)
+        if all(
+            len({example.reference.consensus for example in part if isinstance(example.reference, Answered)}) < 2
+            for part in by_value.values()
+        ):
+            continue
+        figures = {value: majority(metric, part) for value, part in by_value.items()}
+        found[tag] = {value: figure for value, figure in figures.items() if figure is not None}
     return found

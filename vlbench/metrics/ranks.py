@@ -5,7 +5,8 @@ Shapes: N pictures, M texts. Ranks are counted, not sorted: what is scored highe
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from math import nan
 from typing import Any, TypeAlias
@@ -53,7 +54,8 @@ def ranks(scores: Scores, owner: Counts) -> Ranks:
     _check(scores, owner)
     own = _comparable(scores[owner, np.arange(len(owner))])  # [M]: of each text with its picture
     best = np.full(len(scores), -np.inf, own.dtype)
-    np.maximum.at(best, owner, own)
+    with np.errstate(invalid="ignore"):  # what is not a number is found below, where its row and column are known
+        np.maximum.at(best, owner, own)
     positives = np.bincount(owner, own == best[owner], len(scores)).astype(np.int64)
     i2t_low, i2t_level = np.empty(len(scores), np.int64), np.empty(len(scores), np.int64)
     t2i_low, t2i_level = np.zeros(len(owner), np.int64), np.zeros(len(owner), np.int64)
@@ -78,9 +80,7 @@ def rankings(scores: Scores, gallery: Gallery, counted: Ranks) -> list[Ranking]:
         _best(scores, texts),
         strict=True,
     )
-    of_texts = zip(
-        texts, counted.t2i_low.tolist(), counted.t2i_high.tolist(), _best(scores.T, pictures), strict=True
-    )
+    of_texts = zip(texts, counted.t2i_low.tolist(), counted.t2i_high.tolist(), _best(scores.T, pictures), strict=True)
     return [
         *(Ranking(query, "i2t", low, high, positives, top) for query, low, high, positives, top in of_pictures),
         *(Ranking(query, "t2i", low, high, 1, top) for query, low, high, top in of_texts),
@@ -108,21 +108,27 @@ def from_lists(lists: Mapping[str, Sequence[str]], direction: Direction, gallery
     """
     pictures = [ref.key for ref in gallery.images]
     of_text = {text: pictures[row] for text, row in zip(gallery.text_ids, gallery.owner, strict=True)}
-    queries, candidates = (set(pictures), of_text.keys()) if direction == "i2t" else (of_text.keys(), set(pictures))
+    both: tuple[Set[str], Set[str]] = (set(pictures), of_text.keys())
+    queries, candidates = both if direction == "i2t" else both[::-1]
     found = []
     for query, names in lists.items():
         if query not in queries:
             raise DataError(f"{direction} list of {query!r}: expected a query of the gallery, which it is not")
-        unknown = set(names) - candidates
-        if unknown or len(set(names)) < len(names):
-            fault = f"{first_five(unknown)} not of the gallery" if unknown else "the same one given twice"
-            raise DataError(f"{direction} list of {query!r} has {fault}: expected each candidate at most once")
+        _check_list(f"{direction} list of {query!r}", names, candidates)
         right = (of_text[name] == query if direction == "i2t" else name == of_text[query] for name in names)
         rank = next((place for place, hit in enumerate(right) if hit), len(names))
-        top = tuple((name, nan) for name in names[:TOP])
         depth = None if len(names) == len(candidates) else len(names)
-        found.append(Ranking(query, direction, rank, rank, 1, top, depth))
+        found.append(Ranking(query, direction, rank, rank, 1, tuple((name, nan) for name in names[:TOP]), depth))
     return found
+
+
+def _check_list(what: str, names: Sequence[str], candidates: Set[str]) -> None:
+    strange = set(names) - candidates
+    if strange:
+        raise DataError(f"{what} holds {first_five(strange)}: expected candidates of the gallery")
+    if len(set(names)) < len(names):
+        twice = [name for name, times in Counter(names).items() if times > 1]
+        raise DataError(f"{what} holds {first_five(twice)} more than once: expected each candidate at most once")
 
 
 def _best(scores: Scores, candidates: Sequence[str]) -> Iterator[tuple[tuple[str, float], ...]]:
@@ -144,7 +150,7 @@ def _comparable(scores: Scores) -> Scores:
 def _blocks(scores: Scores) -> Iterator[slice]:
     rows, columns = scores.shape
     size = max(1, _AT_ONCE // max(1, columns))
-    return (slice(start, min(start + size, rows)) for start in range(0, rows, size))
+    return (slice(start, start + size) for start in range(0, rows, size))
 
 
 def _refuse_nan(block: Scores, start: int) -> None:

@@ -1,8 +1,9 @@
 """Recall and rank metrics of image-text retrieval: text retrieval (tr, from a picture) and image retrieval (ir).
 
 Each metric takes the rankings of all pictures and texts of a split. Where it is cut into folds, as COCO's five of 1,000
-pictures, every figure is taken per fold and averaged. The reported ranks are pessimistic: a negative with the score of
-the right answer comes before it. `_optimistic` figures let it come behind, `_expected` ones average over all orders.
+pictures, every figure is taken per fold and averaged; intervals draw from the pictures of all folds. The reported ranks
+are pessimistic: a wrong answer with the score of the right one comes before it. `_optimistic` figures let it come
+behind, `_expected` ones average over all orders of equal scores.
 
 Source: Karpathy and Fei-Fei 2015, Faghri et al. 2018 (VSE++); they have no rule for ties.
 """
@@ -12,35 +13,39 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from math import comb, floor
 from statistics import fmean, median
 from typing import Literal
 
-from vlbench.core.errors import CoverageError, first_five
+from vlbench.core.errors import CoverageError, DataError, first_five
 from vlbench.core.examples import Caption, Example
 from vlbench.core.results import Direction, MetricAbsentError, Ranking, Score
-from vlbench.metrics.uncertainty import mean_score
+from vlbench.metrics.uncertainty import clustered_bootstrap, mean_score
 
 Ties = Literal["pessimistic", "optimistic", "expected"]
 LEVELS = (1, 5, 10)
-DIRECTIONS: tuple[Direction, ...] = ("i2t", "t2i")
+DIRECTIONS: tuple[Direction, Direction] = ("i2t", "t2i")
 
 
 def found(ranking: Ranking, k: int, ties: Ties) -> float:
     """The chance in [0, 1] that a right answer is among the first `k`; 0 or 1 but for expected ties.
 
     Raises:
-        MetricAbsentError: the list that was ranked is shorter than `k`.
+        DataError: the ranking is of a list that ends above its right answer and before `k`.
     """
-    if ranking.depth is not None and ranking.depth < k:
-        raise MetricAbsentError(f"query {ranking.query_id!r} ranks {ranking.depth} candidates where {k} are needed")
+    if ranking.depth is not None and ranking.rank_high >= ranking.depth < k:
+        raise DataError(
+            f"the {ranking.direction} list of {ranking.query_id!r} has {ranking.depth} candidates, none of them right, "
+            f"where R@{k} looks at {k}: give lists of at least {k}"
+        )
     if ties != "expected":
         return float((ranking.rank_high if ties == "pessimistic" else ranking.rank_low) < k)
-    tied, places = ranking.rank_high - ranking.rank_low, k - ranking.rank_low
+    wrong, places = ranking.rank_high - ranking.rank_low, k - ranking.rank_low
     if places <= 0:
         return 0.0
-    everything = comb(tied + ranking.positives, places)
-    return 1.0 - comb(tied, places) / everything if everything else 1.0
+    draws = comb(wrong + ranking.positives, places)
+    return 1.0 - comb(wrong, places) / draws if draws else 1.0
 
 
 @dataclass(frozen=True)
@@ -57,10 +62,11 @@ class Recall:
 
         Raises:
             CoverageError: rankings and examples do not match one to one.
-            MetricAbsentError: a list is shorter than K.
+            DataError: a list ends above its right answer and before K.
+            MetricAbsentError: there are no rankings in this direction, but some in the other.
         """
         places = _Places(rankings, examples)
-        values = {item.query_id: found(item, self.k, self.ties) for item in places.of(self.direction)}
+        values = places.found(self.direction, self.k, self.ties)
         score = mean_score(self.name, values, places.picture[self.direction])
         return replace(score, value=100 * places.over_folds(self.direction, values, fmean))
 
@@ -73,96 +79,148 @@ class RecallSum:
     ties: Ties
 
     def __call__(self, rankings: Sequence[Ranking], examples: Sequence[Example[Caption]], /) -> Score:
-        """The figure; its interval draws whole pictures, each with its texts. Raises as `Recall` does."""
+        """The figure; its interval draws whole pictures, each with all that is found from it and from its texts.
+
+        Raises as `Recall` does.
+        """
         places = _Places(rankings, examples)
-        value, shares = 0.0, dict.fromkeys(places.picture["i2t"], 0.0)
-        for direction in DIRECTIONS:
-            queries = places.of(direction)
-            for k in LEVELS:
-                values = {item.query_id: found(item, k, self.ties) for item in queries}
-                value += 100 * places.over_folds(direction, values, fmean)
-                for query, one in values.items():
-                    # So that the mean of all pictures' shares is the sum of the six recalls, in sixths of 600.
-                    shares[places.picture[direction][query]] += one * len(shares) / len(queries) / 6
+        six = [(direction, places.found(direction, k, self.ties)) for direction, k in product(DIRECTIONS, LEVELS)]
+        mean = fmean(places.over_folds(direction, values, fmean) for direction, values in six)
+        shares = dict.fromkeys(places.picture["i2t"], mean)
+        for direction, values in six:
+            for picture, share in places.above_average(direction, values).items():
+                shares[picture] += share / len(six)
         score = mean_score(self.name, shares, {picture: picture for picture in shares})
         interval = score.ci95 and (6 * score.ci95[0], 6 * score.ci95[1])
         stderr = None if score.stderr is None else 6 * score.stderr
-        return replace(score, value=value, stderr=stderr, ci95=interval, per_example={})
+        return replace(score, value=600 * mean, stderr=stderr, ci95=interval, per_example={})
 
 
 @dataclass(frozen=True)
-class Rank:
-    """The median or the mean rank of the best right answer, counted from 1; lower is better. It has no interval.
-
-    Source: Faghri et al. 2018 (the median's fraction is cut off).
-    """
+class MedianRank:
+    """medR: the median rank of the best right answer, counted from 1, its fraction cut off; lower is better."""
 
     name: str
     direction: Direction
-    middle: Literal["median", "mean"]
 
     def __call__(self, rankings: Sequence[Ranking], examples: Sequence[Example[Caption]], /) -> Score:
-        """The figure.
+        """The figure, without an interval.
 
         Raises:
             CoverageError: rankings and examples do not match one to one.
-            MetricAbsentError: a list does not go down to its query's right answer.
+            MetricAbsentError: a list ends above its right answer, or only the other direction has rankings.
         """
         places = _Places(rankings, examples)
-        queries = places.of(self.direction)
-        cut = [item.query_id for item in queries if item.depth is not None and item.rank_high >= item.depth]
-        if cut:
-            raise MetricAbsentError(f"{len(cut):,} lists end above their right answer ({first_five(cut)})")
-        values = {item.query_id: float(item.rank_high) for item in queries}
-        value = places.over_folds(self.direction, values, _median if self.middle == "median" else fmean) + 1
-        return Score(self.name, value, len(values), None, None, {}, higher_is_better=False)
+        values = places.ranks(self.direction)
+        value = places.over_folds(self.direction, values, lambda fold: floor(median(fold))) + 1
+        method = "no interval: a median of whole numbers moves in steps"
+        return Score(self.name, value, len(values), None, None, {}, higher_is_better=False, method=method)
+
+
+@dataclass(frozen=True)
+class MeanRank:
+    """meanR: the mean rank of the best right answer, counted from 1; lower is better."""
+
+    name: str
+    direction: Direction
+
+    def __call__(self, rankings: Sequence[Ranking], examples: Sequence[Example[Caption]], /) -> Score:
+        """The figure; its interval draws whole pictures. Raises as `MedianRank` does."""
+        places = _Places(rankings, examples)
+        values = places.ranks(self.direction)
+        # As shares of the worst rank, because where all of [0, 1] agree at an end there still is an interval.
+        worst = max(len(of) for of in places.picture.values())
+        shares = {query: rank / worst for query, rank in values.items()}
+        interval = clustered_bootstrap(shares, places.picture[self.direction])
+        return Score(
+            name=self.name,
+            value=places.over_folds(self.direction, values, fmean) + 1,
+            n=len(values),
+            stderr=None if interval is None else worst * interval.stderr,
+            ci95=None if interval is None else (worst * interval.low + 1, worst * interval.high + 1),
+            per_example={},
+            higher_is_better=False,
+            method="" if interval is None else interval.method,
+        )
 
 
 def chance(examples: Sequence[Example[Caption]]) -> Mapping[str, float]:
     """What R@K, in percent, is expected of a scorer that gives all pairs the same score, by metric name."""
-    texts: dict[tuple[str, str], int] = Counter((item.reference.fold, item.reference.image) for item in examples)
-    sizes = [[of for (name, _), of in texts.items() if name == fold] for fold in dict.fromkeys(f for f, _ in texts)]
+    texts: dict[str, Counter[str]] = defaultdict(Counter)  # fold -> picture -> how many texts it has
+    for example in examples:
+        texts[example.reference.fold][example.reference.image] += 1
     figures = {}
     for k in LEVELS:
-        figures[f"tr_r{k}"] = 100 * fmean(fmean(_drawn(own, sum(fold), k) for own in fold) for fold in sizes)
-        figures[f"ir_r{k}"] = 100 * fmean(_drawn(1, len(fold), k) for fold in sizes)
+        tr = (fmean(_drawn(own, fold.total(), k) for own in fold.values()) for fold in texts.values())
+        figures[f"tr_r{k}"] = 100 * fmean(tr)
+        figures[f"ir_r{k}"] = 100 * fmean(_drawn(1, len(fold), k) for fold in texts.values())
     return figures
 
 
 def _drawn(right: int, of: int, k: int) -> float:
-    """The chance that one of so many right candidates is among `k` of all."""
+    """The chance that one of so many right candidates is among `k` drawn of all."""
     return found(Ranking("", "i2t", 0, of - right, right), k, "expected")
-
-
-def _median(values: Sequence[float]) -> float:
-    return float(floor(median(values)))
 
 
 class _Places:
     """Rankings counted against examples. picture: direction -> query -> its picture, which intervals cluster by."""
 
     def __init__(self, rankings: Sequence[Ranking], examples: Sequence[Example[Caption]]) -> None:
+        if not examples:
+            raise CoverageError("there are no examples to score: expected at least one")
         pictures = {item.reference.image: item.reference.image for item in examples}
         self.picture = {"i2t": pictures, "t2i": {item.id: item.reference.image for item in examples}}
-        self.fold = {item.reference.image: item.reference.fold for item in examples}
+        self._fold = {item.reference.image: item.reference.fold for item in examples}
         self._of: dict[Direction, list[Ranking]] = {direction: [] for direction in DIRECTIONS}
-        for item in rankings:
+        # Sorted, because float sums depend on the order of their terms, and a metric must not.
+        for item in sorted(rankings, key=lambda item: item.query_id):
             self._of[item.direction].append(item)
         for direction, queries in self._of.items():
-            _match(direction, [item.query_id for item in queries], self.picture[direction])
+            if queries or not rankings:
+                _match(direction, [item.query_id for item in queries], self.picture[direction])
 
     def of(self, direction: Direction) -> Sequence[Ranking]:
-        """The rankings of that direction."""
+        """The rankings of that direction, by query; some people hand in one direction alone."""
+        if not self._of[direction]:
+            raise MetricAbsentError(f"there are no {direction} rankings")
         return self._of[direction]
+
+    def found(self, direction: Direction, k: int, ties: Ties) -> Mapping[str, float]:
+        """Query -> the chance that a right answer is among its first `k`."""
+        return {item.query_id: found(item, k, ties) for item in self.of(direction)}
+
+    def ranks(self, direction: Direction) -> Mapping[str, int]:
+        """Query -> its pessimistic rank, counted from 0."""
+        queries = self.of(direction)
+        cut = [item.query_id for item in queries if item.depth is not None and item.rank_high >= item.depth]
+        if cut:
+            raise MetricAbsentError(f"{len(cut):,} {direction} lists end above their right answer ({first_five(cut)})")
+        return {item.query_id: item.rank_high for item in queries}
 
     def over_folds(
         self, direction: Direction, values: Mapping[str, float], middle: Callable[[Sequence[float]], float]
     ) -> float:
-        """The middle of the values of each fold, averaged over the folds; the order of queries does not count."""
-        folds: dict[str, list[float]] = defaultdict(list)
+        """The middle of the values of each fold, averaged over the folds."""
+        return fmean(middle(list(fold.values())) for fold in self._folds(direction, values))
+
+    def above_average(self, direction: Direction, values: Mapping[str, float]) -> Mapping[str, float]:
+        """Picture -> what it adds to the mean over folds, so that the mean over pictures of that is zero.
+
+        It is what its queries have above the mean of their fold, by how much of all queries a picture stands for: the
+        linear part of a ratio, and exactly the picture's own mean where all pictures have as many queries.
+        """
+        folds, shares = self._folds(direction, values), dict.fromkeys(self.picture["i2t"], 0.0)
+        for fold in folds:
+            mean, weight = fmean(fold.values()), len(shares) / len(folds) / len(fold)
+            for query, value in fold.items():
+                shares[self.picture[direction][query]] += (value - mean) * weight
+        return shares
+
+    def _folds(self, direction: Direction, values: Mapping[str, float]) -> Sequence[Mapping[str, float]]:
+        folds: dict[str, dict[str, float]] = defaultdict(dict)
         for query, value in values.items():
-            folds[self.fold[self.picture[direction][query]]].append(value)
-        return fmean(middle(sorted(fold)) for _, fold in sorted(folds.items()))
+            folds[self._fold[self.picture[direction][query]]][query] = value
+        return list(folds.values())
 
 
 def _match(direction: Direction, given: Sequence[str], expected: Mapping[str, str]) -> None:
@@ -173,18 +231,19 @@ def _match(direction: Direction, given: Sequence[str], expected: Mapping[str, st
         "extra": counts.keys() - expected.keys(),
     }
     named = [f"{len(names):,} {kind} ({first_five(names)})" for kind, names in faults.items() if names]
-    if named or not expected:
+    if named:
+        kind = "pictures" if direction == "i2t" else "texts"
         raise CoverageError(
-            f"rankings {direction} do not match the {len(expected):,} queries one to one: {', '.join(named)}; "
-            f"rank every picture's texts and every text's pictures once"
+            f"{direction} rankings do not match the {len(expected):,} {kind} one to one: {', '.join(named)}; "
+            f"rank the candidates of each of the {kind} once"
         )
 
 
 tr_r1, tr_r5, tr_r10 = (Recall(f"tr_r{k}", "i2t", k, "pessimistic") for k in LEVELS)
 ir_r1, ir_r5, ir_r10 = (Recall(f"ir_r{k}", "t2i", k, "pessimistic") for k in LEVELS)
 rsum = RecallSum("rsum", "pessimistic")
-tr_medr, ir_medr = Rank("tr_medr", "i2t", "median"), Rank("ir_medr", "t2i", "median")
-tr_meanr, ir_meanr = Rank("tr_meanr", "i2t", "mean"), Rank("ir_meanr", "t2i", "mean")
+tr_medr, ir_medr = MedianRank("tr_medr", "i2t"), MedianRank("ir_medr", "t2i")
+tr_meanr, ir_meanr = MeanRank("tr_meanr", "i2t"), MeanRank("ir_meanr", "t2i")
 tr_r1_optimistic, tr_r5_optimistic, tr_r10_optimistic = (
     Recall(f"tr_r{k}_optimistic", "i2t", k, "optimistic") for k in LEVELS
 )

@@ -59,12 +59,17 @@ def score(
 
 
 def parts(examples: Sequence[Example[Any]], tag: str) -> Mapping[str, Sequence[Example[Any]]]:
-    """The examples by the value of that tag, values in sorted order; those without the tag are left out."""
+    """The examples by the value of that tag, numbers in their order, then words; those without the tag are left out."""
     found: dict[str, list[Example[Any]]] = defaultdict(list)
     for example in examples:
         if tag in example.tags:
             found[example.tags[tag]].append(example)
-    return dict(sorted(found.items()))
+    return dict(
+        sorted(
+            found.items(),
+            key=lambda item: (not item[0].isdecimal(), int(item[0]) if item[0].isdecimal() else 0, item[0]),
+        )
+    )
 
 
 def _refuse_unsure(results: Sequence[Any]) -> None:
@@ -91,6 +96,7 @@ def _by_slice(
 
     A metric may leave examples out, as GQA's do with unbalanced questions; a part of such examples alone is none.
     """
+    groups = {example.id: example.group for example in examples}
     by_id = {item.example_id: item for item in results if isinstance(item, Prediction)}
     of_examples = overall.per_example.keys() <= by_id.keys()
 
@@ -98,7 +104,7 @@ def _by_slice(
         if not of_examples:
             return metric([by_id[example.id] for example in part], part)
         values = {example.id: overall.per_example[example.id] for example in part if example.id in overall.per_example}
-        return mean_score(overall.name, values, {example.id: example.group for example in part}) if values else None
+        return mean_score(overall.name, values, groups) if values else None
 
     slices: Slices = {}
     for tag in tags:

@@ -151,7 +151,9 @@ def _slice_tables(
             for value, part in values.items()
         ]
         tables.append(_table([tag, result.metric, "95 % interval", "n", *unseen], rows))
-        stuck = [cell(value) for value, part in values.items() if not _above(part, value, unseen)]
+        # A tag without majorities is the answer itself: what is scored without sight there says nothing.
+        parts = values.items() if tag in majorities else ()
+        stuck = [cell(value) for value, part in parts if not _above(part, value, unseen)]
         if stuck:
             tables.append(f"not above what answers without sight score, by {cell(tag)}: {', '.join(stuck)}")
     return tables

@@ -19,7 +19,7 @@ LISTS = (
     "there are {}",
     "{} can be seen here",
     "a picture of {}",
-    "an image that shows {}",
+    "the image shows {}",
     "this photo contains {}",
 )
 RELATIONS = (

@@ -17,7 +17,7 @@ from vlbench.core.domain import Domain
 from vlbench.core.errors import DataError, VlbenchError
 from vlbench.core.validate import Frozen, parse
 from vlbench.data.cache import atomic_write, cannot_write
-from vlbench.world import karpathy, nlvr2
+from vlbench.world import gqa, karpathy, nlvr2, snli_ve, vqa2
 from vlbench.world.lock import held
 from vlbench.world.pools import Pool, export_pool
 from vlbench.world.progress import Progress
@@ -32,6 +32,9 @@ Exporter: TypeAlias = Callable[[Path, Mapping[Split, Sequence[Scene]], Domain, i
 
 _EXPORTERS: dict[str, Exporter] = {
     nlvr2.TASK: nlvr2.export,
+    vqa2.TASK: vqa2.export,
+    gqa.TASK: gqa.export,
+    snli_ve.TASK: snli_ve.export,
     "coco_retrieval": karpathy.export_coco,
     "flickr30k_retrieval": karpathy.export_flickr30k,
 }

@@ -54,7 +54,7 @@ def photographs(pool: Pool, scenes: Mapping[Split, Sequence[Scene]], seed: int) 
             Photograph(scene, first + row, _name(pool, split, first + row)) for row, scene in enumerate(own)
         ]
     test = found["test1"]
-    for original in test[: min(MOST_TWINS, len(test) // 4)]:
+    for original in test[: min(MOST_TWINS, -(-len(test) // 4))]:
         number = _FIRST_NUMBER["test1"] + len(test)
         scene = _twin(original.scene, stream(seed, "twin", original.scene.id))
         test.append(Photograph(scene, number, _name(pool, "test1", number), original.number))

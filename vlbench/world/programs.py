@@ -14,6 +14,7 @@ from vlbench.world.statements import Look
 Property = Literal["size", "colour", "shape", "across", "down"]
 Joint = Literal["and", "or"]
 
+ANY = Look()
 YES, NO = "yes", "no"
 MOST = 4
 """The largest number that is an answer."""
@@ -34,7 +35,7 @@ class Things:
     look: Look
     plural: bool = False
     direction: Direction | None = None
-    anchor: Look = Look()
+    anchor: Look = ANY
 
     def among(self, scene: Scene) -> list[Thing] | None:
         """Those of a scene; None where there is no anchor, or more than one."""
@@ -236,6 +237,36 @@ def answers(program: Program) -> tuple[str, ...]:
             return "1", "2"
         case _:
             return YES, NO
+
+
+def mentioned(program: Program) -> tuple[Things, ...]:
+    """What a question speaks of, in order: none, one or two; things in a direction come before their anchor."""
+    match program:
+        case Exist(things) | Verify(things, _, _) | Query(things, _) | Choose(things, _, _):
+            return (things, Things(things.anchor)) if things.direction else (things,)
+        case Logic(_, one, other) | More(one, other):
+            return Things(one), Things(other)
+        case Count(look):
+            return (Things(look, plural=True),)
+        case Every():
+            return (Things(ANY, plural=True),)
+        case CountColours():
+            return ()
+        case _:
+            return program.first, program.second
+
+
+def definite_mentions(program: Program) -> tuple[Things, ...]:
+    """Those that have to mean something if the question is to have an answer: "the circle", "the circles"."""
+    match program:
+        case Exist(things) | Verify(things, _, _) | Query(things, _) | Choose(things, _, _):
+            if things.direction:
+                return (Things(things.anchor),)
+            return () if isinstance(program, Exist) else (things,)
+        case VerifyRelation() | ChooseRelation() | Alike() | Bigger():
+            return program.first, program.second
+        case _:
+            return ()
 
 
 def value_of(thing: Thing, attribute: Property) -> str | None:

@@ -130,10 +130,11 @@ def _every(s: Statement, here: Scene, there: Scene) -> bool:
 
 
 def _position(s: Statement, here: Scene, there: Scene) -> bool:
-    return any(_stands_in(s.place, thing) for thing in s.first.among(here))
+    return any(stands_in(s.place, thing) for thing in s.first.among(here))
 
 
-def _stands_in(place: Place, thing: Thing) -> bool:
+def stands_in(place: Place, thing: Thing) -> bool:
+    """Whether the thing is in that row of cells, or in the cell in the middle."""
     return thing.cell == (1, 1) if place == "centre" else thing.cell[0] == PLACES.index(place)
 
 

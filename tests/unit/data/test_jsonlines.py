@@ -1,3 +1,5 @@
+import gzip
+
 import pytest
 
 from vlbench.core.errors import DataError
@@ -29,6 +31,12 @@ def test_faults_name_file_and_line(tmp_path, line, message):
 def test_an_absent_file_is_named(tmp_path):
     with pytest.raises(DataError, match=r"cannot read .*absent\.json"):
         list(read_json_lines(tmp_path / "absent.json"))
+
+
+def test_compressed_lines_are_told_apart(tmp_path):
+    (tmp_path / "lines.jsonl").write_bytes(gzip.compress(b'{"a": 1}', mtime=0))
+    with pytest.raises(DataError, match=r"lines\.jsonl is compressed by gzip .* unpack it"):
+        list(read_json_lines(tmp_path / "lines.jsonl"))
 
 
 def test_fields_have_the_type_asked_for():

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,9 +13,9 @@ import pytest
 from vlbench.core.cards import Recipe
 from vlbench.core.errors import VlbenchError
 from vlbench.core.examples import Example, Label, Query
-from vlbench.core.progress import Silent
 from vlbench.core.spec import RunSpec
-from vlbench.engine.job import Job, limited, plan
+from vlbench.data.answers import write_answers
+from vlbench.engine.job import Job, limited
 
 MakeJob = Callable[..., Job]
 EXAMPLES = [Example(f"e-{number}", Query((), ""), Label("True"), "g") for number in range(40)]
@@ -31,7 +33,7 @@ def test_defaults_are_written_out(make_job: MakeJob) -> None:
     job = make_job(model="cvlp", train=Recipe(lr=0.5))
     assert (job.size, job.spec.size, job.spec.controls) == ("tiny", "tiny", ("blind",))
     assert (job.spec.train_split, job.spec.select_on, job.spec.split) == ("train", "dev", "test-p")
-    assert (job.spec.train.lr, job.spec.train.steps) == (0.5, job.card.sizes["tiny"].recipe.steps)
+    assert (job.spec.train.lr, job.spec.train.steps) == (0.5, job.card.sizes["tiny"].recipes["default"].steps)
     assert (len(job.train), len(job.select), len(job.report), job.n_total) == (192, 96, 96, 96)
     assert (job.threads, make_job(model="cvlp", threads=2).threads) == (1, 2)
 
@@ -70,7 +72,9 @@ def test_a_model_without_a_head_for_the_task(make_job: MakeJob, tmp_path: Path) 
     from vlbench import catalog
 
     card = (catalog.model_folders()["fake"] / "model.yaml").read_text(encoding="utf8")
-    (tmp_path / "model.yaml").write_text(card.replace("outputs: [classify, pair]", "outputs: [rank]"), encoding="utf8")
+    (tmp_path / "model.yaml").write_text(
+        card.replace("outputs: [classify, pair, rank]", "outputs: [rank]"), encoding="utf8"
+    )
     with pytest.raises(VlbenchError, match=r"fake has no head for nlvr2 \(pair\): it does rank"):
         make_job(model=f"{tmp_path}/model.py:Model", data_root=tmp_path / "nowhere")
 
@@ -102,6 +106,52 @@ def test_a_random_limit_is_the_same_for_every_seed_and_keeps_the_order() -> None
     assert some != ids(limited(EXAMPLES, spec(limit=10, limit_mode="head")))
 
 
-def test_a_task_with_open_answers_is_scored_but_not_run() -> None:
-    with pytest.raises(VlbenchError, match=r"vqa2 has no closed list of answers.*vlbench score --task vqa2"):
-        plan(spec(task="vqa2"), Silent())
+def test_a_limit_of_a_gallery_counts_pictures_and_keeps_their_texts() -> None:
+    captions = [replace(example, group=f"p-{row // 4}") for row, example in enumerate(EXAMPLES)]
+    assert ids(limited(captions, spec(limit=2, limit_mode="head"), whole=True)) == [f"e-{n}" for n in range(8)]
+    some = limited(captions, spec(limit=0.3), whole=True)
+    assert len(some) == 12 and len({example.group for example in some}) == 3
+
+
+def test_open_answers_are_the_frequent_ones_of_the_train_split(make_job: MakeJob) -> None:
+    job = make_job(task="vqa2")
+    assert {"yes", "no", "red"} <= set(job.labels)
+    counts = Counter(example.reference.consensus for example in job.task.load("train"))
+    assert set(job.labels) == {answer for answer, times in counts.items() if times >= 9}
+    assert all(set(example.reference.worths()) & set(job.labels) for example in job.train)
+
+
+def test_a_given_list_leaves_out_what_cannot_be_learned_from_it(make_job: MakeJob, tmp_path: Path) -> None:
+    (tmp_path / "answers.json").write_text('["red", "blue"]')
+    job = make_job(task="vqa2", answers=tmp_path / "answers.json")
+    assert job.labels == ("red", "blue")
+    left = 0
+    for example in job.task.load("train"):
+        left += not {"red", "blue"} & set(example.reference.worths())
+    assert job.notes == (
+        f"{left:,} of {left + len(job.train):,} training examples have none of the 2 answers and are left out",
+    )
+    (tmp_path / "answers.json").write_text('["crimson", "azure"]')
+    with pytest.raises(VlbenchError, match=r"none of the .* training examples has one of the 2 answers"):
+        make_job(task="vqa2", answers=tmp_path / "answers.json")
+
+
+def test_a_list_is_for_open_answers_and_reranking_for_galleries(make_job: MakeJob, tmp_path: Path) -> None:
+    with pytest.raises(VlbenchError, match="nlvr2 has none"):
+        make_job(answers=tmp_path / "answers.json")
+    with pytest.raises(VlbenchError, match="--rerank-k 5 is for retrieval"):
+        make_job(rerank_k=5)
+
+
+def test_a_gallery_has_no_blind_control_unless_asked_for(make_job: MakeJob) -> None:
+    assert make_job(task="coco_retrieval").spec.controls == ()
+    assert make_job(task="vqa2").spec.controls == ("blind",)
+
+
+def test_weights_bring_their_answers(make_job: MakeJob, tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").write_bytes(b"weights")
+    with pytest.raises(VlbenchError, match=r"brings no answers.json") as caught:
+        make_job(task="vqa2", mode="eval", checkpoint=str(tmp_path))
+    assert caught.value.exit_code == 6
+    write_answers(tmp_path / "answers.json", ("red", "7"))
+    assert make_job(task="vqa2", mode="eval", checkpoint=str(tmp_path)).labels == ("red", "7")

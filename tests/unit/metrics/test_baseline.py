@@ -22,6 +22,10 @@ def test_each_slice_has_a_majority_of_its_own():
     assert slice_majorities(accuracy, ["kind", "absent"], split) == {"kind": {"x": pytest.approx(200 / 3), "y": 100.0}}
 
 
+def test_a_tag_that_is_the_answer_has_no_majority():
+    assert slice_majorities(accuracy, ["kind"], examples("a", "a", "b", kinds="aab")) == {}
+
+
 def test_a_gallery_has_no_majority():
     caption = Example("1", Query((ImageRef(Path("a"), "a"),), "a cat"), Caption("a"), "a", {"kind": "x"})
     assert majority(accuracy, [caption]) is None

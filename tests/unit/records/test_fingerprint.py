@@ -86,11 +86,11 @@ def test_every_field_of_the_spec_counts_unless_it_is_a_place() -> None:
     other: dict[str, object] = {
         "task": "nlvr", "model": "fake", "size": "base", "mode": "eval", "data_root": Path("d"), "tasks_dir": Path("t"),
         "domain": "textured", "train_split": "dev", "select_on": "none", "split": "dev", "limit": 501.0,
-        "limit_mode": "head", "controls": ("blind",), "seed": 1, "eval_batch_size": 1, "dtype": "bfloat16",
-        "allow_partial": True, "device": "cuda", "workers": 3, "threads": 5,
+        "limit_mode": "head", "controls": ("blind",), "seed": 1, "rerank_k": 5, "eval_batch_size": 1,
+        "dtype": "bfloat16", "allow_partial": True, "device": "cuda", "workers": 3, "threads": 5,
             "output_path": Path("elsewhere"), "resume": False,
     }  # fmt: skip
-    by_content = {"train", "checkpoint", "vocabulary"}  # tested apart
+    by_content = {"train", "checkpoint", "vocabulary", "answers"}  # tested apart
     assert other.keys() | by_content == RunSpec.model_fields.keys()
     base = RunSpec.model_validate(BASE)
     for field, value in other.items():

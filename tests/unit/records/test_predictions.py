@@ -88,7 +88,7 @@ def test_status_of_a_sample_is_kept(tmp_path):
         ('[["a", "b"]]', r"entry 1: \['a', 'b'\] is found where a JSON object"),
         ('[{"question_id": 1, ', r"predictions: not JSON"),
         ("[]", "holds no predictions"),
-        (gzip.compress(b"[]"), "compressed by gzip"),
+        (gzip.compress(b"[]", mtime=0), "compressed by gzip"),
         (b"a,True\nb\xff,True\n", r"line 2: not UTF-8"),
         ("", "holds no predictions"),
         (b"PAR1 and then nothing of the kind", "no readable parquet"),

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from vlbench import catalog
 from vlbench.core.domain import Domain
 from vlbench.core.errors import DataError, ExitCode
 from vlbench.data import parallel
@@ -52,16 +53,20 @@ def test_one_process_and_two_make_the_same(tiny_world: Path, tmp_path: Path, mon
 def test_a_world_says_what_is_in_it(tiny_world: Path) -> None:
     info = world_info(tiny_world)
     assert (info.seed, info.domain, info.kinds) == (0, "plain", KINDS)
-    assert info.counts == {"nlvr2": {"train": 192, "dev": 96, "test-p": 96, "test-u": 96}}
+    assert info.counts["nlvr2"] == {"train": 192, "dev": 96, "test-p": 96, "test-u": 96}
+    for task, counts in info.counts.items():
+        assert counts.keys() <= catalog.task_card(task).splits.keys()
+        assert all(counts.values())
+    assert {"coco", "flickr30k", "gqa"} | info.counts.keys() <= {path.name for path in tiny_world.iterdir()}
 
 
 def test_a_world_is_made_once_and_anew_for_another_seed_domain_or_size(tmp_path: Path) -> None:
     news: list[tuple[str, int, int]] = []
     root = ensure_world(tmp_path, size=SMALL, progress=lambda *step: news.append(step))
-    assert {(done, total) for _, done, total in news} == {(1, 1), (8, 8)}
-    made = (root / "world.json").stat().st_mtime_ns
+    assert news and all(0 < done <= total for _, done, total in news)
+    before, made = len(news), (root / "world.json").stat().st_mtime_ns
     assert ensure_world(tmp_path, size=SMALL, progress=lambda *step: news.append(step)) == root
-    assert (root / "world.json").stat().st_mtime_ns == made and len(news) == 8
+    assert (root / "world.json").stat().st_mtime_ns == made and len(news) == before
     others = {ensure_world(tmp_path, "textured", size=SMALL), ensure_world(tmp_path, seed=1, size=SMALL)}
     shas = {world_info(other).sha256 for other in (root, *others)}
     assert len(others - {root}) == 2 and len(shas) == 3
@@ -70,7 +75,7 @@ def test_a_world_is_made_once_and_anew_for_another_seed_domain_or_size(tmp_path:
 def test_a_killed_generation_leaves_nothing_that_looks_complete(tmp_path: Path, tiny_world: Path) -> None:
     process = start(tmp_path)
     assert process.stdout is not None
-    assert "statements" in process.stdout.readline()
+    assert "pictures" in process.stdout.readline()
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     parts = [path for path in (tmp_path / "world").iterdir() if path.is_dir()]

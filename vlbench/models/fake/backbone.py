@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn import functional
 
 from vlbench.core.backbone import Features, Tensors, Textual, Visual
 from vlbench.core.cards import ModelCard
@@ -56,6 +57,14 @@ class Fake(nn.Module):
         """The product of both tokens, scaled and shifted."""
         pooled = self.gain * seen.states[:, 0] * read.states[:, 0] + self.bias  # [P, D]
         return Features(pooled, read.states, seen.states, read.mask, seen.mask)
+
+    def embed_images(self, seen: Visual) -> Tensor:
+        """The picture's token, as long as 1."""
+        return functional.normalize(self.gain * seen.states[:, 0] + self.bias, dim=-1)
+
+    def embed_texts(self, read: Textual) -> Tensor:
+        """The text's token, as long as 1."""
+        return functional.normalize(self.gain * read.states[:, 0] + self.bias, dim=-1)
 
 
 def _one_token(hashed: Tensor) -> tuple[Tensor, Tensor]:

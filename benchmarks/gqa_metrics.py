@@ -1,0 +1,100 @@
+"""CPU time of all of GQA's measures over a million generated questions.
+
+Run as `python benchmarks/gqa_metrics.py`. What is timed is scoring: questions and predictions are in memory. That
+includes matching ids and the intervals, for every measure by itself, and then the slices of accuracy. Grounding is not
+among them: predictions carry no attention.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+
+from vlbench._tasks.gqa import metric
+from vlbench._tasks.gqa.reference import GqaAnswer
+from vlbench.core.examples import Example, Query
+from vlbench.core.results import Prediction
+from vlbench.metrics.scoring import score
+
+QUESTIONS, ANSWERS, GROUPS, KINDS = 1_000_000, 1_800, 1_500, 100
+PER_IMAGE = 12
+METRICS = {
+    "accuracy": metric.accuracy,
+    "binary": metric.binary,
+    "open": metric.open_ended,
+    "validity": metric.validity,
+    "plausibility": metric.plausibility,
+    "consistency": metric.consistency,
+    "distribution": metric.distribution,
+}
+SLICES = ("structural", "semantic", "detailed", "length", "steps")
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--questions", type=int, default=QUESTIONS)
+    parser.add_argument("--balanced", type=float, default=1.0, help="share of balanced questions")
+    parser.add_argument("--repeats", type=int, default=3)
+    wanted = parser.parse_args()
+    examples = list(generated(wanted.questions, wanted.balanced))
+    toss = random.Random(1)
+    predictions = [
+        Prediction(example.id, example.reference.answer if toss.random() < 0.6 else f"answer {toss.randrange(ANSWERS)}")
+        for example in examples
+    ]
+    sides: dict[str, Callable[[], object]] = {
+        name: lambda measure=measure: measure(predictions, examples)  # type: ignore[misc]
+        for name, measure in METRICS.items()
+    }
+    sides["all of them, and accuracy by five kinds"] = lambda: score(METRICS, "accuracy", SLICES, predictions, examples)
+    for name, side in sides.items():
+        print(f"{name}: {spread([cpu_seconds(side) for _ in range(wanted.repeats)])} CPU-s")
+
+
+def cpu_seconds(side: Callable[[], object]) -> float:
+    """CPU seconds of one call, all threads together."""
+    start = time.process_time()
+    side()
+    return time.process_time() - start
+
+
+def spread(values: Sequence[float]) -> str:
+    """Median and range."""
+    return f"{statistics.median(values):.2f} ({min(values):.2f} to {max(values):.2f})"
+
+
+def generated(questions: int, balanced: float, seed: int = 0) -> Iterator[Example[GqaAnswer]]:
+    """Questions as the adapter hands them on: twelve a picture, entailed ones among the same picture's."""
+    toss = random.Random(seed)
+    answers = [f"answer {number}" for number in range(ANSWERS)]
+    choices = [tuple(toss.sample(answers, 40)) for _ in range(200)]
+    for number in range(questions):
+        first = number - number % PER_IMAGE
+        entailed = {toss.randrange(first, min(first + PER_IMAGE, questions)) for _ in range(toss.choice((0, 0, 2, 5)))}
+        kinds = {
+            "structural": toss.choice(("verify", "query", "choose", "logical", "compare")),
+            "semantic": toss.choice(("obj", "attr", "rel", "cat", "global")),
+            "detailed": f"kind {toss.randrange(KINDS)}",
+            "length": str(toss.randint(3, 25)),
+            "steps": str(toss.randint(1, 8)),
+        }
+        reference = GqaAnswer(
+            answer=toss.choice(answers),
+            is_balanced=toss.random() < balanced,
+            structural=kinds["structural"],
+            detailed=kinds["detailed"],
+            global_group=f"group {toss.randrange(GROUPS)}" if toss.random() < 0.5 else None,
+            entailed=tuple(f"{other:08d}" for other in sorted(entailed - {number})),
+            valid=toss.choice(choices),
+            plausible=toss.choice(choices),
+        )
+        tags = kinds if reference.is_balanced else {}
+        yield Example(f"{number:08d}", Query((), ""), reference, f"picture {first}", tags)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,73 @@
+"""GQA's grounding: whether a model looks at the objects that a question and its answer speak of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from vlbench._tasks.gqa.reference import Box, GqaAnswer
+from vlbench.core.errors import CoverageError, DataError, first_five
+from vlbench.core.examples import Example
+from vlbench.core.results import MetricAbsentError, Score
+from vlbench.metrics.uncertainty import mean_score
+
+SIDE = 7
+"""Cells of the official attention map along each side of a picture."""
+
+
+def attention_grounding(attention: Mapping[str, ArrayLike], examples: Sequence[Example[GqaAnswer]]) -> Score:
+    """The attention that lies within the boxes of a balanced question, summed over its boxes; the mean, in percent.
+
+    Boxes may overlap or come twice and count each time, so values above 100 are possible, as officially.
+
+    Args:
+        attention: question id -> a map [7, 7] that sums to 1; the first index runs from left to right, as officially.
+        examples: the questions; only balanced ones count.
+
+    Raises:
+        MetricAbsentError: no question is balanced, or one of them has no boxes: it takes a scene graph.
+        CoverageError: a balanced question has no map.
+        DataError: a map of another shape, or with numbers that are not finite.
+
+    Source: Hudson and Manning 2019, official evaluation code.
+    """
+    balanced = {example.id: example for example in examples if example.reference.is_balanced}
+    missing = balanced.keys() - attention.keys()
+    if missing:
+        raise CoverageError(f"{len(missing):,} questions have no attention map ({first_five(missing)}): give each one")
+    values = {
+        name: _attention_within(_boxes(example), _map(name, attention[name])) for name, example in balanced.items()
+    }
+    if not values:
+        raise MetricAbsentError(f"none of the {len(examples):,} questions is balanced, and no other counts")
+    return mean_score("grounding", values, {name: example.group for name, example in balanced.items()})
+
+
+def _boxes(example: Example[GqaAnswer]) -> tuple[Box, ...]:
+    boxes = example.reference.boxes
+    if boxes is None:
+        raise MetricAbsentError(f"question {example.id!r} has no boxes: it takes its picture's scene graph")
+    return boxes
+
+
+def _map(name: str, values: ArrayLike) -> NDArray[np.float64]:
+    weights = np.asarray(values, dtype=np.float64)
+    if weights.shape != (SIDE, SIDE) or not np.isfinite(weights).all():
+        raise DataError(
+            f"the attention map of question {name!r} has shape {weights.shape}: expected {SIDE} x {SIDE} finite numbers"
+        )
+    return weights
+
+
+def _attention_within(boxes: Sequence[Box], weights: NDArray[np.float64]) -> float:
+    """Weights [7, 7] times the share of each cell that a box covers, summed over cells and boxes."""
+    return float(sum(_covered(x, w) @ weights @ _covered(y, h) for x, y, w, h in boxes))
+
+
+def _covered(start: float, length: float) -> NDArray[np.float64]:
+    """The share [7] of each cell of a side that the stretch covers."""
+    edges = np.arange(SIDE + 1) / SIDE
+    overlap: NDArray[np.float64] = np.minimum(edges[1:], start + length) - np.maximum(edges[:-1], start)
+    return overlap.clip(min=0) * SIDE

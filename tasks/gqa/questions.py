@@ -1,0 +1,107 @@
+"""GQA's files of questions, as they are given out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from sys import intern
+
+from vlbench._tasks.gqa.evidence import Evidence
+from vlbench._tasks.gqa.fields import all_strings, flag, strings
+from vlbench._tasks.gqa.reference import GqaAnswer
+from vlbench.data.jsonfile import as_object, list_at, object_at
+from vlbench.data.jsonlines import Fields, folder, one_of, text
+from vlbench.data.jsonstream import entries
+
+STRUCTURAL = ("verify", "query", "choose", "logical", "compare")
+NO_STEPS = ("exist", "query: name", "choose name")
+"""Operations that only ask for what the others have found; the official evaluation does not count them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A question about a picture; tags: of balanced questions whose answers are public."""
+
+    id: str
+    picture: str
+    text: str
+    answer: GqaAnswer
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+
+def read_questions(path: Path, public: bool, evidence: Evidence) -> Iterator[Question]:
+    """Yield the questions of one file in its order, without holding the file in memory.
+
+    public: whether it holds the answers. evidence: about the questions of the split.
+
+    Raises:
+        DataError: the file cannot be read, or has a question that the official format does not allow.
+    """
+    for name, entry in entries(path):
+        where = f"{path}, question {name[:60]!r}"
+        fields = as_object(entry, where)
+        yield _annotated(name, fields, where, evidence) if public else _bare(name, fields, where)
+
+
+def _bare(name: str, fields: Fields, where: str) -> Question:
+    return Question(
+        id=intern(name),
+        picture=intern(folder(fields, "imageId", where)),
+        text=text(fields, "question", where),
+        answer=GqaAnswer("", flag(fields, "isBalanced", where)),
+    )
+
+
+def _annotated(name: str, fields: Fields, where: str, evidence: Evidence) -> Question:
+    bare = _bare(name, fields, where)
+    types = object_at(fields, "types", where)
+    answer, structural = intern(text(fields, "answer", where)), one_of(types, "structural", STRUCTURAL, where)
+    if not bare.answer.is_balanced:
+        return Question(bare.id, bare.picture, bare.text, GqaAnswer(answer, False, structural))
+    choices = evidence.choices.get(name)
+    group = object_at(fields, "groups", where).get("global")
+    reference = GqaAnswer(
+        answer=answer,
+        is_balanced=True,
+        structural=structural,
+        detailed=intern(text(types, "detailed", where)),
+        global_group=None if group is None else all_strings([group], "global", where)[0],
+        entailed=tuple(other for other in strings(fields, "entailed", where) if other != name),
+        valid=choices[0] if choices else None,
+        plausible=choices[1] if choices else None,
+        boxes=evidence.boxes(bare.picture, _objects(fields, where)) if evidence.objects else None,
+    )
+    tags = _tags(
+        reference, intern(text(types, "semantic", where)), bare.text, list_at(fields, "semantic", where), where
+    )
+    return Question(bare.id, bare.picture, bare.text, reference, tags)
+
+
+def _tags(
+    reference: GqaAnswer, semantic: str, question: str, operations: Sequence[object], where: str
+) -> Mapping[str, str]:
+    """The kinds by name, and the global group where there is one; length: in words; steps: of the program."""
+    tags = {
+        "structural": reference.structural,
+        "semantic": semantic,
+        "detailed": reference.detailed,
+        "length": intern(str(len(question.split()))),
+        "steps": intern(str(sum(_is_step(as_object(operation, where), where) for operation in operations))),
+    }
+    return tags if reference.global_group is None else tags | {"global": reference.global_group}
+
+
+def _is_step(operation: Fields, where: str) -> bool:
+    said = f"{text(operation, 'operation', where)}: {text(operation, 'argument', where)}"
+    return not any(part in said for part in NO_STEPS)
+
+
+def _objects(fields: Fields, where: str) -> list[str]:
+    """The objects that the words of the question, then of the full answer, stand for; one comes as often as it is said.
+
+    That is how the official evaluation counts them.
+    """
+    annotations = object_at(fields, "annotations", where)
+    spans = (object_at(annotations, key, where) for key in ("question", "fullAnswer"))
+    return [name for words in spans for name in all_strings(list(words.values()), "annotations", where)]

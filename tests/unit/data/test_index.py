@@ -1,0 +1,126 @@
+"""Examples read from an index are the ones the adapter yields, and it is made anew when a file changes."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vlbench.core.cards import SplitCard
+from vlbench.core.errors import DataError
+from vlbench.core.examples import Example, ImageRef, Query
+from vlbench.core.task import Indexed, SplitFiles, ids_of
+from vlbench.data import index
+from vlbench.data.index import IndexedExamples, annotation_files, read_examples
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    words: tuple[str, ...]
+    box: tuple[float, float] | None = None
+    sure: bool = False
+
+
+read: list[str] = []
+
+
+def adapter(files: SplitFiles) -> Iterator[Example[Answer]]:
+    read.append(files.split)
+    for row, line in enumerate(files.path("lines").read_text().splitlines()):
+        ref = ImageRef(files.place("images") / f"{row}.jpg", str(row))
+        box = (0.1 * row, 1 / 3) if row % 2 else None
+        yield Example(
+            f"00{row}", Query((ref,), line), Answer((line, "caf\u00e9"), box, row == 3), f"g{row // 2}", {"n": line}
+        )
+
+
+def untyped(files: SplitFiles) -> Iterator[Example[Any]]:
+    return adapter(files)
+
+
+@pytest.fixture
+def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SplitFiles:
+    monkeypatch.setenv("VLBENCH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(index, "BIG", 0)
+    monkeypatch.setattr(index, "ROWS", 4)
+    (tmp_path / "lines.txt").write_text("".join(f"line {n}\n" for n in range(10)))
+    return SplitFiles("train", tmp_path, SplitCard(files={"lines": ("lines.txt",), "images": ("images",)}))
+
+
+def test_the_same_examples(files: SplitFiles) -> None:
+    expected = list(adapter(files))
+    found = read_examples(adapter, files)
+    assert isinstance(found, IndexedExamples) and isinstance(found, Indexed)
+    assert list(found) == expected and len(found) == 10
+    assert [found[row] for row in range(10)] == expected
+    assert found[-1] == expected[-1] and found[2:9:3] == expected[2:9:3]
+    assert type(found[3].reference) is Answer and found[3].reference.sure is True
+    assert ids_of(found) == ids_of(expected) == [f"00{n}" for n in range(10)]
+    with pytest.raises(IndexError):
+        found[10]
+
+
+def test_it_is_read_once_and_again_when_the_file_changes(files: SplitFiles) -> None:
+    read.clear()
+    first = read_examples(adapter, files)
+    assert list(read_examples(adapter, files)) == list(first) and read == ["train"]
+    files.path("lines").write_text("another\n")
+    assert [example.query.text for example in read_examples(adapter, files)] == ["another"]
+    assert read == ["train", "train"]
+
+
+def test_another_place_of_pictures_is_another_index(files: SplitFiles) -> None:
+    before = read_examples(adapter, files)[0].query.images[0].path
+    (files.root / "coco" / "images").mkdir(parents=True)
+    moved = SplitFiles(files.split, files.root, files.card, (files.root / "coco",))
+    after = read_examples(adapter, moved)[0].query.images[0].path
+    assert (before, after) == (files.root / "images" / "0.jpg", files.root / "coco" / "images" / "0.jpg")
+
+
+def test_workers_get_it_by_its_place(files: SplitFiles) -> None:
+    found = read_examples(adapter, files)
+    assert list(pickle.loads(pickle.dumps(found))) == list(found)
+
+
+def test_small_files_and_unknown_references_are_lists(files: SplitFiles, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert isinstance(read_examples(untyped, files), list)
+    monkeypatch.setattr(index, "BIG", 1 << 20)
+    assert read_examples(adapter, files) == list(adapter(files))
+
+
+def test_no_examples(files: SplitFiles) -> None:
+    files.path("lines").write_text("")
+    assert len(read_examples(adapter, files)) == 0
+
+
+def test_a_torn_index_is_named(files: SplitFiles) -> None:
+    found = read_examples(adapter, files)
+    assert isinstance(found, IndexedExamples)
+    found.path.write_bytes(found.path.read_bytes()[:100])
+    with pytest.raises(DataError, match="delete it to have it made anew"):
+        read_examples(adapter, files)
+
+
+def test_a_fault_leaves_no_index(files: SplitFiles, tmp_path: Path) -> None:
+    def faulty(files: SplitFiles) -> Iterator[Example[Answer]]:
+        yield from adapter(files)
+        raise DataError("line 11 is not what it should be")
+
+    with pytest.raises(DataError, match="line 11"):
+        read_examples(faulty, files)
+    assert not list((tmp_path / "cache").glob("examples/*"))
+
+
+def test_shards_are_annotations_and_pictures_are_not(files: SplitFiles) -> None:
+    (files.root / "images").mkdir()
+    (files.root / "images" / "0.jpg").write_bytes(b"")
+    (files.root / "shards").mkdir()
+    for number in (1, 0):
+        (files.root / "shards" / f"train_{number}.json").write_text("{}")
+    card = SplitCard(files={"questions": ("shards",), "images": ("images",)})
+    found = annotation_files(SplitFiles("train", files.root, card))
+    assert [name for name, _ in found] == ["questions/train_0.json", "questions/train_1.json"]

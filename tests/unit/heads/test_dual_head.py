@@ -1,0 +1,49 @@
+"""The head over two towers: the loss against plain sums, and what it takes for right."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+from vlbench.core.examples import Caption, Example, ImageRef, Query
+from vlbench.heads.dual import DualHead
+
+
+def captions(*images: str) -> list[Example[Caption]]:
+    return [
+        Example(str(n), Query((ImageRef(Path(image), image),), f"text {n}"), Caption(image), image)
+        for n, image in enumerate(images)
+    ]
+
+
+def test_texts_of_one_picture_have_one_number() -> None:
+    assert DualHead().targets(captions("b", "a", "b", "c")).tolist() == [0, 1, 0, 2]
+
+
+def test_the_scale_starts_as_clips_and_stays_below_a_hundred() -> None:
+    head = DualHead()
+    one = torch.tensor([[1.0, 0.0]])
+    assert head(one, one).item() == pytest.approx(1 / 0.07)
+    with torch.no_grad():
+        head.log_scale.fill_(9.0)
+    assert head(one, one).item() == pytest.approx(100.0)
+
+
+def test_loss_shares_the_probability_among_the_right_ones() -> None:
+    logits = [[2.0, 0.5, -1.0], [0.1, 1.5, 0.3], [0.7, -0.2, 0.9]]
+    pictures = [0, 1, 0]
+
+    def one_way(rows: list[list[float]]) -> float:
+        total = 0.0
+        for query, row in enumerate(rows):
+            everything = math.log(sum(map(math.exp, row)))
+            right = [row[other] - everything for other in range(3) if pictures[other] == pictures[query]]
+            total -= sum(right) / len(right)
+        return total / len(rows)
+
+    expected = (one_way(logits) + one_way([list(column) for column in zip(*logits, strict=True)])) / 2
+    found = DualHead().loss(torch.tensor(logits), torch.tensor(pictures))
+    assert float(found) == pytest.approx(expected, rel=1e-6)

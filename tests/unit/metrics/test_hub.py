@@ -1,0 +1,114 @@
+"""The modules of `evaluate`: loaded by path without a network, given batches, combined."""
+
+import ast
+import doctest
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from vlbench.core.errors import DataError, VlbenchError
+from vlbench.core.examples import Caption, Example, ImageRef, Label, Query
+from vlbench.core.gallery import galleries
+from vlbench.core.results import Prediction
+from vlbench.metrics import accuracy as own
+from vlbench.metrics import retrieval as figures
+from vlbench.metrics.hub import path
+from vlbench.metrics.ranks import from_matrix
+
+NAMES = ["accuracy", "consistency", "retrieval", "vqa_accuracy"]
+ANSWERS, LABELS = ["True", "false", "True", "no", "no"], ["True", "False", "False", "no", "no"]
+GROUPS = ["a", "a", "b", "c", "c"]
+
+
+@pytest.fixture(scope="module")
+def evaluate(tmp_path_factory):
+    """The library with folders of its own, offline."""
+    import evaluate
+    from evaluate import config
+
+    folder = tmp_path_factory.mktemp("evaluate")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(config, "HF_EVALUATE_OFFLINE", True)
+        patch.setattr(config, "HF_METRICS_CACHE", folder / "metrics")
+        patch.setattr(config, "HF_MODULES_CACHE", str(folder / "modules"))
+        patch.syspath_prepend(folder / "modules")
+        yield evaluate
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_example_of_each_module_is_true(name, evaluate):
+    text = ast.get_docstring(ast.parse(path(name).read_text(encoding="utf8")))
+    example = doctest.DocTestParser().get_doctest(text, {}, name, None, 0)
+    assert example.examples
+    result = doctest.DocTestRunner().run(example)
+    assert result.failed == 0
+
+
+def test_every_module_is_found_by_name():
+    files = {file.stem for file in path("accuracy").parent.glob("*.py")} - {"__init__"}
+    assert sorted(files) == NAMES
+    with pytest.raises(VlbenchError, match="'acuracy': did you mean 'accuracy'"):
+        path("acuracy")
+
+
+def test_figures_are_those_of_the_metrics(evaluate):
+    examples = [
+        Example(str(row), Query((), ""), Label(label), group)
+        for row, (label, group) in enumerate(zip(LABELS, GROUPS, strict=True))
+    ]
+    predictions = [Prediction(str(row), answer) for row, answer in enumerate(ANSWERS)]
+    both = evaluate.combine([evaluate.load(str(path(name))) for name in ("accuracy", "consistency")])
+    for rows in (slice(0, 2), slice(2, 5)):
+        both.add_batch(predictions=ANSWERS[rows], references=LABELS[rows], groups=GROUPS[rows])
+    expected = {
+        "accuracy": own.accuracy(predictions, examples).value,
+        "consistency": own.consistency(predictions, examples).value,
+    }
+    assert both.compute() == expected == {"accuracy": 80.0, "consistency": pytest.approx(200 / 3)}
+    assert both.compute(predictions=ANSWERS, references=LABELS, groups=GROUPS) == expected
+
+
+def test_vqa_accuracy_takes_batches_of_ten_answers(evaluate):
+    module = evaluate.load(str(path("vqa_accuracy")))
+    module.add_batch(predictions=["yes", "2"], references=[["yes"] * 10, ["two"] * 3 + ["3"] * 7])
+    module.add_batch(predictions=["cat"], references=[["dog"] * 10])
+    assert module.compute() == {"vqa_accuracy": pytest.approx(100 * (1 + 0.9 + 0) / 3)}
+
+
+def test_retrieval_takes_batches_of_rows(evaluate):
+    generator = np.random.default_rng(1)
+    owner = generator.permutation(np.repeat(np.arange(12), 3))
+    scores = generator.standard_normal((12, 36)).astype(np.float32)
+    scores[owner, np.arange(36)] += 1
+    module = evaluate.load(str(path("retrieval")))
+    for start in range(0, 12, 5):
+        rows = range(start, min(start + 5, 12))
+        columns = [np.flatnonzero(owner == row).tolist() for row in rows]
+        module.add_batch(predictions=scores[rows].tolist(), references=columns)
+    found = module.compute()
+    # In a gallery pictures stand in the order in which their texts first name them, so the rows move with them.
+    examples = [
+        Example(f"t{column}", Query((ImageRef(Path(), str(row)),), ""), Caption(str(row)), "")
+        for column, row in enumerate(owner)
+    ]
+    (gallery,) = galleries(examples)
+    rankings = from_matrix(scores[[int(ref.key) for ref in gallery.images]], gallery)
+    names = [f"{side}_{figure}" for side in ("tr", "ir") for figure in ("r1", "r5", "r10", "medr", "meanr")] + ["rsum"]
+    assert found == {name: getattr(figures, name)(rankings, examples).value for name in names}
+    assert 0 < found["ir_r1"] < 100
+
+
+@pytest.mark.parametrize(
+    ("scores", "columns", "message"),
+    [
+        ([[0.5, 0.1], [0.2]], [[0], [1]], "1 to 2 texts"),
+        ([[0.5, 0.1], [0.2, 0.3]], [[0], [0]], "2 texts, 1 different ones"),
+        ([[0.5, 0.1], [0.2, 0.3]], [[0], [2]], "counted from 0"),
+        ([[0.5, float("nan")], [0.2, 0.3]], [[0], [1]], "row 0, column 1 is not a number"),
+    ],
+)
+def test_a_matrix_must_be_whole(scores, columns, message, evaluate):
+    module = evaluate.load(str(path("retrieval")), keep_in_memory=True)
+    with pytest.raises(DataError, match=message):
+        module.compute(predictions=scores, references=columns)

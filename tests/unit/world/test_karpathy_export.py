@@ -1,0 +1,64 @@
+"""The caption files have the official keys, and the gallery is photographs and their twins."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vlbench.world.generate import TINY, world_info
+from vlbench.world.karpathy import gallery
+from vlbench.world.pools import photographs
+from vlbench.world.scenes import SPLITS, make_scenes
+
+
+def images(root: Path, task: str, file: str) -> list[dict[str, Any]]:
+    content = json.loads((root / task / file).read_text())
+    assert content.keys() == {"images", "dataset"}
+    return content["images"]
+
+
+@pytest.mark.parametrize("dataset", ["coco", "flickr30k"])
+def test_karpathys_schema(tiny_world: Path, dataset: str) -> None:
+    found = images(tiny_world, f"{dataset}_retrieval", f"dataset_{dataset}.json")
+    keys = {"sentids", "imgid", "sentences", "split", "filename"} | (
+        {"filepath", "cocoid"} if dataset == "coco" else set()
+    )
+    assert all(image.keys() == keys for image in found)
+    assert [image["imgid"] for image in found] == list(range(len(found)))
+    sentences = [sentence for image in found for sentence in image["sentences"]]
+    assert [sentence["sentid"] for sentence in sentences] == list(range(5 * len(found)))
+    assert all(sentence.keys() == {"tokens", "raw", "imgid", "sentid"} for sentence in sentences)
+    assert all(image["sentids"] == [sentence["sentid"] for sentence in image["sentences"]] for image in found)
+    assert all(token.isalnum() and token == token.lower() for sentence in sentences for token in sentence["tokens"])
+    counts = Counter(image["split"] for image in found)
+    told = world_info(tiny_world).counts[f"{dataset}_retrieval"]
+    assert told["train"] == 5 * (counts["train"] + counts["restval"])
+    assert (told["val"], told["test"]) == (5 * counts["val"], 5 * counts["test"])
+
+
+def test_the_gallery_is_half_twins() -> None:
+    scenes = {split: make_scenes(split, 1600, 0) for split in SPLITS}
+    found = gallery(photographs("flickr30k", scenes, 0)["test1"])
+    assert len(found) == 100
+    assert [one.twin_of for one in found[50:]] == [one.number for one in found[:50]]
+
+
+def test_cocos_own_schema(tiny_world: Path) -> None:
+    content = json.loads((tiny_world / "coco_retrieval" / "annotations" / "captions_val2014.json").read_text())
+    assert content.keys() == {"info", "images", "licenses", "annotations"}
+    assert all(one.keys() == {"image_id", "id", "caption"} for one in content["annotations"])
+    known = {image["id"] for image in content["images"]}
+    assert len({one["id"] for one in content["annotations"]}) == 5 * len(known)
+    assert {one["image_id"] for one in content["annotations"]} == known
+    assert any(one["caption"].endswith("\n") for one in content["annotations"])
+    captions = {one["caption"].strip() for one in content["annotations"]}
+    karpathy = images(tiny_world, "coco_retrieval", "dataset_coco.json")
+    tested = {
+        sentence["raw"].strip() for image in karpathy if image["split"] == "test" for sentence in image["sentences"]
+    }
+    assert tested <= captions
+    assert TINY.test1 * 8 * 0.25 <= len(known)

@@ -1,0 +1,61 @@
+"""Collections of pictures: names as the real ones, splits apart, twins that differ in one thing."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from vlbench.data.images import open_image
+from vlbench.world.generate import TINY
+from vlbench.world.pools import MOST_TWINS, Pool, photographs
+from vlbench.world.scenes import SPLITS, make_scenes
+
+SCENES = {split: make_scenes(split, TINY.sets(split) * 8, seed=0) for split in SPLITS}
+MANY = {split: make_scenes(split, 1600, seed=0) for split in SPLITS}
+NAMES: dict[Pool, str] = {
+    "coco": r"COCO_(train2014|val2014|test2015)_\d{12}",
+    "flickr30k": r"\d{10}",
+    "gqa": r"\d{7}|n\d{6}",
+}
+
+
+@pytest.mark.parametrize("pool", NAMES)
+def test_names_and_numbers_are_of_one_photograph(pool: Pool) -> None:
+    found = [one for own in photographs(pool, SCENES, 0).values() for one in own]
+    assert len({one.name for one in found}) == len({one.number for one in found}) == len(found)
+    assert all(re.fullmatch(NAMES[pool], one.name) for one in found)
+
+
+def test_scenes_stay_in_their_split() -> None:
+    for split, own in photographs("coco", SCENES, 0).items():
+        plain = [one for one in own if not one.twin_of]
+        assert [one.scene for one in plain] == SCENES[split][: len(plain)]
+
+
+def test_twins_differ_in_one_attribute_of_one_thing() -> None:
+    own = photographs("coco", MANY, 0)["test1"]
+    twins = [one for one in own if one.twin_of]
+    by_number = {one.number: one for one in own}
+    assert len(twins) == MOST_TWINS and own[-MOST_TWINS:] == twins
+    stayed = 0
+    for twin in twins:
+        original = by_number[twin.twin_of].scene
+        changed = [pair for pair in zip(original.things, twin.scene.things, strict=True) if pair[0] != pair[1]]
+        ((before, after),) = changed
+        assert (before.cell, before.box, before.size) == (after.cell, after.box, after.size)
+        assert (before.shape != after.shape) + (before.colour != after.colour) == 1
+        stayed += twin.scene.split() == "test1"
+    assert stayed >= 0.9 * len(twins), "a twin is a scene of its split wherever it can be"
+
+
+@pytest.mark.parametrize(
+    ("pool", "folder"), [("coco", "val2014"), ("flickr30k", "flickr30k_images"), ("gqa", "images")]
+)
+def test_the_pictures_are_there(tiny_world: Path, pool: Pool, folder: str) -> None:
+    first = photographs(pool, SCENES, 0)["dev"][0]
+    assert open_image(tiny_world / pool / folder / f"{first.name}.jpg").size == (48, 48)
+    assert sorted(path.name for path in (tiny_world / pool / "features").iterdir()) == [
+        f"{split}.tsv" for split in sorted(SPLITS)
+    ]

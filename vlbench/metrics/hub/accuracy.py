@@ -1,0 +1,42 @@
+"""The share of answers that are their label, as a module of `evaluate`.
+
+>>> import evaluate
+>>> from vlbench.metrics.hub import path
+>>> accuracy = evaluate.load(str(path("accuracy")))
+>>> accuracy.add_batch(predictions=["True", "false"], references=["True", "True"])
+>>> accuracy.add_batch(predictions=["no", "maybe"], references=["no", "yes"])
+>>> accuracy.compute()
+{'accuracy': 50.0}
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import datasets
+import evaluate
+
+from vlbench.core.examples import Example, Label, Query
+from vlbench.core.results import Prediction
+from vlbench.metrics.accuracy import accuracy
+
+
+class Accuracy(evaluate.Metric):  # type: ignore[misc]
+    """Accuracy in percent; upper and lower case count as the same."""
+
+    def _info(self) -> evaluate.MetricInfo:
+        text = datasets.Value("string")
+        return evaluate.MetricInfo(
+            description=__doc__,
+            citation="Suhr et al. 2019 (NLVR2)",
+            inputs_description="predictions: answers. references: labels.",
+            features=datasets.Features({"predictions": text, "references": text}),
+        )
+
+    def _compute(
+        self, predictions: Sequence[str], references: Sequence[str], groups: Sequence[str] = ()
+    ) -> dict[str, float]:
+        """`groups` are taken, because `evaluate.combine` gives every module what one of them needs, and not used."""
+        given = [Prediction(str(row), answer) for row, answer in enumerate(predictions)]
+        examples = [Example(str(row), Query((), ""), Label(label), str(row)) for row, label in enumerate(references)]
+        return {"accuracy": accuracy(given, examples).value}

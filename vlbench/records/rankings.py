@@ -1,0 +1,153 @@
+"""Rankings on disk: a run's `ranks.parquet`, and what others give out: a matrix of scores or lists of the best."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vlbench.core.errors import DataError
+from vlbench.core.examples import Caption, Example
+from vlbench.core.gallery import Gallery, galleries
+from vlbench.core.results import Direction, Ranking
+from vlbench.data.cache import atomic_write
+from vlbench.data.jsonfile import as_list, as_object, object_at, read_json
+from vlbench.metrics.ranks import from_lists, from_matrix
+
+DIRECTIONS: tuple[Direction, ...] = get_args(Direction)
+COLUMNS = ("query_id", "direction", "rank_low", "rank_high", "positives")
+
+
+def write_ranks(path: Path, rankings: Sequence[Ranking]) -> None:
+    """Write `ranks.parquet` in one step: the columns are a Ranking's, `top` as `top_ids` and `top_scores`.
+
+    Raises:
+        VlbenchError: the file cannot be written (exit 5); an old one stays as it was.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    columns = {
+        name: pa.array([getattr(item, name) for item in rankings], pa.int64() if number > 1 else pa.string())
+        for number, name in enumerate(COLUMNS)
+    }
+    columns["top_ids"] = pa.array([[name for name, _ in item.top] for item in rankings], pa.list_(pa.string()))
+    columns["top_scores"] = pa.array([[score for _, score in item.top] for item in rankings], pa.list_(pa.float64()))
+    buffer = io.BytesIO()
+    pq.write_table(pa.table(columns), buffer, compression="zstd", write_page_checksum=True)
+    atomic_write(path, buffer.getvalue())
+
+
+def read_rankings(path: Path, examples: Sequence[Example[Caption]]) -> list[Ranking]:
+    """Read rankings of the examples' gallery; what the file holds is told from its name.
+
+    `.npy`, or `.safetensors` with one tensor: scores [N, M], a row per picture and a column per text, both in the order
+    of the examples. `.json`: `{"i2t": {picture: [text ids, best first]}, "t2i": {text id: [pictures]}}`, either
+    direction alone or both. `.parquet`: a run's ranks.
+
+    Raises:
+        DataError: the file cannot be read, breaks its format, or does not fit the gallery.
+    """
+    match path.suffix:
+        case ".npy":
+            return list(_of_folds(_npy(path), examples, path))
+        case ".safetensors":
+            return list(_of_folds(_safetensors(path), examples, path))
+        case ".json":
+            return list(_from_lists(path, examples))
+        case ".parquet":
+            return _from_parquet(path)
+    raise DataError(
+        f"{path} has the suffix {path.suffix!r}: rankings come as .npy or .safetensors (scores, pictures by texts), "
+        f".json (lists of the best) or .parquet (a run's ranks)"
+    )
+
+
+def _npy(path: Path) -> NDArray[Any]:
+    try:
+        scores = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise DataError(f"{path} is no readable .npy file ({error}): save one array with numpy.save") from None
+    return _numbers(scores, path)
+
+
+def _safetensors(path: Path) -> NDArray[Any]:
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    try:
+        tensors = load_file(path)
+    except (OSError, SafetensorError, TypeError, KeyError) as error:
+        raise DataError(
+            f"{path} does not load as safetensors ({error!r}): save one float16 or float32 tensor"
+        ) from None
+    if len(tensors) != 1:
+        raise DataError(f"{path} holds {len(tensors)} tensors where one, the scores, is expected: save it alone")
+    return _numbers(next(iter(tensors.values())), path)
+
+
+def _numbers(scores: object, path: Path) -> NDArray[Any]:
+    if not isinstance(scores, np.ndarray) or not np.issubdtype(scores.dtype, np.number) or scores.ndim != 2:
+        kind = f"{scores.dtype} of shape {scores.shape}" if isinstance(scores, np.ndarray) else type(scores).__name__
+        raise DataError(f"{path} holds {kind}: expected numbers, a row per picture and a column per text")
+    return scores if np.issubdtype(scores.dtype, np.floating) else scores.astype(np.float64)
+
+
+def _of_folds(scores: NDArray[Any], examples: Sequence[Example[Caption]], path: Path) -> Iterator[Ranking]:
+    """Of a whole split's scores the part of each fold; folds follow each other in the file."""
+    folds = galleries(examples)
+    expected = sum(len(fold.images) for fold in folds), sum(len(fold.texts) for fold in folds)
+    if scores.shape != expected:
+        raise DataError(
+            f"{path} holds scores of {scores.shape[0]:,} pictures by {scores.shape[1]:,} texts where {expected[0]:,} "
+            f"by {expected[1]:,} are expected: give a row per picture and a column per text, in the order of the split"
+        )
+    row = column = 0
+    for fold in folds:
+        bottom, right = row + len(fold.images), column + len(fold.texts)
+        yield from from_matrix(scores[row:bottom, column:right], fold)
+        row, column = bottom, right
+
+
+def _from_lists(path: Path, examples: Sequence[Example[Caption]]) -> Iterator[Ranking]:
+    content = as_object(read_json(path), str(path))
+    given = [direction for direction in DIRECTIONS if direction in content]
+    if not given or len(given) < len(content):
+        raise DataError(f"{path} has the keys {', '.join(content) or 'none'}: expected i2t, t2i or both")
+    folds = galleries(examples)
+    for direction in given:
+        lists = {
+            query: [str(name) for name in as_list(names, f"{path}, {direction} of {query!r}")]
+            for query, names in object_at(content, direction, str(path)).items()
+        }
+        for fold in folds:
+            yield from from_lists(_of_fold(lists, direction, fold, folds), direction, fold)
+
+
+def _of_fold(
+    lists: Mapping[str, Sequence[str]], direction: Direction, fold: Gallery, folds: Sequence[Gallery]
+) -> Mapping[str, Sequence[str]]:
+    """The fold's own queries; where there is one fold, all, so that a stranger among them is named."""
+    if len(folds) == 1:
+        return lists
+    own = {ref.key for ref in fold.images} if direction == "i2t" else set(fold.text_ids)
+    return {query: names for query, names in lists.items() if query in own}
+
+
+def _from_parquet(path: Path) -> list[Ranking]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        table = pq.ParquetFile(path).read()
+        columns = [table.column(name).to_pylist() for name in (*COLUMNS, "top_ids", "top_scores")]
+    except (pa.ArrowException, OSError, KeyError) as error:
+        raise DataError(f"{path} is no run's ranks.parquet ({error}): run again, or give an intact file") from None
+    return [
+        Ranking(query, direction, low, high, positives, tuple(zip(ids, scores, strict=True)))
+        for query, direction, low, high, positives, ids, scores in zip(*columns, strict=True)
+    ]
