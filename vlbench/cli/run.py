@@ -26,7 +26,10 @@ def run(
     ] = None,
     model: Annotated[str | None, typer.Option(help="Model, e.g. cvlp, or path/to/file.py:Class.")] = None,
     size: Annotated[str | None, typer.Option(help="tiny, small, base; tiny on the world, else base.")] = None,
-    mode: Annotated[str | None, typer.Option(help="finetune; or eval: score a checkpoint with its own head.")] = None,
+    mode: Annotated[
+        str | None, typer.Option(help="finetune, eval (a checkpoint with its own head) or zero-shot.")
+    ] = None,
+    answer_by: Annotated[str | None, typer.Option(help="Zero-shot: text, or the likeliest of the candidates.")] = None,
     checkpoint: Annotated[str | None, typer.Option(help="Weights to begin with, or none.")] = None,
     data_root: Annotated[
         Path | None, typer.Option(help="Folder of the real data; left out: the built-in world.")

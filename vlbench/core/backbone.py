@@ -93,3 +93,16 @@ class DualEncoder(Protocol):
     def embed_texts(self, read: Textual) -> Tensor:
         """What was read -> vectors of length 1, [M, E]."""
         ...
+
+
+@runtime_checkable
+class Generator(Protocol):
+    """A backbone that goes on in words from pictures and a prompt; B examples, the pictures of each side by side."""
+
+    def generate(self, seen: Visual, read: Textual, longest: int) -> list[str]:
+        """What it writes for each example, without the prompt: at most `longest` tokens, always the likeliest."""
+        ...
+
+    def likelihood(self, seen: Visual, read: Textual, candidates: Sequence[str]) -> Tensor:
+        """The log-likelihood [B, C] of each candidate after the prompt."""
+        ...

@@ -33,6 +33,7 @@ class ModelInfo(Frozen):
     """Which model: sizes, weights, and what they travel with. weights_sha256 is empty from scratch.
 
     answers: how many a classifier over open answers knows, and answers_sha256 which; 0 and empty elsewhere.
+    extraction: the rule that took answers out of what the model wrote; empty where it wrote nothing.
     """
 
     name: str
@@ -45,6 +46,7 @@ class ModelInfo(Frozen):
     tokenizer_sha256: str = ""
     answers: int = 0
     answers_sha256: str = ""
+    extraction: str = ""
 
 
 class TaskInfo(Frozen):

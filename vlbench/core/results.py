@@ -13,13 +13,17 @@ Status = Literal["ok", "unparsed", "error", "skipped"]
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """One answer to one example; `scores` maps an answer to its probability, best first."""
+    """One answer to one example; `scores` maps an answer to its probability, best first.
+
+    text: what a model wrote, where the answer was taken out of that.
+    """
 
     example_id: str
     answer: str
     scores: Mapping[str, float] = field(default_factory=dict)
     status: Status = "ok"
     error: str = ""
+    text: str = ""
 
 
 Direction = Literal["i2t", "t2i"]

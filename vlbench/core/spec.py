@@ -17,20 +17,22 @@ Control = Literal["blind"]
 class RunSpec(Frozen):
     """One task, one model, one way of running.
 
-    task, model, size, split...: names as on the command line; None takes the card's default. mode: finetune,
-    or eval: score a checkpoint with the head it brings. checkpoint: weights to begin with; "none" trains from
-    scratch. data_root: None is the built-in world. select_on: the split the best checkpoint is chosen on, "none"
-    takes the last one. limit: a number of examples (>= 1) or a share (< 1) of the reported split. train:
-    overrides of the model card's recipe. vocabulary: a vocab.txt or tokenizer.json, for models that need
-    bert-base-uncased. answers: a list for a classifier over open answers, instead of the train split's frequent ones.
-    rerank_k: of a ranking, how many of each query's best by embeddings are looked at pair by pair; None looks at all.
-    threads: of the CPU; None takes what suits the model's size.
+    task, model, size, split...: names as on the command line; None takes the card's default. mode: finetune; eval:
+    score a checkpoint with the head it brings; zero-shot: let a model that writes answer untrained. answer_by: of the
+    latter, its own `text`, or the likeliest of the `candidates`; None: candidates where the task has a closed list.
+    checkpoint: weights to begin with; "none" trains from scratch. data_root: None is the built-in world. select_on: the
+    split the best checkpoint is chosen on, "none" takes the last one. limit: a number of examples (>= 1) or a share (<
+    1) of the reported split. train: overrides of the model card's recipe. vocabulary: a vocab.txt or tokenizer.json,
+    for models that need bert-base-uncased. answers: a list for a classifier over open answers, instead of the train
+    split's frequent ones. rerank_k: of a ranking, how many of each query's best by embeddings are looked at pair by
+    pair; None looks at all. threads: of the CPU; None takes what suits the model's size.
     """
 
     task: str
     model: str
     size: str | None = None
-    mode: Literal["finetune", "eval"] = "finetune"
+    mode: Literal["finetune", "eval", "zero-shot"] = "finetune"
+    answer_by: Literal["text", "candidates"] | None = None
     checkpoint: str = "none"
     data_root: Path | None = None
     tasks_dir: Path | None = None

@@ -114,6 +114,8 @@ def _done(job: Job, folder: RunFolder, record: RunRecord, progress: Progress, in
     if not job.task.card.labels and job.labels:
         model |= {"answers": len(job.labels), "answers_sha256": answers_sha256(job.labels)}
     card = job.task.card
+    if job.spec.answer_by == "text":
+        model |= {"extraction": card.extraction}
     return record.model_copy(
         update={
             "model": record.model.model_copy(update=model),

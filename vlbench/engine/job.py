@@ -6,7 +6,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from vlbench import __version__, catalog
 from vlbench.core.cards import ModelCard, TaskCard
@@ -64,7 +64,9 @@ def plan(spec: RunSpec, progress: Progress) -> Job:
     """
     card = catalog.model_card(spec.model)
     task_card = catalog.task_card(spec.task, spec.tasks_dir)
-    if task_card.output not in card.outputs:
+    if spec.mode == "zero-shot" and ("generate" not in card.outputs or task_card.output == "rank"):
+        raise VlbenchError(f"{card.name} has no way to answer {task_card.name} zero-shot: use --mode finetune")
+    if task_card.output not in card.outputs and spec.mode != "zero-shot":
         raise VlbenchError(
             f"{card.name} has no head for {task_card.name} ({task_card.output}): it does {', '.join(card.outputs)}"
         )
@@ -112,7 +114,7 @@ def plan(spec: RunSpec, progress: Progress) -> Job:
 def _resolved(spec: RunSpec, task: Task, card: ModelCard) -> RunSpec:
     """The spec with every default written out, so that the record says what ran."""
     world, trains = task.source == "world", spec.mode == "finetune"
-    if not trains and spec.checkpoint == "none":
+    if spec.mode == "eval" and spec.checkpoint == "none":
         raise VlbenchError(
             "--mode eval needs --checkpoint with trained weights, and there are none: name a run or a file"
         )
@@ -127,7 +129,7 @@ def _resolved(spec: RunSpec, task: Task, card: ModelCard) -> RunSpec:
     controls = spec.controls if spec.controls is not None else (("blind",) if blind else ())
     if controls and not trains:
         raise VlbenchError(
-            f"--controls {','.join(controls)} are trained, and --mode eval trains nothing: leave them out"
+            f"--controls {','.join(controls)} are trained, and --mode {spec.mode} trains nothing: leave them out"
         )
     return spec.model_copy(
         update={
@@ -136,9 +138,18 @@ def _resolved(spec: RunSpec, task: Task, card: ModelCard) -> RunSpec:
             "select_on": (spec.select_on or task.card.select_on) if trains else "none",
             "split": spec.split or task.card.report_split,
             "controls": controls,
+            "answer_by": _answer_by(spec, task.card),
             "train": card.recipe(spec.task, size).merged(spec.train),
         }
     )
+
+
+def _answer_by(spec: RunSpec, card: TaskCard) -> Literal["text", "candidates"] | None:
+    if spec.mode == "zero-shot":
+        return spec.answer_by or ("candidates" if card.labels else "text")
+    if spec.answer_by is not None:
+        raise VlbenchError(f"--answer-by {spec.answer_by} is for --mode zero-shot, not for {spec.mode}: leave it out")
+    return None
 
 
 def _labels(spec: RunSpec, card: TaskCard, train: Examples) -> tuple[str, ...]:
@@ -151,6 +162,10 @@ def _labels(spec: RunSpec, card: TaskCard, train: Examples) -> tuple[str, ...]:
         return card.labels
     if spec.answers is not None:
         return read_answers(spec.answers)
+    if spec.answer_by == "text":
+        return ()
+    if spec.answer_by == "candidates":
+        raise VlbenchError(f"--answer-by candidates needs a list of them for {card.name}: give one with --answers")
     if spec.mode == "finetune":
         return frequent_answers(train, card.min_answer_count)
     brought = weights_file(Path(spec.checkpoint)).with_name(ANSWERS_FILE)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 from accelerate import Accelerator
+from torch import nn
 
 from vlbench import catalog
-from vlbench.core.backbone import Fitted
+from vlbench.core.backbone import Backbone, Fitted
 from vlbench.core.examples import ImageRef
 from vlbench.core.head import Head
 from vlbench.core.progress import Progress
@@ -19,6 +21,7 @@ from vlbench.data.resources import Resources
 from vlbench.engine.checkpoint import Best, Checkpoints, load_weights
 from vlbench.engine.environment import Clock, seed_everything
 from vlbench.engine.finetune import Finetuning, make_plan
+from vlbench.engine.generate import generate
 from vlbench.engine.interrupt import Interrupt
 from vlbench.engine.job import Examples, Job
 from vlbench.engine.learner import Learner
@@ -27,6 +30,7 @@ from vlbench.engine.predict import predict
 from vlbench.engine.resources import unique_refs
 from vlbench.engine.retrieve import retrieve
 from vlbench.heads.build import build_head
+from vlbench.heads.generate import GenerateHead
 from vlbench.records.folder import RunFolder
 
 
@@ -72,6 +76,8 @@ class Trial:
         job = self.job
         seed_everything(job.spec.seed)
         backbone = catalog.load_model(job.card, job.size, self.resources)
+        if job.spec.mode == "zero-shot":
+            return self._written(backbone)
         learner = Learner(backbone, self._head(backbone.width))
         trains, loaded, train = job.spec.mode == "finetune", None, None
         if trains and isinstance(backbone, Fitted):
@@ -87,6 +93,20 @@ class Trial:
         self.accelerator.free_memory()
         parameters = sum(parameter.numel() for parameter in learner.parameters())
         return Outcome(results, timing, train, parameters, loaded)
+
+    def _written(self, backbone: Backbone) -> Outcome:
+        """Zero-shot: nothing is trained, and the model answers in words or chooses among candidates."""
+        job, card = self.job, self.job.task.card
+        module = cast(nn.Module, backbone).to(self.accelerator.device)
+        loaded = None
+        if job.spec.checkpoint != "none":
+            loaded = load_weights(nn.ModuleDict({"backbone": module}), Path(job.spec.checkpoint))
+        candidates = job.labels if job.spec.answer_by == "candidates" else ()
+        head = GenerateHead(card.extraction, card.labels, candidates, card.images_per_example)
+        with self.clock.phase("predict"):
+            results, timing = generate(backbone, head, job.report, card.prompt, self._pace("predicting"))
+        parameters = sum(parameter.numel() for parameter in module.parameters())
+        return Outcome(results, timing, None, parameters, loaded)
 
     def _finetune(self, learner: Learner, checkpoints: Checkpoints) -> TrainInfo:
         spec, train = self.job.spec, self._seen(self.job.train)
@@ -114,11 +134,14 @@ class Trial:
     def _answer(
         self, learner: Learner, examples: Examples, what: str
     ) -> tuple[list[Prediction] | list[Ranking], Timing]:
-        spec = self.job.spec
-        pace = Pace(self.accelerator, spec.eval_batch_size, spec.workers, self.progress, self.interrupt, what)
+        pace = self._pace(what)
         if self.job.ranks:
-            return retrieve(learner, self._seen(examples), pace, spec.rerank_k)
+            return retrieve(learner, self._seen(examples), pace, self.job.spec.rerank_k)
         return predict(learner, self._seen(examples), pace)
+
+    def _pace(self, what: str) -> Pace:
+        spec = self.job.spec
+        return Pace(self.accelerator, spec.eval_batch_size, spec.workers, self.progress, self.interrupt, what)
 
     def _head(self, width: int) -> Head:
         return build_head(self.job.task.card, self.job.card, width, self.job.labels, self.job.spec.train)

@@ -68,16 +68,20 @@ class LabelHead(nn.Module):
         # Doubles, so that logits that differ keep probabilities that differ as far as possible.
         logits = logits.detach().cpu().double()
         check_finite(logits, ids)
-        order = logits.argsort(dim=-1, descending=True, stable=True)
-        ranked = logits.softmax(dim=-1).gather(-1, order)
-        return [
-            self._prediction(id_, places, probabilities)
-            for id_, places, probabilities in zip(ids, order.tolist(), ranked.tolist(), strict=True)
-        ]
+        return ranked(logits.softmax(dim=-1), self.labels, ids, logits.argsort(dim=-1, descending=True, stable=True))
 
-    def _prediction(self, example_id: str, places: list[int], probabilities: list[float]) -> Prediction:
-        names = [self.labels[place] for place in places]
-        return Prediction(example_id, names[0], dict(zip(names, probabilities, strict=True)))
+
+def ranked(
+    probabilities: Tensor, labels: Sequence[str], ids: Sequence[str], order: Tensor | None = None
+) -> list[Prediction]:
+    """A prediction per row of probabilities [B, C]: labels best first; order [B, k] names those kept, by place."""
+    if order is None:
+        order = probabilities.argsort(dim=-1, descending=True, stable=True)
+    kept = probabilities.gather(-1, order)
+    return [
+        Prediction(id_, labels[places[0]], {labels[place]: one for place, one in zip(places, of_row, strict=True)})
+        for id_, places, of_row in zip(ids, order.tolist(), kept.tolist(), strict=True)
+    ]
 
 
 def check_finite(logits: Tensor, ids: Sequence[str]) -> None:

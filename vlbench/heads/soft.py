@@ -13,7 +13,7 @@ from vlbench.core.errors import DataError
 from vlbench.core.examples import Answered, Example
 from vlbench.core.results import Prediction
 from vlbench.heads.classify import ClassifyHead
-from vlbench.heads.labels import check_finite
+from vlbench.heads.labels import check_finite, ranked
 
 TOP = 10
 """Answers kept with a prediction, of thousands."""
@@ -55,8 +55,4 @@ class SoftHead(ClassifyHead):
         logits = logits.detach().cpu().double()
         check_finite(logits, ids)
         order = logits.argsort(dim=-1, descending=True, stable=True)[:, :TOP]
-        probabilities = logits.sigmoid().gather(-1, order)
-        return [
-            self._prediction(id_, places, of_row)
-            for id_, places, of_row in zip(ids, order.tolist(), probabilities.tolist(), strict=True)
-        ]
+        return ranked(logits.sigmoid(), self.labels, ids, order)

@@ -19,11 +19,11 @@ from vlbench.records.provenance import without_home
 if TYPE_CHECKING:
     import pandas as pd
 
-_TEXTS = ("example_id", "split", "group", "text", "reference", "prediction", "status", "error", "control")
+_TEXTS = ("example_id", "split", "group", "text", "reference", "prediction", "written", "status", "error", "control")
 _NUMBERS = ("confidence", "score")
 _COLUMNS = (
-    "example_id", "split", "group", "text", "image_ids", "reference", "prediction", "confidence", "score", "status",
-    "error", "labels", "label_scores",
+    "example_id", "split", "group", "text", "image_ids", "reference", "prediction", "written", "confidence", "score",
+    "status", "error", "labels", "label_scores",
 )  # fmt: skip
 """The columns in their order; the tags as `tag_*` and `control` follow."""
 _TOP = 10
@@ -33,9 +33,10 @@ _TOP = 10
 class SampleRow:
     """One example with its prediction.
 
-    reference: as JSON. confidence: probability of the prediction, None where the model gives none. score: the
-    main metric of this example in [0, 1], None where it has none. labels, label_scores: the best answers with
-    their probabilities, best first. control: empty for the real run.
+    reference: as JSON. written: what the model wrote, where its prediction was taken out of that. confidence:
+    probability of the prediction, None where the model gives none. score: the main metric of this
+    example in [0, 1], None where it has none. labels, label_scores: the best answers with their probabilities, best
+    first. control: empty for the real run.
     """
 
     example_id: str
@@ -51,6 +52,7 @@ class SampleRow:
     error: str
     labels: tuple[str, ...] = ()
     label_scores: tuple[float, ...] = ()
+    written: str = ""
     tags: Mapping[str, str] = field(default_factory=dict)
     control: str = ""
 
@@ -122,6 +124,10 @@ def read_samples(path: Path) -> pd.DataFrame:
     absent = [name for name in (*_COLUMNS, "control") if name not in frame.columns]
     if absent:
         raise _corrupt(path, f"columns {', '.join(absent)} are missing")
+    kinds = {name: _kind(table.schema.field(name).type) for name in (*_COLUMNS, "control")}
+    changed = [name for name, kind in kinds.items() if kind != _kind(_arrow_type(name))]
+    if changed:
+        raise _corrupt(path, f"columns {', '.join(changed)} are of another type")
     return frame
 
 
@@ -135,6 +141,7 @@ def _row(example: Example[Any], prediction: Prediction, score: float | None, spl
         image_ids=tuple(image.key for image in example.query.images),
         reference=_reference_json(example.reference),
         prediction=prediction.answer,
+        written=without_home(prediction.text),
         confidence=prediction.scores.get(prediction.answer),
         score=score,
         status=prediction.status,
@@ -165,6 +172,15 @@ def _arrow_type(name: str) -> Any:
     if name in _TEXTS:
         return pa.string()
     return pa.list_(pa.float64() if name == "label_scores" else pa.string())
+
+
+def _kind(arrow_type: Any) -> str:
+    """The type as text, whichever width of offsets and name of elements its writer chose."""
+    import pyarrow as pa
+
+    if pa.types.is_list(arrow_type) or pa.types.is_large_list(arrow_type):
+        return f"list of {_kind(arrow_type.value_type)}"
+    return str(arrow_type).removeprefix("large_")
 
 
 def _corrupt(path: Path, why: str) -> DataError:

@@ -16,7 +16,7 @@ PER_SCENE = 5
 
 LISTS = (
     "{}",
-    "there are {}",
+    "{} in a picture",
     "{} can be seen here",
     "a picture of {}",
     "the image shows {}",

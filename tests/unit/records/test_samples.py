@@ -15,8 +15,8 @@ from vlbench.core.results import Prediction
 from vlbench.records.samples import SampleRow, read_samples, sample_rows, write_samples
 
 COLUMNS = [
-    "example_id", "split", "group", "text", "image_ids", "reference", "prediction", "confidence", "score", "status",
-    "error", "labels", "label_scores",
+    "example_id", "split", "group", "text", "image_ids", "reference", "prediction", "written", "confidence", "score",
+    "status", "error", "labels", "label_scores",
 ]  # fmt: skip
 WRITER = """
 import os, resource, signal, sys

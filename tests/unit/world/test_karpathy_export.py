@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from vlbench.world.captions import captions
+from vlbench.world.chance import stream
 from vlbench.world.generate import TINY, world_info
 from vlbench.world.karpathy import gallery
 from vlbench.world.pools import photographs
@@ -45,6 +47,24 @@ def test_the_gallery_is_half_twins() -> None:
     found = gallery(photographs("flickr30k", scenes, 0)["test1"])
     assert len(found) == 100
     assert [one.twin_of for one in found[50:]] == [one.number for one in found[:50]]
+
+
+def test_a_twins_full_lists_do_not_fit_its_original() -> None:
+    scenes = {split: make_scenes(split, 400, 0) for split in SPLITS}
+    found = gallery(photographs("coco", scenes, 0)["test1"])
+    originals = {one.number: one.scene for one in found if not one.twin_of}
+    twins = [one for one in found if one.twin_of]
+    assert len(twins) == len(originals)
+    for twin in twins:
+        told = captions(twin.scene, stream(0, "captions", twin.name))
+        assert [claims.fit(originals[twin.twin_of]) for claims, _ in told[:2]] == [False, False]
+
+
+def test_a_tiny_worlds_counts(tiny_world: Path) -> None:
+    """96 photographs to train on, 96 to select by, of which none is left for `restval`; a gallery of 6 and 6 twins."""
+    counts = world_info(tiny_world).counts
+    assert counts["flickr30k_retrieval"] == {"train": 480, "val": 480, "test": 60}
+    assert counts["coco_retrieval"] == {"train": 480, "val": 480, "test": 60, "test_1k": 60, "val2014": 540}
 
 
 def test_cocos_own_schema(tiny_world: Path) -> None:

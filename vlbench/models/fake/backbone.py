@@ -18,6 +18,8 @@ from vlbench.core.examples import ImageRef
 from vlbench.data.resources import Resources
 
 WIDTH = 32
+WORDS = ("yes", "no", "2", "red", "true", "false", "neutral")
+"""What it writes."""
 
 
 class Fake(nn.Module):
@@ -57,6 +59,15 @@ class Fake(nn.Module):
         """The product of both tokens, scaled and shifted."""
         pooled = self.gain * seen.states[:, 0] * read.states[:, 0] + self.bias  # [P, D]
         return Features(pooled, read.states, seen.states, read.mask, seen.mask)
+
+    def generate(self, seen: Visual, read: Textual, longest: int) -> list[str]:
+        """A word that hashes choose, with the talk around it that models are given to."""
+        chosen = (seen.states.mean(dim=1) * read.states[:, 0])[:, : len(WORDS)].argmax(dim=1).tolist()
+        return [f"Answer: {WORDS[place].capitalize()}.\nI have not looked." for place in chosen]
+
+    def likelihood(self, seen: Visual, read: Textual, candidates: Sequence[str]) -> Tensor:
+        """How well the candidates' hashes [C, D] go with the others."""
+        return (seen.states.mean(dim=1) * read.states[:, 0]) @ _hashes(candidates).to(read.states).T
 
     def embed_images(self, seen: Visual) -> Tensor:
         """The picture's token, as long as 1."""

@@ -1,0 +1,180 @@
+"""Every task of the world from the command line to the record, several in one command, and scored again from files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from vlbench import catalog
+from vlbench.engine.source import load_task
+from vlbench.records.folder import find_runs, read_run
+from vlbench.world.generate import world_info
+
+Call = Callable[..., Any]
+
+
+@pytest.fixture
+def run(vlbench: Call, tiny_world: Path, tmp_path: Path) -> Call:
+    def started(task: str, *more: object) -> Any:
+        return vlbench(
+            "run", "--task", task, "--model", "fake", "--data-root", tiny_world, "--output-path", tmp_path / "runs",
+            "--controls", "none", "--steps", 2, "--quiet", *more,
+        )  # fmt: skip
+
+    return started
+
+
+def test_all_tasks_of_the_world_in_one_command(run: Call, tiny_world: Path, tmp_path: Path) -> None:
+    spoken = sorted(world_info(tiny_world).counts)
+    done = run(",".join(spoken))
+    assert done.code == 0, done.err
+    folders = find_runs(tmp_path / "runs")
+    assert sorted(read_run(folder).task.name for folder in folders) == spoken
+    for folder in folders:
+        record = read_run(folder)
+        card = catalog.task_card(record.task.name)
+        assert f"\n{folder}\n" in f"\n{done.out}"
+        assert record.result(card.main_metric) is not None
+        assert (folder / "ranks.parquet").is_file() == (card.output == "rank")
+        assert len(pd.read_parquet(folder / "samples.parquet")) == record.task.n_scored
+
+
+def test_one_that_fails_does_not_hold_up_the_others(run: Call, tmp_path: Path) -> None:
+    done = run("nlvr,vqa2")
+    assert done.code == 8
+    assert "vlbench: nlvr: the built-in world has no data for 'nlvr'" in done.err
+    assert done.err.splitlines()[-1].startswith("vlbench: 1 of 2 tasks failed (nlvr), the others are saved")
+    assert [read_run(folder).task.name for folder in find_runs(tmp_path / "runs")] == ["vqa2"]
+
+
+def test_a_name_nobody_knows_stops_all_before_any_work(run: Call, tmp_path: Path) -> None:
+    done = run("vqa2,gqqa")
+    assert (done.code, done.out) == (2, "") and "did you mean 'gqa'" in done.err
+    assert not (tmp_path / "runs").exists()
+    assert "names vqa2 more than once" in run("vqa2,gqa,vqa2").err
+
+
+@pytest.mark.parametrize("task", ["vqa2", "gqa", "snli_ve"])
+def test_a_runs_samples_score_as_the_run(run: Call, vlbench: Call, tiny_world: Path, task: str) -> None:
+    folder = run(task).run
+    done = vlbench(
+        "score", "--task", task, "--data-root", tiny_world, "--predictions", folder / "samples.parquet", "--json"
+    )
+    scores = json.loads(done.out)["scores"]
+    assert {result.metric: result.value for result in read_run(folder).results} == {
+        name: score["value"] for name, score in scores.items()
+    }
+
+
+def test_a_runs_ranks_score_as_the_run(run: Call, vlbench: Call, tiny_world: Path) -> None:
+    folder = run("coco_retrieval").run
+    command = ["score", "--task", "coco_retrieval", "--data-root", tiny_world, "--json", "--predictions"]
+    scores = json.loads(vlbench(*command, folder / "ranks.parquet").out)["scores"]
+    record = read_run(folder)
+    assert {result.metric: result.value for result in record.results} == {
+        name: score["value"] for name, score in scores.items()
+    }
+    assert record.chance.keys() == {f"{way}_r{k}" for way in ("tr", "ir") for k in (1, 5, 10)}
+    assert record.majority is None
+
+
+def test_a_matrix_is_scored(vlbench: Call, tiny_world: Path, tmp_path: Path) -> None:
+    examples = load_task("flickr30k_retrieval", tiny_world).load("test")
+    pictures = list(dict.fromkeys(example.group for example in examples))
+    right = np.array([[example.group == picture for example in examples] for picture in pictures], np.float32)
+    np.save(tmp_path / "scores.npy", right)
+    command = ["score", "--task", "flickr30k_retrieval", "--data-root", tiny_world, "--predictions"]
+    done = vlbench(*command, tmp_path / "scores.npy", "--json")
+    assert json.loads(done.out)["scores"]["rsum"]["value"] == 600
+    np.save(tmp_path / "scores.npy", right * 0)
+    table = vlbench(*command, tmp_path / "scores.npy").out
+    assert "| rsum " in table and "| ir_r1_optimistic " in table  # the rules for ties differ, so all are shown
+    (tmp_path / "lists.json").write_text(json.dumps({"t2i": {example.id: [example.group] for example in examples}}))
+    done = vlbench(*command, tmp_path / "lists.json", "--json")
+    assert json.loads(done.out)["scores"]["ir_r1"]["value"] == 100
+    assert "tr_r1" not in json.loads(done.out)["scores"]
+
+
+def test_a_limit_keeps_pictures_with_their_texts(run: Call) -> None:
+    done = run("coco_retrieval", "--limit", 4)
+    ranks = pd.read_parquet(done.run / "ranks.parquet")
+    assert (ranks["direction"] == "i2t").sum() == 4 and (ranks["direction"] == "t2i").sum() == 20
+    assert "limit 4: 20 of 60 examples" in done.out
+
+
+@pytest.mark.parametrize("task", ["vqa2", "coco_retrieval"])
+def test_finetuned_weights_are_scored_again(
+    run: Call, vlbench: Call, tiny_world: Path, tmp_path: Path, task: str
+) -> None:
+    folder = run(task).run
+    again = vlbench(
+        "run", "--task", task, "--model", "fake", "--data-root", tiny_world, "--mode", "eval", "--checkpoint", folder,
+        "--output-path", tmp_path / "again", "--quiet",
+    )  # fmt: skip
+    assert again.code == 0, again.err
+    before, after = read_run(folder), read_run(again.run)
+    assert [result.value for result in before.results] == [result.value for result in after.results]
+    assert before.model.answers_sha256 == after.model.answers_sha256
+    assert bool(before.model.answers) == (task == "vqa2")
+
+
+def test_a_given_list_of_answers(run: Call, tmp_path: Path) -> None:
+    (tmp_path / "answers.json").write_text('["red", "blue", "green", "yellow"]')
+    done = run("vqa2", "--answers", tmp_path / "answers.json")
+    record = read_run(done.run)
+    assert record.model.answers == 4
+    assert any("have none of the 4 answers and are left out" in note for note in record.task.notes)
+    assert set(pd.read_parquet(done.run / "samples.parquet")["prediction"]) <= {"red", "blue", "green", "yellow"}
+
+
+def test_reranking_from_the_command_line(run: Call) -> None:
+    whole, short = run("coco_retrieval"), run("coco_retrieval", "--rerank-k", 2)
+    assert short.code == 0, short.err
+    assert read_run(short.run).spec.rerank_k == 2 and short.run != whole.run
+
+
+def test_the_same_run_of_a_gallery_twice_and_with_other_batches(run: Call) -> None:
+    first = pd.read_parquet(run("coco_retrieval").run / "ranks.parquet")
+    again = pd.read_parquet(run("coco_retrieval", "--no-resume").run / "ranks.parquet")
+    pd.testing.assert_frame_equal(first, again, check_exact=True)
+
+
+@pytest.mark.parametrize("task", ["vqa2", "nlvr2"])
+def test_a_model_that_writes_answers_untrained(vlbench: Call, tiny_world: Path, tmp_path: Path, task: str) -> None:
+    command = [
+        "run", "--task", task, "--model", "fake", "--data-root", tiny_world, "--output-path", tmp_path / "runs",
+        "--mode", "zero-shot", "--quiet",
+    ]  # fmt: skip
+    done = vlbench(*command, "--answer-by", "text")
+    assert done.code == 0, done.err
+    record, samples = read_run(done.run), pd.read_parquet(done.run / "samples.parquet")
+    assert (record.train, record.controls) == (None, {})
+    assert record.model.extraction == {"vqa2": "short_answer", "nlvr2": "named_label"}[task]
+    assert samples["written"].str.startswith("Answer: ").all()
+    assert set(samples["status"]) == ({"ok"} if task == "vqa2" else {"ok", "unparsed"})
+    if task == "vqa2":
+        assert set(samples["prediction"]) <= {"yes", "no", "2", "red", "true", "false", "neutral"}
+    assert (record.coverage.errors if record.coverage else 0) == (samples["status"] != "ok").sum()
+
+
+def test_candidates_zero_shot(vlbench: Call, tiny_world: Path, tmp_path: Path) -> None:
+    def run(task: str, *more: object) -> Any:
+        return vlbench(
+            "run", "--task", task, "--model", "fake", "--data-root", tiny_world, "--output-path", tmp_path / "runs",
+            "--mode", "zero-shot", "--quiet", *more,
+        )  # fmt: skip
+
+    samples = pd.read_parquet(run("snli_ve").run / "samples.parquet")
+    assert set(samples["prediction"]) <= {"contradiction", "neutral", "entailment"} and not samples["written"].any()
+    assert "needs a list of them for vqa2" in run("vqa2", "--answer-by", "candidates").err
+    assert "no way to answer coco_retrieval zero-shot" in run("coco_retrieval").err
+    refused = vlbench("run", "--task", "vqa2", "--model", "cvlp", "--mode", "zero-shot", "--data-root", tiny_world)
+    assert (refused.code, "cvlp has no way to answer vqa2 zero-shot" in refused.err) == (2, True)
+    refused = vlbench("run", "--task", "vqa2", "--model", "fake", "--answer-by", "text", "--data-root", tiny_world)
+    assert "--answer-by text is for --mode zero-shot" in refused.err

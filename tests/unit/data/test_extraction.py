@@ -1,0 +1,62 @@
+"""From what a model wrote to an answer, rule by rule."""
+
+from __future__ import annotations
+
+import doctest
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vlbench.data import extraction
+from vlbench.data.extraction import RULES, named_label, short_answer, verbatim
+
+LABELS = ("entailment", "neutral", "contradiction")
+
+
+def test_the_examples_in_the_text() -> None:
+    assert doctest.testmod(extraction).failed == 0
+
+
+@pytest.mark.parametrize(
+    ("written", "answer"),
+    [
+        ("Red", "red"),
+        ("red.", "red"),
+        ("  \n Answer: Two dogs.\nThey run.", "two dogs"),
+        ("The answer is red", "red"),
+        ("Short answer: \"no\"", "no"),
+        ("answering machine", "answering machine"),
+        ("3.5", "3.5"),
+        ("", None),
+        (" \n ", None),
+        ("Answer:", None),
+    ],
+)  # fmt: skip
+def test_short_answers(written: str, answer: str | None) -> None:
+    assert short_answer(written, ()) == answer
+
+
+@pytest.mark.parametrize(
+    ("written", "answer"),
+    [
+        ("Entailment", "entailment"),
+        ("It is neutral.", "neutral"),
+        ("entailment or contradiction", None),
+        ("contradictions", None),
+        ("I cannot say", None),
+        ("neutral, yes neutral", "neutral"),
+    ],
+)
+def test_labels_are_whole_words(written: str, answer: str | None) -> None:
+    assert named_label(written, LABELS) == answer
+
+
+def test_verbatim() -> None:
+    assert verbatim(" Two\nlines ", ()) == "Two\nlines" and verbatim(" ", ()) is None
+
+
+@given(st.text(), st.sampled_from(sorted(RULES)))
+def test_no_rule_ever_raises(written: str, rule: str) -> None:
+    answer = RULES[rule](written, LABELS)
+    assert answer is None or answer

@@ -1,0 +1,129 @@
+"""Rankings on disk: what a run writes comes back, and what others hand in is checked."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from vlbench.core.errors import DataError
+from vlbench.core.examples import Caption, Example, ImageRef, Query
+from vlbench.core.gallery import galleries
+from vlbench.core.results import Ranking
+from vlbench.metrics.ranks import from_matrix
+from vlbench.records.rankings import read_rankings, write_ranks
+
+
+def split(fold: str = "") -> list[Example[Caption]]:
+    return [
+        Example(
+            f"{fold}{image}{n}",
+            Query((ImageRef(Path(f"{fold}{image}"), f"{fold}{image}"),), f"text {n}"),
+            Caption(f"{fold}{image}", fold),
+            f"{fold}{image}",
+        )
+        for image in "abc"
+        for n in range(2)
+    ]
+
+
+EXAMPLES = split()
+SCORES = np.random.default_rng(1).integers(0, 5, (3, 6)).astype(np.float32)
+
+
+def expected(scores: np.ndarray = SCORES) -> list[Ranking]:
+    (gallery,) = galleries(EXAMPLES)
+    return from_matrix(scores, gallery)
+
+
+def test_a_runs_ranks_come_back(tmp_path: Path) -> None:
+    write_ranks(tmp_path / "ranks.parquet", expected())
+    assert read_rankings(tmp_path / "ranks.parquet", EXAMPLES) == expected()
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, np.int64])
+def test_a_matrix_of_scores(tmp_path: Path, dtype: type) -> None:
+    np.save(tmp_path / "scores.npy", SCORES.astype(dtype))
+    assert read_rankings(tmp_path / "scores.npy", EXAMPLES) == expected()
+
+
+def test_one_tensor_of_scores(tmp_path: Path) -> None:
+    save_file({"scores": SCORES}, tmp_path / "scores.safetensors")
+    assert read_rankings(tmp_path / "scores.safetensors", EXAMPLES) == expected()
+    save_file({"scores": SCORES, "more": SCORES}, tmp_path / "scores.safetensors")
+    with pytest.raises(DataError, match="holds 2 tensors where one"):
+        read_rankings(tmp_path / "scores.safetensors", EXAMPLES)
+
+
+def test_a_matrix_over_folds_is_cut(tmp_path: Path) -> None:
+    both = split("1") + split("2")
+    whole = np.full((6, 12), 99.0, np.float32)
+    whole[:3, :6], whole[3:, 6:] = SCORES, SCORES.T.reshape(3, 6)
+    np.save(tmp_path / "scores.npy", whole)
+    found = read_rankings(tmp_path / "scores.npy", both)
+    first, second = galleries(both)
+    assert found == from_matrix(whole[:3, :6], first) + from_matrix(whole[3:, 6:], second)
+
+
+def test_lists_of_the_best(tmp_path: Path) -> None:
+    lists = {
+        "i2t": {"a": ["b0", "a1", "a0"], "b": ["b0"], "c": ["a0"]},
+        "t2i": {f"{image}{n}": ["c", "b", "a"] for image in "abc" for n in range(2)},
+    }
+    (tmp_path / "lists.json").write_text(json.dumps(lists))
+    found = {(item.direction, item.query_id): item for item in read_rankings(tmp_path / "lists.json", EXAMPLES)}
+    places = {query: found["i2t", query].rank_high for query in "abc"}
+    assert places == {"a": 1, "b": 0, "c": 1}
+    assert found["i2t", "c"].depth == 1 and found["t2i", "a0"].depth is None
+    assert [found["t2i", f"{image}0"].rank_low for image in "abc"] == [2, 1, 0]
+
+
+def test_lists_over_folds_go_to_their_own(tmp_path: Path) -> None:
+    both = split("1") + split("2")
+    lists = {"t2i": {example.id: [example.reference.image] for example in both}}
+    (tmp_path / "lists.json").write_text(json.dumps(lists))
+    assert [item.rank_high for item in read_rankings(tmp_path / "lists.json", both)] == [0] * 12
+
+
+FAULTS = [
+    ("scores.npy", np.zeros((3, 5), np.float32), "3 pictures by 5 texts where 3 by 6"),
+    ("scores.npy", np.zeros(6, np.float32), r"float32 of shape \(6,\): expected numbers, a row"),
+    ("scores.npy", np.full((3, 6), "a"), "expected numbers"),
+    ("scores.npy", np.full((3, 6), np.nan, np.float32), "not a number"),
+    ("scores.npy", b"\x93NUMPY", "no readable .npy"),
+    ("scores.safetensors", b"{}", "does not load as safetensors"),
+    ("scores.parquet", b"PAR1", "no run's ranks.parquet"),
+    ("scores.txt", b"", "suffix '.txt'"),
+    ("lists.json", b"[]", "JSON object"),
+    ("lists.json", b'{"i2t": {}, "both": {}}', "keys i2t, both: expected i2t, t2i or both"),
+    ("lists.json", b'{"i2t": {"a": "b0"}}', "i2t of 'a'"),
+    ("lists.json", b'{"i2t": {"z": ["b0"]}}', "'z'"),
+    ("lists.json", b'{"i2t": {"a": ["z9"]}}', "z9"),
+    ("lists.json", b'{"i2t": {"a": ["b0", "b0"]}}', "b0 more than once"),
+]
+
+
+@pytest.mark.parametrize(("name", "content", "fault"), FAULTS)
+def test_faults_are_named(tmp_path: Path, name: str, content: bytes | np.ndarray, fault: str) -> None:
+    path = tmp_path / name
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        np.save(path, content)
+    with pytest.raises(DataError, match=fault):
+        read_rankings(path, EXAMPLES)
+
+
+def test_an_absent_file_is_named(tmp_path: Path) -> None:
+    for suffix in ("npy", "safetensors", "parquet", "json"):
+        with pytest.raises(DataError, match=rf"absent\.{suffix}"):
+            read_rankings(tmp_path / f"absent.{suffix}", EXAMPLES)
+
+
+def test_objects_are_never_unpickled(tmp_path: Path) -> None:
+    np.save(tmp_path / "scores.npy", np.full((3, 6), None), allow_pickle=True)
+    with pytest.raises(DataError, match=r"no readable \.npy"):
+        read_rankings(tmp_path / "scores.npy", EXAMPLES)
