@@ -20,6 +20,7 @@ from vlbench.core.validate import parse
 
 if TYPE_CHECKING:
     from vlbench.core.backbone import Backbone
+    from vlbench.core.pretraining import Pretraining
     from vlbench.core.results import Metric
     from vlbench.data.resources import Resources
 
@@ -107,6 +108,21 @@ def load_model(card: ModelCard, size: str, resources: Resources) -> Backbone:
     module = _module_at(Path(place)) if place.endswith(".py") else importlib.import_module(place)
     build = cast("Callable[[ModelCard, str, Resources], Backbone]", _attribute(module, class_name).from_card)
     return build(card, size, resources)
+
+
+def shipped_weights(model: str, size: str) -> Path | None:
+    """The weights, pretrained on the built-in world, that come with an in-repo model; None where there are none."""
+    folder = model_folders().get(model)
+    weights = folder / f"{size}.safetensors" if folder else None
+    return weights if weights and weights.is_file() else None
+
+
+def load_pretraining(card: ModelCard, size: str, resources: Resources, options: Mapping[str, str]) -> Pretraining:
+    """The model's backbone with the heads of its pretraining, freshly initialised; options are the model's own."""
+    place, class_name = card.pretraining.rsplit(":", 1)
+    found = _attribute(importlib.import_module(place), class_name).from_card
+    build = cast("Callable[[ModelCard, str, Resources, Mapping[str, str]], Pretraining]", found)
+    return build(card, size, resources, options)
 
 
 def _built_in_tasks() -> Path:

@@ -26,7 +26,7 @@ from vlbench.data.resources import Resources
 from vlbench.engine.batches import Batch, Batches
 from vlbench.engine.job import plan
 from vlbench.engine.learner import Learner
-from vlbench.engine.resources import make_resources, unique_refs
+from vlbench.engine.resources import make_resources, of_job, unique_refs
 from vlbench.heads.build import build_head
 from vlbench.models.layers.momentum import MomentumCopy
 
@@ -62,7 +62,7 @@ class Tiny:
 def tiny(request: pytest.FixtureRequest, tiny_world: Any) -> Iterator[Tiny]:
     """The weights are large, so that what counts at all shows."""
     job = plan(RunSpec(task="nlvr2", model=request.param, size="tiny", data_root=tiny_world), Silent())
-    resources = make_resources(job, Silent())
+    resources = make_resources(of_job(job), Silent())
     with torch.random.fork_rng():
         torch.manual_seed(0)
         backbone = catalog.load_model(job.card, job.size, resources)
@@ -87,7 +87,7 @@ def test_a_card_is_sane(name: str) -> None:
     card = catalog.model_card(name)
     assert card.name == name
     assert card.sizes.keys() >= {"tiny", "base"}
-    assert set(card.recipes) - {"default"} <= catalog.task_folders().keys()
+    assert set(card.recipes) - {"default", "pretrain"} <= catalog.task_folders().keys()
     assert all([card.title, card.description, card.paper, card.licence, card.outputs])
     for size in card.sizes:
         recipe = card.recipe("nlvr2", size)

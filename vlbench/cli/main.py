@@ -10,7 +10,7 @@ from typing import cast
 
 import typer
 
-from vlbench.cli import data, run, score, show
+from vlbench.cli import data, pretrain, run, score, show
 from vlbench.cli import list as list_verb
 from vlbench.core.errors import ExitCode, VlbenchError
 
@@ -25,6 +25,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("run")(run.run)
+app.command("pretrain")(pretrain.pretrain)
 app.command("score")(score.score)
 app.command("list")(list_verb.list_)
 app.command("show")(show.show)
@@ -90,7 +91,7 @@ def _hyphenated(argument: str) -> str:
 
 
 def _say_how_to_resume(arguments: list[str]) -> None:
-    if arguments[:1] == ["run"]:
+    if arguments[:1] in (["run"], ["pretrain"]):
         print(f"resume with: {shlex.join(['vlbench', *arguments])}", file=sys.stderr)
 
 

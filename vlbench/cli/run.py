@@ -30,7 +30,9 @@ def run(
         str | None, typer.Option(help="finetune, eval (a checkpoint with its own head) or zero-shot.")
     ] = None,
     answer_by: Annotated[str | None, typer.Option(help="Zero-shot: text, or the likeliest of the candidates.")] = None,
-    checkpoint: Annotated[str | None, typer.Option(help="Weights to begin with, or none.")] = None,
+    checkpoint: Annotated[
+        str | None, typer.Option(help="Weights to begin with, none, or shipped (on the world the default).")
+    ] = None,
     data_root: Annotated[
         Path | None, typer.Option(help="Folder of the real data; left out: the built-in world.")
     ] = None,

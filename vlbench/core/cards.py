@@ -138,8 +138,9 @@ class ModelCard(Frozen):
     """A model's facts; its class stands beside it in `backbone.py`.
 
     visual: what the model looks at. ranks_by: how it ranks a gallery: `cross`, every pair looked at together, or
-    `dual`, pictures and texts embedded apart. sizes: `base` is the paper's. recipes: finetuning per task from the
-    paper, `default` where the paper has none.
+    `dual`, pictures and texts embedded apart. pretraining: its class, as `module:Class`; empty where it has none; how
+    it is run stands in the recipes under `pretrain`. sizes: `base` is the paper's. recipes: finetuning per task from
+    the paper, `default` where the paper has none.
     """
 
     name: str
@@ -149,6 +150,7 @@ class ModelCard(Frozen):
     visual: Literal["regions", "patches", "grid", "none"]
     outputs: tuple[OutputKind, ...]
     ranks_by: Literal["cross", "dual"] = "cross"
+    pretraining: str = ""
     sizes: dict[str, SizeCard]
     head: HeadLayout = HeadLayout()
     recipes: dict[str, Recipe]

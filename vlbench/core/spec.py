@@ -20,12 +20,13 @@ class RunSpec(Frozen):
     task, model, size, split...: names as on the command line; None takes the card's default. mode: finetune; eval:
     score a checkpoint with the head it brings; zero-shot: let a model that writes answer untrained. answer_by: of the
     latter, its own `text`, or the likeliest of the `candidates`; None: candidates where the task has a closed list.
-    checkpoint: weights to begin with; "none" trains from scratch. data_root: None is the built-in world. select_on: the
-    split the best checkpoint is chosen on, "none" takes the last one. limit: a number of examples (>= 1) or a share (<
-    1) of the reported split. train: overrides of the model card's recipe. vocabulary: a vocab.txt or tokenizer.json,
-    for models that need bert-base-uncased. answers: a list for a classifier over open answers, instead of the train
-    split's frequent ones. rerank_k: of a ranking, how many of each query's best by embeddings are looked at pair by
-    pair; None looks at all. threads: of the CPU; None takes what suits the model's size.
+    checkpoint: weights to begin with; "none" trains from scratch, None takes those that come with the model for the
+    world ("shipped"), where there are any. data_root: None is the built-in world. select_on: the split the best
+    checkpoint is chosen on, "none" takes the last one. limit: a number of examples (>= 1) or a share (< 1) of the
+    reported split. train: overrides of the model card's recipe. vocabulary: a vocab.txt or tokenizer.json, for models
+    that need bert-base-uncased. answers: a list for a classifier over open answers, instead of the train split's
+    frequent ones. rerank_k: of a ranking, how many of each query's best by embeddings are looked at pair by pair; None
+    looks at all. threads: of the CPU; None takes what suits the model's size.
     """
 
     task: str
@@ -33,7 +34,7 @@ class RunSpec(Frozen):
     size: str | None = None
     mode: Literal["finetune", "eval", "zero-shot"] = "finetune"
     answer_by: Literal["text", "candidates"] | None = None
-    checkpoint: str = "none"
+    checkpoint: str | None = None
     data_root: Path | None = None
     tasks_dir: Path | None = None
     domain: Domain = "plain"
@@ -66,3 +67,38 @@ class RunSpec(Frozen):
 
 PLACE = frozenset({"data_root", "tasks_dir", "device", "workers", "threads", "output_path", "resume"})
 """The spec's fields that say where or how fast, never what: they are no part of the fingerprint."""
+
+
+class PretrainSpec(Frozen):
+    """One pretraining: a model, pairs of pictures and captions, and how long.
+
+    task, split: the retrieval task whose captions are learned from. objectives: of the model's own, those that are
+    trained; None trains all. options: of the model's pretraining, by name, e.g. key_drop. save_every: optimizer steps
+    between states that an interrupted pretraining goes on from. Other fields mean what they mean in RunSpec.
+    """
+
+    model: str
+    size: str | None = None
+    task: str = "coco_retrieval"
+    split: str = "train"
+    data_root: Path | None = None
+    tasks_dir: Path | None = None
+    domain: Domain = "plain"
+    objectives: tuple[str, ...] | None = None
+    options: dict[str, str] = Field(default_factory=dict)
+    seed: int = 0
+    vocabulary: Path | None = None
+    train: Recipe = Recipe()
+    save_every: int = Field(default=500, ge=1)
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    allow_partial: bool = False
+    device: str | None = None
+    workers: int = Field(default=0, ge=0)
+    threads: int | None = Field(default=None, ge=1)
+    output_path: Path = Path("pretrained")
+    resume: bool = True
+
+    @field_validator("data_root", "tasks_dir", "vocabulary", "output_path")
+    @classmethod
+    def _home(cls, path: Path | None) -> Path | None:
+        return path.expanduser() if path else path

@@ -18,7 +18,7 @@ from vlbench.engine.environment import Clock, latencies, make_accelerator
 from vlbench.engine.interrupt import Interrupt, Interrupted, Stoppable
 from vlbench.engine.job import Job
 from vlbench.engine.log import Logged
-from vlbench.engine.resources import make_resources, unique_refs
+from vlbench.engine.resources import make_resources, of_job, unique_refs
 from vlbench.engine.trial import Outcome, Trial, checkpoints_below
 from vlbench.metrics.baseline import majority, slice_majorities
 from vlbench.metrics.coverage import match
@@ -68,7 +68,7 @@ def _begun(job: Job) -> RunRecord:
             name=job.card.name,
             size=job.size,
             parameters=0,
-            from_scratch=job.spec.checkpoint == "none",
+            from_scratch=job.weights is None,
             weights_sha256=job.weights_sha256,
         ),
         task=TaskInfo(
@@ -92,7 +92,7 @@ def _done(job: Job, folder: RunFolder, record: RunRecord, progress: Progress, in
     clock = Clock()
     accelerator = make_accelerator(job.spec.device, job.spec.dtype, job.threads)
     with clock.phase("resources"):
-        resources = make_resources(job, Stoppable(progress, interrupt))
+        resources = make_resources(of_job(job), Stoppable(progress, interrupt))
     outcome = Trial(job, resources, folder, accelerator, progress, interrupt, clock).run()
     controls: dict[str, Outcome] = {}
     if "blind" in (job.spec.controls or ()):

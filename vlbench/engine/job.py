@@ -18,7 +18,7 @@ from vlbench.core.task import Task, ids_of
 from vlbench.data.answers import ANSWERS_FILE, frequent_answers, read_answers
 from vlbench.data.verify import manifest
 from vlbench.engine.source import load_task
-from vlbench.engine.weights import weights_file, weights_sha256
+from vlbench.engine.weights import chosen_weights, weights_sha256
 from vlbench.records.fingerprint import fingerprint
 
 Examples = Sequence[Example[Any]]
@@ -29,6 +29,7 @@ class Job:
     """A resolved spec with its task and model card. select is empty where nothing is selected on.
 
     labels: the answers a classifier chooses from, closed or open; none where the task ranks. notes: what was left out.
+    weights: the file begun with; None from scratch.
     """
 
     spec: RunSpec
@@ -44,6 +45,7 @@ class Job:
     fingerprint: str
     labels: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    weights: Path | None = None
 
     @property
     def ranks(self) -> bool:
@@ -84,9 +86,9 @@ def plan(spec: RunSpec, progress: Progress) -> Job:
     train, select, report = (_load(task, split) for split in (spec.train_split, spec.select_on, spec.split))
     _check_apart(spec, train, select, report)
     sha = manifest(task, {str(spec.train_split): train, str(spec.select_on): select, str(spec.split): report})
-    labels = _labels(spec, task.card, train)
+    weights = chosen_weights(str(spec.checkpoint), card.name, str(spec.size))
+    labels = _labels(spec, task.card, train, weights)
     train, notes = _learnable(task.card, train, labels)
-    weights = weights_sha256(spec.checkpoint)
     return Job(
         spec=spec,
         task=task,
@@ -97,24 +99,25 @@ def plan(spec: RunSpec, progress: Progress) -> Job:
         report=limited(report, spec, whole=task.card.output == "rank"),
         n_total=len(report),
         manifest_sha256=sha,
-        weights_sha256=weights,
+        weights_sha256=weights_sha256(weights),
         fingerprint=fingerprint(
             spec,
             recipe=spec.train,
             task_version=task.card.version,
             manifest_sha256=sha,
-            weights_sha256=weights,
+            weights_sha256=weights_sha256(weights),
             vlbench_version=__version__,
         ),
         labels=labels,
         notes=notes,
+        weights=weights,
     )
 
 
 def _resolved(spec: RunSpec, task: Task, card: ModelCard) -> RunSpec:
     """The spec with every default written out, so that the record says what ran."""
     world, trains = task.source == "world", spec.mode == "finetune"
-    if spec.mode == "eval" and spec.checkpoint == "none":
+    if spec.mode == "eval" and spec.checkpoint in (None, "none"):
         raise VlbenchError(
             "--mode eval needs --checkpoint with trained weights, and there are none: name a run or a file"
         )
@@ -134,6 +137,8 @@ def _resolved(spec: RunSpec, task: Task, card: ModelCard) -> RunSpec:
     return spec.model_copy(
         update={
             "size": size,
+            "checkpoint": spec.checkpoint
+            or ("shipped" if world and catalog.shipped_weights(card.name, size) else "none"),
             "train_split": (spec.train_split or task.card.train_split) if trains else "none",
             "select_on": (spec.select_on or task.card.select_on) if trains else "none",
             "split": spec.split or task.card.report_split,
@@ -152,7 +157,7 @@ def _answer_by(spec: RunSpec, card: TaskCard) -> Literal["text", "candidates"] |
     return None
 
 
-def _labels(spec: RunSpec, card: TaskCard, train: Examples) -> tuple[str, ...]:
+def _labels(spec: RunSpec, card: TaskCard, train: Examples, weights: Path | None) -> tuple[str, ...]:
     """The answers to choose from: the card's; else a given list, the one the weights bring, or the frequent ones."""
     if card.min_answer_count is None:
         if spec.answers is not None:
@@ -168,8 +173,8 @@ def _labels(spec: RunSpec, card: TaskCard, train: Examples) -> tuple[str, ...]:
         raise VlbenchError(f"--answer-by candidates needs a list of them for {card.name}: give one with --answers")
     if spec.mode == "finetune":
         return frequent_answers(train, card.min_answer_count)
-    brought = weights_file(Path(spec.checkpoint)).with_name(ANSWERS_FILE)
-    if not brought.is_file():
+    brought = weights.with_name(ANSWERS_FILE) if weights else None
+    if brought is None or not brought.is_file():
         raise VlbenchError(
             f"--checkpoint {spec.checkpoint} brings no {ANSWERS_FILE}, which says what its answers mean: "
             f"give the list with --answers",

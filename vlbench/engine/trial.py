@@ -82,8 +82,8 @@ class Trial:
         trains, loaded, train = job.spec.mode == "finetune", None, None
         if trains and isinstance(backbone, Fitted):
             backbone.fit(unique_refs(self._seen(job.train)))
-        if job.spec.checkpoint != "none":
-            loaded = load_weights(learner, Path(job.spec.checkpoint), with_head=not trains)
+        if job.weights is not None:
+            loaded = load_weights(learner, job.weights, with_head=not trains)
         if trains:
             with self.clock.phase(self._name("finetune")):
                 train = self._finetune(learner, self._checkpoints())
@@ -99,8 +99,8 @@ class Trial:
         job, card = self.job, self.job.task.card
         module = cast(nn.Module, backbone).to(self.accelerator.device)
         loaded = None
-        if job.spec.checkpoint != "none":
-            loaded = load_weights(nn.ModuleDict({"backbone": module}), Path(job.spec.checkpoint))
+        if job.weights is not None:
+            loaded = load_weights(nn.ModuleDict({"backbone": module}), job.weights)
         candidates = job.labels if job.spec.answer_by == "candidates" else ()
         head = GenerateHead(card.extraction, card.labels, candidates, card.images_per_example)
         with self.clock.phase("predict"):

@@ -69,7 +69,7 @@ def portable(spec: RunSpec) -> RunSpec:
         for name in ("data_root", "tasks_dir", "vocabulary", "output_path")
         if (value := getattr(spec, name)) is not None
     }
-    names = {"checkpoint": without_home(spec.checkpoint), "model": without_home(spec.model)}
+    names = {"checkpoint": spec.checkpoint and without_home(spec.checkpoint), "model": without_home(spec.model)}
     return spec.model_copy(update={**paths, **names})
 
 

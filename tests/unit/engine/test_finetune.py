@@ -20,7 +20,7 @@ from vlbench.engine.finetune import Finetuning, Select, make_plan
 from vlbench.engine.interrupt import Interrupt, Interrupted
 from vlbench.engine.job import Job
 from vlbench.engine.learner import Learner
-from vlbench.engine.resources import make_resources
+from vlbench.engine.resources import make_resources, of_job
 from vlbench.heads.build import build_head
 
 Values = dict[str, float | int | str]
@@ -58,7 +58,7 @@ def start(job: Job, tmp_path: Path) -> Callable[..., Finetuning]:
 
     def begin(recipe: Recipe = RECIPE, folder: str = "checkpoints", noisy: bool = True) -> Finetuning:
         torch.manual_seed(3)
-        backbone = catalog.load_model(job.card, "tiny", make_resources(job, Silent()))
+        backbone = catalog.load_model(job.card, "tiny", make_resources(of_job(job), Silent()))
         learner = Learner(
             Noisy(backbone) if noisy else backbone,
             build_head(job.task.card, job.card, backbone.width, job.labels, recipe),

@@ -14,7 +14,7 @@ from vlbench.core.progress import Silent
 from vlbench.data.text import TextEncoder
 from vlbench.engine import resources
 from vlbench.engine.job import Job
-from vlbench.engine.resources import make_regions, make_resources, make_text, unique_refs
+from vlbench.engine.resources import make_regions, make_resources, make_text, of_job, unique_refs
 
 MakeJob = Callable[..., Job]
 
@@ -25,24 +25,24 @@ def real(tiny_world: Path, tmp_path: Path) -> Path:
 
 
 def test_the_world_brings_its_own_words(make_job: MakeJob, tiny_world: Path, told) -> None:
-    text = make_text(make_job(), told)
+    text = make_text(of_job(make_job()), told)
     assert text.sha256 == TextEncoder.from_vocab(tiny_world / "vocab.txt", 32).sha256
     assert told.lines == []
 
 
 def test_other_data_trains_a_vocabulary(make_job: MakeJob, tiny_world: Path, tmp_path: Path, told) -> None:
     job = make_job(data_root=real(tiny_world, tmp_path), size="tiny", allow_partial=True)
-    text = make_text(job, told)
+    text = make_text(of_job(job), told)
     sentences = [example.query.text for example in job.train]
     assert text.sha256 == TextEncoder.train(sentences, 4000, 32).sha256
-    assert told.lines == ["training a WordPiece vocabulary on the texts of split 'train'"]
+    assert told.lines == ["training a WordPiece vocabulary on the texts of the train split"]
 
 
 def test_a_vocabulary_that_is_given_is_used(make_job: MakeJob, tmp_path: Path) -> None:
     words = tmp_path / "vocab.txt"
     words.write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "red"]))
     for size, length in (("tiny", 32), ("base", 20)):
-        text = make_text(make_job(model="cvlp", size=size, vocabulary=words), Silent())
+        text = make_text(of_job(make_job(model="cvlp", size=size, vocabulary=words)), Silent())
         assert (text.vocab_size, text.max_length) == (6, length)
 
 
@@ -52,13 +52,13 @@ def test_base_says_what_to_give(make_job: MakeJob, monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr("vlbench.data.text.Tokenizer", type("Tokenizer", (), {"from_pretrained": unreachable}))
     with pytest.raises(VlbenchError, match=r"bert-base-uncased .* give it with --vocabulary PATH/vocab\.txt"):
-        make_text(make_job(model="cvlp", size="base"), Silent())
+        make_text(of_job(make_job(model="cvlp", size="base")), Silent())
 
 
 def test_regions_come_from_the_tables(make_job: MakeJob, told, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resources, "extract_all", lambda *_, **__: pytest.fail("extracted"))
     job = make_job(model="cvlp")
-    source = make_regions(job, told)
+    source = make_regions(of_job(job), told)
     assert {len(source.get(ref).boxes) for ref in unique_refs(job.report)} <= set(range(1, 37))
     assert told.lines == []
 
@@ -67,10 +67,10 @@ def test_pictures_without_regions_are_described_once(
     make_job: MakeJob, tiny_world: Path, tmp_path: Path, told, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root = real(tiny_world, tmp_path)
-    stored = make_regions(make_job(model="cvlp"), Silent())
+    stored = make_regions(of_job(make_job(model="cvlp")), Silent())
     (root / "nlvr2" / "features" / "dev.tsv").unlink()
     job = make_job(model="cvlp", data_root=root, size="tiny", allow_partial=True)
-    source = make_regions(job, told)
+    source = make_regions(of_job(job), told)
     assert told.lines == [
         f"96 pictures of nlvr2 have no region features: extracting them with "
         f"{resources.FlatExtractor().name}, once (kept in the cache)"
@@ -81,8 +81,8 @@ def test_pictures_without_regions_are_described_once(
 
 
 def test_a_model_that_looks_at_no_regions_gets_none(make_job: MakeJob) -> None:
-    assert make_resources(make_job(model="fake"), Silent()).regions is None
-    assert make_resources(make_job(model="cvlp"), Silent()).regions is not None
+    assert make_resources(of_job(make_job(model="fake")), Silent()).regions is None
+    assert make_resources(of_job(make_job(model="cvlp")), Silent()).regions is not None
 
 
 def test_every_picture_once_in_order_of_use(make_job: MakeJob) -> None:

@@ -1,0 +1,127 @@
+"""Pretraining: weights that runs load, a card that says how, and the same bits whether interrupted or not."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from vlbench.core.errors import VlbenchError
+from vlbench.core.progress import Silent
+from vlbench.core.spec import PretrainSpec
+from vlbench.engine.interrupt import Interrupt, Interrupted
+from vlbench.engine.pretrain import pretrain
+from vlbench.records.folder import read_run
+
+Call = Callable[..., Any]
+
+
+@pytest.fixture
+def spec(tiny_world: Path, tmp_path: Path) -> Callable[..., PretrainSpec]:
+    def made(**fields: object) -> PretrainSpec:
+        values = {"model": "fake", "data_root": tiny_world, "output_path": tmp_path / "pretrained",
+                  "train": {"steps": 12, "batch_size": 16}}  # fmt: skip
+        return PretrainSpec.model_validate({**values, **fields})
+
+    return made
+
+
+def logged(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_weights_tokenizer_card_and_log(spec: Callable[..., PretrainSpec]) -> None:
+    folder = pretrain(spec(), Silent())
+    assert folder.name == "fake-tiny"
+    weights = load_file(folder / "model.safetensors")
+    assert weights.keys() == {"backbone.gain", "backbone.bias"}
+    assert not torch.equal(weights["backbone.gain"], torch.ones(32))
+    assert (folder / "tokenizer.json").is_file() and not (folder / "last").exists()
+    card = json.loads((folder / "card.json").read_text())
+    assert (card["model"], card["size"], card["data"], card["steps"], card["pairs"]) == (
+        "fake", "tiny", "world", 12, 480,
+    )  # fmt: skip
+    lines = logged(folder)
+    assert [line["step"] for line in lines] == list(range(1, 13))
+    assert lines[0]["loss"] == pytest.approx(lines[0]["itm"] + lines[0]["size"])
+    assert card["losses"]["itm"] == pytest.approx(sum(line["itm"] for line in lines) / 12, abs=1e-4)
+
+
+def test_a_run_begins_with_them(spec: Callable[..., PretrainSpec], vlbench: Call, tmp_path: Path) -> None:
+    folder = pretrain(spec(), Silent())
+    done = vlbench(
+        "run", "--task", "nlvr2", "--model", "fake", "--data-root", spec().data_root, "--checkpoint", folder,
+        "--steps", 1, "--controls", "none", "--output-path", tmp_path / "runs", "--quiet",
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    report = read_run(done.run).model.load_report
+    assert report is not None and report.matched == 2
+
+
+def test_stopped_and_gone_on_with_is_the_same(spec: Callable[..., PretrainSpec], tmp_path: Path, monkeypatch) -> None:
+    whole = load_file(pretrain(spec(output_path=tmp_path / "whole"), Silent()) / "model.safetensors")
+    calls = 0
+
+    def check(self: Interrupt) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 8:
+            raise Interrupted
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Interrupt, "check", check)
+        with pytest.raises(Interrupted):
+            pretrain(spec(), Silent())
+    assert not (tmp_path / "pretrained" / "fake-tiny" / "model.safetensors").exists()
+    folder = pretrain(spec(), Silent())
+    resumed = load_file(folder / "model.safetensors")
+    assert all(torch.equal(resumed[name], whole[name]) for name in whole)
+    assert [line["step"] for line in logged(folder)] == list(range(1, 13))
+
+
+def test_done_is_not_done_twice_and_another_is_refused(spec: Callable[..., PretrainSpec]) -> None:
+    folder = pretrain(spec(), Silent())
+    made = (folder / "model.safetensors").stat().st_mtime_ns
+    assert pretrain(spec(), Silent()) == folder
+    assert (folder / "model.safetensors").stat().st_mtime_ns == made
+    with pytest.raises(VlbenchError, match="holds another pretraining of fake"):
+        pretrain(spec(seed=1), Silent())
+    before = load_file(folder / "model.safetensors")
+    after = load_file(pretrain(spec(seed=1, resume=False), Silent()) / "model.safetensors")
+    assert not torch.equal(before["backbone.gain"], after["backbone.gain"])
+
+
+def test_objectives_are_chosen_by_name(spec: Callable[..., PretrainSpec]) -> None:
+    assert logged(pretrain(spec(objectives=["itm"]), Silent()))[0].keys() >= {"itm"}
+    assert "size" not in logged(pretrain(spec(objectives=["itm"]), Silent()))[0]
+    with pytest.raises(VlbenchError, match="fake has no objective mlm: it has itm, size"):
+        pretrain(spec(objectives=["mlm"], resume=False), Silent())
+
+
+@pytest.mark.parametrize(
+    ("fields", "fault"),
+    [
+        ({"options": {"key_drop": "paper"}}, "no option key_drop"),
+        ({"model": "fkae"}, "did you mean 'fake'"),
+        ({"split": "tarin"}, "did you mean 'train'"),
+        ({"size": "tny"}, "did you mean 'tiny'"),
+    ],
+)
+def test_faults_are_named(spec: Callable[..., PretrainSpec], fields: dict[str, object], fault: str) -> None:
+    with pytest.raises(VlbenchError, match=fault):
+        pretrain(spec(**fields), Silent())
+
+
+def test_from_the_command_line(vlbench: Call, tiny_world: Path, tmp_path: Path) -> None:
+    command = ["pretrain", "--model", "fake", "--data-root", tiny_world, "--output-path", tmp_path, "--quiet"]
+    done = vlbench(*command, "--steps", 2, "--set", "train.batch_size=8", "--objectives", "itm")
+    assert (done.code, done.out.strip()) == (0, str(tmp_path / "fake-tiny"))
+    spec = json.loads((tmp_path / "fake-tiny" / "spec.json").read_text())
+    assert (spec["train"]["steps"], spec["train"]["batch_size"], spec["objectives"]) == (2, 8, ["itm"])
+    assert vlbench("pretrain", "--model", "fake", "--sead", 1).code == 2
+    assert "--model is missing" in vlbench("pretrain").err

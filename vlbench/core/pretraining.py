@@ -1,0 +1,35 @@
+"""What pretraining is to vlbench: a backbone, and objectives that need pairs of pictures and texts only.
+
+Shapes: B pairs of a batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from random import Random
+from typing import TYPE_CHECKING, Protocol
+
+from vlbench.core.backbone import Backbone, Tensors
+from vlbench.core.examples import Query
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class Pretraining(Protocol):
+    """An nn.Module: a backbone and the heads of its objectives, with all that must survive an interruption as state."""
+
+    @property
+    def backbone(self) -> Backbone: ...
+
+    def prepare(self, pairs: Sequence[Query], rng: Random) -> Tensors:
+        """What `losses` takes, from B pairs that match; all chance is drawn from `rng`. Runs on the CPU, in workers."""
+        ...
+
+    def losses(self, batch: Tensors) -> Mapping[str, Tensor]:
+        """One scalar per objective, weighted as the paper weights it; their sum is trained."""
+        ...
+
+    def after_step(self) -> None:
+        """What follows an optimizer step: momentum copies move, queues take the keys in."""
+        ...
