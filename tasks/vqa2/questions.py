@@ -81,7 +81,8 @@ def _entries(content: object, key: str, subtype: str, path: Path) -> Iterator[ob
     found = text(fields, "data_subtype", str(path))
     # The questions of test-dev are about pictures of test.
     if found.replace("-dev", "") != subtype:
-        raise DataError(f"{path} holds {key} of {found!r} where those of {subtype!r} are expected: give that split's")
+        wrong = f"{path} holds {key} of {found[:60]!r} where those of {subtype!r} are expected"
+        raise DataError(f"{wrong}: give that split's")
     return iter(list_at(fields, key, str(path)))
 
 

@@ -178,3 +178,50 @@ def test_candidates_zero_shot(vlbench: Call, tiny_world: Path, tmp_path: Path) -
     assert (refused.code, "cvlp has no way to answer vqa2 zero-shot" in refused.err) == (2, True)
     refused = vlbench("run", "--task", "vqa2", "--model", "fake", "--answer-by", "text", "--data-root", tiny_world)
     assert "--answer-by text is for --mode zero-shot" in refused.err
+
+
+def test_a_split_without_public_answers_is_predicted(run: Call) -> None:
+    done = run("vqa2", "--split", "test")
+    assert done.code == 0, done.err
+    record, samples = read_run(done.run), pd.read_parquet(done.run / "samples.parquet")
+    assert (record.results, record.majority) == ((), None)
+    assert any("answers of test are not public" in note for note in record.task.notes)
+    assert len(samples) == record.task.n_scored and samples["score"].isna().all() and samples["prediction"].all()
+
+
+def test_a_ranking_takes_no_blind_control(vlbench: Call, tiny_world: Path, tmp_path: Path) -> None:
+    done = vlbench(
+        "run", "--task", "coco_retrieval", "--model", "fake", "--data-root", tiny_world, "--controls", "blind",
+        "--output-path", tmp_path / "runs",
+    )  # fmt: skip
+    assert (done.code, (tmp_path / "runs").exists()) == (2, False)
+    assert "what a ranking is worth without sight is chance" in done.err
+
+
+def test_a_shortlist_needs_a_model_that_embeds(run: Call) -> None:
+    done = run("coco_retrieval", "--rerank-k", 3, "--model", "cvlp")
+    assert done.code == 2 and "(fake), not for cvlp on coco_retrieval" in done.err
+    assert "re-ranked: of each query only the 3 best" in run("coco_retrieval", "--rerank-k", 3).out
+
+
+def test_weights_keep_their_answers(run: Call, vlbench: Call, tiny_world: Path, tmp_path: Path) -> None:
+    folder = run("vqa2").run
+    answers = json.loads((folder / "checkpoints" / "best" / "answers.json").read_text())
+    (tmp_path / "answers.json").write_text(json.dumps(answers[::-1]))
+    done = vlbench(
+        "run", "--task", "vqa2", "--model", "fake", "--data-root", tiny_world, "--mode", "eval", "--checkpoint", folder,
+        "--answers", tmp_path / "answers.json", "--output-path", tmp_path / "runs",
+    )  # fmt: skip
+    assert (done.code, "is not the list that the weights were trained with" in done.err) == (6, True)
+
+
+def test_a_lost_ranks_file_is_made_again_or_named(run: Call) -> None:
+    folder = run("coco_retrieval").run
+    (folder / "ranks.parquet").unlink()
+    done = run("coco_retrieval")
+    assert done.code == 5 and "ranks.parquet" in done.err
+
+
+def test_a_last_block_smaller_than_the_accumulation(run: Call, tmp_path: Path) -> None:
+    done = run("nlvr2", "--set", "train.steps=3", "--set", "train.batch_size=1", "--set", "train.accumulation=4")
+    assert done.code == 0, done.err

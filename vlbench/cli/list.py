@@ -55,7 +55,7 @@ def _tasks(tasks_dir: Path | None) -> list[dict[str, object]]:
             "version": card.version,
             "output": card.output,
             "splits": ", ".join(card.splits),
-            "metrics": ", ".join(card.metrics),
+            "main metric": card.main_metric,
             "title": card.title,
         }
         for card in cards
@@ -95,7 +95,7 @@ def _runs(output_path: Path) -> list[dict[str, object]]:
     rows: list[dict[str, object]] = []
     for path in find_runs(output_path):
         record = read_run(path)
-        main = record.results[0] if record.results else None
+        main = record.result(record.task.main_metric) or next(iter(record.results), None)
         rows.append(
             {
                 "task": record.task.name,

@@ -90,9 +90,9 @@ def run(
     for spec in specs:  # a name nobody knows shall not come out after an hour's work on the names before it
         catalog.task_card(spec.task, spec.tasks_dir)
     failed: list[str] = []
-    for spec in specs:
+    for number, spec in enumerate(specs, start=1):
         try:
-            _run_one(spec, quiet)
+            _run_one(spec, quiet, f"task {number} of {len(specs)}: {spec.task}" if len(specs) > 1 else "")
         except VlbenchError as error:
             if len(specs) == 1 or error.exit_code == ExitCode.INTERRUPTED:
                 raise
@@ -106,12 +106,14 @@ def run(
         )
 
 
-def _run_one(spec: RunSpec, quiet: bool) -> None:
+def _run_one(spec: RunSpec, quiet: bool, name: str = "") -> None:
     from vlbench.cli.progress import open_progress
     from vlbench.engine.evaluate import run as run_job
     from vlbench.report.tables import run_table
 
     with open_progress(quiet) as progress:
+        if name:
+            progress.say(name)
         record, folder = run_job(spec, progress)
     typer.echo(run_table(record))
     typer.echo(folder.path)

@@ -33,13 +33,22 @@ def score(
       vlbench score --task coco_retrieval --predictions scores.npy --data-root COCO --split test
       vlbench score --task nlvr2 --predictions runs/nlvr2/cvlp-tiny/0123456789abcdef/samples.parquet --json
     """
+    from vlbench.cli.progress import open_progress
     from vlbench.engine.score import score_file
     from vlbench.engine.source import load_task
     from vlbench.report.tables import score_table
 
-    loaded = load_task(task, data_root, domain=known_domain(domain), tasks_dir=tasks_dir, allow_partial=allow_partial)
+    with open_progress(quiet=as_json) as progress:
+        loaded = load_task(
+            task,
+            data_root,
+            domain=known_domain(domain),
+            tasks_dir=tasks_dir,
+            allow_partial=allow_partial,
+            progress=progress,
+        )
     report = score_file(loaded, split or loaded.card.report_split, predictions, allow_partial)
     if as_json:
         typer.echo(json.dumps(report.to_json_object(), ensure_ascii=False))
     else:
-        typer.echo(score_table(report.task, report.split, report.results, report.notes, report.coverage))
+        typer.echo(score_table(report.task, report.split, report.results, report.notes, report.coverage, report.source))

@@ -116,7 +116,8 @@ class SizeCard(Frozen):
     vocabulary: `bert-base-uncased`, or `own`: the world's on the world, else trained on the train split.
     max_text: longest text in tokens, [CLS] and [SEP] among them; what is longer is cut. threads: of a CPU that
     suit this size, None for all: a tiny model gains little from a second one and loses much when it is busy.
-    recipes: what differs from the model's own, for every task (`default`) or for one.
+    recipes: what differs from the model's own, for every task (`default`) or for one. pretraining: numbers of the
+    model's pretraining, where they differ from the paper's.
     """
 
     config: dict[str, int | float | str | bool]
@@ -124,6 +125,7 @@ class SizeCard(Frozen):
     max_text: int
     threads: int | None = Field(default=None, ge=1)
     recipes: dict[str, Recipe] = Field(default_factory=dict)
+    pretraining: dict[str, int | float | str | bool] = Field(default_factory=dict)
     parameters: int | None = None
 
 
@@ -138,9 +140,10 @@ class ModelCard(Frozen):
     """A model's facts; its class stands beside it in `backbone.py`.
 
     visual: what the model looks at. ranks_by: how it ranks a gallery: `cross`, every pair looked at together, or
-    `dual`, pictures and texts embedded apart. pretraining: its class, as `module:Class`; empty where it has none; how
-    it is run stands in the recipes under `pretrain`. sizes: `base` is the paper's. recipes: finetuning per task from
-    the paper, `default` where the paper has none.
+    `dual`, pictures and texts embedded apart. embeds: whether it embeds pictures and texts apart, so that a ranking
+    can begin with a shortlist. pretraining: its class, as `module:Class`; empty where it has none; how it is run
+    stands in the recipes under `pretrain`. sizes: `base` is the paper's. recipes: finetuning per task from the paper,
+    `default` where the paper has none.
     """
 
     name: str
@@ -150,6 +153,7 @@ class ModelCard(Frozen):
     visual: Literal["regions", "patches", "grid", "none"]
     outputs: tuple[OutputKind, ...]
     ranks_by: Literal["cross", "dual"] = "cross"
+    embeds: bool = False
     pretraining: str = ""
     sizes: dict[str, SizeCard]
     head: HeadLayout = HeadLayout()

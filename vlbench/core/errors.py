@@ -51,8 +51,14 @@ def unknown(kind: str, value: str, known: Iterable[str], remedy: str = "") -> Vl
     return VlbenchError(f"unknown {kind} {value!r}: {hint}{f' ({remedy})' if remedy else ''}")
 
 
+LONGEST = 200
+"""Characters of an item in a message: an id or an answer from elsewhere may have a hundred thousand."""
+
+
 def first_five(items: Iterable[str]) -> str:
-    """Name the first five items and how many more there are, for messages about ids and files."""
+    """Name the first five items, long ones cut, and how many more there are, for messages about ids and files."""
     listed = sorted(items)
     rest = len(listed) - 5
-    return ", ".join(listed[:5]) + (f" and {rest} more" if rest > 0 else "")
+    return ", ".join(item if len(item) <= LONGEST else f"{item[:LONGEST]}..." for item in listed[:5]) + (
+        f" and {rest} more" if rest > 0 else ""
+    )

@@ -60,6 +60,7 @@ class TaskInfo(Frozen):
     n_total: int
     n_scored: int
     limit: float | None = None
+    main_metric: str = ""
     notes: tuple[str, ...] = ()
 
 

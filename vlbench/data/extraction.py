@@ -27,7 +27,7 @@ def short_answer(written: str, labels: Sequence[str]) -> str | None:
 
 
 def named_label(written: str, labels: Sequence[str]) -> str | None:
-    """The one label that it names as a whole word, upper and lower case apart; None where it names several or none.
+    """The one label that it names as a whole word, whatever its case; None where it names several or none.
 
     >>> named_label("True: both show dogs.", ("False", "True"))
     'True'

@@ -78,6 +78,27 @@ class IndexedExamples(Sequence[Example[Any]]):
         return self._parse(content.as_buffer().to_pybytes())
 
 
+class Chosen(Sequence[Example[Any]]):
+    """Some rows of a sequence of examples, in that order, none of them held."""
+
+    def __init__(self, examples: Sequence[Example[Any]], rows: Sequence[int]) -> None:
+        self.examples, self.rows = examples, rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @overload
+    def __getitem__(self, row: int) -> Example[Any]: ...
+
+    @overload
+    def __getitem__(self, row: slice) -> list[Example[Any]]: ...
+
+    def __getitem__(self, row: int | slice) -> Example[Any] | list[Example[Any]]:
+        if isinstance(row, slice):
+            return [self.examples[one] for one in self.rows[row]]
+        return self.examples[self.rows[row]]
+
+
 def read_examples(adapter: Adapter, files: SplitFiles) -> Sequence[Example[Any]]:
     """What the adapter yields, as a list; from big files as `IndexedExamples`, made on first use.
 

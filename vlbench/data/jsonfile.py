@@ -11,8 +11,10 @@ from vlbench.core.errors import DataError
 from vlbench.data.jsonlines import GZIP, Fields
 
 
-def read_json(path: Path) -> object:
+def read_json(path: Path, unique_keys: bool = False) -> object:
     """The value that a whole file of JSON holds; a byte order mark is tolerated.
+
+    unique_keys: a key that comes twice in one object is an error; else the last one counts, which is quicker to read.
 
     Raises:
         DataError: the file cannot be read, is compressed, is not UTF-8, or is not JSON (NaN and Infinity are none).
@@ -24,7 +26,8 @@ def read_json(path: Path) -> object:
     if content.startswith(GZIP):
         raise DataError(f"{path} is compressed by gzip where JSON is expected: unpack it with gunzip")
     try:
-        value: object = json.loads(content.decode("utf-8-sig"), parse_constant=_refuse)
+        pairs = _unique if unique_keys else None
+        value: object = json.loads(content.decode("utf-8-sig"), parse_constant=_refuse, object_pairs_hook=pairs)
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: not UTF-8 ({error.reason} at byte {error.start}): save the file as UTF-8") from None
     except (ValueError, RecursionError) as error:
@@ -88,6 +91,14 @@ def whole_number(fields: Fields, key: str, where: str) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or value < 0:
         raise _unexpected(_found(fields, key), where, "a whole number")
     return value
+
+
+def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice = next(key for place, (key, _) in enumerate(pairs) if key in dict(pairs[:place]))
+        raise ValueError(f"the key {reprlib.repr(twice)} comes twice in one object")
+    return found
 
 
 def _refuse(constant: str) -> object:

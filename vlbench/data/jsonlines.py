@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import reprlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -67,7 +68,7 @@ def text(fields: Fields, key: str, where: str) -> str:
 
 
 def one_of(fields: Fields, key: str, allowed: Sequence[str], where: str) -> str:
-    """The member of `allowed` that the string called `key` equals, upper and lower case apart.
+    """The member of `allowed` that the string called `key` equals, whatever its case.
 
     Raises:
         DataError: it is missing, no string, or none of them.
@@ -93,5 +94,5 @@ def folder(fields: Fields, key: str, where: str) -> str:
 
 
 def _unexpected(fields: Fields, key: str, where: str, expectation: str) -> DataError:
-    found = f"is {fields[key]!r}" if key in fields else "is missing"
+    found = f"is {reprlib.repr(fields[key])}" if key in fields else "is missing"
     return DataError(f"{where}: {key!r} {found} where {expectation} is expected: mend the line or fetch the file again")

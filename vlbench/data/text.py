@@ -143,6 +143,17 @@ class TextEncoder:
         """How many ids there are."""
         return int(self._tokenizer.get_vocab_size())
 
+    def id_of(self, token: str) -> int:
+        """The id of a token of the vocabulary.
+
+        Raises:
+            VlbenchError: it has no such token.
+        """
+        number = self._tokenizer.token_to_id(token)
+        if number is None:
+            raise VlbenchError(f"the vocabulary has no {token!r}: give a BERT-style vocab.txt or tokenizer.json")
+        return int(number)
+
     def encode(self, texts: Sequence[str]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
         """Encode M texts: ids [M, max_length], and a mask of the same shape that is False on padding."""
         # One by one: a batch would start threads, which forked workers must not inherit.

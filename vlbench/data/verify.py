@@ -67,7 +67,7 @@ def check_split(
         VlbenchError: an unknown split.
         DataError: the annotations are missing or malformed, file and line named.
     """
-    examples = list(task.adapter(task.files(split)))
+    examples = task.reader(task.adapter, task.files(split))
     expected = task.counts.get(split, task.card.splits[split].count if task.source == "real" else None)
     md5 = tuple(_hashes(task, split))
     paths = sorted({ref.path for example in examples for ref in example.query.images})

@@ -161,8 +161,8 @@ def training_blocks(units: Sequence[Sequence[int]], batch_size: int, steps: int,
 
 
 def micro_blocks(blocks: Sequence[Sequence[int]], parts: int) -> list[list[int]]:
-    """Each block cut into `parts` of near equal size, one forward pass each."""
-    return [list(block[part::parts]) for block in blocks for part in range(parts)]
+    """Each block cut into `parts` of near equal size, one forward pass each; a smaller block into single rows."""
+    return [list(block[part::parts]) for block in blocks for part in range(min(parts, len(block)))]
 
 
 def sequential_blocks(n: int, batch_size: int) -> list[list[int]]:

@@ -9,6 +9,7 @@ from vlbench.core.spec import RunSpec
 from vlbench.engine.job import Job, plan
 from vlbench.records.folder import RunFolder
 from vlbench.records.lock import run_lock
+from vlbench.records.rankings import read_rankings
 from vlbench.records.samples import read_samples
 
 
@@ -44,6 +45,8 @@ def _finished(job: Job, folder: RunFolder) -> RunRecord | None:
     record = folder.read_record()
     if record is None or record.status != "done":
         return None
+    if job.ranks:
+        read_rankings(folder.ranks, job.report)
     samples = read_samples(folder.samples)
     rows = int((samples["control"] == "").sum())
     if rows != len(job.report):

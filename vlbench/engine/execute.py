@@ -21,7 +21,7 @@ from vlbench.engine.log import Logged
 from vlbench.engine.resources import make_resources, of_job, unique_refs
 from vlbench.engine.trial import Outcome, Trial, checkpoints_below
 from vlbench.metrics.baseline import majority, slice_majorities
-from vlbench.metrics.coverage import match
+from vlbench.metrics.coverage import match, ranking_coverage
 from vlbench.metrics.retrieval import chance
 from vlbench.metrics.scoring import Scores, score
 from vlbench.records.folder import RunFolder
@@ -80,6 +80,7 @@ def _begun(job: Job) -> RunRecord:
             n_total=job.n_total,
             n_scored=len(job.report),
             limit=job.spec.limit,
+            main_metric=job.task.card.main_metric,
             notes=(*job.task.notes, *job.notes),
         ),
         environment=environment(job.spec.device or "auto", 1, job.threads),
@@ -114,6 +115,7 @@ def _done(job: Job, folder: RunFolder, record: RunRecord, progress: Progress, in
     if not job.task.card.labels and job.labels:
         model |= {"answers": len(job.labels), "answers_sha256": answers_sha256(job.labels)}
     card = job.task.card
+    main = job.task.metric(card.main_metric)
     if job.spec.answer_by == "text":
         model |= {"extraction": card.extraction}
     return record.model_copy(
@@ -124,8 +126,8 @@ def _done(job: Job, folder: RunFolder, record: RunRecord, progress: Progress, in
             "train": outcome.train,
             "results": scores.results,
             "controls": {name: _scores(job, trial).results for name, trial in controls.items()},
-            "majority": majority(job.task.metric(card.main_metric), job.report),
-            "slice_majorities": slice_majorities(job.task.metric(card.main_metric), card.slices, job.report),
+            "majority": None if job.unscored else majority(main, job.report),
+            "slice_majorities": {} if job.unscored else slice_majorities(main, card.slices, job.report),
             "chance": chance(job.report) if job.ranks else {},
             "coverage": coverage,
             "efficiency": _efficiency(outcome, clock),
@@ -144,13 +146,16 @@ def _efficiency(outcome: Outcome, clock: Clock) -> Efficiency:
 
 def _scores(job: Job, outcome: Outcome) -> Scores:
     card = job.task.card
+    if job.unscored:
+        reason = f"the answers of {job.spec.split} are not public: hand the predictions in to the official server"
+        return Scores((), dict.fromkeys(job.task.metrics, reason))
     return score(job.task.metrics, card.main_metric, card.slices, outcome.results, job.report)
 
 
 def _coverage(job: Job, outcome: Outcome) -> Coverage:
     """The ids counted; of rankings, the metrics themselves count them in both directions."""
     if job.ranks:
-        return Coverage(expected=len(outcome.results), scored=len(outcome.results))
+        return ranking_coverage(job.report, cast("list[Ranking]", outcome.results))
     return match(cast("list[Prediction]", outcome.results), job.report, job.task.card.labels)
 
 
@@ -161,7 +166,9 @@ def _rows(job: Job, outcome: Outcome, control: str) -> list[SampleRow]:
         found = [Prediction(item.query_id, item.top[0][0], dict(item.top)) for item in searched]
         worth = {item.query_id: float(item.rank_high == 0) for item in searched}
         return sample_rows(job.report, found, worth, str(job.spec.split), control)
-    main: Mapping[str, float] = job.task.metric(job.task.card.main_metric)(outcome.results, job.report).per_example
+    main: Mapping[str, float] = {}
+    if not job.unscored:
+        main = job.task.metric(job.task.card.main_metric)(outcome.results, job.report).per_example
     return sample_rows(job.report, cast("list[Prediction]", outcome.results), main, str(job.spec.split), control)
 
 

@@ -108,7 +108,7 @@ class Finetuning:
             self.learner.parts[0],
             head,
             chance=f"{self.seed}/negatives",
-            first=self.state.step * parts,
+            first=sum(min(parts, len(block)) for block in self.blocks[: self.state.step]),
         )
         stream = loader(batches, self.workers, self.accelerator.device)
         self.wrapped.train()
@@ -117,7 +117,7 @@ class Finetuning:
             interrupt.check()
             started = time.perf_counter()
             rate = float(self.schedule.get_last_lr()[0])
-            loss, norm = self._step([next(stream) for _ in range(parts)], len(block))
+            loss, norm = self._step([next(stream) for _ in range(min(parts, len(block)))], len(block))
             self.state.step += 1
             if not loss == loss:
                 raise VlbenchError(

@@ -11,11 +11,12 @@ from typing import Any, Literal
 from vlbench import __version__, catalog
 from vlbench.core.cards import ModelCard, TaskCard
 from vlbench.core.errors import ExitCode, VlbenchError, first_five
-from vlbench.core.examples import Example
+from vlbench.core.examples import Answered, Example
 from vlbench.core.progress import Progress
 from vlbench.core.spec import RunSpec
 from vlbench.core.task import Task, ids_of
 from vlbench.data.answers import ANSWERS_FILE, frequent_answers, read_answers
+from vlbench.data.index import Chosen
 from vlbench.data.verify import manifest
 from vlbench.engine.source import load_task
 from vlbench.engine.weights import chosen_weights, weights_sha256
@@ -46,6 +47,12 @@ class Job:
     labels: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     weights: Path | None = None
+
+    @property
+    def unscored(self) -> bool:
+        """Whether the reported split's answers are kept by the organisers: it is predicted, not scored."""
+        references = (example.reference for example in self.report)
+        return all(isinstance(reference, Answered) and not reference.worths() for reference in references)
 
     @property
     def ranks(self) -> bool:
@@ -121,15 +128,16 @@ def _resolved(spec: RunSpec, task: Task, card: ModelCard) -> RunSpec:
         raise VlbenchError(
             "--mode eval needs --checkpoint with trained weights, and there are none: name a run or a file"
         )
-    if spec.rerank_k is not None and (task.card.output != "rank" or card.ranks_by == "dual"):
-        raise VlbenchError(
-            f"--rerank-k {spec.rerank_k} is for retrieval by models that look at pairs, not for {card.name} on "
-            f"{task.card.name}: leave it out"
-        )
+    _check_rerank(spec, task.card, card)
     size = spec.size or ("tiny" if world else "base")
     catalog.check_size(card, size)
     blind = world and trains and task.card.output != "rank"  # what a ranking is worth without sight is known: chance
     controls = spec.controls if spec.controls is not None else (("blind",) if blind else ())
+    if controls and task.card.output == "rank":
+        raise VlbenchError(
+            f"--controls {','.join(controls)} is not for {task.card.name}: what a ranking is worth without sight is "
+            f"chance, which the table shows; leave it out"
+        )
     if controls and not trains:
         raise VlbenchError(
             f"--controls {','.join(controls)} are trained, and --mode {spec.mode} trains nothing: leave them out"
@@ -149,6 +157,20 @@ def _resolved(spec: RunSpec, task: Task, card: ModelCard) -> RunSpec:
     )
 
 
+def _check_rerank(spec: RunSpec, task: TaskCard, card: ModelCard) -> None:
+    """A shortlist is of a gallery, and needs a model that embeds pictures and texts apart and looks at pairs too."""
+    if spec.rerank_k is not None and (task.output != "rank" or card.ranks_by == "dual" or not card.embeds):
+        able = [
+            name
+            for name in catalog.model_folders()
+            if (one := catalog.model_card(name)).embeds and one.ranks_by == "cross"
+        ]
+        raise VlbenchError(
+            f"--rerank-k {spec.rerank_k} is for retrieval by a model that embeds and looks at pairs "
+            f"({', '.join(able)}), not for {card.name} on {task.name}: leave it out"
+        )
+
+
 def _answer_by(spec: RunSpec, card: TaskCard) -> Literal["text", "candidates"] | None:
     if spec.mode == "zero-shot":
         return spec.answer_by or ("candidates" if card.labels else "text")
@@ -165,15 +187,21 @@ def _labels(spec: RunSpec, card: TaskCard, train: Examples, weights: Path | None
                 f"--answers {spec.answers} is for tasks with open answers, and {card.name} has none: leave it out"
             )
         return card.labels
+    brought = weights.with_name(ANSWERS_FILE) if weights else None
     if spec.answers is not None:
-        return read_answers(spec.answers)
+        given = read_answers(spec.answers)
+        if spec.mode == "eval" and brought is not None and brought.is_file() and read_answers(brought) != given:
+            raise VlbenchError(
+                f"--answers {spec.answers} is not the list that the weights were trained with, {brought}: leave it out",
+                ExitCode.WEIGHTS,
+            )
+        return given
     if spec.answer_by == "text":
         return ()
     if spec.answer_by == "candidates":
         raise VlbenchError(f"--answer-by candidates needs a list of them for {card.name}: give one with --answers")
     if spec.mode == "finetune":
         return frequent_answers(train, card.min_answer_count)
-    brought = weights.with_name(ANSWERS_FILE) if weights else None
     if brought is None or not brought.is_file():
         raise VlbenchError(
             f"--checkpoint {spec.checkpoint} brings no {ANSWERS_FILE}, which says what its answers mean: "
@@ -188,8 +216,9 @@ def _learnable(card: TaskCard, train: Examples, labels: tuple[str, ...]) -> tupl
     if card.min_answer_count is None or not train:
         return train, ()
     known = frozenset(labels)
-    kept = [example for example in train if not known.isdisjoint(example.reference.worths())]
-    if not kept:
+    rows = [row for row, example in enumerate(train) if not known.isdisjoint(example.reference.worths())]
+    kept = train if len(rows) == len(train) else Chosen(train, rows)
+    if not rows:
         raise VlbenchError(
             f"none of the {len(train):,} training examples has one of the {len(labels):,} answers: give other --answers"
         )

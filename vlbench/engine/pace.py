@@ -33,7 +33,7 @@ class Pace:
 
 @dataclass
 class Timing:
-    """Wall-clock seconds of each batch, preparation included; examples are pairs where a gallery is ranked."""
+    """Wall-clock seconds of each batch; preparation counts. Of a gallery, examples are pictures and texts."""
 
     batches: list[float] = field(default_factory=list)
     examples: int = 0

@@ -19,6 +19,7 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
 
 from vlbench.core.backbone import Tensors, Textual, Visual
+from vlbench.core.errors import DataError
 from vlbench.core.examples import Example
 from vlbench.core.gallery import Gallery, galleries
 from vlbench.core.results import Ranking
@@ -62,7 +63,10 @@ def retrieve(
     learner.eval()
     with torch.inference_mode(), pace.accelerator.autocast():
         for gallery in galleries(examples):
+            started = time.perf_counter()
             encoded = Encoded(_see(learner, gallery, pace), _read(learner, gallery, pace))
+            timing.batches.append(time.perf_counter() - started)
+            timing.examples += sum(encoded.shape)
             if isinstance(learner.head, DualHead):
                 found += from_matrix(_dual_scores(learner, encoded, timing), gallery)
             elif rerank_k is None:
@@ -81,8 +85,8 @@ def _dual_scores(learner: Learner, encoded: Encoded, timing: Timing) -> NDArray[
     started = time.perf_counter()
     images, texts = embed(learner.parts[0], encoded.seen, encoded.read)
     scores: NDArray[np.float32] = (images.float() @ texts.float().T).cpu().numpy()
+    _check(scores.reshape(-1), np.arange(scores.size), encoded)
     timing.batches.append(time.perf_counter() - started)
-    timing.examples += scores.size
     return scores
 
 
@@ -98,9 +102,18 @@ def _pair_scores(
         seen, read = encoded.seen.take(block // encoded.shape[1]), encoded.read.take(block % encoded.shape[1])
         scores[start : start + len(block)] = head(backbone.fuse(seen, read)).float().cpu().numpy()
         timing.batches.append(time.perf_counter() - started)
-        timing.examples += len(block)
         pace.step(start + len(block), len(pairs))
+    _check(scores, pairs, encoded)
     return scores
+
+
+def _check(scores: NDArray[np.float32], pairs: NDArray[np.int64], encoded: Encoded) -> None:
+    if np.isnan(scores.min(initial=np.inf)):
+        row, column = divmod(int(pairs[np.isnan(scores)][0]), encoded.shape[1])
+        raise DataError(
+            f"the score of picture {row} with text {column} is not a number: training has diverged or the precision "
+            f"is too low; try a smaller --lr or --dtype float32"
+        )
 
 
 def _reranked(

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from vlbench.core.examples import Example
 from vlbench.core.record import Coverage, Result
 from vlbench.core.results import Prediction
 from vlbench.core.task import Task
 from vlbench.core.validate import Frozen
-from vlbench.metrics.coverage import match
+from vlbench.metrics.coverage import match, ranking_coverage
 from vlbench.metrics.scoring import score
 from vlbench.records.predictions import read_predictions
 from vlbench.records.rankings import read_rankings
@@ -21,6 +21,7 @@ class ScoreReport(Frozen):
     """What a file of predictions is worth on one split; n: examples scored; notes: what is partial about it."""
 
     task: str
+    source: Literal["world", "real"]
     split: str
     n: int
     results: tuple[Result, ...]
@@ -36,6 +37,8 @@ class ScoreReport(Frozen):
             "scores": {result.metric: _numbers(result) for result in self.results},
             "slices": self._slices(),
             "coverage": self.coverage.model_dump(),
+            "source": self.source,
+            "notes": list(self.notes),
         }
 
     def _slices(self) -> dict[str, dict[str, dict[str, object]]]:
@@ -66,6 +69,7 @@ def score_file(task: Task, split: str, predictions: Path, allow_partial: bool = 
     left_out = f"{coverage.missing:,} of {len(examples):,} examples have no prediction and are left out"
     return ScoreReport(
         task=task.card.name,
+        source=task.source,
         split=split,
         n=len(scored),
         results=scores.results,
@@ -78,10 +82,16 @@ def _score_rankings(task: Task, split: str, path: Path, examples: Sequence[Examp
     """Rankings are scored whole or not at all: a candidate left out would lift all others."""
     rankings = read_rankings(path, examples)
     scores = score(task.metrics, task.card.main_metric, task.card.slices, rankings, examples)
-    coverage = Coverage(expected=len(rankings), scored=len(rankings))
+    coverage = ranking_coverage(examples, rankings)
     notes = (*task.notes, *scores.notes)
     return ScoreReport(
-        task=task.card.name, split=split, n=len(examples), results=scores.results, coverage=coverage, notes=notes
+        task=task.card.name,
+        source=task.source,
+        split=split,
+        n=len(examples),
+        results=scores.results,
+        coverage=coverage,
+        notes=notes,
     )
 
 

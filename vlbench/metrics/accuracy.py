@@ -11,7 +11,7 @@ from vlbench.metrics.uncertainty import mean_score
 
 
 def accuracy(predictions: Sequence[Prediction], examples: Sequence[Example[Label]]) -> Score:
-    """The share of examples answered with their label, upper and lower case apart; n counts examples.
+    """The share of examples answered with their label, whatever its case; n counts examples.
 
     A prediction whose status is not "ok" is wrong.
 

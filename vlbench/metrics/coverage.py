@@ -7,9 +7,9 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from vlbench.core.errors import CoverageError, first_five
-from vlbench.core.examples import Example
+from vlbench.core.examples import Caption, Example
 from vlbench.core.record import Coverage
-from vlbench.core.results import Prediction
+from vlbench.core.results import Prediction, Ranking
 
 
 def match(
@@ -20,7 +20,7 @@ def match(
 ) -> Coverage:
     """Check that predictions and examples match one to one, and count them.
 
-    labels: the answers allowed, upper and lower case apart; empty allows any. Predictions whose status
+    labels: the answers allowed, whatever their case; empty allows any. Predictions whose status
     is not "ok" have no answer and are counted as errors instead.
 
     Raises:
@@ -45,6 +45,14 @@ def match(
         )
     errors = sum(prediction.status != "ok" for prediction in predictions)
     return Coverage(expected=len(expected), scored=len(given), missing=len(missing), errors=errors)
+
+
+def ranking_coverage(examples: Sequence[Example[Caption]], rankings: Sequence[Ranking]) -> Coverage:
+    """Count rankings against a gallery: every picture and every text is a query. The metrics check them one by one."""
+    pictures = {example.reference.image for example in examples}
+    expected = len(pictures) + len(examples)
+    given = {(ranking.direction, ranking.query_id) for ranking in rankings}
+    return Coverage(expected=expected, scored=len(given), missing=max(0, expected - len(given)))
 
 
 def _outside(predictions: Sequence[Prediction], labels: Sequence[str]) -> list[str]:

@@ -18,7 +18,7 @@ from math import comb, floor
 from statistics import fmean, median
 from typing import Literal
 
-from vlbench.core.errors import CoverageError, DataError, first_five
+from vlbench.core.errors import CoverageError, first_five
 from vlbench.core.examples import Caption, Example
 from vlbench.core.results import Direction, MetricAbsentError, Ranking, Score
 from vlbench.metrics.uncertainty import clustered_bootstrap, mean_score
@@ -32,13 +32,10 @@ def found(ranking: Ranking, k: int, ties: Ties) -> float:
     """The chance in [0, 1] that a right answer is among the first `k`; 0 or 1 but for expected ties.
 
     Raises:
-        DataError: the ranking is of a list that ends above its right answer and before `k`.
+        MetricAbsentError: the ranking is of a list that ends above its right answer and before `k`.
     """
     if ranking.depth is not None and ranking.rank_high >= ranking.depth < k:
-        raise DataError(
-            f"the {ranking.direction} list of {ranking.query_id!r} has {ranking.depth} candidates, none of them right, "
-            f"where R@{k} looks at {k}: give lists of at least {k}"
-        )
+        raise MetricAbsentError(f"lists of {ranking.depth} candidates end above their right answer and before R@{k}")
     if ties != "expected":
         return float((ranking.rank_high if ties == "pessimistic" else ranking.rank_low) < k)
     wrong, places = ranking.rank_high - ranking.rank_low, k - ranking.rank_low
@@ -62,7 +59,7 @@ class Recall:
 
         Raises:
             CoverageError: rankings and examples do not match one to one.
-            DataError: a list ends above its right answer and before K.
+            MetricAbsentError: a list ends above its right answer and before K.
             MetricAbsentError: there are no rankings in this direction, but some in the other.
         """
         places = _Places(rankings, examples)

@@ -26,8 +26,14 @@ class Scores:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """The absent metrics as sentences."""
-        return tuple(f"{name} is absent: {reason}" for name, reason in self.absent.items())
+        """The absent metrics as sentences, those absent for one reason together."""
+        together: dict[str, list[str]] = {}
+        for name, reason in self.absent.items():
+            together.setdefault(reason, []).append(name)
+        return tuple(
+            f"{', '.join(names)} {'is' if len(names) == 1 else 'are'} absent: {reason}"
+            for reason, names in together.items()
+        )
 
 
 def score(

@@ -91,7 +91,7 @@ def _safetensors(path: Path) -> NDArray[Any]:
 
 
 def _numbers(scores: object, path: Path) -> NDArray[Any]:
-    if not isinstance(scores, np.ndarray) or not np.issubdtype(scores.dtype, np.number) or scores.ndim != 2:
+    if not isinstance(scores, np.ndarray) or scores.dtype.kind not in "fiu" or scores.ndim != 2:
         kind = f"{scores.dtype} of shape {scores.shape}" if isinstance(scores, np.ndarray) else type(scores).__name__
         raise DataError(f"{path} holds {kind}: expected numbers, a row per picture and a column per text")
     return scores if np.issubdtype(scores.dtype, np.floating) else scores.astype(np.float64)
@@ -114,7 +114,7 @@ def _of_folds(scores: NDArray[Any], examples: Sequence[Example[Caption]], path: 
 
 
 def _from_lists(path: Path, examples: Sequence[Example[Caption]]) -> Iterator[Ranking]:
-    content = as_object(read_json(path), str(path))
+    content = as_object(read_json(path, unique_keys=True), str(path))
     given = [direction for direction in DIRECTIONS if direction in content]
     if not given or len(given) < len(content):
         raise DataError(f"{path} has the keys {', '.join(content) or 'none'}: expected i2t, t2i or both")
@@ -147,7 +147,19 @@ def _from_parquet(path: Path) -> list[Ranking]:
         columns = [table.column(name).to_pylist() for name in (*COLUMNS, "top_ids", "top_scores")]
     except (pa.ArrowException, OSError, KeyError) as error:
         raise DataError(f"{path} is no run's ranks.parquet ({error}): run again, or give an intact file") from None
-    return [
-        Ranking(query, direction, low, high, positives, tuple(zip(ids, scores, strict=True)))
-        for query, direction, low, high, positives, ids, scores in zip(*columns, strict=True)
-    ]
+    return [_from_row(f"{path}, row {row}", *values) for row, values in enumerate(zip(*columns, strict=True), start=1)]
+
+
+def _from_row(
+    where: str, query: object, direction: object, low: object, high: object, positives: object, ids: Any, scores: Any
+) -> Ranking:
+    whole = [value for value in (low, high, positives) if isinstance(value, int)]
+    if not isinstance(query, str) or direction not in DIRECTIONS or len(whole) < 3:
+        raise DataError(f"{where}: {query!r}, {direction!r}, {low!r}, {high!r}, {positives!r}: expected a ranking")
+    if not 0 <= whole[0] <= whole[1] or whole[2] < 1 or len(ids or ()) != len(scores or ()):
+        raise DataError(
+            f"{where}: {query!r} stands between {low} and {high} with {positives} right answers: expected 0 or more, "
+            f"the first no larger than the second, and 1 or more"
+        )
+    top = tuple(zip(ids or (), scores or (), strict=True))
+    return Ranking(query, DIRECTIONS[DIRECTIONS.index(direction)], whole[0], whole[1], whole[2], top)

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 _HEADERS = ("id", "text", "pictures", "reference", "prediction", "confidence")
 _WIDTHS = (20, 44, 24, 16, 16)
+_TELLING = ("most", "answer", "image")
+"""Fields of a reference of several, one of which alone says what is right."""
 """Characters a column may take before it wraps."""
 
 
@@ -74,8 +76,10 @@ def _cells(
 
 
 def _plain(reference: str) -> str:
-    """A reference of one field without its JSON wrapping: a label, not {"value": label}."""
+    """A reference without its JSON wrapping where one field says it: a label, an answer, a picture."""
     values = json.loads(reference)
+    if isinstance(values, dict):
+        values = {key: values[key] for key in _TELLING if values.get(key)} or values
     if isinstance(values, dict) and len(values) == 1:
         (only,) = values.values()
         return only if isinstance(only, str) else json.dumps(only, ensure_ascii=False)

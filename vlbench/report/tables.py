@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 from tabulate import tabulate
 
 from vlbench.core.record import Coverage, Result, RunRecord
 
 _NOTHING = "-"
+_GROUPS = re.compile(r"over ([\d,]+) groups")
+_DATA = {"world": "built-in world", "real": "real data"}
 _SAMPLING = "test sampling only"
 
 
@@ -31,10 +35,11 @@ def score_table(
     results: Sequence[Result],
     notes: Sequence[str] = (),
     coverage: Coverage | None = None,
+    source: Literal["world", "real"] = "real",
 ) -> str:
     """What `vlbench score` prints for anybody's predictions: values, intervals, n, slices, notes."""
     partial = [*map(_note, notes), *_coverage_lines(coverage)]
-    head = "\n".join([f"{cell(task)} {cell(split)}", *partial])
+    head = "\n".join([f"{cell(task)} {cell(split)} | {_DATA[source]}", *partial])
     results = telling(results)
     rows = [_measured(cell(result.metric), result) for result in results]
     parts = [head, _table(["metric", "value", "95 % interval", "n"], rows) if results else "no results"]
@@ -46,7 +51,7 @@ def score_table(
 def heading(record: RunRecord) -> str:
     """One line that says what was run on what, then a line for each thing that makes the number less than whole."""
     task, model = record.task, record.model
-    data = "built-in world" if task.source == "world" else "real data"
+    data = _DATA[task.source]
     if task.source == "world" and record.spec.domain != "plain":
         data += f" ({record.spec.domain})"
     title = (
@@ -95,6 +100,10 @@ def _warnings(record: RunRecord) -> list[str]:
         lines.append(f"limit {task.limit:g}: {task.n_scored:,} of {task.n_total:,} examples, {chosen}")
     elif task.n_scored != task.n_total and record.status == "done":
         lines.append(f"partial: {task.n_scored:,} of {task.n_total:,} examples")
+    if record.spec.rerank_k is not None:
+        lines.append(
+            f"re-ranked: of each query only the {record.spec.rerank_k:,} best by embeddings were looked at as pairs"
+        )
     return [*lines, *map(_note, task.notes), *_coverage_lines(record.coverage)]
 
 
@@ -155,7 +164,8 @@ def _slice_tables(
         parts = values.items() if tag in majorities else ()
         stuck = [cell(value) for value, part in parts if not _above(part, value, unseen)]
         if stuck:
-            tables.append(f"not above what answers without sight score, by {cell(tag)}: {', '.join(stuck)}")
+            named = f"all {len(stuck)}" if len(stuck) == len(values) else ", ".join(stuck)
+            tables.append(f"not above what answers without sight score, by {cell(tag)}: {named}")
     return tables
 
 
@@ -192,8 +202,22 @@ def _value(result: Result | None) -> str:
 
 def _footnotes(results: Sequence[Result]) -> list[str]:
     """How the intervals were made; one seed says nothing about other seeds."""
-    methods = dict.fromkeys(cell(result.method) or "unnamed" for result in results if result.ci95)
-    if not methods:
+    counts: dict[str, list[int]] = {}
+    for result in results:
+        if result.ci95:
+            found = _GROUPS.search(result.method)
+            counts.setdefault(_GROUPS.sub("{}", cell(result.method) or "unnamed"), []).extend(
+                [int(found[1].replace(",", ""))] if found else []
+            )
+    if not counts:
         return []
-    said = "; ".join(methods)
+    said = "; ".join(method.replace("{}", _groups(numbers)) for method, numbers in counts.items())
     return [f"95 % interval: {said}" + ("" if _SAMPLING in said else f"; {_SAMPLING}")]
+
+
+def _groups(numbers: Sequence[int]) -> str:
+    """ "over 1,000 groups" or, where figures have different ones, "over 964 to 1,074 groups"."""
+    if not numbers:
+        return ""
+    low, high = min(numbers), max(numbers)
+    return f"over {low:,} groups" if low == high else f"over {low:,} to {high:,} groups"

@@ -13,7 +13,7 @@ from typing import Literal
 from vlbench.core.domain import Domain
 from vlbench.world.captions import PER_SCENE, captions
 from vlbench.world.chance import stream
-from vlbench.world.pools import COCO_SUBTYPES, MOST_TWINS, Photograph, Photographs, photographs
+from vlbench.world.pools import COCO_SUBTYPES, Photograph, Photographs, photographs
 from vlbench.world.progress import Progress
 from vlbench.world.scenes import SIDE, Scene, Split
 
@@ -58,7 +58,8 @@ def export_flickr30k(
 def gallery(test: Sequence[Photograph]) -> list[Photograph]:
     """The photographs that are searched: those that have a twin, then the twins."""
     twins = [one for one in test if one.twin_of]
-    return [*test[: min(MOST_TWINS, len(twins))], *twins]
+    originals = {one.twin_of for one in twins}
+    return [*(one for one in test if one.number in originals), *twins]
 
 
 def _captioned(photos: Photographs, seed: int, restval: bool) -> Iterator[Captioned]:

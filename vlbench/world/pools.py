@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from random import Random
 from typing import Literal
 
 from vlbench.core.domain import Domain
 from vlbench.data.regions.tsv import write_tsv
-from vlbench.world.chance import pick, shuffled, stream
+from vlbench.world.chance import shuffled, stream
 from vlbench.world.pictures import Picture, make_pictures
 from vlbench.world.progress import Progress, counted
 from vlbench.world.scenes import COLOURS, SHAPES, Scene, Split, Thing
@@ -54,9 +55,10 @@ def photographs(pool: Pool, scenes: Mapping[Split, Sequence[Scene]], seed: int) 
             Photograph(scene, first + row, _name(pool, split, first + row)) for row, scene in enumerate(own)
         ]
     test = found["test1"]
-    for original in test[: min(MOST_TWINS, -(-len(test) // 4))]:
+    wanted = min(MOST_TWINS, -(-len(test) // 4))
+    pairs = ((one, _twin(one.scene, stream(seed, "twin", one.scene.id))) for one in list(test))
+    for original, scene in islice(((one, scene) for one, scene in pairs if scene is not None), wanted):
         number = _FIRST_NUMBER["test1"] + len(test)
-        scene = _twin(original.scene, stream(seed, "twin", original.scene.id))
         test.append(Photograph(scene, number, _name(pool, "test1", number), original.number))
     return found
 
@@ -87,15 +89,14 @@ def _file(pool: Pool, split: Split, name: str) -> Path:
     return Path(pool) / folder / f"{name}.jpg"
 
 
-def _twin(scene: Scene, rng: Random) -> Scene:
-    """The scene with one attribute of one thing changed; of the same split where any such change stays in it."""
+def _twin(scene: Scene, rng: Random) -> Scene | None:
+    """The scene with one attribute of one thing changed, so that it stays in its split; None where no change does."""
     changed = [
         replace(scene, id=f"{scene.id}-twin", things=(*scene.things[:row], other, *scene.things[row + 1 :]))
         for row, thing in enumerate(scene.things)
         for other in _others(thing)
     ]
-    order = shuffled(rng, changed)
-    return next((one for one in order if one.split() == scene.split()), None) or pick(rng, order)
+    return next((one for one in shuffled(rng, changed) if one.split() == scene.split()), None)
 
 
 def _others(thing: Thing) -> Iterator[Thing]:

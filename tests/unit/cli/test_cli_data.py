@@ -110,7 +110,7 @@ def test_world_prints_where_it_is(vlbench: Call, tmp_path: Path, monkeypatch: py
 def test_score_prints_a_table(vlbench: Call, tiny_world: Path, answers: Path) -> None:
     done = vlbench("score", "--task", "nlvr2", "--predictions", answers, "--data-root", tiny_world)
     assert (done.code, done.err) == (0, "")
-    assert done.out.startswith("nlvr2 test-p\n")
+    assert done.out.startswith("nlvr2 test-p | built-in world\n")
     assert "100.00" in done.out
 
 
@@ -119,7 +119,7 @@ def test_score_prints_one_json_object_and_nothing_else(vlbench: Call, tiny_world
     done = vlbench(*arguments)
     assert (done.code, done.err) == (0, "")
     values = json.loads(done.out)
-    assert list(values) == ["task", "split", "n", "scores", "slices", "coverage"]
+    assert list(values) == ["task", "split", "n", "scores", "slices", "coverage", "source", "notes"]
     accuracy = values["scores"]["accuracy"]
     assert (list(accuracy), accuracy["value"], accuracy["n"]) == (["value", "n", "stderr", "ci95"], 100.0, 96)
     assert values["scores"]["consistency"]["n"] == 24

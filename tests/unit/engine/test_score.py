@@ -57,7 +57,7 @@ def test_report(task, predictions):
 
 def test_json_object_has_the_documented_shape(task, predictions):
     shown = json.loads(json.dumps(score_file(task, "dev", predictions(ROWS)).to_json_object()))
-    assert list(shown) == ["task", "split", "n", "scores", "slices", "coverage"]
+    assert list(shown) == ["task", "split", "n", "scores", "slices", "coverage", "source", "notes"]
     assert list(shown["scores"]) == ["accuracy", "consistency"]
     assert set(shown["scores"]["accuracy"]) == {"value", "n", "stderr", "ci95"}
     assert len(shown["scores"]["accuracy"]["ci95"]) == 2

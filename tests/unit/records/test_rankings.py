@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from safetensors.numpy import save_file
 
@@ -92,6 +93,7 @@ FAULTS = [
     ("scores.npy", np.zeros((3, 5), np.float32), "3 pictures by 5 texts where 3 by 6"),
     ("scores.npy", np.zeros(6, np.float32), r"float32 of shape \(6,\): expected numbers, a row"),
     ("scores.npy", np.full((3, 6), "a"), "expected numbers"),
+    ("scores.npy", np.zeros((3, 6), np.complex64), "complex64"),
     ("scores.npy", np.full((3, 6), np.nan, np.float32), "not a number"),
     ("scores.npy", b"\x93NUMPY", "no readable .npy"),
     ("scores.safetensors", b"{}", "does not load as safetensors"),
@@ -115,6 +117,34 @@ def test_faults_are_named(tmp_path: Path, name: str, content: bytes | np.ndarray
         np.save(path, content)
     with pytest.raises(DataError, match=fault):
         read_rankings(path, EXAMPLES)
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "fault"),
+    [
+        ("direction", "x2y", "'x2y'"),
+        ("rank_low", None, "expected a ranking"),
+        ("rank_low", -3, "stands between -3"),
+        ("rank_high", -1, "and -1"),
+        ("positives", 0, "with 0 right answers"),
+        ("query_id", None, "None"),
+        ("top_ids", ["a"], "expected 0 or more"),
+    ],
+)
+def test_a_row_that_cannot_be_is_named(tmp_path: Path, column: str, value: object, fault: str) -> None:
+    write_ranks(tmp_path / "ranks.parquet", expected())
+    frame = pd.read_parquet(tmp_path / "ranks.parquet")
+    frame[column] = frame[column].astype(object)
+    frame.at[1, column] = value
+    frame.to_parquet(tmp_path / "ranks.parquet")
+    with pytest.raises(DataError, match=rf"row 2: .*{fault}"):
+        read_rankings(tmp_path / "ranks.parquet", EXAMPLES)
+
+
+def test_a_query_given_twice_is_named(tmp_path: Path) -> None:
+    (tmp_path / "lists.json").write_text('{"i2t": {"a": ["b0"], "b": ["b0"], "a": ["a0"]}}')
+    with pytest.raises(DataError, match="'a' comes twice in one object"):
+        read_rankings(tmp_path / "lists.json", EXAMPLES)
 
 
 def test_an_absent_file_is_named(tmp_path: Path) -> None:

@@ -192,7 +192,7 @@ def test_score_table(record: RunRecord) -> None:
     coverage = Coverage(expected=4000, scored=4000, errors=1)
     text = score_table("nlvr2", "dev", record.results, ["partial file"], coverage)
     assert text.splitlines()[:3] == [
-        "nlvr2 dev",
+        "nlvr2 dev | real data",
         "note: partial file",
         "coverage: 1 errors of 4,000 expected examples",
     ]
@@ -200,4 +200,4 @@ def test_score_table(record: RunRecord) -> None:
     assert main[0] == {"metric": "accuracy", "value": "58.33", "95 % interval": "[56.75, 59.90]", "n": "4,000"}
     assert [row["kind"] for row in kinds] == ["count", "spatial"]
     assert text.endswith("test sampling only")
-    assert score_table("nlvr2", "dev", []) == "nlvr2 dev\n\nno results"
+    assert score_table("nlvr2", "dev", []) == "nlvr2 dev | real data\n\nno results"

@@ -39,15 +39,13 @@ def test_twins_differ_in_one_attribute_of_one_thing() -> None:
     twins = [one for one in own if one.twin_of]
     by_number = {one.number: one for one in own}
     assert len(twins) == MOST_TWINS and own[-MOST_TWINS:] == twins
-    stayed = 0
     for twin in twins:
         original = by_number[twin.twin_of].scene
         changed = [pair for pair in zip(original.things, twin.scene.things, strict=True) if pair[0] != pair[1]]
         ((before, after),) = changed
         assert (before.cell, before.box, before.size) == (after.cell, after.box, after.size)
         assert (before.shape != after.shape) + (before.colour != after.colour) == 1
-        stayed += twin.scene.split() == "test1"
-    assert stayed >= 0.9 * len(twins), "a twin is a scene of its split wherever it can be"
+        assert twin.scene.split() == "test1"
 
 
 @pytest.mark.parametrize(

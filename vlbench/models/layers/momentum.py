@@ -1,4 +1,4 @@
-"""A slowly moving copy of a module: the exponential moving average of its weights."""
+"""A slowly moving copy of a module, and a queue of the keys it gave: what momentum contrast is made of."""
 
 from __future__ import annotations
 
@@ -29,6 +29,30 @@ class MomentumCopy(Generic[Module]):
         torch._foreach_lerp_(averaged, [*source.parameters()], 1.0 - self.momentum)
         for kept, current in zip(self.module.buffers(), source.buffers(), strict=True):
             kept.copy_(current)
+
+
+class Queue(nn.Module):
+    """First in, first out: the last `size` rows of `width` numbers that were pushed. It travels with the weights."""
+
+    rows: Tensor
+    pushed: Tensor
+
+    def __init__(self, size: int, width: int) -> None:
+        super().__init__()
+        self.register_buffer("rows", torch.zeros(size, width))
+        self.register_buffer("pushed", torch.zeros((), dtype=torch.int64))
+
+    def filled(self) -> Tensor:
+        """The rows that are there [k, width], in no particular order."""
+        return self.rows[: min(int(self.pushed), len(self.rows))]
+
+    @torch.no_grad()
+    def push(self, rows: Tensor) -> None:
+        """Take rows [n, width] in, the oldest going out; of more than `size` rows the last ones stay."""
+        rows = rows.detach()[-len(self.rows) :]
+        places = (int(self.pushed) + torch.arange(len(rows), device=rows.device)) % len(self.rows)
+        self.rows[places] = rows.to(self.rows)
+        self.pushed += len(rows)
 
 
 def _copied(source: Module) -> Module:

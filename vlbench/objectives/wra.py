@@ -1,0 +1,49 @@
+"""Word-region and word-patch alignment by optimal transport (IPOT).
+
+Shapes: B pairs, T words, N regions or patches, D width.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+
+def transport(
+    cost: Tensor, text_mask: Tensor, visual_mask: Tensor, *, beta: float = 0.5, iterations: int = 50
+) -> Tensor:
+    """The plan [B, T, N] that carries uniform weight from real words to real regions at little cost, without gradient.
+
+    Rows of real words sum to 1 / words and columns of real regions to 1 / regions, the columns exactly; all that
+    belongs to padding is 0. cost [B, T, N]; text_mask [B, T] and visual_mask [B, N] are True where a token is real.
+
+    Source: Xie et al. 2018 (IPOT), one inner step; Chen et al. 2020 (UNITER), Kim et al. 2021 (ViLT).
+    """
+    pairs = (text_mask[:, :, None] & visual_mask[:, None, :]).float()
+    words, regions = text_mask.sum(dim=1).clamp(min=1), visual_mask.sum(dim=1).clamp(min=1)
+    kernel = torch.exp(-cost.detach().float() / beta) * pairs
+    from_words, to_regions = text_mask.float() / words[:, None], visual_mask.float() / regions[:, None]
+    plan, scale = pairs, to_regions
+    for _ in range(iterations):
+        weighed = kernel * plan
+        over_words = from_words / (weighed @ scale[:, :, None])[:, :, 0].clamp(min=1e-30) * text_mask
+        scale = to_regions / (over_words[:, None, :] @ weighed)[:, 0].clamp(min=1e-30) * visual_mask
+        plan = over_words[:, :, None] * weighed * scale[:, None, :]
+    return plan
+
+
+def wpa_loss(text: Tensor, visual: Tensor, text_mask: Tensor, visual_mask: Tensor, matched: Tensor) -> Tensor:
+    """The transport distance of matching pairs minus that of the others, over the number of pairs, a scalar.
+
+    text [B, T, D], visual [B, N, D]; masks [B, T], [B, N] leave out [CLS], [SEP], the class token and padding; matched
+    [B] bool. The cost of a word and a region is 1 - cosine; the plan gets no gradient.
+
+    Source: Kim et al. 2021 (ViLT), official code, without its weight of 0.1.
+    """
+    cosine = functional.normalize(text.float(), dim=-1, eps=1e-5) @ functional.normalize(
+        visual.float(), dim=-1, eps=1e-5
+    ).transpose(1, 2)
+    cost = (1 - cosine) * (text_mask[:, :, None] & visual_mask[:, None, :])
+    distances = (cost * transport(cost, text_mask, visual_mask)).sum(dim=(1, 2))
+    return torch.where(matched, distances, -distances).sum() / len(distances)
