@@ -19,6 +19,11 @@ def accuracy(predictions: Sequence[Prediction], examples: Sequence[Example[Label
         CoverageError: predictions and examples do not match one to one.
 
     Source: Suhr et al. 2019 (NLVR2) and 2017 (NLVR, where it is called precision), official metrics scripts.
+
+    >>> from vlbench.core.examples import Query
+    >>> split = [Example(str(row), Query((), ""), Label("True"), "statement") for row in range(4)]
+    >>> accuracy([Prediction("0", "True"), *(Prediction(str(row), "False") for row in (1, 2, 3))], split).value
+    25.0
     """
     correct = _correct(predictions, examples)
     groups = {example.id: example.group for example in examples}

@@ -61,3 +61,12 @@ def test_one_group_has_no_interval():
 def test_ids_must_match(metric, predictions):
     with pytest.raises(CoverageError):
         metric(predictions, EXAMPLES)
+
+
+def test_the_example_in_the_text():
+    import doctest
+
+    from vlbench.metrics import accuracy as module
+
+    result = doctest.testmod(module)
+    assert result.attempted and not result.failed

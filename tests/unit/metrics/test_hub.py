@@ -16,7 +16,7 @@ from vlbench.metrics import retrieval as figures
 from vlbench.metrics.hub import path
 from vlbench.metrics.ranks import from_matrix
 
-NAMES = ["accuracy", "consistency", "retrieval", "vqa_accuracy"]
+NAMES = ["accuracy", "consistency", "gqa", "retrieval", "vqa_accuracy"]
 ANSWERS, LABELS = ["True", "false", "True", "no", "no"], ["True", "False", "False", "no", "no"]
 GROUPS = ["a", "a", "b", "c", "c"]
 
@@ -73,7 +73,22 @@ def test_vqa_accuracy_takes_batches_of_ten_answers(evaluate):
     module = evaluate.load(str(path("vqa_accuracy")))
     module.add_batch(predictions=["yes", "2"], references=[["yes"] * 10, ["two"] * 3 + ["3"] * 7])
     module.add_batch(predictions=["cat"], references=[["dog"] * 10])
-    assert module.compute() == {"vqa_accuracy": pytest.approx(100 * (1 + 0.9 + 0) / 3)}
+    found = module.compute()
+    assert found["vqa_accuracy"] == found["vqa_lenient"] == pytest.approx(100 * (1 + 0.9 + 0) / 3)
+    assert found["vqa_simple"] == pytest.approx(100 * (1 + 1 + 0) / 3)
+
+
+def test_gqa_takes_batches_and_leaves_out_what_it_cannot_judge(evaluate):
+    module = evaluate.load(str(path("gqa")))
+    question = {"image": "n1", "structural": "query", "detailed": "attr", "group": "", "entailed": [], "plausible": []}
+    questions = [
+        question | {"id": "1", "answer": "red", "valid": ["red", "blue"]},
+        question | {"id": "2", "answer": "no", "structural": "verify", "entailed": ["1"], "valid": ["yes", "no"]},
+    ]
+    module.add_batch(predictions=["green"], references=questions[:1])
+    module.add_batch(predictions=["no"], references=questions[1:])
+    found = module.compute()
+    assert found == {"accuracy": 50.0, "binary": 100.0, "open": 0.0, "validity": 50.0, "consistency": 0.0}
 
 
 def test_retrieval_takes_batches_of_rows(evaluate):

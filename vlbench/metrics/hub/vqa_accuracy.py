@@ -1,10 +1,10 @@
-"""VQA accuracy, as the official evaluation defines it, as a module of `evaluate`.
+"""VQA accuracy as the official evaluation defines it, and two variants, as a module of `evaluate`.
 
 >>> import evaluate
 >>> from vlbench.metrics.hub import path
 >>> vqa_accuracy = evaluate.load(str(path("vqa_accuracy")))
 >>> vqa_accuracy.compute(predictions=["Net."], references=[["net"] * 2 + ["The nets"] * 8])
-{'vqa_accuracy': 60.0}
+{'vqa_accuracy': 60.0, 'vqa_simple': 66.66666666666666, 'vqa_lenient': 60.0}
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from vlbench.core.results import Prediction
 
 
 class VqaAccuracy(evaluate.Metric):  # type: ignore[misc]
-    """VQA accuracy in percent."""
+    """VQA accuracy and its two variants, in percent."""
 
     def _info(self) -> evaluate.MetricInfo:
         text = datasets.Value("string")
@@ -37,4 +37,5 @@ class VqaAccuracy(evaluate.Metric):  # type: ignore[misc]
         given = [Prediction(str(row), answer) for row, answer in enumerate(predictions)]
         people = [task.VqaAnswers(tuple(answers), tuple(range(len(answers)))) for answers in references]
         examples = [Example(str(row), Query((), ""), answers, str(row)) for row, answers in enumerate(people)]
-        return {"vqa_accuracy": float(task.vqa_accuracy(given, examples).value)}
+        names = ("vqa_accuracy", "vqa_simple", "vqa_lenient")
+        return {name: float(getattr(task, name)(given, examples).value) for name in names}
