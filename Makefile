@@ -2,13 +2,16 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test lint format clean
+.PHONY: run test test-slow lint format clean
 
 run: $(VENV)/.installed  ## Install, then finetune and score CVLP on NLVR2 of the built-in world.
 	$(BIN)/vlbench run --task nlvr2 --model cvlp
 
 test: $(VENV)/.installed-dev  ## Install what tests need, then run them.
 	$(BIN)/python -m pytest -n 2
+
+test-slow: $(VENV)/.installed-dev  ## What takes minutes: weights made again by the commands in their cards.
+	$(BIN)/python -m pytest -m slow
 
 lint: $(VENV)/.installed-dev  ## Style, and types in strict mode.
 	$(BIN)/ruff check .

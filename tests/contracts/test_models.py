@@ -32,7 +32,7 @@ from vlbench.models.layers.momentum import MomentumCopy
 
 FOLDERS = catalog.model_folders()
 NEEDED = {"__init__.py", "model.yaml", "backbone.py", "README.md"}
-ALSO_KNOWN = {"modeling.py", "pretraining.py", "checkpoint.py", "tiny.safetensors"}
+ALSO_KNOWN = {"modeling.py", "pretraining.py", "checkpoint.py", "tiny.safetensors", "tiny.json"}
 BERT_WORDS, BUTD_NUMBERS = 30_522, 2_048
 """What a size of the papers' is counted with: bert-base-uncased's vocabulary, bottom-up-attention's features."""
 

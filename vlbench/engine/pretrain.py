@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -49,6 +50,7 @@ class Work:
     """A resolved pretraining: the module, its pairs, the recipe with nothing left open, and where it is written."""
 
     spec: PretrainSpec
+    command: str
     card: ModelCard
     task: Task
     examples: Sequence[Example[Any]]
@@ -108,6 +110,7 @@ def _begin(spec: PretrainSpec, progress: Progress, interrupt: Interrupt) -> Work
     size = spec.size or ("tiny" if task.source == "world" else "base")
     catalog.check_size(card, size)
     recipe = card.recipe(RECIPE, size).merged(spec.train)
+    command = command_of(spec)
     spec = spec.model_copy(update={"size": size, "train": recipe})
     examples = task.load(spec.split)
     folder = spec.output_path / f"{card.name}-{size}"
@@ -120,7 +123,24 @@ def _begin(spec: PretrainSpec, progress: Progress, interrupt: Interrupt) -> Work
     if isinstance(module.backbone, Fitted):
         module.backbone.fit(unique_refs(examples))
     checkpoints = Checkpoints(folder, resources.text, {"model": card.name, "size": size})
-    return Work(spec, card, task, examples, module, recipe, folder, accelerator, checkpoints, progress, interrupt)
+    return Work(
+        spec, command, card, task, examples, module, recipe, folder, accelerator, checkpoints, progress, interrupt
+    )
+
+
+def command_of(spec: PretrainSpec) -> str:
+    """The command line that asks for this pretraining, wherever and however fast it runs."""
+    words = ["vlbench", "pretrain", "--model", spec.model]
+    for name, known in PretrainSpec.model_fields.items():
+        value = getattr(spec, name)
+        if name in ("size", "task", "split", "domain", "seed", "dtype") and value != known.default:
+            words += [f"--{name}", str(value)]
+    if spec.objectives:
+        words += ["--objectives", ",".join(spec.objectives)]
+    settings = spec.train.model_dump(mode="json", exclude_none=True)
+    words += [word for name, value in settings.items() for word in ("--set", f"train.{name}={value}")]
+    words += [word for name, value in spec.options.items() for word in ("--set", f"options.{name}={value}")]
+    return shlex.join(words)
 
 
 def _claim(folder: Path, spec: PretrainSpec, manifest_sha256: str) -> None:
@@ -229,6 +249,7 @@ def _write(work: Work, means: Mapping[str, float]) -> None:
     states = cast(nn.Module, work.module.backbone).state_dict()
     weights = {f"backbone.{name}": value.detach().contiguous().cpu() for name, value in states.items()}
     card = {
+        "command": work.command,
         "model": work.card.name,
         "size": work.spec.size,
         "spec": json.loads((work.folder / "spec.json").read_text(encoding="utf8")),

@@ -123,5 +123,9 @@ def test_from_the_command_line(vlbench: Call, tiny_world: Path, tmp_path: Path) 
     assert (done.code, done.out.strip()) == (0, str(tmp_path / "fake-tiny"))
     spec = json.loads((tmp_path / "fake-tiny" / "spec.json").read_text())
     assert (spec["train"]["steps"], spec["train"]["batch_size"], spec["objectives"]) == (2, 8, ["itm"])
+    card = json.loads((tmp_path / "fake-tiny" / "card.json").read_text())
+    assert card["command"] == (
+        "vlbench pretrain --model fake --objectives itm --set train.steps=2 --set train.batch_size=8"
+    )
     assert vlbench("pretrain", "--model", "fake", "--sead", 1).code == 2
     assert "--model is missing" in vlbench("pretrain").err
