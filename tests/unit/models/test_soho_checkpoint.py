@@ -1,0 +1,126 @@
+"""Official weights: BERT's as transformers has them, and every name of the layout."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from vlbench.core.cards import ModelCard
+from vlbench.data.resources import Resources
+from vlbench.models.soho.checkpoint import convert
+from vlbench.models.soho.pretraining import SOHOPretraining
+
+
+@pytest.fixture
+def ours(card_of: Callable[[str], ModelCard], resources: Resources) -> SOHOPretraining:
+    card = card_of("soho")
+    tiny = card.sizes["tiny"]
+    config = {**tiny.config, "token": "gated", "update": "official", "entries": 9}
+    card = card.model_copy(update={"sizes": {"tiny": tiny.model_copy(update={"config": config})}})
+    return SOHOPretraining.from_card(card, "tiny", replace(resources, regions=None), {})
+
+
+OFFICIAL = (
+    ("backbone.network.resnet.", "backbone."),
+    ("backbone.network.neck.conv.", "neck.conv.conv."),
+    ("backbone.network.neck.bn.", "neck.conv.bn."),
+    ("backbone.network.neck.norm.", "neck.ln."),
+    ("backbone.network.neck.dictionary.entries", "neck.vq.embed"),
+    ("backbone.network.neck.dictionary.counts", "neck.vq.cluster_size"),
+    ("backbone.network.neck.dictionary.sums", "neck.vq.cluster_sum"),
+    ("backbone.network.neck.project.", "neck.pos_line."),
+    ("backbone.network.neck.gate.", "neck.gate_fc.conv."),
+    ("backbone.network.neck.gate_bn.", "neck.gate_fc.bn."),
+    ("mask_embedding.", "neck.mask_emb."),
+    ("matching.", "head.match_class."),
+    ("backbone.network.embeddings.norm.", "language.bert.embeddings.LayerNorm."),
+    ("backbone.network.embeddings.", "language.bert.embeddings."),
+    ("backbone.network.layers.", "language.bert.encoder.layer."),
+)
+IN_A_LAYER = (
+    ("attention.attention.output", "attention.output.dense"),
+    ("attention.attention", "attention.self"),
+    ("attention.norm", "attention.output.LayerNorm"),
+    ("feed_forward.inner", "intermediate.dense"),
+    ("feed_forward.outer", "output.dense"),
+    ("feed_forward.norm", "output.LayerNorm"),
+)
+
+
+def official_name(name: str) -> str:
+    for begin, other in OFFICIAL:
+        if name.startswith(begin):
+            name = other + name.removeprefix(begin)
+            break
+    if "encoder.layer" in name:
+        for mine, theirs in IN_A_LAYER:
+            name = name.replace(mine, theirs)
+    return name
+
+
+def random_state(module: SOHOPretraining) -> dict[str, Tensor]:
+    torch.manual_seed(1)
+    return {
+        name: torch.randn_like(value) if value.is_floating_point() else value
+        for name, value in module.state_dict().items()
+    }
+
+
+def test_every_official_name_has_its_place(ours: SOHOPretraining) -> None:
+    state = random_state(ours)
+    official = {f"module.{official_name(name)}": value for name, value in state.items()}
+    assert len(official) == len(state)
+    official["module.mask_l_fc.weight"] = state["backbone.network.embeddings.word_embeddings.weight"]
+    head = {"module.head.vqa.3.bias": torch.zeros(5), "module.backbone.fc.weight": torch.zeros(3, 4)}
+    converted = convert({"state_dict": official | head, "meta": {"epoch": 3}})
+    assert converted.unexpected == ("backbone.fc.weight", "head.vqa.3.bias")
+    score = {name: converted.weights.pop(name) for name in ("head.score.weight", "head.score.bias")}
+    torch.testing.assert_close(score["head.score.weight"][0], state["matching.weight"][1])
+    assert score["head.score.weight"].shape == (1, 64) and score["head.score.bias"].tolist() == [0.0]
+    ours.load_state_dict(converted.weights)
+    assert all(torch.equal(value, state[name]) for name, value in ours.state_dict().items())
+
+
+def test_another_copy_of_the_words_is_not_passed_over(ours: SOHOPretraining) -> None:
+    words = ours.state_dict()["backbone.network.embeddings.word_embeddings.weight"]
+    official = {"language.bert.embeddings.word_embeddings.weight": words, "mask_l_fc.weight": words + 1}
+    assert convert(official).unexpected == ("mask_l_fc.weight",)
+
+
+def test_the_transformer_is_transformers_bert(ours: SOHOPretraining) -> None:
+    transformers = pytest.importorskip("transformers")
+    config = ours.backbone.config
+    theirs = transformers.BertModel(
+        transformers.BertConfig(
+            vocab_size=config.vocab_size,
+            hidden_size=config.width,
+            num_hidden_layers=config.layers,
+            num_attention_heads=config.heads,
+            intermediate_size=config.inner,
+            max_position_embeddings=config.positions,
+        ),
+        add_pooling_layer=False,
+    ).eval()
+    with torch.no_grad():
+        for parameter in theirs.parameters():
+            parameter.normal_(std=0.3)
+    state = {f"language.bert.{name}": value for name, value in theirs.state_dict().items()}
+    converted = convert(state)
+    network = ours.backbone.eval().network
+    result = ours.load_state_dict(converted.weights, strict=False)
+    assert not result.unexpected_keys and not converted.unexpected
+    assert not [name for name in result.missing_keys if "embeddings.w" in name or ".layers." in name]
+
+    ids, cells = torch.randint(0, config.vocab_size, (3, 7)), torch.randn(3, 5, config.width)
+    words, real = torch.ones(3, 7, dtype=torch.bool), torch.ones(3, 5, dtype=torch.bool)
+    words[0, 4:] = real[1, 2:] = False
+    with torch.no_grad():
+        text, visual = network.fuse(network.read(ids), words, cells, real)
+        joined = torch.cat([theirs.embeddings(ids), cells], dim=1)
+        keys = torch.cat([words, real], dim=1)[:, None, None].float()
+        states = theirs.encoder(joined, attention_mask=(1 - keys) * torch.finfo(torch.float32).min).last_hidden_state
+    torch.testing.assert_close(torch.cat([text, visual], dim=1), states, atol=1e-5, rtol=0)

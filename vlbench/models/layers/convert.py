@@ -1,0 +1,93 @@
+"""Weights from elsewhere under the names of this package: what every model's `checkpoint.py` is made of.
+
+Such a file has one function, `convert(state) -> Converted`. What it names `backbone.*` and `head.*` is what runs load;
+the other names are those of the model's pretraining.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from vlbench.core.errors import ExitCode, VlbenchError
+
+_WRAPPERS = ("state_dict", "model", "learnable")
+"""Under which a file may keep its weights: ViLT, METER and SOHO; ALBEF, BLIP and DeiT; BriVL."""
+_PARALLEL = "module."
+"""What data-parallel training puts before every name."""
+_OLD = ((".LayerNorm.gamma", ".LayerNorm.weight"), (".LayerNorm.beta", ".LayerNorm.bias"))
+"""TensorFlow's names, which the first BERT files in PyTorch kept."""
+
+
+@dataclass(frozen=True)
+class Converted:
+    """weights: under this package's names. unexpected: the keys of the file that mean nothing here, sorted."""
+
+    weights: dict[str, Tensor]
+    unexpected: tuple[str, ...]
+
+
+def strip(state: Mapping[str, object]) -> dict[str, Tensor]:
+    """The tensors of a checkpoint under their plain names: unwrapped, without `module.`, in today's spelling.
+
+    What is no tensor (an epoch, an optimizer's state) is left out.
+
+    Raises:
+        VlbenchError: exit 6, there are no tensors, or two keys are one name.
+    """
+    while inner := next((state[key] for key in _WRAPPERS if isinstance(state.get(key), Mapping)), None):
+        state = inner  # type: ignore[assignment]  # isinstance cannot look at the keys' type
+    tensors: dict[str, Tensor] = {}
+    for key, value in state.items():
+        if isinstance(value, Tensor):
+            name = _plain(key)
+            if name in tensors:
+                raise _refused(f"holds {name!r} twice, once below {_PARALLEL!r}")
+            tensors[name] = value
+    if not tensors:
+        raise _refused(f"holds no tensors at its top, nor below {', '.join(_WRAPPERS)}")
+    return tensors
+
+
+def renamed(state: Mapping[str, Tensor], name_of: Callable[[str], str | None]) -> Converted:
+    """Every tensor under the name that `name_of` gives its key; those it gives None for are unexpected."""
+    names = {key: name_of(key) for key in state}
+    weights = {name: state[key] for key, name in names.items() if name is not None}
+    return Converted(weights, tuple(sorted(key for key, name in names.items() if name is None)))
+
+
+def substituted(name: str, pairs: Sequence[tuple[str, str]]) -> str:
+    """The name with each first part replaced by its second, one pair after the other."""
+    for old, new in pairs:
+        name = name.replace(old, new)
+    return name
+
+
+def answer_rows(rows: Tensor, given: Sequence[str], wanted: Sequence[str]) -> Tensor:
+    """The rows [A, ...] of a last layer or of its bias, which stand for the answers `given`, in the order of `wanted`.
+
+    An answer that is not among those given gets zeros, as in LXMERT's code.
+
+    Raises:
+        VlbenchError: exit 6, there are not as many rows as answers given.
+    """
+    if len(rows) != len(given):
+        raise _refused(f"has a head of {len(rows):,} answers where a list of {len(given):,} was given")
+    places = {answer: place for place, answer in enumerate(given)}
+    known = [(row, places[answer]) for row, answer in enumerate(wanted) if answer in places]
+    picked = torch.zeros(len(wanted), *rows.shape[1:], dtype=rows.dtype)
+    picked[[row for row, _ in known]] = rows[[place for _, place in known]]
+    return picked
+
+
+def _plain(key: str) -> str:
+    while key.startswith(_PARALLEL):
+        key = key.removeprefix(_PARALLEL)
+    return substituted(key, _OLD)
+
+
+def _refused(fault: str) -> VlbenchError:
+    return VlbenchError(f"the checkpoint {fault}: give the file that its authors published", ExitCode.WEIGHTS)

@@ -1,0 +1,162 @@
+"""Residual convolutional networks over pictures of mixed sizes.
+
+The module tree carries the field's names (conv1, bn1, layer1.0.conv1, downsample.0), so that published weights fit
+as they are.
+
+Shapes: N pictures, C channels, H x W pixels of the canvas, h x w cells of a map over it.
+Source: He et al. 2016 (arXiv 1512.03385); the stride of a bottleneck is in its 3x3 convolution.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Self
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+from vlbench.models.layers.extent import Extent
+
+
+@dataclass(frozen=True)
+class Layout:
+    """blocks: of each stage. width: channels of the first stage; each later one doubles them and halves the map.
+
+    large_stem: 7x7 convolution and max-pooling, stride 4; else a 3x3 convolution of stride 2, for small pictures.
+    """
+
+    blocks: tuple[int, ...]
+    width: int
+    bottleneck: bool
+    large_stem: bool
+
+    @property
+    def stride(self) -> int:
+        """Pixels along the side of one cell of the last map."""
+        return (4 if self.large_stem else 2) << (len(self.blocks) - 1)
+
+    @property
+    def channels(self) -> int:
+        """Of the last map."""
+        return self.width * (Bottleneck.expansion if self.bottleneck else 1) << (len(self.blocks) - 1)
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions and a shortcut."""
+
+    expansion = 1
+
+    def __init__(self, inputs: int, width: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(inputs, width, 3, stride, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.conv2 = nn.Conv2d(width, width, 3, 1, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(width)
+        self.downsample = _shortcut(inputs, width, stride)
+
+    def forward(self, maps: Tensor, extent: Extent | None) -> Tensor:
+        """Maps [N, C, h, w], zero outside the pictures -> the block's maps, zero there too."""
+        states = _cut(functional.relu(self.bn1(self.conv1(maps))), extent)
+        states = self.bn2(self.conv2(states))
+        return _cut(functional.relu(states + self.downsample(maps)), extent)
+
+
+class Bottleneck(nn.Module):
+    """1x1 convolution, 3x3, 1x1 up to four times the width, and a shortcut."""
+
+    expansion = 4
+
+    def __init__(self, inputs: int, width: int, stride: int) -> None:
+        super().__init__()
+        outputs = width * self.expansion
+        self.conv1 = nn.Conv2d(inputs, width, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.conv2 = nn.Conv2d(width, width, 3, stride, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(width)
+        self.conv3 = nn.Conv2d(width, outputs, 1, bias=False)
+        self.bn3 = nn.BatchNorm2d(outputs)
+        self.downsample = _shortcut(inputs, outputs, stride)
+
+    def forward(self, maps: Tensor, extent: Extent | None) -> Tensor:
+        """Maps [N, C, h, w], zero outside the pictures -> the block's maps, zero there too."""
+        states = _cut(functional.relu(self.bn1(self.conv1(maps))), extent)
+        states = functional.relu(self.bn2(self.conv2(states)))
+        states = self.bn3(self.conv3(states))
+        return _cut(functional.relu(states + self.downsample(maps)), extent)
+
+
+class ResNet(nn.Module):
+    """Pictures to the last stage's map, without pooling or classifier.
+
+    frozen: how many of the stem and the stages after it keep their weights and, also while training, their batch
+    statistics. In eval mode row n of the result depends on picture n alone, whatever the canvas.
+    """
+
+    def __init__(self, layout: Layout, frozen: int = 0) -> None:
+        super().__init__()
+        self.layout = layout
+        kernel = 7 if layout.large_stem else 3
+        self.conv1 = nn.Conv2d(3, layout.width, kernel, 2, kernel // 2, bias=False)
+        self.bn1 = nn.BatchNorm2d(layout.width)
+        inputs = layout.width
+        for stage, count in enumerate(layout.blocks):
+            blocks, inputs = _stage(layout, stage, count, inputs)
+            self.add_module(f"layer{stage + 1}", blocks)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        self.frozen = frozen
+        for module in self._kept():
+            module.requires_grad_(False)
+
+    def train(self, mode: bool = True) -> Self:
+        """As of any module, but what is frozen stays in eval mode."""
+        super().train(mode)
+        for module in self._kept():
+            module.eval()
+        return self
+
+    def forward(self, pixels: Tensor, extent: Extent | None) -> Tensor:
+        """Pixels [N, 3, H, W], zero outside the pictures -> maps [N, channels, H / stride, W / stride], zero there too.
+
+        extent: the pictures' sizes in whole strides; None where all fill the canvas.
+        """
+        maps = _cut(functional.relu(self.bn1(self.conv1(pixels))), extent)
+        if self.layout.large_stem:
+            # Zeros outside a picture do as well as the -inf beyond the canvas: nothing inside is negative.
+            maps = _cut(functional.max_pool2d(maps, 3, 2, 1), extent)
+        for stage in self._stages():
+            for block in stage.children():
+                maps = block(maps, extent)
+        return maps
+
+    def _kept(self) -> list[nn.Module]:
+        """The modules that are frozen."""
+        parts = [[self.conv1, self.bn1], *([stage] for stage in self._stages())]
+        return [module for part in parts[: self.frozen] for module in part]
+
+    def _stages(self) -> Iterator[nn.Module]:
+        return (self.get_submodule(f"layer{stage + 1}") for stage in range(len(self.layout.blocks)))
+
+
+def _stage(layout: Layout, stage: int, count: int, inputs: int) -> tuple[nn.ModuleList, int]:
+    """The blocks of a stage over maps of so many channels, and how many channels they give."""
+    kind = Bottleneck if layout.bottleneck else BasicBlock
+    width = layout.width << stage
+    blocks = nn.ModuleList()
+    for place in range(count):
+        blocks.append(kind(inputs, width, 2 if stage and not place else 1))
+        inputs = width * kind.expansion
+    return blocks, inputs
+
+
+def _shortcut(inputs: int, outputs: int, stride: int) -> nn.Module:
+    """The identity, or a 1x1 convolution where shapes differ."""
+    if stride == 1 and inputs == outputs:
+        return nn.Identity()
+    return nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
+
+
+def _cut(maps: Tensor, extent: Extent | None) -> Tensor:
+    return maps if extent is None else extent.cut(maps)

@@ -1,0 +1,1 @@
+"""SOHO: Seeing Out of tHe bOx (arXiv 2104.03135)."""

@@ -1,0 +1,111 @@
+"""SOHO as a backbone: pictures and texts to tensors, tensors to features."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor, nn
+
+from vlbench.core.backbone import Features, Tensors, Textual, Visual
+from vlbench.core.cards import ModelCard
+from vlbench.core.errors import VlbenchError
+from vlbench.core.examples import ImageRef
+from vlbench.core.validate import parse
+from vlbench.data.resources import Resources
+from vlbench.models.soho.modeling import SOHOConfig, SOHONetwork
+
+
+class SOHO(nn.Module):
+    """The network with its doors to the data; its shapes are those of `core.backbone`.
+
+    Raises:
+        VlbenchError: texts longer than the network has positions for.
+    """
+
+    def __init__(self, config: SOHOConfig, resources: Resources) -> None:
+        super().__init__()
+        longest = resources.text.max_length
+        if longest > config.positions:
+            raise VlbenchError(
+                f"texts of up to {longest} tokens do not fit SOHO's {config.positions} positions: "
+                f"use a tokenizer with a max_length of at most {config.positions}"
+            )
+        self.config = config
+        self.width = config.width
+        self.text = resources.text
+        self.pictures = resources.pictures
+        self.network = SOHONetwork(config)
+
+    @classmethod
+    def from_card(cls, card: ModelCard, size: str, resources: Resources) -> Self:
+        """Build one of the card's sizes, untrained, with the vocabulary of `resources`.
+
+        Raises:
+            VlbenchError: faulty numbers in the card, or what the class refuses.
+        """
+        values = {**card.sizes[size].config, "vocab_size": resources.text.vocab_size}
+        return cls(parse(SOHOConfig, values, f"size {size!r} of model {card.name!r}"), resources)
+
+    def visual_parameters(self) -> Iterator[nn.Parameter]:
+        """Those of the convolutional network, which the paper trains at a learning rate of its own."""
+        return self.network.resnet.parameters()
+
+    def prepare_images(self, refs: Sequence[ImageRef]) -> Tensors:
+        """The pictures, resized, in the upper left corner of a canvas that holds the largest of this batch.
+
+        Returns: pixels [N, 3, H, W] uint8, H and W as the network takes them; sizes [N, 2] int64, the pictures' own
+            heights and widths in pixels.
+
+        Raises:
+            DataError: a picture cannot be read.
+        """
+        pictures = [self._open(ref) for ref in refs]
+        sizes = np.array([picture.shape[:2] for picture in pictures], np.int64).reshape(-1, 2)
+        step, least = self.config.step, self.config.stride
+        height, width = (max(least, int(-(-side // step) * step)) for side in sizes.max(axis=0, initial=0))
+        pixels = np.zeros((len(pictures), height, width, 3), np.uint8)
+        for row, picture in enumerate(pictures):
+            pixels[row, : picture.shape[0], : picture.shape[1]] = picture
+        channels_first = np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))
+        return {"pixels": torch.from_numpy(channels_first), "sizes": torch.from_numpy(sizes)}
+
+    def _open(self, ref: ImageRef) -> NDArray[np.uint8]:
+        """The picture [h, w, 3], as large as both limits of its sides allow, at least one pixel high and wide."""
+        picture = self.pictures.open(ref)
+        short, long = sorted(picture.size)
+        scale = min(self.config.short_side / short, self.config.long_side / long)
+        width, height = (max(1, round(side * scale)) for side in picture.size)
+        if (width, height) != picture.size:
+            picture = picture.resize((width, height), Image.Resampling.BILINEAR)
+        return np.asarray(picture)
+
+    def prepare_texts(self, texts: Sequence[str]) -> Tensors:
+        """The texts' tokens, cut to the longest text in this batch: ids [M, T] int64, mask [M, T] bool."""
+        ids, mask = self.text.encode(texts)
+        longest = int(mask.sum(axis=1).max(initial=0))
+        return {
+            "ids": torch.from_numpy(np.ascontiguousarray(ids[:, :longest])),
+            "mask": torch.from_numpy(np.ascontiguousarray(mask[:, :longest])),
+        }
+
+    def see(self, images: Tensors, slot: Tensor) -> Visual:
+        """The convolutional network, the dictionary and positions; the head tells pictures apart, not `slot`.
+
+        While training, the dictionary's entries follow what was seen.
+        """
+        looked = self.network.look(images["pixels"], images["sizes"])
+        return Visual(self.network.neck.place(looked.tokens, looked.mask), looked.mask.flatten(1))
+
+    def read(self, texts: Tensors) -> Textual:
+        """Text embeddings."""
+        return Textual(self.network.read(texts["ids"]), texts["mask"])
+
+    def fuse(self, seen: Visual, read: Textual) -> Features:
+        """The transformer over both; pooled is the state of [CLS]."""
+        text, visual = self.network.fuse(read.states, read.mask, seen.states, seen.mask)
+        return Features(text[:, 0], text, visual, read.mask, seen.mask)

@@ -1,0 +1,259 @@
+"""SOHO: a convolutional network whose cells are looked up in a dictionary, then one transformer over words and cells.
+
+Shapes: N pictures, M texts, P pairs, H x W pixels, h x w cells of the grid, R = h * w, K entries, T text tokens,
+D width. Source: Huang et al. 2021 (arXiv 2104.03135) and its official code; where they differ an option names both.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+from torch.nn import functional
+
+from vlbench.core.validate import Frozen
+from vlbench.models.layers.attention import attention_mask
+from vlbench.models.layers.blocks import EPSILON, EncoderLayer
+from vlbench.models.layers.embeddings import TextEmbeddings
+from vlbench.models.layers.extent import Extent, inside
+from vlbench.models.layers.initialize import initialize
+from vlbench.models.layers.resnet import Layout, ResNet
+from vlbench.models.layers.sine import sine_positions
+
+LAYOUTS = {
+    "tiny": Layout((1, 1, 1), 16, bottleneck=False, large_stem=False),
+    "resnet18": Layout((2, 2, 2, 2), 64, bottleneck=False, large_stem=True),
+    "resnet101": Layout((3, 4, 23, 3), 64, bottleneck=True, large_stem=True),
+}
+POOLING = 2
+"""Cells of the network's last map along the side of one cell that the transformer sees."""
+MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+"""Of ImageNet's red, green and blue, in [0, 1]."""
+SMOOTHING = 1e-5
+
+Update = Literal["paper", "official"]
+
+
+class SOHOConfig(Frozen):
+    """The numbers of the architecture; vocab_size comes from the data's side.
+
+    resnet: the convolutional network. frozen: how many of its stem and stages are not trained. token: what stands for a
+    cell: `plain`, its entry (the paper); `gated`, a learned mixture of the projected entry and the cell (the official
+    code); `added`, their sum (an option of that code); `none`, the cell itself, without a dictionary (Pixel-BERT's
+    shape). entries: of the dictionary. update, decay: how entries move, see Dictionary. lookup: `always`, or in
+    `pretraining` only, as the official finetuning has it. short_side, long_side: what pictures are resized to fit, in
+    pixels, keeping their ratio. inner: width between the two products of a feed-forward. positions: the longest text.
+    dropout, attention_dropout: probabilities. initial_std: of the transformer's weights before training.
+    """
+
+    resnet: Literal["tiny", "resnet18", "resnet101"]
+    frozen: int = Field(ge=0)
+    token: Literal["plain", "gated", "added", "none"]
+    entries: int = Field(ge=1)
+    update: Update
+    decay: float = Field(ge=0, lt=1)
+    lookup: Literal["always", "pretraining"]
+    short_side: int = Field(ge=1)
+    long_side: int = Field(ge=1)
+    layers: int = Field(ge=1)
+    width: int = Field(ge=4, multiple_of=4)
+    heads: int = Field(ge=1)
+    inner: int = Field(ge=1)
+    positions: int = Field(ge=2)
+    dropout: float = Field(ge=0, lt=1)
+    attention_dropout: float = Field(ge=0, lt=1)
+    initial_std: float = Field(gt=0)
+    vocab_size: int = Field(ge=1)
+
+    @model_validator(mode="after")
+    def _numbers_agree(self) -> SOHOConfig:
+        if self.width % self.heads:
+            raise ValueError(f"width {self.width} must be a multiple of heads {self.heads}")
+        if self.short_side > self.long_side:
+            raise ValueError(f"short_side {self.short_side} must be at most long_side {self.long_side}")
+        return self
+
+    @property
+    def step(self) -> int:
+        """Pixels that the sides of a canvas are multiples of: the convolutional network's stride."""
+        return LAYOUTS[self.resnet].stride
+
+    @property
+    def stride(self) -> int:
+        """Pixels along the side of one cell that the transformer sees; a canvas has at least one."""
+        return POOLING * self.step
+
+
+class Dictionary(nn.Module):
+    """K entries of D numbers that follow the cells they stand for; no optimizer trains them.
+
+    A cell v is given its nearest entry e (Euclidean) and becomes v + stopped(e - v): e going forward, v going back.
+    While training, the entries then move. With n_j cells of the batch given entry j, of mean m_j:
+    `paper`: e_j <- decay * e_j + (1 - decay) * m_j where n_j > 0; other entries stay.
+    `official`: averages of counts c_j <- decay * c_j + (1 - decay) * n_j and sums s_j likewise of n_j * m_j, both from
+    0; e_j <- s_j / c'_j with c'_j = (c_j + 1e-5) / (C + K * 1e-5) * C and C = sum of c. An entry that no cell was ever
+    given becomes 0 in the first step.
+
+    Source: Huang et al. 2021, equations 2 to 4; van den Oord et al. 2017.
+    """
+
+    entries: Tensor
+    counts: Tensor
+    sums: Tensor
+
+    def __init__(self, size: int, width: int, update: Update, decay: float) -> None:
+        super().__init__()
+        self.update: Update = update
+        self.decay = decay
+        self.register_buffer("entries", torch.randn(size, width))
+        if update == "official":
+            self.register_buffer("counts", torch.zeros(size))
+            self.register_buffer("sums", torch.zeros(size, width))
+
+    def forward(self, cells: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Cells [N, R, D], mask [N, R] (True where real) -> tokens [N, R, D] and the numbers [N, R] of their entries.
+
+        Cells outside the mask are looked up too, but move nothing.
+        """
+        with torch.autocast(cells.device.type, enabled=False):
+            exact = cells.detach().float()
+            codes = self._nearest(exact)
+            found = self.entries[codes]
+            if self.training:
+                self._move(exact[mask], codes[mask])
+        return cells + (found - exact).to(cells), codes
+
+    def _nearest(self, cells: Tensor) -> Tensor:
+        # |v - e|^2 without |v|^2, which is the same for all entries.
+        return (self.entries.square().sum(dim=1) - 2 * cells @ self.entries.T).argmin(dim=-1)
+
+    @torch.no_grad()
+    def _move(self, cells: Tensor, codes: Tensor) -> None:
+        """Cells [C, D] and the numbers [C] of their entries."""
+        counts = torch.bincount(codes, minlength=len(self.entries)).to(self.entries)
+        sums = torch.zeros_like(self.entries).index_add_(0, codes, cells)
+        if self.update == "paper":
+            used = counts > 0
+            self.entries[used] = self.entries[used].lerp(sums[used] / counts[used, None], 1 - self.decay)
+            return
+        self.counts.lerp_(counts, 1 - self.decay)
+        self.sums.lerp_(sums, 1 - self.decay)
+        total = self.counts.sum()
+        smoothed = (self.counts + SMOOTHING) / (total + len(counts) * SMOOTHING) * total
+        self.entries.copy_(self.sums / smoothed[:, None])
+
+
+@dataclass(frozen=True)
+class Looked:
+    """A picture's cells before they are told where they are.
+
+    tokens [N, R, D]; codes [N, R], the numbers of their entries, none without a lookup; mask [N, h, w], True where a
+    cell is real.
+    """
+
+    tokens: Tensor
+    codes: Tensor | None
+    mask: Tensor
+
+
+class Neck(nn.Module):
+    """From the convolutional network's map to tokens: pooling, a 1x1 convolution, the dictionary; then positions.
+
+    lookup: whether cells are looked up in the dictionary; it can be switched.
+    """
+
+    def __init__(self, config: SOHOConfig) -> None:
+        super().__init__()
+        width = config.width
+        self.width = width
+        self.token = config.token
+        self.lookup = config.lookup == "always"
+        self.conv = nn.Conv2d(LAYOUTS[config.resnet].channels, width, 1, bias=False)
+        self.bn = nn.BatchNorm2d(width)
+        if config.token != "none":
+            self.dictionary = Dictionary(config.entries, width, config.update, config.decay)
+        if config.token in ("gated", "added"):
+            self.project = nn.Linear(width, width)
+        if config.token == "gated":
+            self.gate = nn.Conv2d(2 * width, 2, 1, bias=False)
+            self.gate_bn = nn.BatchNorm2d(2)
+        self.norm = nn.LayerNorm(width, eps=EPSILON)
+
+    def look(self, maps: Tensor, mask: Tensor) -> Looked:
+        """Maps [N, C, 2h, 2w] (or one more), mask [N, h, w] -> their cells."""
+        pooled = functional.max_pool2d(maps, POOLING)
+        cells = self.bn(self.conv(pooled)).flatten(2).transpose(1, 2)  # [N, D, h, w] -> [N, R, D]
+        if self.token == "none" or not self.lookup:
+            return Looked(cells, None, mask)
+        entries, codes = self.dictionary(cells, mask.flatten(1))
+        return Looked(self._joined(entries, cells), codes, mask)
+
+    def _joined(self, entries: Tensor, cells: Tensor) -> Tensor:
+        """Entries and cells [N, R, D] -> tokens [N, R, D]."""
+        if self.token == "plain":
+            return entries
+        entries = self.project(entries)
+        if self.token == "added":
+            summed: Tensor = entries + cells
+            return summed
+        both = torch.cat([entries, cells], dim=-1).transpose(1, 2)[..., None]  # [N, R, 2D] -> [N, 2D, R, 1]
+        weights: Tensor = self.gate_bn(self.gate(both)).softmax(dim=1)  # [N, 2, R, 1]
+        return weights[:, 0] * entries + weights[:, 1] * cells
+
+    def place(self, tokens: Tensor, mask: Tensor) -> Tensor:
+        """Tokens [N, R, D], mask [N, h, w] -> the transformer's input [N, R, D]."""
+        states: Tensor = self.norm(tokens + sine_positions(mask, self.width).to(tokens))
+        return states
+
+
+class SOHONetwork(nn.Module):
+    """The whole network. In eval mode row b of each result depends on row b of the input alone."""
+
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self, config: SOHOConfig) -> None:
+        super().__init__()
+        self.step, self.stride = config.step, config.stride
+        self.register_buffer("mean", 255 * torch.tensor(MEAN)[:, None, None], persistent=False)
+        self.register_buffer("deviation", 255 * torch.tensor(DEVIATION)[:, None, None], persistent=False)
+        self.resnet = ResNet(LAYOUTS[config.resnet], config.frozen)
+        self.neck = Neck(config)
+        self.embeddings = TextEmbeddings(config.vocab_size, config.positions, config.width, config.dropout)
+        sizes = (config.width, config.heads, config.inner, config.dropout, config.attention_dropout)
+        self.layers = nn.ModuleList(EncoderLayer(*sizes) for _ in range(config.layers))
+        for part in (self.neck, self.embeddings, self.layers):
+            initialize(part, config.initial_std)
+
+    def look(self, pixels: Tensor, sizes: Tensor) -> Looked:
+        """Pixels [N, 3, H, W] uint8 and the pictures' own heights and widths [N, 2] in them -> their cells.
+
+        H and W are multiples of the step. So are a picture's sides, brought up to the next; its cells are the whole
+        ones in that, at least one.
+        """
+        height, width = pixels.shape[-2:]
+        sides = ((sizes + self.step - 1) // self.step * self.step).clamp(min=self.stride)
+        full = bool((sides == sides.new_tensor([height, width])).all())
+        maps = self.resnet(self._normalised(pixels, sizes), None if full else Extent(sides, height))
+        mask = inside(sides // self.stride, height // self.stride, width // self.stride)
+        return self.neck.look(maps, mask)
+
+    def _normalised(self, pixels: Tensor, sizes: Tensor) -> Tensor:
+        """Zero outside the pictures."""
+        return (pixels - self.mean) / self.deviation * inside(sizes, *pixels.shape[-2:])[:, None]
+
+    def read(self, ids: Tensor) -> Tensor:
+        """Token ids [M, T] -> states [M, T, D]."""
+        states: Tensor = self.embeddings(ids)
+        return states
+
+    def fuse(self, text: Tensor, text_mask: Tensor, visual: Tensor, visual_mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Text [P, T, D], visual [P, R, D] and masks [P, T], [P, R] -> both, updated. [CLS] is the text's first."""
+        states = torch.cat([text, visual], dim=1)
+        keys = attention_mask(torch.cat([text_mask, visual_mask], dim=1))
+        for layer in self.layers:
+            states = layer(states, keys)
+        return states[:, : text.shape[1]], states[:, text.shape[1] :]
