@@ -48,8 +48,8 @@ def test_all_tasks_of_the_world_in_one_command(run: Call, tiny_world: Path, tmp_
 def test_one_that_fails_does_not_hold_up_the_others(run: Call, tmp_path: Path) -> None:
     done = run("nlvr,vqa2")
     assert done.code == 8
-    assert "vlbench: nlvr: the built-in world has no data for 'nlvr'" in done.err
-    assert done.err.splitlines()[-1].startswith("vlbench: 1 of 2 tasks failed (nlvr), the others are saved")
+    assert "vlbench: nlvr with fake: the built-in world has no data for 'nlvr'" in done.err
+    assert done.err.splitlines()[-1].startswith("vlbench: 1 of 2 runs failed (nlvr with fake), the others are saved")
     assert [read_run(folder).task.name for folder in find_runs(tmp_path / "runs")] == ["vqa2"]
 
 

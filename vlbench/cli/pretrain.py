@@ -20,7 +20,7 @@ def pretrain(
     ctx: typer.Context,
     model: Annotated[str | None, typer.Option(help="Model, e.g. cvlp; `vlbench list models` shows all.")] = None,
     size: Annotated[str | None, typer.Option(help="tiny, small, base; tiny on the world, else base.")] = None,
-    task: Annotated[str | None, typer.Option(help="Retrieval task whose captions are learned from.")] = None,
+    task: Annotated[str | None, typer.Option(help="Tasks whose captions or questions are learned from.")] = None,
     split: Annotated[str | None, typer.Option(help="Its split; left out: train.")] = None,
     data_root: Annotated[
         Path | None, typer.Option(help="Folder of the real data; left out: the built-in world.")
@@ -56,11 +56,13 @@ def pretrain(
     Examples:
       vlbench pretrain --model cvlp
       vlbench pretrain --model vilt --objectives mlm,itm --steps 5000
+      vlbench pretrain --model lxmert --task coco_retrieval,vqa2,gqa
       vlbench pretrain --model cvlp --size base --task coco_retrieval --data-root DATA --batch-size 256
     """
     given = {name: value for name, value in ctx.params.items() if value is not None}
-    if objectives is not None:
-        given["objectives"] = [part for part in objectives.split(",") if part]
+    for name in ("task", "objectives"):
+        if isinstance(given.get(name), str):
+            given[name] = [part for part in str(given[name]).split(",") if part]
     values: dict[str, object] = read_config(config) if config else {}
     deep_update(values, {name: given[name] for name in PretrainSpec.model_fields if name in given})
     deep_update(values, {"train": {name: given[name] for name in RECIPE_FLAGS if name in given}})

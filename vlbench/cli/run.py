@@ -9,9 +9,9 @@ from typing import Annotated
 
 import typer
 
-from vlbench import catalog
 from vlbench.cli.spec import deep_update, read_config, read_settings
 from vlbench.core.errors import ExitCode, VlbenchError, first_five
+from vlbench.core.record import RunRecord
 from vlbench.core.spec import RunSpec
 from vlbench.core.validate import parse
 
@@ -24,7 +24,9 @@ def run(
     task: Annotated[
         str | None, typer.Option(help="Task, or tasks with commas: nlvr2,vqa2; `vlbench list tasks`.")
     ] = None,
-    model: Annotated[str | None, typer.Option(help="Model, e.g. cvlp, or path/to/file.py:Class.")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Model, or models with commas: cvlp,vilt; or path/to/file.py:Class.")
+    ] = None,
     size: Annotated[str | None, typer.Option(help="tiny, small, base; tiny on the world, else base.")] = None,
     mode: Annotated[
         str | None, typer.Option(help="finetune, eval (a checkpoint with its own head) or zero-shot.")
@@ -77,7 +79,7 @@ def run(
     \b
     Examples:
       vlbench run --task nlvr2 --model cvlp
-      vlbench run --task vqa2,gqa,nlvr2,snli_ve,coco_retrieval --model cvlp
+      vlbench run --task vqa2,gqa,nlvr2,snli_ve,coco_retrieval --model cvlp,vilt
       vlbench run --task nlvr --model cvlp --size tiny --data-root NLVR --train-split dev --split test --select-on none
       vlbench run --task nlvr2 --model cvlp --mode eval --checkpoint RUN --split test-u
       vlbench run --config run.yaml --set train.lr=3e-5 --seed 1
@@ -86,27 +88,56 @@ def run(
     given["controls"] = _controls(controls)
     train = {name: given.pop(name, None) for name in RECIPE_FLAGS}
     flags = {name: given.get(name) for name in RunSpec.model_fields if name != "train"}
-    specs = make_specs(flags, train, config, settings or [])
-    for spec in specs:  # a name nobody knows shall not come out after an hour's work on the names before it
-        catalog.task_card(spec.task, spec.tasks_dir)
+    # Names nobody knows shall not come out after an hour's work on the names before them.
+    specs = _possible(make_specs(flags, train, config, settings or []))
+    if len(specs) == 1:
+        _run_one(specs[0], quiet)
+    else:
+        _run_all(specs, quiet)
+
+
+def _possible(specs: list[RunSpec]) -> list[RunSpec]:
+    """The specs whose model can answer their task; with several asked for, the others are named and left out.
+
+    Raises:
+        VlbenchError: names nobody knows, or nothing is left.
+    """
+    from vlbench.engine.job import refusal
+
+    reasons = [refusal(spec) for spec in specs]
+    if all(reasons):
+        raise VlbenchError(reasons[0])
+    for reason in filter(None, reasons):
+        typer.echo(f"left out: {reason}", err=True)
+    return [spec for spec, reason in zip(specs, reasons, strict=True) if not reason]
+
+
+def _run_all(specs: list[RunSpec], quiet: bool) -> None:
+    """Do all that can be done, then a table of it; what failed is named at the end."""
+    from vlbench.report.tables import scoreboard
+
+    records: list[RunRecord] = []
     failed: list[str] = []
     for number, spec in enumerate(specs, start=1):
+        name = f"{spec.task} with {spec.model}"
         try:
-            _run_one(spec, quiet, f"task {number} of {len(specs)}: {spec.task}" if len(specs) > 1 else "")
+            records.append(_run_one(spec, quiet, f"run {number} of {len(specs)}: {name}"))
         except VlbenchError as error:
-            if len(specs) == 1 or error.exit_code == ExitCode.INTERRUPTED:
+            if error.exit_code == ExitCode.INTERRUPTED:
                 raise
-            failed.append(spec.task)
-            typer.echo(f"vlbench: {spec.task}: {error.message}", err=True)
+            failed.append(name)
+            typer.echo(f"vlbench: {name}: {error.message}", err=True)
+    if len(records) > 1:
+        typer.echo(f"\n{scoreboard(records)}")
     if failed:
         raise VlbenchError(
-            f"{len(failed)} of {len(specs)} tasks failed ({', '.join(failed)}), the others are saved: mend what is "
+            f"{len(failed)} of {len(specs)} runs failed ({', '.join(failed)}), the others are saved: mend what is "
             f"said above, and the same command does only what is missing",
             ExitCode.SOME_FAILED,
         )
 
 
-def _run_one(spec: RunSpec, quiet: bool, name: str = "") -> None:
+def _run_one(spec: RunSpec, quiet: bool, name: str = "") -> RunRecord:
     from vlbench.cli.progress import open_progress
     from vlbench.engine.evaluate import run as run_job
     from vlbench.report.tables import run_table
@@ -117,12 +148,13 @@ def _run_one(spec: RunSpec, quiet: bool, name: str = "") -> None:
         record, folder = run_job(spec, progress)
     typer.echo(run_table(record))
     typer.echo(folder.path)
+    return record
 
 
 def make_specs(
     flags: Mapping[str, object], train: Mapping[str, object], config: Path | None, settings: list[str]
 ) -> list[RunSpec]:
-    """One spec per task, from the YAML file, over it the flags, over them `--set`.
+    """One spec per model and task, from the YAML file, over it the flags, over them `--set`.
 
     Raises:
         VlbenchError: unknown keys with their near miss, wrong values; all at once.
@@ -134,11 +166,15 @@ def make_specs(
     for name, example in (("task", "nlvr2"), ("model", "cvlp")):
         if name not in values:
             raise VlbenchError(f"--{name} is missing: name one, e.g. --{name} {example} (`vlbench list {name}s`)")
-    names = str(values["task"]).split(",")
-    twice = [name for name, times in Counter(names).items() if times > 1]
-    if twice:
-        raise VlbenchError(f"--task names {first_five(twice)} more than once: name each task once")
-    return [parse(RunSpec, values | {"task": name.strip()}, "run") for name in names]
+    models, tasks = _names("model", values), _names("task", values)
+    return [parse(RunSpec, values | {"model": model, "task": task}, "run") for model in models for task in tasks]
+
+
+def _names(kind: str, values: Mapping[str, object]) -> list[str]:
+    names = [name.strip() for name in str(values[kind]).split(",")]
+    if twice := [name for name, times in Counter(names).items() if times > 1]:
+        raise VlbenchError(f"--{kind} names {first_five(twice)} more than once: name each {kind} once")
+    return names
 
 
 def _controls(text: str | None) -> list[str] | None:

@@ -5,7 +5,7 @@ Shapes: N pictures of a batch, M texts of a batch, P pairs of both, R visual tok
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, TypeAlias, runtime_checkable
 
@@ -13,6 +13,7 @@ from vlbench.core.examples import ImageRef
 
 if TYPE_CHECKING:
     from torch import Tensor
+    from torch.nn import Parameter
 
 Tensors: TypeAlias = "dict[str, Tensor]"
 """Prepared inputs by name; the first dimension of each is the batch (N or M)."""
@@ -79,6 +80,15 @@ class Fitted(Protocol):
 
     def fit(self, refs: Sequence[ImageRef]) -> None:
         """Set the constants; they are buffers, so they travel with the weights."""
+        ...
+
+
+@runtime_checkable
+class EndToEnd(Protocol):
+    """A backbone with a network over pixels in it that a recipe may train by itself."""
+
+    def visual_parameters(self) -> Iterator[Parameter]:
+        """That network's."""
         ...
 
 

@@ -77,7 +77,9 @@ class TaskCard(Frozen):
 class Recipe(Frozen):
     """How to finetune. A field left out keeps the value of the layer below (see `merged`).
 
-    lr: peak learning rate. warmup: share of all steps with linear warm-up, linear decay to 0 after it.
+    lr: peak learning rate. visual_lr: that of a network over pixels within the backbone, which SGD (momentum 0.9,
+    weight decay 1e-4) then trains, as in SOHO. warmup: share of all steps with linear warm-up, linear decay to 0 after
+    it. milestones: shares of all steps at each of which the rates fall to a tenth, in place of the linear decay.
     betas: of Adam. clip: largest gradient norm. ema: momentum of the averaged copy of the finetuned weights, evaluated
     beside the plain ones. steps wins over epochs. batch_size: examples per optimizer step, over all
     processes and accumulation steps. batches: `shuffled` draws examples singly; `related` keeps those that
@@ -89,8 +91,10 @@ class Recipe(Frozen):
 
     optimizer: Literal["adamw", "bert_adam"] | None = None
     lr: float | None = Field(default=None, gt=0)
+    visual_lr: float | None = Field(default=None, gt=0)
     weight_decay: float | None = Field(default=None, ge=0)
     warmup: float | None = Field(default=None, ge=0, le=1)
+    milestones: tuple[float, ...] | None = None
     betas: tuple[float, float] | None = None
     clip: float | None = Field(default=None, gt=0)
     ema: float | None = Field(default=None, ge=0, lt=1)

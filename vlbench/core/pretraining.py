@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from random import Random
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from vlbench.core.backbone import Backbone, Tensors
 from vlbench.core.examples import Query
@@ -32,4 +32,24 @@ class Pretraining(Protocol):
 
     def after_step(self) -> None:
         """What follows an optimizer step: momentum copies move, queues take the keys in."""
+        ...
+
+    def head_weights(self) -> Mapping[str, Tensor]:
+        """What the head of a later run can begin with, by its name there; empty where there is nothing.
+
+        `head.score.weight` [1, D], `head.score.bias` [1]: the matching head's row for a match, to a head that ranks.
+        """
+        ...
+
+
+@runtime_checkable
+class Answering(Protocol):
+    """A pretraining that learns answers too, where some of its pairs are questions."""
+
+    def learn_answers(self, answers: Sequence[str]) -> None:
+        """Make the classifier over these answers; before training, once."""
+        ...
+
+    def prepare_answers(self, worths: Sequence[Mapping[str, float]], rng: Random) -> Tensors:
+        """What `losses` takes besides, from what each answer to B pairs is worth (none: no question). In workers."""
         ...

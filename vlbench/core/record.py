@@ -22,7 +22,7 @@ class ToolInfo(Frozen):
 
 
 class LoadReport(Frozen):
-    """How weights met the model: keys matched, missing in the file, unexpected in it."""
+    """How weights met the model: keys matched, missing in the file, unexpected in it (another head's do not count)."""
 
     matched: int
     missing: int

@@ -152,8 +152,15 @@ def load_weights(learner: nn.Module, path: Path, with_head: bool = False) -> Loa
             f"finetune it first with --mode finetune",
             ExitCode.WEIGHTS,
         )
+    if broken := [name for name, value in matched.items() if not bool(value.isfinite().all())]:
+        raise VlbenchError(
+            f"--checkpoint {path} holds weights that are no numbers or infinite ({first_five(broken)}): give "
+            f"those of a training that did not diverge",
+            ExitCode.WEIGHTS,
+        )
     learner.load_state_dict(matched, strict=False)
-    return LoadReport(matched=len(matched), missing=len(own) - len(matched), unexpected=len(given.keys() - own.keys()))
+    unexpected = [name for name in given if name not in own and not name.startswith("head.")]
+    return LoadReport(matched=len(matched), missing=len(own) - len(matched), unexpected=len(unexpected))
 
 
 def _load(path: Path) -> dict[str, Tensor]:

@@ -67,8 +67,8 @@ class Finetuning:
         self.examples = examples
         self.workers = workers
         self.learner = learner.to(accelerator.device)
-        self.optimizer = make_optimizer(self.learner, plan.recipe)
-        self.schedule = make_schedule(self.optimizer, plan.steps, plan.recipe.warmup or 0.0)
+        self.optimizer = make_optimizer(self.learner, self.learner.parts[0], plan.recipe)
+        self.schedule = make_schedule(self.optimizer, plan.steps, plan.recipe)
         ema = plan.recipe.ema
         self.average = None if ema is None else MomentumCopy(self.learner, ema)
         self.wrapped, self.optimizer = accelerator.prepare(self.learner, self.optimizer)

@@ -65,6 +65,21 @@ class Job:
         return self.spec.threads or self.card.sizes[self.size].threads
 
 
+def refusal(spec: RunSpec) -> str:
+    """Why the model cannot answer the task in that mode, as far as their cards say; empty where it can.
+
+    Raises:
+        VlbenchError: names nobody knows.
+    """
+    card, task_card = catalog.model_card(spec.model), catalog.task_card(spec.task, spec.tasks_dir)
+    if spec.mode == "zero-shot":
+        answers = "generate" in card.outputs and task_card.output != "rank"
+        return "" if answers else f"{card.name} has no way to answer {task_card.name} zero-shot: use --mode finetune"
+    if task_card.output not in card.outputs:
+        return f"{card.name} has no head for {task_card.name} ({task_card.output}): it does {', '.join(card.outputs)}"
+    return ""
+
+
 def plan(spec: RunSpec, progress: Progress) -> Job:
     """Resolve a spec.
 
@@ -72,13 +87,8 @@ def plan(spec: RunSpec, progress: Progress) -> Job:
         VlbenchError: names nobody knows, a model that cannot answer the task, splits that clash.
     """
     card = catalog.model_card(spec.model)
-    task_card = catalog.task_card(spec.task, spec.tasks_dir)
-    if spec.mode == "zero-shot" and ("generate" not in card.outputs or task_card.output == "rank"):
-        raise VlbenchError(f"{card.name} has no way to answer {task_card.name} zero-shot: use --mode finetune")
-    if task_card.output not in card.outputs and spec.mode != "zero-shot":
-        raise VlbenchError(
-            f"{card.name} has no head for {task_card.name} ({task_card.output}): it does {', '.join(card.outputs)}"
-        )
+    if reason := refusal(spec):
+        raise VlbenchError(reason)
     if spec.size is not None:
         catalog.check_size(card, spec.size)
     task = load_task(

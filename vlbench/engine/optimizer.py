@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import overload
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, overload
 
 import torch
 from torch import Tensor, nn
-from torch.optim import AdamW, Optimizer
+from torch.optim import SGD, AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+from vlbench.core.backbone import EndToEnd
 from vlbench.core.cards import Recipe
 from vlbench.core.errors import VlbenchError
 
 ADAM_BETAS = (0.9, 0.999)
+SGD_MOMENTUM, SGD_DECAY = 0.9, 1e-4
+"""Of SOHO's release."""
 
 
 class BertAdam(Optimizer):
@@ -61,9 +64,66 @@ class BertAdam(Optimizer):
         torch._foreach_addcdiv_(tensors, means, roots, -lr)
 
 
-def make_optimizer(module: nn.Module, recipe: Recipe) -> Optimizer:
-    """The recipe's optimizer. AdamW decays no bias and no norm (ViLT's rule); BertAdam decays everything."""
+class Together(Optimizer):
+    """Two optimizers over different tensors, stepped, scheduled and saved as one."""
+
+    def __init__(self, parts: Sequence[Optimizer]) -> None:
+        self.parts = tuple(parts)
+        super().__init__(self._groups(), {})
+
+    def _groups(self) -> list[dict[str, Any]]:
+        return [group for part in self.parts for group in part.param_groups]
+
+    @overload
+    def step(self, closure: None = None) -> None: ...
+
+    @overload
+    def step(self, closure: Callable[[], float]) -> float: ...
+
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:
+        """One update by each."""
+        loss = None if closure is None else closure()
+        for part in self.parts:
+            part.step()
+        return loss
+
+    def state_dict(self) -> dict[str, Any]:
+        """The parts' states."""
+        return {"parts": [part.state_dict() for part in self.parts]}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Give the parts theirs."""
+        for part, state in zip(self.parts, state_dict["parts"], strict=True):
+            part.load_state_dict(state)
+        self.param_groups = self._groups()  # loading made new ones
+
+
+def make_optimizer(module: nn.Module, backbone: object, recipe: Recipe) -> Optimizer:
+    """The recipe's optimizer of `module`, which holds the backbone, with a second one where there is a `visual_lr`.
+
+    Raises:
+        VlbenchError: a `visual_lr` for a backbone without a network over pixels of its own.
+    """
     trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    if recipe.visual_lr is None:
+        return _of_recipe(trained, recipe)
+    if not isinstance(backbone, EndToEnd):
+        raise VlbenchError(
+            f"train.visual_lr {recipe.visual_lr} is for a network over pixels that is trained by itself and this model "
+            f"has none: leave it out"
+        )
+    visual = {id(parameter) for parameter in backbone.visual_parameters()}
+    pixels = SGD(
+        [parameter for parameter in trained if id(parameter) in visual],
+        lr=recipe.visual_lr,
+        momentum=SGD_MOMENTUM,
+        weight_decay=SGD_DECAY,
+    )
+    return Together([_of_recipe([p for p in trained if id(p) not in visual], recipe), pixels])
+
+
+def _of_recipe(trained: Sequence[nn.Parameter], recipe: Recipe) -> Optimizer:
+    """AdamW decays no bias and no norm (ViLT's rule); BertAdam decays everything."""
     lr, decay = needed(recipe.lr, "lr"), recipe.weight_decay or 0.0
     if recipe.optimizer == "bert_adam":
         return BertAdam(trained, lr, decay, recipe.betas or ADAM_BETAS)
@@ -74,12 +134,16 @@ def make_optimizer(module: nn.Module, recipe: Recipe) -> Optimizer:
     return AdamW(groups, lr=lr, betas=recipe.betas or ADAM_BETAS, fused=True)
 
 
-def make_schedule(optimizer: Optimizer, steps: int, warmup: float) -> LambdaLR:
-    """Linear warm-up over `warmup` of all steps, then linear decay to 0; step 0 has learning rate 0."""
-    rising = max(1, round(steps * warmup))
+def make_schedule(optimizer: Optimizer, steps: int, recipe: Recipe) -> LambdaLR:
+    """Linear warm-up over a share of all steps, from 0; then linear decay to 0, or a tenth at each milestone."""
+    rising = max(1, round(steps * (recipe.warmup or 0.0)))
 
     def factor(step: int) -> float:
-        return step / rising if step < rising else max(0.0, (steps - step) / max(1, steps - rising))
+        if step < rising:
+            return step / rising
+        if recipe.milestones is not None:
+            return 0.1 ** sum(step >= share * steps for share in recipe.milestones)
+        return max(0.0, (steps - step) / max(1, steps - rising))
 
     return LambdaLR(optimizer, factor)
 

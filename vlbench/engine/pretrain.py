@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
-from typing import Any, cast
+from typing import cast
 
 import torch
 from accelerate import Accelerator
@@ -21,21 +21,18 @@ from vlbench import catalog
 from vlbench.core.backbone import Fitted, Tensors
 from vlbench.core.cards import ModelCard, Recipe
 from vlbench.core.errors import DataError, VlbenchError
-from vlbench.core.examples import Example
-from vlbench.core.pretraining import Pretraining
+from vlbench.core.pretraining import Answering, Pretraining
 from vlbench.core.progress import Progress
 from vlbench.core.spec import PretrainSpec
-from vlbench.core.task import Task
 from vlbench.data.cache import atomic_write
-from vlbench.data.verify import manifest
 from vlbench.engine.batches import training_blocks
 from vlbench.engine.checkpoint import Checkpoints, TrainState
 from vlbench.engine.environment import make_accelerator, seed_everything
 from vlbench.engine.finetune import make_plan
 from vlbench.engine.interrupt import Interrupt, Interrupted, Stoppable
 from vlbench.engine.optimizer import make_optimizer, make_schedule
+from vlbench.engine.pairs import Pairs, load_pairs, worths
 from vlbench.engine.resources import Material, make_resources, unique_refs
-from vlbench.engine.source import load_task
 from vlbench.records.folder import RunFolder
 
 RECIPE = "pretrain"
@@ -52,8 +49,7 @@ class Work:
     spec: PretrainSpec
     command: str
     card: ModelCard
-    task: Task
-    examples: Sequence[Example[Any]]
+    examples: Pairs
     module: Pretraining
     recipe: Recipe
     folder: Path
@@ -99,33 +95,25 @@ def _begin(spec: PretrainSpec, progress: Progress, interrupt: Interrupt) -> Work
     card = catalog.model_card(spec.model)
     if not card.pretraining:
         raise VlbenchError(f"{card.name} has no pretraining: `vlbench list models` says which ones have")
-    task = load_task(
-        spec.task,
-        spec.data_root,
-        domain=spec.domain,
-        tasks_dir=spec.tasks_dir,
-        allow_partial=spec.allow_partial,
-        progress=progress,
-    )
-    size = spec.size or ("tiny" if task.source == "world" else "base")
+    examples = load_pairs(spec, progress)
+    size = spec.size or ("tiny" if examples.tasks[0].source == "world" else "base")
     catalog.check_size(card, size)
     recipe = card.recipe(RECIPE, size).merged(spec.train)
     command = command_of(spec)
     spec = spec.model_copy(update={"size": size, "train": recipe})
-    examples = task.load(spec.split)
     folder = spec.output_path / f"{card.name}-{size}"
-    _claim(folder, spec, manifest(task, {spec.split: examples}))
+    _claim(folder, spec, examples.manifests(spec.split))
     accelerator = make_accelerator(spec.device, spec.dtype, spec.threads or card.sizes[size].threads)
-    material = Material(card, size, task, examples, examples, spec.vocabulary, None)
+    material = Material(card, size, examples.tasks, examples, examples, spec.vocabulary, None)
     resources = make_resources(material, Stoppable(progress, interrupt))
     seed_everything(spec.seed)
     module = catalog.load_pretraining(card, size, resources, spec.options)
     if isinstance(module.backbone, Fitted):
         module.backbone.fit(unique_refs(examples))
+    if isinstance(module, Answering) and (answers := examples.answers()):
+        module.learn_answers(answers)
     checkpoints = Checkpoints(folder, resources.text, {"model": card.name, "size": size})
-    return Work(
-        spec, command, card, task, examples, module, recipe, folder, accelerator, checkpoints, progress, interrupt
-    )
+    return Work(spec, command, card, examples, module, recipe, folder, accelerator, checkpoints, progress, interrupt)
 
 
 def command_of(spec: PretrainSpec) -> str:
@@ -134,7 +122,7 @@ def command_of(spec: PretrainSpec) -> str:
     for name, known in PretrainSpec.model_fields.items():
         value = getattr(spec, name)
         if name in ("size", "task", "split", "domain", "seed", "dtype") and value != known.default:
-            words += [f"--{name}", str(value)]
+            words += [f"--{name}", ",".join(value) if isinstance(value, tuple) else str(value)]
     if spec.objectives:
         words += ["--objectives", ",".join(spec.objectives)]
     settings = spec.train.model_dump(mode="json", exclude_none=True)
@@ -143,12 +131,12 @@ def command_of(spec: PretrainSpec) -> str:
     return shlex.join(words)
 
 
-def _claim(folder: Path, spec: PretrainSpec, manifest_sha256: str) -> None:
+def _claim(folder: Path, spec: PretrainSpec, manifests: Mapping[str, str]) -> None:
     """Make the folder this pretraining's, or check that it is: what was begun otherwise is not gone on with."""
     meaning = spec.model_dump(
         mode="json", exclude={"device", "workers", "threads", "output_path", "resume", "data_root"}
     )
-    text = json.dumps(meaning | {"manifest_sha256": manifest_sha256}, indent=2, sort_keys=True) + "\n"
+    text = json.dumps(meaning | {"manifests": manifests}, indent=2, sort_keys=True) + "\n"
     begun = folder / "spec.json"
     if begun.is_file() and begun.read_text(encoding="utf8") != text:
         if spec.resume:
@@ -175,16 +163,20 @@ class Prepared(Dataset[Tensors]):
         return len(self.blocks)
 
     def __getitem__(self, index: int) -> Tensors:
-        pairs = [self.examples[row].query for row in self.blocks[index]]
-        return self.module.prepare(pairs, Random(f"{self.seed}/pretraining/{self.first + index}"))
+        examples = [self.examples[row] for row in self.blocks[index]]
+        rng = Random(f"{self.seed}/pretraining/{self.first + index}")
+        batch = self.module.prepare([example.query for example in examples], rng)
+        if isinstance(self.module, Answering):
+            return {**batch, **self.module.prepare_answers([worths(example) for example in examples], rng)}
+        return batch
 
 
 def _train(work: Work) -> dict[str, float]:
     """Train to the last step; the mean losses of the last ones."""
     plan = make_plan(work.recipe, len(work.examples))
     module = cast(nn.Module, work.module).to(work.accelerator.device)
-    optimizer = make_optimizer(module, work.recipe)
-    schedule = make_schedule(optimizer, plan.steps, work.recipe.warmup or 0.0)
+    optimizer = make_optimizer(module, work.module.backbone, work.recipe)
+    schedule = make_schedule(optimizer, plan.steps, work.recipe)
     state = work.checkpoints.load_last(module, None, optimizer, schedule) or TrainState()
     if state.step:
         work.progress.say(f"pretraining: resuming after step {state.step} of {plan.steps}")
@@ -245,15 +237,16 @@ def _log(work: Work, step: int, losses: Mapping[str, float], rate: float, norm: 
 
 
 def _write(work: Work, means: Mapping[str, float]) -> None:
-    """The backbone's weights under the names that runs load, its tokenizer, and the card; the weights last."""
+    """The weights under the names that runs load, the tokenizer, and the card; the weights last."""
     states = cast(nn.Module, work.module.backbone).state_dict()
-    weights = {f"backbone.{name}": value.detach().contiguous().cpu() for name, value in states.items()}
+    named = {f"backbone.{name}": value for name, value in states.items()} | dict(work.module.head_weights())
+    weights = {name: value.detach().contiguous().cpu() for name, value in named.items()}
     card = {
         "command": work.command,
         "model": work.card.name,
         "size": work.spec.size,
         "spec": json.loads((work.folder / "spec.json").read_text(encoding="utf8")),
-        "data": work.task.source,
+        "data": work.examples.tasks[0].source,
         "pairs": len(work.examples),
         "steps": make_plan(work.recipe, len(work.examples)).steps,
         "losses": {name: round(value, 4) for name, value in means.items()},

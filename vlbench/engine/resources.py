@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -25,14 +26,14 @@ VOCABULARY_SIZE = 4000
 
 @dataclass(frozen=True)
 class Material:
-    """What resources are made for: a model at a size, a task, the texts it learns from and the pictures it will see.
+    """What resources are made for: a model at a size, tasks of one data root, texts to learn from, pictures to see.
 
     vocabulary: a file given for the tokenizer. weights: those begun with, which bring their own; None from scratch.
     """
 
     card: ModelCard
     size: str
-    task: Task
+    tasks: Sequence[Task]
     learned: Examples
     seen: Examples
     vocabulary: Path | None
@@ -42,7 +43,7 @@ class Material:
 def of_job(job: Job) -> Material:
     """What a run's resources are made for."""
     seen = [*job.train, *job.select, *job.report]
-    return Material(job.card, job.size, job.task, job.train, seen, job.spec.vocabulary, job.weights)
+    return Material(job.card, job.size, (job.task,), job.train, seen, job.spec.vocabulary, job.weights)
 
 
 def make_resources(material: Material, progress: Progress) -> Resources:
@@ -66,23 +67,24 @@ def make_text(material: Material, progress: Progress) -> TextEncoder:
         return TextEncoder.bert(given, length)
     if given is not None:
         return TextEncoder.from_path(given, length)
-    if material.task.source == "world":
-        return TextEncoder.from_vocab(material.task.root.parent / "vocab.txt", length)
+    if material.tasks[0].source == "world":
+        return TextEncoder.from_vocab(material.tasks[0].root.parent / "vocab.txt", length)
     progress.say("training a WordPiece vocabulary on the texts of the train split")
     return TextEncoder.train((example.query.text for example in material.learned), VOCABULARY_SIZE, length)
 
 
 def make_regions(material: Material, progress: Progress) -> StoredRegions:
-    """Features from the task's TSV files; pictures without any are described by the weight-free extractor."""
+    """Features from the tasks' TSV files; pictures without any are described by the weight-free extractor."""
     cache = cache_folder()
     stores = [
         store_for_tsv(table, cache, progress=partial(progress.step, f"reading {table.name}"))
-        for table in material.task.features()
+        for task in material.tasks
+        for table in task.features()
     ]
     refs = unique_refs(material.seen)
     missing = [ref for ref in refs if not any(ref.key in store for store in stores)]
     if missing:
-        stores.append(_extracted(material.task, missing, cache, progress))
+        stores.append(_extracted(material.tasks, missing, cache, progress))
     return StoredRegions(stores)
 
 
@@ -95,10 +97,10 @@ def unique_refs(examples: Examples) -> list[ImageRef]:
     return list(refs.values())
 
 
-def _extracted(task: Task, refs: list[ImageRef], cache: Path, progress: Progress) -> FeatureStore:
-    extractor = FlatExtractor()
+def _extracted(tasks: Sequence[Task], refs: list[ImageRef], cache: Path, progress: Progress) -> FeatureStore:
+    extractor, names = FlatExtractor(), ", ".join(task.card.name for task in tasks)
     progress.say(
-        f"{len(refs):,} pictures of {task.card.name} have no region features: extracting them with "
+        f"{len(refs):,} pictures of {names} have no region features: extracting them with "
         f"{extractor.name}, once (kept in the cache)"
     )
     return extract_all(refs, extractor, cache, progress=partial(progress.step, "extracting regions"))

@@ -29,6 +29,23 @@ def run_table(record: RunRecord) -> str:
     return "\n\n".join([*parts, *_footnotes(results)])
 
 
+def scoreboard(records: Sequence[RunRecord]) -> str:
+    """Models x tasks of several runs: the main metric of each, with its 95 % interval; a dash where there is no run."""
+    models = list(dict.fromkeys(f"{record.model.name}-{record.model.size}" for record in records))
+    found = {(f"{r.model.name}-{r.model.size}", _column(r)): r.results[0] for r in records if r.results}
+    columns = list(dict.fromkeys(column for _, column in found))
+    rows = [[cell(model), *(_with_interval(found.get((model, column))) for column in columns)] for model in models]
+    return _table(["model", *columns], rows)
+
+
+def _column(record: RunRecord) -> str:
+    return f"{record.task.name} {record.task.split} {record.results[0].metric}"
+
+
+def _with_interval(result: Result | None) -> str:
+    return _NOTHING if result is None else f"{number(result.value)} {interval(result)}"
+
+
 def score_table(
     task: str,
     split: str,

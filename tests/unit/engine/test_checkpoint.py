@@ -160,6 +160,16 @@ def test_weights_may_bring_another_head_but_no_other_backbone(tmp_path: Path) ->
     assert error.value.exit_code == ExitCode.WEIGHTS
 
 
+@pytest.mark.parametrize("fault", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers_are_named(tmp_path: Path, fault: float) -> None:
+    broken = Net().state_dict()
+    broken["backbone.0.weight"][0, 0] = fault
+    save_file(broken, tmp_path / "model.safetensors")
+    with pytest.raises(VlbenchError, match=r"weights that are no numbers or infinite \(backbone\.0\.weight\)") as error:
+        load_weights(Net(), tmp_path)
+    assert error.value.exit_code == ExitCode.WEIGHTS
+
+
 def test_a_runs_folder_names_its_best_weights(tmp_path: Path) -> None:
     net, other = Net(), Net()
     Checkpoints(tmp_path / "checkpoints").save_best(net)

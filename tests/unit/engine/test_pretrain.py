@@ -39,7 +39,7 @@ def test_weights_tokenizer_card_and_log(spec: Callable[..., PretrainSpec]) -> No
     folder = pretrain(spec(), Silent())
     assert folder.name == "fake-tiny"
     weights = load_file(folder / "model.safetensors")
-    assert weights.keys() == {"backbone.gain", "backbone.bias"}
+    assert weights.keys() == {"backbone.gain", "backbone.bias", "head.score.weight", "head.score.bias"}
     assert not torch.equal(weights["backbone.gain"], torch.ones(32))
     assert (folder / "tokenizer.json").is_file() and not (folder / "last").exists()
     card = json.loads((folder / "card.json").read_text())
@@ -129,3 +129,33 @@ def test_from_the_command_line(vlbench: Call, tiny_world: Path, tmp_path: Path) 
     )
     assert vlbench("pretrain", "--model", "fake", "--sead", 1).code == 2
     assert "--model is missing" in vlbench("pretrain").err
+
+
+def test_questions_are_answered_where_a_model_learns_that(vlbench: Call, tiny_world: Path, tmp_path: Path) -> None:
+    done = vlbench(
+        "pretrain", "--model", "lxmert", "--data-root", tiny_world, "--task", "coco_retrieval,vqa2", "--steps", 2,
+        "--batch-size", 24, "--output-path", tmp_path, "--quiet",
+    )  # fmt: skip
+    folder = Path(done.out.strip())
+    assert any(line["qa"] > 0 for line in logged(folder))
+    spec = json.loads((folder / "spec.json").read_text())
+    assert spec["manifests"].keys() == {"coco_retrieval", "vqa2"}
+    card = json.loads((folder / "card.json").read_text())
+    assert "--task coco_retrieval,vqa2" in card["command"] and card["pairs"] > 480
+
+
+def test_texts_that_need_not_be_true_are_refused(spec: Callable[..., PretrainSpec]) -> None:
+    with pytest.raises(VlbenchError, match="--task snli_ve: its texts need not be true"):
+        pretrain(spec(task=["coco_retrieval", "snli_ve"]), Silent())
+
+
+def test_a_ranking_run_begins_with_the_matching_head(
+    spec: Callable[..., PretrainSpec], vlbench: Call, tmp_path: Path
+) -> None:
+    folder = pretrain(spec(), Silent())
+    done = vlbench(
+        "run", "--task", "coco_retrieval", "--model", "fake", "--data-root", spec().data_root, "--checkpoint", folder,
+        "--steps", 1, "--controls", "none", "--output-path", tmp_path / "runs", "--quiet",
+    )  # fmt: skip
+    report = read_run(done.run).model.load_report
+    assert report is not None and (report.matched, report.missing, report.unexpected) == (4, 0, 0)

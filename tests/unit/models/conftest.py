@@ -18,7 +18,7 @@ from vlbench.data.regions.types import Regions
 from vlbench.data.resources import Resources
 from vlbench.data.text import TextEncoder
 from vlbench.models.cvlp.backbone import CVLP
-from vlbench.models.cvlp.modeling import CVLPConfig
+from vlbench.models.layers.crossmodal import CrossModalConfig
 from vlbench.models.layers.initialize import initialize
 
 WORDS = "the left picture has two red squares and one blue circle above a green star"
@@ -51,8 +51,8 @@ def resources() -> Resources:
 
 
 @pytest.fixture
-def config(resources: Resources) -> CVLPConfig:
-    return CVLPConfig(
+def config(resources: Resources) -> CrossModalConfig:
+    return CrossModalConfig(
         language_layers=3,
         region_layers=2,
         cross_layers=2,
@@ -71,7 +71,7 @@ def config(resources: Resources) -> CVLPConfig:
 
 
 @pytest.fixture
-def cvlp(config: CVLPConfig, resources: Resources) -> CVLP:
+def cvlp(config: CrossModalConfig, resources: Resources) -> CVLP:
     torch.manual_seed(0)
     model = CVLP(config, resources).eval()
     initialize(model, std=0.5)  # large weights, so that a wrong mask or order shows

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from vlbench.core.errors import VlbenchError
 from vlbench.core.examples import Query
 from vlbench.models.cvlp.backbone import CVLP
-from vlbench.models.cvlp.modeling import CVLPConfig
 from vlbench.models.cvlp.pretraining import CVLPPretraining, CVLPPretrainingConfig, kept_layers
+from vlbench.models.layers.crossmodal import CrossModalConfig
 from vlbench.objectives.mlm import IGNORED
 
 WORDS = ("the left picture has two red squares", "one blue circle above a green star", "a green star and two squares")
@@ -29,7 +29,7 @@ def pairs(ref: Any) -> list[Query]:
 
 
 @pytest.fixture
-def made(config: CVLPConfig, resources: Any) -> Any:
+def made(config: CrossModalConfig, resources: Any) -> Any:
     def make(**changes: object) -> CVLPPretraining:
         torch.manual_seed(1)
         values = {"key_drop": "none", "momentum": 0.9, "queue": 40, **changes}
@@ -46,6 +46,12 @@ def test_the_key_starts_as_the_query_and_nothing_is_saved_twice(made: Any) -> No
     assert not any(parameter.requires_grad for parameter in module.key.parameters())
     places = [value.data_ptr() for value in module.state_dict().values() if value.numel()]
     assert len(places) == len(set(places))
+
+
+def test_the_key_never_drops_out(made: Any) -> None:
+    module = made().train()
+    assert module.backbone.training and not any(part.training for part in module.key.modules())
+    assert module.eval().training is False
 
 
 def test_the_key_sees_hidden_words_and_clean_regions(made: Any, pairs: list[Query]) -> None:

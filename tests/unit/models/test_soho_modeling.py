@@ -11,7 +11,7 @@ from torch import Tensor
 
 from vlbench.core.cards import ModelCard
 from vlbench.models.layers.sine import sine_positions
-from vlbench.models.soho.modeling import Neck, SOHOConfig, SOHONetwork
+from vlbench.models.soho.modeling import LAYOUTS, Neck, SOHOConfig, SOHONetwork
 
 
 @pytest.fixture
@@ -87,7 +87,7 @@ def neck(config: SOHOConfig, token: str, lookup: str = "always") -> Neck:
 
 @pytest.fixture
 def maps() -> Tensor:
-    return torch.randn(2, 64, 4, 6, generator=torch.Generator().manual_seed(1))
+    return torch.randn(2, LAYOUTS["tiny"].channels, 4, 6, generator=torch.Generator().manual_seed(1))
 
 
 MASK = torch.ones(2, 2, 3, dtype=torch.bool)

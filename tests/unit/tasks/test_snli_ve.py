@@ -112,7 +112,7 @@ def test_a_line_without_a_photograph_is_named(load):
 
 
 def test_a_compressed_file_is_refused(open_task, tmp_path):
-    (tmp_path / "snli_ve_dev.jsonl").write_bytes(gzip.compress(json.dumps(LINE).encode()))
+    (tmp_path / "snli_ve_dev.jsonl").write_bytes(gzip.compress(json.dumps(LINE).encode(), mtime=0))
     with pytest.raises(DataError, match=r"snli_ve_dev\.jsonl"):
         open_task("snli_ve", tmp_path).load("dev")
 

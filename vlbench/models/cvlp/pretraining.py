@@ -20,15 +20,13 @@ from vlbench.core.examples import Query
 from vlbench.core.validate import Frozen, parse
 from vlbench.data.resources import Resources
 from vlbench.models.cvlp.backbone import CVLP
-from vlbench.models.cvlp.modeling import QueryNetwork
 from vlbench.models.layers.attention import attention_mask
 from vlbench.models.layers.blocks import EPSILON
+from vlbench.models.layers.crossmodal import CrossModalNetwork
+from vlbench.models.layers.crossmodal_pretraining import CrossModalPretraining
 from vlbench.models.layers.initialize import initialize
 from vlbench.models.layers.momentum import MomentumCopy, Queue
 from vlbench.objectives.contrast import region_contrast
-from vlbench.objectives.itm import itm_loss, mismatch
-from vlbench.objectives.mlm import mask_tokens, mlm_loss
-from vlbench.objectives.region import mask_regions
 
 CONTRAST_WIDTH = 128
 KeyDrop = Literal["none", "paper", "official"]
@@ -50,7 +48,7 @@ class CVLPPretrainingConfig(Frozen):
 class Contrasting(nn.Module):
     """A network and the head whose outputs are contrasted; the query's and the key's are two of these."""
 
-    def __init__(self, network: QueryNetwork, width: int) -> None:
+    def __init__(self, network: CrossModalNetwork, width: int) -> None:
         super().__init__()
         self.network = network
         self.head = nn.Sequential(
@@ -61,21 +59,15 @@ class Contrasting(nn.Module):
         )
 
 
-class CVLPPretraining(nn.Module):
+class CVLPPretraining(CrossModalPretraining):
     """The query network with its objectives `mlm`, `itm` and `contrast`, weighted 1 : 1 : 1, and the key network."""
 
     def __init__(self, backbone: CVLP, config: CVLPPretrainingConfig) -> None:
-        super().__init__()
-        width, words = backbone.width, backbone.text.vocab_size
-        self.backbone = backbone
+        super().__init__(backbone)
         self.config = config
-        self.transform = nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.LayerNorm(width, eps=EPSILON))
-        self.word_bias = nn.Parameter(torch.zeros(words))
-        self.matching = nn.Linear(width, 2)
-        query = Contrasting(backbone.network, width)
+        query = Contrasting(backbone.network, backbone.width)
         self.region_head = query.head
-        for part in (self.transform, self.matching, self.region_head):
-            initialize(part, backbone.config.initial_std)
+        initialize(self.region_head, backbone.config.initial_std)
         self._query = (query,)  # in a tuple, since its parts are this module's already and are saved once
         self._copy = MomentumCopy(query, config.momentum)
         self.key = self._copy.module  # as a part of this module it is saved with it
@@ -93,50 +85,24 @@ class CVLPPretraining(nn.Module):
         config = parse(CVLPPretrainingConfig, values, f"pretraining of {card.name}-{size}")
         return cls(CVLP.from_card(card, size, resources), config)
 
+    def train(self, mode: bool = True) -> Self:
+        """Training mode for all but the key network: dropout in a target only blurs it."""
+        super().train(mode)
+        self.key.eval()
+        return self
+
     def prepare(self, pairs: Sequence[Query], rng: Random) -> Tensors:
         """Texts and regions, hidden in part, half of the texts another pair's; which of the key's layers run."""
-        rows, kept = mismatch(len(pairs), rng)
-        matched = [
-            own or pairs[row].images == pair.images or pairs[row].text == pair.text
-            for pair, row, own in zip(pairs, rows, kept, strict=True)
-        ]
-        text = self.backbone.text
-        words = self.backbone.prepare_texts([pairs[row].text for row in rows])
-        special = ~words["mask"] | (words["ids"] == text.id_of("[CLS]")) | (words["ids"] == text.id_of("[SEP]"))
-        ids, labels = mask_tokens(
-            words["ids"], special, rng, vocabulary=range(text.vocab_size), mask_id=text.id_of("[MASK]")
-        )
-        regions = self.backbone.prepare_images([pair.images[0] for pair in pairs])
-        hidden, _ = mask_regions(regions["features"], regions["mask"], rng)
         encoder = self.backbone.network.encoder
         layers = {"language": encoder.layer, "region": encoder.r_layers, "cross": encoder.x_layers}
-        return {
-            "ids": ids,
-            "text_mask": words["mask"],
-            "labels": labels,
-            "matched": torch.tensor(matched),
-            "features": regions["features"],
-            "hidden": hidden,
-            "boxes": regions["boxes"],
-            "visual_mask": regions["mask"],
-        } | {name: torch.tensor(kept_layers(len(of), self.config.key_drop, rng)) for name, of in layers.items()}
+        return super().prepare(pairs, rng) | {
+            name: torch.tensor(kept_layers(len(of), self.config.key_drop, rng)) for name, of in layers.items()
+        }
 
     def losses(self, batch: Tensors) -> Mapping[str, Tensor]:
         """The three losses of a prepared batch; the contrast is 0 until the queue is full, as in the official code."""
-        network, standardise = self.backbone.network, self.backbone.standardise
-        text_mask, visual_mask = batch["text_mask"], batch["visual_mask"]
-        # A hidden region is zeros after the scale is taken out, as it is for features taken as they are.
-        hidden = standardise(batch["hidden"]) * (batch["hidden"] != 0).any(dim=-1, keepdim=True)
-        seen = network.see(hidden, batch["boxes"], visual_mask)
-        read = network.read(batch["ids"], text_mask)
-        pooled, text, visual = network.fuse(read, text_mask, seen, visual_mask)
-        words = self.transform(text) @ network.embeddings.word_embeddings.weight.T + self.word_bias
-        contrast = self._contrast(self.region_head(visual[visual_mask]), batch)
-        return {
-            "mlm": mlm_loss(words, batch["labels"]),
-            "itm": itm_loss(self.matching(pooled), batch["matched"]),
-            "contrast": contrast,
-        }
+        losses, _, visual = self.fused(batch)
+        return losses | {"contrast": self._contrast(self.region_head(visual[batch["visual_mask"]]), batch)}
 
     def _contrast(self, queries: Tensor, batch: Tensors) -> Tensor:
         """Regions [Q, E] against the key network's of clean features and the same hidden words."""

@@ -60,3 +60,7 @@ class FakePretraining(nn.Module):
     def after_step(self) -> None:
         """Count the update."""
         self.steps += 1
+
+    def head_weights(self) -> Mapping[str, Tensor]:
+        """The matching head, for a head that ranks."""
+        return {"head.score.weight": self.matching.weight, "head.score.bias": self.matching.bias}

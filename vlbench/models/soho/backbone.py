@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 from vlbench.core.backbone import Features, Tensors, Textual, Visual
 from vlbench.core.cards import ModelCard
-from vlbench.core.errors import VlbenchError
 from vlbench.core.examples import ImageRef
 from vlbench.core.validate import parse
 from vlbench.data.resources import Resources
+from vlbench.models.layers.texts import check_length, prepared_texts
 from vlbench.models.soho.modeling import SOHOConfig, SOHONetwork
 
 
@@ -29,12 +29,7 @@ class SOHO(nn.Module):
 
     def __init__(self, config: SOHOConfig, resources: Resources) -> None:
         super().__init__()
-        longest = resources.text.max_length
-        if longest > config.positions:
-            raise VlbenchError(
-                f"texts of up to {longest} tokens do not fit SOHO's {config.positions} positions: "
-                f"use a tokenizer with a max_length of at most {config.positions}"
-            )
+        check_length(resources.text, config.positions, "SOHO")
         self.config = config
         self.width = config.width
         self.text = resources.text
@@ -86,12 +81,7 @@ class SOHO(nn.Module):
 
     def prepare_texts(self, texts: Sequence[str]) -> Tensors:
         """The texts' tokens, cut to the longest text in this batch: ids [M, T] int64, mask [M, T] bool."""
-        ids, mask = self.text.encode(texts)
-        longest = int(mask.sum(axis=1).max(initial=0))
-        return {
-            "ids": torch.from_numpy(np.ascontiguousarray(ids[:, :longest])),
-            "mask": torch.from_numpy(np.ascontiguousarray(mask[:, :longest])),
-        }
+        return prepared_texts(self.text, texts)
 
     def see(self, images: Tensors, slot: Tensor) -> Visual:
         """The convolutional network, the dictionary and positions; the head tells pictures apart, not `slot`.

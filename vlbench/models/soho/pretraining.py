@@ -19,12 +19,15 @@ from vlbench.core.cards import ModelCard
 from vlbench.core.examples import Query
 from vlbench.core.validate import Frozen, parse
 from vlbench.data.resources import Resources
+from vlbench.models.layers.texts import masked_texts
 from vlbench.models.soho.backbone import SOHO
-from vlbench.objectives.itm import itm_loss, mismatch
-from vlbench.objectives.mlm import mask_tokens, mlm_loss
+from vlbench.objectives.itm import itm_loss
+from vlbench.objectives.mlm import mlm_loss
 from vlbench.objectives.mvm import mask_cells, mvm_loss
 
 MasksFrom = Literal["paper", "official"]
+MATCHED = 1
+"""The row of the matching head that stands for a match."""
 SHARES: dict[MasksFrom, float] = {"paper": 0.15, "official": 0.015}
 """Of pictures that have cells hidden."""
 
@@ -62,23 +65,9 @@ class SOHOPretraining(nn.Module):
 
     def prepare(self, pairs: Sequence[Query], rng: Random) -> Tensors:
         """Texts, hidden in part, half of them another pair's; each picture once; and the chance that hides cells."""
-        rows, kept = mismatch(len(pairs), rng)
-        matched = [
-            own or pairs[row].images == pair.images or pairs[row].text == pair.text
-            for pair, row, own in zip(pairs, rows, kept, strict=True)
-        ]
-        text = self.backbone.text
-        words = self.backbone.prepare_texts([pairs[row].text for row in rows])
-        special = ~words["mask"] | (words["ids"] == text.id_of("[CLS]")) | (words["ids"] == text.id_of("[SEP]"))
-        ids, labels = mask_tokens(
-            words["ids"], special, rng, vocabulary=range(text.vocab_size), mask_id=text.id_of("[MASK]")
-        )
+        texts = masked_texts(self.backbone, pairs, rng)
         refs = list({pair.images[0]: None for pair in pairs})
-        return {
-            "ids": ids,
-            "text_mask": words["mask"],
-            "labels": labels,
-            "matched": torch.tensor(matched),
+        return texts | {
             "image_rows": torch.tensor([refs.index(pair.images[0]) for pair in pairs]),
             # Which cells share an entry is known only when they are looked up.
             "chance": torch.tensor(int(rng.random() * 2**53)),
@@ -119,3 +108,10 @@ class SOHOPretraining(nn.Module):
 
     def after_step(self) -> None:
         """Nothing follows: entries move as pictures are looked at."""
+
+    def head_weights(self) -> Mapping[str, Tensor]:
+        """The matching head's row for a match, for a head that ranks."""
+        return {
+            "head.score.weight": self.matching.weight[MATCHED : MATCHED + 1],
+            "head.score.bias": self.matching.weight.new_zeros(1),
+        }

@@ -1,4 +1,4 @@
-"""The query network: its size, its equations, and LXMERT's as transformers has it."""
+"""The network of LXMERT and CVLP: its size, its equations."""
 
 from __future__ import annotations
 
@@ -10,18 +10,17 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from pydantic import ValidationError
-from torch import Tensor
 
 from vlbench.core.cards import ModelCard
-from vlbench.models.cvlp.modeling import CrossLayer, CVLPConfig, QueryNetwork
+from vlbench.models.layers.crossmodal import CrossLayer, CrossModalConfig, CrossModalNetwork
 
 Weights = dict[str, NDArray[np.float64]]
 
 
-def on_meta(card: ModelCard, size: str) -> QueryNetwork:
+def on_meta(card: ModelCard, size: str) -> CrossModalNetwork:
     values = {**card.sizes[size].config, "vocab_size": 30522, "region_dim": 2048}
     with torch.device("meta"):
-        return QueryNetwork(CVLPConfig.model_validate(values))
+        return CrossModalNetwork(CrossModalConfig.model_validate(values))
 
 
 def test_base_has_the_papers_parameters(card_of: Callable[[str], ModelCard]) -> None:
@@ -41,14 +40,14 @@ def test_small_keeps_the_papers_depth(card_of: Callable[[str], ModelCard]) -> No
     assert (len(encoder.layer), len(encoder.r_layers), len(encoder.x_layers)) == (9, 5, 5)
 
 
-def test_heads_must_divide_the_width(config: CVLPConfig) -> None:
+def test_heads_must_divide_the_width(config: CrossModalConfig) -> None:
     with pytest.raises(ValidationError, match="multiple of heads 3"):
-        CVLPConfig.model_validate({**config.model_dump(), "heads": 3})
+        CrossModalConfig.model_validate({**config.model_dump(), "heads": 3})
 
 
-def test_initialisation_is_berts(config: CVLPConfig) -> None:
+def test_initialisation_is_berts(config: CrossModalConfig) -> None:
     torch.manual_seed(0)
-    network = QueryNetwork(config.model_copy(update={"width": 256, "inner": 1024}))
+    network = CrossModalNetwork(config.model_copy(update={"width": 256, "inner": 1024}))
     layer = network.encoder.layer[0]
     assert layer.feed_forward.inner.weight.std().item() == pytest.approx(0.02, rel=0.02)
     assert network.embeddings.position_embeddings.weight.std().item() == pytest.approx(0.02, rel=0.1)
@@ -90,7 +89,7 @@ def feed_forward(states: NDArray[np.float64], weights: Weights, name: str) -> ND
     return norm(states + linear(gelu(inner), weights, f"{name}.outer"), weights, f"{name}.norm")
 
 
-def test_cross_layer_against_its_equations(config: CVLPConfig) -> None:
+def test_cross_layer_against_its_equations(config: CrossModalConfig) -> None:
     torch.manual_seed(0)
     layer = CrossLayer(config).eval().double()
     with torch.no_grad():
@@ -116,73 +115,8 @@ def test_cross_layer_against_its_equations(config: CVLPConfig) -> None:
             np.testing.assert_allclose(got[index][row].numpy(), expected, atol=1e-10)
 
 
-RENAMES = (
-    ("embeddings.norm", "embeddings.LayerNorm"),
-    ("visual_attention.attention.output", "visual_attention.output.dense"),
-    ("visual_attention.attention", "visual_attention.att"),
-    ("attention.attention.output", "attention.output.dense"),
-    ("attention.attention", "attention.self"),
-    ("self_att.attention.output", "self_att.output.dense"),
-    ("self_att.attention", "self_att.self"),
-    ("attention.norm", "attention.output.LayerNorm"),
-    ("self_att.norm", "self_att.output.LayerNorm"),
-    ("feed_forward.inner", "inter.dense"),
-    ("feed_forward.outer", "output.dense"),
-    ("feed_forward.norm", "output.LayerNorm"),
-    (".inter.", ".intermediate."),
-)
-
-
-def lxmert_name(name: str) -> str:
-    for ours, theirs in RENAMES:
-        name = name.replace(ours, theirs)
-    return name
-
-
-@pytest.mark.parametrize("masked", [False, True], ids=["36-like", "masked"])
-def test_network_is_transformers_lxmert(config: CVLPConfig, masked: bool) -> None:
-    transformers = pytest.importorskip("transformers")
-    torch.manual_seed(0)
-    theirs = transformers.LxmertModel(
-        transformers.LxmertConfig(
-            vocab_size=config.vocab_size,
-            hidden_size=config.width,
-            num_attention_heads=config.heads,
-            intermediate_size=config.inner,
-            l_layers=config.language_layers,
-            r_layers=config.region_layers,
-            x_layers=config.cross_layers,
-            visual_feat_dim=config.region_dim,
-            max_position_embeddings=config.positions,
-        )
-    ).eval()
-    with torch.no_grad():
-        for parameter in theirs.parameters():
-            parameter.normal_(std=0.3)
-    official = theirs.state_dict()
-    ours = QueryNetwork(config).eval()
-    ours.load_state_dict({name: official.pop(lxmert_name(name)) for name in ours.state_dict()})
-    assert not official
-
-    features, boxes = torch.randn(3, 6, config.region_dim), torch.rand(3, 6, 4)
-    ids = torch.randint(0, config.vocab_size, (3, 7))
-    words, regions = torch.ones(3, 7, dtype=torch.bool), torch.ones(3, 6, dtype=torch.bool)
-    if masked:
-        words[0, 4:] = words[2, 1:] = regions[1, 3:] = regions[2, 1:] = False
-    with torch.no_grad():
-        expected = theirs(ids, features, boxes, attention_mask=words.float(), visual_attention_mask=regions.float())
-        got = ours.fuse(ours.read(ids, words), words, ours.see(features, boxes, regions), regions)
-    pairs: list[tuple[Tensor, Tensor]] = [
-        (got[0], expected.pooled_output),
-        (got[1], expected.language_output),
-        (got[2], expected.vision_output),
-    ]
-    for mine, reference in pairs:
-        torch.testing.assert_close(mine, reference, atol=1e-5, rtol=0)
-
-
-def test_pooled_trains_all_but_the_last_layers_visual_side(config: CVLPConfig) -> None:
-    network = QueryNetwork(config)
+def test_pooled_trains_all_but_the_last_layers_visual_side(config: CrossModalConfig) -> None:
+    network = CrossModalNetwork(config)
     words, regions = torch.ones(2, 5, dtype=torch.bool), torch.ones(2, 3, dtype=torch.bool)
     seen = network.see(torch.randn(2, 3, config.region_dim), torch.rand(2, 3, 4), regions)
     read = network.read(torch.randint(0, config.vocab_size, (2, 5)), words)

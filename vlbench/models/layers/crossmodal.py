@@ -1,10 +1,10 @@
-"""The query network of CVLP, which is LXMERT's: two encoders, then layers that cross.
+"""LXMERT's network, which CVLP's query network is too: two encoders, then layers that cross.
 
 The module tree carries LXMERT's names (embeddings, encoder.visn_fc, encoder.layer, r_layers, x_layers,
 pooler), so that official weights map onto it by renaming.
 
 Shapes: N pictures, M texts, P pairs, R regions, F numbers per region, T text tokens, D width.
-Source: Shi et al. 2020 (arXiv 2007.13135); Tan and Bansal 2019 (arXiv 1908.07490).
+Source: Tan and Bansal 2019 (arXiv 1908.07490); Shi et al. 2020 (arXiv 2007.13135).
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from vlbench.models.layers.initialize import initialize
 from vlbench.models.layers.pooler import Pooler
 
 
-class CVLPConfig(Frozen):
+class CrossModalConfig(Frozen):
     """The numbers of the architecture; vocab_size and region_dim come from the data's side.
 
     inner: width between the two products of a feed-forward. positions: the longest text. max_regions: of
     a picture with more, the first ones count. dropout, attention_dropout: probabilities. initial_std: of the
     weights before training. standardise: region features are brought to mean 0 and deviation 1, number by number,
-    as measured on training pictures; the paper takes its detector's features as they are.
+    as measured on training pictures; the papers take their detector's features as they are.
     """
 
     language_layers: int = Field(ge=1)
@@ -45,7 +45,7 @@ class CVLPConfig(Frozen):
     region_dim: int = Field(ge=1)
 
     @model_validator(mode="after")
-    def _heads_divide_width(self) -> CVLPConfig:
+    def _heads_divide_width(self) -> CrossModalConfig:
         if self.width % self.heads:
             raise ValueError(f"width {self.width} must be a multiple of heads {self.heads}")
         return self
@@ -54,7 +54,7 @@ class CVLPConfig(Frozen):
 class RegionEmbeddings(nn.Module):
     """dropout((LayerNorm(W_f f) + LayerNorm(W_b box)) / 2): what a region shows and where it is, averaged."""
 
-    def __init__(self, config: CVLPConfig) -> None:
+    def __init__(self, config: CrossModalConfig) -> None:
         super().__init__()
         self.visn_fc = nn.Linear(config.region_dim, config.width)
         self.visn_layer_norm = nn.LayerNorm(config.width, eps=EPSILON)
@@ -73,7 +73,7 @@ class RegionEmbeddings(nn.Module):
 class TwoWayAttention(nn.Module):
     """Text looks at regions and regions at text, through the same weights, both from un-updated states."""
 
-    def __init__(self, config: CVLPConfig) -> None:
+    def __init__(self, config: CrossModalConfig) -> None:
         super().__init__()
         self.attention = Attention(config.width, config.heads, config.attention_dropout)
         self.dropout = nn.Dropout(config.dropout)
@@ -91,7 +91,7 @@ class TwoWayAttention(nn.Module):
 class CrossLayer(nn.Module):
     """Two-way attention, then self-attention and a feed-forward for each side on its own."""
 
-    def __init__(self, config: CVLPConfig) -> None:
+    def __init__(self, config: CrossModalConfig) -> None:
         super().__init__()
         attention = (config.width, config.heads, config.dropout, config.attention_dropout)
         self.visual_attention = TwoWayAttention(config)
@@ -111,7 +111,7 @@ class CrossLayer(nn.Module):
 class Encoder(nn.Module):
     """The layers: `layer` over text, `r_layers` over regions, `x_layers` over both."""
 
-    def __init__(self, config: CVLPConfig) -> None:
+    def __init__(self, config: CrossModalConfig) -> None:
         super().__init__()
         sizes = (config.width, config.heads, config.inner, config.dropout, config.attention_dropout)
         self.visn_fc = RegionEmbeddings(config)
@@ -120,10 +120,10 @@ class Encoder(nn.Module):
         self.x_layers = nn.ModuleList(CrossLayer(config) for _ in range(config.cross_layers))
 
 
-class QueryNetwork(nn.Module):
+class CrossModalNetwork(nn.Module):
     """The whole network. Row b of each result depends on row b of the input alone."""
 
-    def __init__(self, config: CVLPConfig) -> None:
+    def __init__(self, config: CrossModalConfig) -> None:
         super().__init__()
         self.embeddings = TextEmbeddings(config.vocab_size, config.positions, config.width, config.dropout)
         self.encoder = Encoder(config)

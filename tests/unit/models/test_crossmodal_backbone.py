@@ -1,4 +1,4 @@
-"""CVLP's doors: what it makes of regions and texts, and that rows do not feel their neighbours."""
+"""The doors of CVLP and LXMERT: what they make of regions and texts, and that rows do not feel their neighbours."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from vlbench.core.errors import DataError, VlbenchError
 from vlbench.core.examples import ImageRef
 from vlbench.data.resources import Resources
 from vlbench.models.cvlp.backbone import CVLP
-from vlbench.models.cvlp.modeling import CVLPConfig
+from vlbench.models.layers.crossmodal import CrossModalConfig
 
 Ref = Callable[[str], ImageRef]
 
@@ -73,7 +73,7 @@ def test_features_feel_both_inputs(cvlp: CVLP, ref: Ref) -> None:
 
 
 def test_from_card_takes_the_datas_sizes(
-    card_of: Callable[[str], ModelCard], resources: Resources, config: CVLPConfig
+    card_of: Callable[[str], ModelCard], resources: Resources, config: CrossModalConfig
 ) -> None:
     model = CVLP.from_card(card_of("cvlp"), "tiny", resources)
     assert (model.width, model.config.region_dim, model.config.vocab_size) == (64, 5, config.vocab_size)
@@ -92,7 +92,7 @@ def test_no_regions_is_an_error(card_of: Callable[[str], ModelCard], resources: 
         CVLP.from_card(card_of("cvlp"), "tiny", replace(resources, regions=None))
 
 
-def test_too_long_texts_are_an_error(config: CVLPConfig, resources: Resources) -> None:
+def test_too_long_texts_are_an_error(config: CrossModalConfig, resources: Resources) -> None:
     with pytest.raises(VlbenchError, match="20 tokens do not fit CVLP's 19 positions"):
         CVLP(config.model_copy(update={"positions": 19}), resources)
 

@@ -1,0 +1,84 @@
+"""What a pretraining learns from: the pictures and texts of one or several tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, overload
+
+from vlbench.core.errors import VlbenchError
+from vlbench.core.examples import Answered, Example
+from vlbench.core.progress import Progress
+from vlbench.core.spec import PretrainSpec
+from vlbench.core.task import Task
+from vlbench.data.answers import frequent_answers
+from vlbench.data.verify import manifest
+from vlbench.engine.source import load_task
+
+
+@dataclass(frozen=True)
+class Pairs(Sequence[Example[Any]]):
+    """The examples of one split of several tasks, one task after the other; read when asked for."""
+
+    tasks: tuple[Task, ...]
+    parts: tuple[Sequence[Example[Any]], ...]
+
+    def __len__(self) -> int:
+        return sum(map(len, self.parts))
+
+    @overload
+    def __getitem__(self, row: int) -> Example[Any]: ...
+    @overload
+    def __getitem__(self, row: slice) -> Sequence[Example[Any]]: ...
+    def __getitem__(self, row: int | slice) -> Example[Any] | Sequence[Example[Any]]:
+        if isinstance(row, slice):
+            return [self[place] for place in range(*row.indices(len(self)))]
+        place = row + len(self) if row < 0 else row
+        for part in self.parts if place >= 0 else ():
+            if place < len(part):
+                return part[place]
+            place -= len(part)
+        raise IndexError(f"row {row} of {len(self)} pairs")
+
+    def manifests(self, split: str) -> dict[str, str]:
+        """A hash of each task's data."""
+        return {
+            task.card.name: manifest(task, {split: part}) for task, part in zip(self.tasks, self.parts, strict=True)
+        }
+
+    def answers(self) -> tuple[str, ...]:
+        """What a classifier over the questions' answers knows; empty where no text is a question."""
+        counts = [count for task in self.tasks if (count := task.card.min_answer_count) is not None]
+        return frequent_answers(self, min(counts)) if counts else ()
+
+
+def load_pairs(spec: PretrainSpec, progress: Progress) -> Pairs:
+    """The split of each task.
+
+    Raises:
+        VlbenchError: no tasks, or one whose texts do not each speak of the one picture beside it.
+    """
+    tasks = tuple(_load(name, spec, progress) for name in spec.task)
+    return Pairs(tasks, tuple(task.load(spec.split) for task in tasks))
+
+
+def worths(example: Example[Any]) -> dict[str, float]:
+    """What each answer is worth; none where the text is no question."""
+    return dict(example.reference.worths()) if isinstance(example.reference, Answered) else {}
+
+
+def _load(name: str, spec: PretrainSpec, progress: Progress) -> Task:
+    task = load_task(
+        name,
+        spec.data_root,
+        domain=spec.domain,
+        tasks_dir=spec.tasks_dir,
+        allow_partial=spec.allow_partial,
+        progress=progress,
+    )
+    if task.card.labels or task.card.images_per_example != 1:
+        raise VlbenchError(
+            f"--task {name}: its texts need not be true of one picture, expected captions or questions: take a "
+            f"retrieval task, vqa2 or gqa"
+        )
+    return task

@@ -1,0 +1,179 @@
+"""BriVL: a tower over regions of a picture and a tower over words, which meet in a dot product alone.
+
+Shapes: N pictures, M texts, S x S pixels, R regions, T text tokens, B rows of either, L tokens of either, C channels of
+a picture's map, D width of the text tower, E width of the embeddings.
+Source: Huo et al. 2021 (arXiv 2103.06561) and its official code.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+from torch.nn import functional
+
+from vlbench.core.validate import Frozen
+from vlbench.models.layers.attention import Attention, attention_mask
+from vlbench.models.layers.blocks import EncoderLayer
+from vlbench.models.layers.efficientnet import B0, B5, EfficientNet, Layout, Stage
+from vlbench.models.layers.embeddings import TextEmbeddings
+from vlbench.models.layers.initialize import initialize
+
+TINY = Layout(16, (Stage(1, 3, 1, 1, 16), Stage(1, 3, 2, 4, 32), Stage(1, 3, 2, 4, 64)), 64)
+LAYOUTS = {"tiny": TINY, "b0": B0, "b5": B5}
+MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+"""Of ImageNet's red, green and blue, in [0, 1]."""
+
+
+class BriVLConfig(Frozen):
+    """The numbers of the architecture; vocab_size comes from the data's side.
+
+    cnn: the EfficientNet. frozen_stages: how many of its stages are not trained, its first and last convolution with
+    them. side: of the square that pictures are resized to, in pixels. max_boxes: of a picture with more boxes, the
+    first ones count; the whole picture is one more. grid: points along the side of a box that its region is the mean
+    of. layers, width, heads, inner, positions, dropout, attention_dropout, initial_std: of the text tower's BERT, as
+    elsewhere. frozen_layers: how many of its layers are not trained, its embeddings with them. head_*: of the
+    self-attention on top of each tower. embedding: width of what is compared.
+    """
+
+    cnn: Literal["tiny", "b0", "b5"]
+    frozen_stages: int = Field(ge=0)
+    side: int = Field(ge=1)
+    max_boxes: int = Field(ge=0)
+    grid: int = Field(ge=1)
+    layers: int = Field(ge=1)
+    frozen_layers: int = Field(ge=0)
+    width: int = Field(ge=1)
+    heads: int = Field(ge=1)
+    inner: int = Field(ge=1)
+    positions: int = Field(ge=2)
+    dropout: float = Field(ge=0, lt=1)
+    attention_dropout: float = Field(ge=0, lt=1)
+    initial_std: float = Field(gt=0)
+    head_layers: int = Field(ge=1)
+    head_heads: int = Field(ge=1)
+    head_inner: int = Field(ge=1)
+    head_dropout: float = Field(ge=0, lt=1)
+    embedding: int = Field(ge=1)
+    vocab_size: int = Field(ge=1)
+
+    @model_validator(mode="after")
+    def _heads_divide_widths(self) -> BriVLConfig:
+        if self.width % self.heads:
+            raise ValueError(f"width {self.width} must be a multiple of heads {self.heads}")
+        for what, width in (("width", self.width), ("channels of the cnn", LAYOUTS[self.cnn].head)):
+            if width % self.head_heads:
+                raise ValueError(f"{what} {width} must be a multiple of head_heads {self.head_heads}")
+        return self
+
+
+class HeadLayer(nn.Module):
+    """A post-norm transformer layer with a ReLU, as PyTorch has it by default. Source: Vaswani et al. 2017."""
+
+    def __init__(self, width: int, heads: int, inner: int, dropout: float) -> None:
+        super().__init__()
+        self.attention = Attention(width, heads, dropout)
+        self.norm1 = nn.LayerNorm(width)
+        self.linear1 = nn.Linear(width, inner)
+        self.linear2 = nn.Linear(inner, width)
+        self.norm2 = nn.LayerNorm(width)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, states: Tensor, mask: Tensor) -> Tensor:
+        """States [B, L, width], mask [B, 1, 1, L] -> [B, L, width]."""
+        states = self.norm1(states + self.dropout(self.attention(states, mask)))
+        inner = self.dropout(functional.relu(self.linear1(states)))
+        updated: Tensor = self.norm2(states + self.dropout(self.linear2(inner)))
+        return updated
+
+
+class TowerHead(nn.Module):
+    """From a tower's tokens to its embedding: each token to length 1, self-attention, the mean, two products."""
+
+    def __init__(self, width: int, config: BriVLConfig) -> None:
+        super().__init__()
+        sizes = (width, config.head_heads, config.head_inner, config.head_dropout)
+        self.layers = nn.ModuleList(HeadLayer(*sizes) for _ in range(config.head_layers))
+        self.fc1 = nn.Linear(width, config.embedding)
+        self.fc2 = nn.Linear(config.embedding, config.embedding)
+
+    def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:
+        """Tokens [B, L, width], mask [B, L] (True where real) -> vectors of length 1, [B, E]."""
+        states, keys = functional.normalize(tokens, dim=-1), attention_mask(mask)
+        for layer in self.layers:
+            states = layer(states, keys)
+        real = mask[..., None].to(states)
+        mean = (states * real).sum(dim=1) / real.sum(dim=1)
+        return functional.normalize(self.fc2(functional.relu(self.fc1(mean))), dim=-1)
+
+
+class ImageTower(nn.Module):
+    """The convolutional network, regions of its map, and the head. A region is not told where it is."""
+
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self, config: BriVLConfig) -> None:
+        super().__init__()
+        layout = LAYOUTS[config.cnn]
+        self.grid = config.grid
+        self.register_buffer("mean", 255 * torch.tensor(MEAN)[:, None, None], persistent=False)
+        self.register_buffer("deviation", 255 * torch.tensor(DEVIATION)[:, None, None], persistent=False)
+        self.cnn = EfficientNet(layout, config.frozen_stages)
+        self.project = nn.Linear(layout.head, layout.head)
+        self.head = TowerHead(layout.head, config)
+
+    def forward(self, pixels: Tensor, boxes: Tensor, mask: Tensor) -> Tensor:
+        """Pixels [N, 3, S, S] uint8, boxes [N, R, 4] as shares of the sides, mask [N, R] -> [N, E]."""
+        maps = self.cnn((pixels - self.mean) / self.deviation)
+        # The official code projects every point before it takes their mean: both are linear, and this is less work.
+        embedded: Tensor = self.head(self.project(box_means(maps, boxes, self.grid)), mask)
+        return embedded
+
+
+class TextTower(nn.Module):
+    """BERT and the head."""
+
+    def __init__(self, config: BriVLConfig) -> None:
+        super().__init__()
+        self.embeddings = TextEmbeddings(config.vocab_size, config.positions, config.width, config.dropout)
+        sizes = (config.width, config.heads, config.inner, config.dropout, config.attention_dropout)
+        self.layers = nn.ModuleList(EncoderLayer(*sizes) for _ in range(config.layers))
+        for part in (self.embeddings, self.layers):
+            initialize(part, config.initial_std)
+        if config.frozen_layers:
+            for part in (self.embeddings, *self.layers[: config.frozen_layers]):
+                part.requires_grad_(False)
+        self.head = TowerHead(config.width, config)
+
+    def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """Token ids [M, T], mask [M, T] -> [M, E]."""
+        states, keys = self.embeddings(ids), attention_mask(mask)
+        for layer in self.layers:
+            states = layer(states, keys)
+        embedded: Tensor = self.head(states, mask)
+        return embedded
+
+
+class BriVLNetwork(nn.Module):
+    """Both towers. In eval mode row b of each result depends on row b of the input alone."""
+
+    def __init__(self, config: BriVLConfig) -> None:
+        super().__init__()
+        self.image = ImageTower(config)
+        self.text = TextTower(config)
+
+
+def box_means(maps: Tensor, boxes: Tensor, grid: int) -> Tensor:
+    """The mean [N, R, C] of each box over maps [N, C, h, w], from grid x grid points in the middle of its parts.
+
+    boxes [N, R, 4]: x1, y1, x2, y2 as shares of the sides. Between cells maps are interpolated; outside they are 0.
+    """
+    corner, opposite = boxes[..., None, :2], boxes[..., None, 2:]
+    steps = (torch.arange(grid, device=boxes.device) + 0.5)[:, None] / grid
+    x, y = (corner + steps * (opposite - corner)).unbind(-1)  # [N, R, grid] each
+    points = torch.stack([x[..., None, :].expand(*x.shape, grid), y[..., None].expand(*y.shape, grid)], dim=-1)
+    sampled = functional.grid_sample(maps.float(), 2 * points.flatten(2, 3) - 1, align_corners=False)
+    return sampled.mean(dim=-1).transpose(1, 2)  # [N, C, R, grid * grid] -> [N, R, C]

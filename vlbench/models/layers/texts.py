@@ -1,0 +1,77 @@
+"""Texts as models over word pieces take them, and as they are pretrained on them: words hidden, half of them another's.
+
+Shapes: M texts, B pairs, T text tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from random import Random
+from typing import Protocol
+
+import numpy as np
+import torch
+
+from vlbench.core.backbone import Tensors
+from vlbench.core.errors import VlbenchError
+from vlbench.core.examples import Query
+from vlbench.data.text import TextEncoder
+from vlbench.objectives.itm import mismatch
+from vlbench.objectives.mlm import mask_tokens
+
+
+class Reader(Protocol):
+    """A backbone over word pieces."""
+
+    text: TextEncoder
+
+    def prepare_texts(self, texts: Sequence[str]) -> Tensors: ...
+
+
+def prepared_texts(text: TextEncoder, texts: Sequence[str]) -> Tensors:
+    """The texts' tokens, cut to the longest text in this batch: ids [M, T] int64, mask [M, T] bool."""
+    ids, mask = text.encode(texts)
+    longest = int(mask.sum(axis=1).max(initial=0))
+    return {
+        "ids": torch.from_numpy(np.ascontiguousarray(ids[:, :longest])),
+        "mask": torch.from_numpy(np.ascontiguousarray(mask[:, :longest])),
+    }
+
+
+def check_length(text: TextEncoder, positions: int, title: str) -> None:
+    """Every text must find a position for each of its tokens.
+
+    Raises:
+        VlbenchError: the tokenizer's longest text is longer than that.
+    """
+    if text.max_length > positions:
+        raise VlbenchError(
+            f"texts of up to {text.max_length} tokens do not fit {title}'s {positions} positions: use a tokenizer with "
+            f"a max_length of at most {positions}"
+        )
+
+
+def masked_texts(reader: Reader, pairs: Sequence[Query], rng: Random) -> Tensors:
+    """Each pair's text or, by a chance of one half, another's, with 15 % of its word pieces hidden.
+
+    Returns: ids [B, T] int64 as the model sees them; text_mask [B, T] bool; labels [B, T], what was hidden; text_rows
+        [B], whose text a pair has got; matched [B] bool, whether it fits: another's may, if picture or text are equal.
+    """
+    rows, kept = mismatch(len(pairs), rng)
+    matched = [
+        own or pairs[row].images == pair.images or pairs[row].text == pair.text
+        for pair, row, own in zip(pairs, rows, kept, strict=True)
+    ]
+    text = reader.text
+    words = reader.prepare_texts([pairs[row].text for row in rows])
+    special = ~words["mask"] | (words["ids"] == text.id_of("[CLS]")) | (words["ids"] == text.id_of("[SEP]"))
+    ids, labels = mask_tokens(
+        words["ids"], special, rng, vocabulary=range(text.vocab_size), mask_id=text.id_of("[MASK]")
+    )
+    return {
+        "ids": ids,
+        "text_mask": words["mask"],
+        "labels": labels,
+        "text_rows": torch.tensor(rows),
+        "matched": torch.tensor(matched),
+    }

@@ -1,0 +1,1 @@
+"""LXMERT: regions and words in encoders of their own, then layers that cross."""
