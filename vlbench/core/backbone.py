@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from random import Random
 from typing import TYPE_CHECKING, Protocol, TypeAlias, runtime_checkable
 
 from vlbench.core.examples import ImageRef
@@ -89,6 +90,15 @@ class EndToEnd(Protocol):
 
     def visual_parameters(self) -> Iterator[Parameter]:
         """That network's."""
+        ...
+
+
+@runtime_checkable
+class Augmenting(Protocol):
+    """A backbone whose pictures can be changed by chance while it is finetuned."""
+
+    def augmented(self, refs: Sequence[ImageRef], rng: Random) -> Tensors:
+        """As `prepare_images`, of changed pictures; all chance is drawn from `rng`."""
         ...
 
 

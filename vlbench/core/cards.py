@@ -77,13 +77,15 @@ class TaskCard(Frozen):
 class Recipe(Frozen):
     """How to finetune. A field left out keeps the value of the layer below (see `merged`).
 
-    lr: peak learning rate. visual_lr: that of a network over pixels within the backbone, which SGD (momentum 0.9,
-    weight decay 1e-4) then trains, as in SOHO. warmup: share of all steps with linear warm-up, linear decay to 0 after
-    it. milestones: shares of all steps at each of which the rates fall to a tenth, in place of the linear decay.
+    lr: peak learning rate. head_lr: the head's, where it differs. visual_lr: that of a network over pixels within
+    the backbone, which SGD (momentum 0.9, weight decay 1e-4) then trains, as in SOHO. warmup: share of all steps
+    with linear warm-up, linear decay to 0 after it. milestones: shares of all steps at each of which the rates fall
+    to a tenth, in place of the linear decay.
     betas: of Adam. clip: largest gradient norm. ema: momentum of the averaged copy of the finetuned weights, evaluated
     beside the plain ones. steps wins over epochs. batch_size: examples per optimizer step, over all
     processes and accumulation steps. batches: `shuffled` draws examples singly; `related` keeps those that
-    share a picture or a statement in one batch, which then holds both answers to one statement. rank_loss, of a
+    share a picture or a statement in one batch, which then holds both answers to one statement. augment: whether
+    training pictures are changed by chance (RandAugment without inversion and cutout, as in ViLT). rank_loss, of a
     cross-encoder that ranks: `softmax` over a text and negatives (ViLT), `hinge` with the hardest negative (UNITER,
     VSE++), `binary` (the matching head's own loss). negative_texts, negative_images: drawn for each pair. margin: the
     hinge's.
@@ -91,6 +93,7 @@ class Recipe(Frozen):
 
     optimizer: Literal["adamw", "bert_adam"] | None = None
     lr: float | None = Field(default=None, gt=0)
+    head_lr: float | None = Field(default=None, gt=0)
     visual_lr: float | None = Field(default=None, gt=0)
     weight_decay: float | None = Field(default=None, ge=0)
     warmup: float | None = Field(default=None, ge=0, le=1)
@@ -104,6 +107,7 @@ class Recipe(Frozen):
     accumulation: int | None = Field(default=None, ge=1)
     evaluations: int | None = Field(default=None, ge=1)
     batches: Literal["shuffled", "related"] | None = None
+    augment: Literal["none", "randaugment"] | None = None
     rank_loss: Literal["softmax", "hinge", "binary"] | None = None
     negative_texts: int | None = Field(default=None, ge=0)
     negative_images: int | None = Field(default=None, ge=0)

@@ -154,6 +154,11 @@ class TextEncoder:
             raise VlbenchError(f"the vocabulary has no {token!r}: give a BERT-style vocab.txt or tokenizer.json")
         return int(number)
 
+    @cached_property
+    def continuing(self) -> NDArray[np.bool_]:
+        """[vocab_size], True for a token that goes on with a word (`##...`)."""
+        return np.array([token.startswith("##") for token in _tokens(self._tokenizer)], dtype=np.bool_)
+
     def encode(self, texts: Sequence[str]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
         """Encode M texts: ids [M, max_length], and a mask of the same shape that is False on padding."""
         # One by one: a batch would start threads, which forked workers must not inherit.

@@ -16,8 +16,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from vlbench.core.backbone import Backbone, Tensors
-from vlbench.core.examples import Example, Query
+from vlbench.core.backbone import Augmenting, Backbone, Tensors
+from vlbench.core.errors import VlbenchError
+from vlbench.core.examples import Example, ImageRef, Query
 from vlbench.core.head import Head
 
 
@@ -66,8 +67,12 @@ class Batch:
 class Batches(Dataset[Batch]):
     """Blocks of example indices, each turned into a Batch when asked for (in a worker where there are any).
 
-    head: the one that is trained; None to predict, without targets. chance: names the stream that the head draws
-    negatives from. first: the number of the first block in that stream, so that training goes on where it stopped.
+    head: the one that is trained; None to predict, without targets. chance: names the stream that negatives and changes
+    of pictures are drawn from. first: the number of the first block in that stream, so that training goes on where it
+    stopped. augment: whether pictures are changed.
+
+    Raises:
+        VlbenchError: pictures shall be changed and the backbone cannot do that.
     """
 
     def __init__(
@@ -78,12 +83,19 @@ class Batches(Dataset[Batch]):
         head: Head | None = None,
         chance: str = "",
         first: int = 0,
+        augment: bool = False,
     ) -> None:
+        if augment and not isinstance(backbone, Augmenting):
+            raise VlbenchError(
+                f"train.augment is for models that can change the pixels they look at, and {type(backbone).__name__} "
+                f"cannot: set it to none"
+            )
         self.examples = examples
         self.blocks = blocks
         self.backbone = backbone
         self.head = head
         self.chance, self.first = chance, first
+        self.augment = augment
 
     def __len__(self) -> int:
         return len(self.blocks)
@@ -103,13 +115,18 @@ class Batches(Dataset[Batch]):
                 text_rows.append(text_row)
         return Batch(
             ids=tuple(example.id for example in block),
-            images=self.backbone.prepare_images(refs),
+            images=self._images(refs, index),
             slots=torch.tensor([slot for _, slot in pictures]),
             texts=self.backbone.prepare_texts(list(texts)),
             image_rows=torch.tensor(image_rows),
             text_rows=torch.tensor(text_rows),
             targets=self.head.targets(block) if self.head is not None else None,
         )
+
+    def _images(self, refs: Sequence[ImageRef], index: int) -> Tensors:
+        if self.augment and isinstance(self.backbone, Augmenting):
+            return self.backbone.augmented(refs, Random(f"{self.chance}/pictures/{self.first + index}"))
+        return self.backbone.prepare_images(refs)
 
     def _queries(self, index: int) -> list[Query]:
         if self.head is None:

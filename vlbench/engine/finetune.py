@@ -109,6 +109,7 @@ class Finetuning:
             head,
             chance=f"{self.seed}/negatives",
             first=sum(min(parts, len(block)) for block in self.blocks[: self.state.step]),
+            augment=self.plan.recipe.augment == "randaugment",
         )
         stream = loader(batches, self.workers, self.accelerator.device)
         self.wrapped.train()

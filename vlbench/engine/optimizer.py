@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, overload
 
 import torch
@@ -26,7 +26,11 @@ class BertAdam(Optimizer):
     """
 
     def __init__(
-        self, params: Iterable[Tensor], lr: float, weight_decay: float, betas: tuple[float, float] = ADAM_BETAS
+        self,
+        params: Iterable[Tensor] | Iterable[dict[str, Any]],
+        lr: float,
+        weight_decay: float,
+        betas: tuple[float, float] = ADAM_BETAS,
     ) -> None:
         super().__init__(params, {"lr": lr, "weight_decay": weight_decay, "betas": betas, "eps": 1e-6})
 
@@ -104,7 +108,7 @@ def make_optimizer(module: nn.Module, backbone: object, recipe: Recipe) -> Optim
     Raises:
         VlbenchError: a `visual_lr` for a backbone without a network over pixels of its own.
     """
-    trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    trained = {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}
     if recipe.visual_lr is None:
         return _of_recipe(trained, recipe)
     if not isinstance(backbone, EndToEnd):
@@ -114,24 +118,28 @@ def make_optimizer(module: nn.Module, backbone: object, recipe: Recipe) -> Optim
         )
     visual = {id(parameter) for parameter in backbone.visual_parameters()}
     pixels = SGD(
-        [parameter for parameter in trained if id(parameter) in visual],
+        [parameter for parameter in trained.values() if id(parameter) in visual],
         lr=recipe.visual_lr,
         momentum=SGD_MOMENTUM,
         weight_decay=SGD_DECAY,
     )
-    return Together([_of_recipe([p for p in trained if id(p) not in visual], recipe), pixels])
+    others = {name: parameter for name, parameter in trained.items() if id(parameter) not in visual}
+    return Together([_of_recipe(others, recipe), pixels])
 
 
-def _of_recipe(trained: Sequence[nn.Parameter], recipe: Recipe) -> Optimizer:
+def _of_recipe(trained: Mapping[str, nn.Parameter], recipe: Recipe) -> Optimizer:
     """AdamW decays no bias and no norm (ViLT's rule); BertAdam decays everything."""
-    lr, decay = needed(recipe.lr, "lr"), recipe.weight_decay or 0.0
+    betas, decay = recipe.betas or ADAM_BETAS, recipe.weight_decay or 0.0
+    spared = 0.0 if recipe.optimizer != "bert_adam" else decay
+    lr = needed(recipe.lr, "lr")
+    kinds: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, parameter in trained.items():
+        rate = recipe.head_lr or lr if name.startswith("head.") else lr
+        kinds.setdefault((rate, decay if parameter.ndim > 1 else spared), []).append(parameter)
+    groups = [{"params": of, "lr": rate, "weight_decay": share} for (rate, share), of in kinds.items()]
     if recipe.optimizer == "bert_adam":
-        return BertAdam(trained, lr, decay, recipe.betas or ADAM_BETAS)
-    groups = [
-        {"params": [p for p in trained if p.ndim > 1], "weight_decay": decay},
-        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-    return AdamW(groups, lr=lr, betas=recipe.betas or ADAM_BETAS, fused=True)
+        return BertAdam(groups, lr, decay, betas)
+    return AdamW(groups, lr=lr, betas=betas, fused=True)
 
 
 def make_schedule(optimizer: Optimizer, steps: int, recipe: Recipe) -> LambdaLR:

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from random import Random
 
+import pytest
 import torch
 from torch import Tensor
 
 from vlbench.core.backbone import Features, Tensors, Textual, Visual
+from vlbench.core.errors import VlbenchError
 from vlbench.core.examples import Example, ImageRef, Label, Query
 from vlbench.engine.batches import Batches, micro_blocks, related, sequential_blocks, training_blocks
 
@@ -99,3 +102,28 @@ def test_accumulation_keeps_the_examples_of_a_step() -> None:
 
 def test_prediction_keeps_the_order() -> None:
     assert sequential_blocks(5, 2) == [[0, 1], [2, 3], [4]]
+
+
+class Changer(Recorder):
+    """One that can change pictures: by adding a random number to their keys."""
+
+    def augmented(self, refs: Sequence[ImageRef], rng: Random) -> Tensors:
+        return {"key": torch.tensor([float(ref.key) + rng.random() for ref in refs])}
+
+
+def test_changed_pictures_depend_on_the_block_alone() -> None:
+    examples = [example(name, name, name) for name in "12345678"]
+    blocks = [[0, 1], [2, 3], [4, 5], [6, 7]]
+
+    def keys(first: int, chance: str = "0") -> list[list[float]]:
+        batches = Batches(examples, blocks[first:], Changer(), None, chance, first, augment=True)
+        return [batches[place].images["key"].tolist() for place in range(len(batches))]
+
+    assert keys(0)[2:] == keys(2)  # training goes on with the changes it would have made
+    assert keys(0) != keys(0, "1")
+    assert Batches(examples, blocks, Changer())[0].images["key"].tolist() == [1.0, 2.0]
+
+
+def test_a_model_that_cannot_change_pictures_says_so() -> None:
+    with pytest.raises(VlbenchError, match=r"train\.augment .* Recorder cannot: set it to none"):
+        Batches([], [], Recorder(), augment=True)

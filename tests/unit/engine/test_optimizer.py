@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
@@ -124,8 +125,8 @@ def test_two_optimizers_are_saved_as_one() -> None:
     second.load_state_dict(state)
     make_schedule(second, 1, Recipe())
     assert {group["lr"] for group in second.param_groups} == {0.0}  # groups that came by loading are scheduled too
-    for group, rate in zip(second.param_groups, (1e-3, 1e-3, 0.1), strict=True):
-        group["lr"] = rate
+    for group in second.param_groups:
+        group["lr"] = 0.1 if "momentum" in group else 1e-3
     advance(second, 2)
     assert all(torch.equal(expected[name], value) for name, value in module.state_dict().items())
 
@@ -133,3 +134,17 @@ def test_two_optimizers_are_saved_as_one() -> None:
 def test_a_rate_for_pixels_needs_a_network_over_them() -> None:
     with pytest.raises(VlbenchError, match=r"train\.visual_lr 0\.1 .* leave it out"):
         make_optimizer(nn.Linear(1, 1), nn.Linear(1, 1), TWO_RATES)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "bert_adam"])
+def test_the_head_has_a_rate_of_its_own(optimizer: Any) -> None:
+    module = nn.ModuleDict({"backbone": nn.Linear(2, 2), "head": nn.Linear(2, 2)})
+    made = make_optimizer(module, None, Recipe(optimizer=optimizer, lr=1e-3, head_lr=1e-2))
+    rates = {id(p): group["lr"] for group in made.param_groups for p in group["params"]}
+    assert {name: rates[id(p)] for name, p in module.named_parameters()} == {
+        "backbone.weight": 1e-3, "backbone.bias": 1e-3, "head.weight": 1e-2, "head.bias": 1e-2,
+    }  # fmt: skip
+    schedule = make_schedule(made, 4, Recipe(warmup=0.5))
+    made.step()
+    schedule.step()
+    assert {group["lr"] for group in made.param_groups} == {5e-4, 5e-3}

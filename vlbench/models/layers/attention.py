@@ -50,7 +50,8 @@ class Attention(nn.Module):
         return gathered
 
     def _split(self, states: Tensor) -> Tensor:
-        return states.view(*states.shape[:2], self.heads, -1).transpose(1, 2)  # [B, T, D] -> [B, H, T, D / H]
+        size = states.shape[-1] // self.heads
+        return states.view(*states.shape[:2], self.heads, size).transpose(1, 2)  # [B, T, D] -> [B, H, T, D / H]
 
 
 def attention_mask(mask: Tensor) -> Tensor:

@@ -15,5 +15,5 @@ def initialize(module: nn.Module, std: float) -> None:
             nn.init.normal_(layer.weight, std=std)
         if isinstance(layer, nn.LayerNorm):
             nn.init.ones_(layer.weight)
-        if isinstance(layer, nn.Linear | nn.LayerNorm):
+        if isinstance(layer, nn.Linear | nn.LayerNorm) and layer.bias is not None:
             nn.init.zeros_(layer.bias)

@@ -51,6 +51,25 @@ def check_length(text: TextEncoder, positions: int, title: str) -> None:
         )
 
 
+def masked_words(reader: Reader, words: Tensors, rng: Random, *, whole: bool = False) -> Tensors:
+    """Prepared texts `words` with 15 % of their word pieces hidden, or with `whole` of their words.
+
+    Returns: ids [M, T] int64 as the model sees them; labels [M, T], what was hidden.
+    """
+    text, given = reader.text, words["ids"]
+    special = ~words["mask"] | (given == text.id_of("[CLS]")) | (given == text.id_of("[SEP]"))
+    numbers = (~torch.from_numpy(text.continuing))[given].cumsum(dim=1) if whole else None
+    ids, labels = mask_tokens(
+        given,
+        special,
+        rng,
+        vocabulary=range(text.vocab_size),
+        mask_id=text.id_of("[MASK]"),
+        whole_words=numbers,
+    )
+    return {"ids": ids, "labels": labels}
+
+
 def masked_texts(reader: Reader, pairs: Sequence[Query], rng: Random) -> Tensors:
     """Each pair's text or, by a chance of one half, another's, with 15 % of its word pieces hidden.
 
@@ -62,16 +81,9 @@ def masked_texts(reader: Reader, pairs: Sequence[Query], rng: Random) -> Tensors
         own or pairs[row].images == pair.images or pairs[row].text == pair.text
         for pair, row, own in zip(pairs, rows, kept, strict=True)
     ]
-    text = reader.text
     words = reader.prepare_texts([pairs[row].text for row in rows])
-    special = ~words["mask"] | (words["ids"] == text.id_of("[CLS]")) | (words["ids"] == text.id_of("[SEP]"))
-    ids, labels = mask_tokens(
-        words["ids"], special, rng, vocabulary=range(text.vocab_size), mask_id=text.id_of("[MASK]")
-    )
-    return {
-        "ids": ids,
+    return masked_words(reader, words, rng) | {
         "text_mask": words["mask"],
-        "labels": labels,
         "text_rows": torch.tensor(rows),
         "matched": torch.tensor(matched),
     }

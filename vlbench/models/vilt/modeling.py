@@ -1,0 +1,165 @@
+"""ViLT: a linear projection of patches, text embeddings, and one pre-norm transformer over both.
+
+Shapes: N pictures, M texts, B pairs, R patches, P pixels along a patch's side, G places along the side of the position
+table, T text tokens, S = T + 1 + R tokens of a pair, D width.
+Source: Kim et al. 2021 (arXiv 2102.03334) and its official code.
+"""
+
+from __future__ import annotations
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+from torch.nn import functional
+
+from vlbench.core.validate import Frozen
+from vlbench.models.layers.attention import Attention, attention_mask
+from vlbench.models.layers.embeddings import TextEmbeddings
+from vlbench.models.layers.initialize import initialize
+from vlbench.models.layers.pooler import Pooler
+
+EPSILON = 1e-6
+"""Of the blocks' LayerNorms, as in the ViT that ViLT's start from."""
+TEXT, IMAGE, SECOND_IMAGE = 0, 1, 2
+"""Rows of the modal-type table; the last one is for the second picture of NLVR2."""
+GREY = 127.5
+"""A pixel of this value is 0 to the network, black is -1 and white 1."""
+
+
+class ViLTConfig(Frozen):
+    """The numbers of the architecture; vocab_size comes from the data's side.
+
+    patch: pixels along a patch's side. grid: places along the side of the table of positions. short_side, long_side: of
+    a resized picture, in pixels, see `data.patches.fitted`. inner: width between the two products of a feed-forward.
+    positions: the longest text. dropout: a probability. initial_std: of the weights before training.
+    """
+
+    patch: int = Field(ge=1)
+    grid: int = Field(ge=1)
+    short_side: int = Field(ge=1)
+    long_side: int = Field(ge=1)
+    layers: int = Field(ge=1)
+    width: int = Field(ge=1)
+    heads: int = Field(ge=1)
+    inner: int = Field(ge=1)
+    positions: int = Field(ge=2)
+    dropout: float = Field(ge=0, lt=1)
+    initial_std: float = Field(gt=0)
+    vocab_size: int = Field(ge=1)
+
+    @model_validator(mode="after")
+    def _numbers_agree(self) -> ViLTConfig:
+        if self.width % self.heads:
+            raise ValueError(f"width {self.width} must be a multiple of heads {self.heads}")
+        if self.short_side > self.long_side:
+            raise ValueError(f"short_side {self.short_side} must be at most long_side {self.long_side}")
+        return self
+
+    @property
+    def pixels(self) -> int:
+        """Numbers in a patch."""
+        return 3 * self.patch * self.patch
+
+
+class Block(nn.Module):
+    """A pre-norm layer: x + attention(norm(x)), then x + feed-forward(norm(x)). Source: Dosovitskiy et al. 2021."""
+
+    def __init__(self, config: ViLTConfig) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(config.width, eps=EPSILON)
+        self.attention = Attention(config.width, config.heads, 0.0)
+        self.norm2 = nn.LayerNorm(config.width, eps=EPSILON)
+        self.inner = nn.Linear(config.width, config.inner)
+        self.outer = nn.Linear(config.inner, config.width)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, states: Tensor, mask: Tensor) -> Tensor:
+        """States [B, S, D], mask [B, 1, 1, S] -> [B, S, D]."""
+        states = states + self.dropout(self.attention(self.norm1(states), mask))
+        inner = self.dropout(functional.gelu(self.inner(self.norm2(states))))
+        updated: Tensor = states + self.dropout(self.outer(inner))
+        return updated
+
+
+class ViLTNetwork(nn.Module):
+    """The whole network. Row b of each result depends on row b of the input alone."""
+
+    def __init__(self, config: ViLTConfig) -> None:
+        super().__init__()
+        self.grid = config.grid
+        self.projection = nn.Linear(config.pixels, config.width)
+        self.class_token = nn.Parameter(torch.zeros(config.width))
+        self.class_position = nn.Parameter(torch.zeros(config.width))
+        self.positions = nn.Embedding(config.grid**2, config.width)
+        self.text = TextEmbeddings(config.vocab_size, config.positions, config.width, config.dropout)
+        self.types = nn.Embedding(3, config.width)
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
+        self.norm = nn.LayerNorm(config.width, eps=EPSILON)
+        self.pooler = Pooler(config.width)
+        self.dropout = nn.Dropout(config.dropout)
+        initialize(self, config.initial_std)
+        for parameter in (self.class_token, self.class_position):
+            nn.init.normal_(parameter, std=config.initial_std)
+        self.type_second_image()
+
+    @torch.no_grad()
+    def type_second_image(self) -> None:
+        """Give second pictures the first ones' type, as finetuning begins with it in the official code."""
+        self.types.weight[SECOND_IMAGE] = self.types.weight[IMAGE]
+
+    def project(self, patches: Tensor) -> Tensor:
+        """Patches [N, R, 3 * P * P] uint8 -> [N, R, D]."""
+        scaled = (patches.to(self.projection.weight.dtype) - GREY) / GREY
+        projected: Tensor = self.projection(scaled)
+        return projected
+
+    def place(self, projected: Tensor, places: Tensor, grids: Tensor, kinds: Tensor) -> Tensor:
+        """Tell projected patches [N, R, D] where they are and which picture's: [N, 1 + R, D], the class token first.
+
+        Args:
+            projected: from `project`.
+            places: [N, R], the place of each patch, counted row by row.
+            grids: [N, 2], rows and columns of each picture's patches.
+            kinds: [N], 0 for the first picture of an example and 1 for the second; more have no type of their own.
+        """
+        spread = projected + self._positions(places, grids)
+        first = (self.class_token + self.class_position).expand(len(projected), 1, -1)
+        states: Tensor = (
+            self.dropout(torch.cat([first, spread], dim=1)) + self.types(IMAGE + kinds.clamp(max=1))[:, None]
+        )
+        return states
+
+    def _positions(self, places: Tensor, grids: Tensor) -> Tensor:
+        """The table, stretched over each picture's own grid, bilinear, corner on corner: [N, R, D]."""
+        rows, columns = grids[:, :1], grids[:, 1:]
+        low_y, high_y, share_y = self._between(places // columns, rows)
+        low_x, high_x, share_x = self._between(places % columns, columns)
+        corners = torch.stack([y * self.grid + x for y in (low_y, high_y) for x in (low_x, high_x)], dim=-1)
+        weights = torch.stack([y * x for y in (1 - share_y, share_y) for x in (1 - share_x, share_x)], dim=-1)
+        table = self.positions.weight
+        mixed: Tensor = functional.embedding_bag(
+            corners.flatten(0, 1), table, mode="sum", per_sample_weights=weights.flatten(0, 1).to(table)
+        )
+        return mixed.view(len(places), places.shape[1], table.shape[1])
+
+    def _between(self, places: Tensor, counts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """For places [N, R] of `counts` [N, 1] along a side: the two entries around, and the second's share."""
+        exact = places * ((self.grid - 1) / (counts - 1).clamp(min=1))
+        low = exact.floor().clamp(max=self.grid - 1)
+        return low.long(), (low + 1).clamp(max=self.grid - 1).long(), exact - low
+
+    def read(self, ids: Tensor) -> Tensor:
+        """Token ids [M, T] -> states [M, T, D]."""
+        states: Tensor = self.text(ids)
+        return states + self.types.weight[TEXT]
+
+    def fuse(
+        self, text: Tensor, text_mask: Tensor, visual: Tensor, visual_mask: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Text [B, T, D], visual [B, 1 + R, D] and masks [B, T], [B, 1 + R] -> pooled [B, D] and both, updated."""
+        states = torch.cat([text, visual], dim=1)
+        keys = attention_mask(torch.cat([text_mask, visual_mask], dim=1))
+        for block in self.blocks:
+            states = block(states, keys)
+        states = self.norm(states)
+        return self.pooler(states), states[:, : text.shape[1]], states[:, text.shape[1] :]
