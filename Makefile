@@ -2,10 +2,14 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test test-slow lint format clean
+.PHONY: run scoreboard test test-slow lint format clean
 
 run: $(VENV)/.installed  ## Install, then finetune and score CVLP on NLVR2 of the built-in world.
 	$(BIN)/vlbench run --task nlvr2 --model cvlp
+
+scoreboard: $(VENV)/.installed  ## Every in-repo model on six tasks of the built-in world, and one table.
+	$(BIN)/vlbench run --controls none --model cvlp,lxmert,vilt,soho,brivl \
+		--task vqa2,gqa,nlvr2,snli_ve,coco_retrieval,flickr30k_retrieval
 
 test: $(VENV)/.installed-dev  ## Install what tests need, then run them.
 	$(BIN)/python -m pytest -n 2

@@ -21,7 +21,10 @@ def pretrain(
     model: Annotated[str | None, typer.Option(help="Model, e.g. cvlp; `vlbench list models` shows all.")] = None,
     size: Annotated[str | None, typer.Option(help="tiny, small, base; tiny on the world, else base.")] = None,
     task: Annotated[str | None, typer.Option(help="Tasks whose captions or questions are learned from.")] = None,
-    split: Annotated[str | None, typer.Option(help="Its split; left out: train.")] = None,
+    texts: Annotated[
+        list[Path] | None, typer.Option(help="LXMERT's file of captions and questions; may be repeated.")
+    ] = None,
+    split: Annotated[str | None, typer.Option(help="Their split; left out: train.")] = None,
     data_root: Annotated[
         Path | None, typer.Option(help="Folder of the real data; left out: the built-in world.")
     ] = None,
@@ -57,6 +60,7 @@ def pretrain(
       vlbench pretrain --model cvlp
       vlbench pretrain --model vilt --objectives mlm,itm --steps 5000
       vlbench pretrain --model lxmert --task coco_retrieval,vqa2,gqa
+      vlbench pretrain --model lxmert --texts mscoco_train.json --texts vgnococo.json --data-root DATA
       vlbench pretrain --model cvlp --size base --task coco_retrieval --data-root DATA --batch-size 256
     """
     given = {name: value for name, value in ctx.params.items() if value is not None}

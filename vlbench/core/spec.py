@@ -72,14 +72,16 @@ PLACE = frozenset({"data_root", "tasks_dir", "device", "workers", "threads", "ou
 class PretrainSpec(Frozen):
     """One pretraining: a model, pairs of pictures and captions, and how long.
 
-    task, split: the tasks whose captions or questions are learned from. objectives: of the model's own, those that are
-    trained; None trains all. options: of the model's pretraining, by name, e.g. key_drop. save_every: optimizer steps
+    task, split: the tasks whose captions or questions are learned from; None takes COCO's captions, or with `texts`
+    none. texts: LXMERT's files of captions and questions. objectives: of the model's own, those that are trained; None
+    trains all. options: of the model's pretraining, by name, e.g. key_drop. save_every: optimizer steps
     between states that an interrupted pretraining goes on from. Other fields mean what they mean in RunSpec.
     """
 
     model: str
     size: str | None = None
-    task: tuple[str, ...] = Field(default=("coco_retrieval",), min_length=1)
+    task: tuple[str, ...] | None = Field(default=None, min_length=1)
+    texts: tuple[Path, ...] = ()
     split: str = "train"
     data_root: Path | None = None
     tasks_dir: Path | None = None

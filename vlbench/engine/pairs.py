@@ -12,6 +12,7 @@ from vlbench.core.progress import Progress
 from vlbench.core.spec import PretrainSpec
 from vlbench.core.task import Task
 from vlbench.data.answers import frequent_answers
+from vlbench.data.lxmert_text import lxmert_task
 from vlbench.data.verify import manifest
 from vlbench.engine.source import load_task
 
@@ -53,12 +54,16 @@ class Pairs(Sequence[Example[Any]]):
 
 
 def load_pairs(spec: PretrainSpec, progress: Progress) -> Pairs:
-    """The split of each task.
+    """The split of each task, and the texts.
 
     Raises:
-        VlbenchError: no tasks, or one whose texts do not each speak of the one picture beside it.
+        VlbenchError: texts without a data root, or a task whose texts do not each speak of the one picture beside it.
     """
-    tasks = tuple(_load(name, spec, progress) for name in spec.task)
+    tasks = tuple(_load(name, spec, progress) for name in spec.task or ())
+    if spec.texts:
+        if spec.data_root is None:
+            raise VlbenchError("--texts needs --data-root: the folder with the TSV files or pictures of its texts")
+        tasks += (lxmert_task(spec.texts, spec.data_root),)
     return Pairs(tasks, tuple(task.load(spec.split) for task in tasks))
 
 

@@ -25,7 +25,7 @@ from vlbench.core.pretraining import Answering, Pretraining
 from vlbench.core.progress import Progress
 from vlbench.core.spec import PretrainSpec
 from vlbench.data.cache import atomic_write
-from vlbench.engine.batches import training_blocks
+from vlbench.engine.batches import related, training_blocks
 from vlbench.engine.checkpoint import Checkpoints, TrainState
 from vlbench.engine.environment import make_accelerator, seed_everything
 from vlbench.engine.finetune import make_plan
@@ -37,6 +37,8 @@ from vlbench.records.folder import RunFolder
 
 RECIPE = "pretrain"
 """Its name among a model card's recipes."""
+CAPTIONS = ("coco_retrieval",)
+"""What is learned from unless told otherwise."""
 WEIGHTS, CARD, METRICS = "model.safetensors", "card.json", "metrics.jsonl"
 _LAST = 50
 """Steps whose mean losses the card gives."""
@@ -95,6 +97,8 @@ def _begin(spec: PretrainSpec, progress: Progress, interrupt: Interrupt) -> Work
     card = catalog.model_card(spec.model)
     if not card.pretraining:
         raise VlbenchError(f"{card.name} has no pretraining: `vlbench list models` says which ones have")
+    if spec.task is None and not spec.texts:
+        spec = spec.model_copy(update={"task": CAPTIONS})
     examples = load_pairs(spec, progress)
     size = spec.size or ("tiny" if examples.tasks[0].source == "world" else "base")
     catalog.check_size(card, size)
@@ -119,10 +123,13 @@ def _begin(spec: PretrainSpec, progress: Progress, interrupt: Interrupt) -> Work
 def command_of(spec: PretrainSpec) -> str:
     """The command line that asks for this pretraining, wherever and however fast it runs."""
     words = ["vlbench", "pretrain", "--model", spec.model]
+    if spec.task and spec.task != CAPTIONS:
+        words += ["--task", ",".join(spec.task)]
+    words += [word for path in spec.texts for word in ("--texts", path.name)]
     for name, known in PretrainSpec.model_fields.items():
         value = getattr(spec, name)
-        if name in ("size", "task", "split", "domain", "seed", "dtype") and value != known.default:
-            words += [f"--{name}", ",".join(value) if isinstance(value, tuple) else str(value)]
+        if name in ("size", "split", "domain", "seed", "dtype") and value != known.default:
+            words += [f"--{name}", str(value)]
     if spec.objectives:
         words += ["--objectives", ",".join(spec.objectives)]
     settings = spec.train.model_dump(mode="json", exclude_none=True)
@@ -180,7 +187,8 @@ def _train(work: Work) -> dict[str, float]:
     state = work.checkpoints.load_last(module, None, optimizer, schedule) or TrainState()
     if state.step:
         work.progress.say(f"pretraining: resuming after step {state.step} of {plan.steps}")
-    units = [[row] for row in range(len(work.examples))]
+    together = work.recipe.batches == "related"
+    units = related(work.examples, plan.batch_size) if together else [[row] for row in range(len(work.examples))]
     blocks = training_blocks(units, plan.batch_size, plan.steps, work.spec.seed)[state.step :]
     recent, saved = Recent(), state.step
     module.train()

@@ -16,6 +16,7 @@ from vlbench.core.progress import Silent
 from vlbench.core.spec import PretrainSpec
 from vlbench.engine.interrupt import Interrupt, Interrupted
 from vlbench.engine.pretrain import pretrain
+from vlbench.engine.source import load_task
 from vlbench.records.folder import read_run
 
 Call = Callable[..., Any]
@@ -159,3 +160,27 @@ def test_a_ranking_run_begins_with_the_matching_head(
     )  # fmt: skip
     report = read_run(done.run).model.load_report
     assert report is not None and (report.matched, report.missing, report.unexpected) == (4, 0, 0)
+
+
+def test_lxmerts_texts_with_tables_of_features(vlbench: Call, tiny_world: Path, tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "features").symlink_to(tiny_world / "coco" / "features")
+    captions = load_task("coco_retrieval", tiny_world).load("train")
+    entries = [
+        {
+            "img_id": example.query.images[0].key,
+            "sentf": {f"vg{row}": [example.query.text], f"vqa{row}": ["is it so ?"]},
+            "labelf": {f"vqa{row}": [{["yes", "no"][row % 2]: 1}]},
+        }
+        for row, example in enumerate(captions[:40])
+    ]
+    (tmp_path / "texts.json").write_text(json.dumps(entries))
+    command = ["pretrain", "--model", "lxmert", "--texts", tmp_path / "texts.json", "--size", "tiny", "--steps", 2,
+               "--batch-size", 24, "--output-path", tmp_path / "out", "--quiet"]  # fmt: skip
+    done = vlbench(*command, "--data-root", tmp_path / "data")
+    assert done.code == 0, done.err
+    folder = Path(done.out.strip())
+    assert any(line["qa"] > 0 for line in logged(folder))
+    card = json.loads((folder / "card.json").read_text())
+    assert card["pairs"] == 80 and "--texts texts.json" in card["command"] and str(tmp_path) not in card["command"]
+    assert "--texts needs --data-root" in vlbench(*command).err

@@ -51,7 +51,7 @@ def test_tiny_is_small_enough_to_ship(card_of: Callable[[str], ModelCard]) -> No
     [
         ({"heads": 3}, "multiple of heads 3"),
         ({"width": 6, "heads": 2}, "multiple of 4"),
-        ({"short_side": 90}, "at most long_side 80"),
+        ({"short_side": 190}, "at most long_side 160"),
     ],
 )
 def test_numbers_must_agree(config: SOHOConfig, change: dict[str, int], fault: str) -> None:

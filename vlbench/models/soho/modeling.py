@@ -24,7 +24,7 @@ from vlbench.models.layers.resnet import Layout, ResNet
 from vlbench.models.layers.sine import sine_positions
 
 LAYOUTS = {
-    "tiny": Layout((1, 1, 1), 32, bottleneck=False, large_stem=False),
+    "tiny": Layout((1, 1, 1, 1), 16, bottleneck=False, large_stem=False),
     "resnet18": Layout((2, 2, 2, 2), 64, bottleneck=False, large_stem=True),
     "resnet101": Layout((3, 4, 23, 3), 64, bottleneck=True, large_stem=True),
 }
