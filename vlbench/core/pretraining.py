@@ -34,6 +34,10 @@ class Pretraining(Protocol):
         """What follows an optimizer step: momentum copies move, queues take the keys in."""
         ...
 
+    def settings(self) -> Mapping[str, int | float | str | bool]:
+        """Every number and choice of the objectives that ran, for the card of the weights."""
+        ...
+
     def head_weights(self) -> Mapping[str, Tensor]:
         """What the head of a later run can begin with, by its name there; empty where there is nothing.
 

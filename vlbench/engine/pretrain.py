@@ -254,6 +254,7 @@ def _write(work: Work, means: Mapping[str, float]) -> None:
         "model": work.card.name,
         "size": work.spec.size,
         "spec": json.loads((work.folder / "spec.json").read_text(encoding="utf8")),
+        "settings": dict(work.module.settings()),
         "data": work.examples.tasks[0].source,
         "pairs": len(work.examples),
         "steps": make_plan(work.recipe, len(work.examples)).steps,

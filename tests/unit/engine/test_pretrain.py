@@ -143,6 +143,7 @@ def test_questions_are_answered_where_a_model_learns_that(vlbench: Call, tiny_wo
     assert spec["manifests"].keys() == {"coco_retrieval", "vqa2"}
     card = json.loads((folder / "card.json").read_text())
     assert "--task coco_retrieval,vqa2" in card["command"] and card["pairs"] > 480
+    assert card["settings"] == {"objects": 3, "attributes": 8}
 
 
 def test_texts_that_need_not_be_true_are_refused(spec: Callable[..., PretrainSpec]) -> None:

@@ -48,6 +48,12 @@ def test_the_key_starts_as_the_query_and_nothing_is_saved_twice(made: Any) -> No
     assert len(places) == len(set(places))
 
 
+def test_what_ran_is_told(made: Any) -> None:
+    assert made(key_drop="paper").settings() == {
+        "key_drop": "paper", "momentum": 0.9, "queue": 40, "temperature": 0.07, "clip": 10.0,
+    }  # fmt: skip
+
+
 def test_the_key_never_drops_out(made: Any) -> None:
     module = made().train()
     assert module.backbone.training and not any(part.training for part in module.key.modules())

@@ -101,6 +101,10 @@ class BriVLPretraining(nn.Module):
             self.text_queue.push(self._fresh[1])
             self._fresh = None
 
+    def settings(self) -> Mapping[str, int | float | str | bool]:
+        """The options as they ran."""
+        return self.config.model_dump()
+
     def head_weights(self) -> Mapping[str, Tensor]:
         """The temperature, for a head that ranks by dot products."""
         return {"head.log_scale": torch.tensor(-math.log(self.config.temperature))}

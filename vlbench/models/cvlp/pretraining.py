@@ -128,6 +128,10 @@ class CVLPPretraining(CrossModalPretraining):
         states: Tensor = visual
         return states
 
+    def settings(self) -> Mapping[str, int | float | str | bool]:
+        """The options as they ran."""
+        return self.config.model_dump()
+
     def after_step(self) -> None:
         """The key network moves towards the query's; the keys of this step become negatives of later ones."""
         self._copy.update(*self._query)

@@ -61,6 +61,10 @@ class FakePretraining(nn.Module):
         """Count the update."""
         self.steps += 1
 
+    def settings(self) -> Mapping[str, int | float | str | bool]:
+        """There are none."""
+        return {}
+
     def head_weights(self) -> Mapping[str, Tensor]:
         """The matching head, for a head that ranks."""
         return {"head.score.weight": self.matching.weight, "head.score.bias": self.matching.bias}

@@ -136,6 +136,10 @@ class LXMERTPretraining(CrossModalPretraining):
             return pooled.sum() * 0.0
         return functional.cross_entropy(self.answer_head(pooled), asked, ignore_index=NO_ANSWER)
 
+    def settings(self) -> Mapping[str, int | float | str | bool]:
+        """The options as they ran."""
+        return self.config.model_dump()
+
     def after_step(self) -> None:
         """Nothing follows a step."""
 

@@ -109,6 +109,10 @@ class SOHOPretraining(nn.Module):
     def after_step(self) -> None:
         """Nothing follows: entries move as pictures are looked at."""
 
+    def settings(self) -> Mapping[str, int | float | str | bool]:
+        """The options as they ran."""
+        return self.config.model_dump()
+
     def head_weights(self) -> Mapping[str, Tensor]:
         """The matching head's row for a match, for a head that ranks."""
         return {

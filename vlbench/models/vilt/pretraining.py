@@ -180,6 +180,10 @@ class ViLTPretraining(nn.Module):
         """Second pictures, which pretraining has none of, keep the type of first ones."""
         self.backbone.network.type_second_image()
 
+    def settings(self) -> Mapping[str, int | float | str | bool]:
+        """The options as they ran."""
+        return self.config.model_dump()
+
     def head_weights(self) -> Mapping[str, Tensor]:
         """The matching head's row for a match, for a head that ranks."""
         row = slice(MATCHED, MATCHED + 1)
