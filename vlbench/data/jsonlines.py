@@ -59,11 +59,13 @@ def text(fields: Fields, key: str, where: str) -> str:
     """The string called `key`; `where` says in errors which file and line is meant.
 
     Raises:
-        DataError: it is missing or no string.
+        DataError: it is missing, no string, or holds half a character, which JSON can spell (`\\ud800`) but no text has.
     """
     value = fields.get(key)
     if not isinstance(value, str):
         raise _unexpected(fields, key, where, "a string")
+    if not value.isascii() and any("\ud800" <= sign <= "\udfff" for sign in value):
+        raise _unexpected(fields, key, where, "a string of whole characters")
     return value
 
 

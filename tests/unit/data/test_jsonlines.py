@@ -51,6 +51,7 @@ def test_fields_have_the_type_asked_for():
     [
         (lambda: text({"a": 1}, "a", "f, line 3"), "f, line 3: 'a' is 1 where a string is expected"),
         (lambda: text({}, "a", "f, line 3"), "f, line 3: 'a' is missing where a string"),
+        (lambda: text({"a": "x\ud800"}, "a", "f, line 3"), "where a string of whole characters is expected"),
         (lambda: one_of({"a": "no"}, "a", ("x", "y"), "f, line 3"), "'a' is 'no' where \"x\" or \"y\""),
         (lambda: folder({"a": ".."}, "a", "f, line 3"), "'a' is '..' where the name of one folder"),
     ],
