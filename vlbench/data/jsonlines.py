@@ -59,7 +59,7 @@ def text(fields: Fields, key: str, where: str) -> str:
     """The string called `key`; `where` says in errors which file and line is meant.
 
     Raises:
-        DataError: it is missing, no string, or holds half a character, which JSON can spell (`\\ud800`) but no text has.
+        DataError: it is missing, no string, or holds half a character, which JSON can spell but no text has.
     """
     value = fields.get(key)
     if not isinstance(value, str):
