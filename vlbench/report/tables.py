@@ -31,15 +31,19 @@ def run_table(record: RunRecord) -> str:
 
 def scoreboard(records: Sequence[RunRecord]) -> str:
     """Models x tasks of several runs: the main metric of each, with its 95 % interval; a dash where there is no run."""
-    models = list(dict.fromkeys(f"{record.model.name}-{record.model.size}" for record in records))
-    found = {(f"{r.model.name}-{r.model.size}", _column(r)): r.results[0] for r in records if r.results}
-    columns = list(dict.fromkeys(column for _, column in found))
+    models = list(dict.fromkeys(map(_model, records)))
+    columns = list(dict.fromkeys(map(_column, records)))
+    found = {(_model(record), _column(record)): _result(record.results, record.task.main_metric) for record in records}
     rows = [[cell(model), *(_with_interval(found.get((model, column))) for column in columns)] for model in models]
     return _table(["model", *columns], rows)
 
 
+def _model(record: RunRecord) -> str:
+    return f"{record.model.name}-{record.model.size}"
+
+
 def _column(record: RunRecord) -> str:
-    return f"{record.task.name} {record.task.split} {record.results[0].metric}"
+    return f"{record.task.name} {record.task.split} {record.task.main_metric}"
 
 
 def _with_interval(result: Result | None) -> str:
