@@ -20,7 +20,7 @@ from vlbench.core.validate import parse
 
 if TYPE_CHECKING:
     from vlbench.core.backbone import Backbone
-    from vlbench.core.pretraining import Pretraining
+    from vlbench.core.pretraining import Option, Pretraining
     from vlbench.core.results import Metric
     from vlbench.data.resources import Resources
 
@@ -117,11 +117,11 @@ def shipped_weights(model: str, size: str) -> Path | None:
     return weights if weights and weights.is_file() else None
 
 
-def load_pretraining(card: ModelCard, size: str, resources: Resources, options: Mapping[str, str]) -> Pretraining:
+def load_pretraining(card: ModelCard, size: str, resources: Resources, options: Mapping[str, Option]) -> Pretraining:
     """The model's backbone with the heads of its pretraining, freshly initialised; options are the model's own."""
     place, class_name = card.pretraining.rsplit(":", 1)
     found = _attribute(importlib.import_module(place), class_name).from_card
-    build = cast("Callable[[ModelCard, str, Resources, Mapping[str, str]], Pretraining]", found)
+    build = cast("Callable[[ModelCard, str, Resources, Mapping[str, Option]], Pretraining]", found)
     return build(card, size, resources, options)
 
 

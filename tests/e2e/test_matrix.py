@@ -35,7 +35,9 @@ def test_every_task_of_the_world(model: str, vlbench: Call, tiny_world: Path, tm
         assert record.results and all(result.value >= 0 for result in record.results)
     left_out = [line for line in done.err.splitlines() if line.startswith("left out: ")]
     assert len(left_out) == len(tasks) - len(able)
-    scoreboard = done.out.strip().splitlines()[-3:]
+    lines = done.out.splitlines()
+    start = next(place for place, line in enumerate(lines) if line.startswith("| model "))
+    scoreboard = lines[start : start + 3]
     cells = [line.strip("|").split("|") for line in scoreboard]
     for task, record in zip(able, records, strict=True):
         column = next(place for place, name in enumerate(cells[0]) if name.split()[:1] == [task])
@@ -46,7 +48,11 @@ def test_every_task_of_the_world(model: str, vlbench: Call, tiny_world: Path, tm
 
 def test_two_models_side_by_side(vlbench: Call, quick: list[object]) -> None:
     done = vlbench(*quick, "--model", "fake,cvlp")
-    header, _, fake, cvlp = done.out.strip().splitlines()[-4:]
+    lines = done.out.splitlines()
+    start = next(place for place, line in enumerate(lines) if line.startswith("| model "))
+    header, _, fake, cvlp = lines[start : start + 4]
+    assert lines[start - 2] == "built-in world"
+    assert lines[start + 5] == "fake-tiny on nlvr2: trained from scratch, without pretrained weights"
     assert header.split("|")[2].strip() == "nlvr2 test-p accuracy"
     for line, name in ((fake, "fake"), (cvlp, "cvlp")):
         record = read_run(next(Path(path) for path in done.out.splitlines() if f"/{name}-tiny/" in path))

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from vlbench.cli.spec import deep_update, read_config, read_settings
+from vlbench.cli.spec import deep_update, read_config, read_settings, split_names
 from vlbench.core.errors import VlbenchError
 from vlbench.core.spec import PretrainSpec
 from vlbench.core.validate import parse
@@ -66,11 +66,13 @@ def pretrain(
     given = {name: value for name, value in ctx.params.items() if value is not None}
     for name in ("task", "objectives"):
         if isinstance(given.get(name), str):
-            given[name] = [part for part in str(given[name]).split(",") if part]
+            given[name] = split_names(name, str(given[name]))
     values: dict[str, object] = read_config(config) if config else {}
     deep_update(values, {name: given[name] for name in PretrainSpec.model_fields if name in given})
     deep_update(values, {"train": {name: given[name] for name in RECIPE_FLAGS if name in given}})
     deep_update(values, read_settings(settings or []))
+    if "," in str(values.get("model", "")):
+        raise VlbenchError(f"--model {values['model']}: one model is pretrained at a time, name one")
     if "model" not in values:
         raise VlbenchError("--model is missing: name one, e.g. --model cvlp (`vlbench list models`)")
     spec = parse(PretrainSpec, values, "pretrain")

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from vlbench.cli.spec import deep_update, read_config, read_settings
-from vlbench.core.errors import ExitCode, VlbenchError, first_five
+from vlbench.cli.spec import deep_update, read_config, read_settings, split_names
+from vlbench.core.errors import ExitCode, VlbenchError
 from vlbench.core.record import RunRecord
 from vlbench.core.spec import RunSpec
 from vlbench.core.validate import parse
@@ -166,15 +165,8 @@ def make_specs(
     for name, example in (("task", "nlvr2"), ("model", "cvlp")):
         if name not in values:
             raise VlbenchError(f"--{name} is missing: name one, e.g. --{name} {example} (`vlbench list {name}s`)")
-    models, tasks = _names("model", values), _names("task", values)
+    models, tasks = (split_names(kind, str(values[kind])) for kind in ("model", "task"))
     return [parse(RunSpec, values | {"model": model, "task": task}, "run") for model in models for task in tasks]
-
-
-def _names(kind: str, values: Mapping[str, object]) -> list[str]:
-    names = [name.strip() for name in str(values[kind]).split(",")]
-    if twice := [name for name, times in Counter(names).items() if times > 1]:
-        raise VlbenchError(f"--{kind} names {first_five(twice)} more than once: name each {kind} once")
-    return names
 
 
 def _controls(text: str | None) -> list[str] | None:

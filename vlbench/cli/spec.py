@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from vlbench.core.errors import VlbenchError
+from vlbench.core.errors import VlbenchError, first_five
 
 
 def read_config(path: Path) -> dict[str, object]:
@@ -57,3 +58,17 @@ def deep_update(values: dict[str, object], over: Mapping[str, object]) -> None:
             values[key] = dict(value)
         else:
             values[key] = value
+
+
+def split_names(kind: str, text: str) -> list[str]:
+    """Names with commas between them, as `--task nlvr2,vqa2` has them.
+
+    Raises:
+        VlbenchError: one of them is empty or comes twice.
+    """
+    names = [name.strip() for name in text.split(",")]
+    if not all(names):
+        raise VlbenchError(f"--{kind} {text!r} holds an empty name: expected names with commas between them")
+    if twice := [name for name, times in Counter(names).items() if times > 1]:
+        raise VlbenchError(f"--{kind} names {first_five(twice)} more than once: name each once")
+    return names

@@ -7,10 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from random import Random
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, TypeAlias, runtime_checkable
 
 from vlbench.core.backbone import Backbone, Tensors
 from vlbench.core.examples import Query
+
+Option: TypeAlias = "bool | int | float | str"
+"""A value of a pretraining's own options."""
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -21,6 +24,11 @@ class Pretraining(Protocol):
 
     @property
     def backbone(self) -> Backbone: ...
+
+    @property
+    def objectives(self) -> tuple[str, ...]:
+        """The names that `losses` gives."""
+        ...
 
     def prepare(self, pairs: Sequence[Query], rng: Random) -> Tensors:
         """What `losses` takes, from B pairs that match; all chance is drawn from `rng`. Runs on the CPU, in workers."""
@@ -34,7 +42,7 @@ class Pretraining(Protocol):
         """What follows an optimizer step: momentum copies move, queues take the keys in."""
         ...
 
-    def settings(self) -> Mapping[str, int | float | str | bool]:
+    def settings(self) -> Mapping[str, Option]:
         """Every number and choice of the objectives that ran, for the card of the weights."""
         ...
 

@@ -87,7 +87,7 @@ class PretrainSpec(Frozen):
     tasks_dir: Path | None = None
     domain: Domain = "plain"
     objectives: tuple[str, ...] | None = None
-    options: dict[str, str] = Field(default_factory=dict)
+    options: dict[str, bool | int | float | str] = Field(default_factory=dict)
     seed: int = 0
     vocabulary: Path | None = None
     train: Recipe = Recipe()

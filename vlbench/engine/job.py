@@ -134,13 +134,14 @@ def plan(spec: RunSpec, progress: Progress) -> Job:
 def _resolved(spec: RunSpec, task: Task, card: ModelCard) -> RunSpec:
     """The spec with every default written out, so that the record says what ran."""
     world, trains = task.source == "world", spec.mode == "finetune"
-    if spec.mode == "eval" and spec.checkpoint in (None, "none"):
-        raise VlbenchError(
-            "--mode eval needs --checkpoint with trained weights, and there are none: name a run or a file"
-        )
     _check_rerank(spec, task.card, card)
     size = spec.size or ("tiny" if world else "base")
     catalog.check_size(card, size)
+    checkpoint = spec.checkpoint or ("shipped" if world and catalog.shipped_weights(card.name, size) else "none")
+    if spec.mode == "eval" and checkpoint == "none":
+        raise VlbenchError(
+            "--mode eval needs --checkpoint with trained weights, and there are none: name a run or a file"
+        )
     blind = world and trains and task.card.output != "rank"  # what a ranking is worth without sight is known: chance
     controls = spec.controls if spec.controls is not None else (("blind",) if blind else ())
     if controls and task.card.output == "rank":
@@ -155,8 +156,7 @@ def _resolved(spec: RunSpec, task: Task, card: ModelCard) -> RunSpec:
     return spec.model_copy(
         update={
             "size": size,
-            "checkpoint": spec.checkpoint
-            or ("shipped" if world and catalog.shipped_weights(card.name, size) else "none"),
+            "checkpoint": checkpoint,
             "train_split": (spec.train_split or task.card.train_split) if trains else "none",
             "select_on": (spec.select_on or task.card.select_on) if trains else "none",
             "split": spec.split or task.card.report_split,

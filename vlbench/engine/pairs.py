@@ -86,4 +86,9 @@ def _load(name: str, spec: PretrainSpec, progress: Progress) -> Task:
             f"--task {name}: its texts need not be true of one picture, expected captions or questions: take a "
             f"retrieval task, vqa2 or gqa"
         )
+    if spec.split in (task.card.select_on, task.card.report_split):
+        raise VlbenchError(
+            f"--split {spec.split}: {name} is evaluated on it, so nothing may learn from it: "
+            f"take {task.card.train_split}"
+        )
     return task

@@ -39,14 +39,15 @@ def mask_regions(features: Tensor, mask: Tensor, rng: Random, share: float = 0.1
     return seen, chosen
 
 
-def mrfr_loss(predicted: Tensor, features: Tensor, chosen: Tensor, share: float = 0.15) -> Tensor:
-    """Region-feature regression: smooth L1 of predicted and true features [N, R, F], meaned over F and all N * R.
+def mrfr_loss(predicted: Tensor, features: Tensor, chosen: Tensor, mask: Tensor, share: float = 0.15) -> Tensor:
+    """Region-feature regression: smooth L1 of predicted and true features [N, R, F], meaned over F and real regions.
 
-    Regions not chosen [N, R] count 0, and the mean is divided by `share`, so that it is about that of chosen regions.
+    Regions not chosen [N, R] count 0, those outside the mask [N, R] not at all, and the mean is divided by `share`, so
+    that it is about that of chosen regions.
     Source: Tan and Bansal 2019, official code.
     """
     each = functional.smooth_l1_loss(predicted, features, reduction="none").mean(dim=-1)
-    return (each * chosen).mean() / share
+    return (each * chosen).sum() / mask.sum().clamp(min=1) / share
 
 
 def mrc_loss(logits: Tensor, classes: Tensor, confidences: Tensor, mask: Tensor, share: float = 0.15) -> Tensor:

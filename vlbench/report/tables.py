@@ -35,7 +35,9 @@ def scoreboard(records: Sequence[RunRecord]) -> str:
     columns = list(dict.fromkeys(map(_column, records)))
     found = {(_model(record), _column(record)): _result(record.results, record.task.main_metric) for record in records}
     rows = [[cell(model), *(_with_interval(found.get((model, column))) for column in columns)] for model in models]
-    return _table(["model", *columns], rows)
+    remarks = [f"{_model(of)} on {cell(of.task.name)}: {line}" for of in records for line in _warnings(of)]
+    data = ", ".join(dict.fromkeys(_DATA[record.task.source] for record in records))
+    return "\n\n".join([data, _table(["model", *columns], rows), *(["\n".join(remarks)] if remarks else [])])
 
 
 def _model(record: RunRecord) -> str:

@@ -185,3 +185,69 @@ def test_lxmerts_texts_with_tables_of_features(vlbench: Call, tiny_world: Path, 
     card = json.loads((folder / "card.json").read_text())
     assert card["pairs"] == 80 and "--texts texts.json" in card["command"] and str(tmp_path) not in card["command"]
     assert "--texts needs --data-root" in vlbench(*command).err
+
+
+@pytest.mark.parametrize("option", ["queue=64", "momentum=0.5", "key_drop=paper"])
+def test_options_of_every_kind_from_the_command_line(
+    option: str, vlbench: Call, tiny_world: Path, tmp_path: Path
+) -> None:
+    done = vlbench(
+        "pretrain", "--model", "cvlp", "--data-root", tiny_world, "--steps", 2, "--batch-size", 12,
+        "--set", f"options.{option}", "--output-path", tmp_path, "--quiet",
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    card = json.loads((Path(done.out.strip()) / "card.json").read_text())
+    name, value = option.split("=")
+    assert str(card["settings"][name]) == value and f"--set options.{option}" in card["command"]
+
+
+def test_a_slip_of_the_pen_costs_no_finished_weights(vlbench: Call, tiny_world: Path, tmp_path: Path) -> None:
+    command = ["pretrain", "--model", "cvlp", "--data-root", tiny_world, "--steps", 1, "--batch-size", 12,
+               "--output-path", tmp_path, "--quiet"]  # fmt: skip
+    folder = Path(vlbench(*command).out.strip())
+    before = (folder / "model.safetensors").read_bytes()
+    for slip in ("--set", "options.key_drop=papr"), ("--objectives", "mlm,imt"), ("--set", "train.ema=0.9"):
+        assert vlbench(*command, "--no-resume", *slip).code == 2
+    assert (folder / "model.safetensors").read_bytes() == before
+    assert vlbench(*command, "--save-every", 7).code == 0
+
+
+@pytest.mark.parametrize(
+    ("slip", "said"),
+    [
+        (["--task", "coco_retrieval,coco_retrieval"], "names coco_retrieval more than once"),
+        (["--objectives", ""], "holds an empty name"),
+        (["--split", "test"], "coco_retrieval is evaluated on it"),
+        (["--model", "cvlp,vilt"], "one model is pretrained at a time"),
+        (["--set", "train.head_lr=0.1"], "train.head_lr is for finetuning"),
+    ],
+)
+def test_what_makes_no_sense_is_said(
+    slip: list[str], said: str, vlbench: Call, tiny_world: Path, tmp_path: Path
+) -> None:
+    done = vlbench("pretrain", "--model", "fake", "--data-root", tiny_world, "--output-path", tmp_path / "out", *slip)
+    assert done.code == 2 and said in done.err and not (tmp_path / "out").exists()
+
+
+def test_a_file_in_the_way_is_named(vlbench: Call, tiny_world: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    done = vlbench("pretrain", "--model", "fake", "--data-root", tiny_world, "--output-path", tmp_path / "file")
+    assert done.code == 5 and "cannot make" in done.err
+
+
+@pytest.mark.parametrize("model", ["brivl", "cvlp", "fake", "lxmert", "soho", "vilt"])
+def test_every_objective_has_a_loss(model: str, vlbench: Call, tiny_world: Path, tmp_path: Path) -> None:
+    """Through the engine: its log names the model's objectives, and what follows a step has followed."""
+    queue = ["--set", "options.queue=24"] if model in ("brivl", "cvlp") else []
+    done = vlbench(
+        "pretrain", "--model", model, "--data-root", tiny_world, "--steps", 3, "--batch-size", 12, "--save-every", 2,
+        "--set", "train.warmup=0.0", *queue, "--output-path", tmp_path, "--quiet",
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    folder = Path(done.out.strip())
+    lines = logged(folder)
+    card = json.loads((folder / "card.json").read_text())
+    named = {name for line in lines for name in line} - {"step", "loss", "lr", "grad_norm", "seconds"}
+    assert named == set(card["losses"]) and all(line["grad_norm"] > 0 for line in lines)
+    if model == "cvlp":
+        assert lines[-1]["contrast"] > 0  # the queue has taken keys in

@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 
 from vlbench import catalog
 from vlbench.core.cards import Recipe
+from vlbench.engine.pretrain import used
 from vlbench.records.folder import read_run
 from vlbench.world.generate import FULL, ensure_world
 
@@ -35,8 +36,10 @@ def test_small_and_with_a_card(weights: Path) -> None:
     card = card_of(weights)
     assert (card["model"], card["size"], card["data"]) == (weights.parent.name, weights.stem, "world")
     assert all(value == value for value in card["losses"].values()) and card["losses"]
-    recipe = catalog.model_card(card["model"]).recipe("pretrain", card["size"])
-    assert Recipe.model_validate(card["spec"]["train"]) == recipe, "the card's command must still do the same"
+    model = catalog.model_card(card["model"])
+    recipe = used(model.recipe("pretrain", card["size"]))
+    assert used(Recipe.model_validate(card["spec"]["train"])) == recipe, "the card's command must still do the same"
+    assert {**card["settings"], **model.sizes[card["size"]].pretraining} == card["settings"]
     assert shlex.split(card["command"])[:4] == ["vlbench", "pretrain", "--model", card["model"]]
 
 

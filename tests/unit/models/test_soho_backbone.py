@@ -67,18 +67,18 @@ def answer(model: SOHO, keys: list[str], texts: list[str]) -> Features:
 
 def test_prepare_images_keeps_ratios_and_pads(soho: SOHO) -> None:
     images = soho.prepare_images(refs("square", "wide", "large", "tall"))
-    # 48 x 48 goes up by 2, 70 x 30 by 160 / 70, 17 x 66 by 160 / 66; 160 x 96 stays.
-    assert images["sizes"].tolist() == [[96, 96], [69, 160], [96, 160], [160, 41]]
-    assert images["pixels"].shape == (4, 3, 160, 160) and images["pixels"].dtype == torch.uint8
-    picture = np.asarray(Drawn().open(refs("large")[0]))
-    assert torch.equal(images["pixels"][2, :, :96, :160], torch.from_numpy(picture.copy()).permute(2, 0, 1))
-    assert not images["pixels"][1, :, 69:].any() and not images["pixels"][3, :, :, 41:].any()
+    # 160 x 96 comes down to 80 x 48, 70 x 30 up by 80 / 70, 17 x 66 up by 80 / 66.
+    assert images["sizes"].tolist() == [[48, 48], [34, 80], [48, 80], [80, 21]]
+    assert images["pixels"].shape == (4, 3, 80, 80) and images["pixels"].dtype == torch.uint8
+    picture = np.asarray(Drawn().open(refs("square")[0]))
+    assert torch.equal(images["pixels"][0, :, :48, :48], torch.from_numpy(picture.copy()).permute(2, 0, 1))
+    assert not images["pixels"][1, :, 34:].any() and not images["pixels"][3, :, :, 21:].any()
 
 
 def test_cells_are_masked_by_height_and_width(soho: SOHO) -> None:
     images = soho.prepare_images(refs("wide", "tall", "square"))
     mask = soho.network.look(images["pixels"], images["sizes"]).mask
-    # 69 x 160 stands on 80 x 160 pixels: 2 x 5 whole cells of 32. 160 x 41 on 160 x 48: 5 x 1.
+    # 34 x 80 stands on as many pixels: 2 x 5 whole cells of 16. 80 x 21 on 80 x 22: 5 x 1.
     assert mask.shape == (3, 5, 5)
     assert [(int(one.any(1).sum()), int(one.any(0).sum())) for one in mask] == [(2, 5), (5, 1), (3, 3)]
 
@@ -104,7 +104,7 @@ def test_features_feel_both_inputs(soho: SOHO) -> None:
     assert (answer(soho, ["square"], [TEXTS[1]]).pooled - base).abs().max() > 1e-2
 
 
-@pytest.mark.parametrize("key,size,cells", [("dot", [96, 96], 9), ("strip", [1, 160], 5)])
+@pytest.mark.parametrize("key,size,cells", [("dot", [48, 48], 9), ("strip", [1, 80], 5)])
 def test_odd_pictures_have_cells(soho: SOHO, key: str, size: list[int], cells: int) -> None:
     assert soho.prepare_images(refs(key))["sizes"].tolist() == [size]
     features = answer(soho, [key], [TEXTS[0]])
@@ -113,7 +113,7 @@ def test_odd_pictures_have_cells(soho: SOHO, key: str, size: list[int], cells: i
 
 def test_empty_batches_have_shapes(soho: SOHO) -> None:
     images = soho.prepare_images([])
-    assert images["pixels"].shape == (0, 3, 32, 32) and images["sizes"].shape == (0, 2)
+    assert images["pixels"].shape == (0, 3, 16, 16) and images["sizes"].shape == (0, 2)
     assert soho.prepare_texts([])["ids"].shape == (0, 0)
 
 

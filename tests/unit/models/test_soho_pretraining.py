@@ -38,7 +38,7 @@ def make(card_of: Callable[[str], ModelCard], resources: Resources) -> Make:
     def made(token: str = "plain", **options: str) -> SOHOPretraining:
         card = card_of("soho")
         tiny = card.sizes["tiny"]
-        changed = tiny.model_copy(update={"config": {**tiny.config, "token": token, "entries": 12}})
+        changed = tiny.model_copy(update={"config": {**tiny.config, "token": token, "entries": 12}, "pretraining": {}})
         card = card.model_copy(update={"sizes": {"tiny": changed}})
         torch.manual_seed(0)
         return SOHOPretraining.from_card(card, "tiny", replace(resources, pictures=Checkered(), regions=None), options)

@@ -188,7 +188,7 @@ def test_region_losses(generator: torch.Generator) -> None:
     for picture, region in chosen.nonzero().tolist():
         gaps = (predicted[picture, region] - features[picture, region]).abs().tolist()
         total += sum(gap * gap / 2 if gap < 1 else gap - 0.5 for gap in gaps) / 4
-    assert float(mrfr_loss(predicted, features, chosen)) == pytest.approx(total / 6 / 0.15, rel=1e-12)
+    assert float(mrfr_loss(predicted, features, chosen, mask)) == pytest.approx(total / 5 / 0.15, rel=1e-12)
 
     classes, confidences = torch.tensor([[0, 3, 1], [2, 2, 0]]), numbers(generator, 2, 3).sigmoid()
     total = sum(

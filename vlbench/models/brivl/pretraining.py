@@ -20,6 +20,7 @@ from torch.nn import functional
 from vlbench.core.backbone import Tensors
 from vlbench.core.cards import ModelCard
 from vlbench.core.examples import Query
+from vlbench.core.pretraining import Option
 from vlbench.core.validate import Frozen, parse
 from vlbench.data.resources import Resources
 from vlbench.models.brivl.backbone import BriVL
@@ -60,7 +61,7 @@ class BriVLPretraining(nn.Module):
         self._fresh: tuple[Tensor, Tensor] | None = None
 
     @classmethod
-    def from_card(cls, card: ModelCard, size: str, resources: Resources, options: Mapping[str, str]) -> Self:
+    def from_card(cls, card: ModelCard, size: str, resources: Resources, options: Mapping[str, Option]) -> Self:
         """Build it at one of the card's sizes; options override the size's numbers.
 
         Raises:
@@ -75,6 +76,11 @@ class BriVLPretraining(nn.Module):
         super().train(mode)
         self.key.eval()
         return self
+
+    @property
+    def objectives(self) -> tuple[str, ...]:
+        """The names of the losses."""
+        return ("itc",)
 
     def prepare(self, pairs: Sequence[Query], rng: Random) -> Tensors:
         """What the backbone prepares of the pairs' pictures and texts, the texts' names with `text_` before them."""
@@ -101,7 +107,7 @@ class BriVLPretraining(nn.Module):
             self.text_queue.push(self._fresh[1])
             self._fresh = None
 
-    def settings(self) -> Mapping[str, int | float | str | bool]:
+    def settings(self) -> Mapping[str, Option]:
         """The options as they ran."""
         return self.config.model_dump()
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from vlbench.core.backbone import Tensors
 from vlbench.core.cards import ModelCard
 from vlbench.core.examples import Query
+from vlbench.core.pretraining import Option
 from vlbench.core.validate import Frozen, parse
 from vlbench.data.resources import Resources
 from vlbench.models.cvlp.backbone import CVLP
@@ -75,7 +76,7 @@ class CVLPPretraining(CrossModalPretraining):
         self._fresh: Tensor | None = None
 
     @classmethod
-    def from_card(cls, card: ModelCard, size: str, resources: Resources, options: Mapping[str, str]) -> Self:
+    def from_card(cls, card: ModelCard, size: str, resources: Resources, options: Mapping[str, Option]) -> Self:
         """Build it at one of the card's sizes; options override the size's numbers.
 
         Raises:
@@ -91,6 +92,11 @@ class CVLPPretraining(CrossModalPretraining):
         self.key.eval()
         return self
 
+    @property
+    def objectives(self) -> tuple[str, ...]:
+        """The names of the losses."""
+        return ("mlm", "itm", "contrast")
+
     def prepare(self, pairs: Sequence[Query], rng: Random) -> Tensors:
         """Texts and regions, hidden in part, half of the texts another pair's; which of the key's layers run."""
         encoder = self.backbone.network.encoder
@@ -100,7 +106,7 @@ class CVLPPretraining(CrossModalPretraining):
         }
 
     def losses(self, batch: Tensors) -> Mapping[str, Tensor]:
-        """The three losses of a prepared batch; the contrast is 0 until the queue is full, as in the official code."""
+        """The three losses of a prepared batch; the contrast is 0 until the queue is full."""
         losses, _, visual = self.fused(batch)
         return losses | {"contrast": self._contrast(self.region_head(visual[batch["visual_mask"]]), batch)}
 
@@ -128,7 +134,7 @@ class CVLPPretraining(CrossModalPretraining):
         states: Tensor = visual
         return states
 
-    def settings(self) -> Mapping[str, int | float | str | bool]:
+    def settings(self) -> Mapping[str, Option]:
         """The options as they ran."""
         return self.config.model_dump()
 

@@ -14,6 +14,7 @@ from vlbench.core.backbone import Tensors
 from vlbench.core.cards import ModelCard
 from vlbench.core.errors import VlbenchError
 from vlbench.core.examples import Query
+from vlbench.core.pretraining import Option
 from vlbench.data.resources import Resources
 from vlbench.models.fake.backbone import Fake
 
@@ -30,7 +31,7 @@ class FakePretraining(nn.Module):
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
 
     @classmethod
-    def from_card(cls, card: ModelCard, size: str, resources: Resources, options: Mapping[str, str]) -> Self:
+    def from_card(cls, card: ModelCard, size: str, resources: Resources, options: Mapping[str, Option]) -> Self:
         """Build it; there are no options.
 
         Raises:
@@ -39,6 +40,11 @@ class FakePretraining(nn.Module):
         if options:
             raise VlbenchError(f"{card.name}'s pretraining has no option {', '.join(options)}: leave it out")
         return cls(Fake.from_card(card, size, resources))
+
+    @property
+    def objectives(self) -> tuple[str, ...]:
+        """The names of the losses."""
+        return ("itm", "size")
 
     def prepare(self, pairs: Sequence[Query], rng: Random) -> Tensors:
         """The hashes of pictures [B, D] and texts [B, D], and which of them match [B]."""
@@ -61,7 +67,7 @@ class FakePretraining(nn.Module):
         """Count the update."""
         self.steps += 1
 
-    def settings(self) -> Mapping[str, int | float | str | bool]:
+    def settings(self) -> Mapping[str, Option]:
         """There are none."""
         return {}
 

@@ -74,7 +74,8 @@ def masked_texts(reader: Reader, pairs: Sequence[Query], rng: Random) -> Tensors
     """Each pair's text or, by a chance of one half, another's, with 15 % of its word pieces hidden.
 
     Returns: ids [B, T] int64 as the model sees them; text_mask [B, T] bool; labels [B, T], what was hidden; text_rows
-        [B], whose text a pair has got; matched [B] bool, whether it fits: another's may, if picture or text are equal.
+        [B], whose text a pair has got; matched [B] bool, whether it fits: another's may, if picture or text are equal;
+        same_picture [B] bool, whether the text is one of the pair's own picture.
     """
     rows, kept = mismatch(len(pairs), rng)
     matched = [
@@ -86,4 +87,5 @@ def masked_texts(reader: Reader, pairs: Sequence[Query], rng: Random) -> Tensors
         "text_mask": words["mask"],
         "text_rows": torch.tensor(rows),
         "matched": torch.tensor(matched),
+        "same_picture": torch.tensor([pairs[row].images == pair.images for pair, row in zip(pairs, rows, strict=True)]),
     }

@@ -21,6 +21,7 @@ from vlbench.core.backbone import Tensors
 from vlbench.core.cards import ModelCard
 from vlbench.core.errors import DataError
 from vlbench.core.examples import Query
+from vlbench.core.pretraining import Option
 from vlbench.core.validate import Frozen, parse
 from vlbench.data.resources import Resources
 from vlbench.models.layers.blocks import EPSILON
@@ -64,7 +65,7 @@ class LXMERTPretraining(CrossModalPretraining):
         self.answer_head: nn.Sequential | None = None
 
     @classmethod
-    def from_card(cls, card: ModelCard, size: str, resources: Resources, options: Mapping[str, str]) -> Self:
+    def from_card(cls, card: ModelCard, size: str, resources: Resources, options: Mapping[str, Option]) -> Self:
         """Build it at one of the card's sizes; options override the size's numbers.
 
         Raises:
@@ -73,6 +74,11 @@ class LXMERTPretraining(CrossModalPretraining):
         values = {**card.sizes[size].pretraining, **options}
         config = parse(LXMERTPretrainingConfig, values, f"pretraining of {card.name}-{size}")
         return cls(LXMERT.from_card(card, size, resources), config)
+
+    @property
+    def objectives(self) -> tuple[str, ...]:
+        """The names of the losses."""
+        return ("mlm", "itm", "feat", "obj", "attr", *(("qa",) if self.answer_head is not None else ()))
 
     def learn_answers(self, answers: Sequence[str]) -> None:
         """Take `qa` in: a classifier over these answers, asked where a pair is a question about its own picture."""
@@ -119,7 +125,7 @@ class LXMERTPretraining(CrossModalPretraining):
         losses, pooled, visual = self.fused(batch)
         states = self.region_transform(visual)
         features = self.backbone.standardise(batch["features"])
-        losses["feat"] = mrfr_loss(self.region_heads["feat"](states), features, batch["chosen"])
+        losses["feat"] = mrfr_loss(self.region_heads["feat"](states), features, batch["chosen"], batch["visual_mask"])
         for name in ("obj", "attr"):
             logits, confidence = self.region_heads[name](states), batch[f"{name}_confidence"]
             losses[name] = mrc_loss(logits, batch[name], confidence, batch["visual_mask"])
@@ -131,12 +137,12 @@ class LXMERTPretraining(CrossModalPretraining):
         """Mean cross-entropy over the questions about their own picture; 0 where there is none."""
         assert self.answer_head is not None
         asked = batch["answers"][batch["text_rows"]]
-        asked = torch.where(batch["matched"], asked, NO_ANSWER)
+        asked = torch.where(batch["same_picture"], asked, NO_ANSWER)
         if not bool((asked != NO_ANSWER).any()):
             return pooled.sum() * 0.0
         return functional.cross_entropy(self.answer_head(pooled), asked, ignore_index=NO_ANSWER)
 
-    def settings(self) -> Mapping[str, int | float | str | bool]:
+    def settings(self) -> Mapping[str, Option]:
         """The options as they ran."""
         return self.config.model_dump()
 

@@ -24,12 +24,10 @@ from vlbench.models.layers.resnet import Layout, ResNet
 from vlbench.models.layers.sine import sine_positions
 
 LAYOUTS = {
-    "tiny": Layout((1, 1, 1, 1), 16, bottleneck=False, large_stem=False),
+    "tiny": Layout((1,), 64, bottleneck=False, large_stem=False),
     "resnet18": Layout((2, 2, 2, 2), 64, bottleneck=False, large_stem=True),
     "resnet101": Layout((3, 4, 23, 3), 64, bottleneck=True, large_stem=True),
 }
-POOLING = 2
-"""Cells of the network's last map along the side of one cell that the transformer sees."""
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """Of ImageNet's red, green and blue, in [0, 1]."""
 SMOOTHING = 1e-5
@@ -40,17 +38,19 @@ Update = Literal["paper", "official"]
 class SOHOConfig(Frozen):
     """The numbers of the architecture; vocab_size comes from the data's side.
 
-    resnet: the convolutional network. frozen: how many of its stem and stages are not trained. token: what stands for a
-    cell: `plain`, its entry (the paper); `gated`, a learned mixture of the projected entry and the cell (the official
-    code); `added`, their sum (an option of that code); `none`, the cell itself, without a dictionary (Pixel-BERT's
-    shape). entries: of the dictionary. update, decay: how entries move, see Dictionary. lookup: `always`, or in
-    `pretraining` only, as the official finetuning has it. short_side, long_side: what pictures are resized to fit, in
-    pixels, keeping their ratio. inner: width between the two products of a feed-forward. positions: the longest text.
-    dropout, attention_dropout: probabilities. initial_std: of the transformer's weights before training.
+    resnet: the convolutional network. frozen: how many of its stem and stages are not trained. pooling: cells of its
+    last map along the side of one that the transformer sees, max-pooled. token: what stands for a cell: `plain`, its
+    entry (the paper); `gated`, a learned mixture of the projected entry and the cell (the official code); `added`,
+    their sum (an option of that code); `none`, the cell itself, without a dictionary (Pixel-BERT's shape). entries: of
+    the dictionary. update, decay: how entries move, see Dictionary. lookup: `always`, or in `pretraining` only, as the
+    official finetuning has it. short_side, long_side: what pictures are resized to fit, in pixels, keeping their
+    ratio. inner: width between the two products of a feed-forward. positions: the longest text. dropout,
+    attention_dropout: probabilities. initial_std: of the transformer's weights before training.
     """
 
     resnet: Literal["tiny", "resnet18", "resnet101"]
     frozen: int = Field(ge=0)
+    pooling: int = Field(ge=1)
     token: Literal["plain", "gated", "added", "none"]
     entries: int = Field(ge=1)
     update: Update
@@ -84,7 +84,7 @@ class SOHOConfig(Frozen):
     @property
     def stride(self) -> int:
         """Pixels along the side of one cell that the transformer sees; a canvas has at least one."""
-        return POOLING * self.step
+        return self.pooling * self.step
 
 
 class Dictionary(nn.Module):
@@ -171,6 +171,7 @@ class Neck(nn.Module):
         self.width = width
         self.token = config.token
         self.lookup = config.lookup == "always"
+        self.pooling = config.pooling
         self.conv = nn.Conv2d(LAYOUTS[config.resnet].channels, width, 1, bias=False)
         self.bn = nn.BatchNorm2d(width)
         if config.token != "none":
@@ -184,7 +185,7 @@ class Neck(nn.Module):
 
     def look(self, maps: Tensor, mask: Tensor) -> Looked:
         """Maps [N, C, 2h, 2w] (or one more), mask [N, h, w] -> their cells."""
-        pooled = functional.max_pool2d(maps, POOLING)
+        pooled = functional.max_pool2d(maps, self.pooling)
         cells = self.bn(self.conv(pooled)).flatten(2).transpose(1, 2)  # [N, D, h, w] -> [N, R, D]
         if self.token == "none" or not self.lookup:
             return Looked(cells, None, mask)

@@ -17,6 +17,7 @@ from torch.nn import functional
 from vlbench.core.backbone import Tensors
 from vlbench.core.cards import ModelCard
 from vlbench.core.examples import Query
+from vlbench.core.pretraining import Option
 from vlbench.core.validate import Frozen, parse
 from vlbench.data.resources import Resources
 from vlbench.models.layers.texts import masked_texts
@@ -53,7 +54,7 @@ class SOHOPretraining(nn.Module):
             nn.init.normal_(part.weight, std=backbone.config.initial_std)
 
     @classmethod
-    def from_card(cls, card: ModelCard, size: str, resources: Resources, options: Mapping[str, str]) -> Self:
+    def from_card(cls, card: ModelCard, size: str, resources: Resources, options: Mapping[str, Option]) -> Self:
         """Build it at one of the card's sizes; options override the size's numbers.
 
         Raises:
@@ -62,6 +63,11 @@ class SOHOPretraining(nn.Module):
         values = {**card.sizes[size].pretraining, **options}
         config = parse(SOHOPretrainingConfig, values, f"pretraining of {card.name}-{size}")
         return cls(SOHO.from_card(card, size, resources), config)
+
+    @property
+    def objectives(self) -> tuple[str, ...]:
+        """The names of the losses."""
+        return ("mlm", "itm") if self.backbone.config.token == "none" else ("mlm", "itm", "mvm")
 
     def prepare(self, pairs: Sequence[Query], rng: Random) -> Tensors:
         """Texts, hidden in part, half of them another pair's; each picture once; and the chance that hides cells."""
@@ -109,7 +115,7 @@ class SOHOPretraining(nn.Module):
     def after_step(self) -> None:
         """Nothing follows: entries move as pictures are looked at."""
 
-    def settings(self) -> Mapping[str, int | float | str | bool]:
+    def settings(self) -> Mapping[str, Option]:
         """The options as they ran."""
         return self.config.model_dump()
 

@@ -18,6 +18,7 @@ from torch.nn import functional
 from vlbench.core.backbone import Tensors
 from vlbench.core.cards import ModelCard
 from vlbench.core.examples import Query
+from vlbench.core.pretraining import Option
 from vlbench.core.validate import Frozen, parse
 from vlbench.data.patches import Patches, cut
 from vlbench.data.resources import Resources
@@ -82,7 +83,7 @@ class ViLTPretraining(nn.Module):
             initialize(self.colours, std)
 
     @classmethod
-    def from_card(cls, card: ModelCard, size: str, resources: Resources, options: Mapping[str, str]) -> Self:
+    def from_card(cls, card: ModelCard, size: str, resources: Resources, options: Mapping[str, Option]) -> Self:
         """Build it at one of the card's sizes; options override the size's numbers.
 
         Raises:
@@ -91,6 +92,11 @@ class ViLTPretraining(nn.Module):
         values = {**card.sizes[size].pretraining, **options}
         config = parse(ViLTPretrainingConfig, values, f"pretraining of {card.name}-{size}")
         return cls(ViLT.from_card(card, size, resources), config)
+
+    @property
+    def objectives(self) -> tuple[str, ...]:
+        """The names of the losses."""
+        return ("mlm", "itm", "wpa", *(("mpp",) if self.config.mpp else ()))
 
     def prepare(self, pairs: Sequence[Query], rng: Random) -> Tensors:
         """Texts with and without hidden words; patches, and which are hidden; half of the pairs get another's picture.
@@ -180,7 +186,7 @@ class ViLTPretraining(nn.Module):
         """Second pictures, which pretraining has none of, keep the type of first ones."""
         self.backbone.network.type_second_image()
 
-    def settings(self) -> Mapping[str, int | float | str | bool]:
+    def settings(self) -> Mapping[str, Option]:
         """The options as they ran."""
         return self.config.model_dump()
 
