@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -70,3 +74,52 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real samples at {folder}")
     return folder
+
+
+MakeHF = Callable[..., Path]
+
+
+@pytest.fixture(scope="session")
+def make_hf(tiny_world: Path, tmp_path_factory: pytest.TempPathFactory) -> MakeHF:
+    """Save a tiny random model of transformers, by its architecture, over the words of the world and those given.
+
+    It is made once; the folder is not to be changed.
+    """
+    spoken = (tiny_world / "vocab.txt").read_text(encoding="utf8").split()
+    made: dict[str, Path] = {}
+
+    def make(architecture: str, answers: tuple[str, ...] = (), words: tuple[str, ...] = (), **changes: Any) -> Path:
+        key = repr((architecture, answers, words, changes))
+        if key not in made:
+            folder = tmp_path_factory.mktemp("hf") / architecture.lower()
+            made[key] = _beside("tiny_hf").save(folder, architecture, (*spoken, *words), answers, **changes)
+        return made[key]
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def make_vlm(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Any]:
+    """Save a tiny random model that writes, by its `model_type`: a loop over it, with its `folder`.
+
+    It is made once; the folder is not to be changed.
+    """
+    made: dict[str, Any] = {}
+
+    def make(model_type: str) -> Any:
+        if model_type not in made:
+            tiny_vlm = _beside("tiny_vlm")
+            made[model_type] = tiny_vlm.Loop(tiny_vlm.save(tmp_path_factory.mktemp("vlm") / model_type, model_type))
+        return made[model_type]
+
+    return make
+
+
+@lru_cache
+def _beside(name: str) -> ModuleType:
+    """A module of this folder; imported late, since transformers costs seconds that other tests need not wait for."""
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

@@ -7,9 +7,10 @@ import importlib.util
 import os
 import sys
 from collections.abc import Callable, Mapping
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar, cast
 
 import yaml
 
@@ -23,10 +24,13 @@ if TYPE_CHECKING:
     from vlbench.core.pretraining import Option, Pretraining
     from vlbench.core.results import Metric
     from vlbench.data.resources import Resources
+    from vlbench.models.layers.convert import Converted
 
 HERE = Path(__file__).parent
 
 Card = TypeVar("Card", TaskCard, ModelCard)
+Converter: TypeAlias = "Callable[[Mapping[str, object]], Converted]"
+"""From weights in a layout of elsewhere to those of a model here."""
 
 
 def task_folders(tasks_dir: Path | None = None) -> dict[str, Path]:
@@ -55,12 +59,23 @@ def task_card(name: str, tasks_dir: Path | None = None) -> TaskCard:
 
 
 def model_card(name: str) -> ModelCard:
-    """The card of a model: an in-repo name, or `path/to/file.py:Class` with a `model.yaml` beside the file."""
+    """The card of a model: an in-repo name, a plug-in's, `hf:FOLDER` or `hf:ID[@REVISION]` for one of transformers',
+    or `path/to/file.py:Class` with a `model.yaml` beside it.
+
+    A plug-in is an entry point `vlbench.models` of an installed package, `name = "package.module:Class"`, with a
+    `model.yaml` beside that module.
+    """
+    if name.startswith("hf:"):
+        from vlbench.models.hf.card import hf_card  # its config.json may have to be fetched
+
+        return hf_card(name)
     if ".py:" in name:
         file, class_name = name.rsplit(":", 1)
         card = _card(ModelCard, Path(file).parent / "model.yaml")
         return card.model_copy(update={"backbone": f"{Path(file).resolve()}:{class_name}"})
-    return _card(ModelCard, _find("model", name, model_folders()) / "model.yaml")
+    folders = model_folders()
+    card = _card(ModelCard, _find("model", name, folders) / "model.yaml")
+    return card if name in folders else card.model_copy(update={"backbone": _plugins("model")[name].value})
 
 
 def load_task(
@@ -117,6 +132,45 @@ def shipped_weights(model: str, size: str) -> Path | None:
     return weights if weights and weights.is_file() else None
 
 
+def transformers_cards() -> list[ModelCard]:
+    """What `hf:` can be, by the architecture that a config.json names."""
+    from vlbench.models.hf.card import known_cards
+
+    return known_cards()
+
+
+def pretrained_folder(card: ModelCard, *, weights: bool = True) -> Path:
+    """Where the weights and the preprocessing of a card that says `pretrained` lie, fetched if they have to be.
+
+    weights: whether they are needed too.
+
+    Raises:
+        VlbenchError: exit 6, they are not to be had.
+    """
+    from vlbench.models.hf.folder import folder_of
+
+    return folder_of(card, weights=weights)
+
+
+def processor_sha256(folder: Path) -> str:
+    """Identifies the preprocessing that lies in such a folder."""
+    from vlbench.models.hf.folder import processor_sha256 as sha256
+
+    return sha256(folder)
+
+
+def weights_converter(card: ModelCard) -> Converter | None:
+    """`convert` of the `checkpoint.py` beside the model's class; None where it loads vlbench's own layout only."""
+    place, _ = card.backbone.rsplit(":", 1)
+    if place.endswith(".py"):
+        path = Path(place).with_name("checkpoint.py")
+        return cast("Converter", _attribute(_module_at(path), "convert")) if path.is_file() else None
+    package = place.rpartition(".")[0]
+    if not package or importlib.util.find_spec(f"{package}.checkpoint") is None:
+        return None
+    return cast("Converter", _attribute(importlib.import_module(f"{package}.checkpoint"), "convert"))
+
+
 def load_pretraining(card: ModelCard, size: str, resources: Resources, options: Mapping[str, Option]) -> Pretraining:
     """The model's backbone with the heads of its pretraining, freshly initialised; options are the model's own."""
     place, class_name = card.pretraining.rsplit(":", 1)
@@ -134,9 +188,33 @@ def _folders(parent: Path, card: str) -> dict[str, Path]:
 
 
 def _find(kind: str, name: str, folders: Mapping[str, Path]) -> Path:
-    if name not in folders:
-        raise unknown(kind, name, folders, f"`vlbench list {kind}s` shows them")
-    return folders[name]
+    """Its folder; where there is none of that name, a plug-in's, nothing of which is imported before it is named."""
+    if name in folders:
+        return folders[name]
+    plugins = _plugins(kind)
+    if name in plugins:
+        return _folder_of(plugins[name])
+    raise unknown(kind, name, {*folders, *plugins}, f"`vlbench list {kind}s` shows them")
+
+
+def _plugins(kind: str) -> dict[str, EntryPoint]:
+    return {found.name: found for found in entry_points(group=f"vlbench.{kind}s")}
+
+
+def _folder_of(plugin: EntryPoint) -> Path:
+    """Where the plug-in's module lies."""
+    try:
+        spec = importlib.util.find_spec(plugin.module)
+    except ImportError as error:
+        spec, reason = None, str(error)
+    else:
+        reason = "no such module"
+    if spec is None or spec.origin is None:
+        raise VlbenchError(
+            f"{plugin.name!r} is announced by an installed package as {plugin.value}, which cannot be found "
+            f"({reason}): install that package again"
+        )
+    return Path(spec.origin).parent
 
 
 def _card(kind: type[Card], path: Path) -> Card:

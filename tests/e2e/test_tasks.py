@@ -177,7 +177,7 @@ def test_candidates_zero_shot(vlbench: Call, tiny_world: Path, tmp_path: Path) -
     refused = vlbench("run", "--task", "vqa2", "--model", "cvlp", "--mode", "zero-shot", "--data-root", tiny_world)
     assert (refused.code, "cvlp has no way to answer vqa2 zero-shot" in refused.err) == (2, True)
     refused = vlbench("run", "--task", "vqa2", "--model", "fake", "--answer-by", "text", "--data-root", tiny_world)
-    assert "--answer-by text is for --mode zero-shot" in refused.err
+    assert "--answer-by text is for a model that writes" in refused.err
 
 
 def test_a_split_without_public_answers_is_predicted(run: Call) -> None:

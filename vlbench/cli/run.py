@@ -24,15 +24,19 @@ def run(
         str | None, typer.Option(help="Task, or tasks with commas: nlvr2,vqa2; `vlbench list tasks`.")
     ] = None,
     model: Annotated[
-        str | None, typer.Option(help="Model, or models with commas: cvlp,vilt; or path/to/file.py:Class.")
+        str | None, typer.Option(help="Model, or models with commas: cvlp,vilt; hf:FOLDER; or path/to/file.py:Class.")
     ] = None,
     size: Annotated[str | None, typer.Option(help="tiny, small, base; tiny on the world, else base.")] = None,
     mode: Annotated[
-        str | None, typer.Option(help="finetune, eval (a checkpoint with its own head) or zero-shot.")
+        str | None, typer.Option(help="finetune, eval (a checkpoint with its own head), zero-shot or probe (linear).")
     ] = None,
     answer_by: Annotated[str | None, typer.Option(help="Zero-shot: text, or the likeliest of the candidates.")] = None,
+    num_fewshot: Annotated[
+        int | None, typer.Option(help="Zero-shot: examples of the train split shown before each question.")
+    ] = None,
     checkpoint: Annotated[
-        str | None, typer.Option(help="Weights to begin with, none, or shipped (on the world the default).")
+        str | None,
+        typer.Option(help="Weights to begin with; none; shipped (default on the world); pretrained (of hf:)."),
     ] = None,
     data_root: Annotated[
         Path | None, typer.Option(help="Folder of the real data; left out: the built-in world.")
@@ -104,10 +108,10 @@ def _possible(specs: list[RunSpec]) -> list[RunSpec]:
     from vlbench.engine.job import refusal
 
     reasons = [refusal(spec) for spec in specs]
-    if all(reasons):
-        raise VlbenchError(reasons[0])
+    if all(reasons) and reasons[0]:
+        raise reasons[0]
     for reason in filter(None, reasons):
-        typer.echo(f"left out: {reason}", err=True)
+        typer.echo(f"left out: {reason.message}", err=True)
     return [spec for spec, reason in zip(specs, reasons, strict=True) if not reason]
 
 

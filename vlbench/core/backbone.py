@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from random import Random
 from typing import TYPE_CHECKING, Protocol, TypeAlias, runtime_checkable
 
-from vlbench.core.examples import ImageRef
+from vlbench.core.examples import ImageRef, Prompt
+from vlbench.core.record import LoadReport
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -94,6 +95,36 @@ class EndToEnd(Protocol):
 
 
 @runtime_checkable
+class Sparing(Protocol):
+    """A backbone some tensors of which only its pretraining uses: weights without them are whole all the same."""
+
+    def spared(self) -> tuple[str, ...]:
+        """How these tensors' names begin."""
+        ...
+
+
+@dataclass(frozen=True)
+class PretrainedWeights:
+    """What came of loading them. head: that of the same training under the names of this package's heads, or empty."""
+
+    report: LoadReport
+    head: dict[str, Tensor]
+
+
+@runtime_checkable
+class Pretrained(Protocol):
+    """A backbone with weights of its own somewhere, which runs begin with unless told otherwise."""
+
+    def load_pretrained(self) -> PretrainedWeights:
+        """Fill the backbone with them.
+
+        Raises:
+            VlbenchError: exit 6, they do not fit.
+        """
+        ...
+
+
+@runtime_checkable
 class Augmenting(Protocol):
     """A backbone whose pictures can be changed by chance while it is finetuned."""
 
@@ -117,12 +148,23 @@ class DualEncoder(Protocol):
 
 @runtime_checkable
 class Generator(Protocol):
-    """A backbone that goes on in words from pictures and a prompt; B examples, the pictures of each side by side."""
+    """A model that goes on in words from pictures and a prompt, which it is given together; B prompts, C candidates."""
 
-    def generate(self, seen: Visual, read: Textual, longest: int) -> list[str]:
-        """What it writes for each example, without the prompt: at most `longest` tokens, always the likeliest."""
+    def prepare_prompts(self, prompts: Sequence[Prompt], answers: Sequence[str] | None = None) -> Tensors:
+        """The tensors of B prompts, together with the answers to them where those are learned; on the CPU, in workers.
+
+        Only among the tensors of prompts may be some whose first dimension is not the batch, such as patches.
+        """
         ...
 
-    def likelihood(self, seen: Visual, read: Textual, candidates: Sequence[str]) -> Tensor:
+    def generate(self, prompts: Tensors, longest: int) -> list[str]:
+        """What it writes after each prompt: at most `longest` tokens, always the likeliest."""
+        ...
+
+    def likelihood(self, prompts: Tensors, candidates: Sequence[str]) -> Tensor:
         """The log-likelihood [B, C] of each candidate after the prompt."""
+        ...
+
+    def nll(self, answered: Tensors) -> Tensor:
+        """The negative log-likelihood [B] per token of each answer and its end, which training lowers."""
         ...

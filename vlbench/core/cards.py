@@ -32,7 +32,8 @@ class TaskCard(Frozen):
     backbone. labels: the closed answer list in the order of the logits. min_answer_count: of a task whose answers
     are open instead, how often one must come in the train split for a classifier to know it. prompt: what a model that
     writes is asked, `{text}` being the example's text; extraction: the rule of `vlbench.data.extraction` that takes its
-    answer out of what it wrote. metrics: name -> `module:function`.
+    answer out of what it wrote. claims: what a model that embeds compares a picture with: label -> sentence, `{text}`
+    being the example's text; under `*` for every other label, `{label}` being that. metrics: name -> `module:function`.
     slices: tags that every table breaks the main metric down by. features: where region features may lie,
     as globs below the root. siblings: folders of DATA_ROOT that may hold the images of several tasks.
     """
@@ -47,6 +48,7 @@ class TaskCard(Frozen):
     min_answer_count: int | None = Field(default=None, ge=1)
     prompt: str = "{text}"
     extraction: Literal["verbatim", "short_answer", "named_label"] = "verbatim"
+    claims: dict[str, str] = Field(default_factory=dict)
     metrics: dict[str, str]
     main_metric: str
     slices: tuple[str, ...] = ()
@@ -121,7 +123,8 @@ class Recipe(Frozen):
 class SizeCard(Frozen):
     """One size of a model: architecture numbers, its tokenizer, and what differs from the card's recipe.
 
-    vocabulary: `bert-base-uncased`, or `own`: the world's on the world, else trained on the train split.
+    vocabulary: `bert-base-uncased`; `own`: the world's on the world, else trained on the train split; `its own`: that
+    of the model's processor, as it was pretrained.
     max_text: longest text in tokens, [CLS] and [SEP] among them; what is longer is cut. threads: of a CPU that
     suit this size, None for all: a tiny model gains little from a second one and loses much when it is busy.
     recipes: what differs from the model's own, for every task (`default`) or for one. pretraining: numbers of the
@@ -129,7 +132,7 @@ class SizeCard(Frozen):
     """
 
     config: dict[str, int | float | str | bool]
-    vocabulary: Literal["own", "bert-base-uncased"]
+    vocabulary: Literal["own", "bert-base-uncased", "its own"]
     max_text: int
     threads: int | None = Field(default=None, ge=1)
     recipes: dict[str, Recipe] = Field(default_factory=dict)
@@ -138,10 +141,14 @@ class SizeCard(Frozen):
 
 
 class HeadLayout(Frozen):
-    """How the model's papers shape a classification head: hidden width as a multiple of the input width."""
+    """How the model's papers shape a classification head.
+
+    hidden: its width as a multiple of the backbone's; 0: a single Linear, nothing hidden. epsilon: LayerNorm's.
+    """
 
     hidden: float = 2.0
     order: Literal["activation-norm", "norm-activation"] = "activation-norm"
+    epsilon: float = 1e-12
 
 
 class ModelCard(Frozen):
@@ -149,7 +156,8 @@ class ModelCard(Frozen):
 
     visual: what the model looks at. ranks_by: how it ranks a gallery: `cross`, every pair looked at together, or
     `dual`, pictures and texts embedded apart. embeds: whether it embeds pictures and texts apart, so that a ranking
-    can begin with a shortlist. pretraining: its class, as `module:Class`; empty where it has none; how it is run
+    can begin with a shortlist. pretrained: whether its own weights are what a run begins with. brings: what the heads
+    among these answer. pretraining: its class, as `module:Class`; empty where it has none; how it is run
     stands in the recipes under `pretrain`. sizes: `base` is the paper's. recipes: finetuning per task from the paper,
     `default` where the paper has none.
     """
@@ -162,6 +170,8 @@ class ModelCard(Frozen):
     outputs: tuple[OutputKind, ...]
     ranks_by: Literal["cross", "dual"] = "cross"
     embeds: bool = False
+    pretrained: bool = False
+    brings: tuple[OutputKind, ...] = ()
     pretraining: str = ""
     sizes: dict[str, SizeCard]
     head: HeadLayout = HeadLayout()

@@ -25,6 +25,27 @@ class Query:
 
 
 @dataclass(frozen=True, slots=True)
+class Shot:
+    """A question with its answer, shown before another question."""
+
+    query: Query
+    answer: str
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """What a model that writes is asked, after shots that show how."""
+
+    query: Query
+    shots: tuple[Shot, ...] = ()
+
+    @property
+    def images(self) -> tuple[ImageRef, ...]:
+        """All its pictures, in their order."""
+        return tuple(ref for query in (*(shot.query for shot in self.shots), self.query) for ref in query.images)
+
+
+@dataclass(frozen=True, slots=True)
 class Label:
     """The reference of a task whose examples carry one label out of a closed list."""
 

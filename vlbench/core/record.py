@@ -22,11 +22,18 @@ class ToolInfo(Frozen):
 
 
 class LoadReport(Frozen):
-    """How weights met the model: keys matched, missing in the file, unexpected in it (another head's do not count)."""
+    """How weights met the model: tensors matched, missing in the file, unexpected in it (another head's do not count).
+
+    converted: of those matched, how many had another name, size or order in the file. absent: the backbone's among the
+    missing. unmatched_answers: how many answers had no row in the file's classifier and begin with zeros.
+    """
 
     matched: int
     missing: int
     unexpected: int
+    converted: int = 0
+    absent: tuple[str, ...] = ()
+    unmatched_answers: int = 0
 
 
 class ModelInfo(Frozen):
@@ -50,7 +57,10 @@ class ModelInfo(Frozen):
 
 
 class TaskInfo(Frozen):
-    """Which data: source world or real, the manifest's hash, the split and how much of it."""
+    """Which data: source world or real, the manifest's hash, the split and how much of it.
+
+    shots: ids of the examples that were shown with their answers before each question.
+    """
 
     name: str
     version: int
@@ -61,6 +71,7 @@ class TaskInfo(Frozen):
     n_scored: int
     limit: float | None = None
     main_metric: str = ""
+    shots: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
 

@@ -18,22 +18,27 @@ class RunSpec(Frozen):
     """One task, one model, one way of running.
 
     task, model, size, split...: names as on the command line; None takes the card's default. mode: finetune; eval:
-    score a checkpoint with the head it brings; zero-shot: let a model that writes answer untrained. answer_by: of the
-    latter, its own `text`, or the likeliest of the `candidates`; None: candidates where the task has a closed list.
-    checkpoint: weights to begin with; "none" trains from scratch, None takes those that come with the model for the
-    world ("shipped"), where there are any. data_root: None is the built-in world. select_on: the split the best
-    checkpoint is chosen on, "none" takes the last one. limit: a number of examples (>= 1) or a share (< 1) of the
-    reported split. train: overrides of the model card's recipe. vocabulary: a vocab.txt or tokenizer.json, for models
-    that need bert-base-uncased. answers: a list for a classifier over open answers, instead of the train split's
-    frequent ones. rerank_k: of a ranking, how many of each query's best by embeddings are looked at pair by pair; None
-    looks at all. threads: of the CPU; None takes what suits the model's size.
+    score a checkpoint with the head it brings; zero-shot: let a model answer that was never trained on the task: in
+    words, by comparing the picture with sentences, or by ranking; probe: train a linear head on a frozen backbone.
+    answer_by: of a model that writes, its own `text`, or the likeliest of the `candidates`; None: candidates where
+    the task has a closed list. num_fewshot: examples of the train split that it is shown with their answers before
+    each question. checkpoint: weights to begin with; "none" trains from scratch, None takes those that
+    come with the model for the world ("shipped") or that a model of transformers has ("pretrained"), where there
+    are any. data_root: None is the built-in world. select_on: the split the best checkpoint is chosen on, "none"
+    takes the last one. limit: a number of examples (>= 1) or a share (< 1) of the reported split. train: overrides
+    of the model card's recipe. vocabulary: a vocab.txt or tokenizer.json, for models that need bert-base-uncased.
+    answers: a list for a classifier over open answers, instead of the train split's frequent ones. rerank_k: of a
+    ranking, how many of each query's best by embeddings are looked at pair by pair; None looks at all. threads: of
+    the CPU; None takes what suits the model's size. eval_batch_size: examples per forward when predicting; None: 256,
+    or 8 of a model that writes.
     """
 
     task: str
     model: str
     size: str | None = None
-    mode: Literal["finetune", "eval", "zero-shot"] = "finetune"
+    mode: Literal["finetune", "eval", "zero-shot", "probe"] = "finetune"
     answer_by: Literal["text", "candidates"] | None = None
+    num_fewshot: int = Field(default=0, ge=0)
     checkpoint: str | None = None
     data_root: Path | None = None
     tasks_dir: Path | None = None
@@ -49,7 +54,7 @@ class RunSpec(Frozen):
     answers: Path | None = None
     train: Recipe = Recipe()
     rerank_k: int | None = Field(default=None, ge=1)
-    eval_batch_size: int = Field(default=256, ge=1)
+    eval_batch_size: int | None = Field(default=None, ge=1)
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     allow_partial: bool = False
     device: str | None = None

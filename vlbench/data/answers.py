@@ -53,6 +53,22 @@ def read_answers(path: Path) -> tuple[str, ...]:
     return tuple(content)
 
 
+def transformers_answers(config: Path) -> tuple[str, ...]:
+    """What the rows of a transformers model's classifier stand for, by its `config.json`; empty where it says nothing.
+
+    Raises:
+        DataError: it cannot be read, or its `id2label` does not number the labels from 0.
+    """
+    content = read_json(config)
+    labels = content.get("id2label") if isinstance(content, dict) else None
+    if not isinstance(labels, dict) or all(str(label).startswith("LABEL_") for label in labels.values()):
+        return ()
+    rows = [labels.get(str(row)) for row in range(len(labels))]
+    if None in rows:
+        raise DataError(f"{config}: id2label has no {rows.index(None)}: expected numbers from 0 on, restore the file")
+    return tuple(map(str, rows))
+
+
 def write_answers(path: Path, answers: Sequence[str]) -> None:
     """Write the list so that `read_answers` gives it back."""
     atomic_write(path, json.dumps(list(answers), ensure_ascii=False, indent=0) + "\n")

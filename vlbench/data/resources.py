@@ -20,8 +20,22 @@ class PictureSource(Protocol):
 
 @dataclass(frozen=True)
 class Resources:
-    """The doors of a backbone to the data; a control replaces them, so no model knows of controls."""
+    """The doors of a backbone to the data; a control replaces them, so no model knows of controls.
 
-    text: TextEncoder
+    words: the tokenizer; None for a model that brings its own.
+    """
+
+    words: TextEncoder | None
     pictures: PictureSource
     regions: RegionSource | None = None
+
+    @property
+    def text(self) -> TextEncoder:
+        """The tokenizer, of a model that brings none.
+
+        Raises:
+            ValueError: there is none.
+        """
+        if self.words is None:
+            raise ValueError("these resources are of a model that brings its own tokenizer")
+        return self.words

@@ -10,7 +10,7 @@ import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from random import Random
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -20,6 +20,9 @@ from vlbench.core.backbone import Augmenting, Backbone, Tensors
 from vlbench.core.errors import VlbenchError
 from vlbench.core.examples import Example, ImageRef, Query
 from vlbench.core.head import Head
+
+Ready = TypeVar("Ready")
+"""What a forward takes."""
 
 
 @dataclass(frozen=True)
@@ -85,11 +88,8 @@ class Batches(Dataset[Batch]):
         first: int = 0,
         augment: bool = False,
     ) -> None:
-        if augment and not isinstance(backbone, Augmenting):
-            raise VlbenchError(
-                f"train.augment is for models that can change the pixels they look at, and {type(backbone).__name__} "
-                f"cannot: set it to none"
-            )
+        if augment:
+            check_augments(backbone)
         self.examples = examples
         self.blocks = blocks
         self.backbone = backbone
@@ -132,6 +132,15 @@ class Batches(Dataset[Batch]):
         if self.head is None:
             return [self.examples[row].query for row in self.blocks[index]]
         return self.head.queries(self.blocks[index], self.examples, Random(f"{self.chance}/{self.first + index}"))
+
+
+def check_augments(backbone: object) -> None:
+    """A backbone that cannot change pictures by chance is a VlbenchError."""
+    if not isinstance(backbone, Augmenting):
+        raise VlbenchError(
+            f"train.augment is for models that can change the pixels they look at, and {type(backbone).__name__} "
+            f"cannot: set it to none"
+        )
 
 
 def related(examples: Sequence[Example[Any]], most: int) -> list[list[int]]:
@@ -187,7 +196,7 @@ def sequential_blocks(n: int, batch_size: int) -> list[list[int]]:
     return [list(range(start, min(start + batch_size, n))) for start in range(0, n, batch_size)]
 
 
-def loader(batches: Batches, workers: int, device: torch.device) -> Iterator[Batch]:
+def loader(batches: Dataset[Ready], workers: int, device: torch.device) -> Iterator[Ready]:
     """The batches in order. Its random state is its own: building it draws nothing from torch's."""
     return iter(
         DataLoader(

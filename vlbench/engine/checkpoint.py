@@ -1,4 +1,4 @@
-"""Weights and training state on disk: safetensors and plain tensors, never pickled code, never half-written."""
+"""A run's weights and training state on disk: safetensors and plain tensors, never pickled code, never half-written."""
 
 from __future__ import annotations
 
@@ -15,16 +15,15 @@ import numpy
 import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from vlbench.core.errors import DataError, ExitCode, VlbenchError, first_five
-from vlbench.core.record import LoadReport
+from vlbench.core.errors import DataError
 from vlbench.data.answers import ANSWERS_FILE, write_answers
 from vlbench.data.text import TextEncoder
-from vlbench.engine.weights import weights_file
+from vlbench.engine.statefile import read_safetensors
 
 Weights = Literal["plain", "ema"]
 
@@ -70,7 +69,7 @@ class Checkpoints:
 
     def load_best(self, learner: nn.Module) -> None:
         """Put the best weights into the learner."""
-        learner.load_state_dict(_load(self.folder / "best" / "model.safetensors"))
+        learner.load_state_dict(read_safetensors(self.folder / "best" / "model.safetensors"))
 
     def save_last(
         self,
@@ -108,9 +107,9 @@ class Checkpoints:
         if not (folder / "state.json").is_file():
             return None
         try:
-            learner.load_state_dict(_load(folder / "model.safetensors"))
+            learner.load_state_dict(read_safetensors(folder / "model.safetensors"))
             if average is not None:
-                average.load_state_dict(_load(folder / "average.safetensors"))
+                average.load_state_dict(read_safetensors(folder / "average.safetensors"))
             trainer = torch.load(folder / "trainer.pt", weights_only=True)
             optimizer.load_state_dict(trainer["optimizer"])
             schedule.load_state_dict(trainer["schedule"])
@@ -129,52 +128,15 @@ class Checkpoints:
         shutil.rmtree(self.folder / "last", ignore_errors=True)
 
 
-def load_weights(learner: nn.Module, path: Path, with_head: bool = False) -> LoadReport:
-    """Load the weights whose names and shapes match; the head may differ unless asked for, the backbone may not.
-
-    Raises:
-        VlbenchError: exit 6 where under 99 % of the backbone's tensors match, or not all of a head asked for.
-    """
-    given, own = _load(weights_file(path)), learner.state_dict()
-    matched = {name: given[name] for name in own if name in given and given[name].shape == own[name].shape}
-    wanted = [name for name in own if name.startswith("backbone.")]
-    found = sum(name in matched for name in wanted)
-    if found < 0.99 * len(wanted):
-        raise VlbenchError(
-            f"--checkpoint {path} fits {found} of the backbone's {len(wanted)} tensors, expected at least 99 %: "
-            f"check --model and --size",
-            ExitCode.WEIGHTS,
-        )
-    headless = [name for name in own if name.startswith("head.") and name not in matched]
-    if with_head and headless:
-        raise VlbenchError(
-            f"--checkpoint {path} has no head that answers this task ({first_five(headless)} do not fit): "
-            f"finetune it first with --mode finetune",
-            ExitCode.WEIGHTS,
-        )
-    if broken := [name for name, value in matched.items() if not bool(value.isfinite().all())]:
-        raise VlbenchError(
-            f"--checkpoint {path} holds weights that are no numbers or infinite ({first_five(broken)}): give "
-            f"those of a training that did not diverge",
-            ExitCode.WEIGHTS,
-        )
-    learner.load_state_dict(matched, strict=False)
-    unexpected = [name for name in given if name not in own and not name.startswith("head.")]
-    return LoadReport(matched=len(matched), missing=len(own) - len(matched), unexpected=len(unexpected))
-
-
-def _load(path: Path) -> dict[str, Tensor]:
-    try:
-        return load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise VlbenchError(
-            f"{path} does not load as safetensors ({error}): give a file that vlbench or safetensors wrote",
-            ExitCode.WEIGHTS,
-        ) from None
-
-
 def _tensors(module: nn.Module) -> dict[str, Tensor]:
-    return {name: value.detach().contiguous().cpu() for name, value in module.state_dict().items()}
+    """Its state; of tensors that share memory, such as tied embeddings, each gets its own, as safetensors wants it."""
+    found: dict[str, Tensor] = {}
+    taken: set[int] = set()
+    for name, value in module.state_dict().items():
+        tensor = value.detach().contiguous().cpu()
+        found[name] = tensor.clone() if tensor.data_ptr() in taken else tensor
+        taken.add(tensor.data_ptr())
+    return found
 
 
 def _torch_rng() -> dict[str, Tensor | list[Tensor]]:

@@ -18,6 +18,7 @@ from vlbench.engine.environment import Clock, latencies, make_accelerator
 from vlbench.engine.interrupt import Interrupt, Interrupted, Stoppable
 from vlbench.engine.job import Job
 from vlbench.engine.log import Logged
+from vlbench.engine.pretrained import own_processor_sha256
 from vlbench.engine.resources import make_resources, of_job, unique_refs
 from vlbench.engine.trial import Outcome, Trial, checkpoints_below
 from vlbench.metrics.baseline import majority, slice_majorities
@@ -81,6 +82,7 @@ def _begun(job: Job) -> RunRecord:
             n_scored=len(job.report),
             limit=job.spec.limit,
             main_metric=job.task.card.main_metric,
+            shots=tuple(example.id for example in job.shots),
             notes=(*job.task.notes, *job.notes),
         ),
         environment=environment(job.spec.device or "auto", 1, job.threads),
@@ -110,7 +112,7 @@ def _done(job: Job, folder: RunFolder, record: RunRecord, progress: Progress, in
         "parameters": outcome.parameters,
         "load_report": outcome.load_report,
         "preprocessing": _preprocessing(job),
-        "tokenizer_sha256": resources.text.sha256,
+        "tokenizer_sha256": resources.words.sha256 if resources.words else own_processor_sha256(job.card),
     }
     if not job.task.card.labels and job.labels:
         model |= {"answers": len(job.labels), "answers_sha256": answers_sha256(job.labels)}

@@ -9,16 +9,19 @@ from dataclasses import dataclass
 from typing import Any
 
 from accelerate import Accelerator
+from torch.utils.data import Dataset
 
 from vlbench.core.cards import Recipe
 from vlbench.core.errors import VlbenchError
 from vlbench.core.examples import Example
 from vlbench.core.progress import Progress
-from vlbench.engine.batches import Batch, Batches, loader, micro_blocks, related, training_blocks
+from vlbench.engine.batches import Batch, Batches, check_augments, loader, micro_blocks, related, training_blocks
 from vlbench.engine.checkpoint import Best, Checkpoints, TrainState, Weights
 from vlbench.engine.interrupt import Interrupt, Interrupted
 from vlbench.engine.learner import Learner
 from vlbench.engine.optimizer import make_optimizer, make_schedule, needed
+from vlbench.engine.prompts import PromptBatch, PromptBatches
+from vlbench.heads.generate import GenerateHead
 from vlbench.models.layers.momentum import MomentumCopy
 
 Select = Callable[[Learner], float]
@@ -99,19 +102,8 @@ class Finetuning:
         return self.state
 
     def _train(self, select: Select | None, log: Log, progress: Progress, interrupt: Interrupt, what: str) -> None:
-        blocks = self.blocks[self.state.step :]
-        parts = self.plan.accumulation
-        _, head = self.learner.parts
-        batches = Batches(
-            self.examples,
-            micro_blocks(blocks, parts),
-            self.learner.parts[0],
-            head,
-            chance=f"{self.seed}/negatives",
-            first=sum(min(parts, len(block)) for block in self.blocks[: self.state.step]),
-            augment=self.plan.recipe.augment == "randaugment",
-        )
-        stream = loader(batches, self.workers, self.accelerator.device)
+        blocks, parts = self.blocks[self.state.step :], self.plan.accumulation
+        stream = loader(self._batches(micro_blocks(blocks, parts)), self.workers, self.accelerator.device)
         self.wrapped.train()
         self._select_if_due(select, log, progress, what)
         for block in blocks:
@@ -130,7 +122,24 @@ class Finetuning:
             progress.step(what, self.state.step, self.plan.steps, f"loss {loss:.3f}")
             self._select_if_due(select, log, progress, what)
 
-    def _step(self, micro: Sequence[Batch], size: int) -> tuple[float, float]:
+    def _batches(self, micro: Sequence[Sequence[int]]) -> Dataset[Batch | PromptBatch]:
+        """What is left to train on, a forward pass each."""
+        augment = self.plan.recipe.augment == "randaugment"
+        if isinstance(self.learner.head, GenerateHead):
+            if augment:
+                check_augments(self.learner.backbone)
+            return PromptBatches(self.examples, micro, *self.learner.writing, learned=True)
+        parts = self.plan.accumulation
+        return Batches(
+            self.examples,
+            micro,
+            *self.learner.parts,
+            chance=f"{self.seed}/negatives",
+            first=sum(min(parts, len(block)) for block in self.blocks[: self.state.step]),
+            augment=augment,
+        )
+
+    def _step(self, micro: Sequence[Batch | PromptBatch], size: int) -> tuple[float, float]:
         """One optimizer step over the micro-batches of `size` examples: the mean loss and the gradient's norm."""
         total = 0.0
         for number, batch in enumerate(micro):

@@ -4,51 +4,39 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import replace
-from typing import Any, cast
+from typing import Any
 
 import torch
-from torch import nn
 
-from vlbench.core.backbone import Backbone, Generator
-from vlbench.core.errors import VlbenchError
 from vlbench.core.examples import Example
 from vlbench.core.results import Prediction
-from vlbench.engine.batches import Batches, loader, sequential_blocks
+from vlbench.engine.batches import loader, sequential_blocks
+from vlbench.engine.learner import Learner
 from vlbench.engine.pace import Pace, Timing
-from vlbench.heads.generate import GenerateHead
+from vlbench.engine.prompts import PromptBatches
 
 
-def generate(
-    backbone: Backbone, head: GenerateHead, examples: Sequence[Example[Any]], prompt: str, pace: Pace
-) -> tuple[list[Prediction], Timing]:
-    """Answer the examples in their order. prompt: the task card's, `{text}` stands for the example's text.
+def generate(learner: Learner, examples: Sequence[Example[Any]], pace: Pace) -> tuple[list[Prediction], Timing]:
+    """Answer the examples in their order, in evaluation mode, without references.
 
     Raises:
         VlbenchError: the model cannot write, or a likelihood is not a number.
         Interrupted: asked to stop.
     """
-    if not isinstance(backbone, Generator):
-        raise VlbenchError(f"{type(backbone).__name__} writes no text: use --mode finetune")
+    model, head = learner.writing
     device = pace.accelerator.device
-    asked = [_prompted(example, prompt) for example in examples]
-    blocks = sequential_blocks(len(asked), pace.batch_size)
+    blocks = sequential_blocks(len(examples), pace.batch_size)
     timing, predictions = Timing(), list[Prediction]()
-    cast(nn.Module, backbone).eval()
+    was_training = learner.training
+    learner.eval()
     started = time.perf_counter()
     with torch.inference_mode(), pace.accelerator.autocast():
-        for batch in loader(Batches(asked, blocks, backbone), pace.workers, device):
-            batch = batch.to(device)
-            seen = backbone.see(batch.images, batch.slots).take(batch.image_rows)
-            read = backbone.read(batch.texts).take(batch.text_rows)
-            predictions += head.answer(backbone, seen, read, batch.ids)
+        for batch in loader(PromptBatches(examples, blocks, model, head), pace.workers, device):
+            predictions += head.answer(model, batch.to(device).prompts, batch.ids)
             now = time.perf_counter()
             timing.batches.append(now - started)
             timing.examples += len(batch.ids)
             started = now
-            pace.step(timing.examples, len(asked))
+            pace.step(timing.examples, len(examples))
+    learner.train(was_training)
     return predictions, timing
-
-
-def _prompted(example: Example[Any], prompt: str) -> Example[Any]:
-    return replace(example, query=replace(example.query, text=prompt.replace("{text}", example.query.text)))

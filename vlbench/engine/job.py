@@ -6,31 +6,49 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from vlbench import __version__, catalog
-from vlbench.core.cards import ModelCard, TaskCard
+from vlbench.core.cards import ModelCard, Recipe, TaskCard
 from vlbench.core.errors import ExitCode, VlbenchError, first_five
 from vlbench.core.examples import Answered, Example
 from vlbench.core.progress import Progress
 from vlbench.core.spec import RunSpec
 from vlbench.core.task import Task, ids_of
-from vlbench.data.answers import ANSWERS_FILE, frequent_answers, read_answers
-from vlbench.data.index import Chosen
 from vlbench.data.verify import manifest
+from vlbench.engine.capabilities import refused
+from vlbench.engine.pretrained import PRETRAINED, beginning_sha256, own_weights
 from vlbench.engine.source import load_task
-from vlbench.engine.weights import chosen_weights, weights_sha256
+from vlbench.engine.vocabulary import answerable, labels_of, learnable
+from vlbench.engine.weights import brought_answers, chosen_weights, weights_sha256
+from vlbench.engine.writing import answer_by, check_shots, draw_shots
 from vlbench.records.fingerprint import fingerprint
 
 Examples = Sequence[Example[Any]]
+
+PAIRS, PROMPTS = 256, 8
+"""Examples per forward: of an encoder, and of a model that writes, which is large and sees hundreds of tokens each."""
+PROBE = Recipe(
+    optimizer="adamw",
+    lr=1e-2,
+    betas=(0.9, 0.999),
+    weight_decay=0.0,
+    warmup=0.0,
+    epochs=50,
+    batch_size=256,
+    evaluations=10,
+    batches="shuffled",
+)
+"""For a linear head alone, over features brought to mean 0 and deviation 1; whatever the model."""
 
 
 @dataclass(frozen=True)
 class Job:
     """A resolved spec with its task and model card. select is empty where nothing is selected on.
 
-    labels: the answers a classifier chooses from, closed or open; none where the task ranks. notes: what was left out.
-    weights: the file begun with; None from scratch.
+    labels: the answers a classifier chooses from, closed or open; none where the task ranks or answers are written.
+    notes: what was left out. shots: examples that the model is shown before each question. weights: the file begun
+    with; None from scratch.
     """
 
     spec: RunSpec
@@ -46,6 +64,7 @@ class Job:
     fingerprint: str
     labels: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    shots: Examples = ()
     weights: Path | None = None
 
     @property
@@ -60,24 +79,32 @@ class Job:
         return self.task.card.output == "rank"
 
     @property
+    def writes(self) -> bool:
+        """Whether the model answers in words of its own, or by how likely it finds those of candidates."""
+        return self.spec.answer_by is not None
+
+    @property
+    def compares(self) -> bool:
+        """Whether pictures are compared with sentences, one per answer, by a model that was not trained on the task."""
+        return self.spec.mode == "zero-shot" and not self.ranks and not self.writes
+
+    @property
     def threads(self) -> int | None:
         """CPU threads to compute with; None for all."""
         return self.spec.threads or self.card.sizes[self.size].threads
 
 
-def refusal(spec: RunSpec) -> str:
-    """Why the model cannot answer the task in that mode, as far as their cards say; empty where it can.
+def refusal(spec: RunSpec) -> VlbenchError | None:
+    """Why the model cannot answer the task in that mode, as far as their cards say; None where it can.
 
     Raises:
         VlbenchError: names nobody knows.
     """
     card, task_card = catalog.model_card(spec.model), catalog.task_card(spec.task, spec.tasks_dir)
-    if spec.mode == "zero-shot":
-        answers = "generate" in card.outputs and task_card.output != "rank"
-        return "" if answers else f"{card.name} has no way to answer {task_card.name} zero-shot: use --mode finetune"
-    if task_card.output not in card.outputs:
-        return f"{card.name} has no head for {task_card.name} ({task_card.output}): it does {', '.join(card.outputs)}"
-    return ""
+    begins_with_own = card.pretrained and spec.checkpoint in (None, PRETRAINED)
+    reason = refused(card, task_card, spec.mode, begins_with_own)
+    headless = spec.mode == "eval" and task_card.output in card.outputs
+    return VlbenchError(reason, ExitCode.WEIGHTS if headless else ExitCode.USAGE) if reason else None
 
 
 def plan(spec: RunSpec, progress: Progress) -> Job:
@@ -87,8 +114,8 @@ def plan(spec: RunSpec, progress: Progress) -> Job:
         VlbenchError: names nobody knows, a model that cannot answer the task, splits that clash.
     """
     card = catalog.model_card(spec.model)
-    if reason := refusal(spec):
-        raise VlbenchError(reason)
+    if impossible := refusal(spec):
+        raise impossible
     if spec.size is not None:
         catalog.check_size(card, spec.size)
     task = load_task(
@@ -103,9 +130,12 @@ def plan(spec: RunSpec, progress: Progress) -> Job:
     train, select, report = (_load(task, split) for split in (spec.train_split, spec.select_on, spec.split))
     _check_apart(spec, train, select, report)
     sha = manifest(task, {str(spec.train_split): train, str(spec.select_on): select, str(spec.split): report})
-    weights = chosen_weights(str(spec.checkpoint), card.name, str(spec.size))
-    labels = _labels(spec, task.card, train, weights)
-    train, notes = _learnable(task.card, train, labels)
+    weights = _weights(spec, card)
+    labels = labels_of(spec, task.card, train, weights)
+    shots = draw_shots(spec, train)
+    train, notes = learnable(task.card, [] if shots else train, labels)
+    if spec.mode == "eval" and spec.checkpoint == PRETRAINED and labels and weights:
+        labels, notes = answerable(labels, brought_answers(weights), card.name)
     return Job(
         spec=spec,
         task=task,
@@ -122,22 +152,30 @@ def plan(spec: RunSpec, progress: Progress) -> Job:
             recipe=spec.train,
             task_version=task.card.version,
             manifest_sha256=sha,
-            weights_sha256=weights_sha256(weights),
+            weights_sha256=beginning_sha256(card, weights),
             vlbench_version=__version__,
         ),
         labels=labels,
         notes=notes,
+        shots=shots,
         weights=weights,
     )
 
 
+def _weights(spec: RunSpec, card: ModelCard) -> Path | None:
+    if spec.checkpoint == PRETRAINED:
+        return own_weights(card)
+    return chosen_weights(str(spec.checkpoint), card.name, str(spec.size))
+
+
 def _resolved(spec: RunSpec, task: Task, card: ModelCard) -> RunSpec:
     """The spec with every default written out, so that the record says what ran."""
-    world, trains = task.source == "world", spec.mode == "finetune"
+    world, trains = task.source == "world", spec.mode in ("finetune", "probe")
     _check_rerank(spec, task.card, card)
-    size = spec.size or ("tiny" if world else "base")
+    check_shots(spec, task.card, card)
+    size = spec.size or (next(iter(card.sizes)) if len(card.sizes) == 1 else "tiny" if world else "base")
     catalog.check_size(card, size)
-    checkpoint = spec.checkpoint or ("shipped" if world and catalog.shipped_weights(card.name, size) else "none")
+    checkpoint = spec.checkpoint or _default_checkpoint(card, size, world)
     if spec.mode == "eval" and checkpoint == "none":
         raise VlbenchError(
             "--mode eval needs --checkpoint with trained weights, and there are none: name a run or a file"
@@ -153,18 +191,26 @@ def _resolved(spec: RunSpec, task: Task, card: ModelCard) -> RunSpec:
         raise VlbenchError(
             f"--controls {','.join(controls)} are trained, and --mode {spec.mode} trains nothing: leave them out"
         )
+    by = answer_by(spec, task.card, card)
     return spec.model_copy(
         update={
             "size": size,
             "checkpoint": checkpoint,
-            "train_split": (spec.train_split or task.card.train_split) if trains else "none",
+            "train_split": (spec.train_split or task.card.train_split) if trains or spec.num_fewshot else "none",
             "select_on": (spec.select_on or task.card.select_on) if trains else "none",
             "split": spec.split or task.card.report_split,
             "controls": controls,
-            "answer_by": _answer_by(spec, task.card),
-            "train": card.recipe(spec.task, size).merged(spec.train),
+            "answer_by": by,
+            "eval_batch_size": spec.eval_batch_size or (PROMPTS if by else PAIRS),
+            "train": (PROBE if spec.mode == "probe" else card.recipe(spec.task, size)).merged(spec.train),
         }
     )
+
+
+def _default_checkpoint(card: ModelCard, size: str, world: bool) -> str:
+    if card.pretrained:
+        return PRETRAINED
+    return "shipped" if world and catalog.shipped_weights(card.name, size) else "none"
 
 
 def _check_rerank(spec: RunSpec, task: TaskCard, card: ModelCard) -> None:
@@ -179,62 +225,6 @@ def _check_rerank(spec: RunSpec, task: TaskCard, card: ModelCard) -> None:
             f"--rerank-k {spec.rerank_k} is for retrieval by a model that embeds and looks at pairs "
             f"({', '.join(able)}), not for {card.name} on {task.name}: leave it out"
         )
-
-
-def _answer_by(spec: RunSpec, card: TaskCard) -> Literal["text", "candidates"] | None:
-    if spec.mode == "zero-shot":
-        return spec.answer_by or ("candidates" if card.labels else "text")
-    if spec.answer_by is not None:
-        raise VlbenchError(f"--answer-by {spec.answer_by} is for --mode zero-shot, not for {spec.mode}: leave it out")
-    return None
-
-
-def _labels(spec: RunSpec, card: TaskCard, train: Examples, weights: Path | None) -> tuple[str, ...]:
-    """The answers to choose from: the card's; else a given list, the one the weights bring, or the frequent ones."""
-    if card.min_answer_count is None:
-        if spec.answers is not None:
-            raise VlbenchError(
-                f"--answers {spec.answers} is for tasks with open answers, and {card.name} has none: leave it out"
-            )
-        return card.labels
-    brought = weights.with_name(ANSWERS_FILE) if weights else None
-    if spec.answers is not None:
-        given = read_answers(spec.answers)
-        if spec.mode == "eval" and brought is not None and brought.is_file() and read_answers(brought) != given:
-            raise VlbenchError(
-                f"--answers {spec.answers} is not the list that the weights were trained with, {brought}: leave it out",
-                ExitCode.WEIGHTS,
-            )
-        return given
-    if spec.answer_by == "text":
-        return ()
-    if spec.answer_by == "candidates":
-        raise VlbenchError(f"--answer-by candidates needs a list of them for {card.name}: give one with --answers")
-    if spec.mode == "finetune":
-        return frequent_answers(train, card.min_answer_count)
-    if brought is None or not brought.is_file():
-        raise VlbenchError(
-            f"--checkpoint {spec.checkpoint} brings no {ANSWERS_FILE}, which says what its answers mean: "
-            f"give the list with --answers",
-            ExitCode.WEIGHTS,
-        )
-    return read_answers(brought)
-
-
-def _learnable(card: TaskCard, train: Examples, labels: tuple[str, ...]) -> tuple[Examples, tuple[str, ...]]:
-    """The training examples with an answer among the labels, and a note on the others, as in the papers."""
-    if card.min_answer_count is None or not train:
-        return train, ()
-    known = frozenset(labels)
-    rows = [row for row, example in enumerate(train) if not known.isdisjoint(example.reference.worths())]
-    kept = train if len(rows) == len(train) else Chosen(train, rows)
-    if not rows:
-        raise VlbenchError(
-            f"none of the {len(train):,} training examples has one of the {len(labels):,} answers: give other --answers"
-        )
-    left = len(train) - len(kept)
-    note = f"{left:,} of {len(train):,} training examples have none of the {len(labels):,} answers and are left out"
-    return kept, (note,) if left else ()
 
 
 def _load(task: Task, split: str | None) -> Examples:

@@ -7,11 +7,13 @@ from typing import cast
 
 from torch import Tensor, nn
 
-from vlbench.core.backbone import Backbone, DualEncoder, Textual, Visual
+from vlbench.core.backbone import Backbone, DualEncoder, Generator, Textual, Visual
 from vlbench.core.errors import VlbenchError
 from vlbench.core.head import Head
 from vlbench.engine.batches import Batch
+from vlbench.engine.prompts import PromptBatch
 from vlbench.heads.dual import DualHead
+from vlbench.heads.generate import GenerateHead
 
 
 def embed(backbone: Backbone, seen: Visual, read: Textual) -> tuple[Tensor, Tensor]:
@@ -30,27 +32,42 @@ def embed(backbone: Backbone, seen: Visual, read: Textual) -> tuple[Tensor, Tens
 
 @dataclass(frozen=True)
 class Output:
-    """logits as the head gives them; loss: a scalar, None where the batch carries no targets."""
+    """logits as the head gives them, or the loss of each answer that is written; loss: a scalar, None where the batch
+    carries no targets."""
 
     logits: Tensor
     loss: Tensor | None
 
 
 class Learner(nn.Module):
-    """backbone + head. Pictures and texts are encoded once per batch and fused per pair."""
+    """backbone + head. Pictures and texts are encoded once per batch and fused per pair, or go in as one prompt."""
 
-    def __init__(self, backbone: Backbone, head: Head) -> None:
+    def __init__(self, backbone: Backbone | Generator, head: Head | GenerateHead) -> None:
         super().__init__()
         self.backbone = cast(nn.Module, backbone)
         self.head = cast(nn.Module, head)
 
     @property
     def parts(self) -> tuple[Backbone, Head]:
-        """The backbone and the head under their own types."""
+        """The backbone and the head under their own types, where it does not write."""
         return cast(Backbone, self.backbone), cast(Head, self.head)
 
-    def forward(self, batch: Batch) -> Output:
+    @property
+    def writing(self) -> tuple[Generator, GenerateHead]:
+        """The same of one that writes.
+
+        Raises:
+            VlbenchError: it does not.
+        """
+        if not isinstance(self.backbone, Generator) or not isinstance(self.head, GenerateHead):
+            raise VlbenchError(f"{type(self.backbone).__name__} writes no text: use --mode finetune")
+        return self.backbone, self.head
+
+    def forward(self, batch: Batch | PromptBatch) -> Output:
         """Answer a batch of B examples: the head's logits, and the loss where there are targets."""
+        if isinstance(batch, PromptBatch):
+            losses = self.writing[0].nll(batch.prompts)
+            return Output(losses, losses.mean())
         backbone, head = self.parts
         seen = backbone.see(batch.images, batch.slots).take(batch.image_rows)
         read = backbone.read(batch.texts).take(batch.text_rows)

@@ -49,7 +49,8 @@ def of_job(job: Job) -> Material:
 def make_resources(material: Material, progress: Progress) -> Resources:
     """Tokenizer, pictures and, for region models, regions of every picture."""
     regions = make_regions(material, progress) if material.card.visual == "regions" else None
-    return Resources(make_text(material, progress), Pictures(), regions)
+    own = material.card.sizes[material.size].vocabulary == "its own"
+    return Resources(None if own else make_text(material, progress), Pictures(), regions)
 
 
 def make_text(material: Material, progress: Progress) -> TextEncoder:
@@ -60,9 +61,9 @@ def make_text(material: Material, progress: Progress) -> TextEncoder:
     """
     size, given = material.card.sizes[material.size], material.vocabulary
     length = size.max_text
-    brought = material.weights.with_name("tokenizer.json") if material.weights else None
-    if brought is not None and brought.is_file() and given is None:
-        return TextEncoder.from_file(brought, length)
+    brought = _brought(material.weights) if material.weights else None
+    if brought is not None and given is None:
+        return TextEncoder.from_path(brought, length)
     if size.vocabulary == "bert-base-uncased":
         return TextEncoder.bert(given, length)
     if given is not None:
@@ -71,6 +72,12 @@ def make_text(material: Material, progress: Progress) -> TextEncoder:
         return TextEncoder.from_vocab(material.tasks[0].root.parent / "vocab.txt", length)
     progress.say("training a WordPiece vocabulary on the texts of the train split")
     return TextEncoder.train((example.query.text for example in material.learned), VOCABULARY_SIZE, length)
+
+
+def _brought(weights: Path) -> Path | None:
+    """The tokenizer beside the weights: vlbench's or transformers'."""
+    beside = (weights.with_name(name) for name in ("tokenizer.json", "vocab.txt"))
+    return next((path for path in beside if path.is_file()), None)
 
 
 def make_regions(material: Material, progress: Progress) -> StoredRegions:

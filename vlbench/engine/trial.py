@@ -10,7 +10,8 @@ from accelerate import Accelerator
 from torch import nn
 
 from vlbench import catalog
-from vlbench.core.backbone import Backbone, Fitted
+from vlbench.core.backbone import Backbone, Fitted, Generator
+from vlbench.core.cards import HeadLayout
 from vlbench.core.examples import ImageRef
 from vlbench.core.head import Head
 from vlbench.core.progress import Progress
@@ -18,18 +19,25 @@ from vlbench.core.record import LoadReport, TrainInfo
 from vlbench.core.results import Prediction, Ranking
 from vlbench.data.controls import blind_examples
 from vlbench.data.resources import Resources
-from vlbench.engine.checkpoint import Best, Checkpoints, load_weights
+from vlbench.engine.checkpoint import Best, Checkpoints
+from vlbench.engine.compare import compare
 from vlbench.engine.environment import Clock, seed_everything
-from vlbench.engine.finetune import Finetuning, make_plan
+from vlbench.engine.finetune import Finetuning, Plan, make_plan
 from vlbench.engine.generate import generate
+from vlbench.engine.handover import holds_linear, load_pretrained
 from vlbench.engine.interrupt import Interrupt
 from vlbench.engine.job import Examples, Job
 from vlbench.engine.learner import Learner
+from vlbench.engine.loading import Wanted, load_weights, summary
 from vlbench.engine.pace import Pace, Timing
 from vlbench.engine.predict import predict
+from vlbench.engine.pretrained import PRETRAINED
+from vlbench.engine.probe import Selection, probe
 from vlbench.engine.resources import unique_refs
 from vlbench.engine.retrieve import retrieve
+from vlbench.engine.weights import brought_answers
 from vlbench.heads.build import build_head
+from vlbench.heads.dual import DualHead
 from vlbench.heads.generate import GenerateHead
 from vlbench.records.folder import RunFolder
 
@@ -76,17 +84,14 @@ class Trial:
         job = self.job
         seed_everything(job.spec.seed)
         backbone = catalog.load_model(job.card, job.size, self.resources)
-        if job.spec.mode == "zero-shot":
-            return self._written(backbone)
-        learner = Learner(backbone, self._head(backbone.width))
-        trains, loaded, train = job.spec.mode == "finetune", None, None
-        if trains and isinstance(backbone, Fitted):
+        learner, train = Learner(backbone, self._head(backbone)), None
+        trains = job.spec.mode in ("finetune", "probe")
+        loaded = self._begin(learner)
+        if loaded is None and trains and isinstance(backbone, Fitted):
             backbone.fit(unique_refs(self._seen(job.train)))
-        if job.weights is not None:
-            loaded = load_weights(learner, job.weights, with_head=not trains)
         if trains:
-            with self.clock.phase(self._name("finetune")):
-                train = self._finetune(learner, self._checkpoints())
+            with self.clock.phase(self._name(job.spec.mode)):
+                train = (self._finetune if job.spec.mode == "finetune" else self._probe)(learner, self._checkpoints())
         learner.to(self.accelerator.device)
         with self.clock.phase(self._name("predict")):
             results, timing = self._answer(learner, job.report, self._name("predicting"))
@@ -94,19 +99,25 @@ class Trial:
         parameters = sum(parameter.numel() for parameter in learner.parameters())
         return Outcome(results, timing, train, parameters, loaded)
 
-    def _written(self, backbone: Backbone) -> Outcome:
-        """Zero-shot: nothing is trained, and the model answers in words or chooses among candidates."""
-        job, card = self.job, self.job.task.card
-        module = cast(nn.Module, backbone).to(self.accelerator.device)
-        loaded = None
-        if job.weights is not None:
-            loaded = load_weights(nn.ModuleDict({"backbone": module}), job.weights)
-        candidates = job.labels if job.spec.answer_by == "candidates" else ()
-        head = GenerateHead(card.extraction, card.labels, candidates, card.images_per_example)
-        with self.clock.phase("predict"):
-            results, timing = generate(backbone, head, job.report, card.prompt, self._pace("predicting"))
-        parameters = sum(parameter.numel() for parameter in module.parameters())
-        return Outcome(results, timing, None, parameters, loaded)
+    def _begin(self, learner: Learner) -> LoadReport | None:
+        """Load the weights that the run begins with; None from scratch."""
+        job = self.job
+        if job.weights is None:
+            return None
+        with_head = job.spec.mode == "eval"
+        if job.spec.checkpoint != PRETRAINED:
+            return self._load(learner, job.weights, Wanted(job.card, with_head=with_head, answers=job.labels))
+        labels = () if job.compares else job.labels
+        report = load_pretrained(learner, labels, brought_answers(job.weights), with_head, job.card.name)
+        if not self.control:
+            self.progress.say(summary(report))
+        return report
+
+    def _load(self, learner: nn.Module, weights: Path, wanted: Wanted) -> LoadReport:
+        report = load_weights(learner, weights, wanted)
+        if not self.control:
+            self.progress.say(summary(report))
+        return report
 
     def _finetune(self, learner: Learner, checkpoints: Checkpoints) -> TrainInfo:
         spec, train = self.job.spec, self._seen(self.job.train)
@@ -114,7 +125,10 @@ class Trial:
         training = Finetuning(learner, train, plan, self.accelerator, checkpoints, spec.seed, spec.workers)
         select = self._select if self.job.select else None
         state = training.run(select, self._log, self.progress, self.interrupt, self._name("finetuning"))
-        best = state.best or Best(plan.steps, "plain", None)
+        return self._trained(plan, state.best or Best(plan.steps, "plain", None))
+
+    def _trained(self, plan: Plan, best: Best) -> TrainInfo:
+        spec = self.job.spec
         return TrainInfo(
             recipe=spec.train,
             train_split=str(spec.train_split),
@@ -125,6 +139,16 @@ class Trial:
             weights=best.weights,
             seed=spec.seed,
         )
+
+    def _probe(self, learner: Learner, checkpoints: Checkpoints) -> TrainInfo:
+        job, spec = self.job, self.job.spec
+        train, select = self._seen(job.train), self._seen(job.select)
+        plan, pace = make_plan(spec.train, len(train)), self._pace(self._name("probing"))
+        main = job.task.metric(job.task.card.main_metric)
+        selection = Selection(select, lambda found: main(found, job.select).value) if select else None
+        best = probe(learner, train, selection, plan, pace, self._log, spec.seed)
+        checkpoints.save_best(learner)
+        return self._trained(plan, best)
 
     def _select(self, learner: Learner) -> float:
         """The task's main metric on the selection split, in percent."""
@@ -137,14 +161,26 @@ class Trial:
         pace = self._pace(what)
         if self.job.ranks:
             return retrieve(learner, self._seen(examples), pace, self.job.spec.rerank_k)
+        if self.job.compares:
+            return compare(learner, examples, self.job.task.card, self.job.labels, pace)
+        if self.job.writes:
+            return generate(learner, self._seen(examples), pace)
         return predict(learner, self._seen(examples), pace)
 
     def _pace(self, what: str) -> Pace:
-        spec = self.job.spec
-        return Pace(self.accelerator, spec.eval_batch_size, spec.workers, self.progress, self.interrupt, what)
+        spec, size = self.job.spec, cast(int, self.job.spec.eval_batch_size)
+        return Pace(self.accelerator, size, spec.workers, self.progress, self.interrupt, what)
 
-    def _head(self, width: int) -> Head:
-        return build_head(self.job.task.card, self.job.card, width, self.job.labels, self.job.spec.train)
+    def _head(self, backbone: Backbone | Generator) -> Head | GenerateHead:
+        job = self.job
+        if job.writes:
+            candidates = job.labels if job.spec.answer_by == "candidates" else ()
+            return GenerateHead(job.task.card, candidates, job.shots)
+        if job.compares:
+            return DualHead()
+        linear = job.spec.mode == "probe" or (job.spec.mode == "eval" and job.weights and holds_linear(job.weights))
+        card = job.card.model_copy(update={"head": HeadLayout(hidden=0)}) if linear else job.card
+        return build_head(job.task.card, card, cast(Backbone, backbone).width, job.labels, job.spec.train)
 
     def _seen(self, examples: Examples) -> Examples:
         return examples if self.blind is None else blind_examples(examples, self.blind)
@@ -152,7 +188,7 @@ class Trial:
     def _checkpoints(self) -> Checkpoints:
         below = checkpoints_below(self.folder, self.control)
         answers = () if self.job.task.card.labels else self.job.labels
-        return Checkpoints(below, self.resources.text, {"model": self.job.card.name, "size": self.job.size}, answers)
+        return Checkpoints(below, self.resources.words, {"model": self.job.card.name, "size": self.job.size}, answers)
 
     def _log(self, values: dict[str, float | int | str]) -> None:
         self.folder.append_metrics({"control": self.control} | values if self.control else values)

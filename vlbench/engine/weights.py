@@ -7,19 +7,33 @@ from pathlib import Path
 
 from vlbench import catalog
 from vlbench.core.errors import ExitCode, VlbenchError
+from vlbench.data.answers import ANSWERS_FILE, read_answers, transformers_answers
+from vlbench.data.jsonfile import read_json
+
+INDEX = ".index.json"
+"""How a file ends that names the shards which the weights lie in."""
+_IN_A_FOLDER = (
+    "model.safetensors",
+    "checkpoints/best/model.safetensors",
+    f"model.safetensors{INDEX}",
+    "pytorch_model.bin",
+    f"pytorch_model.bin{INDEX}",
+)
+"""Where weights lie in a folder: a checkpoint's, a run's, transformers'."""
 
 
 def weights_file(path: Path) -> Path:
-    """The safetensors file itself, or that of a checkpoint's or a run's folder.
+    """The file itself, or that of a checkpoint's, a run's or a transformers model's folder; of shards their index.
 
     Raises:
         VlbenchError: exit 6, there is none.
     """
-    for candidate in (path, path / "model.safetensors", path / "checkpoints" / "best" / "model.safetensors"):
+    for candidate in (path, *(path / name for name in _IN_A_FOLDER)):
         if candidate.is_file():
             return candidate
     raise VlbenchError(
-        f"--checkpoint {path} holds no weights: give a .safetensors file, a checkpoint folder or a run's folder",
+        f"--checkpoint {path} holds no weights: give a .safetensors, .pth, .pt, .ckpt or .bin file, or the folder of "
+        f"a checkpoint, of a run or of a transformers model",
         ExitCode.WEIGHTS,
     )
 
@@ -42,9 +56,45 @@ def chosen_weights(checkpoint: str, model: str, size: str) -> Path | None:
     return shipped
 
 
+def shards(weights: Path) -> list[Path]:
+    """The files that the tensors lie in: the file itself, or those that an index names, in order.
+
+    Raises:
+        VlbenchError: exit 6, an index names no files, one outside its folder, or one that is not there.
+    """
+    if not weights.name.endswith(INDEX):
+        return [weights]
+    content = read_json(weights)
+    places = content.get("weight_map") if isinstance(content, dict) else None
+    names = sorted({str(name) for name in places.values()}) if isinstance(places, dict) else []
+    faulty = [name for name in names if Path(name).name != name or not weights.with_name(name).is_file()]
+    if faulty or not names:
+        fault = f"names {faulty[0]}, which is not beside it" if faulty else "names no files in its weight_map"
+        raise VlbenchError(f"{weights} {fault}: fetch the whole folder again", ExitCode.WEIGHTS)
+    return [weights.with_name(name) for name in names]
+
+
 def weights_sha256(weights: Path | None) -> str:
-    """The hash of the file's bytes; empty where the model starts from scratch."""
+    """The hash of the file's bytes, of shards one after the other; empty where the model starts from scratch."""
     if weights is None:
         return ""
-    with weights.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    digest = hashlib.sha256()
+    for shard in shards(weights):
+        with shard.open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+def brought_answers(weights: Path) -> tuple[str, ...]:
+    """What the rows of the file's classifier stand for, as far as is said beside it; empty where nothing is.
+
+    vlbench says it in `answers.json`, transformers in `config.json`.
+
+    Raises:
+        DataError: the list is faulty.
+    """
+    listed, config = weights.with_name(ANSWERS_FILE), weights.with_name("config.json")
+    if listed.is_file():
+        return read_answers(listed)
+    return transformers_answers(config) if config.is_file() else ()

@@ -6,23 +6,26 @@ from torch import nn
 
 from vlbench.core.cards import HeadLayout
 
-EPSILON = 1e-12
-"""BERT's LayerNorm epsilon."""
-
 
 def classifier(inputs: int, hidden: int, outputs: int, layout: HeadLayout) -> nn.Sequential:
     """Linear, then GELU and LayerNorm in the layout's order, then Linear: [B, inputs] -> [B, outputs].
 
-    Weights start at N(0, 0.02), biases at 0, as in BERT. Source: Tan and Bansal 2019 (activation-norm),
-    Kim et al. 2021 (norm-activation).
+    Where nothing is hidden, the last Linear alone. Weights start at N(0, 0.02), biases at 0, as in BERT. Source: Tan
+    and Bansal 2019 (activation-norm), Kim et al. 2021 (norm-activation).
     """
-    between: list[nn.Module] = [nn.GELU(), nn.LayerNorm(hidden, eps=EPSILON)]
-    if layout.order == "norm-activation":
-        between.reverse()
-    layers = nn.Sequential(nn.Linear(inputs, hidden), *between, nn.Linear(hidden, outputs))
+    layers = nn.Sequential(*_layers(inputs, hidden, outputs, layout))
     # As vlbench.models.layers.initialize does, which a head cannot import: models and heads do not see each other.
     for layer in layers:
         if isinstance(layer, nn.Linear):
             nn.init.normal_(layer.weight, std=0.02)
             nn.init.zeros_(layer.bias)
     return layers
+
+
+def _layers(inputs: int, hidden: int, outputs: int, layout: HeadLayout) -> list[nn.Module]:
+    if not hidden:
+        return [nn.Linear(inputs, outputs)]
+    between: list[nn.Module] = [nn.GELU(), nn.LayerNorm(hidden, eps=layout.epsilon)]
+    if layout.order == "norm-activation":
+        between.reverse()
+    return [nn.Linear(inputs, hidden), *between, nn.Linear(hidden, outputs)]

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy
 import pytest
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
@@ -16,17 +15,17 @@ from torch.optim.lr_scheduler import LambdaLR
 from vlbench.core.errors import DataError, ExitCode, VlbenchError
 from vlbench.data.text import TextEncoder
 from vlbench.engine import checkpoint
-from vlbench.engine.checkpoint import Best, Checkpoints, TrainState, load_weights
+from vlbench.engine.checkpoint import Best, Checkpoints, TrainState
 from vlbench.engine.optimizer import BertAdam
 
 
 class Net(nn.Module):
     """Named as a Learner's parts are."""
 
-    def __init__(self, width: int = 4, answers: int = 2) -> None:
+    def __init__(self, width: int = 4) -> None:
         super().__init__()
         self.backbone = nn.Sequential(nn.Linear(3, width), nn.Dropout(0.5), nn.Linear(width, width))
-        self.head = nn.Linear(width, answers)
+        self.head = nn.Linear(width, 2)
 
     def forward(self, inputs: Tensor) -> Tensor:
         outputs: Tensor = self.head(self.backbone(inputs))
@@ -143,35 +142,3 @@ def test_what_cannot_be_written_leaves_the_older_as_it_was(tmp_path: Path, monke
     kept = Net()
     places.load_best(kept)
     assert weights(kept) == weights(net)
-
-
-def test_weights_may_bring_another_head_but_no_other_backbone(tmp_path: Path) -> None:
-    file = tmp_path / "model.safetensors"
-    given = Net(answers=7)
-    save_file({**given.state_dict(), "extra": torch.zeros(1)}, file)
-    net = Net(answers=2)
-    head = net.head.weight.tolist()
-    report = load_weights(net, tmp_path)
-    assert (report.matched, report.missing, report.unexpected) == (4, 2, 1)
-    assert weights(net.backbone) == weights(given.backbone)
-    assert net.head.weight.tolist() == head
-    with pytest.raises(VlbenchError, match="fits 0 of the backbone's 4 tensors") as error:
-        load_weights(Net(width=5), file)
-    assert error.value.exit_code == ExitCode.WEIGHTS
-
-
-@pytest.mark.parametrize("fault", [float("nan"), float("inf")])
-def test_weights_that_are_no_numbers_are_named(tmp_path: Path, fault: float) -> None:
-    broken = Net().state_dict()
-    broken["backbone.0.weight"][0, 0] = fault
-    save_file(broken, tmp_path / "model.safetensors")
-    with pytest.raises(VlbenchError, match=r"weights that are no numbers or infinite \(backbone\.0\.weight\)") as error:
-        load_weights(Net(), tmp_path)
-    assert error.value.exit_code == ExitCode.WEIGHTS
-
-
-def test_a_runs_folder_names_its_best_weights(tmp_path: Path) -> None:
-    net, other = Net(), Net()
-    Checkpoints(tmp_path / "checkpoints").save_best(net)
-    assert load_weights(other, tmp_path).matched == 6
-    assert weights(other) == weights(net)

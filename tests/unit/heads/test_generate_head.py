@@ -3,60 +3,61 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
-from vlbench.core.backbone import Generator, Textual, Visual
-from vlbench.core.errors import VlbenchError
+from vlbench import catalog
+from vlbench.core.backbone import Generator, Tensors
+from vlbench.core.cards import TaskCard
+from vlbench.core.errors import DataError, VlbenchError
+from vlbench.core.examples import Example, ImageRef, Label, Prompt, Query
 from vlbench.heads.generate import LONGEST, GenerateHead
 
 
 class Writer:
-    """Writes what it is told to, and keeps what it was shown."""
+    """Writes what it is told to."""
 
     def __init__(self, *written: str, likelihoods: Tensor | None = None) -> None:
         self.written, self.likelihoods = list(written), likelihoods
-        self.shown: list[tuple[Visual, Textual]] = []
 
-    def generate(self, seen: Visual, read: Textual, longest: int) -> list[str]:
+    def prepare_prompts(self, prompts: Sequence[Prompt], answers: Sequence[str] | None = None) -> Tensors:
+        return {}
+
+    def generate(self, prompts: Tensors, longest: int) -> list[str]:
         assert longest == LONGEST
-        self.shown.append((seen, read))
         return self.written
 
-    def likelihood(self, seen: Visual, read: Textual, candidates: Sequence[str]) -> Tensor:
-        self.shown.append((seen, read))
+    def likelihood(self, prompts: Tensors, candidates: Sequence[str]) -> Tensor:
         assert self.likelihoods is not None
         return self.likelihoods
 
+    def nll(self, answered: Tensors) -> Tensor:
+        return torch.zeros(0)
 
-def shown(pairs: int) -> tuple[Visual, Textual]:
-    """Two tokens of each picture and three of each text, told apart by their numbers."""
-    seen = torch.arange(pairs * 2.0).reshape(pairs, 2, 1)
-    read = torch.arange(pairs * 3.0).reshape(pairs, 3, 1)
-    return Visual(seen, torch.ones(pairs, 2, dtype=torch.bool)), Textual(read, torch.ones(pairs, 3, dtype=torch.bool))
+
+def card(**changes: object) -> TaskCard:
+    return catalog.task_card("vqa2").model_copy(update=changes)
+
+
+def example(label: str, text: str = "Two dogs.") -> Example[Label]:
+    pictures = tuple(ImageRef(Path(key), key) for key in ("left", "right"))
+    return Example("a", Query(pictures, text), Label(label), "a")
 
 
 def test_what_is_written_becomes_an_answer() -> None:
     writer = Writer("Answer: Red.", " ")
     assert isinstance(writer, Generator)
-    one, other = GenerateHead("short_answer", (), (), 1).answer(writer, *shown(2), ["a", "b"])
+    one, other = GenerateHead(card(extraction="short_answer")).answer(writer, {}, ["a", "b"])
     assert (one.example_id, one.answer, one.status, one.text) == ("a", "red", "ok", "Answer: Red.")
     assert (other.example_id, other.answer, other.status, other.text) == ("b", "", "unparsed", " ")
 
 
-def test_pictures_of_an_example_lie_side_by_side_under_one_text() -> None:
-    writer = Writer("true", "false")
-    GenerateHead("named_label", ("False", "True"), (), 2).answer(writer, *shown(4), ["a", "b"])
-    ((seen, read),) = writer.shown
-    assert seen.states[:, :, 0].tolist() == [[0, 1, 2, 3], [4, 5, 6, 7]] and seen.mask.shape == (2, 4)
-    assert read.states[:, :, 0].tolist() == [[0, 1, 2], [6, 7, 8]]
-
-
 def test_candidates_are_ranked_by_likelihood() -> None:
     writer = Writer(likelihoods=torch.tensor([[-3.0, -1.0, -2.0], [-1.0, -1.0, -9.0]]))
-    one, other = GenerateHead("verbatim", (), ("red", "blue", "2"), 1).answer(writer, *shown(2), ["a", "b"])
+    one, other = GenerateHead(card(), ("red", "blue", "2")).answer(writer, {}, ["a", "b"])
     assert (one.answer, list(one.scores)) == ("blue", ["blue", "2", "red"])
     assert sum(one.scores.values()) == pytest.approx(1)
     assert other.answer == "red" and other.text == ""
@@ -65,4 +66,18 @@ def test_candidates_are_ranked_by_likelihood() -> None:
 def test_a_likelihood_that_is_no_number_is_named() -> None:
     writer = Writer(likelihoods=torch.tensor([[float("nan"), 0.0]]))
     with pytest.raises(VlbenchError, match="'a'"):
-        GenerateHead("verbatim", (), ("x", "y"), 1).answer(writer, *shown(1), ["a"])
+        GenerateHead(card(), ("x", "y")).answer(writer, {}, ["a"])
+
+
+def test_a_prompt_holds_all_pictures_and_the_shots_in_its_words() -> None:
+    head = GenerateHead(card(prompt="{text} True or False?"), shots=[example("True", "One cat.")])
+    prompt = head.prompt(example("False").query)
+    assert prompt.query.text == "Two dogs. True or False?"
+    assert [(shot.query.text, shot.answer) for shot in prompt.shots] == [("One cat. True or False?", "True")]
+    assert [ref.key for ref in prompt.images] == ["left", "right", "left", "right"]
+
+
+def test_what_is_learned_is_the_answer_that_stands_for_all() -> None:
+    assert GenerateHead(card()).target(example("True")) == "True"
+    with pytest.raises(DataError, match="'a' has no answer to learn from"):
+        GenerateHead(card()).target(example(""))

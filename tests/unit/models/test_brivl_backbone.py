@@ -159,7 +159,7 @@ def test_a_region_is_the_mean_of_points_in_its_box(grid: int) -> None:
 
 def test_chinese_words_are_read_sign_by_sign(card_of: Callable[[str], ModelCard], drawn: Resources) -> None:
     text = TextEncoder.train(["两个红色方块在一个蓝色圆圈上面"], 100, 20)
-    model = BriVL.from_card(card_of("brivl"), "tiny", replace(drawn, text=text)).eval()
+    model = BriVL.from_card(card_of("brivl"), "tiny", replace(drawn, words=text)).eval()
     read = model.prepare_texts(["红色圆圈", "一个方块"])
     assert read["mask"].sum(1).tolist() == [6, 6] and read["ids"][:, 1:5].min() >= len(SPECIAL)
     one, other = model.embed_texts(model.read(read))
@@ -183,7 +183,7 @@ def test_base_has_the_parameters_of_its_parts(card_of: Callable[[str], ModelCard
 
 def test_what_the_released_network_trains(card_of: Callable[[str], ModelCard], drawn: Resources) -> None:
     with torch.device("meta"):
-        model = BriVL.from_card(card_of("brivl"), "chinese", replace(drawn, text=TextEncoder.train(["红"], 100, 80)))
+        model = BriVL.from_card(card_of("brivl"), "chinese", replace(drawn, words=TextEncoder.train(["红"], 100, 80)))
     frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
     cnn, text = "network.image.cnn.", "network.text."
     kept = [f"{cnn}{part}." for part in ("conv_stem", "bn1", "blocks.0", "blocks.1", "blocks.2", "conv_head", "bn2")]

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from vlbench.catalog import model_card
 from vlbench.core.cards import ModelCard
+from vlbench.core.errors import VlbenchError
 from vlbench.data.resources import Resources
+from vlbench.engine.loading import Wanted, load_weights
 from vlbench.models.soho.checkpoint import convert
 from vlbench.models.soho.pretraining import SOHOPretraining
 
@@ -83,6 +87,21 @@ def test_every_official_name_has_its_place(ours: SOHOPretraining) -> None:
     assert score["head.score.weight"].shape == (1, 64) and score["head.score.bias"].tolist() == [0.0]
     ours.load_state_dict(converted.weights)
     assert all(torch.equal(value, state[name]) for name, value in ours.state_dict().items())
+
+
+def test_a_file_finetuned_for_questions_brings_no_dictionary(ours: SOHOPretraining, tmp_path: Path) -> None:
+    """Nor what weighs its entries: it is whole where a size looks nothing up, and nowhere else."""
+    backbone = ours.backbone
+    state = {f"backbone.{name}": value + 1 for name, value in backbone.state_dict().items()}
+    unused = ("neck.vq.", "neck.pos_line.", "neck.gate_fc.")
+    official = {official_name(name): value for name, value in state.items()}
+    torch.save({name: value for name, value in official.items() if not name.startswith(unused)}, tmp_path / "vqa.pth")
+    learner, wanted = nn.ModuleDict({"backbone": backbone}), Wanted(model_card("soho"))
+    with pytest.raises(VlbenchError, match="expected at least 99 %"):
+        load_weights(learner, tmp_path / "vqa.pth", wanted)
+    backbone.config = backbone.config.model_copy(update={"lookup": "pretraining"})
+    absent = load_weights(learner, tmp_path / "vqa.pth", wanted).absent
+    assert {name.split(".")[3] for name in absent} == {"dictionary", "project", "gate", "gate_bn"}
 
 
 def test_another_copy_of_the_words_is_not_passed_over(ours: SOHOPretraining) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from vlbench.models.layers.convert import Converted, renamed, strip, substituted
+from vlbench.models.layers.convert import Converted, renamed, resized_line, strip, substituted
 
 _TOWERS = {
     "imgencoder": "backbone.network.image",
@@ -48,6 +48,9 @@ _LAYERS = (
 )
 
 
+_TABLES = {"backbone.network.text.embeddings.position_embeddings.weight": resized_line}
+
+
 def convert(state: Mapping[str, object]) -> Converted:
     """Official weights, and the temperature they were trained with, for a head that ranks by dot products.
 
@@ -62,7 +65,8 @@ def convert(state: Mapping[str, object]) -> Converted:
         if key.endswith(_PROJECT):
             tensors[key] = value.flatten(1)  # a 1x1 convolution: [C, C, 1, 1] -> [C, C]
     converted = renamed(tensors, _name)
-    return Converted(converted.weights | {"head.log_scale": torch.tensor(-math.log(TEMPERATURE))}, converted.unexpected)
+    scale = {"head.log_scale": torch.tensor(-math.log(TEMPERATURE))}
+    return Converted(converted.weights | scale, converted.unexpected, _TABLES)
 
 
 def _apart(key: str, value: Tensor) -> dict[str, Tensor]:

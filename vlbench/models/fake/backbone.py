@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from vlbench.core.backbone import Features, Tensors, Textual, Visual
 from vlbench.core.cards import ModelCard
-from vlbench.core.examples import ImageRef
+from vlbench.core.examples import ImageRef, Prompt
 from vlbench.data.resources import Resources
 
 WIDTH = 32
@@ -60,14 +60,25 @@ class Fake(nn.Module):
         pooled = self.gain * seen.states[:, 0] * read.states[:, 0] + self.bias  # [P, D]
         return Features(pooled, read.states, seen.states, read.mask, seen.mask)
 
-    def generate(self, seen: Visual, read: Textual, longest: int) -> list[str]:
+    def prepare_prompts(self, prompts: Sequence[Prompt], answers: Sequence[str] | None = None) -> Tensors:
+        """Hashes of each prompt's pictures and words, multiplied [B, D], and of the answers [B, D]."""
+        shown = [_hashes([ref.key for ref in prompt.images]).mean(dim=0) for prompt in prompts]
+        asked = _hashes(["".join((*(s.query.text + s.answer for s in p.shots), p.query.text)) for p in prompts])
+        made = {"hash": torch.stack(shown) * asked}
+        return made if answers is None else made | {"answer": _hashes(answers)}
+
+    def generate(self, prompts: Tensors, longest: int) -> list[str]:
         """A word that hashes choose, with the talk around it that models are given to."""
-        chosen = (seen.states.mean(dim=1) * read.states[:, 0])[:, : len(WORDS)].argmax(dim=1).tolist()
+        chosen = prompts["hash"][:, : len(WORDS)].argmax(dim=1).tolist()
         return [f"Answer: {WORDS[place].capitalize()}.\nI have not looked." for place in chosen]
 
-    def likelihood(self, seen: Visual, read: Textual, candidates: Sequence[str]) -> Tensor:
-        """How well the candidates' hashes [C, D] go with the others."""
-        return (seen.states.mean(dim=1) * read.states[:, 0]) @ _hashes(candidates).to(read.states).T
+    def likelihood(self, prompts: Tensors, candidates: Sequence[str]) -> Tensor:
+        """How well the candidates' hashes [C, D] go with the prompts'."""
+        return prompts["hash"] @ _hashes(candidates).to(prompts["hash"]).T
+
+    def nll(self, answered: Tensors) -> Tensor:
+        """The squared distance of the answers' hashes from the prompts', scaled and shifted."""
+        return (self.gain * answered["hash"] + self.bias - answered["answer"]).square().sum(dim=1)
 
     def embed_images(self, seen: Visual) -> Tensor:
         """The picture's token, as long as 1."""

@@ -6,11 +6,13 @@ the other names are those of the model's pretraining.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from vlbench.core.errors import ExitCode, VlbenchError
 
@@ -22,12 +24,22 @@ _OLD = ((".LayerNorm.gamma", ".LayerNorm.weight"), (".LayerNorm.beta", ".LayerNo
 """TensorFlow's names, which the first BERT files in PyTorch kept."""
 
 
+Resize = Callable[[Tensor, int], Tensor]
+"""A table of places [R, D] and the number of rows it shall have -> the table with so many."""
+
+
 @dataclass(frozen=True)
 class Converted:
-    """weights: under this package's names. unexpected: the keys of the file that mean nothing here, sorted."""
+    """weights: under this package's names. unexpected: the keys of the file that mean nothing here, sorted.
+
+    tables: of the weights, those that can be brought to another number of places, and how. implied: what such files
+    take for granted and some sizes here have tensors for.
+    """
 
     weights: dict[str, Tensor]
     unexpected: tuple[str, ...]
+    tables: Mapping[str, Resize] = field(default_factory=dict)
+    implied: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 def strip(state: Mapping[str, object]) -> dict[str, Tensor]:
@@ -64,6 +76,24 @@ def substituted(name: str, pairs: Sequence[tuple[str, str]]) -> str:
     for old, new in pairs:
         name = name.replace(old, new)
     return name
+
+
+def resized_grid(table: Tensor, rows: int) -> Tensor:
+    """A table of the places of a square grid [G * G, D] for another, bilinear, corner on corner, as ViLT looks it up.
+
+    Where either number of rows is no square the table is left as it is.
+    """
+    side, wanted = math.isqrt(len(table)), math.isqrt(rows)
+    if side**2 != len(table) or wanted**2 != rows:
+        return table
+    grid = table.T.reshape(1, -1, side, side).float()
+    sized = functional.interpolate(grid, (wanted, wanted), mode="bilinear", align_corners=True)
+    return sized.flatten(2)[0].T.to(table.dtype).contiguous()  # [1, D, S, S] -> [S * S, D]
+
+
+def resized_line(table: Tensor, rows: int) -> Tensor:
+    """A table of the places in a text [T, D], cut, or grown by repeating the last place."""
+    return torch.cat([table[:rows], table[-1:].expand(max(0, rows - len(table)), -1)])
 
 
 def answer_rows(rows: Tensor, given: Sequence[str], wanted: Sequence[str]) -> Tensor:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from vlbench.models.layers.convert import Converted, renamed, strip, substituted
+from vlbench.models.layers.convert import Converted, renamed, resized_line, strip, substituted
 from vlbench.models.layers.crossmodal_pretraining import MATCHED
 
 _PREFIXES = ("lxrt_encoder.model.", "lxmert.", "bert.")
@@ -48,6 +48,10 @@ _HEADS = (
 """Beginnings of names: what they are here. The classifier over answers is a run's head, its rows the file's answers."""
 
 
+_REGIONS = "backbone.network.encoder.visn_fc.visn_fc.weight"
+_TABLES = {"backbone.network.embeddings.position_embeddings.weight": resized_line}
+
+
 def convert(state: Mapping[str, object]) -> Converted:
     """Official weights, pretrained or finetuned, or transformers'.
 
@@ -61,7 +65,17 @@ def convert(state: Mapping[str, object]) -> Converted:
     if _TIED_WORDS in tensors and _WORDS in tensors and torch.equal(tensors[_TIED_WORDS], tensors[_WORDS]):
         del tensors[_TIED_WORDS]
     converted = renamed(tensors, _name)
-    return Converted(converted.weights | _score(converted.weights), converted.unexpected)
+    weights = converted.weights | _score(converted.weights)
+    return Converted(weights, converted.unexpected, _TABLES, _unscaled(weights))
+
+
+def _unscaled(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The scale of the features [F], which these networks take as they are."""
+    regions = weights.get(_REGIONS)
+    if regions is None:
+        return {}
+    width = regions.shape[-1]
+    return {"backbone.standardise.mean": torch.zeros(width), "backbone.standardise.deviation": torch.ones(width)}
 
 
 def _bare(key: str) -> str:

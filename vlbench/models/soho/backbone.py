@@ -50,6 +50,12 @@ class SOHO(nn.Module):
         """Those of the convolutional network, which the paper trains at a learning rate of its own."""
         return self.network.resnet.parameters()
 
+    def spared(self) -> tuple[str, ...]:
+        """The dictionary and what weighs its entries, where finetuning does without a look-up."""
+        if self.config.lookup == "always":
+            return ()
+        return tuple(f"network.neck.{part}" for part in ("dictionary.", "project.", "gate.", "gate_bn."))
+
     def prepare_images(self, refs: Sequence[ImageRef]) -> Tensors:
         """The pictures, resized, in the upper left corner of a canvas that holds the largest of this batch.
 

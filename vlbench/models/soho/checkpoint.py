@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from vlbench.models.layers.convert import Converted, renamed, strip, substituted
+from vlbench.models.layers.convert import Converted, renamed, resized_line, strip, substituted
 
 _MATCHED = 1
 """The row of the matching head that stands for a match."""
@@ -37,6 +37,9 @@ _BERT = (
 )
 
 
+_TABLES = {"backbone.network.embeddings.position_embeddings.weight": resized_line}
+
+
 def convert(state: Mapping[str, object]) -> Converted:
     """Official pretraining weights, or those finetuned for VQA without their head.
 
@@ -50,11 +53,14 @@ def convert(state: Mapping[str, object]) -> Converted:
     if _TIED_WORDS in tensors and _WORDS in tensors and torch.equal(tensors[_TIED_WORDS], tensors[_WORDS]):
         del tensors[_TIED_WORDS]
     converted = renamed(tensors, lambda key: _name(key, tensors[key]))
+    return Converted(converted.weights | _score(tensors), converted.unexpected, _TABLES)
+
+
+def _score(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     matching = tensors.get(_MATCHING)
     if matching is None:
-        return converted
-    score = {"head.score.weight": matching[_MATCHED : _MATCHED + 1].clone(), "head.score.bias": matching.new_zeros(1)}
-    return Converted(converted.weights | score, converted.unexpected)
+        return {}
+    return {"head.score.weight": matching[_MATCHED : _MATCHED + 1].clone(), "head.score.bias": matching.new_zeros(1)}
 
 
 def _name(key: str, value: Tensor) -> str | None:

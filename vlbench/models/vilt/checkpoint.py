@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from vlbench.models.layers.convert import Converted, renamed, strip, substituted
+from vlbench.models.layers.convert import Converted, renamed, resized_grid, resized_line, strip, substituted
 from vlbench.models.vilt.modeling import IMAGE, SECOND_IMAGE
 from vlbench.models.vilt.pretraining import MATCHED
 
@@ -62,6 +62,12 @@ _HEADS = (
 """Beginnings of names: what they are here. In a classifier LayerNorm stands before GELU, so its numbers agree."""
 
 
+_TABLES = {
+    "backbone.network.positions.weight": resized_grid,
+    "backbone.network.text.position_embeddings.weight": resized_line,
+}
+
+
 def convert(state: Mapping[str, object]) -> Converted:
     """Official weights, pretrained or finetuned, or those of transformers' models.
 
@@ -76,7 +82,7 @@ def convert(state: Mapping[str, object]) -> Converted:
     special = _special(tensors)
     converted = renamed(_apart(tensors), _name)
     weights = converted.weights | {f"backbone.network.{name}": value for name, value in special.items()}
-    return Converted(_score(weights) | weights, converted.unexpected)
+    return Converted(_score(weights) | weights, converted.unexpected, _TABLES)
 
 
 def _special(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

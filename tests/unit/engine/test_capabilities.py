@@ -1,0 +1,59 @@
+"""What can be done is decided by the cards alone, and the page that says so is the one that the code writes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from vlbench import catalog
+from vlbench.core.cards import ModelCard
+from vlbench.engine.capabilities import Mode, claim, page, refused
+
+PAGE = Path(__file__).resolve().parents[3] / "docs" / "capabilities.md"
+
+
+def card(name: str) -> ModelCard:
+    return next(one for one in catalog.transformers_cards() if one.name == name)
+
+
+def test_the_page_is_current() -> None:
+    remedy = "python -m vlbench.engine.capabilities > docs/capabilities.md"
+    assert PAGE.read_text(encoding="utf8") == page(), f"write it again: {remedy}"
+
+
+@pytest.mark.parametrize(
+    ("model", "task", "mode", "reason"),
+    [
+        (
+            "CLIPModel",
+            "nlvr2",
+            "zero-shot",
+            "CLIPModel has no way to answer nlvr2 zero-shot: use --mode probe or finetune",
+        ),
+        ("CLIPModel", "snli_ve", "zero-shot", ""),
+        ("CLIPModel", "coco_retrieval", "zero-shot", ""),
+        ("CLIPModel", "coco_retrieval", "probe", "coco_retrieval ranks, which no linear head"),
+        (
+            "CLIPModel",
+            "snli_ve",
+            "eval",
+            "CLIPModel brings a head for rank only, and snli_ve needs one that does classify",
+        ),
+        ("ViltModel", "coco_retrieval", "zero-shot", "zero-shot: use --mode finetune"),
+        ("ViltModel", "vqa2", "eval", "ViltModel brings no head"),
+        ("ViltForQuestionAnswering", "vqa2", "eval", ""),
+        ("BlipForImageTextRetrieval", "flickr30k_retrieval", "zero-shot", ""),
+        ("llava", "nlvr2", "zero-shot", ""),
+        ("llava", "coco_retrieval", "zero-shot", "llava has no way to answer coco_retrieval zero-shot"),
+    ],
+)
+def test_refused(model: str, task: str, mode: Mode, reason: str) -> None:
+    said = refused(card(model), catalog.task_card(task), mode, own_weights=True)
+    assert reason in said and bool(reason) == bool(said)
+
+
+def test_claims() -> None:
+    claims = {"no": "not so: {text}", "*": "{text}, so {label}"}
+    assert claim(claims, "a {label}", "no") == "not so: a {label}"  # what an example says is no template
+    assert claim(claims, "why?", "yes") == "why?, so yes"

@@ -1,0 +1,64 @@
+"""Which examples a model that writes is shown, and when it writes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from vlbench import catalog
+from vlbench.core.errors import VlbenchError
+from vlbench.core.examples import Example, Label, Query
+from vlbench.core.spec import RunSpec
+from vlbench.engine.capabilities import writes
+from vlbench.engine.job import Job
+from vlbench.engine.writing import draw_shots
+
+
+def examples(*labels: str) -> list[Example[Label]]:
+    return [Example(str(row), Query((), "?"), Label(label), str(row)) for row, label in enumerate(labels)]
+
+
+def spec(shots: int, seed: int = 0) -> RunSpec:
+    return RunSpec(task="nlvr2", model="fake", num_fewshot=shots, seed=seed, train_split="train")
+
+
+def test_shots_are_drawn_by_the_seed_among_those_with_an_answer() -> None:
+    train = examples(*("yes" if row % 2 else "" for row in range(40)))
+    drawn = [[shot.id for shot in draw_shots(spec(5, seed), train)] for seed in (0, 0, 1)]
+    assert drawn[0] == drawn[1] != drawn[2]
+    assert len(set(drawn[0])) == 5 and all(int(id_) % 2 for id_ in drawn[0])
+    assert draw_shots(spec(0), train) == ()
+
+
+def test_there_must_be_so_many() -> None:
+    with pytest.raises(VlbenchError, match="--num-fewshot 3 is more than the 2 examples of 'train' that have"):
+        draw_shots(spec(3), examples("yes", "", "no"))
+
+
+def test_a_model_writes_where_no_head_of_its_own_answers() -> None:
+    fake, vqa2, coco = catalog.model_card("fake"), catalog.task_card("vqa2"), catalog.task_card("coco_retrieval")
+    writer = fake.model_copy(update={"outputs": ("generate",)})
+    assert writes(fake, vqa2, "zero-shot") and not writes(fake, vqa2, "finetune")
+    assert writes(writer, vqa2, "finetune") and writes(writer, vqa2, "eval") and not writes(writer, vqa2, "probe")
+    assert not writes(writer, coco, "zero-shot")
+
+
+def test_shots_come_from_the_train_split_and_are_not_trained_on(make_job: Callable[..., Job]) -> None:
+    job = make_job(model="fake", mode="zero-shot", num_fewshot=3)
+    assert len(job.shots) == 3 and job.spec.train_split == "train" and not job.train
+    known = {example.id for example in job.task.load("train")}
+    assert {shot.id for shot in job.shots} <= known and job.spec.eval_batch_size == 8
+    assert make_job(model="fake", mode="zero-shot").spec.train_split == "none"
+
+
+@pytest.mark.parametrize(("model", "mode"), [("fake", "finetune"), ("cvlp", "finetune")])
+def test_shots_are_for_models_that_write_untrained(make_job: Callable[..., Job], model: str, mode: str) -> None:
+    with pytest.raises(VlbenchError, match="--num-fewshot 2 is for a model that writes zero-shot"):
+        make_job(model=model, mode=mode, num_fewshot=2)
+
+
+def test_shots_are_none_of_the_reported_examples(make_job: Callable[..., Job], tmp_path: Path) -> None:
+    with pytest.raises(VlbenchError, match=r"shares .* examples with 'train'"):
+        make_job(model="fake", mode="zero-shot", num_fewshot=2, split="train")

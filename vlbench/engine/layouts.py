@@ -1,0 +1,82 @@
+"""What a file of weights looks like that does not fit the model asked for: whose it is, and what takes it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+from vlbench import catalog
+from vlbench.core.errors import VlbenchError
+
+_HUGGINGFACE = "vlbench loads {} through --model hf:FOLDER, from transformers' files"
+_ABSENT = "vlbench has no {} architecture"
+UNCONVERTIBLE = (IndexError, RuntimeError, ValueError)
+"""What a converter stumbles with over tensors that have its names and other dimensions."""
+_OWN_SHARE = 0.9
+"""Of a file's tensors that a model's converter must know for the file to look like the model's."""
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """A kind of files that no model here converts. needed: parts of names, each of which is in one; never: in none."""
+
+    title: str
+    needed: tuple[str, ...]
+    remedy: str
+    never: tuple[str, ...] = ()
+
+
+_FOREIGN = (
+    _Layout("METER", ("cross_modal_image_layers.", "cross_modal_text_layers."), _ABSENT),
+    _Layout("CLIP", ("visual.transformer.resblocks.", "token_embedding"), _HUGGINGFACE),
+    _Layout("CLIP", ("text_model.encoder.layers.", "vision_model.encoder.layers.", "visual_projection."), _HUGGINGFACE),
+    _Layout("BLIP", ("visual_encoder.blocks.", "layer.0.crossattention."), _HUGGINGFACE),
+    _Layout("BLIP", ("text_encoder.encoder.layer.0.crossattention.", "vision_model.encoder."), _HUGGINGFACE),
+    _Layout("ALBEF", ("visual_encoder.blocks.", "crossattention."), _ABSENT),
+    _Layout("UNITER", ("img_embeddings.img_linear.", "encoder.layer."), _ABSENT),
+    _Layout("VisualBERT", ("visual_bert.",), _HUGGINGFACE),
+    _Layout("BERT", ("embeddings.word_embeddings.", "encoder.layer."), _ABSENT, ("x_layers.", "patch", "blocks.")),
+)
+"""The first that fits counts: BLIP looks across in all layers, ALBEF in the upper ones only."""
+
+
+def looks_like(state: Mapping[str, object], written_by: str, model: str) -> str:
+    """Whose weights these seem to be and what to do with them, for the end of a sentence; empty where nobody's.
+
+    Args:
+        state: as `read_state` gives it.
+        written_by: model and size, where vlbench wrote the file itself.
+        model: the one asked for, which is not proposed again.
+    """
+    if written_by:
+        return f"they are vlbench's of {written_by}"
+    names = _names(state)
+    for layout in _FOREIGN:
+        if all(_within(part, names) for part in layout.needed) and not any(_within(p, names) for p in layout.never):
+            return f"this looks like a {layout.title} checkpoint; {layout.remedy.format(layout.title)}"
+    if fitting := [name for name in catalog.model_folders() if name != model and _converts(name, state)]:
+        return f"this looks like a checkpoint for --model {' or '.join(fitting)}"
+    return ""
+
+
+def _names(state: Mapping[str, object]) -> list[str]:
+    """The names at the top of a state and below what wraps it."""
+    inner = [_names(value) for value in state.values() if isinstance(value, Mapping)]
+    return [str(name) for name in state] + [name for names in inner for name in names]
+
+
+def _within(part: str, names: Collection[str]) -> bool:
+    return any(part in name for name in names)
+
+
+def _converts(model: str, state: Mapping[str, object]) -> bool:
+    """Whether the model's converter knows nearly all of the file, and finds a backbone in it."""
+    convert = catalog.weights_converter(catalog.model_card(model))
+    if convert is None:
+        return False
+    try:
+        found = convert(state)
+    except (VlbenchError, *UNCONVERTIBLE):
+        return False
+    known = sum(name.startswith("backbone.") for name in found.weights)
+    return known > 0 and len(found.weights) >= _OWN_SHARE * (len(found.weights) + len(found.unexpected))

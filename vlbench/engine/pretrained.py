@@ -1,0 +1,37 @@
+"""Weights and preprocessing that belong to a model of transformers; without torch."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from vlbench import catalog
+from vlbench.core.cards import ModelCard
+from vlbench.core.errors import VlbenchError
+from vlbench.engine.weights import weights_file, weights_sha256
+
+PRETRAINED = "pretrained"
+"""The `checkpoint` of a spec that means them."""
+
+
+def own_weights(card: ModelCard) -> Path:
+    """The file of the weights that the card's model has.
+
+    Raises:
+        VlbenchError: it has none (exit 2), or they are not to be had (exit 6).
+    """
+    if not card.pretrained:
+        raise VlbenchError(f"--checkpoint {PRETRAINED} is for models of transformers (hf:), not for {card.name}")
+    return weights_file(catalog.pretrained_folder(card))
+
+
+def beginning_sha256(card: ModelCard, weights: Path | None) -> str:
+    """Identifies what the numbers of a run depend on besides the data: weights, and the model's own preprocessing."""
+    if not card.pretrained:
+        return weights_sha256(weights)
+    return hashlib.sha256(f"{weights_sha256(weights)}{own_processor_sha256(card)}".encode()).hexdigest()
+
+
+def own_processor_sha256(card: ModelCard) -> str:
+    """Identifies the preprocessing of a model that brings its own."""
+    return catalog.processor_sha256(catalog.pretrained_folder(card, weights=False))

@@ -1,0 +1,1 @@
+"""Models of the transformers library, by `--model hf:FOLDER` or `--model hf:ID`, with their own preprocessing."""

@@ -1,0 +1,159 @@
+"""Which of transformers' models run here, and how: a table by `model_type`, read without importing the library.
+
+Sources: the library's modeling files, and the papers named in their documentation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from vlbench.core.cards import HeadLayout, OutputKind
+from vlbench.core.errors import VlbenchError
+
+Kind = Literal["fusion", "dual", "generative"]
+
+
+_TORCH_EPSILON = 1e-5
+"""LayerNorm's in torch, which heads keep that do not set another."""
+_PLAIN = HeadLayout()
+_VILT = HeadLayout(order="norm-activation", epsilon=_TORCH_EPSILON)
+
+
+@dataclass(frozen=True)
+class TrainedHead:
+    """A head that an architecture brings along.
+
+    output: what it answers. inside: the attribute that holds the model without the head; empty: the whole is it.
+    layers: the attribute with the head's layers. layout: how a head of this package is shaped like it.
+    """
+
+    output: OutputKind
+    inside: str
+    layers: str
+    layout: HeadLayout = _PLAIN
+
+
+@dataclass(frozen=True)
+class Family:
+    """One `model_type`.
+
+    model: its class in transformers, without a head. network: the class in `networks` that questions it, of a fusion
+    model. positions: longest text in tokens, where config.json leaves the library's default. unused: positions that no
+    token takes. pad: whether texts are filled up to that length, as in training. heads: by architecture.
+    """
+
+    kind: Kind
+    title: str
+    model: str = ""
+    network: str = ""
+    visual: Literal["regions", "patches"] = "patches"
+    positions: int = 512
+    unused: int = 0
+    pad: bool = False
+    embeds: bool = False
+    heads: Mapping[str, TrainedHead] = field(default_factory=dict)
+
+
+FAMILIES: Mapping[str, Family] = {
+    "vilt": Family(
+        kind="fusion",
+        title="ViLT",
+        model="ViltModel",
+        network="Vilt",
+        positions=40,
+        heads={
+            "ViltForQuestionAnswering": TrainedHead("classify", "vilt", "classifier", _VILT),
+            "ViltForImagesAndTextClassification": TrainedHead("pair", "vilt", "classifier", _VILT),
+            "ViltForImageAndTextRetrieval": TrainedHead("rank", "vilt", "rank_output"),
+        },
+    ),
+    "lxmert": Family(
+        kind="fusion",
+        title="LXMERT",
+        model="LxmertModel",
+        network="Lxmert",
+        visual="regions",
+        heads={"LxmertForQuestionAnswering": TrainedHead("classify", "lxmert", "answer_head.logit_fc")},
+    ),
+    "visual_bert": Family(
+        kind="fusion", title="VisualBERT", model="VisualBertModel", network="VisualBert", visual="regions"
+    ),
+    "flava": Family(kind="fusion", title="FLAVA", model="FlavaModel", network="Flava"),
+    "bridgetower": Family(
+        kind="fusion",
+        title="BridgeTower",
+        model="BridgeTowerModel",
+        network="BridgeTower",
+        positions=514,
+        unused=2,
+        heads={"BridgeTowerForImageAndTextRetrieval": TrainedHead("rank", "bridgetower", "itm_score.fc")},
+    ),
+    "blip": Family(
+        kind="fusion",
+        title="BLIP",
+        model="BlipForImageTextRetrieval",
+        network="Blip",
+        embeds=True,
+        heads={"BlipForImageTextRetrieval": TrainedHead("rank", "", "itm_head")},
+    ),
+    "clip": Family(kind="dual", title="CLIP", model="CLIPModel", positions=77),
+    "siglip": Family(kind="dual", title="SigLIP", model="SiglipModel", positions=64, pad=True),
+    "siglip2": Family(kind="dual", title="SigLIP 2", model="Siglip2Model", positions=64, pad=True),
+    "align": Family(kind="dual", title="ALIGN", model="AlignModel"),
+    "altclip": Family(kind="dual", title="AltCLIP", model="AltCLIPModel", positions=514, unused=2),
+    "chinese_clip": Family(kind="dual", title="Chinese CLIP", model="ChineseCLIPModel"),
+    "vision-text-dual-encoder": Family(kind="dual", title="VisionTextDualEncoder", model="VisionTextDualEncoderModel"),
+}
+"""Models that are questioned through heads of this package."""
+
+GENERATIVE = (
+    "aya_vision",
+    "cohere2_vision",
+    "gemma3",
+    "gemma4",
+    "glm4v",
+    "idefics2",
+    "idefics3",
+    "internvl",
+    "lfm2_vl",
+    "llama4",
+    "llava",
+    "llava_next",
+    "llava_onevision",
+    "mistral3",
+    "mllama",
+    "paligemma",
+    "perception_lm",
+    "qwen2_5_vl",
+    "qwen2_vl",
+    "qwen3_5",
+    "qwen3_vl",
+    "smolvlm",
+    "vipllava",
+)
+"""Models that write: those of AutoModelForImageTextToText that take pictures and a prompt."""
+_WRITERS = ("BlipForConditionalGeneration", "BlipForQuestionAnswering")
+"""Architectures of a `model_type` above that are no encoder of pairs."""
+
+
+def family_of(model_type: str, architecture: str, name: str) -> Family:
+    """The family of a model.
+
+    Args:
+        model_type, architecture: as its config.json has them.
+        name: how the user named it, for the message.
+
+    Raises:
+        VlbenchError: it is of none, naming those there are.
+    """
+    if model_type in GENERATIVE:
+        return Family(kind="generative", title=model_type)
+    if model_type in FAMILIES and architecture not in _WRITERS:
+        return FAMILIES[model_type]
+    fault = f"is a {architecture or model_type!r}" if model_type in FAMILIES else f"has the model_type {model_type!r}"
+    raise VlbenchError(
+        f"{name} {fault}, which takes no pictures with texts in a way known here: "
+        f"give one of {', '.join((*FAMILIES, *GENERATIVE))}"
+    )

@@ -1,0 +1,118 @@
+"""Transformers' models that write: pictures and a prompt in one sequence, through their own processor.
+
+Shapes: B prompts, C candidates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Self, cast
+
+import torch
+from torch import Tensor, nn
+
+from vlbench.core.backbone import PretrainedWeights, Tensors
+from vlbench.core.cards import ModelCard
+from vlbench.core.examples import Prompt
+from vlbench.data.resources import Resources
+from vlbench.models.hf.continuation import IGNORED, LABELS, continued, kept, log_likelihoods
+from vlbench.models.hf.folder import folder_of
+from vlbench.models.hf.pretrained import Source
+from vlbench.models.hf.prompting import Prompter
+
+
+class HFGenerative(nn.Module):
+    """A network that AutoModelForImageTextToText knows, with its own processor; see `core.backbone.Generator`."""
+
+    def __init__(self, source: Source, resources: Resources) -> None:
+        super().__init__()
+        self.source = source
+        self.prompter = Prompter(source.folder, source.config, source.name, resources.pictures)
+        self.stops = _stops(source.folder, self.prompter.stop)
+        self.network = source.make()
+
+    @classmethod
+    def from_card(cls, card: ModelCard, size: str, resources: Resources) -> Self:
+        """Build the one size of the card, untrained.
+
+        Raises:
+            VlbenchError: exit 6, no processor in the folder, or one that does not load.
+        """
+        return cls(Source(folder_of(card), card.name), resources)
+
+    def load_pretrained(self) -> PretrainedWeights:
+        """Fill the network with the weights that belong to it; there is no head.
+
+        Raises:
+            VlbenchError: exit 6, the weights do not fit.
+        """
+        self.network, report = self.source.whole()
+        return PretrainedWeights(report, {})
+
+    def prepare_prompts(self, prompts: Sequence[Prompt], answers: Sequence[str] | None = None) -> Tensors:
+        """What the model's processor makes of B prompts, with `answers` and their end after them where they are given.
+
+        Raises:
+            DataError: a picture cannot be read.
+            VlbenchError: the processor cannot take so many pictures, or an answer has no tokens.
+        """
+        made = self.prompter(prompts)
+        if answers is None:
+            return made
+        return self._continued(made, [(*self.prompter.answer(answer), self.prompter.stop) for answer in answers])
+
+    def generate(self, prompts: Tensors, longest: int) -> list[str]:
+        """What it writes after each prompt: at most `longest` tokens, always the likeliest."""
+        from transformers import GenerationConfig
+
+        network = cast(Any, self.network)
+        network.generation_config = cast(Any, GenerationConfig)(  # nothing of the sampling that its folder may suggest
+            do_sample=False,
+            num_beams=1,
+            max_new_tokens=longest,
+            eos_token_id=self.stops,
+            pad_token_id=self.prompter.pad,
+        )
+        written = network.generate(**self._cast(prompts))
+        return self.prompter.words(written[:, prompts["input_ids"].shape[1] :])
+
+    def likelihood(self, prompts: Tensors, candidates: Sequence[str]) -> Tensor:
+        """The log-likelihood [B, C] of each candidate's tokens after the prompt, without the end of the answer."""
+        batch = len(prompts["input_ids"])
+        columns = [
+            self._log_likelihoods(self._continued(prompts, [self.prompter.answer(candidate)] * batch)).sum(dim=1)
+            for candidate in candidates
+        ]
+        return torch.stack(columns, dim=1)
+
+    def nll(self, answered: Tensors) -> Tensor:
+        """The negative log-likelihood [B] per token of each answer and its end."""
+        tokens = (answered[LABELS] != IGNORED).sum(dim=1)
+        return -self._log_likelihoods(answered).sum(dim=1) / tokens
+
+    def _log_likelihoods(self, answered: Tensors) -> Tensor:
+        """Of the tokens after each prompt [B, ...]; 0 elsewhere."""
+        labels = answered[LABELS]
+        inputs = self._cast({name: value for name, value in answered.items() if name != LABELS})
+        logits: Tensor = self.network(**inputs, use_cache=False, logits_to_keep=kept(labels)).logits
+        return log_likelihoods(logits, labels)
+
+    def _continued(self, prompts: Tensors, continuations: Sequence[Sequence[int]]) -> Tensors:
+        suffix = self.source.config.model_type == "paligemma"
+        return continued(prompts, continuations, self.prompter.pad, suffix)
+
+    def _cast(self, prompts: Tensors) -> Tensors:
+        """With pictures in the precision of the network."""
+        dtype = cast(torch.dtype, self.network.dtype)
+        return {name: value.to(dtype) if value.is_floating_point() else value for name, value in prompts.items()}
+
+
+def _stops(folder: Path, stop: int) -> list[int]:
+    """Tokens that end what is written: the tokenizer's and those that the folder names."""
+    from transformers import GenerationConfig
+
+    if not (folder / "generation_config.json").is_file():
+        return [stop]
+    named = GenerationConfig.from_pretrained(folder).eos_token_id
+    return sorted({stop, *(named if isinstance(named, list) else [] if named is None else [named])})

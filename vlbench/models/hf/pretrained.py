@@ -1,0 +1,148 @@
+"""A network of transformers: made from its config.json, filled with the weights beside it."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from operator import attrgetter
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from vlbench.core.backbone import PretrainedWeights
+from vlbench.core.errors import ExitCode, VlbenchError, first_five
+from vlbench.core.record import LoadReport
+from vlbench.models.hf.families import Family, TrainedHead, family_of
+
+_LEAST = 0.99
+"""Share of the network's tensors that must be among the weights."""
+_FAULTS = (OSError, ValueError, RuntimeError, KeyError, TypeError, pickle.UnpicklingError)
+"""What loading raises on weights that are damaged, of other shapes, or that hold code."""
+
+
+class Source:
+    """A folder with a config.json: the network that it describes, and what that brings along.
+
+    Raises:
+        VlbenchError: of no family known here; a config.json that makes no network (exit 6).
+    """
+
+    def __init__(self, folder: Path, name: str) -> None:
+        from transformers import AutoConfig
+
+        self.folder, self.name = folder, name
+        try:
+            self.config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise self._fault("has a config.json that does not load", error) from None
+        self.architecture = str((self.config.architectures or [""])[0])
+        self.family: Family = family_of(self.config.model_type, self.architecture, name)
+        self.head: TrainedHead | None = self.family.heads.get(self.architecture)
+
+    def make(self) -> nn.Module:
+        """The network without a head, freshly initialised."""
+        with _quiet():
+            return cast(nn.Module, self._class(self.family.model)(self.config))
+
+    def load(self, network: nn.Module) -> PretrainedWeights:
+        """Fill `network`, which `make` made, and hand out the head that was trained with it.
+
+        Raises:
+            VlbenchError: exit 6, weights that do not load, or hold under 99 % of the network; one that is not finite.
+        """
+        whole, missing, unexpected = self._read()
+        inside = self.head.inside if self.head else ""
+        loaded = attrgetter(inside)(whole) if inside else whole
+        report = self._report(loaded, f"{inside}." if inside else "", missing, unexpected)
+        network.load_state_dict(loaded.state_dict())
+        return PretrainedWeights(report, self._head_weights(whole, missing))
+
+    def whole(self) -> tuple[nn.Module, LoadReport]:
+        """The network filled with its weights, which are in memory only once.
+
+        Raises:
+            VlbenchError: as `load`.
+        """
+        whole, missing, unexpected = self._read()
+        return whole, self._report(whole, "", missing, unexpected)
+
+    def _read(self) -> tuple[nn.Module, set[str], int]:
+        """What the library makes of the folder, the names of tensors missing in it, the number of unexpected ones."""
+        try:
+            with _quiet():
+                whole, info = self._class(self.architecture if self.head else self.family.model).from_pretrained(
+                    self.folder, dtype=torch.float32, output_loading_info=True, trust_remote_code=False
+                )
+        except _FAULTS as error:
+            raise self._fault("has weights that do not load", error) from None
+        return whole, set(info["missing_keys"]), len(info["unexpected_keys"])
+
+    def _report(self, loaded: nn.Module, before: str, missing: set[str], unexpected: int) -> LoadReport:
+        """How the weights met the network, whose names begin with `before` among those missing."""
+        wanted = dict(loaded.state_dict())
+        absent = tuple(sorted(name for name in wanted if f"{before}{name}" in missing))
+        self._check(wanted, absent)
+        return LoadReport(matched=len(wanted) - len(absent), missing=len(absent), unexpected=unexpected, absent=absent)
+
+    def _check(self, wanted: Mapping[str, Tensor], absent: tuple[str, ...]) -> None:
+        found = len(wanted) - len(absent)
+        if found < _LEAST * len(wanted):
+            raise VlbenchError(
+                f"{self.name} has {found} of the {len(wanted)} tensors of its {self.family.title} "
+                f"({first_five(absent)} are missing), expected at least 99 %: give the whole of its weights",
+                ExitCode.WEIGHTS,
+            )
+        if broken := [name for name, value in wanted.items() if not bool(value.isfinite().all())]:
+            raise VlbenchError(
+                f"{self.name} holds weights that are no numbers or infinite ({first_five(broken)}): give those of a "
+                f"training that did not diverge",
+                ExitCode.WEIGHTS,
+            )
+
+    def _head_weights(self, whole: nn.Module, missing: set[str]) -> dict[str, Tensor]:
+        """The head under this package's names; empty where there is none, or it is not among the weights."""
+        if self.head is None or any(name.startswith(f"{self.head.layers}.") for name in missing):
+            return {}
+        layers = attrgetter(self.head.layers)(whole).state_dict()
+        if self.head.output != "rank":
+            return {f"classifier.{name}": value for name, value in layers.items()}
+        return {f"score.{name}": _match_score(value) for name, value in layers.items()}
+
+    def _class(self, name: str) -> Any:
+        import transformers
+
+        if self.family.kind == "generative":
+            return transformers.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING[type(self.config)]
+        return getattr(transformers, name)
+
+    def _fault(self, what: str, error: Exception) -> VlbenchError:
+        reason = " ".join(str(error).split())[:160]
+        return VlbenchError(
+            f"{self.name} {what} ({type(error).__name__}: {reason}): save it again with save_pretrained",
+            ExitCode.WEIGHTS,
+        )
+
+
+def _match_score(rows: Tensor) -> Tensor:
+    """One row [1, ...] whose score orders pairs as the head does: its own, or that of two rows `no match, match`."""
+    return rows if len(rows) == 1 else rows[1:] - rows[:1]
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the library's progress bars, and its remarks on heads that are not loaded: the load report says that."""
+    from transformers.utils import logging
+
+    library: Any = logging  # none of its functions is typed
+    level, bars = library.get_verbosity(), library.is_progress_bar_enabled()
+    library.set_verbosity_error()
+    library.disable_progress_bar()
+    try:
+        yield
+    finally:
+        library.set_verbosity(level)
+        if bars:
+            library.enable_progress_bar()
