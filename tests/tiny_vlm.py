@@ -195,9 +195,16 @@ class Loop:
                 said.append(f"{answer}<|im_end|>\n" if answer else "")
         return "".join(said)
 
-    @torch.no_grad()
     def logits(self, pictures: Sequence[Image], text: str, after: Sequence[int] = ()) -> Tensor:
         """A row per token of the text and of those after it."""
+        return self._run(pictures, text, after).logits[0]
+
+    def states(self, pictures: Sequence[Image], text: str) -> Tensor:
+        """The last hidden state of each token of the text, a row each."""
+        return self._run(pictures, text, ()).hidden_states[-1][0]
+
+    @torch.no_grad()
+    def _run(self, pictures: Sequence[Image], text: str, after: Sequence[int]) -> Any:
         seen = self.eyes(images=list(pictures), return_tensors="pt")
         sizes = [16] * len(pictures) if self.llava else [int(grid.prod()) // 4 for grid in seen["image_grid_thw"]]
         mark = "<image>" if self.llava else "<|image_pad|>"
@@ -205,7 +212,7 @@ class Loop:
             text = text.replace(mark, "\0" * size, 1)
         ids = torch.tensor([[*self._tokens(text.replace("\0", mark)), *after]])
         more = {} if self.llava else {"mm_token_type_ids": (ids == self.words.convert_tokens_to_ids(mark)).long()}
-        return self.model(input_ids=ids, **seen, **more).logits[0]
+        return self.model(input_ids=ids, **seen, **more, output_hidden_states=True)
 
     def likelihoods(self, pictures: Sequence[Image], text: str, answer: str, end: str = "") -> Tensor:
         """The log-likelihood of each of the answer's tokens, and of its end's."""

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 import torch
 import transformers as hf
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from vlbench.core.errors import ExitCode
@@ -305,94 +305,28 @@ def test_answers_that_the_head_lacks_are_noted(make_hf: MakeHF, run: Run, tmp_pa
     assert "4 of the head's 6 rows stand for no answer here: 2, blue, circle, red" in notes
 
 
-class TestRefused:
-    """One sentence, and nothing is written."""
-
-    @pytest.fixture
-    def refuse(self, vlbench: Run, tiny_world: Path, tmp_path: Path) -> Run:
-        def refuse(code: ExitCode, task: str, model: object, *more: object) -> str:
-            place = ("--data-root", tiny_world, "--output-path", tmp_path / "runs", "--quiet")
-            done = vlbench("run", "--task", task, "--model", model, *place, *more)
-            assert done.code == code, done.err
-            assert done.err.startswith("vlbench: ") and done.err.count("\n") == 1
-            return str(done.err)
-
-        return refuse
-
-    @pytest.fixture
-    def broken(self, make_hf: MakeHF, tmp_path: Path) -> Callable[[str], Path]:
-        """A copy of a model's folder that may be spoilt."""
-
-        def copy(architecture: str) -> Path:
-            return Path(shutil.copytree(make_hf(architecture), tmp_path / "broken"))
-
-        return copy
-
-    def test_two_pictures_for_two_towers(self, make_hf: MakeHF, refuse: Run) -> None:
-        said = refuse(ExitCode.USAGE, "nlvr2", f"hf:{make_hf('CLIPModel')}", "--mode", "zero-shot")
-        assert "has no way to answer nlvr2 zero-shot: use --mode probe or finetune" in said
-
-    def test_a_head_for_another_task(self, make_hf: MakeHF, refuse: Run) -> None:
-        folder = make_hf("ViltForQuestionAnswering", ANSWERS)
-        said = refuse(ExitCode.WEIGHTS, "nlvr2", f"hf:{folder}", "--mode", "eval")
-        assert "brings a head for classify only" in said
-
-    def test_a_head_for_other_answers(self, make_hf: MakeHF, refuse: Run) -> None:
-        folder = make_hf("ViltForQuestionAnswering", ANSWERS)
-        said = refuse(ExitCode.WEIGHTS, "snli_ve", f"hf:{folder}", "--mode", "eval")
-        assert "answers 0 of the task's 3 answers" in said and "its rows stand for 2, blue, circle, no, red" in said
-
-    def test_a_hub_without_a_network(self, refuse: Run) -> None:
-        said = refuse(ExitCode.WEIGHTS, "vqa2", "hf:nobody/nothing-that-is-cached", "--mode", "eval")
-        assert "cannot be had from the hub nor from its cache" in said
-
-    def test_no_such_folder(self, refuse: Run) -> None:
-        assert "is no folder and no id" in refuse(ExitCode.USAGE, "vqa2", "hf:/no/such/folder")
-
-    def test_a_model_of_text_alone(self, refuse: Run, tmp_path: Path) -> None:
-        (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert", "architectures": ["BertModel"]}))
-        said = refuse(ExitCode.USAGE, "vqa2", f"hf:{tmp_path}")
-        assert "has the model_type 'bert', which takes no pictures" in said and "clip" in said and "llava" in said
-
-    @pytest.mark.parametrize("files", [("tokenizer.json",), ("preprocessor_config.json", "processor_config.json")])
-    def test_no_processor(self, broken: Callable[[str], Path], refuse: Run, files: Sequence[str]) -> None:
-        folder = broken("CLIPModel")
-        for name in files:
-            (folder / name).unlink(missing_ok=True)
-        said = refuse(ExitCode.WEIGHTS, "snli_ve", f"hf:{folder}", "--mode", "zero-shot")
-        assert ("has no tokenizer" if "tokenizer.json" in files else "has no image processor") in said
-
-    def test_half_of_the_weights(self, broken: Callable[[str], Path], refuse: Run) -> None:
-        folder = broken("ViltModel")
-        weights = load_file(folder / "model.safetensors")
-        half = {name: value for number, (name, value) in enumerate(weights.items()) if number % 2}
-        save_file(half, folder / "model.safetensors", {"format": "pt"})
-        said = refuse(ExitCode.WEIGHTS, "vqa2", f"hf:{folder}", "--steps", 1, "--controls", "none")
-        assert "expected at least 99 %" in said
-
-    def test_weights_of_another_architecture(self, broken: Callable[[str], Path], make_hf: MakeHF, refuse: Run) -> None:
-        folder = broken("ViltModel")
-        shutil.copy(make_hf("CLIPModel") / "model.safetensors", folder / "model.safetensors")
-        refuse(ExitCode.WEIGHTS, "vqa2", f"hf:{folder}", "--steps", 1, "--controls", "none")
-
-    def test_code_in_a_pickle(self, broken: Callable[[str], Path], refuse: Run) -> None:
-        folder = broken("ViltModel")
-        (folder / "model.safetensors").unlink()
-        torch.save({"embeddings.cls_token": Code(folder / "was-run")}, folder / "pytorch_model.bin")
-        refuse(ExitCode.WEIGHTS, "vqa2", f"hf:{folder}", "--steps", 1, "--controls", "none")
-        assert not (folder / "was-run").exists()
-
-    def test_no_weights_at_all(self, broken: Callable[[str], Path], refuse: Run) -> None:
-        folder = broken("ViltModel")
-        (folder / "model.safetensors").unlink()
-        assert "holds no weights" in refuse(ExitCode.WEIGHTS, "vqa2", f"hf:{folder}")
-
-
-class Code:
-    """What a pickle would run."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return Path.touch, (self.path,)
+@pytest.mark.parametrize(
+    ("architecture", "task", "kept"),
+    [
+        ("ViltModel", "snli_ve", "embeddings.text_embeddings.word_embeddings.weight"),
+        ("CLIPModel", "coco_retrieval", "text_model.embeddings.token_embedding.weight"),
+    ],
+)
+def test_adapters_are_in_the_weights_that_a_run_leaves(
+    make_hf: MakeHF, run: Run, architecture: str, task: str, kept: str
+) -> None:
+    folder = make_hf(architecture)
+    more = ("--steps", 3, "--controls", "none", "--limit", 10, "--select-on", "none", "--lr", 0.1)
+    record = run(task, folder, *more, "--set", "train.lora_rank=4")
+    assert record["train"]["recipe"]["lora_rank"] == 4
+    best, original = (
+        load_file(record["folder"] / "checkpoints" / "best" / "model.safetensors"),
+        load_file(folder / "model.safetensors"),
+    )
+    names = {name.split("backbone.network.")[-1].removeprefix("model."): name for name in best}
+    assert not any("lora" in name for name in best) and torch.equal(best[names[kept]], original[kept])
+    moved = [name for name in original if name in names and not torch.equal(best[names[name]], original[name])]
+    assert moved and all(name.endswith("weight") and original[name].ndim == 2 for name in moved)
+    again = run(task, folder, "--mode", "eval", "--checkpoint", record["folder"], "--limit", 10)
+    assert answers(again) == answers(record) and again["results"] == record["results"]
+    assert again["model"]["parameters"] == record["model"]["parameters"]

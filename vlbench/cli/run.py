@@ -66,6 +66,13 @@ def run(
     ] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda or mps; left out: the best there is.")] = None,
     dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16.")] = None,
+    device_map: Annotated[str | None, typer.Option(help="auto: spread a model that writes over all devices.")] = None,
+    quantize: Annotated[
+        str | None, typer.Option(help="8bit or 4bit: round the weights of a model that writes.")
+    ] = None,
+    trust_remote_code: Annotated[
+        bool | None, typer.Option("--trust-remote-code", help="Run code that the folder of a hf: model brings along.")
+    ] = None,
     workers: Annotated[int | None, typer.Option(help="Processes that prepare batches.")] = None,
     threads: Annotated[int | None, typer.Option(help="CPU threads; left out: what suits the size.")] = None,
     output_path: Annotated[Path | None, typer.Option(help="Where runs are kept.")] = None,

@@ -14,7 +14,7 @@ from vlbench.core.examples import ImageRef, Prompt
 from vlbench.core.record import LoadReport
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
     from torch.nn import Parameter
 
 Tensors: TypeAlias = "dict[str, Tensor]"
@@ -125,6 +125,15 @@ class Pretrained(Protocol):
 
 
 @runtime_checkable
+class Adaptable(Protocol):
+    """A backbone that low-rank adapters can be put into."""
+
+    def adaptable(self) -> nn.Module:
+        """Its network, as transformers makes it; what is changed in there counts at once."""
+        ...
+
+
+@runtime_checkable
 class Augmenting(Protocol):
     """A backbone whose pictures can be changed by chance while it is finetuned."""
 
@@ -150,6 +159,8 @@ class DualEncoder(Protocol):
 class Generator(Protocol):
     """A model that goes on in words from pictures and a prompt, which it is given together; B prompts, C candidates."""
 
+    width: int
+
     def prepare_prompts(self, prompts: Sequence[Prompt], answers: Sequence[str] | None = None) -> Tensors:
         """The tensors of B prompts, together with the answers to them where those are learned; on the CPU, in workers.
 
@@ -167,4 +178,8 @@ class Generator(Protocol):
 
     def nll(self, answered: Tensors) -> Tensor:
         """The negative log-likelihood [B] per token of each answer and its end, which training lowers."""
+        ...
+
+    def states(self, prompts: Tensors) -> Tensor:
+        """What it makes of each prompt: the last hidden state of the prompt's last token, [B, D]."""
         ...

@@ -90,7 +90,8 @@ class Recipe(Frozen):
     training pictures are changed by chance (RandAugment without inversion and cutout, as in ViLT). rank_loss, of a
     cross-encoder that ranks: `softmax` over a text and negatives (ViLT), `hinge` with the hardest negative (UNITER,
     VSE++), `binary` (the matching head's own loss). negative_texts, negative_images: drawn for each pair. margin: the
-    hinge's.
+    hinge's. lora_rank: of low-rank adapters that are trained in place of the backbone's weights, for models of
+    transformers; 0 trains the weights.
     """
 
     optimizer: Literal["adamw", "bert_adam"] | None = None
@@ -114,6 +115,7 @@ class Recipe(Frozen):
     negative_texts: int | None = Field(default=None, ge=0)
     negative_images: int | None = Field(default=None, ge=0)
     margin: float | None = Field(default=None, gt=0)
+    lora_rank: int | None = Field(default=None, ge=0)
 
     def merged(self, over: Recipe) -> Recipe:
         """This recipe with every field that `over` sets."""
@@ -155,11 +157,11 @@ class ModelCard(Frozen):
     """A model's facts; its class stands beside it in `backbone.py`.
 
     visual: what the model looks at. ranks_by: how it ranks a gallery: `cross`, every pair looked at together, or
-    `dual`, pictures and texts embedded apart. embeds: whether it embeds pictures and texts apart, so that a ranking
-    can begin with a shortlist. pretrained: whether its own weights are what a run begins with. brings: what the heads
-    among these answer. pretraining: its class, as `module:Class`; empty where it has none; how it is run
-    stands in the recipes under `pretrain`. sizes: `base` is the paper's. recipes: finetuning per task from the paper,
-    `default` where the paper has none.
+    `dual`, pictures and texts embedded apart. embeds: whether it embeds pictures and texts apart, so that a ranking can
+    begin with a shortlist. pretrained: whether its own weights are what a run begins with. own_code: whether they come
+    with code of their own, which runs only when it is trusted. brings: what the heads among these answer. pretraining:
+    its class, as `module:Class`; empty where it has none; how it is run stands in the recipes under `pretrain`. sizes:
+    `base` is the paper's. recipes: finetuning per task from the paper, `default` where the paper has none.
     """
 
     name: str
@@ -171,6 +173,7 @@ class ModelCard(Frozen):
     ranks_by: Literal["cross", "dual"] = "cross"
     embeds: bool = False
     pretrained: bool = False
+    own_code: bool = False
     brings: tuple[OutputKind, ...] = ()
     pretraining: str = ""
     sizes: dict[str, SizeCard]

@@ -40,7 +40,8 @@ class ModelInfo(Frozen):
     """Which model: sizes, weights, and what they travel with. weights_sha256 is empty from scratch.
 
     answers: how many a classifier over open answers knows, and answers_sha256 which; 0 and empty elsewhere.
-    extraction: the rule that took answers out of what the model wrote; empty where it wrote nothing.
+    extraction: the rule that took answers out of what the model wrote; empty where it wrote nothing. dtype: of most of
+    its weights in memory when it answered.
     """
 
     name: str
@@ -54,6 +55,7 @@ class ModelInfo(Frozen):
     answers: int = 0
     answers_sha256: str = ""
     extraction: str = ""
+    dtype: str = ""
 
 
 class TaskInfo(Frozen):

@@ -30,7 +30,9 @@ class RunSpec(Frozen):
     answers: a list for a classifier over open answers, instead of the train split's frequent ones. rerank_k: of a
     ranking, how many of each query's best by embeddings are looked at pair by pair; None looks at all. threads: of
     the CPU; None takes what suits the model's size. eval_batch_size: examples per forward when predicting; None: 256,
-    or 8 of a model that writes.
+    or 8 of a model that takes prompts. dtype: of the arithmetic; of a model that writes and is not trained, of its
+    weights too. device_map, quantize: of such a model, whether it is spread over all devices there are, and into how
+    many bits its weights are rounded. trust_remote_code: whether code that a model's folder brings along may run.
     """
 
     task: str
@@ -56,6 +58,9 @@ class RunSpec(Frozen):
     rerank_k: int | None = Field(default=None, ge=1)
     eval_batch_size: int | None = Field(default=None, ge=1)
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    device_map: Literal["auto"] | None = None
+    quantize: Literal["8bit", "4bit"] | None = None
+    trust_remote_code: bool = False
     allow_partial: bool = False
     device: str | None = None
     workers: int = Field(default=0, ge=0)
@@ -70,7 +75,7 @@ class RunSpec(Frozen):
         return path.expanduser() if path else path
 
 
-PLACE = frozenset({"data_root", "tasks_dir", "device", "workers", "threads", "output_path", "resume"})
+PLACE = frozenset({"data_root", "tasks_dir", "device", "device_map", "workers", "threads", "output_path", "resume"})
 """The spec's fields that say where or how fast, never what: they are no part of the fingerprint."""
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 from PIL.Image import Image
 
@@ -19,6 +19,21 @@ class PictureSource(Protocol):
 
 
 @dataclass(frozen=True)
+class Loading:
+    """How transformers brings a pretrained model into memory; see `core.spec.RunSpec`.
+
+    dtype: of its weights. at_once: whether the model's own weights are loaded as soon as it is made, so that none have
+    to be drawn for it.
+    """
+
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    device_map: Literal["auto"] | None = None
+    quantize: Literal["8bit", "4bit"] | None = None
+    trust_remote_code: bool = False
+    at_once: bool = False
+
+
+@dataclass(frozen=True)
 class Resources:
     """The doors of a backbone to the data; a control replaces them, so no model knows of controls.
 
@@ -28,6 +43,7 @@ class Resources:
     words: TextEncoder | None
     pictures: PictureSource
     regions: RegionSource | None = None
+    loading: Loading = Loading()
 
     @property
     def text(self) -> TextEncoder:

@@ -6,7 +6,7 @@ import json
 import os
 import random
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal, cast
@@ -23,6 +23,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from vlbench.core.errors import DataError
 from vlbench.data.answers import ANSWERS_FILE, write_answers
 from vlbench.data.text import TextEncoder
+from vlbench.engine.lora import merged_state
 from vlbench.engine.statefile import read_safetensors
 
 Weights = Literal["plain", "ema"]
@@ -56,10 +57,10 @@ class Checkpoints:
     answers: tuple[str, ...] = ()
 
     def save_best(self, learner: nn.Module) -> None:
-        """Write the weights with the tokenizer and the names of model and size."""
+        """Write the weights, adapters merged into them, with the tokenizer and the names of model and size."""
 
         def write(folder: Path) -> None:
-            save_file(_tensors(learner), folder / "model.safetensors", metadata=dict(self.names))
+            save_file(_tensors(merged_state(learner)), folder / "model.safetensors", metadata=dict(self.names))
             if self.text is not None:
                 self.text.save(folder / "tokenizer.json")
             if self.answers:
@@ -82,9 +83,9 @@ class Checkpoints:
         """Write everything that the rest of the training depends on, the random states among it."""
 
         def write(folder: Path) -> None:
-            save_file(_tensors(learner), folder / "model.safetensors")
+            save_file(_tensors(learner.state_dict()), folder / "model.safetensors")
             if average is not None:
-                save_file(_tensors(average), folder / "average.safetensors")
+                save_file(_tensors(average.state_dict()), folder / "average.safetensors")
             trainer = {"optimizer": optimizer.state_dict(), "schedule": schedule.state_dict(), "torch": _torch_rng()}
             torch.save(trainer, folder / "trainer.pt")
             python, numbers = random.getstate(), cast("tuple[object, ...]", numpy.random.get_state(legacy=True))
@@ -128,11 +129,11 @@ class Checkpoints:
         shutil.rmtree(self.folder / "last", ignore_errors=True)
 
 
-def _tensors(module: nn.Module) -> dict[str, Tensor]:
-    """Its state; of tensors that share memory, such as tied embeddings, each gets its own, as safetensors wants it."""
+def _tensors(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A state as it is saved: of tensors that share memory, such as tied embeddings, each gets its own."""
     found: dict[str, Tensor] = {}
     taken: set[int] = set()
-    for name, value in module.state_dict().items():
+    for name, value in state.items():
         tensor = value.detach().contiguous().cpu()
         found[name] = tensor.clone() if tensor.data_ptr() in taken else tensor
         taken.add(tensor.data_ptr())

@@ -93,7 +93,9 @@ def _begun(job: Job) -> RunRecord:
 def _done(job: Job, folder: RunFolder, record: RunRecord, progress: Progress, interrupt: Interrupt) -> RunRecord:
     """Run the trials, write the samples, and fill in all that the record knows only now."""
     clock = Clock()
-    accelerator = make_accelerator(job.spec.device, job.spec.dtype, job.threads)
+    # Weights that have the precision already need no casting on the way, and answer as in their library.
+    arithmetic = job.spec.dtype if job.loading.dtype == "float32" else "float32"
+    accelerator = make_accelerator(job.spec.device, arithmetic, job.threads)
     with clock.phase("resources"):
         resources = make_resources(of_job(job), Stoppable(progress, interrupt))
     outcome = Trial(job, resources, folder, accelerator, progress, interrupt, clock).run()
@@ -110,6 +112,7 @@ def _done(job: Job, folder: RunFolder, record: RunRecord, progress: Progress, in
     write_samples(folder.samples, [row for name, trial in trials.items() for row in _rows(job, trial, name)])
     model = {
         "parameters": outcome.parameters,
+        "dtype": outcome.dtype,
         "load_report": outcome.load_report,
         "preprocessing": _preprocessing(job),
         "tokenizer_sha256": resources.words.sha256 if resources.words else own_processor_sha256(job.card),

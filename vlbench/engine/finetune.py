@@ -19,6 +19,7 @@ from vlbench.engine.batches import Batch, Batches, check_augments, loader, micro
 from vlbench.engine.checkpoint import Best, Checkpoints, TrainState, Weights
 from vlbench.engine.interrupt import Interrupt, Interrupted
 from vlbench.engine.learner import Learner
+from vlbench.engine.lora import add_adapters, remove_adapters
 from vlbench.engine.optimizer import make_optimizer, make_schedule, needed
 from vlbench.engine.prompts import PromptBatch, PromptBatches
 from vlbench.heads.generate import GenerateHead
@@ -69,6 +70,8 @@ class Finetuning:
         self.checkpoints = checkpoints
         self.examples = examples
         self.workers = workers
+        if plan.recipe.lora_rank:
+            add_adapters(learner.backbone, plan.recipe.lora_rank)
         self.learner = learner.to(accelerator.device)
         self.optimizer = make_optimizer(self.learner, self.learner.parts[0], plan.recipe)
         self.schedule = make_schedule(self.optimizer, plan.steps, plan.recipe)
@@ -98,6 +101,7 @@ class Finetuning:
             self.state.best = Best(self.plan.steps, "plain", None)
             self.checkpoints.save_best(self.learner)
             self._save()
+        remove_adapters(self.learner)
         self.checkpoints.load_best(self.learner)
         return self.state
 

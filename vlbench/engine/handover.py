@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 
-from safetensors import safe_open
 from torch import Tensor
 
 from vlbench.core.backbone import Pretrained
@@ -56,18 +54,6 @@ def load_pretrained(
             "unmatched_answers": unmatched if complete else 0,
         }
     )
-
-
-def holds_linear(weights: Path) -> bool:
-    """Whether they are of a learner whose classifier is a single Linear, as a probe trains it."""
-    if weights.suffix != ".safetensors":
-        return False
-    with safe_open(weights, "pt") as file:
-        names = list(file.keys())
-    return {name for name in names if name.startswith("head.classifier.")} == {
-        "head.classifier.0.weight",
-        "head.classifier.0.bias",
-    }
 
 
 def _answering(

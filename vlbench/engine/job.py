@@ -15,12 +15,14 @@ from vlbench.core.examples import Answered, Example
 from vlbench.core.progress import Progress
 from vlbench.core.spec import RunSpec
 from vlbench.core.task import Task, ids_of
+from vlbench.data.resources import Loading
 from vlbench.data.verify import manifest
-from vlbench.engine.capabilities import refused
+from vlbench.engine.capabilities import refused, takes_prompts
+from vlbench.engine.options import check_adapters, check_own_code, check_placing
 from vlbench.engine.pretrained import PRETRAINED, beginning_sha256, own_weights
 from vlbench.engine.source import load_task
 from vlbench.engine.vocabulary import answerable, labels_of, learnable
-from vlbench.engine.weights import brought_answers, chosen_weights, weights_sha256
+from vlbench.engine.weights import brought_answers, chosen_weights, holds_linear, weights_file, weights_sha256
 from vlbench.engine.writing import answer_by, check_shots, draw_shots
 from vlbench.records.fingerprint import fingerprint
 
@@ -84,6 +86,23 @@ class Job:
         return self.spec.answer_by is not None
 
     @property
+    def loading(self) -> Loading:
+        """How transformers brings the model into memory: as small as is asked for, where nothing is trained."""
+        answers = self.writes and self.spec.mode != "finetune"
+        return Loading(
+            dtype=self.spec.dtype if answers and self.card.pretrained else "float32",
+            device_map=self.spec.device_map,
+            quantize=self.spec.quantize,
+            trust_remote_code=self.spec.trust_remote_code,
+            at_once=self.spec.checkpoint == PRETRAINED,
+        )
+
+    @property
+    def probes_prompts(self) -> bool:
+        """Whether a linear head answers from what a model that writes makes of each prompt."""
+        return takes_prompts(self.card, self.task.card) and not self.writes
+
+    @property
     def compares(self) -> bool:
         """Whether pictures are compared with sentences, one per answer, by a model that was not trained on the task."""
         return self.spec.mode == "zero-shot" and not self.ranks and not self.writes
@@ -98,10 +117,11 @@ def refusal(spec: RunSpec) -> VlbenchError | None:
     """Why the model cannot answer the task in that mode, as far as their cards say; None where it can.
 
     Raises:
-        VlbenchError: names nobody knows.
+        VlbenchError: names nobody knows; a model with code of its own that is not trusted.
     """
     card, task_card = catalog.model_card(spec.model), catalog.task_card(spec.task, spec.tasks_dir)
     begins_with_own = card.pretrained and spec.checkpoint in (None, PRETRAINED)
+    check_own_code(spec, card)
     reason = refused(card, task_card, spec.mode, begins_with_own)
     headless = spec.mode == "eval" and task_card.output in card.outputs
     return VlbenchError(reason, ExitCode.WEIGHTS if headless else ExitCode.USAGE) if reason else None
@@ -191,8 +211,13 @@ def _resolved(spec: RunSpec, task: Task, card: ModelCard) -> RunSpec:
         raise VlbenchError(
             f"--controls {','.join(controls)} are trained, and --mode {spec.mode} trains nothing: leave them out"
         )
-    by = answer_by(spec, task.card, card)
-    return spec.model_copy(
+    probed = (
+        spec.mode == "eval"
+        and checkpoint not in (PRETRAINED, "shipped")
+        and holds_linear(weights_file(Path(checkpoint)))
+    )
+    by = answer_by(spec, task.card, card, probed)
+    resolved = spec.model_copy(
         update={
             "size": size,
             "checkpoint": checkpoint,
@@ -201,10 +226,13 @@ def _resolved(spec: RunSpec, task: Task, card: ModelCard) -> RunSpec:
             "split": spec.split or task.card.report_split,
             "controls": controls,
             "answer_by": by,
-            "eval_batch_size": spec.eval_batch_size or (PROMPTS if by else PAIRS),
+            "eval_batch_size": spec.eval_batch_size or (PROMPTS if by or takes_prompts(card, task.card) else PAIRS),
             "train": (PROBE if spec.mode == "probe" else card.recipe(spec.task, size)).merged(spec.train),
         }
     )
+    check_adapters(resolved, card)
+    check_placing(resolved, card)
+    return resolved
 
 
 def _default_checkpoint(card: ModelCard, size: str, world: bool) -> str:

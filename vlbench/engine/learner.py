@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
+import torch
 from torch import Tensor, nn
+from torch.utils.data import Dataset
 
-from vlbench.core.backbone import Backbone, DualEncoder, Generator, Textual, Visual
+from vlbench.core.backbone import Backbone, DualEncoder, Features, Generator, Textual, Visual
 from vlbench.core.errors import VlbenchError
+from vlbench.core.examples import Example
 from vlbench.core.head import Head
-from vlbench.engine.batches import Batch
-from vlbench.engine.prompts import PromptBatch
+from vlbench.engine.batches import Batch, Batches
+from vlbench.engine.prompts import PromptBatch, PromptBatches
 from vlbench.heads.dual import DualHead
 from vlbench.heads.generate import GenerateHead
 
@@ -39,13 +43,25 @@ class Output:
     loss: Tensor | None
 
 
-class Learner(nn.Module):
-    """backbone + head. Pictures and texts are encoded once per batch and fused per pair, or go in as one prompt."""
+def only_pooled(pooled: Tensor) -> Features:
+    """Features of vectors [P, D] alone, which is all that a classifier looks at."""
+    none, mask = pooled[:, :0, None], torch.zeros(len(pooled), 0, dtype=torch.bool)
+    return Features(pooled, none, none, mask, mask)
 
-    def __init__(self, backbone: Backbone | Generator, head: Head | GenerateHead) -> None:
+
+class Learner(nn.Module):
+    """backbone + head. Pictures and texts are encoded once per batch and fused per pair, or go in as one prompt.
+
+    asking: how examples become prompts, where a head answers from what a model that writes makes of them.
+    """
+
+    def __init__(
+        self, backbone: Backbone | Generator, head: Head | GenerateHead, asking: GenerateHead | None = None
+    ) -> None:
         super().__init__()
         self.backbone = cast(nn.Module, backbone)
         self.head = cast(nn.Module, head)
+        self.asking = asking
 
     @property
     def parts(self) -> tuple[Backbone, Head]:
@@ -63,13 +79,34 @@ class Learner(nn.Module):
             raise VlbenchError(f"{type(self.backbone).__name__} writes no text: use --mode finetune")
         return self.backbone, self.head
 
+    def batches(
+        self, examples: Sequence[Example[Any]], blocks: Sequence[Sequence[int]]
+    ) -> Dataset[Batch | PromptBatch]:
+        """Blocks of examples to be answered by the head, without targets."""
+        if self.asking is not None:
+            return PromptBatches(examples, blocks, cast(Generator, self.backbone), self.asking)
+        return Batches(examples, blocks, self.parts[0])
+
+    def features(self, batch: Batch | PromptBatch) -> Features:
+        """What the backbone makes of a batch's P pairs, or of its B prompts."""
+        if isinstance(batch, PromptBatch):
+            return only_pooled(cast(Generator, self.backbone).states(batch.prompts))
+        return self.parts[0].fuse(*self._pairs(batch))
+
     def forward(self, batch: Batch | PromptBatch) -> Output:
         """Answer a batch of B examples: the head's logits, and the loss where there are targets."""
-        if isinstance(batch, PromptBatch):
+        if isinstance(self.head, GenerateHead) and isinstance(batch, PromptBatch):
             losses = self.writing[0].nll(batch.prompts)
             return Output(losses, losses.mean())
         backbone, head = self.parts
+        if isinstance(head, DualHead) and isinstance(batch, Batch):
+            logits = head(*embed(backbone, *self._pairs(batch)))
+        else:
+            logits = head(self.features(batch))
+        targets = batch.targets if isinstance(batch, Batch) else None
+        return Output(logits, None if targets is None else head.loss(logits, targets))
+
+    def _pairs(self, batch: Batch) -> tuple[Visual, Textual]:
+        backbone = self.parts[0]
         seen = backbone.see(batch.images, batch.slots).take(batch.image_rows)
-        read = backbone.read(batch.texts).take(batch.text_rows)
-        logits = head(*embed(backbone, seen, read)) if isinstance(head, DualHead) else head(backbone.fuse(seen, read))
-        return Output(logits, None if batch.targets is None else head.loss(logits, batch.targets))
+        return seen, backbone.read(batch.texts).take(batch.text_rows)

@@ -12,7 +12,7 @@ from vlbench.core.errors import VlbenchError
 from vlbench.core.examples import Example
 from vlbench.core.head import Answering
 from vlbench.core.results import Prediction
-from vlbench.engine.batches import Batches, loader, sequential_blocks
+from vlbench.engine.batches import loader, sequential_blocks
 from vlbench.engine.learner import Learner
 from vlbench.engine.pace import Pace, Timing
 
@@ -26,7 +26,7 @@ def predict(learner: Learner, examples: Sequence[Example[Any]], pace: Pace) -> t
         VlbenchError: a score is not a number, naming the example.
         Interrupted: asked to stop.
     """
-    backbone, head = learner.parts
+    head = learner.parts[1]
     device = pace.accelerator.device
     blocks = sequential_blocks(len(examples), pace.batch_size)
     timing, predictions = Timing(), list[Prediction]()
@@ -34,7 +34,7 @@ def predict(learner: Learner, examples: Sequence[Example[Any]], pace: Pace) -> t
     learner.eval()
     started = time.perf_counter()
     with torch.inference_mode(), pace.accelerator.autocast():
-        for batch in loader(Batches(examples, blocks, backbone), pace.workers, device):
+        for batch in loader(learner.batches(examples, blocks), pace.workers, device):
             output = learner(batch.to(device))
             predictions += cast(Answering, head).finish(output.logits.float().cpu(), batch.ids)
             now = time.perf_counter()

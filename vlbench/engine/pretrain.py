@@ -24,6 +24,7 @@ from vlbench.core.pretraining import Answering, Pretraining
 from vlbench.core.progress import Progress
 from vlbench.core.spec import PretrainSpec
 from vlbench.data.cache import atomic_write
+from vlbench.data.resources import Loading
 from vlbench.engine.batches import related, training_blocks
 from vlbench.engine.checkpoint import Checkpoints, TrainState
 from vlbench.engine.environment import make_accelerator, seed_everything
@@ -50,7 +51,7 @@ RECIPE = "pretrain"
 """Its name among a model card's recipes."""
 NOT_USED = (
     "accumulation", "ema", "augment", "evaluations", "head_lr",
-    "rank_loss", "negative_texts", "negative_images", "margin",
+    "rank_loss", "negative_texts", "negative_images", "margin", "lora_rank",
 )  # fmt: skip
 """Fields of a recipe that are for finetuning alone."""
 
@@ -129,7 +130,7 @@ def _begin(
     accelerator = make_accelerator(spec.device, spec.dtype, spec.threads or card.sizes[size].threads)
     if accelerator.num_processes > 1:
         raise VlbenchError(f"pretraining runs in one process, and {accelerator.num_processes} were started: start one")
-    material = Material(card, size, examples.tasks, examples, examples, spec.vocabulary, None)
+    material = Material(card, size, examples.tasks, examples, examples, spec.vocabulary, None, Loading())
     resources = make_resources(material, Stoppable(progress, interrupt))
     seed_everything(spec.seed)
     module = catalog.load_pretraining(card, size, resources, spec.options)

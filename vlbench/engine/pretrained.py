@@ -7,7 +7,7 @@ from pathlib import Path
 
 from vlbench import catalog
 from vlbench.core.cards import ModelCard
-from vlbench.core.errors import VlbenchError
+from vlbench.core.errors import ExitCode, VlbenchError
 from vlbench.engine.weights import weights_file, weights_sha256
 
 PRETRAINED = "pretrained"
@@ -22,7 +22,15 @@ def own_weights(card: ModelCard) -> Path:
     """
     if not card.pretrained:
         raise VlbenchError(f"--checkpoint {PRETRAINED} is for models of transformers (hf:), not for {card.name}")
-    return weights_file(catalog.pretrained_folder(card))
+    folder = catalog.pretrained_folder(card)
+    try:
+        return weights_file(folder)
+    except VlbenchError:
+        raise VlbenchError(
+            f"{card.name} holds no weights (model.safetensors or pytorch_model.bin): save them into the same folder, "
+            f"or begin from scratch with --checkpoint none",
+            ExitCode.WEIGHTS,
+        ) from None
 
 
 def beginning_sha256(card: ModelCard, weights: Path | None) -> str:

@@ -12,15 +12,14 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from vlbench.core.backbone import Features
 from vlbench.core.errors import VlbenchError
 from vlbench.core.examples import Example
 from vlbench.core.head import Answering
 from vlbench.core.results import Prediction
-from vlbench.engine.batches import Batches, loader, sequential_blocks, training_blocks
+from vlbench.engine.batches import loader, sequential_blocks, training_blocks
 from vlbench.engine.checkpoint import Best
 from vlbench.engine.finetune import Log, Plan
-from vlbench.engine.learner import Learner
+from vlbench.engine.learner import Learner, only_pooled
 from vlbench.engine.optimizer import make_optimizer, make_schedule
 from vlbench.engine.pace import Pace
 
@@ -66,7 +65,7 @@ def probe(
         if selection is None or chosen is None or step not in plan.evaluate_at:
             continue
         with torch.inference_mode():
-            answers = head.finish(head(_pooled(chosen)), [example.id for example in selection.examples])
+            answers = head.finish(head(only_pooled(chosen)), [example.id for example in selection.examples])
         value = selection.measure(answers)
         log({"step": step, "weights": "plain", "selection": value})
         if best.value is None or value > best.value:
@@ -81,19 +80,18 @@ def probe(
 def pooled_features(learner: Learner, examples: Examples, pace: Pace) -> Tensor:
     """What the backbone makes of the examples' own pairs, [P, D] float32 on the CPU, example by example.
 
+    A model that takes prompts makes one vector of each example, whatever the number of its pictures.
+
     Raises:
         Interrupted: asked to stop.
     """
-    backbone, device = learner.parts[0], pace.accelerator.device
+    device = pace.accelerator.device
     found, done = list[Tensor](), 0
     learner.to(device).eval()
     with torch.no_grad(), pace.accelerator.autocast():
         blocks = sequential_blocks(len(examples), pace.batch_size)
-        for batch in loader(Batches(examples, blocks, backbone), pace.workers, device):
-            batch = batch.to(device)
-            seen = backbone.see(batch.images, batch.slots).take(batch.image_rows)
-            read = backbone.read(batch.texts).take(batch.text_rows)
-            found.append(backbone.fuse(seen, read).pooled.float().cpu())
+        for batch in loader(learner.batches(examples, blocks), pace.workers, device):
+            found.append(learner.features(batch.to(device)).pooled.float().cpu())
             done += len(batch.ids)
             pace.step(done, len(examples))
     return torch.cat(found)
@@ -112,7 +110,7 @@ class _Training:
     def step(self, number: int) -> float:
         """One optimizer step, counted from 1: the loss before it."""
         rows, head = torch.tensor(self.blocks[number - 1]), cast(Answering, self.head)
-        loss = head.loss(head(_pooled(self.features[rows].flatten(0, 1))), self.targets[rows])
+        loss = head.loss(head(only_pooled(self.features[rows].flatten(0, 1))), self.targets[rows])
         if not bool(loss == loss):
             raise VlbenchError(f"the loss is not a number at step {number}: lower --lr ({self.plan.recipe.lr})")
         self.optimizer.zero_grad(set_to_none=True)
@@ -129,12 +127,6 @@ def _rewrite(head: nn.Module, mean: Tensor, deviation: Tensor) -> None:
     weight = linear.weight.data / deviation.repeat(pictures)
     linear.bias.data -= weight @ mean.repeat(pictures)
     linear.weight.data = weight
-
-
-def _pooled(pooled: Tensor) -> Features:
-    """Features that are nothing but pooled ones, which is all that a classifier looks at."""
-    none, mask = pooled[:, :0, None], torch.zeros(len(pooled), 0, dtype=torch.bool)
-    return Features(pooled, none, none, mask, mask)
 
 
 def _copied(module: nn.Module) -> dict[str, Tensor]:

@@ -16,7 +16,7 @@ from vlbench.data.images import Pictures
 from vlbench.data.regions.extract import FlatExtractor
 from vlbench.data.regions.source import StoredRegions, extract_all
 from vlbench.data.regions.store import FeatureStore, store_for_tsv
-from vlbench.data.resources import Resources
+from vlbench.data.resources import Loading, Resources
 from vlbench.data.text import TextEncoder
 from vlbench.engine.job import Examples, Job
 
@@ -29,6 +29,7 @@ class Material:
     """What resources are made for: a model at a size, tasks of one data root, texts to learn from, pictures to see.
 
     vocabulary: a file given for the tokenizer. weights: those begun with, which bring their own; None from scratch.
+    loading: how a model of transformers is brought into memory.
     """
 
     card: ModelCard
@@ -38,19 +39,20 @@ class Material:
     seen: Examples
     vocabulary: Path | None
     weights: Path | None
+    loading: Loading
 
 
 def of_job(job: Job) -> Material:
     """What a run's resources are made for."""
     seen = [*job.train, *job.select, *job.report]
-    return Material(job.card, job.size, (job.task,), job.train, seen, job.spec.vocabulary, job.weights)
+    return Material(job.card, job.size, (job.task,), job.train, seen, job.spec.vocabulary, job.weights, job.loading)
 
 
 def make_resources(material: Material, progress: Progress) -> Resources:
     """Tokenizer, pictures and, for region models, regions of every picture."""
     regions = make_regions(material, progress) if material.card.visual == "regions" else None
     own = material.card.sizes[material.size].vocabulary == "its own"
-    return Resources(None if own else make_text(material, progress), Pictures(), regions)
+    return Resources(None if own else make_text(material, progress), Pictures(), regions, material.loading)
 
 
 def make_text(material: Material, progress: Progress) -> TextEncoder:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -24,7 +25,7 @@ from vlbench.engine.compare import compare
 from vlbench.engine.environment import Clock, seed_everything
 from vlbench.engine.finetune import Finetuning, Plan, make_plan
 from vlbench.engine.generate import generate
-from vlbench.engine.handover import holds_linear, load_pretrained
+from vlbench.engine.handover import load_pretrained
 from vlbench.engine.interrupt import Interrupt
 from vlbench.engine.job import Examples, Job
 from vlbench.engine.learner import Learner
@@ -35,8 +36,8 @@ from vlbench.engine.pretrained import PRETRAINED
 from vlbench.engine.probe import Selection, probe
 from vlbench.engine.resources import unique_refs
 from vlbench.engine.retrieve import retrieve
-from vlbench.engine.weights import brought_answers
-from vlbench.heads.build import build_head
+from vlbench.engine.weights import brought_answers, holds_linear
+from vlbench.heads.build import build_head, build_probe
 from vlbench.heads.dual import DualHead
 from vlbench.heads.generate import GenerateHead
 from vlbench.records.folder import RunFolder
@@ -53,6 +54,7 @@ class Outcome:
     timing: Timing
     train: TrainInfo | None
     parameters: int
+    dtype: str
     load_report: LoadReport | None
 
 
@@ -84,7 +86,9 @@ class Trial:
         job = self.job
         seed_everything(job.spec.seed)
         backbone = catalog.load_model(job.card, job.size, self.resources)
-        learner, train = Learner(backbone, self._head(backbone)), None
+        asking = GenerateHead(job.task.card) if job.probes_prompts else None
+        learner, train = Learner(backbone, self._head(backbone), asking), None
+        parameters = sum(parameter.numel() for parameter in learner.parameters())
         trains = job.spec.mode in ("finetune", "probe")
         loaded = self._begin(learner)
         if loaded is None and trains and isinstance(backbone, Fitted):
@@ -96,8 +100,7 @@ class Trial:
         with self.clock.phase(self._name("predict")):
             results, timing = self._answer(learner, job.report, self._name("predicting"))
         self.accelerator.free_memory()
-        parameters = sum(parameter.numel() for parameter in learner.parameters())
-        return Outcome(results, timing, train, parameters, loaded)
+        return Outcome(results, timing, train, parameters, _precision(learner), loaded)
 
     def _begin(self, learner: Learner) -> LoadReport | None:
         """Load the weights that the run begins with; None from scratch."""
@@ -178,9 +181,11 @@ class Trial:
             return GenerateHead(job.task.card, candidates, job.shots)
         if job.compares:
             return DualHead()
+        if job.probes_prompts:
+            return build_probe(job.task.card, backbone.width, job.labels)
         linear = job.spec.mode == "probe" or (job.spec.mode == "eval" and job.weights and holds_linear(job.weights))
         card = job.card.model_copy(update={"head": HeadLayout(hidden=0)}) if linear else job.card
-        return build_head(job.task.card, card, cast(Backbone, backbone).width, job.labels, job.spec.train)
+        return build_head(job.task.card, card, backbone.width, job.labels, job.spec.train)
 
     def _seen(self, examples: Examples) -> Examples:
         return examples if self.blind is None else blind_examples(examples, self.blind)
@@ -195,3 +200,11 @@ class Trial:
 
     def _name(self, what: str) -> str:
         return f"{what} ({self.control})" if self.control else what
+
+
+def _precision(learner: Learner) -> str:
+    """The dtype of most of its weights; empty where it has none."""
+    sizes: Counter[str] = Counter()
+    for parameter in learner.parameters():
+        sizes[str(parameter.dtype).removeprefix("torch.")] += parameter.numel()
+    return sizes.most_common(1)[0][0] if sizes else ""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
+from safetensors import SafetensorError, safe_open
+
 from vlbench import catalog
 from vlbench.core.errors import ExitCode, VlbenchError
 from vlbench.data.answers import ANSWERS_FILE, read_answers, transformers_answers
@@ -84,6 +86,21 @@ def weights_sha256(weights: Path | None) -> str:
             while block := file.read(1 << 20):
                 digest.update(block)
     return digest.hexdigest()
+
+
+def holds_linear(weights: Path) -> bool:
+    """Whether they are of a learner whose classifier is a single Linear, as a probe trains it."""
+    if weights.suffix != ".safetensors":
+        return False
+    try:
+        with safe_open(weights, "np") as file:
+            names = list(file.keys())
+    except (OSError, SafetensorError):
+        return False  # loading them says what is wrong
+    return {name for name in names if name.startswith("head.classifier.")} == {
+        "head.classifier.0.weight",
+        "head.classifier.0.bias",
+    }
 
 
 def brought_answers(weights: Path) -> tuple[str, ...]:

@@ -13,13 +13,15 @@ from vlbench.core.spec import RunSpec
 from vlbench.engine.capabilities import writes
 
 
-def answer_by(spec: RunSpec, task: TaskCard, model: ModelCard) -> Literal["text", "candidates"] | None:
+def answer_by(spec: RunSpec, task: TaskCard, model: ModelCard, probed: bool) -> Literal["text", "candidates"] | None:
     """In its own words, or with the likeliest candidate, which is the default where the task has a closed list.
+
+    probed: whether the run begins with a linear head that was trained on the task, which answers then.
 
     Raises:
         VlbenchError: asked of a model that does not write in that mode.
     """
-    if writes(model, task, spec.mode):
+    if writes(model, task, spec.mode) and not probed:
         return spec.answer_by or ("candidates" if task.labels else "text")
     if spec.answer_by is not None:
         raise VlbenchError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vlbench.core.cards import ModelCard, Recipe, TaskCard
+from vlbench.core.cards import HeadLayout, ModelCard, Recipe, TaskCard
 from vlbench.core.errors import VlbenchError
 from vlbench.core.head import Head
 from vlbench.heads.classify import ClassifyHead
@@ -10,6 +10,16 @@ from vlbench.heads.dual import DualHead
 from vlbench.heads.pair import PairHead
 from vlbench.heads.rank import RankHead
 from vlbench.heads.soft import SoftHead
+
+
+def build_probe(task: TaskCard, width: int, labels: tuple[str, ...]) -> Head:
+    """The untrained linear head over one vector of that width per example, of a model that is given it as a prompt.
+
+    Raises:
+        VlbenchError: the task has under two answers.
+    """
+    _check_labels(task, labels)
+    return _classifier(task)(width, labels, HeadLayout(hidden=0))
 
 
 def build_head(task: TaskCard, model: ModelCard, width: int, labels: tuple[str, ...], recipe: Recipe) -> Head:
@@ -33,11 +43,20 @@ def build_head(task: TaskCard, model: ModelCard, width: int, labels: tuple[str, 
         )
     if task.output == "rank":
         return DualHead() if model.ranks_by == "dual" else RankHead(width, recipe)
+    _check_labels(task, labels)
+    if task.output == "pair":
+        return PairHead(width, labels, task.images_per_example, model.head)
+    return _classifier(task)(width, labels, model.head)
+
+
+def _check_labels(task: TaskCard, labels: tuple[str, ...]) -> None:
     if len(labels) < 2:
         raise VlbenchError(
             f"task {task.name!r} has {len(labels)} labels where output {task.output!r} needs at least 2: "
             f"list them in its card, or give it min_answer_count"
         )
-    if task.output == "pair":
-        return PairHead(width, labels, task.images_per_example, model.head)
-    return (ClassifyHead if task.labels else SoftHead)(width, labels, model.head)
+
+
+def _classifier(task: TaskCard) -> type[ClassifyHead]:
+    """For a closed list of labels, or for answers each worth something."""
+    return ClassifyHead if task.labels else SoftHead

@@ -8,7 +8,7 @@ import pytest
 
 from vlbench import catalog
 from vlbench.core.cards import ModelCard
-from vlbench.engine.capabilities import Mode, claim, page, refused
+from vlbench.engine.capabilities import Mode, claim, page, refused, takes_prompts
 
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "capabilities.md"
 
@@ -45,12 +45,21 @@ def test_the_page_is_current() -> None:
         ("ViltForQuestionAnswering", "vqa2", "eval", ""),
         ("BlipForImageTextRetrieval", "flickr30k_retrieval", "zero-shot", ""),
         ("llava", "nlvr2", "zero-shot", ""),
+        ("llava", "nlvr2", "probe", ""),
+        ("llava", "vqa2", "probe", ""),
+        ("llava", "coco_retrieval", "probe", "llava has no head for coco_retrieval (rank)"),
         ("llava", "coco_retrieval", "zero-shot", "llava has no way to answer coco_retrieval zero-shot"),
     ],
 )
 def test_refused(model: str, task: str, mode: Mode, reason: str) -> None:
     said = refused(card(model), catalog.task_card(task), mode, own_weights=True)
     assert reason in said and bool(reason) == bool(said)
+
+
+def test_a_writer_that_also_looks_at_pairs_is_probed_on_those() -> None:
+    fake, llava, nlvr2 = catalog.model_card("fake"), card("llava"), catalog.task_card("nlvr2")
+    assert takes_prompts(llava, nlvr2) and not takes_prompts(fake, nlvr2)
+    assert not takes_prompts(llava, catalog.task_card("coco_retrieval"))
 
 
 def test_claims() -> None:

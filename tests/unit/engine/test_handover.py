@@ -14,9 +14,10 @@ from vlbench.core.backbone import PretrainedWeights
 from vlbench.core.cards import HeadLayout
 from vlbench.core.errors import ExitCode, VlbenchError
 from vlbench.core.record import LoadReport
-from vlbench.engine.handover import holds_linear, load_pretrained
+from vlbench.engine.handover import load_pretrained
 from vlbench.engine.learner import Learner
 from vlbench.engine.vocabulary import answerable, spelled
+from vlbench.engine.weights import holds_linear
 from vlbench.heads.classify import ClassifyHead
 from vlbench.heads.layout import classifier
 

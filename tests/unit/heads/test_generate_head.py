@@ -20,6 +20,8 @@ from vlbench.heads.generate import LONGEST, GenerateHead
 class Writer:
     """Writes what it is told to."""
 
+    width = 1
+
     def __init__(self, *written: str, likelihoods: Tensor | None = None) -> None:
         self.written, self.likelihoods = list(written), likelihoods
 
@@ -36,6 +38,9 @@ class Writer:
 
     def nll(self, answered: Tensors) -> Tensor:
         return torch.zeros(0)
+
+    def states(self, prompts: Tensors) -> Tensor:
+        return torch.zeros(0, 1)
 
 
 def card(**changes: object) -> TaskCard:

@@ -16,7 +16,8 @@ from vlbench import catalog
 from vlbench.core.backbone import Generator, Pretrained
 from vlbench.core.errors import ExitCode, VlbenchError
 from vlbench.core.examples import ImageRef, Prompt, Query, Shot
-from vlbench.data.resources import Resources
+from vlbench.data.resources import Loading, Resources
+from vlbench.models.hf.pretrained import quantization
 
 MakeVLM = Callable[[str], Any]
 BY_HAND, OTHERS = ("llava", "qwen2_vl"), ("paligemma", "idefics3", "internvl")
@@ -53,8 +54,9 @@ def spoken(loop: Any, prompt: Prompt) -> str:
     return str(loop.text([*turns, (len(prompt.query.images), prompt.query.text, "")]))
 
 
-def load(folder: Path, weights: bool = True) -> Any:
-    model = catalog.load_model(catalog.model_card(f"hf:{folder}"), "hf", Resources(None, Painted()))
+def load(folder: Path, loading: Loading | None = None, weights: bool = True) -> Any:
+    resources = Resources(None, Painted(), loading=loading or Loading())
+    model = catalog.load_model(catalog.model_card(f"hf:{folder}"), "hf", resources)
     assert isinstance(model, Generator) and isinstance(model, Pretrained)
     if weights:
         model.load_pretrained()
@@ -95,6 +97,56 @@ def test_what_training_lowers_is_that_of_the_answer_and_its_end(pair: tuple[Any,
         assert value == pytest.approx(-float(by_hand.mean()), abs=1e-4)
 
 
+def test_states_are_those_a_prompt_ends_in(pair: tuple[Any, Any]) -> None:
+    model, loop = pair
+    with torch.inference_mode():
+        found = model.states(model.prepare_prompts(PROMPTS))
+    assert found.shape == (len(PROMPTS), model.width)
+    for row, prompt in zip(found, PROMPTS, strict=True):
+        torch.testing.assert_close(row, loop.states(pictures(prompt), spoken(loop, prompt))[-1], atol=1e-4, rtol=1e-4)
+
+
+def test_states_of_a_network_in_one_part(pair: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    model, _ = pair
+    with torch.inference_mode():
+        prompts = model.prepare_prompts(PROMPTS)
+        expected = model.states(prompts)
+        monkeypatch.setattr(model.network, "base_model_prefix", "nothing")
+        torch.testing.assert_close(model.states(prompts), expected)
+
+
+@pytest.mark.parametrize("model_type", BY_HAND)
+def test_half_the_precision_is_the_librarys(make_vlm: MakeVLM, model_type: str) -> None:
+    """In memory and in arithmetic: the library's own network in bfloat16, asked alone, finds the same likelihoods."""
+    loop = make_vlm(model_type)
+    model = load(loop.folder, Loading(dtype="bfloat16"))
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
+    half = type(loop)(loop.folder)
+    half.model = type(half.model).from_pretrained(loop.folder, dtype=torch.bfloat16).eval()
+    prompt = PROMPTS[0]
+    with torch.inference_mode():
+        [found] = model.likelihood(model.prepare_prompts([prompt]), ANSWERS).tolist()
+    seen = pictures(prompt)
+    exact = [float(loop.likelihoods(seen, spoken(loop, prompt), answer).sum()) for answer in ANSWERS]
+    rounded = [float(half.likelihoods(seen, spoken(loop, prompt), answer).sum()) for answer in ANSWERS]
+    assert found == pytest.approx(rounded, abs=1e-3) and found != pytest.approx(exact, abs=1e-3)
+
+
+def test_weights_that_come_at_once_are_not_drawn_first(make_vlm: MakeVLM) -> None:
+    model = load(make_vlm("llava").folder, Loading(at_once=True), weights=False)
+    assert all(parameter.is_meta for parameter in model.parameters())
+    model.load_pretrained()
+    assert not any(tensor.is_meta for tensor in (*model.parameters(), *model.buffers()))
+
+
+@pytest.mark.parametrize("bits", ["8bit", "4bit"])
+def test_what_is_rounded_is_told_to_the_library(bits: str) -> None:
+    told: Any = quantization(bits, torch.bfloat16)
+    assert (told.load_in_8bit, told.load_in_4bit) == (bits == "8bit", bits == "4bit")
+    assert bits == "8bit" or told.bnb_4bit_compute_dtype == torch.bfloat16
+    assert quantization(None, torch.bfloat16) is None
+
+
 @pytest.mark.parametrize("model_type", (*BY_HAND, *OTHERS))
 def test_neighbours_in_a_batch_do_not_count(make_vlm: MakeVLM, model_type: str) -> None:
     model = load(make_vlm(model_type).folder)
@@ -102,10 +154,12 @@ def test_neighbours_in_a_batch_do_not_count(make_vlm: MakeVLM, model_type: str) 
     with torch.inference_mode():
         together = model.likelihood(model.prepare_prompts(prompts), ANSWERS)
         written = model.generate(model.prepare_prompts(prompts), 5)
+        states = model.states(model.prepare_prompts(prompts))
         for row, prompt in enumerate(prompts):
             alone = model.prepare_prompts([prompt])
             torch.testing.assert_close(model.likelihood(alone, ANSWERS)[0], together[row], atol=2e-5, rtol=0)
             assert model.generate(alone, 5) == [written[row]]
+            torch.testing.assert_close(model.states(alone)[0], states[row], atol=2e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize("model_type", OTHERS)

@@ -88,7 +88,8 @@ def test_every_field_of_the_spec_counts_unless_it_is_a_place() -> None:
         "answer_by": "text", "data_root": Path("d"), "tasks_dir": Path("t"),
         "domain": "textured", "train_split": "dev", "select_on": "none", "split": "dev", "limit": 501.0,
         "limit_mode": "head", "controls": ("blind",), "seed": 1, "rerank_k": 5, "eval_batch_size": 1, "num_fewshot": 2,
-        "dtype": "bfloat16", "allow_partial": True, "device": "cuda", "workers": 3, "threads": 5,
+        "dtype": "bfloat16", "allow_partial": True, "device": "cuda", "workers": 3, "device_map": "auto",
+        "quantize": "8bit", "trust_remote_code": True, "threads": 5,
             "output_path": Path("elsewhere"), "resume": False,
     }  # fmt: skip
     by_content = {"train", "checkpoint", "vocabulary", "answers"}  # tested apart

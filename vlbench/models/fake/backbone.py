@@ -78,7 +78,11 @@ class Fake(nn.Module):
 
     def nll(self, answered: Tensors) -> Tensor:
         """The squared distance of the answers' hashes from the prompts', scaled and shifted."""
-        return (self.gain * answered["hash"] + self.bias - answered["answer"]).square().sum(dim=1)
+        return (self.states(answered) - answered["answer"]).square().sum(dim=1)
+
+    def states(self, prompts: Tensors) -> Tensor:
+        """The prompts' hashes, scaled and shifted."""
+        return self.gain * prompts["hash"] + self.bias
 
     def embed_images(self, seen: Visual) -> Tensor:
         """The picture's token, as long as 1."""

@@ -57,7 +57,9 @@ def card_of(name: str, config: Mapping[str, object]) -> ModelCard:
     """
     architectures = config.get("architectures")
     architecture = str(architectures[0]) if isinstance(architectures, list) and architectures else ""
-    family = family_of(str(config.get("model_type", "")), architecture, name)
+    own_code = config.get("auto_map")
+    known_as = own_code if isinstance(own_code, Mapping) else ()
+    family = family_of(str(config.get("model_type", "")), architecture, name, known_as)
     head = family.heads.get(architecture)
     return ModelCard(
         name=name,
@@ -69,6 +71,7 @@ def card_of(name: str, config: Mapping[str, object]) -> ModelCard:
         ranks_by="dual" if family.kind == "dual" else "cross",
         embeds=family.kind == "dual" or family.embeds,
         pretrained=True,
+        own_code=bool(own_code),
         brings=("rank",) if family.kind == "dual" else (head.output,) if head else (),
         sizes={SIZE: SizeCard(config={}, vocabulary="its own", max_text=_longest_text(config, family))},
         head=head.layout if head else HeadLayout(),

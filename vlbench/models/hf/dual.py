@@ -32,8 +32,8 @@ class HFDual(nn.Module):
         super().__init__()
         check_processor(source.folder, source.name, pictures=True)
         self.source = source
-        self.words = Words(source.folder, source.name, longest, source.family.pad)
-        self.eyes = Eyes(source.folder, source.name)
+        self.words = Words(source, longest)
+        self.eyes = Eyes(source)
         self.pictures = resources.pictures
         self.network = source.make()
         self.width = 3 * _embedding_width(source.config)
@@ -45,7 +45,7 @@ class HFDual(nn.Module):
         Raises:
             VlbenchError: no preprocessing in the folder, or one that does not load.
         """
-        return cls(Source(folder_of(card), card.name), card.sizes[size].max_text, resources)
+        return cls(Source(folder_of(card), card.name, resources.loading), card.sizes[size].max_text, resources)
 
     def load_pretrained(self) -> PretrainedWeights:
         """Fill the towers with the weights that belong to them; the head they bring is their temperature.
@@ -61,6 +61,10 @@ class HFDual(nn.Module):
         if hasattr(network, "logit_scale"):
             return cast(Tensor, network.logit_scale.detach().reshape(()))
         return -cast(Tensor, network.temperature.detach().reshape(())).log()  # ALIGN divides by it
+
+    def adaptable(self) -> nn.Module:
+        """Both towers."""
+        return self.network
 
     def prepare_images(self, refs: Sequence[ImageRef]) -> Tensors:
         """What the model's image processor makes of N pictures.

@@ -5,7 +5,7 @@ Sources: the library's modeling files, and the papers named in their documentati
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -134,21 +134,23 @@ GENERATIVE = (
     "vipllava",
 )
 """Models that write: those of AutoModelForImageTextToText that take pictures and a prompt."""
+WRITER = "AutoModelForImageTextToText"
 _WRITERS = ("BlipForConditionalGeneration", "BlipForQuestionAnswering")
 """Architectures of a `model_type` above that are no encoder of pairs."""
 
 
-def family_of(model_type: str, architecture: str, name: str) -> Family:
+def family_of(model_type: str, architecture: str, name: str, own_code: Collection[str] = ()) -> Family:
     """The family of a model.
 
     Args:
         model_type, architecture: as its config.json has them.
         name: how the user named it, for the message.
+        own_code: the library's Auto classes that code beside the config.json stands for.
 
     Raises:
         VlbenchError: it is of none, naming those there are.
     """
-    if model_type in GENERATIVE:
+    if model_type in GENERATIVE or (model_type not in FAMILIES and WRITER in own_code):
         return Family(kind="generative", title=model_type)
     if model_type in FAMILIES and architecture not in _WRITERS:
         return FAMILIES[model_type]

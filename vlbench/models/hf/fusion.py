@@ -37,10 +37,8 @@ class HFFusion(nn.Module):
         looks_at_regions = source.family.visual == "regions"
         check_processor(source.folder, source.name, pictures=not looks_at_regions)
         self.source = source
-        self.words = Words(source.folder, source.name, longest, source.family.pad)
-        self.eyes: Eyes | RegionEyes = (
-            RegionEyes(resources, source) if looks_at_regions else Eyes(source.folder, source.name)
-        )
+        self.words = Words(source, longest)
+        self.eyes: Eyes | RegionEyes = RegionEyes(resources, source) if looks_at_regions else Eyes(source)
         self.pictures = resources.pictures
         model = source.make()
         _tell_slots_apart(model)
@@ -55,7 +53,9 @@ class HFFusion(nn.Module):
             VlbenchError: no preprocessing in the folder, or one that does not load; regions that do not fit.
         """
         build = HFEmbedding if card.embeds else HFFusion
-        return cast(Self, build(Source(folder_of(card), card.name), card.sizes[size].max_text, resources))
+        return cast(
+            Self, build(Source(folder_of(card), card.name, resources.loading), card.sizes[size].max_text, resources)
+        )
 
     @property
     def _network(self) -> Network:
@@ -72,6 +72,10 @@ class HFFusion(nn.Module):
         _tell_slots_apart(fresh)
         self._network.model.load_state_dict(fresh.state_dict())
         return loaded
+
+    def adaptable(self) -> nn.Module:
+        """The network, as the library made it."""
+        return self._network.model
 
     def prepare_images(self, refs: Sequence[ImageRef]) -> Tensors:
         """What the model's image processor makes of N pictures, or their regions.

@@ -5,7 +5,7 @@ Shapes: B prompts, C candidates.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Self, cast
 
@@ -28,9 +28,10 @@ class HFGenerative(nn.Module):
     def __init__(self, source: Source, resources: Resources) -> None:
         super().__init__()
         self.source = source
-        self.prompter = Prompter(source.folder, source.config, source.name, resources.pictures)
+        self.prompter = Prompter(source, resources.pictures)
         self.stops = _stops(source.folder, self.prompter.stop)
-        self.network = source.make()
+        self.network = source.make_writer()
+        self.width = int(source.config.get_text_config().hidden_size)
 
     @classmethod
     def from_card(cls, card: ModelCard, size: str, resources: Resources) -> Self:
@@ -39,7 +40,7 @@ class HFGenerative(nn.Module):
         Raises:
             VlbenchError: exit 6, no processor in the folder, or one that does not load.
         """
-        return cls(Source(folder_of(card), card.name), resources)
+        return cls(Source(folder_of(card), card.name, resources.loading), resources)
 
     def load_pretrained(self) -> PretrainedWeights:
         """Fill the network with the weights that belong to it; there is no head.
@@ -47,8 +48,17 @@ class HFGenerative(nn.Module):
         Raises:
             VlbenchError: exit 6, the weights do not fit.
         """
-        self.network, report = self.source.whole()
+        self.network, report = self.source.load_writer()
         return PretrainedWeights(report, {})
+
+    def adaptable(self) -> nn.Module:
+        """The network."""
+        return self.network
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Moves nothing that the library has put on devices of its choice."""
+        loading = self.source.loading
+        return self if loading.device_map or loading.quantize else super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
 
     def prepare_prompts(self, prompts: Sequence[Prompt], answers: Sequence[str] | None = None) -> Tensors:
         """What the model's processor makes of B prompts, with `answers` and their end after them where they are given.
@@ -90,6 +100,17 @@ class HFGenerative(nn.Module):
         """The negative log-likelihood [B] per token of each answer and its end."""
         tokens = (answered[LABELS] != IGNORED).sum(dim=1)
         return -self._log_likelihoods(answered).sum(dim=1) / tokens
+
+    def states(self, prompts: Tensors) -> Tensor:
+        """The last hidden state of each prompt's last token, [B, D]."""
+        filled = self._continued(prompts, [()] * len(prompts["input_ids"]))
+        inputs = self._cast({name: value for name, value in filled.items() if name != LABELS})
+        network = cast(Any, self.network)
+        bare = network.base_model  # without the output layer; some have no such part
+        found = bare(**inputs, use_cache=False, output_hidden_states=bare is network)
+        states: Tensor = found.hidden_states[-1] if bare is network else found.last_hidden_state
+        last = inputs["attention_mask"].sum(dim=1) - 1
+        return states[torch.arange(len(last), device=last.device), last]
 
     def _log_likelihoods(self, answered: Tensors) -> Tensor:
         """Of the tokens after each prompt [B, ...]; 0 elsewhere."""

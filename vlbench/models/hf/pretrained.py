@@ -3,49 +3,67 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from operator import attrgetter
 from pathlib import Path
 from typing import Any, cast
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from vlbench.core.backbone import PretrainedWeights
 from vlbench.core.errors import ExitCode, VlbenchError, first_five
 from vlbench.core.record import LoadReport
-from vlbench.models.hf.families import Family, TrainedHead, family_of
+from vlbench.data.resources import Loading
+from vlbench.models.hf.families import WRITER, Family, TrainedHead, family_of
 
 _LEAST = 0.99
 """Share of the network's tensors that must be among the weights."""
-_FAULTS = (OSError, ValueError, RuntimeError, KeyError, TypeError, pickle.UnpicklingError)
+_FAULTS = (OSError, ValueError, RuntimeError, KeyError, TypeError, pickle.UnpicklingError, SafetensorError)
 """What loading raises on weights that are damaged, of other shapes, or that hold code."""
 
 
 class Source:
     """A folder with a config.json: the network that it describes, and what that brings along.
 
+    loading: how it is brought into memory. own_code: the Auto classes that code in the folder stands for.
+
     Raises:
         VlbenchError: of no family known here; a config.json that makes no network (exit 6).
     """
 
-    def __init__(self, folder: Path, name: str) -> None:
+    def __init__(self, folder: Path, name: str, loading: Loading) -> None:
         from transformers import AutoConfig
 
-        self.folder, self.name = folder, name
+        self.folder, self.name, self.loading = folder, name, loading
         try:
-            self.config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            self.config = AutoConfig.from_pretrained(folder, trust_remote_code=loading.trust_remote_code)
+        except (*_FAULTS, ImportError) as error:
             raise self._fault("has a config.json that does not load", error) from None
         self.architecture = str((self.config.architectures or [""])[0])
-        self.family: Family = family_of(self.config.model_type, self.architecture, name)
+        self.own_code: Collection[str] = getattr(self.config, "auto_map", None) or ()
+        self.family: Family = family_of(self.config.model_type, self.architecture, name, self.own_code)
         self.head: TrainedHead | None = self.family.heads.get(self.architecture)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the weights in memory."""
+        return cast(torch.dtype, getattr(torch, self.loading.dtype))
 
     def make(self) -> nn.Module:
         """The network without a head, freshly initialised."""
         with _quiet():
             return cast(nn.Module, self._class(self.family.model)(self.config))
+
+    def make_writer(self) -> nn.Module:
+        """One that writes; its tensors are without memory where its own weights are loaded at once."""
+        with _quiet(), torch.device("meta") if self.loading.at_once else nullcontext():
+            made = self._writer().from_config(
+                self.config, dtype=self.dtype, trust_remote_code=self.loading.trust_remote_code
+            )
+        return cast(nn.Module, made)
 
     def load(self, network: nn.Module) -> PretrainedWeights:
         """Fill `network`, which `make` made, and hand out the head that was trained with it.
@@ -53,28 +71,37 @@ class Source:
         Raises:
             VlbenchError: exit 6, weights that do not load, or hold under 99 % of the network; one that is not finite.
         """
-        whole, missing, unexpected = self._read()
+        whole, missing, unexpected = self._read(self._class(self.architecture if self.head else self.family.model), {})
         inside = self.head.inside if self.head else ""
         loaded = attrgetter(inside)(whole) if inside else whole
         report = self._report(loaded, f"{inside}." if inside else "", missing, unexpected)
         network.load_state_dict(loaded.state_dict())
-        return PretrainedWeights(report, self._head_weights(whole, missing))
+        head = self._head_weights(whole, missing)
+        self._check_finite(head)
+        return PretrainedWeights(report, head)
 
-    def whole(self) -> tuple[nn.Module, LoadReport]:
-        """The network filled with its weights, which are in memory only once.
+    def load_writer(self) -> tuple[nn.Module, LoadReport]:
+        """One that writes, filled with its weights, which are in memory only once; on its devices where it is spread.
 
         Raises:
             VlbenchError: as `load`.
         """
-        whole, missing, unexpected = self._read()
+        rounded = quantization(self.loading.quantize, self.dtype)
+        placed = {"device_map": self.loading.device_map, "quantization_config": rounded}
+        given = {name: value for name, value in placed.items() if value is not None}
+        whole, missing, unexpected = self._read(self._writer(), given)
         return whole, self._report(whole, "", missing, unexpected)
 
-    def _read(self) -> tuple[nn.Module, set[str], int]:
+    def _read(self, kind: Any, placed: Mapping[str, object]) -> tuple[nn.Module, set[str], int]:
         """What the library makes of the folder, the names of tensors missing in it, the number of unexpected ones."""
         try:
             with _quiet():
-                whole, info = self._class(self.architecture if self.head else self.family.model).from_pretrained(
-                    self.folder, dtype=torch.float32, output_loading_info=True, trust_remote_code=False
+                whole, info = kind.from_pretrained(
+                    self.folder,
+                    dtype=self.dtype,
+                    output_loading_info=True,
+                    trust_remote_code=self.loading.trust_remote_code,
+                    **placed,
                 )
         except _FAULTS as error:
             raise self._fault("has weights that do not load", error) from None
@@ -95,7 +122,11 @@ class Source:
                 f"({first_five(absent)} are missing), expected at least 99 %: give the whole of its weights",
                 ExitCode.WEIGHTS,
             )
-        if broken := [name for name, value in wanted.items() if not bool(value.isfinite().all())]:
+        self._check_finite(wanted)
+
+    def _check_finite(self, weights: Mapping[str, Tensor]) -> None:
+        here = {name: value for name, value in weights.items() if not value.is_meta}  # others are still on the disk
+        if broken := [name for name, value in here.items() if not bool(value.isfinite().all())]:
             raise VlbenchError(
                 f"{self.name} holds weights that are no numbers or infinite ({first_five(broken)}): give those of a "
                 f"training that did not diverge",
@@ -114,9 +145,10 @@ class Source:
     def _class(self, name: str) -> Any:
         import transformers
 
-        if self.family.kind == "generative":
-            return transformers.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING[type(self.config)]
         return getattr(transformers, name)
+
+    def _writer(self) -> Any:
+        return self._class(WRITER)
 
     def _fault(self, what: str, error: Exception) -> VlbenchError:
         reason = " ".join(str(error).split())[:160]
@@ -124,6 +156,16 @@ class Source:
             f"{self.name} {what} ({type(error).__name__}: {reason}): save it again with save_pretrained",
             ExitCode.WEIGHTS,
         )
+
+
+def quantization(bits: str | None, dtype: torch.dtype) -> object:
+    """What tells the library to round weights to `8bit` or `4bit` and to compute in `dtype`; None where nothing is."""
+    if bits is None:
+        return None
+    import transformers
+
+    made: Any = transformers.BitsAndBytesConfig
+    return made(load_in_8bit=True) if bits == "8bit" else made(load_in_4bit=True, bnb_4bit_compute_dtype=dtype)
 
 
 def _match_score(rows: Tensor) -> Tensor:

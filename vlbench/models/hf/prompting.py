@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor
 
@@ -16,6 +15,7 @@ from vlbench.core.backbone import Tensors
 from vlbench.core.errors import ExitCode, VlbenchError
 from vlbench.core.examples import Prompt
 from vlbench.data.resources import PictureSource
+from vlbench.models.hf.pretrained import Source
 from vlbench.models.hf.style import style_of
 
 _FAULTS = (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError)
@@ -23,7 +23,7 @@ _FAULTS = (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError
 
 
 class Prompter:
-    """The processor of the model in a folder. config: of the model, as transformers loads it.
+    """The processor of the model that a source is of.
 
     stop: the token that ends an answer. pad: the one that fills prompts up to one length.
 
@@ -31,8 +31,9 @@ class Prompter:
         VlbenchError: exit 6, it does not load, or its tokenizer knows no end of a text.
     """
 
-    def __init__(self, folder: Path, config: Any, name: str, pictures: PictureSource) -> None:
-        self.processor, self.name, self.pictures = _processor(folder, config, name), name, pictures
+    def __init__(self, source: Source, pictures: PictureSource) -> None:
+        name = source.name
+        self.processor, self.name, self.pictures = _processor(source), name, pictures
         self.tokenizer = self.processor.tokenizer
         if self.tokenizer.eos_token_id is None:
             raise VlbenchError(
@@ -43,7 +44,7 @@ class Prompter:
             self.tokenizer.pad_token = self.tokenizer.eos_token
         self.tokenizer.padding_side = "left"  # so that what is written goes on at the right
         self.stop, self.pad = int(self.tokenizer.eos_token_id), int(self.tokenizer.pad_token_id)
-        self.style = style_of(self.processor, str(config.model_type), name)
+        self.style = style_of(self.processor, str(source.config.model_type), name)
 
     def __call__(self, prompts: Sequence[Prompt]) -> Tensors:
         """`input_ids` and `attention_mask` [B, T], filled up at the left, and what the model takes besides.
@@ -87,16 +88,21 @@ class Prompter:
         return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
-def _processor(folder: Path, config: Any, name: str) -> Any:
-    """The processor without its part for videos, which needs torchvision and is not needed here."""
-    from transformers import PROCESSOR_MAPPING
+def _processor(source: Source) -> Any:
+    """The processor without its part for videos, which needs torchvision and is not needed here.
 
+    Where the model runs code of its own, the library finds the processor, which may be such code too.
+    """
+    from transformers import PROCESSOR_MAPPING, AutoProcessor
+
+    trusted = source.loading.trust_remote_code
     try:
-        return _stills(PROCESSOR_MAPPING[type(config)]).from_pretrained(folder, trust_remote_code=False)
+        kind = AutoProcessor if source.own_code and trusted else _stills(PROCESSOR_MAPPING[type(source.config)])
+        return cast(Any, kind).from_pretrained(source.folder, trust_remote_code=trusted)
     except _FAULTS as error:
         reason = " ".join(str(error).split())[:160]
         raise VlbenchError(
-            f"{name} has a processor that does not load ({type(error).__name__}: {reason}): save it again with "
+            f"{source.name} has a processor that does not load ({type(error).__name__}: {reason}): save it again with "
             f"save_pretrained",
             ExitCode.WEIGHTS,
         ) from None

@@ -1,0 +1,112 @@
+"""Options that only some models take in some modes: one sentence before anything is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vlbench import catalog
+from vlbench.core.cards import ModelCard
+from vlbench.core.errors import VlbenchError
+from vlbench.core.spec import RunSpec
+from vlbench.engine import options
+from vlbench.engine.options import check_adapters, check_own_code, check_placing
+
+INSTALLED = ModuleSpec("it", None)
+PLACED = {"mode": "zero-shot", "answer_by": "text", "checkpoint": "pretrained"}
+
+
+def card(name: str) -> ModelCard:
+    cards = {one.name: one for one in catalog.transformers_cards()}
+    return cards.get(name) or catalog.model_card(name)
+
+
+def spec(**fields: object) -> RunSpec:
+    return RunSpec.model_validate({"task": "vqa2", "model": "any", **fields})
+
+
+@pytest.mark.parametrize(
+    ("name", "fields", "said"),
+    [
+        ("CLIPModel", {"mode": "finetune"}, ""),
+        ("llava", {"mode": "finetune"}, ""),
+        ("llava", {"mode": "probe"}, "train.lora_rank 8 is for --mode finetune, not for --mode probe"),
+        ("cvlp", {"mode": "finetune"}, "is for models of transformers (hf:), not for cvlp: leave it out"),
+    ],
+)
+def test_adapters(name: str, fields: dict[str, object], said: str) -> None:
+    refuses(lambda: check_adapters(spec(train={"lora_rank": 8}, **fields), card(name)), said)
+    check_adapters(spec(train={"lora_rank": 0}, **fields), card(name))
+
+
+def test_adapters_need_peft(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(options, "find_spec", lambda name: None)
+    asked = spec(train={"lora_rank": 8})
+    refuses(
+        lambda: check_adapters(asked, card("llava")), "needs peft, which is not installed: pip install 'vlbench[lora]'"
+    )
+
+
+@pytest.mark.parametrize("flag", [{"device_map": "auto"}, {"quantize": "4bit"}])
+@pytest.mark.parametrize(
+    ("name", "fields", "said"),
+    [
+        ("fake", PLACED, "is for models of transformers that write (hf:), in --mode zero-shot or eval, not for fake"),
+        ("CLIPModel", PLACED | {"answer_by": None}, "not for CLIPModel in --mode zero-shot: leave it out"),
+        ("llava", PLACED | {"mode": "finetune"}, "not for llava in --mode finetune"),
+        ("llava", PLACED | {"mode": "probe", "answer_by": None}, "not for llava in --mode probe"),
+        ("llava", PLACED | {"checkpoint": "runs/x"}, "not for --checkpoint runs/x: leave one out"),
+    ],
+)
+def test_placing(flag: dict[str, str], name: str, fields: dict[str, object], said: str) -> None:
+    refuses(lambda: check_placing(spec(**fields, **flag), card(name)), said)
+    check_placing(spec(**fields), card(name))
+
+
+def test_devices_are_chosen_once() -> None:
+    asked = spec(**PLACED, device_map="auto", device="cuda")
+    refuses(lambda: check_placing(asked, card("llava")), "--device-map auto chooses devices, and --device cuda too")
+
+
+def test_rounding_needs_its_library_and_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = spec(**PLACED, quantize="8bit", device="cpu")
+    monkeypatch.setattr(options, "find_spec", lambda name: None)
+    refuses(lambda: check_placing(asked, card("llava")), "--quantize 8bit needs bitsandbytes, which is not installed")
+    monkeypatch.setattr(options, "find_spec", lambda name: INSTALLED)
+    refuses(lambda: check_placing(asked, card("llava")), "--quantize 8bit needs a GPU that CUDA knows")
+
+
+@pytest.mark.parametrize(
+    ("name", "own_code", "trusted", "said"),
+    [
+        ("llava", True, False, "comes with code of its own (auto_map in its config.json)"),
+        ("llava", True, True, ""),
+        ("llava", False, True, ""),
+        ("cvlp", False, True, "--trust-remote-code is for models of transformers (hf:), not for cvlp"),
+    ],
+)
+def test_own_code(name: str, own_code: bool, trusted: bool, said: str) -> None:
+    one = card(name).model_copy(update={"own_code": own_code})
+    refuses(lambda: check_own_code(spec(trust_remote_code=trusted), one), said)
+
+
+def refuses(check: Callable[[], None], said: str) -> None:
+    if not said:
+        return check()
+    with pytest.raises(VlbenchError) as caught:
+        check()
+    assert said in caught.value.message
+    return None
+
+
+def test_a_run_is_refused_before_its_data_is_read(
+    make_vlm: Callable[[str], Any], vlbench: Callable[..., Any], tmp_path: Path
+) -> None:
+    """By the command line; the data root would be another error."""
+    model = ("--model", f"hf:{make_vlm('llava').folder}", "--task", "nlvr2", "--data-root", tmp_path / "none")
+    done = vlbench("run", *model, "--mode", "zero-shot", "--trust-remote-code", "--quantize", "2bit")
+    assert done.code == 2 and "quantize" in done.err

@@ -1,0 +1,89 @@
+"""Options that only some models take in some modes: refused before anything is loaded."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+from vlbench.core.cards import ModelCard
+from vlbench.core.errors import ExitCode, VlbenchError
+from vlbench.core.spec import RunSpec
+from vlbench.engine.pretrained import PRETRAINED
+
+
+def check_own_code(spec: RunSpec, card: ModelCard) -> None:
+    """Code that comes with a model runs only where the user says so.
+
+    Raises:
+        VlbenchError: the flag is missing, or is for another model.
+    """
+    if card.own_code and not spec.trust_remote_code:
+        raise VlbenchError(
+            f"{card.name} comes with code of its own (auto_map in its config.json), which is not run unless you trust "
+            f"it: read it, then give --trust-remote-code"
+        )
+    if spec.trust_remote_code and not card.pretrained:
+        raise VlbenchError(
+            f"--trust-remote-code is for models of transformers (hf:), not for {card.name}: leave it out"
+        )
+
+
+def check_adapters(spec: RunSpec, card: ModelCard) -> None:
+    """Low-rank adapters are trained within models of transformers, by peft. spec: with its recipe resolved.
+
+    Raises:
+        VlbenchError: another model or mode, or no peft.
+    """
+    rank = spec.train.lora_rank
+    if not rank:
+        return
+    if spec.mode != "finetune":
+        raise VlbenchError(f"train.lora_rank {rank} is for --mode finetune, not for --mode {spec.mode}: leave it out")
+    if not card.pretrained:
+        raise VlbenchError(
+            f"train.lora_rank {rank} is for models of transformers (hf:), not for {card.name}: leave it out, and all "
+            f"of its weights are trained"
+        )
+    if find_spec("peft") is None:
+        raise VlbenchError(f"train.lora_rank {rank} needs peft, which is not installed: pip install 'vlbench[lora]'")
+
+
+def check_placing(spec: RunSpec, card: ModelCard) -> None:
+    """A model that writes can be spread over devices or rounded, where its own weights answer untrained.
+
+    spec: with `checkpoint` and `answer_by` resolved.
+
+    Raises:
+        VlbenchError: another model, mode or checkpoint; a library or a device that is not there (exit 6).
+    """
+    asked = {"--device-map": spec.device_map, "--quantize": spec.quantize}
+    given = " ".join(f"{flag} {value}" for flag, value in asked.items() if value)
+    if not given:
+        return
+    if not card.pretrained or spec.answer_by is None or spec.mode == "finetune":
+        raise VlbenchError(
+            f"{given} is for models of transformers that write (hf:), in --mode zero-shot or eval, not for "
+            f"{card.name} in --mode {spec.mode}: leave it out"
+        )
+    if spec.checkpoint != PRETRAINED:
+        raise VlbenchError(
+            f"{given} is for weights that transformers loads, not for --checkpoint {spec.checkpoint}: leave one out"
+        )
+    if spec.device_map and spec.device:
+        raise VlbenchError(f"--device-map {spec.device_map} chooses devices, and --device {spec.device} too: give one")
+    if spec.quantize:
+        _check_quantizes(spec.quantize, spec.device)
+
+
+def _check_quantizes(bits: str, device: str | None) -> None:
+    if find_spec("bitsandbytes") is None:
+        raise VlbenchError(
+            f"--quantize {bits} needs bitsandbytes, which is not installed: pip install 'vlbench[quantize]'",
+            ExitCode.WEIGHTS,
+        )
+    import torch  # no plan needs it but this one
+
+    if device in ("cpu", "mps") or not torch.cuda.is_available():
+        raise VlbenchError(
+            f"--quantize {bits} needs a GPU that CUDA knows, and none is used: leave it out, or give --dtype bfloat16",
+            ExitCode.WEIGHTS,
+        )
