@@ -115,6 +115,12 @@ def make_vlm(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Any]:
     return make
 
 
+@pytest.fixture(scope="session")
+def tiny_detector() -> ModuleType:
+    """Makes tiny random detectors, and saves their weights under published names."""
+    return _beside("tiny_detector")
+
+
 @lru_cache
 def _beside(name: str) -> ModuleType:
     """A module of this folder; imported late, since transformers costs seconds that other tests need not wait for."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vlbench.core.domain import known_domain
-from vlbench.core.errors import DataError, ExitCode, VlbenchError
+from vlbench.core.errors import DataError, ExitCode
 
 if TYPE_CHECKING:
     from vlbench.core.task import SplitFiles
@@ -25,6 +25,7 @@ Task = Annotated[str, typer.Option(help="Task whose data is meant.")]
 DataRoot = Annotated[Path | None, typer.Option(help="Folder of the data; left out: the built-in world.")]
 TasksDir = Annotated[Path | None, typer.Option(help="Folder with task folders of your own.")]
 Splits = Annotated[str | None, typer.Option("--split", help="Splits, comma-separated; left out: those that are there.")]
+AllowPartial = Annotated[bool, typer.Option("--allow-partial", help="Accept other counts; noted.")]
 
 
 @app.command("world")
@@ -56,7 +57,7 @@ def check(
     tasks_dir: TasksDir = None,
     split: Splits = None,
     images: Annotated[bool, typer.Option("--images/--no-images", help="Decode every picture.")] = True,
-    allow_partial: Annotated[bool, typer.Option("--allow-partial", help="Accept other counts; noted.")] = False,
+    allow_partial: AllowPartial = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
 ) -> None:
     """Count, hash and decode a task's data; exit 5 when something is wrong.
@@ -88,10 +89,22 @@ def features(
     data_root: Annotated[Path, typer.Option(help="Folder of the data.")],
     tasks_dir: TasksDir = None,
     split: Splits = None,
-    extractor: Annotated[str, typer.Option(help="flat: connected components or a grid, no weights.")] = "flat",
+    extractor: Annotated[
+        str, typer.Option(help="flat: parts of one colour or a grid, no weights; fasterrcnn: as region models had.")
+    ] = "flat",
+    weights: Annotated[
+        str | None, typer.Option(metavar="<path>", help="Of fasterrcnn: its file, or none for random ones.")
+    ] = None,
+    regions: Annotated[
+        str | None, typer.Option(help="Of fasterrcnn: 36 a picture (the default), or as many as it is sure of: 10-100.")
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option(help="Of fasterrcnn: cpu, cuda or mps; left out: the best there is.")
+    ] = None,
     output: Annotated[
         Path | None, typer.Option(help="Folder of the TSV files; left out: the task's features/.")
     ] = None,
+    allow_partial: AllowPartial = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress on stderr.")] = False,
 ) -> None:
     """Describe every picture by regions and write one LXMERT-format TSV per split, where runs look for them.
@@ -99,17 +112,18 @@ def features(
     \b
     Examples:
       vlbench data features --task nlvr --data-root NLVR --split dev,test
+      vlbench data features --task coco_retrieval --data-root COCO --extractor fasterrcnn --weights butd.bin
     """
     from vlbench.cli.progress import open_progress
+    from vlbench.engine.extractors import Choice, describer
     from vlbench.engine.features import write_features
     from vlbench.engine.source import load_task
 
-    if extractor != "flat":
-        raise VlbenchError(f"--extractor {extractor} is unknown: expected flat")
     with open_progress(quiet) as progress:
-        loaded = load_task(task, data_root, tasks_dir=tasks_dir, progress=progress)
+        loaded = load_task(task, data_root, tasks_dir=tasks_dir, allow_partial=allow_partial, progress=progress)
+        describe = describer(Choice(extractor, weights, regions, device), progress)
         for name in split.split(",") if split else _splits_there(loaded):
-            typer.echo(write_features(loaded, name, output or loaded.root / "features", progress))
+            typer.echo(write_features(loaded, name, output or loaded.root / "features", describe, progress))
 
 
 def _splits_there(task: LoadedTask) -> list[str]:

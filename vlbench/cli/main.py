@@ -10,7 +10,7 @@ from typing import cast
 
 import typer
 
-from vlbench.cli import data, new, pretrain, run, score, show
+from vlbench.cli import data, new, pretrain, profile, run, score, show
 from vlbench.cli import list as list_verb
 from vlbench.core.errors import ExitCode, VlbenchError
 
@@ -29,6 +29,7 @@ app.command("pretrain")(pretrain.pretrain)
 app.command("score")(score.score)
 app.command("list")(list_verb.list_)
 app.command("show")(show.show)
+app.command("profile")(profile.profile)
 app.command("new")(new.new)
 app.add_typer(data.app, name="data")
 

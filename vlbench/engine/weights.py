@@ -24,8 +24,10 @@ _IN_A_FOLDER = (
 """Where weights lie in a folder: a checkpoint's, a run's, transformers'."""
 
 
-def weights_file(path: Path) -> Path:
+def weights_file(path: Path, flag: str = "--checkpoint") -> Path:
     """The file itself, or that of a checkpoint's, a run's or a transformers model's folder; of shards their index.
+
+    flag: what the user gave it by, for the message.
 
     Raises:
         VlbenchError: exit 6, there is none.
@@ -34,7 +36,7 @@ def weights_file(path: Path) -> Path:
         if candidate.is_file():
             return candidate
     raise VlbenchError(
-        f"--checkpoint {path} holds no weights: give a .safetensors, .pth, .pt, .ckpt or .bin file, or the folder of "
+        f"{flag} {path} holds no weights: give a .safetensors, .pth, .pt, .ckpt or .bin file, or the folder of "
         f"a checkpoint, of a run or of a transformers model",
         ExitCode.WEIGHTS,
     )

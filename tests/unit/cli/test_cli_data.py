@@ -93,7 +93,7 @@ def test_features_are_written_and_then_used(
 def test_an_unknown_extractor(vlbench: Call, tiny_world: Path) -> None:
     done = vlbench("data", "features", "--task", "nlvr2", "--data-root", tiny_world, "--extractor", "yolo")
     assert (done.code, done.out) == (2, "")
-    assert "--extractor yolo is unknown: expected flat" in done.err
+    assert "unknown extractor 'yolo': known: fasterrcnn, flat" in done.err
 
 
 def test_world_prints_where_it_is(vlbench: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,175 @@
+"""The whole verb on tiny models: what the record says, and what becomes of a model that fails."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from vlbench import catalog
+from vlbench.core.errors import ExitCode, VlbenchError
+from vlbench.core.profile import PIPELINE, ProfileRecord, ProfileSpec
+from vlbench.profiling import profile as verb
+from vlbench.profiling.inputs import Detected, made_up_vocabulary, sentences, write_pictures
+from vlbench.profiling.latency import ratios
+from vlbench.profiling.profile import profile
+from vlbench.profiling.timing import Durations
+from vlbench.records.profiles import read_profile
+from vlbench.report.speed import speed_table
+
+QUICK = {"size": "tiny", "iterations": 2, "seconds": 0.0, "max_seconds": 0.5, "picture": (96, 64), "detector": False}
+FLAGS = (
+    *("--size", "tiny", "--iterations", "2", "--seconds", "0", "--max-seconds", "0.5"),
+    *("--picture", "96x64", "--no-detector", "--quiet"),
+)
+
+
+def measured(**changed: Any) -> ProfileRecord:
+    return profile(ProfileSpec(**{**QUICK, **changed}))[0]
+
+
+@pytest.fixture(scope="module")
+def record() -> ProfileRecord:
+    return measured(models=("vilt", "cvlp", "brivl"), scenario=("latency", "throughput", "retrieval"), batches=(1, 4))
+
+
+def test_every_model_is_measured(record: ProfileRecord) -> None:
+    assert [(one.name, one.error) for one in record.models] == [
+        ("vilt-tiny", ""),
+        ("cvlp-tiny", ""),
+        ("brivl-tiny", ""),
+    ]
+    vilt, cvlp, brivl = record.models
+    assert [*vilt.latency.stages] == ["decode", "preprocess", "see", "read", "fuse", "head"]  # type: ignore[union-attr]
+    assert [*brivl.latency.stages] == ["decode", "preprocess", "see", "read", "head"]  # type: ignore[union-attr]
+    assert cvlp.tokens == (36, 14)  # 12 words between [CLS] and [SEP]
+    assert [rate.batch for rate in vilt.throughput] == [1, 4]
+    assert {(query.how, query.measured) for query in vilt.retrieval if query.gallery <= 100} == {
+        ("cross-encoder", True)
+    }
+    assert {query.how for query in brivl.retrieval} == {"dual"}
+
+
+def test_stages_add_up_to_the_whole(record: ProfileRecord) -> None:
+    for one in record.models:
+        assert one.latency is not None
+        assert 0 <= one.latency.rest < 0.05  # shares of a clock that all read, not durations
+        assert one.latency.model.p50 <= one.latency.whole.p50
+
+
+def test_operations_and_parameters_are_the_networks(record: ProfileRecord) -> None:
+    for one in record.models:
+        assert one.operations is not None and one.parameters is not None
+        assert not set(one.operations.stages) & set(PIPELINE)
+        assert sum(one.parameters.stages.values()) == one.parameters.total
+        assert one.operations.stages["see"] > 0
+
+
+def test_vilts_operations_counted_by_hand() -> None:
+    (vilt,) = measured(models=("vilt",), scenario=()).models
+    numbers = catalog.model_card("vilt").sizes["tiny"].config
+    width, layers, inner = int(numbers["width"]), int(numbers["layers"]), int(numbers["inner"])
+    patch = int(numbers["patch"])
+    assert vilt.tokens is not None and vilt.operations is not None
+    seen, read = vilt.tokens
+    tokens = seen + read
+    each = tokens * (4 * width * width + 2 * width * inner) + 2 * tokens * tokens * width
+    projection = (seen - 1) * 3 * patch * patch * width
+    by_hand = 2 * (layers * each + projection + width * width)  # the last: the pooler
+    assert vilt.operations.total == pytest.approx(by_hand, rel=0.01)
+
+
+def test_the_record_is_kept_and_read_back(
+    vlbench: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = vlbench("profile", "--model", "vilt,brivl", *FLAGS, "--output-path", tmp_path)
+    assert done.code == 0, done.err
+    folder = Path(done.out.splitlines()[-1])
+    record = read_profile(folder)
+    assert done.out.startswith(speed_table(record))
+    rows = pd.read_parquet(folder / "times.parquet")
+    vilt = record.models[0].latency
+    assert vilt is not None
+    whole = rows[(rows["model"] == "vilt-tiny") & (rows["stage"] == "whole")]["seconds"]
+    assert np.median(whole) * 1000 == pytest.approx(vilt.whole.p50)
+    (folder / "profile.json").write_text(json.dumps({"profile_version": 0}))
+    with pytest.raises(VlbenchError, match="is no profile of version 1"):
+        read_profile(folder)
+
+
+def test_a_model_that_fails_keeps_its_row(vlbench: Callable[..., Any], tmp_path: Path) -> None:
+    done = vlbench("profile", "--model", "nobody,vilt", *FLAGS, "--output-path", tmp_path)
+    assert done.code == ExitCode.SOME_FAILED
+    assert "unknown model 'nobody'" in done.out and "vilt-tiny" in done.out
+
+
+def test_a_model_that_answers_with_nothing_is_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = verb.open_model
+
+    def broken(*arguments: Any) -> Any:
+        opened = whole(*arguments)
+        torch.nn.init.constant_(next(opened.model.parameters()), float("nan"))
+        return opened
+
+    monkeypatch.setattr(verb, "open_model", broken)
+    (vilt,) = measured(models=("vilt",)).models
+    assert "numbers that are none or infinite" in vilt.error and vilt.latency is None
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        (("--picture", "big"), "--picture big is no width and height"),
+        (("--device", "tpu"), "--device tpu is unknown"),
+        (("--scenario", "speed"), "scenario"),
+        (("--batch-sizes", "1,x"), "--batch-sizes 1,x are no numbers"),
+        (("--task", "nlvr3"), "unknown task 'nlvr3'"),
+    ],
+)
+def test_bad_input(vlbench: Callable[..., Any], tmp_path: Path, flags: tuple[str, str], says: str) -> None:
+    done = vlbench("profile", "--model", "vilt", *flags, "--output-path", tmp_path, "--quiet")
+    assert done.code == ExitCode.USAGE and says in done.err and "Traceback" not in done.err
+
+
+def test_a_batch_that_is_too_large_ends_the_sweep(monkeypatch: pytest.MonkeyPatch) -> None:
+    from vlbench.models.vilt.backbone import ViLT
+
+    see = ViLT.see
+
+    def small_only(self: Any, images: Any, slot: Any) -> Any:
+        if len(slot) > 2:
+            raise torch.OutOfMemoryError("too much")
+        return see(self, images, slot)
+
+    monkeypatch.setattr(ViLT, "see", small_only)
+    (vilt,) = measured(models=("vilt",), scenario=("throughput",), batches=(1, 2, 4, 8), max_seconds=60.0).models
+    assert [(rate.batch, rate.error) for rate in vilt.throughput] == [(1, ""), (2, ""), (4, "out of memory")]
+    assert vilt.error == ""
+
+
+def test_ratios_are_of_neighbours() -> None:
+    fast = Durations(stages={"see": [1.0, 2.0, 3.0, 9.0]}, rounds=[0, 1, 2, 3])
+    slow = Durations(stages={"see": [2.0, 4.0, 6.0], "decode": [50.0, 50.0, 50.0]}, rounds=[0, 1, 2])
+    (ratio,) = ratios({"fast": fast, "slow": slow})
+    assert (ratio.of, ratio.to) == ("slow", "fast")
+    assert (ratio.value, *ratio.ci95) == pytest.approx((2.0, 2.0, 2.0))
+
+
+def test_inputs_are_as_large_as_asked(tmp_path: Path) -> None:
+    from PIL import Image
+
+    refs = write_pictures(tmp_path / "p", (100, 60), 2, seed=0)
+    pictures = [np.asarray(Image.open(ref.path)) for ref in refs]
+    assert [picture.shape for picture in pictures] == [(60, 100, 3)] * 2 and (pictures[0] != pictures[1]).any()
+    encoder = made_up_vocabulary(tmp_path, 40)
+    assert encoder.vocab_size == 30_522
+    (text,) = sentences(1, 12, seed=0)
+    assert len(text.split()) == 12
+    with pytest.raises(VlbenchError, match="has no regions"):
+        Detected(8).get(refs[0])

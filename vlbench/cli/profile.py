@@ -1,0 +1,114 @@
+"""`vlbench profile`: what models cost, side by side."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vlbench.core.errors import ExitCode, VlbenchError
+
+
+def profile(
+    model: Annotated[str, typer.Option(help="Models, comma-separated, measured in turn.")],
+    size: Annotated[str | None, typer.Option(help="Size of every model; left out: the paper's.")] = None,
+    task: Annotated[str, typer.Option(help="Task whose head is put on top.")] = "coco_retrieval",
+    scenario: Annotated[str, typer.Option(help="latency, throughput, retrieval; comma-separated.")] = "latency",
+    picture: Annotated[str, typer.Option(help="Width and height of the pictures.")] = "1000x600",
+    words: Annotated[int, typer.Option(help="Words of the texts.")] = 12,
+    vocabulary: Annotated[Path | None, typer.Option(help="vocab.txt; left out: a made-up one as long.")] = None,
+    batch_sizes: Annotated[str | None, typer.Option(help="Of throughput; left out: 1, 2, 4 ... to the best.")] = None,
+    iterations: Annotated[int, typer.Option(help="Of each model at least.")] = 10,
+    seconds: Annotated[float, typer.Option(help="Of each model at least.")] = 1.0,
+    precision: Annotated[float, typer.Option(help="The median's 95 % interval, as a share of it.")] = 0.02,
+    max_seconds: Annotated[float, typer.Option(help="Of each scenario at most.")] = 60.0,
+    detector: Annotated[bool, typer.Option(help="Charge region models for making their regions.")] = True,
+    energy: Annotated[bool, typer.Option("--energy", help="Joules per example, where the GPU tells.")] = False,
+    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
+    device: Annotated[str | None, typer.Option(help="cpu, cuda or mps; left out: the best there is.")] = None,
+    threads: Annotated[int | None, typer.Option(help="CPU threads; left out: torch's default.")] = None,
+    with_runs: Annotated[
+        Path | None, typer.Option(help="Folder of runs whose main metrics are drawn against latency.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of pictures, texts and random weights.")] = 0,
+    output_path: Annotated[Path, typer.Option(help="Where profiles are kept.")] = Path("profiles"),
+    as_json: Annotated[bool, typer.Option("--json", help="The record on stdout, and nothing else.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress on stderr.")] = False,
+) -> None:
+    """Measure what models cost: time by stage, operations, parameters, memory, and what a search costs.
+
+    Weights are random: time does not depend on them. A model that fails keeps a row with the reason, and the exit code
+    is 8.
+
+    \b
+    Examples:
+      vlbench profile --model cvlp,vilt,soho
+      vlbench profile --model vilt --scenario latency,throughput --device cuda --dtype bfloat16 --energy
+      vlbench profile --model brivl,vilt --scenario retrieval --max-seconds 30
+      vlbench profile --model cvlp,vilt --size tiny --with-runs runs
+    """
+    from vlbench.cli.progress import open_progress
+    from vlbench.core.profile import ProfileSpec
+    from vlbench.core.validate import parse
+    from vlbench.profiling.profile import profile as measure
+    from vlbench.records.folder import find_runs, read_run
+    from vlbench.records.profiles import write_profile
+    from vlbench.report.speed import speed_table
+    from vlbench.report.speed_pictures import front_picture, stages_picture
+
+    given = {
+        "models": model.split(","),
+        "size": size,
+        "task": task,
+        "scenario": scenario.split(","),
+        "picture": _sides(picture),
+        "words": words,
+        "vocabulary": vocabulary,
+        "batches": _numbers("--batch-sizes", batch_sizes) if batch_sizes else (),
+        "iterations": iterations,
+        "seconds": seconds,
+        "precision": precision,
+        "max_seconds": max_seconds,
+        "detector": detector,
+        "energy": energy,
+        "dtype": dtype,
+        "device": device,
+        "threads": threads,
+        "seed": seed,
+        "output_path": output_path,
+    }
+    spec = parse(ProfileSpec, given, "profile")
+    runs = [read_run(path) for path in find_runs(with_runs)] if with_runs else []
+    with open_progress(quiet or as_json) as progress:
+        record, durations = measure(spec, progress)
+    folder = spec.output_path / f"{_safe('-'.join(spec.models))}-{datetime.now(UTC):%Y%m%dT%H%M%S}"
+    write_profile(folder, record, {name: {**found.stages, "whole": found.whole} for name, found in durations.items()})
+    pictures = [*stages_picture(record, folder), *front_picture(record, runs, folder)]
+    typer.echo(
+        record.model_dump_json()
+        if as_json
+        else "\n\n".join([speed_table(record), "\n".join(map(str, [*pictures, folder]))])
+    )
+    if any(one.error for one in record.models):
+        raise typer.Exit(ExitCode.SOME_FAILED)
+
+
+def _sides(picture: str) -> tuple[int, int]:
+    found = re.fullmatch(r"(\d{1,5})x(\d{1,5})", picture)
+    if not found or not (int(found[1]) and int(found[2])):
+        raise VlbenchError(f"--picture {picture} is no width and height: give them as 1000x600")
+    return int(found[1]), int(found[2])
+
+
+def _numbers(flag: str, text: str) -> list[int]:
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise VlbenchError(f"{flag} {text} are no numbers: give them as 1,8,64") from None
+
+
+def _safe(name: str) -> str:
+    return re.sub(r"[^\w.-]+", "_", name)[:80]

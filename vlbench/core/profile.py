@@ -1,0 +1,199 @@
+"""What a profile was asked to measure, and what it found, as versioned JSON."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, field_validator
+
+from vlbench.core.record import Environment, ToolInfo
+from vlbench.core.validate import Frozen
+
+PROFILE_VERSION = 1
+
+Scenario = Literal["latency", "throughput", "retrieval"]
+PIPELINE = ("decode", "preprocess")
+"""Stages of the pipeline before the model: they run in workers beside it and are no part of its latency."""
+DETECTOR = ("detect backbone", "detect proposals", "detect NMS", "detect RoI head")
+"""Stages of the detector that makes a region model's regions out of pixels."""
+VISUAL = (*DETECTOR, "see")
+"""Stages that the papers call visual embedding."""
+
+
+class ProfileSpec(Frozen):
+    """Models measured side by side, interleaved, on the same inputs.
+
+    task: whose head is put on the backbone; a ranking needs one picture and one text, and every model can do it.
+    scenario: `latency`, one example at a time; `throughput`, growing batches; `retrieval`, a query against galleries.
+    picture: width and height in pixels of the pictures, before each model's own preprocessing. words: of the texts.
+    iterations, seconds: each model is measured so often and so long at least; then until the 95 % interval of its
+    median is within `precision` of it, or `max_seconds` have passed for all models of a scenario together. batches: of
+    throughput; empty doubles from 1 to the fastest. detector: whether models that look at regions are charged for them.
+    """
+
+    models: tuple[str, ...] = Field(min_length=1)
+    size: str | None = None
+    task: str = "coco_retrieval"
+    scenario: tuple[Scenario, ...] = ("latency", "throughput")
+    picture: tuple[int, int] = (1000, 600)
+    words: int = Field(default=12, ge=1)
+    vocabulary: Path | None = None
+    batches: tuple[int, ...] = ()
+    iterations: int = Field(default=10, ge=2)
+    seconds: float = Field(default=1.0, ge=0)
+    precision: float = Field(default=0.02, gt=0)
+    max_seconds: float = Field(default=60.0, gt=0)
+    detector: bool = True
+    energy: bool = False
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    device: str | None = None
+    threads: int | None = Field(default=None, ge=1)
+    seed: int = 0
+    output_path: Path = Path("profiles")
+
+    @field_validator("vocabulary", "output_path")
+    @classmethod
+    def _home(cls, path: Path | None) -> Path | None:
+        return path.expanduser() if path else path
+
+
+class Times(Frozen):
+    """Milliseconds of one stage, or of all together: percentiles of n iterations, and the median's 95 % interval."""
+
+    n: int
+    p50: float
+    p90: float
+    p95: float
+    p99: float
+    mean: float
+    stdev: float
+    ci95: tuple[float, float]
+
+
+class Latency(Frozen):
+    """One example at a time. model: all stages of the model together. whole: with decoding and preprocessing, by the
+    clock on the wall; rest: what of it no stage accounts for, as a share. why_stopped: precise, or out of time.
+    warmup_ms: the iterations before, compilation among them.
+    """
+
+    stages: dict[str, Times]
+    model: Times
+    whole: Times
+    rest: float
+    why_stopped: str
+    warmup_ms: tuple[float, ...]
+
+
+class Rate(Frozen):
+    """Examples per second of the model alone at a batch size; error: why it was not measured."""
+
+    batch: int
+    examples_per_second: float = 0.0
+    ms: Times | None = None
+    joules_per_example: float | None = None
+    error: str = ""
+
+
+class Operations(Frozen):
+    """Floating-point operations of one example, a multiplication and an addition being two; uncounted: operators
+    without a formula, element by element mostly, with how often each ran."""
+
+    stages: dict[str, int]
+    uncounted: dict[str, int]
+
+    @property
+    def total(self) -> int:
+        """Of the model's stages."""
+        return sum(self.stages.values())
+
+
+class Parameters(Frozen):
+    """How many: in all, of word and position tables among them, and by the stage that first uses them."""
+
+    total: int
+    embeddings: int
+    stages: dict[str, int]
+
+
+class Memory(Frozen):
+    """MiB: weights; activations: most that one batch of one adds; reserved by the device's allocator; host: most that
+    the process held."""
+
+    weights: float
+    activations: float | None = None
+    reserved: float | None = None
+    host: float | None = None
+
+
+class Query(Frozen):
+    """Milliseconds that one text costs against a gallery of pictures that were encoded before.
+
+    how: dual, two-stage or cross-encoder. measured: False where it was computed from the cost of a pair.
+    """
+
+    how: str
+    gallery: int
+    ms: float
+    measured: bool
+
+
+class ModelProfile(Frozen):
+    """One model; with `error` it was not measured to the end, and the rest is what there is.
+
+    visual: what it looks at. tokens: of the picture and the text as the fusion meets them.
+    """
+
+    model: str
+    size: str
+    visual: str = ""
+    error: str = ""
+    tokens: tuple[int, int] | None = None
+    parameters: Parameters | None = None
+    operations: Operations | None = None
+    memory: Memory | None = None
+    latency: Latency | None = None
+    throughput: tuple[Rate, ...] = ()
+    retrieval: tuple[Query, ...] = ()
+    load_seconds: float | None = None
+    first_batch_seconds: float | None = None
+
+    @property
+    def name(self) -> str:
+        """As tables call it."""
+        return f"{self.model}-{self.size}"
+
+
+class Ratio(Frozen):
+    """How many times the latency of `of` is that of `to`: the median over rounds in which both were measured one after
+    the other, and its 95 % interval."""
+
+    of: str
+    to: str
+    value: float
+    ci95: tuple[float, float]
+
+
+class Machine(Frozen):
+    """Its state while it was measured. noisy: whether the figures should not be quoted, because of the reasons."""
+
+    cores: int
+    threads: int
+    load: float | None
+    clocks: str = ""
+    noisy: bool = False
+    reasons: tuple[str, ...] = ()
+
+
+class ProfileRecord(Frozen):
+    """One profile, as `profile.json` holds it; the raw values lie beside it in `times.parquet`."""
+
+    profile_version: int = PROFILE_VERSION
+    spec: ProfileSpec
+    tool: ToolInfo
+    environment: Environment
+    machine: Machine
+    models: tuple[ModelProfile, ...]
+    ratios: tuple[Ratio, ...] = ()
+    started: str
+    seconds: float

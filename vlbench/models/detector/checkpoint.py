@@ -1,0 +1,102 @@
+"""Published weights of the detector under the names it has here.
+
+The layout is Detectron2's, into which the Caffe weights of Anderson et al. 2018 were converted (py-bottom-up-attention
+and transformers' research code of LXMERT): the background is the last class, one logit per anchor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from torch import Tensor
+
+from vlbench.core.errors import ExitCode, VlbenchError, first_five
+from vlbench.models.detector.config import Layout, Rules
+from vlbench.models.detector.network import FasterRCNN
+from vlbench.models.layers.convert import Converted, renamed, strip
+
+_NAMES = (
+    ("backbone.", "backbone."),
+    ("proposal_generator.rpn_head.conv.", "rpn.conv."),
+    ("proposal_generator.rpn_head.objectness_logits.", "rpn.objectness."),
+    ("proposal_generator.rpn_head.anchor_deltas.", "rpn.deltas."),
+    ("proposal_generator.anchor_generator.cell_anchors.0", "rpn.anchors"),
+    ("roi_heads.res5.", "head.res5."),
+    ("roi_heads.box_predictor.cls_score.", "head.classes."),
+    ("roi_heads.box_predictor.cls_embedding.", "head.class_embedding."),
+    ("roi_heads.box_predictor.fc_attr.", "head.attribute_hidden."),
+    ("roi_heads.box_predictor.attr_score.", "head.attributes."),
+)
+_OPTIONAL = ("rpn.anchors", "num_batches_tracked")
+"""Where a file has none, those of the paper; a counter that says nothing about frozen statistics."""
+
+
+def convert(state: Mapping[str, object]) -> Converted:
+    """The tensors of a file under the names of `FasterRCNN`.
+
+    The layer that refines boxes, class by class, is among what is unexpected: the published features are those of
+    the proposals.
+
+    Raises:
+        VlbenchError: exit 6, there are no tensors.
+    """
+    return renamed(strip(state), _name)
+
+
+def load_network(state: Mapping[str, object], rules: Rules, where: str) -> tuple[FasterRCNN, tuple[str, ...]]:
+    """The network that a file's tensors make, and the keys that it has no use for.
+
+    The network's shape is read from the tensors. `rules` are taken as they are but for the pooling, which is the one
+    that these weights were trained with. where: the file, for messages.
+
+    Raises:
+        VlbenchError: exit 6, the tensors are not those of such a network.
+    """
+    found = convert(state)
+    network = FasterRCNN(_layout(found.weights, where), replace(rules, pooling="max"))
+    expected = network.state_dict()
+    needed = [name for name in expected if not name.endswith(_OPTIONAL)]
+    if missing := [name for name in needed if name not in found.weights]:
+        raise _unfit(where, f"lacks {len(missing)} of {len(needed)} tensors ({first_five(missing)})")
+    taken = {name: tensor for name, tensor in found.weights.items() if name in expected}
+    if wrong := [name for name, tensor in taken.items() if tensor.shape != expected[name].shape]:
+        name = wrong[0]
+        raise _unfit(where, f"has {name} of {tuple(taken[name].shape)} where {tuple(expected[name].shape)} is expected")
+    network.load_state_dict(taken, strict=False)
+    spare = [f"{name} (no place)" for name in found.weights if name not in expected]
+    return network, (*found.unexpected, *spare)
+
+
+def _name(key: str) -> str | None:
+    return next((new + key[len(old) :] for old, new in _NAMES if key.startswith(old)), None)
+
+
+def _layout(weights: Mapping[str, Tensor], where: str) -> Layout:
+    try:
+        stages = ("backbone.res2.", "backbone.res3.", "backbone.res4.", "head.res5.")
+        res2, res3, res4, res5 = (_blocks(weights, prefix) for prefix in stages)
+        return Layout(
+            blocks=(res2, res3, res4, res5),
+            width=len(weights["backbone.stem.conv1.weight"]),
+            rpn_width=len(weights["rpn.conv.weight"]),
+            classes=len(weights["head.classes.weight"]) - 1,
+            attributes=len(weights["head.attributes.weight"]) - 1,
+        )
+    except KeyError as error:
+        raise _unfit(where, f"has no {error.args[0]}") from None
+
+
+def _blocks(weights: Mapping[str, Tensor], prefix: str) -> int:
+    numbers = {int(name[len(prefix) :].split(".")[0]) for name in weights if name.startswith(prefix)}
+    if not numbers:
+        raise KeyError(f"{prefix}*")
+    return max(numbers) + 1
+
+
+def _unfit(where: str, fault: str) -> VlbenchError:
+    return VlbenchError(
+        f"{where} {fault}: give weights of Faster R-CNN with attributes (ResNet C4) under Detectron2's names, as "
+        f"py-bottom-up-attention has them",
+        ExitCode.WEIGHTS,
+    )

@@ -1,0 +1,135 @@
+"""Faster R-CNN with attributes, in the stages that a profile tells apart.
+
+Shapes: N pictures, H x W pixels, h x w cells of the map, P proposals, D numbers per region.
+Source: Anderson et al. 2018 (arXiv 1707.07998), section 3.1; 14x14 regions and a dilated res5 as in its models.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from vlbench.models.detector.boxes import suppress, suppress_per_class
+from vlbench.models.detector.config import CELLS, STRIDE, Layout, Rules
+from vlbench.models.detector.pooling import roi_align, roi_pool
+from vlbench.models.detector.proposals import Candidates, ProposalNetwork, candidates
+from vlbench.models.detector.resnet import Backbone, stage
+
+_AT_ONCE = 50
+"""Regions that res5 looks at together; more cost memory and save no time."""
+
+
+@dataclass(frozen=True)
+class Described:
+    """features [P, D]; probabilities without the background: classes [P, classes], attributes [P, attributes]."""
+
+    features: Tensor
+    classes: Tensor
+    attributes: Tensor
+
+
+@dataclass(frozen=True)
+class Found:
+    """The regions of one picture, the surest first: boxes [R, 4] in pixels of the network's input, and the rest."""
+
+    boxes: Tensor
+    described: Described
+
+
+class RegionHead(nn.Module):
+    """res5 over pooled regions, their mean, then class and attribute."""
+
+    def __init__(self, layout: Layout) -> None:
+        super().__init__()
+        dim = layout.dim
+        self.res5 = stage(layout.map_channels, 8 * layout.width, layout.blocks[3], dilation=2)
+        self.classes = nn.Linear(dim, layout.classes + 1)
+        self.class_embedding = nn.Embedding(layout.classes + 1, dim // 8)
+        self.attribute_hidden = nn.Linear(dim + dim // 8, dim // 4)
+        self.attributes = nn.Linear(dim // 4, layout.attributes + 1)
+
+    def forward(self, pooled: Tensor) -> Described:
+        """Regions [P, C, 14, 14] -> what is said about them; row p depends on row p only."""
+        features = torch.cat([self.res5(part).mean((2, 3)) for part in torch.split(pooled, _AT_ONCE)])
+        logits = self.classes(features)
+        # The attribute is asked for given the likeliest class, which may be the background; the last row is that.
+        named = torch.cat([features, self.class_embedding(logits.argmax(-1))], -1)
+        hidden = functional.relu(self.attribute_hidden(named))
+        attributes = self.attributes(hidden)[:, :-1].softmax(-1)
+        return Described(features, logits.softmax(-1)[:, :-1], attributes)
+
+
+class FasterRCNN(nn.Module):
+    """Pictures to regions; always in eval mode and without gradients for its weights.
+
+    The stages: `backbone`, `propose`, `suppress`, `pool`, `head`, `choose`.
+    """
+
+    def __init__(self, layout: Layout, rules: Rules) -> None:
+        super().__init__()
+        self.layout = layout
+        self.rules = rules
+        self.backbone = Backbone(layout.width, layout.blocks[:3])
+        self.rpn = ProposalNetwork(layout.map_channels, layout.rpn_width)
+        self.head = RegionHead(layout)
+        self.requires_grad_(False)
+        self.eval()
+
+    def train(self, mode: bool = True) -> Self:
+        """As of any module in eval mode, whatever `mode`: there is no training of it here."""
+        return super().train(False)
+
+    def propose(self, maps: Tensor, size: tuple[int, int]) -> list[Candidates]:
+        """Maps [N, C, h, w] of pictures of height and width `size` -> each picture's best boxes before suppression."""
+        logits, boxes = self.rpn(maps)
+        most, smallest = self.rules.candidates, self.rules.smallest
+        return [candidates(*pair, size, most, smallest) for pair in zip(logits, boxes, strict=True)]
+
+    def suppress(self, found: Candidates) -> Tensor:
+        """The proposals of one picture [P, 4]."""
+        kept = suppress(found.boxes, found.scores, self.rules.proposal_overlap, self.rules.proposals)
+        return found.boxes[kept]
+
+    def pool(self, maps: Tensor, boxes: Tensor) -> Tensor:
+        """One picture's maps [C, h, w] within its proposals [P, 4] -> [P, C, 14, 14]."""
+        pooled = roi_align if self.rules.pooling == "align" else roi_pool
+        return pooled(maps, boxes, 1 / STRIDE, CELLS)
+
+    def choose(self, boxes: Tensor, described: Described) -> Tensor:
+        """Which of one picture's proposals become its regions, the surest first: int64 [R].
+
+        A proposal counts by its best score among the classes in which no better one suppresses it.
+        """
+        stays = suppress_per_class(boxes, described.classes, self.rules.class_overlap)
+        score = (described.classes * stays).amax(1)
+        sure = int((score >= self.rules.confident).sum())
+        return score.argsort(descending=True, stable=True)[: min(max(sure, self.rules.least), self.rules.most)]
+
+    def forward(self, pictures: Sequence[Tensor]) -> list[Found]:
+        """Pictures [3, H, W] of any sizes, scaled and in BGR minus the mean -> their regions.
+
+        They are looked at one by one: in a larger batch the last bit of a score may differ, and one bit is enough to
+        exchange two regions. A picture at this size with its 300 regions keeps a device busy.
+        """
+        return [self._find(picture) for picture in pictures]
+
+    def _find(self, picture: Tensor) -> Found:
+        maps = self.backbone(picture[None])
+        height, width = picture.shape[1:]
+        boxes = self.suppress(self.propose(maps, (height, width))[0])
+        described: Described = self.head(self.pool(maps[0], boxes))
+        chosen = self.choose(boxes, described)
+        parts = (described.features[chosen], described.classes[chosen], described.attributes[chosen])
+        return Found(boxes[chosen], Described(*parts))
+
+
+def random_network(layout: Layout, rules: Rules, seed: int = 0) -> FasterRCNN:
+    """A network with random weights, the same for a seed on every machine; the state of torch's generator stays."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return FasterRCNN(layout, rules)

@@ -1,0 +1,80 @@
+"""What a feature map holds within boxes, as grids of one size.
+
+Shapes: C channels, h x w cells of the map, R boxes in cells, S x S cells of a pooled box.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from vlbench.models.detector.boxes import torchvision_ops
+
+SAMPLES = 2
+"""Bilinear samples along each side of a pooled cell."""
+_AT_ONCE = 50
+"""Boxes; more cost memory and save no time."""
+
+
+def roi_align(maps: Tensor, boxes: Tensor, scale: float, side: int) -> Tensor:
+    """The mean of bilinear samples in each cell of each box, nothing rounded.
+
+    Args:
+        maps: of one picture [C, h, w].
+        boxes: in pixels [R, 4].
+        scale: cells per pixel. A cell's value stands at its middle.
+        side: cells along the side of the result.
+
+    Returns: [R, C, side, side].
+
+    Source: He et al. 2017 (arXiv 1703.06870), section 3, with the half-cell shift of Detectron2.
+    """
+    ops = torchvision_ops()
+    if ops is not None:
+        pooled: Tensor = ops.roi_align(maps[None], [boxes], side, scale, SAMPLES, aligned=True)
+        return pooled
+    return roi_align_in_torch(maps, boxes, scale, side)
+
+
+def roi_align_in_torch(maps: Tensor, boxes: Tensor, scale: float, side: int) -> Tensor:
+    """`roi_align` without torchvision: bilinear samples and their mean are linear in rows and, apart, in columns."""
+    corners = boxes * scale - 0.5
+    down = _shares(corners[:, 1], corners[:, 3], side, maps.shape[1])  # [R, S, h]
+    across = _shares(corners[:, 0], corners[:, 2], side, maps.shape[2])  # [R, S, w]
+    flat = maps.permute(1, 2, 0).flatten(1)  # [h, w * C]
+    parts = []
+    for rows, columns in zip(torch.split(down, _AT_ONCE), torch.split(across, _AT_ONCE), strict=True):
+        lines = (rows @ flat).view(len(rows), side, maps.shape[2], len(maps))  # [R, S, w, C]
+        parts.append((columns[:, None] @ lines).permute(0, 3, 1, 2))  # [R, S, S, C] -> [R, C, S, S]
+    return torch.cat(parts)
+
+
+def roi_pool(maps: Tensor, boxes: Tensor, scale: float, side: int) -> Tensor:
+    """The maximum of the cells under each cell of each box, corners rounded; arguments and result as of `roi_align`.
+
+    Source: Girshick 2015 (arXiv 1504.08083), section 2.1.
+    """
+    corners = (boxes * scale + 0.5).floor().long()
+    # The lower right corner counts as inside, so a box at the border reaches one cell beyond; nothing is there.
+    open_map = functional.pad(maps, (0, 1, 0, 1), value=float("-inf"))
+    parts = [
+        functional.adaptive_max_pool2d(open_map[:, y1 : max(y1, y2) + 1, x1 : max(x1, x2) + 1], side)
+        for x1, y1, x2, y2 in corners.tolist()
+    ]
+    pooled = torch.stack(parts) if parts else maps.new_zeros(0, maps.shape[0], side, side)
+    return pooled.masked_fill(pooled.isneginf(), 0.0)
+
+
+def _shares(start: Tensor, stop: Tensor, side: int, cells: int) -> Tensor:
+    """How much each of `cells` cells in a row adds to each pooled cell between start [R] and stop [R]: [R, S, cells].
+
+    A sample takes from the two cells around it by nearness; one beyond the outer cells' middles takes the outer cell,
+    and one more than a cell outside takes nothing.
+    """
+    steps = (torch.arange(side * SAMPLES, device=start.device) + 0.5) / (side * SAMPLES)
+    places = start[:, None] + (stop - start)[:, None] * steps  # [R, S * SAMPLES]
+    inside = (places >= -1) & (places <= cells)
+    distance = (places.clamp(0, cells - 1)[..., None] - torch.arange(cells, device=start.device)).abs()
+    taken = (1 - distance).clamp(min=0) * inside[..., None]
+    return taken.view(len(start), side, SAMPLES, cells).mean(2)

@@ -1,0 +1,68 @@
+"""A profile's folder: `profile.json`, and the raw durations in `times.parquet`."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from vlbench.core.errors import DataError, VlbenchError
+from vlbench.core.profile import PROFILE_VERSION, ProfileRecord
+from vlbench.core.validate import parse
+from vlbench.data.cache import atomic_write
+from vlbench.records.provenance import without_home
+
+RECORD = "profile.json"
+TIMES = "times.parquet"
+
+Seconds = Mapping[str, Mapping[str, Sequence[float]]]
+"""Of every iteration: by model, by stage."""
+
+
+def write_profile(folder: Path, record: ProfileRecord, seconds: Seconds) -> None:
+    """Write both files, each in one step.
+
+    Raises:
+        VlbenchError: they cannot be written (exit 5).
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    rows = [
+        (model, stage, number, value)
+        for model, stages in seconds.items()
+        for stage, values in stages.items()
+        for number, value in enumerate(values)
+    ]
+    names = ("model", "stage", "iteration", "seconds")
+    columns = [list(column) for column in zip(*rows, strict=True)] if rows else [[], [], [], []]
+    types = (pa.string(), pa.string(), pa.int64(), pa.float64())
+    table = pa.table({name: pa.array(column, kind) for name, column, kind in zip(names, columns, types, strict=True)})
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer, compression="zstd")
+    text = json.dumps(record.model_dump(mode="json"), indent=2, ensure_ascii=False)
+    folder.mkdir(parents=True, exist_ok=True)
+    atomic_write(folder / TIMES, buffer.getvalue())
+    atomic_write(folder / RECORD, without_home(text) + "\n")
+
+
+def read_profile(path: Path) -> ProfileRecord:
+    """The record of a profile given as its folder or its `profile.json`.
+
+    Raises:
+        DataError: there is none, it is corrupt, or of another version.
+    """
+    file = path / RECORD if path.is_dir() else path
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise DataError(f"{path} holds no profile: give a folder that `vlbench profile` wrote") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise DataError(f"{file} is corrupt ({error}): measure again with `vlbench profile`") from None
+    if not isinstance(values, dict) or values.get("profile_version") != PROFILE_VERSION:
+        raise DataError(f"{file} is no profile of version {PROFILE_VERSION}: measure again with `vlbench profile`")
+    try:
+        return parse(ProfileRecord, values, "its fields")
+    except VlbenchError as error:
+        raise DataError(f"{file} is corrupt ({error.message}): measure again with `vlbench profile`") from None

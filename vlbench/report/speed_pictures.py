@@ -1,0 +1,118 @@
+"""A profile as pictures: where the time goes, and accuracy against it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vlbench.core.profile import PIPELINE, ModelProfile, ProfileRecord
+from vlbench.core.record import RunRecord
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_FORMATS = ("png", "svg")
+_COLOURS = ("#4477aa", "#66ccee", "#228833", "#ccbb44", "#ee6677", "#aa3377", "#bbbbbb", "#222222")
+"""Tol's bright scheme: told apart by those who do not see all colours."""
+
+
+def stages_picture(record: ProfileRecord, folder: Path) -> list[Path]:
+    """A bar per model, cut into its stages; returns the files, none where no latency was measured."""
+    models = [one for one in record.models if one.latency]
+    if not models:
+        return []
+    figure, axes = _axes(height=1.2 + 0.6 * len(models))
+    names = list(dict.fromkeys(stage for one in models for stage in _ms(one)))
+    ends = [0.0] * len(models)
+    for number, name in enumerate(names):
+        widths = [_ms(one).get(name, 0.0) for one in models]
+        axes.barh(range(len(models)), widths, left=ends, label=name, color=_COLOURS[number % len(_COLOURS)])
+        ends = [end + width for end, width in zip(ends, widths, strict=True)]
+    axes.set_yticks(range(len(models)), [one.name for one in models])
+    axes.invert_yaxis()
+    axes.set_xlabel("milliseconds of one example, medians")
+    axes.legend(fontsize="small", loc="upper center", bbox_to_anchor=(0.5, -0.35), ncols=4)
+    return _saved(figure, folder, "stages")
+
+
+def front_picture(record: ProfileRecord, runs: Sequence[RunRecord], folder: Path) -> list[Path]:
+    """Main metrics of runs against the latency of their models, a field per task, with those no other model beats.
+
+    Runs of models that were not profiled, or that are not done, are left out; returns no files where none is left.
+    """
+    points = {task: found for task in _tasks(runs) if (found := _points(record, runs, task))}
+    if not points:
+        return []
+    figure, fields = _fields(len(points))
+    for axes, (task, found) in zip(fields, points.items(), strict=True):
+        axes.scatter([ms for _, ms, _ in found], [value for _, _, value in found], color=_COLOURS[0])
+        for name, ms, value in found:
+            axes.annotate(name, (ms, value), xytext=(4, 4), textcoords="offset points", fontsize="small")
+        front = pareto([(ms, value) for _, ms, value in found])
+        axes.plot([ms for ms, _ in front], [value for _, value in front], drawstyle="steps-post", color=_COLOURS[4])
+        axes.set_xscale("log")
+        axes.set_title(task, fontsize="medium")
+        axes.set_xlabel("milliseconds of one example")
+    return _saved(figure, folder, "front")
+
+
+def pareto(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Of (cost, value) those for which no other is as cheap and better, or cheaper and as good; by cost."""
+    front: list[tuple[float, float]] = []
+    for cost, value in sorted(points, key=lambda point: (point[0], -point[1])):
+        if not front or value > front[-1][1]:
+            front.append((cost, value))
+    return front
+
+
+def _ms(one: ModelProfile) -> dict[str, float]:
+    """Milliseconds by stage, those of the pipeline last."""
+    stages = one.latency.stages if one.latency else {}
+    order = sorted(stages, key=lambda name: name in PIPELINE)
+    return {name: stages[name].p50 for name in order}
+
+
+def _tasks(runs: Sequence[RunRecord]) -> list[str]:
+    return list(dict.fromkeys(_label(run) for run in runs))
+
+
+def _label(run: RunRecord) -> str:
+    world = " (built-in world)" if run.task.source == "world" else ""
+    return f"{run.task.name} {run.task.split}{world}: {run.task.main_metric}"
+
+
+def _points(record: ProfileRecord, runs: Sequence[RunRecord], task: str) -> list[tuple[str, float, float]]:
+    """Model, milliseconds and main metric of the runs of one task, the last run of a model counting."""
+    ms = {one.name: one.latency.model.p50 for one in record.models if one.latency}
+    found: dict[str, tuple[str, float, float]] = {}
+    for run in runs:
+        name, result = f"{run.model.name}-{run.model.size}", run.result(run.task.main_metric)
+        if run.status == "done" and _label(run) == task and name in ms and result is not None:
+            found[name] = (name, ms[name], result.value)
+    return list(found.values())
+
+
+def _axes(height: float) -> tuple[Figure, Axes]:
+    figure, (axes,) = _fields(1, height)
+    return figure, axes
+
+
+def _fields(count: int, height: float = 4.0) -> tuple[Figure, list[Axes]]:
+    """Fields side by side, drawn without a display and without pyplot's global state."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(max(7.0, 4.5 * count), height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure, [figure.add_subplot(1, count, number + 1) for number in range(count)]
+
+
+def _saved(figure: Figure, folder: Path, name: str) -> list[Path]:
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = [folder / f"{name}.{form}" for form in _FORMATS]
+    for path in paths:
+        # Without a date, so that the same figures give the same file.
+        figure.savefig(path, dpi=150, metadata={"Date": None} if path.suffix == ".svg" else None)
+    return paths
