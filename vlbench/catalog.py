@@ -16,6 +16,7 @@ import yaml
 
 from vlbench.core.cards import ModelCard, TaskCard
 from vlbench.core.errors import DataError, VlbenchError, unknown
+from vlbench.core.sources import Source, Sources
 from vlbench.core.task import Adapter, Task
 from vlbench.core.validate import parse
 
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).parent
 
-Card = TypeVar("Card", TaskCard, ModelCard)
+Card = TypeVar("Card", TaskCard, ModelCard, Sources)
 Converter: TypeAlias = "Callable[[Mapping[str, object]], Converted]"
 """From weights in a layout of elsewhere to those of a model here."""
 
@@ -56,6 +57,16 @@ def task_card(name: str, tasks_dir: Path | None = None) -> TaskCard:
         VlbenchError: no such task, or every fault of its card at once.
     """
     return _card(TaskCard, _find("task", name, task_folders(tasks_dir)) / "task.yaml")
+
+
+def task_sources(name: str, tasks_dir: Path | None = None) -> tuple[Source, ...]:
+    """Where the files of a task come from; empty where nothing beside its card says so.
+
+    Raises:
+        VlbenchError: no such task, or every fault of its `downloads.yaml` at once.
+    """
+    path = _find("task", name, task_folders(tasks_dir)) / "downloads.yaml"
+    return _card(Sources, path).sources if path.is_file() else ()
 
 
 def model_card(name: str) -> ModelCard:

@@ -1,4 +1,4 @@
-"""`vlbench data`: make the world, check data, describe pictures by regions."""
+"""`vlbench data`: make the world, check data, describe pictures by regions; list and fetch come from `fetch`."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from vlbench.cli import fetch
 from vlbench.core.domain import known_domain
 from vlbench.core.errors import DataError, ExitCode
 
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from vlbench.data.verify import SplitReport
 
 app = typer.Typer(help="Make, check and describe data.", no_args_is_help=True, rich_markup_mode=None)
+
+app.command("list")(fetch.list_)
+app.command("fetch")(fetch.fetch)
 
 Task = Annotated[str, typer.Option(help="Task whose data is meant.")]
 DataRoot = Annotated[Path | None, typer.Option(help="Folder of the data; left out: the built-in world.")]

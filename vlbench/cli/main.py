@@ -10,7 +10,7 @@ from typing import cast
 
 import typer
 
-from vlbench.cli import data, new, pretrain, profile, run, score, show
+from vlbench.cli import data, export, new, pretrain, profile, run, score, show, submit
 from vlbench.cli import list as list_verb
 from vlbench.core.errors import ExitCode, VlbenchError
 
@@ -30,6 +30,8 @@ app.command("score")(score.score)
 app.command("list")(list_verb.list_)
 app.command("show")(show.show)
 app.command("profile")(profile.profile)
+app.command("export")(export.export)
+app.command("submit")(submit.submit)
 app.command("new")(new.new)
 app.add_typer(data.app, name="data")
 

@@ -1,0 +1,147 @@
+"""`vlbench data list` and `vlbench data fetch`: what files tasks need, and getting them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from vlbench.core.errors import DataError, ExitCode, VlbenchError
+
+if TYPE_CHECKING:
+    from vlbench.data.fetch import Place
+
+TasksDir = Annotated[Path | None, typer.Option(help="Folder with task folders of your own.")]
+DataRoot = Annotated[Path, typer.Option(help="Folder that the tasks' folders lie in.")]
+
+
+def list_(
+    task: Annotated[str | None, typer.Option(help="Tasks, comma-separated; left out: all.")] = None,
+    data_root: DataRoot = Path("data"),
+    tasks_dir: TasksDir = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+) -> None:
+    """List the files that tasks need: where they come from, and which are there.
+
+    \b
+    Examples:
+      vlbench data list
+      vlbench data list --task vqa2,gqa --data-root DATA --json
+    """
+    from tabulate import tabulate
+
+    from vlbench import catalog
+
+    names = task.split(",") if task else list(catalog.task_folders(tasks_dir))
+    rows = [_row(name, place) for name in names for place in _places(name, data_root, tasks_dir)]
+    if as_json:
+        typer.echo(json.dumps({"data_root": str(data_root), "files": rows}, ensure_ascii=False))
+        return
+    columns = ("task", "state", "needed", "to", "files", "size", "from")
+    typer.echo(tabulate([[row[column] for column in columns] for row in rows], headers=columns))
+    for name in names:
+        card = catalog.task_card(name, tasks_dir)
+        typer.echo(f"{name}: {card.licence}; {card.homepage}")
+
+
+def fetch(
+    task: Annotated[str, typer.Argument(help="Tasks, comma-separated.")],
+    data_root: DataRoot = Path("data"),
+    tasks_dir: TasksDir = None,
+    only: Annotated[str, typer.Option(help="Files whose name matches, e.g. '*.json' or 'v2_*'.")] = "*",
+    optional: Annotated[
+        bool, typer.Option("--optional/--needed", help="What the task runs without too, or only what it needs.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be fetched.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress on stderr.")] = False,
+) -> None:
+    """Fetch a task's files from their official places; what is there is left alone, what was cut off goes on.
+
+    What its owners hand out on request is explained. Exit 5 when something is still missing that the task needs.
+
+    \b
+    Examples:
+      vlbench data fetch nlvr2 --data-root DATA --dry-run
+      vlbench data fetch vqa2 --data-root DATA --only 'v2_*'
+    """
+    wanted = _wanted(task.split(","), data_root, tasks_dir, only, optional)
+    failed = [] if dry_run else _fetch_all(wanted, quiet)
+    for place in wanted:
+        source = place.source
+        if place.state == "by hand":
+            typer.echo(f"{place.folder}: {', '.join(place.absent)}: {source.by_hand}")
+        elif place.state == "missing" and dry_run:
+            typer.echo(f"{place.folder}: would fetch {source.url}{f' (about {source.size})' if source.size else ''}")
+    for reason in failed:
+        typer.echo(reason, err=True)
+    by_hand = any(place.state == "by hand" and not place.source.optional for place in wanted)
+    if failed or (by_hand and not dry_run):
+        raise typer.Exit(ExitCode.DATA)
+
+
+def _wanted(names: Sequence[str], root: Path, tasks_dir: Path | None, only: str, optional: bool) -> list[Place]:
+    """What is not there of those tasks, once where they share it.
+
+    Raises:
+        VlbenchError: nothing is known, or nothing matches.
+    """
+    found: dict[tuple[str, str], Place] = {}
+    for name in names:
+        for place in _places(name, root, tasks_dir):
+            if fnmatch(place.source.name, only) and (optional or not place.source.optional):
+                found.setdefault((place.source.name, place.source.to), place)
+    if not found:
+        raise VlbenchError(f"--only {only} matches no file of {','.join(names)}: see `vlbench data list`")
+    return [place for place in found.values() if place.state != "there"]
+
+
+def _fetch_all(wanted: Sequence[Place], quiet: bool) -> list[str]:
+    """Fetch what can be, one after the other; returns why some were not."""
+    from vlbench.cli.progress import open_progress
+    from vlbench.data.fetch import fetch as fetch_one
+
+    failed: list[str] = []
+    with open_progress(quiet) as progress:
+        for place in wanted:
+            if place.state != "missing":
+                continue
+            try:
+                fetch_one(place, progress)
+            except DataError as error:  # the others are worth having all the same
+                failed.append(error.message)
+    return failed
+
+
+def _places(name: str, root: Path, tasks_dir: Path | None) -> list[Place]:
+    from vlbench import catalog
+    from vlbench.data.fetch import places
+
+    sources = catalog.task_sources(name, tasks_dir)
+    if not sources and tasks_dir is None:
+        raise VlbenchError(f"nothing is known of where {name}'s files come from: see {_homepage(name)}")
+    return places(sources, root)
+
+
+def _homepage(name: str) -> str:
+    from vlbench import catalog
+
+    return catalog.task_card(name).homepage
+
+
+def _row(name: str, place: Place) -> dict[str, str]:
+    source = place.source
+    return {
+        "task": name,
+        "state": place.state,
+        "needed": "optional" if source.optional else "yes",
+        "to": source.to,
+        "files": ", ".join(source.gives),
+        "size": source.size,
+        "from": source.url.split("/")[2] if source.url else "on request",
+        "url": source.url,
+        "by_hand": source.by_hand,
+    }

@@ -1,0 +1,156 @@
+"""Records for other tools: lm-evaluation-harness, Hugging Face model cards, spreadsheets."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from vlbench import catalog
+from vlbench.core.errors import VlbenchError, unknown
+from vlbench.core.record import Result, RunRecord
+
+_QUESTIONS, _RETRIEVAL = "visual-question-answering", "image-text-retrieval"
+"""What a task asks for, in the words of model cards."""
+
+
+def export(records: Sequence[RunRecord], to: str) -> str:
+    """The finished records in another tool's format, figures as they are in the record: accuracies in percent.
+
+    Args:
+        records: runs; each must be done.
+        to: a name of FORMATS.
+
+    Raises:
+        VlbenchError: an unknown format, a run that is not done, or runs that the format cannot hold together.
+    """
+    if to not in FORMATS:
+        raise unknown("format", to, FORMATS)
+    for record in records:
+        if record.status != "done":
+            raise VlbenchError(
+                f"the run of {record.model.name} on {record.task.name} is {record.status}, not done: finish it first"
+            )
+    return FORMATS[to](records)
+
+
+def _lm_eval(records: Sequence[RunRecord]) -> str:
+    """The results file of lm-evaluation-harness: one model, a task once."""
+    model = _one_model(records, "lm-eval")
+    names = [record.task.name for record in records]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise VlbenchError(f"lm-eval holds a task once, and {', '.join(twice)} comes twice: give one run of each")
+    content = {
+        "results": {record.task.name: _lm_eval_results(record) for record in records},
+        "configs": {
+            record.task.name: {"task": record.task.name, "test_split": record.task.split} for record in records
+        },
+        "versions": {record.task.name: record.task.version for record in records},
+        "n-shot": {record.task.name: len(record.task.shots) for record in records},
+        "higher_is_better": {
+            record.task.name: {result.metric: result.higher_is_better for result in record.results}
+            for record in records
+        },
+        "n-samples": {
+            record.task.name: {"original": record.task.n_total, "effective": record.task.n_scored} for record in records
+        },
+        "config": {"model": "vlbench", "model_args": model, "limit": records[0].task.limit},
+        "git_hash": records[0].tool.commit,
+    }
+    return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+
+
+def _lm_eval_results(record: RunRecord) -> dict[str, Any]:
+    row: dict[str, Any] = {"alias": record.task.name}
+    for result in record.results:
+        row[f"{result.metric},none"] = result.value
+        row[f"{result.metric}_stderr,none"] = "N/A" if result.stderr is None else result.stderr
+    return row
+
+
+def _hf_model_index(records: Sequence[RunRecord]) -> str:
+    """The YAML that stands at the head of a model card, made and checked by the hub's own classes."""
+    from huggingface_hub import EvalResult, ModelCardData
+
+    model = _one_model(records, "hf-model-index")
+    results = [
+        EvalResult(
+            task_type=_RETRIEVAL if record.chance else _QUESTIONS,
+            dataset_type=record.task.name,
+            dataset_name=_title(record),
+            dataset_split=record.task.split,
+            metric_type=result.metric,
+            metric_value=result.value,
+        )
+        for record in records
+        for result in record.results
+    ]
+    return f"---\n{ModelCardData(model_name=model, eval_results=results).to_yaml()}\n---\n"
+
+
+_COLUMNS = (
+    "task", "version", "source", "split", "model", "size", "seed", "mode", "metric", "slice", "value_of_slice", "value",
+    "n", "stderr", "ci95_low", "ci95_high", "n_total", "limit", "fingerprint", "started",
+)  # fmt: skip
+
+
+def _csv(records: Sequence[RunRecord]) -> str:
+    """One row per run, metric and slice: tidy, whatever reads it."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, _COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    for record in records:
+        for result in record.results:
+            writer.writerow(_row(record, result, "", ""))
+            for tag, parts in result.slices.items():
+                writer.writerows(_row(record, part, tag, value) for value, part in parts.items())
+    return text.getvalue()
+
+
+def _row(record: RunRecord, result: Result, tag: str, value: str) -> dict[str, str | int | float | None]:
+    low, high = result.ci95 or (None, None)
+    return {
+        "task": record.task.name,
+        "version": record.task.version,
+        "source": record.task.source,
+        "split": record.task.split,
+        "model": record.model.name,
+        "size": record.model.size,
+        "seed": record.spec.seed,
+        "mode": record.spec.mode,
+        "metric": result.metric,
+        "slice": tag,
+        "value_of_slice": value,
+        "value": result.value,
+        "n": result.n,
+        "stderr": result.stderr,
+        "ci95_low": low,
+        "ci95_high": high,
+        "n_total": record.task.n_total,
+        "limit": record.task.limit,
+        "fingerprint": record.fingerprint,
+        "started": record.started,
+    }
+
+
+FORMATS: Mapping[str, Callable[[Sequence[RunRecord]], str]] = {
+    "lm-eval": _lm_eval,
+    "hf-model-index": _hf_model_index,
+    "csv": _csv,
+}
+
+
+def _one_model(records: Sequence[RunRecord], to: str) -> str:
+    names = sorted({f"{record.model.name}-{record.model.size}" for record in records})
+    if len(names) != 1:
+        raise VlbenchError(f"{to} describes one model, and these runs are of {', '.join(names) or 'none'}: give one's")
+    return names[0]
+
+
+def _title(record: RunRecord) -> str:
+    """The task's, with the world named: its figures are none of the real data's."""
+    known = record.task.name in catalog.task_folders()
+    title = catalog.task_card(record.task.name).title if known else record.task.name
+    return f"{title} (vlbench's built-in world)" if record.task.source == "world" else title

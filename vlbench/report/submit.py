@@ -1,0 +1,133 @@
+"""A run's answers in the format of an official server, for splits whose answers are kept there."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from vlbench import catalog
+from vlbench.core.errors import CoverageError, DataError, VlbenchError, first_five, unknown
+from vlbench.core.record import RunRecord
+from vlbench.data.cache import atomic_write
+from vlbench.records.folder import RunFolder, read_run
+from vlbench.records.samples import read_samples
+
+Answers = Sequence[tuple[str, str]]
+"""Id and answer of every example, in the run's order."""
+
+
+@dataclass(frozen=True)
+class Server:
+    """task, splits: what it takes. file: what to call it. write: answers in its format. where: to hand it in."""
+
+    task: str
+    splits: tuple[str, ...]
+    file: str
+    write: Callable[[Answers], str]
+    where: str
+
+
+def _vqa(answers: Answers) -> str:
+    """VQA's evaluation server: ids are numbers."""
+    numbers = [name for name, _ in answers if not name.isdecimal()]
+    if numbers:
+        raise DataError(f"question ids {first_five(numbers)} are no numbers, which the server expects: check the data")
+    return json.dumps([{"question_id": int(name), "answer": answer} for name, answer in answers], ensure_ascii=False)
+
+
+def _gqa(answers: Answers) -> str:
+    """GQA's: ids stay texts, since some begin with zeros."""
+    return json.dumps([{"questionId": name, "prediction": answer} for name, answer in answers], ensure_ascii=False)
+
+
+def _nlvr2(answers: Answers) -> str:
+    """NLVR2's own scorer: `identifier,prediction` per line, without a heading."""
+    wrong = sorted({answer for _, answer in answers if answer not in ("True", "False")})
+    if wrong:
+        raise DataError(f"answers {first_five(wrong)} are neither True nor False, which the scorer expects")
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(answers)
+    return text.getvalue()
+
+
+SERVERS: Mapping[str, Server] = {
+    "evalai-vqa2": Server(
+        "vqa2",
+        ("test",),
+        "vqa2.json",
+        _vqa,
+        "https://eval.ai/web/challenges/challenge-page/830 (phase test-dev or test)",
+    ),
+    "evalai-gqa": Server("gqa", ("submission",), "gqa.json", _gqa, "https://eval.ai/web/challenges/challenge-page/225"),
+    "nlvr2": Server(
+        "nlvr2",
+        ("dev", "test-p", "test-u"),
+        "nlvr2.csv",
+        _nlvr2,
+        "the scorer in https://github.com/lil-lab/nlvr (nlvr2/eval/metrics.py); its leaderboard is closed",
+    ),
+}
+
+
+def submission(folder: Path, to: str, output: Path | None = None) -> tuple[Path, str]:
+    """Write the file that a server takes; returns it and where to hand it in.
+
+    Args:
+        folder: a finished run's folder or its run.json.
+        to: a name of SERVERS.
+        output: the file; None: in the run's folder.
+
+    Raises:
+        VlbenchError: an unknown server, or a run of another task, split or world.
+        CoverageError: examples of the split are missing, or come twice.
+        DataError: an id or an answer is of the wrong type.
+    """
+    if to not in SERVERS:
+        raise unknown("server", to, SERVERS)
+    server, run = SERVERS[to], RunFolder.open(folder)
+    record = read_run(run.path)
+    _check(record, to, server)
+    rows = read_samples(run.samples)
+    rows = rows[rows["control"] == ""]
+    answers = list(zip(rows["example_id"], rows["prediction"], strict=True))
+    _check_complete(record, answers, [str(status) for status in rows["status"]])
+    path = output or run.path / f"submission-{server.file}"
+    atomic_write(path, server.write(answers))
+    return path, server.where
+
+
+def _check(record: RunRecord, to: str, server: Server) -> None:
+    """It is a finished run on the real data of what the server takes."""
+    task = record.task
+    found = f"{task.name} {task.split}"
+    if task.name != server.task or task.split not in server.splits:
+        wanted = " or ".join(server.splits)
+        raise VlbenchError(f"{to} takes {server.task} {wanted}, and this run is of {found}: give --split {wanted}")
+    if task.source != "real":
+        raise VlbenchError(f"{to} takes answers about the real data, and this run is of the built-in world")
+    if record.status != "done":
+        raise VlbenchError(f"this run is {record.status}, not done: run the same command again to finish it")
+
+
+def _check_complete(record: RunRecord, answers: Answers, statuses: Sequence[str]) -> None:
+    """Every example of the whole official split exactly once: a server rejects anything else."""
+    task = record.task
+    official = catalog.task_card(task.name).splits[task.split].count
+    if official not in (None, task.n_total):
+        raise CoverageError(
+            f"the data held {task.n_total:,} examples of {task.name} {task.split} where the official split has "
+            f"{official:,}: run it on all of them"
+        )
+    ids = [name for name, _ in answers]
+    if len(ids) != task.n_total or len(set(ids)) != len(ids):
+        raise CoverageError(
+            f"this run answered {len(set(ids)):,} of the {task.n_total:,} examples of {task.name} {task.split}: "
+            f"run it without --limit"
+        )
+    failed = [name for name, status in zip(ids, statuses, strict=True) if status in ("error", "skipped")]
+    if failed:
+        raise CoverageError(f"{len(failed):,} examples have no answer ({first_five(failed)}): run it again")
