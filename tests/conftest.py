@@ -121,6 +121,18 @@ def tiny_detector() -> ModuleType:
     return _beside("tiny_detector")
 
 
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A headless Chromium with one page, a `Browser`."""
+    module = _beside("browser")
+    program = module.executable()
+    if program is None:
+        pytest.skip(f"no Chromium here: none of {', '.join(module.NAMES)} is installed")
+    started = module.Browser(program, tmp_path_factory.mktemp("chromium"))
+    yield started
+    started.close()
+
+
 @lru_cache
 def _beside(name: str) -> ModuleType:
     """A module of this folder; imported late, since transformers costs seconds that other tests need not wait for."""

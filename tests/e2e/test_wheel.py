@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-SHIPPED = ("pyproject.toml", "README.md", "LICENSE", "vlbench", "tasks")
+SHIPPED = ("pyproject.toml", "README.md", "LICENSE", "vlbench", "tasks", "leaderboards")
 
 MAIN = """
 import sys
@@ -56,8 +56,9 @@ def run(installed: Path, here: Path, *arguments: object) -> subprocess.Completed
 
 
 def test_all_that_a_package_needs_is_in_the_wheel(installed: Path) -> None:
-    """Every file of the package and of the tasks that is not there to be written anew."""
-    for folder, place in ((REPOSITORY / "vlbench", "vlbench"), (REPOSITORY / "tasks", "vlbench/_tasks")):
+    """Every file of the package, the tasks and the published figures that is not there to be written anew."""
+    places = {"vlbench": "vlbench", "tasks": "vlbench/_tasks", "leaderboards/published": "vlbench/_published"}
+    for folder, place in ((REPOSITORY / name, place) for name, place in places.items()):
         wanted = {path.relative_to(folder) for path in folder.rglob("*") if path.is_file()}
         wanted = {path for path in wanted if "__pycache__" not in path.parts}
         missing = {str(path) for path in wanted if not (installed / place / path).is_file()}

@@ -10,7 +10,21 @@ from typing import cast
 
 import typer
 
-from vlbench.cli import data, export, new, pretrain, profile, run, score, show, submit
+from vlbench.cli import (
+    compare,
+    data,
+    export,
+    gate,
+    leaderboard,
+    new,
+    pretrain,
+    profile,
+    report,
+    run,
+    score,
+    show,
+    submit,
+)  # fmt: skip
 from vlbench.cli import list as list_verb
 from vlbench.core.errors import ExitCode, VlbenchError
 
@@ -29,6 +43,10 @@ app.command("pretrain")(pretrain.pretrain)
 app.command("score")(score.score)
 app.command("list")(list_verb.list_)
 app.command("show")(show.show)
+app.command("report")(report.report)
+app.command("compare")(compare.compare)
+app.command("leaderboard")(leaderboard.leaderboard)
+app.command("gate")(gate.gate)
 app.command("profile")(profile.profile)
 app.command("export")(export.export)
 app.command("submit")(submit.submit)

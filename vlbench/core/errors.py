@@ -13,10 +13,14 @@ class ExitCode(IntEnum):
     OK = 0
     BUG = 1
     USAGE = 2
+    REGRESSION = 3
+    INCONCLUSIVE = 4
     DATA = 5
     WEIGHTS = 6
     COVERAGE = 7
     SOME_FAILED = 8
+    NOT_COMPARABLE = 10
+    STALE = 11
     INTERRUPTED = 130
 
 

@@ -41,12 +41,12 @@ def clustered_bootstrap(
     Raises:
         DataError: a value that is not finite.
     """
-    sums, counts = _per_group(values, groups)
+    sums, counts = group_totals(values, groups)
     if len(sums) < 2:
         return None
     if set(values.values()) in ({0.0}, {1.0}):
         return _unanimous(next(iter(values.values())), len(sums))
-    means = _resampled_means(sums, counts, np.random.default_rng(seed), resamples)
+    means = resampled_means(sums, counts, np.random.default_rng(seed), resamples)
     low, high = np.percentile(means, (2.5, 97.5))
     method = f"95 % percentile bootstrap over {len(sums):,} groups, {resamples:,} resamples; test sampling only"
     return Interval(float(means.std(ddof=1)), float(low), float(high), method)
@@ -54,9 +54,14 @@ def clustered_bootstrap(
 
 def _unanimous(value: float, groups: int) -> Interval:
     """Clopper and Pearson 1934 for no success, or no failure, in so many groups."""
-    reach = 1 - 0.025 ** (1 / groups)
+    reach = unseen_share(groups)
     low, high = (0.0, reach) if value == 0 else (1 - reach, 1.0)
     return Interval(0.0, low, high, f"95 % Clopper-Pearson over {groups:,} groups that all agree; test sampling only")
+
+
+def unseen_share(groups: int) -> float:
+    """The largest share that something may well have of which so many groups show nothing (Clopper, Pearson 1934)."""
+    return float(1 - 0.025 ** (1 / groups))
 
 
 def mean_score(name: str, values: Mapping[str, float], groups: Mapping[str, str]) -> Score:
@@ -73,7 +78,7 @@ def mean_score(name: str, values: Mapping[str, float], groups: Mapping[str, str]
     )
 
 
-def _per_group(
+def group_totals(
     values: Mapping[Unit, float], groups: Mapping[Unit, str]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """The sum and the number of the values of each of G groups: two arrays [G]."""
@@ -89,7 +94,7 @@ def _per_group(
     return sums.astype(np.float64), counts.astype(np.float64)
 
 
-def _resampled_means(
+def resampled_means(
     sums: NDArray[np.float64], counts: NDArray[np.float64], generator: np.random.Generator, resamples: int
 ) -> NDArray[np.float64]:
     """The mean in each of `resamples` draws of G groups out of G.

@@ -122,13 +122,7 @@ class RunFolder:
         Raises:
             DataError: it is corrupt, or of another schema version.
         """
-        try:
-            text = self.run_json.read_text(encoding="utf-8")
-        except FileNotFoundError:
-            return None
-        except (OSError, UnicodeDecodeError) as error:
-            raise self._corrupt(str(error)) from None
-        return self._parsed(text)
+        return read_record_file(self.run_json) if self.run_json.exists() else None
 
     def write_config(self, spec: RunSpec) -> None:
         """Write `config.yaml`, which `vlbench run --config` takes again; home paths as `~/...`."""
@@ -156,26 +150,6 @@ class RunFolder:
             elif entry.name != LOCK_NAME:
                 entry.unlink()
 
-    def _parsed(self, text: str) -> RunRecord:
-        try:
-            values = json.loads(text)
-        except (json.JSONDecodeError, RecursionError) as error:
-            raise self._corrupt(str(error)) from None
-        if not isinstance(values, dict):
-            raise self._corrupt("it holds no JSON object")
-        if values.get("schema_version") != SCHEMA_VERSION:
-            raise DataError(
-                f"{self.run_json} has schema_version {values.get('schema_version')!r} where this vlbench reads "
-                f"{SCHEMA_VERSION}: read it with the vlbench that wrote it, or rerun with --no-resume"
-            )
-        try:
-            return parse(RunRecord, values, "its fields")
-        except VlbenchError as error:
-            raise self._corrupt(error.message) from None
-
-    def _corrupt(self, why: str) -> DataError:
-        return DataError(f"{self.run_json} is corrupt ({why}): delete the folder or rerun with --no-resume")
-
 
 def read_run(path: Path) -> RunRecord:
     """The record of a run given as its folder or its `run.json`.
@@ -190,9 +164,36 @@ def read_run(path: Path) -> RunRecord:
     return record
 
 
+def read_record_file(path: Path) -> RunRecord:
+    """The record in a `run.json`, or in a copy of one under another name.
+
+    Raises:
+        DataError: it cannot be read, is corrupt, or of another schema version.
+    """
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        raise _corrupt(path, str(error)) from None
+    if not isinstance(values, dict):
+        raise _corrupt(path, "it holds no JSON object")
+    if values.get("schema_version") != SCHEMA_VERSION:
+        raise DataError(
+            f"{path} has schema_version {values.get('schema_version')!r} where this vlbench reads "
+            f"{SCHEMA_VERSION}: read it with the vlbench that wrote it, or rerun with --no-resume"
+        )
+    try:
+        return parse(RunRecord, values, "its fields")
+    except VlbenchError as error:
+        raise _corrupt(path, error.message) from None
+
+
 def find_runs(root: Path) -> list[Path]:
     """The run folders at or below `root`, sorted, hidden folders left out; none where there is no such folder."""
     return sorted(_runs(os.walk(root)))
+
+
+def _corrupt(path: Path, why: str) -> DataError:
+    return DataError(f"{path} is corrupt ({why}): delete the folder or rerun with --no-resume")
 
 
 def _file_name(name: str) -> str:

@@ -69,13 +69,13 @@ def _cells(
     error: str,
 ) -> list[str]:
     said = prediction if status == "ok" else f"{status}: {error or prediction}"
-    texts = [example_id, text, ", ".join(image_ids), _plain(reference), said]
+    texts = [example_id, text, ", ".join(image_ids), plain_reference(reference), said]
     # Wrapped here: tabulate's own maxcolwidths casts what it wraps and shows the answer "False" as True.
     wrapped = ["\n".join(textwrap.wrap(cell(text), width)) for text, width in zip(texts, _WIDTHS, strict=True)]
     return [*wrapped, "-" if math.isnan(confidence) else f"{confidence:.3f}"]
 
 
-def _plain(reference: str) -> str:
+def plain_reference(reference: str) -> str:
     """A reference without its JSON wrapping where one field says it: a label, an answer, a picture."""
     values = json.loads(reference)
     if isinstance(values, dict):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from math import isfinite
 from typing import Literal
 
 from tabulate import tabulate
@@ -91,6 +92,8 @@ def cell(text: str) -> str:
 
 def number(value: float) -> str:
     """Two decimals; more where rounding would pretend to a whole number, so that 50.00 is exactly fifty."""
+    if not isfinite(value):
+        return "no figure"
     nearest = round(value)
     whole = abs(value - nearest) < 1e-9
     texts = (f"{value:.{decimals}f}" for decimals in range(2, 11))
@@ -177,7 +180,7 @@ def _slice_tables(
     """One table for each tag of the result, and a line that names the parts in which nothing was learned."""
     tables = []
     for tag, values in result.slices.items():
-        unseen = _unseen(tag, controls, majorities)
+        unseen = without_sight(tag, controls, majorities)
         rows = [
             [*_measured(cell(value), part), *(number(of[value]) if value in of else _NOTHING for of in unseen.values())]
             for value, part in values.items()
@@ -185,14 +188,14 @@ def _slice_tables(
         tables.append(_table([tag, result.metric, "95 % interval", "n", *unseen], rows))
         # A tag without majorities is the answer itself: what is scored without sight there says nothing.
         parts = values.items() if tag in majorities else ()
-        stuck = [cell(value) for value, part in parts if not _above(part, value, unseen)]
+        stuck = [cell(value) for value, part in parts if not above(part, value, unseen)]
         if stuck:
             named = f"all {len(stuck)}" if len(stuck) == len(values) else ", ".join(stuck)
             tables.append(f"not above what answers without sight score, by {cell(tag)}: {named}")
     return tables
 
 
-def _unseen(
+def without_sight(
     tag: str, controls: Mapping[str, Result | None], majorities: Mapping[str, Mapping[str, float]]
 ) -> dict[str, Mapping[str, float]]:
     """Column -> part -> what is scored without sight; a column is there where something knows the tag."""
@@ -203,7 +206,7 @@ def _unseen(
     return columns
 
 
-def _above(part: Result, value: str, unseen: Mapping[str, Mapping[str, float]]) -> bool:
+def above(part: Result, value: str, unseen: Mapping[str, Mapping[str, float]]) -> bool:
     """Whether the part's interval lies above every figure without sight; true where there is none."""
     low = part.ci95[0] if part.ci95 else part.value
     return all(low > of[value] for of in unseen.values() if value in of)

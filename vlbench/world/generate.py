@@ -93,6 +93,12 @@ def world_info(root: Path) -> WorldInfo:
         raise DataError(f"no world can be read from {card} ({error}): delete {root} to have it made anew") from None
 
 
+def world_folder(cache: Path, domain: Domain = "plain", seed: int = 0, *, size: WorldSize = FULL) -> Path:
+    """Where the world of that domain, seed and size lies in the cache, or would."""
+    suffix = "" if size == FULL else "-" + ".".join(map(str, astuple(size)))
+    return cache / "world" / f"v{WORLD_VERSION}-s{seed}-{domain}{suffix}"
+
+
 def ensure_world(
     cache: Path,
     domain: Domain = "plain",
@@ -109,8 +115,7 @@ def ensure_world(
     Raises:
         DataError: it cannot be written there.
     """
-    suffix = "" if size == FULL else "-" + ".".join(map(str, astuple(size)))
-    root = cache / "world" / f"v{WORLD_VERSION}-s{seed}-{domain}{suffix}"
+    root = world_folder(cache, domain, seed, size=size)
     if is_world(root):
         return root
     try:

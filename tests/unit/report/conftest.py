@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from vlbench import __version__
 from vlbench.core.cards import Recipe
 from vlbench.core.record import (
     Coverage,
@@ -17,6 +21,9 @@ from vlbench.core.record import (
     TrainInfo,
 )
 from vlbench.core.spec import RunSpec
+from vlbench.metrics.uncertainty import mean_score
+from vlbench.records.folder import RunFolder
+from vlbench.records.samples import SampleRow, write_samples
 
 METHOD = "bootstrap clustered by group"
 
@@ -66,3 +73,57 @@ def folder(tmp_path: Path) -> Path:
     made = tmp_path / "run"
     made.mkdir()
     return made
+
+
+MakeRun = Callable[..., Path]
+
+
+@pytest.fixture
+def make_run(tmp_path: Path, record: RunRecord) -> MakeRun:
+    """Write a run folder whose examples scored what is given; groups of `together` examples follow each other."""
+
+    def make(
+        name: str,
+        scores: Sequence[float],
+        *,
+        together: int = 1,
+        seed: int = 0,
+        model: str = "cvlp",
+        answers: Sequence[str] | None = None,
+        margin: float = 0.5,
+        **changed: Any,
+    ) -> Path:
+        said = answers or [str(score) for score in scores]
+        rows = [
+            SampleRow(
+                example_id=f"e{place:04}", split="test-p", group=f"g{place // together}", text=f"question {place}",
+                image_ids=(), reference='{"value": "True"}', prediction=said[place], confidence=None, score=score,
+                status="ok", error="", labels=(said[place], "other"), label_scores=(0.5 + margin / 2, 0.5 - margin / 2),
+                tags={"kind": ("even", "odd")[place % 2]},
+            )
+            for place, score in enumerate(scores)
+        ]  # fmt: skip
+        values = {row.example_id: float(row.score or 0) for row in rows}
+        found = mean_score("accuracy", values, {row.example_id: row.group for row in rows})
+        result = Result(
+            metric="accuracy", value=found.value, n=found.n, stderr=found.stderr, ci95=found.ci95, method=found.method
+        )
+        task = record.task.model_copy(update={"n_total": len(rows), "n_scored": len(rows), "main_metric": "accuracy"})
+        made = record.model_copy(
+            update={
+                "fingerprint": hashlib.sha256(f"{name}{seed}".encode()).hexdigest()[:16],
+                "spec": record.spec.model_copy(update={"seed": seed, "controls": ()}),
+                "model": record.model.model_copy(update={"name": model, "from_scratch": False}),
+                "task": task,
+                "results": (result,),
+                "controls": {},
+                "tool": ToolInfo(version=__version__),
+            }
+        )
+        folder = tmp_path / "runs" / name
+        folder.mkdir(parents=True)
+        RunFolder(folder).write_record(made.model_copy(update=changed))
+        write_samples(folder / "samples.parquet", rows)
+        return folder
+
+    return make

@@ -1,0 +1,1 @@
+"""Figures from papers, a file per model; shipped as `vlbench._published`."""

@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+import base64
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from vlbench.report.html.thumbnails import thumbnails
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> dict[str, Path]:
+    """Twenty pictures of noise, which compress badly."""
+    random, found = np.random.default_rng(0), {}
+    for number in range(20):
+        path = found[str(number)] = tmp_path / f"{number}.png"
+        Image.fromarray(random.integers(0, 256, (240, 320, 3), dtype=np.uint8)).save(path)
+    return found
+
+
+def opened(address: str) -> Image.Image:
+    kind, _, content = address.partition(",")
+    assert kind == "data:image/jpeg;base64"
+    return Image.open(io.BytesIO(base64.b64decode(content)))
+
+
+def test_pictures_shrink_and_keep_their_shape(pictures: dict[str, Path]) -> None:
+    made = thumbnails(pictures)
+    assert made.notes == ()
+    assert {opened(address).size for address in made.found.values()} == {(192, 144)}
+
+
+@pytest.mark.parametrize("budget", [60_000, 200_000])
+def test_finer_ones_give_way_to_more_of_them(pictures: dict[str, Path], budget: int) -> None:
+    made = thumbnails(pictures, budget)
+    assert len(made.found) == 20
+    assert sum(map(len, made.found.values())) <= budget
+    assert opened(made.found["0"]).size < (192, 144)
+
+
+def test_what_does_not_fit_or_cannot_be_read_is_counted(pictures: dict[str, Path], tmp_path: Path) -> None:
+    made = thumbnails(pictures, 10_000)
+    assert 0 < len(made.found) < 20
+    assert sum(map(len, made.found.values())) <= 10_000
+    assert made.notes == (f"{20 - len(made.found)} of 20 pictures are left out, to keep this file small",)
+
+    (tmp_path / "3.png").write_bytes(b"not a picture")
+    (tmp_path / "4.png").unlink()
+    assert thumbnails(pictures).notes == ("2 of 20 pictures cannot be read",)
+    assert thumbnails({}).found == {}

@@ -1,0 +1,124 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from scipy import stats
+
+from vlbench.core.errors import DataError, ExitCode, VlbenchError
+from vlbench.core.record import RunRecord
+from vlbench.records.folder import RunFolder, read_run
+from vlbench.report.compare import compare_runs
+from vlbench.report.compare_text import comparison_json, comparison_text
+from vlbench.report.units import read_units
+
+A = [1.0] * 60 + [0.0] * 40
+B = [0.0] * 4 + [1.0] * 56 + [1.0] * 20 + [0.0] * 20
+
+
+def test_two_runs(make_run: Callable[..., Path]) -> None:
+    found = compare_runs([make_run("a", A), make_run("b", B, model="vilt")])
+    (pair,) = found.pairs
+    assert [one.name for one in found.systems] == ["cvlp-tiny", "vilt-tiny"]
+    assert (pair.overall.a, pair.overall.b) == (pytest.approx(60), pytest.approx(76))
+    assert pair.overall.difference.effect == pytest.approx(16)
+    assert pair.overall.difference.p == pytest.approx(stats.binomtest(20, 24).pvalue)
+    assert pair.flips.fixed == tuple(f"e{place:04}" for place in range(60, 80))
+    assert pair.flips.broken == ("e0000", "e0001", "e0002", "e0003")
+    text = comparison_text(found)
+    assert "20 fixed: e0060, e0061" in text and "and 10 more" in text and "4 broken" in text
+    assert "they differ" in text and "chance in training is not counted" in text
+
+
+def test_slices_are_corrected_for_looking_at_several(make_run: Callable[..., Path]) -> None:
+    found = compare_runs([make_run("a", A), make_run("b", B, model="vilt")], by="kind")
+    ps = [one.difference.p for one in found.pairs[0].slices]
+    assert [one.part for one in found.pairs[0].slices] == ["even", "odd"]
+    assert ps == [pytest.approx(stats.binomtest(10, 12).pvalue)] * 2
+    assert [one.holm for one in found.pairs[0].slices] == [pytest.approx(2 * ps[0])] * 2
+    assert "p (Holm)" in comparison_text(found)
+    with pytest.raises(VlbenchError, match="unknown tag 'kin': did you mean 'kind'"):
+        compare_runs([make_run("c", A), make_run("d", B)], by="kin")
+
+
+def test_seeds_of_one_system_stand_together(make_run: Callable[..., Path]) -> None:
+    a = [make_run(f"a{seed}", A[seed:] + A[:seed], seed=seed) for seed in range(3)]
+    b = [
+        make_run(f"b{seed}", B[:60] + [1.0] * (20 - 2 * seed) + [0.0] * (20 + 2 * seed), seed=seed, model="vilt")
+        for seed in range(3)
+    ]
+    found = compare_runs([*a, *b])
+    assert [one.seeds for one in found.systems] == [(0, 1, 2), (0, 1, 2)]
+    assert found.systems[1].spread == pytest.approx(2.0)  # 76, 74 and 72
+    assert found.pairs[0].overall.difference.seed_stderr == pytest.approx((2.0**2 / 3) ** 0.5)
+    assert "of its standard error, seeds 1.15" in comparison_text(found)
+    alone = compare_runs(a)
+    assert [one.name for one in alone.systems] == ["cvlp-tiny (A)", "cvlp-tiny (B)", "cvlp-tiny (C)"]
+
+
+def test_json_is_whole(make_run: Callable[..., Path]) -> None:
+    found = json.loads(json.dumps(comparison_json(compare_runs([make_run("a", A), make_run("b", A)])), allow_nan=False))
+    assert found["pairs"][0]["overall"]["effect"] == 0.0
+    assert found["pairs"][0]["fixed"] == []
+    one = compare_runs([make_run("c", A, together=100), make_run("d", B, together=100)])
+    assert comparison_json(one)["pairs"][0]["overall"]["ci95"] is None  # type: ignore[index]
+    assert "one group of examples shows nothing" in comparison_text(one)
+
+
+@pytest.mark.parametrize(
+    ("changed", "reason"),
+    [
+        ({"status": "interrupted"}, "is interrupted: finish it first"),
+        ({"results": ()}, "has no scores"),
+    ],
+)
+def test_runs_that_cannot_be_compared(make_run: Callable[..., Path], changed: dict[str, object], reason: str) -> None:
+    with pytest.raises(VlbenchError, match=reason) as caught:
+        compare_runs([make_run("a", A), make_run("b", B, **changed)])
+    assert caught.value.exit_code == ExitCode.NOT_COMPARABLE
+
+
+@pytest.mark.parametrize(("field", "value"), [("split", "dev"), ("version", 2), ("source", "real"), ("name", "gqa")])
+def test_other_data_is_refused(make_run: Callable[..., Path], record: RunRecord, field: str, value: object) -> None:
+    a, b = make_run("a", A), make_run("b", B)
+    of_b = read_run(b)
+    RunFolder(b).write_record(of_b.model_copy(update={"task": of_b.task.model_copy(update={field: value})}))
+    with pytest.raises(VlbenchError, match="differ in their") as caught:
+        compare_runs([a, b])
+    assert caught.value.exit_code == 10
+
+
+def test_other_examples_are_refused(make_run: Callable[..., Path], vlbench: Callable[..., object]) -> None:
+    a, b = make_run("a", A), make_run("b", B[:-1])
+    done = vlbench("compare", a, b)
+    assert (done.code, done.out) == (10, "") and "1 are only in the first" in done.err  # type: ignore[attr-defined]
+    c = make_run("c", A, together=2)
+    with pytest.raises(VlbenchError, match="other questions or answers"):
+        compare_runs([a, c])
+
+
+def test_faults(make_run: Callable[..., Path]) -> None:
+    a = make_run("a", A)
+    with pytest.raises(VlbenchError, match="give two runs or more"):
+        compare_runs([a])
+    with pytest.raises(VlbenchError, match="has no 'consistency': it has accuracy"):
+        compare_runs([a, make_run("b", B)], metric="consistency")
+    (a / "samples.parquet").write_bytes(b"PAR1")
+    with pytest.raises(DataError, match="corrupt"):
+        compare_runs([a, make_run("c", B)])
+    (a / "run.json").write_text("{")
+    with pytest.raises(DataError, match="corrupt"):
+        compare_runs([a, make_run("d", B)])
+
+
+def test_values_that_do_not_make_the_figure_are_not_compared(make_run: Callable[..., Path]) -> None:
+    a = make_run("a", A)
+    record = read_run(a)
+    result = record.results[0]
+    moved = record.model_copy(update={"results": (result.model_copy(update={"value": result.value + 0.1}),)})
+    with pytest.raises(VlbenchError, match="keeps no value per example"):
+        read_units(RunFolder(a), moved, "accuracy")
+    whole = record.model_copy(update={"results": (result, result.model_copy(update={"metric": "consistency"}))})
+    assert len(read_units(RunFolder(a), whole, "consistency").values) == 100

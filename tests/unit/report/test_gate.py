@@ -1,0 +1,232 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+
+from vlbench.core.errors import DataError, VlbenchError
+from vlbench.metrics.significance import Seeds, seeded
+from vlbench.records.collect import FoundRun, collect
+from vlbench.records.folder import RunFolder, read_run
+from vlbench.report.baseline import Baseline, read_baseline, updated, write_baseline
+from vlbench.report.compare import scaled
+from vlbench.report.gate import Kind, Limits, Verdict, _said, exit_code, judge
+
+SAID = [str(place % 3) for place in range(200)]
+
+
+def runs(*folders: Path) -> tuple[FoundRun, ...]:
+    return collect(folders).runs
+
+
+def change(run: Path, **changed: Any) -> Path:
+    RunFolder(run).write_record(read_run(run).model_copy(update=changed))
+    return run
+
+
+@pytest.fixture
+def frozen(make_run: Callable[..., Path]) -> Callable[..., Path]:
+    """A run of given weights, which answers what it is told to."""
+
+    def make(name: str, answers: list[str] = SAID, margin: float = 0.5, **changed: Any) -> Path:
+        run = make_run(name, [1.0] * len(answers), answers=answers, margin=margin, **changed)
+        return change(run, spec=read_run(run).spec.model_copy(update={"mode": "eval"}))
+
+    return make
+
+
+@pytest.fixture
+def seeds(make_run: Callable[..., Path]) -> Callable[..., list[Path]]:
+    """Three seeds over 4,000 examples, with so much right in all and so much more or less by seed."""
+
+    def make(name: str, right: float, spread: float = 0.0, n: int = 4000, count: int = 3) -> list[Path]:
+        folders = []
+        for seed in range(count):
+            share = right + spread * (seed - 1)
+            scores = (np.random.default_rng(seed).permutation(n) < share * n).astype(float)
+            folders.append(make_run(f"{name}{seed}", scores.tolist(), seed=seed))
+        return folders
+
+    return make
+
+
+def kinds(verdicts: list[Verdict]) -> list[Kind]:
+    return [verdict.kind for verdict in verdicts]
+
+
+def base(*folders: Path) -> Baseline:
+    return updated(None, runs(*folders), "first", "0.1.0")
+
+
+def test_the_same_answers_pass_and_others_are_named(frozen: Callable[..., Path]) -> None:
+    baseline = base(frozen("before"))
+    assert kinds(judge(baseline, runs(frozen("same")), Limits())) == ["pass"]
+    moved = [*SAID[:7], "changed", *SAID[8:]]
+    (verdict,) = judge(baseline, runs(frozen("moved", moved)), Limits())
+    assert (verdict.kind, verdict.flips, verdict.near_ties) == ("regression", ("e0007",), ())
+    assert exit_code([verdict]) == 3
+
+
+def test_near_ties_may_flip(frozen: Callable[..., Path]) -> None:
+    baseline = base(frozen("before", margin=1e-5))
+    moved = [*SAID[:7], "changed", *SAID[8:]]
+    (verdict,) = judge(baseline, runs(frozen("moved", moved)), Limits())
+    assert (verdict.kind, verdict.near_ties) == ("pass", ("e0007",))
+    assert "1 near ties changed" in verdict.reason
+
+
+def test_other_examples_weights_and_versions(frozen: Callable[..., Path]) -> None:
+    baseline = base(frozen("before"))
+    fewer = frozen("fewer", SAID[:-1])
+    assert kinds(judge(baseline, runs(fewer), Limits())) == ["inconclusive"]
+    other = frozen("other")
+    model = read_run(other).model
+    change(other, model=model.model_copy(update={"weights_sha256": "b" * 64}))
+    (verdict,) = judge(baseline, runs(other), Limits())
+    assert verdict.kind == "pass" and "its weights are others" in verdict.reason
+    newer = frozen("newer")
+    change(newer, task=read_run(newer).task.model_copy(update={"version": 2}))
+    assert "inconclusive" in kinds(judge(baseline, runs(newer), Limits()))
+
+
+def test_what_is_not_there_never_passes(frozen: Callable[..., Path], make_run: Callable[..., Path]) -> None:
+    baseline = base(frozen("before"))
+    failed = change(frozen("failed"), status="failed", error="out of memory")
+    (verdict,) = judge(baseline, runs(failed), Limits())
+    assert verdict.kind == "missing" and "out of memory" in verdict.reason and exit_code([verdict]) == 4
+    stranger = frozen("stranger", model="soho")
+    assert kinds(judge(baseline, runs(stranger), Limits())) == ["missing", "missing"]
+    broken = frozen("broken")
+    (broken / "samples.parquet").write_bytes(b"PAR1")
+    assert kinds(judge(baseline, runs(broken), Limits())) == ["missing"]
+    assert exit_code([]) == 4
+    trained = make_run("trained", [1.0, 0.0])
+    assert kinds(judge(baseline, runs(frozen("again"), trained), Limits(), layers=("frozen",))) == ["pass"]
+
+
+def test_trained_seeds(seeds: Callable[..., list[Path]]) -> None:
+    baseline = base(*seeds("before", 0.7))
+    assert baseline.trained[0].seeds == {"0": 0.7, "1": 0.7, "2": 0.7}
+    worse, same, better = (
+        runs(*seeds(name, right)) for name, right in (("worse", 0.65), ("same", 0.7), ("better", 0.75))
+    )
+    (verdict,) = judge(baseline, worse, Limits(max_drop=2.0))
+    assert verdict.kind == "regression" and verdict.drop == pytest.approx(5.0)
+    assert kinds(judge(baseline, same, Limits(max_drop=2.0))) == ["pass"]
+    (verdict,) = judge(baseline, better, Limits(max_drop=2.0))
+    assert verdict.kind == "improvement" and verdict.drop == pytest.approx(-5.0)
+
+
+def test_few_examples_few_seeds_and_spread_are_inconclusive(seeds: Callable[..., list[Path]]) -> None:
+    few = base(*seeds("few", 0.7, n=20))
+    (verdict,) = judge(few, runs(*seeds("again", 0.6, n=20)), Limits())
+    assert verdict.kind == "inconclusive" and "20 groups of examples: 50 or more" in verdict.reason
+    two = judge(base(*seeds("three", 0.7, n=60)), runs(*seeds("two", 0.1, n=60, count=2)), Limits())
+    assert kinds(two) == ["inconclusive"] and "3 on each side" in two[0].reason
+    wide = base(*seeds("wide", 0.7, spread=0.05, n=5000))
+    (verdict,) = judge(wide, runs(*seeds("wider", 0.66, spread=0.05, n=5000)), Limits())
+    assert verdict.kind == "inconclusive" and verdict.detectable is not None and verdict.detectable > 5
+    assert "would have been seen, and 0.5 is the limit" in verdict.reason
+
+
+def test_speed_is_judged_only_on_the_same_machine(frozen: Callable[..., Path], tmp_path: Path) -> None:
+    before, now, elsewhere = (frozen(name) for name in ("before", "now", "elsewhere"))
+    efficiency, environment = read_run(now).efficiency, read_run(now).environment
+    assert efficiency
+    change(now, efficiency=efficiency.model_copy(update={"examples_per_second": 0.8 * efficiency.examples_per_second}))
+    change(elsewhere, environment=environment.model_copy(update={"cpu": "another"}))
+    baseline = base(before)
+
+    def speed(run: Path, slowdown: float) -> Kind:
+        limits = Limits(max_slowdown=slowdown)
+        verdicts = judge(baseline, runs(run), limits, reference=runs(before))
+        return next(verdict.kind for verdict in verdicts if verdict.layer == "speed")
+
+    assert (speed(now, 0.1), speed(now, 0.3), speed(elsewhere, 0.1)) == ("regression", "pass", "inconclusive")
+    assert [v.kind for v in judge(baseline, runs(now), Limits(max_slowdown=0.1)) if v.layer == "speed"] == ["missing"]
+
+
+def test_the_command(frozen: Callable[..., Path], tmp_path: Path, vlbench: Callable[..., Any]) -> None:
+    before, file = frozen("before"), tmp_path / "baseline.json"
+    make = ("gate", before, "--baseline", file, "--update-baseline")
+    assert vlbench(*make).code == 2 and not file.exists()
+    assert vlbench(*make, "--reason", "first | <b>\n").code == 0
+    assert json.loads(file.read_text())["changes"] == [{"reason": "first | <b>", "version": "0.1.0"}]
+    done = vlbench("gate", frozen("same"), "--baseline", file)
+    assert done.code == 0 and done.out.startswith("1 pass")
+    moved = frozen("moved", ["<b>\x01|"] * len(SAID))
+    xml, page = tmp_path / "gate.xml", tmp_path / "summary.md"
+    page.write_text("before\n")
+    done = vlbench("gate", moved, "--baseline", file, "--junit", xml, "--summary", page)
+    assert done.code == 3 and "200 flips: e0000" in done.out
+    assert page.read_text() == f"before\n{done.out}"
+    suite = ElementTree.parse(xml).getroot()
+    assert (suite.get("tests"), suite.get("failures"), suite.get("errors")) == ("1", "1", "0")
+    assert suite.find("testcase/failure") is not None
+    found = json.loads(vlbench("gate", moved, "--baseline", file, "--json").out)
+    assert found["exit_code"] == 3 and len(found["verdicts"][0]["flips"]) == 200
+    assert vlbench("gate", moved, "--baseline", file, "--max-slowdown", "10%").code == 2
+    again = ("--speed-reference", before, "--max-slowdown")
+    assert vlbench("gate", moved, "--baseline", file, *again, "fast").code == 2
+    (before / "run.json").write_text("{")
+    done = vlbench("gate", before, "--baseline", file)
+    assert done.code == 4 and "corrupt" in done.err
+
+
+def test_an_update_keeps_other_subjects_and_its_history(frozen: Callable[..., Path], tmp_path: Path) -> None:
+    old = base(frozen("a"), frozen("b", model="vilt"))
+    new = updated(old, runs(frozen("c", ["x"] * 200)), "second", "0.1.0")
+    assert [change.reason for change in new.changes] == ["first", "second"]
+    assert len(new.frozen) == 2 and sorted({*new.frozen[0].answers.values()}) == ["x"]
+    file = tmp_path / "baseline.json"
+    write_baseline(file, new)
+    assert read_baseline(file) == new
+    text = file.read_text()
+    write_baseline(file, read_baseline(file))
+    assert file.read_text() == text and len(text.splitlines()) < 12
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"schema_version": 9}', '{"schema_version": 1}'])
+def test_baselines_that_cannot_be_read(tmp_path: Path, text: str) -> None:
+    (tmp_path / "baseline.json").write_text(text)
+    with pytest.raises(DataError, match="baseline"):
+        read_baseline(tmp_path / "baseline.json")
+
+
+def test_a_baseline_of_unfinished_runs_is_refused(
+    frozen: Callable[..., Path], seeds: Callable[..., list[Path]]
+) -> None:
+    with pytest.raises(VlbenchError, match="has no scores to keep"):
+        base(change(frozen("a"), status="interrupted"))
+    with pytest.raises(VlbenchError, match="give one run of frozen weights"):
+        base(frozen("b"), frozen("c"))
+    twice = [*seeds("x", 0.5, n=10), *seeds("y", 0.5, n=10)]
+    with pytest.raises(VlbenchError, match="seed 0 is there twice"):
+        base(*twice)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("spread", [0.0, 0.01, 0.03])
+def test_three_seeds_of_the_same_spec_are_no_regression(spread: float) -> None:
+    """In at least 95 of 100 repetitions the verdict is pass or inconclusive (or, as rarely, improvement)."""
+    generator, repeats, wrong = np.random.default_rng(int(1000 * spread)), 300, 0
+    groups = {str(row): str(row // 4) for row in range(2000)}
+    for _ in range(repeats):
+        ease = np.repeat(generator.uniform(0.4, 0.9, 500), 4)
+        before, now = (
+            Seeds.of(
+                [
+                    dict(zip(groups, (generator.random(2000) < ease + shift).astype(float).tolist(), strict=True))
+                    for shift in generator.normal(0, spread, 3)
+                ]
+            )
+            for _ in range(2)
+        )
+        drop = scaled(seeded(now, before, groups), 100)
+        wrong += _said(drop, drop.beyond(0.5), 0.5)[0] == "regression"
+    assert wrong / repeats <= 0.05

@@ -1,0 +1,238 @@
+from __future__ import annotations
+
+import csv
+import html.parser
+import io
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vlbench import __version__
+from vlbench.core.errors import VlbenchError
+from vlbench.core.record import RunRecord
+from vlbench.records.collect import collect
+from vlbench.records.folder import RunFolder, read_run
+from vlbench.report.inject import injected
+from vlbench.report.leaderboard import Board, Choice, board
+from vlbench.report.leaderboard_text import FORMATS, render
+
+HOSTILE = [
+    "a|b",
+    "<script>alert(1)</script>",
+    "🦊🦊",
+    "x" * 300,
+    "שלום\u202eabc",
+    "bell\x07\x1b[31m\n",
+    "=1+1",
+    "[a](b)",
+]
+GOOD, FAIR, POOR = [1.0] * 900 + [0.0] * 100, [1.0] * 890 + [0.0] * 110, [1.0] * 500 + [0.0] * 500
+PLAIN = Choice()
+
+
+def made(folder: Path, choice: Choice = PLAIN, versions: dict[str, int] | None = None) -> Board:
+    found = collect([folder])
+    return board(found.runs, found.faults, choice, __version__, versions or {"nlvr2": 1})
+
+
+def cells(text: str) -> list[list[str]]:
+    """The rows of the first Markdown table, read by rules of its own."""
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    return [[part.strip() for part in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines[:1] + lines[2:]]
+
+
+def change(run: Path, **changed: Any) -> None:
+    RunFolder(run).write_record(read_run(run).model_copy(update=changed))
+
+
+def test_best_in_bold_and_ties_marked(make_run: Callable[..., Path], tmp_path: Path) -> None:
+    make_run("a", GOOD), make_run("b", FAIR, model="vilt"), make_run("c", POOR, model="soho")
+    text = render(made(tmp_path), "md")
+    rows = cells(text)
+    assert rows[0] == ["model", "nlvr2 test-p accuracy"]
+    assert [row[0] for row in rows[1:]] == ["cvlp-tiny", "vilt-tiny", "soho-tiny"]
+    assert re.fullmatch(r"\*\*90\.00 ± 1\.\d\d\*\*", rows[1][1])
+    assert re.fullmatch(r"89\.00 ± \d\.\d\d ≈", rows[2][1])
+    assert re.fullmatch(r"50\.00 ± 3\.\d\d", rows[3][1])
+    assert text.startswith("**built-in world (plain), finetune on train**")
+
+
+@pytest.mark.parametrize(
+    ("field", "changed"),
+    [
+        ("task", {"split": "dev"}), ("task", {"version": 2}), ("task", {"source": "real"}),
+        ("task", {"manifest_sha256": "other"}), ("spec", {"mode": "eval"}), ("spec", {"domain": "textured"}),
+        ("spec", {"rerank_k": 8}), ("spec", {"num_fewshot": 2}),
+    ],
+)  # fmt: skip
+def test_what_differs_never_shares_a_column(
+    make_run: Callable[..., Path], tmp_path: Path, field: str, changed: dict[str, object]
+) -> None:
+    make_run("a", GOOD)
+    b = make_run("b", FAIR, model="vilt")
+    change(b, **{field: getattr(read_run(b), field).model_copy(update=changed)})
+    for table in made(tmp_path, versions={"none": 1}).tables:
+        for heading in table.headings:
+            assert sum(heading in row.entries for row in table.rows) == 1
+
+
+def test_doubtful_records_are_grey_with_the_reason_and_never_best(
+    make_run: Callable[..., Path], tmp_path: Path
+) -> None:
+    make_run("a", POOR)
+    runs = {name: make_run(name, GOOD, model=name) for name in ("limited", "failed", "older")}
+    task = read_run(runs["limited"]).task
+    change(runs["limited"], task=task.model_copy(update={"limit": 100.0, "n_total": 4000}))
+    change(runs["failed"], status="failed", error="out | of\nmemory")
+    change(runs["older"], tool=read_run(runs["older"]).tool.model_copy(update={"version": "0.0.1"}))
+    text = render(made(tmp_path), "md")
+    assert "**50.00" in text and "**90.00" not in text
+    assert "(limited-tiny on nlvr2 test-p: limited: 1,000 of 4,000 examples)" in text
+    assert "(failed-tiny on nlvr2 test-p: failed: out \\| of\\nmemory)" in text
+    assert f"(older-tiny on nlvr2 test-p: outdated: made by vlbench 0.0.1, this is {__version__})" in text
+    assert "outdated: task version 1, now 3" in render(made(tmp_path, versions={"nlvr2": 3}), "md")
+
+
+def test_seeds_are_one_row(make_run: Callable[..., Path], tmp_path: Path) -> None:
+    for seed, right in enumerate((500, 510, 520)):
+        make_run(f"a{seed}", [1.0] * right + [0.0] * (1000 - right), seed=seed)
+    (row,) = made(tmp_path).tables[0].rows
+    (entry,) = row.entries.values()
+    assert (entry.figure.value, entry.figure.spread, entry.figure.seeds) == (
+        pytest.approx(51),
+        pytest.approx(1),
+        (0, 1, 2),
+    )
+    # Student's t with 2 degrees of freedom over the seeds (4.303), and the test set's own, 3.1 or so.
+    assert entry.figure.reach == pytest.approx(((4.303 / 3**0.5) ** 2 + 3.1**2) ** 0.5, abs=0.1)
+
+
+def test_ranks_between_tasks_columns_and_order(make_run: Callable[..., Path], tmp_path: Path) -> None:
+    for task, scores in {"nlvr2": (GOOD, POOR), "nlvr": (POOR, GOOD)}.items():
+        for model, of in zip(("cvlp", "vilt"), scores, strict=True):
+            run = make_run(f"{task}-{model}", of, model=model)
+            change(run, task=read_run(run).task.model_copy(update={"name": task}))
+    rows = cells(render(made(tmp_path), "md"))
+    assert rows[0][-1] == "ranks" and [row[-1] for row in rows[1:]] == ["2 / 1", "1 / 2"]
+    rows = cells(render(made(tmp_path, Choice(sort="nlvr", columns=("main", "parameters"))), "md"))
+    assert [row[0] for row in rows[1:]] == ["vilt-tiny", "cvlp-tiny"]
+    assert rows[0][2] == "nlvr test-p parameters (M)"
+    assert len(made(tmp_path, Choice(tasks=("nlvr",))).tables[0].headings) == 1
+    for choice, message in (
+        (Choice(sort="acuracy"), "unknown order 'acuracy': did you mean 'accuracy'"),
+        (Choice(tasks=("gqa",)), "unknown task 'gqa'"),
+        (Choice(columns=("rsum",)), "unknown column 'rsum'"),
+        (Choice(pareto="height"), "unknown cost 'height'"),
+    ):
+        with pytest.raises(VlbenchError, match=message):
+            made(tmp_path, choice)
+
+
+def test_the_front(make_run: Callable[..., Path], tmp_path: Path, record: RunRecord) -> None:
+    assert record.efficiency
+    for name, scores, latency in (("slow", GOOD, 9.0), ("quick", FAIR, 1.0), ("poor", POOR, 5.0)):
+        efficiency = record.efficiency.model_copy(update={"latency_ms": {"p50": latency}})
+        make_run(name, scores, model=name, efficiency=efficiency)
+    found = made(tmp_path, Choice(pareto="latency"))
+    fronts = {row.name: any(entry.front for entry in row.entries.values()) for row in found.tables[0].rows}
+    assert fronts == {"slow-tiny": True, "quick-tiny": True, "poor-tiny": False}
+    assert "◆" in render(found, "md")
+
+
+class Page(html.parser.HTMLParser):
+    """The elements and texts of a page."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.elements: set[str] = set()
+        self.texts: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: object) -> None:
+        self.elements.add(tag)
+
+    def handle_data(self, data: str) -> None:
+        self.texts.append(data.strip())
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_hostile_names_stay_in_their_cell(make_run: Callable[..., Path], tmp_path: Path, form: str) -> None:
+    for place, name in enumerate(HOSTILE):
+        make_run(f"r{place}", GOOD, model=name)
+    run = make_run("nan", POOR)
+    text = (run / "run.json").read_text()
+    (run / "run.json").write_text(re.sub(r'"value": 50\.0', '"value": NaN', text))
+    text = render(made(tmp_path), form)
+    assert not any(char in text for char in "\x07\x1b\u202e")
+    assert text == render(made(tmp_path), form)
+    if form == "md":
+        assert all(len(row) == 2 for row in cells(text)) and len(cells(text)) == 10
+        assert "<script" not in text and "](b)" in text and "\\[a" in text
+        assert "its figure is not a number" in text and "x" * 61 not in text
+    elif form == "html":
+        page = Page()
+        page.feed(text)
+        assert page.elements <= {"h2", "table", "thead", "tbody", "tr", "th", "td", "strong", "span", "p", "br"}
+        assert "<script>alert(1)</script>-tiny" in page.texts
+    elif form == "csv":
+        rows = list(csv.DictReader(io.StringIO(text)))
+        assert len(rows) == 9 and {row["task"] for row in rows} == {"nlvr2"}
+        assert "'=1+1-tiny" in {row["model"] for row in rows}
+    elif form == "json":
+        rows = json.loads(text)["rows"]
+        assert {row["value"] for row in rows} == {90.0, None} and "x" * 300 + "-tiny" in {row["model"] for row in rows}
+    else:
+        assert text.count(" & ") == 10 and "\\textless{}script" in text
+
+
+def test_records_that_cannot_be_read_are_named(make_run: Callable[..., Path], tmp_path: Path) -> None:
+    whole, torn, older = make_run("whole", GOOD), make_run("torn", GOOD), make_run("older", GOOD)
+    (torn / "run.json").write_bytes((torn / "run.json").read_bytes()[:200])
+    (older / "run.json").write_text('{"schema_version": 0}')
+    text = render(made(tmp_path), "md")
+    assert "torn/run.json is corrupt" in text and "schema\\_version 0" in text.replace("schema_", "schema\\_")
+    assert cells(text)[1][0] == "cvlp-tiny" and whole.is_dir()
+    (tmp_path / "empty").mkdir()
+    for path, message in ((tmp_path / "empty", "no runs there"), (tmp_path / "absent", "is not there")):
+        with pytest.raises(VlbenchError, match=message):
+            collect([path])
+    copy = tmp_path / "records"
+    copy.mkdir()
+    (copy / "nlvr2.json").write_bytes((whole / "run.json").read_bytes())
+    assert len(collect([copy]).runs) == 1
+
+
+def test_metrics_that_some_lack(make_run: Callable[..., Path], tmp_path: Path) -> None:
+    make_run("a", GOOD)
+    b = make_run("b", POOR, model="vilt")
+    result = read_run(b).results[0]
+    change(b, results=(result, result.model_copy(update={"metric": "consistency"})))
+    rows = cells(render(made(tmp_path, Choice(columns=("accuracy", "consistency"))), "md"))
+    assert {row[0]: row[2] for row in rows[1:]}["cvlp-tiny"] == "-"
+
+
+def test_into_a_page(make_run: Callable[..., Path], tmp_path: Path, vlbench: Callable[..., Any]) -> None:
+    make_run("a", GOOD)
+    page = tmp_path / "README.md"
+    page.write_text("# Mine\n<!-- vlbench:begin leaderboard -->\nold\n<!-- vlbench:end -->\nrest\n")
+    arguments = ("leaderboard", tmp_path / "runs", "--inject", page)
+    assert vlbench(*arguments, "--check").code == 11 and "old" in page.read_text()
+    assert vlbench(*arguments).code == 0
+    text = page.read_text()
+    assert text.startswith("# Mine\n<!-- vlbench:begin leaderboard -->\n\n**built-in") and text.endswith("-->\nrest\n")
+    assert vlbench(*arguments, "--check").code == 0 and page.read_text() == text
+    make_run("b", POOR, model="vilt")
+    assert vlbench(*arguments, "--check").code == 11
+    out = tmp_path / "board.csv"
+    assert vlbench("leaderboard", tmp_path / "runs", "--format", "csv", "--output", out).code == 0
+    assert vlbench("leaderboard", tmp_path / "runs", "--format", "csv", "--output", out, "--check").code == 0
+    assert vlbench("leaderboard", tmp_path / "runs", "--check").code == 2
+
+
+@pytest.mark.parametrize("page", ["none", "<!-- vlbench:begin -->\n", "<!-- vlbench:end --><!-- vlbench:begin -->\n"])
+def test_pages_without_marks_are_refused(page: str) -> None:
+    with pytest.raises(VlbenchError, match="expected one of each"):
+        injected(page, "table", "README.md")

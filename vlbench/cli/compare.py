@@ -1,0 +1,29 @@
+"""`vlbench compare`: whether runs differ, by how much, and on which examples."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def compare(
+    runs: Annotated[list[Path], typer.Argument(help="Two runs or more: folders, or their run.json.")],
+    metric: Annotated[str, typer.Option(help="Metric; left out: the task's main one.")] = "",
+    by: Annotated[str, typer.Option(help="Tag to break it down by, e.g. answer_type.")] = "",
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+) -> None:
+    """Compare runs example by example; runs that differ in their seed alone are one system.
+
+    \b
+    Examples:
+      vlbench compare runs/nlvr2/cvlp-tiny/0123456789abcdef runs/nlvr2/vilt-tiny/fedcba9876543210
+      vlbench compare runs/vqa2/cvlp-tiny/* runs/vqa2/vilt-tiny/* --by answer_type --json
+    """
+    from vlbench.report.compare import compare_runs
+    from vlbench.report.compare_text import comparison_json, comparison_text
+
+    found = compare_runs(runs, metric, by)
+    typer.echo(json.dumps(comparison_json(found), ensure_ascii=False) if as_json else comparison_text(found))

@@ -1,0 +1,92 @@
+"""`vlbench leaderboard`: models by tasks, from records alone."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+class Form(StrEnum):
+    """How a leaderboard is written."""
+
+    md = "md"
+    html = "html"
+    csv = "csv"
+    latex = "latex"
+    json = "json"
+
+
+def leaderboard(
+    runs: Annotated[list[Path], typer.Argument(help="Folders with runs in or below, or records (*.json).")],
+    task: Annotated[str, typer.Option(help="Tasks, with commas; left out: all.")] = "",
+    columns: Annotated[
+        str, typer.Option(help="Metrics, `main`, or parameters, latency, memory, examples/s; with commas.")
+    ] = "main",
+    sort: Annotated[str, typer.Option(help="rank, model, a task or a metric.")] = "rank",
+    form: Annotated[Form, typer.Option("--format", help="md, html, csv, latex or json.")] = Form.md,
+    pareto: Annotated[str, typer.Option(help="Mark who is best for its latency, memory or parameters.")] = "",
+    published: Annotated[bool, typer.Option("--published", help="Published figures in tables beside.")] = False,
+    expect: Annotated[bool, typer.Option("--expect", help="Judge each record by its published figure.")] = False,
+    inject: Annotated[Path | None, typer.Option(help="Put it between this file's vlbench marks.")] = None,
+    output: Annotated[Path | None, typer.Option(help="Write it into this file.")] = None,
+    check: Annotated[bool, typer.Option("--check", help="Write nothing; exit 11 if the file is stale.")] = False,
+) -> None:
+    """Put the figures of runs side by side where they mean the same.
+
+    \b
+    Examples:
+      vlbench leaderboard runs --task nlvr2,gqa --columns main,latency --pareto latency
+      vlbench leaderboard runs --inject README.md --check
+      vlbench leaderboard runs --format csv --output board.csv
+      vlbench leaderboard runs --columns main,latency --pareto latency --format html --output index.html
+    """
+    from vlbench import __version__
+    from vlbench.core.errors import VlbenchError
+    from vlbench.records.collect import collect
+    from vlbench.report.expect import expectations
+    from vlbench.report.inject import put
+    from vlbench.report.leaderboard import Choice, board
+    from vlbench.report.leaderboard_text import render
+    from vlbench.report.markup import as_markup
+    from vlbench.report.published_text import expectation_table, published_table
+
+    if check and not (inject or output):
+        raise VlbenchError("--check needs a file to check: give --inject or --output")
+    if inject and (output or form not in (Form.md, Form.html)):
+        raise VlbenchError(f"--inject {inject} takes Markdown or HTML and no --output: leave one of them out")
+    if (published or expect) and form in (Form.csv, Form.json):
+        raise VlbenchError(f"--format {form} holds measured figures alone: leave out --published and --expect")
+    found = collect(runs)
+    choice = Choice(_listed(task), _listed(columns), sort, pareto)
+    versions = _task_versions()
+    made = board(found.runs, found.faults, choice, __version__, versions)
+    parts = []
+    if expect:
+        chosen = [run for run in found.runs if run.record.task.name in made.tasks]
+        parts.append(expectation_table(expectations(chosen, __version__, versions), as_markup(form.value)))
+    if published:
+        parts += [part for name in made.tasks if (part := published_table(name, (), as_markup(form.value)))]
+    if form is Form.html and not inject:
+        from vlbench.report.html.board_page import board_page  # jinja, which no other form needs
+
+        text = board_page(made, parts).rstrip("\n")
+    else:
+        text = "\n\n".join([render(made, form.value), *parts])
+    if path := inject or output:
+        changed = put(path, text, marks=inject is not None, check=check)
+        typer.echo(f"{path} {'written' if changed else 'is up to date'}")
+    else:
+        typer.echo(text)
+
+
+def _listed(value: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(part.strip() for part in value.split(",") if part.strip()))
+
+
+def _task_versions() -> dict[str, int]:
+    from vlbench import catalog
+
+    return {name: catalog.task_card(name).version for name in catalog.task_folders()}

@@ -1,0 +1,34 @@
+"""`vlbench report`: a run as one page to read, offline."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def report(
+    run: Annotated[Path, typer.Argument(help="A run's folder, the last line that `vlbench run` prints.")],
+    other: Annotated[Path | None, typer.Argument(metavar="[RUN_B]", help="A run on the same examples.")] = None,
+    html: Annotated[Path | None, typer.Option(help="The page; left out: report.html in the run's folder.")] = None,
+    max_examples: Annotated[int, typer.Option(min=0, help="Examples on the page.")] = 2000,
+    data_root: Annotated[
+        Path | None, typer.Option(help="Where the pictures are, if elsewhere than for the run.")
+    ] = None,
+) -> None:
+    """Write one HTML file with a run's figures, curves and examples, or those of two runs beside each other.
+
+    \b
+    Examples:
+      vlbench report runs/nlvr2/cvlp-tiny/0123456789abcdef --html report.html
+      vlbench report runs/vqa2/cvlp-tiny/0123456789abcdef runs/vqa2/vilt-tiny/fedcba9876543210 --html both.html
+    """
+    from vlbench.data.cache import atomic_write
+    from vlbench.engine.pictures import picture_files
+    from vlbench.records.folder import RunFolder, read_run
+    from vlbench.report.html.run_page import run_page
+
+    path = html or RunFolder.open(run).path / "report.html"
+    atomic_write(path, run_page(run, other, picture_files(read_run(run), data_root), max_examples))
+    typer.echo(path)

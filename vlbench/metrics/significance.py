@@ -1,0 +1,213 @@
+"""Whether two systems differ on one test set: paired tests, intervals, and what the data could have shown at all.
+
+Every value belongs to a unit (an example, a picture, a statement), and units of one group hang together, so that only
+groups are drawn, flipped or counted as independent. Differences are B minus A.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from statistics import fmean
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vlbench.metrics.uncertainty import group_totals, resampled_means, unseen_share
+
+POWER = 0.8
+"""How often the smallest detectable difference, were it real, would be found."""
+_LEVEL = 0.05
+_RESAMPLES = 2000
+_PERMUTATIONS = 9_999
+_AT_ONCE = 1 << 22
+
+Values = Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """B minus A over the same units, in the unit of the values.
+
+    low, high: the 95 % interval. p: two-sided. test: how p was made, and method how the interval. detectable: the
+    smallest difference that these data would show (p < 0.05) in 80 % of cases; infinite where there is one group.
+    seed_stderr, test_stderr: what chance in training and the choice of test examples each add to `stderr`.
+    """
+
+    effect: float
+    stderr: float
+    low: float
+    high: float
+    p: float
+    test: str
+    method: str
+    n: int
+    groups: int
+    detectable: float
+    degrees: float = float("inf")
+    seed_stderr: float = 0.0
+    test_stderr: float = 0.0
+
+    def beyond(self, limit: float) -> float:
+        """The one-sided p of the difference being no larger than `limit`."""
+        from scipy import stats
+
+        if self.stderr == 0:
+            return 0.0 if self.low > limit else 1.0
+        return float(stats.t.sf((self.effect - limit) / self.stderr, self.degrees))
+
+
+def paired(a: Values, b: Values, groups: Mapping[str, str], seed: int = 0) -> Difference:
+    """Compare one run with one run, unit by unit.
+
+    a, b: unit -> value of the same units, in [0, 1] as a rule. groups: unit -> its group.
+    The test is McNemar's exact one where values are 0 or 1 and every unit is a group of its own, else a permutation
+    test that swaps A and B in whole groups. The interval is a percentile bootstrap over groups.
+
+    Raises:
+        ValueError: the units differ, or there are none.
+    """
+    if a.keys() != b.keys() or not a:
+        raise ValueError("paired values are of the same units, of which there is at least one")
+    change = {unit: b[unit] - a[unit] for unit in a}
+    sums, counts = group_totals(change, groups)
+    generator = np.random.default_rng(seed)
+    effect = float(sums.sum() / counts.sum())
+    binary = {*a.values(), *b.values()} <= {0.0, 1.0}
+    if binary and len(sums) == len(change):
+        p, test = mcnemar(sum(one > 0 for one in change.values()), sum(one < 0 for one in change.values())), "McNemar"
+    else:
+        p, test = permutation(sums, generator), f"permutation of {len(sums):,} groups"
+    stderr, low, high, method = _bootstrap(sums, counts, generator)
+    return Difference(
+        effect, stderr, low, high, p, test, method, len(change), len(sums),
+        detectable=_detectable(stderr, len(sums) - 1.0) if stderr else high - effect,
+        degrees=len(sums) - 1.0, test_stderr=stderr,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Seeds:
+    """A system over its seeds: each unit's mean value, and the figure (the mean over units) of each seed."""
+
+    mean: Values
+    figures: tuple[float, ...]
+
+    @classmethod
+    def of(cls, runs: Sequence[Values]) -> Seeds:
+        """Put the values of each seed's run together.
+
+        Raises:
+            ValueError: their units differ, or there are none.
+        """
+        if not runs or not runs[0] or any(values.keys() != runs[0].keys() for values in runs):
+            raise ValueError("all seeds have values of the same units, of which there is at least one")
+        mean = {unit: fmean(values[unit] for values in runs) for unit in runs[0]}
+        return cls(mean, tuple(fmean(values.values()) for values in runs))
+
+
+def seeded(a: Seeds, b: Seeds, groups: Mapping[str, str], seed: int = 0) -> Difference:
+    """Compare two systems of several seeds each: what seeds and what the choice of examples leave open, together.
+
+    The test-set part is a bootstrap over groups of the mean over seeds; the seed part is the spread of the seeds'
+    figures. Both variances add, with Welch's and Satterthwaite's degrees of freedom: three seeds drawn with
+    replacement would show two thirds of their variance, and a normal interval would take three for many.
+
+    a, b: two seeds or more on at least one side; one seed alone has a spread of zero.
+
+    Raises:
+        ValueError: the units differ.
+    """
+    from scipy import stats
+
+    if a.mean.keys() != b.mean.keys():
+        raise ValueError("both sides have values of the same units")
+    change = {unit: b.mean[unit] - value for unit, value in a.mean.items()}
+    sums, counts = group_totals(change, groups)
+    effect = float(sums.sum() / counts.sum())
+    test_stderr, *_ = _bootstrap(sums, counts, np.random.default_rng(seed))
+    parts = [(_spread(side.figures), len(side.figures) - 1.0) for side in (a, b)]
+    parts = [*((variance, free) for variance, free in parts if free > 0), (test_stderr**2, len(sums) - 1.0)]
+    total = sum(variance for variance, _ in parts)
+    stderr, degrees = total**0.5, _satterthwaite(parts)
+    reach = float(stats.t.isf(_LEVEL / 2, degrees)) * stderr if stderr else unseen_share(len(sums))
+    return Difference(
+        effect, stderr, effect - reach, effect + reach,
+        p=2 * float(stats.t.sf(abs(effect) / stderr, degrees)) if stderr else float(effect == 0),
+        test=f"t over {len(a.figures)} and {len(b.figures)} seeds and {len(sums):,} groups",
+        method="95 % t interval of the seeds' spread and a bootstrap over groups together",
+        n=len(change), groups=len(sums), detectable=_detectable(stderr, degrees) if stderr else reach,
+        degrees=degrees, seed_stderr=max(0.0, total - test_stderr**2) ** 0.5, test_stderr=test_stderr,
+    )  # fmt: skip
+
+
+def mcnemar(fixed: int, broken: int) -> float:
+    """The exact two-sided p that so many right from wrong and wrong from right are chance (McNemar 1947)."""
+    from scipy import stats
+
+    return float(stats.binomtest(fixed, fixed + broken).pvalue) if fixed + broken else 1.0
+
+
+def permutation(sums: NDArray[np.float64], generator: np.random.Generator) -> float:
+    """The two-sided p of the sum of [G] group differences, when each might as well have had the other sign.
+
+    What scipy.stats.permutation_test(permutation_type="samples") draws, at the cost of the K different sizes of a
+    difference instead of all G: of m groups with one size, a binomial number keeps its sign.
+    """
+    sizes, times = np.unique(np.abs(sums[sums != 0]), return_counts=True)
+    if not len(sizes):
+        return 1.0
+    observed, extreme = abs(sums.sum()), 0
+    block = max(1, _AT_ONCE // len(sizes))
+    for start in range(0, _PERMUTATIONS, block):
+        kept = generator.binomial(times, 0.5, size=(min(block, _PERMUTATIONS - start), len(sizes)))
+        drawn = np.abs((2 * kept - times) @ sizes)
+        extreme += int((drawn >= observed * (1 - 1e-12)).sum())
+    return (1 + extreme) / (1 + _PERMUTATIONS)
+
+
+def holm(ps: Sequence[float]) -> list[float]:
+    """The p values, each adjusted for having looked at all of them (Holm 1979); they bound the chance of any error."""
+    order = sorted(range(len(ps)), key=lambda place: ps[place])
+    raised = accumulate((min(1.0, (len(ps) - rank) * ps[place]) for rank, place in enumerate(order)), max)
+    adjusted = dict(zip(order, raised, strict=True))
+    return [adjusted[place] for place in range(len(ps))]
+
+
+def _bootstrap(
+    sums: NDArray[np.float64], counts: NDArray[np.float64], generator: np.random.Generator
+) -> tuple[float, float, float, str]:
+    """Standard error, low, high and how, of the mean difference.
+
+    Where every unit changed by the same c in [-1, 1], resampling shows nothing: the share of units that may change by
+    -1 or by 1 instead is then bounded as in `unseen_share`.
+    """
+    if len(sums) < 2:
+        return 0.0, float("-inf"), float("inf"), "none: one group leaves nothing to estimate"
+    means = sums / counts
+    if np.ptp(means) < 1e-12:
+        share, same = unseen_share(len(sums)), float(means[0])
+        return 0.0, same - share * (1 + same), same + share * (1 - same), "95 % Clopper-Pearson: all units agree"
+    drawn = resampled_means(sums, counts, generator, _RESAMPLES)
+    low, high = np.percentile(drawn, (2.5, 97.5))
+    return float(drawn.std(ddof=1)), float(low), float(high), f"95 % percentile bootstrap over {len(sums):,} groups"
+
+
+def _spread(figures: Sequence[float]) -> float:
+    """The variance of the mean over seeds."""
+    return float(np.var(figures, ddof=1)) / len(figures) if len(figures) > 1 else 0.0
+
+
+def _satterthwaite(parts: Sequence[tuple[float, float]]) -> float:
+    """The degrees of freedom of a sum of (variance, degrees of freedom)."""
+    below = sum(variance**2 / free for variance, free in parts if free > 0)
+    return sum(variance for variance, _ in parts) ** 2 / below if below else float("inf")
+
+
+def _detectable(stderr: float, degrees: float) -> float:
+    from scipy import stats
+
+    if degrees < 1:
+        return float("inf")
+    return float(stats.t.isf(_LEVEL / 2, degrees) + stats.t.ppf(POWER, degrees)) * stderr

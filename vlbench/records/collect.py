@@ -1,0 +1,62 @@
+"""Many records at once, from wherever they lie; what cannot be read is named and left out, never the end of a table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from vlbench.core.errors import DataError, VlbenchError
+from vlbench.core.record import RunRecord
+from vlbench.records.folder import RunFolder, find_runs, read_record_file
+
+
+@dataclass(frozen=True)
+class FoundRun:
+    """A record and the file it was read from."""
+
+    path: Path
+    record: RunRecord
+
+    @property
+    def folder(self) -> RunFolder:
+        return RunFolder(self.path.parent)
+
+
+@dataclass(frozen=True)
+class Collected:
+    """The runs in a stable order, and a sentence for each record that cannot be read."""
+
+    runs: tuple[FoundRun, ...]
+    faults: tuple[str, ...]
+
+
+def collect(paths: Sequence[Path]) -> Collected:
+    """Read every record at or below `paths`: folders of runs, runs, `run.json` files or copies of them (`*.json`).
+
+    A record that is met twice counts once.
+
+    Raises:
+        VlbenchError: a path that is not there, or folders without a single record, read or not.
+    """
+    files = {file.resolve(): file for path in paths for file in _files(path.expanduser())}
+    if not files:
+        raise VlbenchError(f"{', '.join(map(str, paths))}: no runs there; give folders with run.json files in or below")
+    runs, faults = [], []
+    for file in files.values():
+        try:
+            runs.append(FoundRun(file, read_record_file(file)))
+        except DataError as error:
+            faults.append(error.message)
+    runs.sort(key=lambda run: (run.record.task.name, run.record.model.name, run.record.fingerprint, str(run.path)))
+    return Collected(tuple(runs), tuple(sorted(faults)))
+
+
+def _files(path: Path) -> Iterator[Path]:
+    if path.is_file():
+        yield path
+    elif path.is_dir():
+        found = [folder / "run.json" for folder in find_runs(path)]
+        yield from found or sorted(path.glob("*.json"))
+    else:
+        raise VlbenchError(f"{path} is not there: give a run's folder, its run.json, or a folder of runs")

@@ -1,0 +1,223 @@
+"""What a gate measures against: the answers of frozen weights, and the scores of trained seeds, in one file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from math import isfinite
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import Field
+
+from vlbench.core.errors import DataError, VlbenchError
+from vlbench.core.record import RunRecord
+from vlbench.core.validate import Frozen, parse
+from vlbench.data.cache import atomic_write
+from vlbench.metrics.significance import Seeds
+from vlbench.records.collect import FoundRun
+from vlbench.report.protocol import column, model_name
+from vlbench.report.units import Units, answers, read_units
+
+NEAR_TIE = 1e-4
+"""A best answer that led by no more than this may change with the machine or a library."""
+_SCHEMA = 1
+_DECIMALS = 9
+Entry = TypeVar("Entry")
+
+
+class Subject(Frozen):
+    """What is judged: a model on a task's split, by a protocol, on so much of it."""
+
+    task: str
+    split: str
+    data: str
+    protocol: str
+    model: str
+    limit: float | None = None
+
+    @property
+    def title(self) -> str:
+        limit = "" if self.limit is None else f", limit {self.limit:g}"
+        return f"{self.model} on {self.task} {self.split} ({self.data}, {self.protocol}{limit})"
+
+
+class FrozenEntry(Frozen):
+    """What given weights answered. near_ties: ids whose best answer led by no more than the baseline's margin."""
+
+    subject: Subject
+    task_version: int
+    weights_sha256: str
+    metric: str
+    value: float
+    answers: dict[str, str]
+    near_ties: tuple[str, ...] = ()
+
+
+class TrainedEntry(Frozen):
+    """What trained seeds scored: the figure of each seed, and each unit's mean over them, in the unit of `Units`."""
+
+    subject: Subject
+    task_version: int
+    metric: str
+    scale: float
+    higher_is_better: bool
+    data: str
+    seeds: dict[str, float]
+    units: dict[str, float]
+
+    @property
+    def side(self) -> Seeds:
+        return Seeds(self.units, tuple(self.seeds.values()))
+
+
+class Change(Frozen):
+    """Why the baseline was written, and by which vlbench."""
+
+    reason: str
+    version: str
+
+
+class Baseline(Frozen):
+    """The whole file; `changes` from the first to the last."""
+
+    schema_version: int = _SCHEMA
+    near_tie: float = NEAR_TIE
+    changes: tuple[Change, ...] = Field(min_length=1)
+    frozen: tuple[FrozenEntry, ...] = ()
+    trained: tuple[TrainedEntry, ...] = ()
+
+
+def subject(record: RunRecord) -> Subject:
+    """The subject of a record; its seed is no part of it."""
+    of = column(record)
+    return Subject(
+        task=of.task, split=of.split, data=of.data, protocol=of.protocol, model=model_name(record),
+        limit=record.task.limit,
+    )  # fmt: skip
+
+
+def is_trained(record: RunRecord) -> bool:
+    """Whether the run trained its weights; else they were given to it, and its answers are fixed."""
+    return record.spec.mode in ("finetune", "probe")
+
+
+def by_subject(runs: Sequence[FoundRun]) -> dict[Subject, list[FoundRun]]:
+    """The runs of each subject, by seed."""
+    found: dict[Subject, list[FoundRun]] = {}
+    for run in sorted(runs, key=lambda run: (run.record.spec.seed, run.record.started, str(run.path))):
+        found.setdefault(subject(run.record), []).append(run)
+    return found
+
+
+def side_of(runs: Sequence[FoundRun]) -> tuple[list[Units], Seeds]:
+    """The units of each seed's run by the main metric, and all seeds together.
+
+    Raises:
+        VlbenchError: a run is not done, is there twice, or the runs are not of the same examples.
+    """
+    for run in runs:
+        if run.record.status != "done":
+            raise VlbenchError(f"{run.path.parent} is {run.record.status}: finish it first")
+    seeds = [run.record.spec.seed for run in runs]
+    if len(set(seeds)) < len(seeds):
+        twice = next(seed for seed in seeds if seeds.count(seed) > 1)
+        raise VlbenchError(f"seed {twice} is there twice ({runs[0].path.parent} and others): give each seed once")
+    units = [read_units(run.folder, run.record, run.record.task.main_metric) for run in runs]
+    if any(one.data != units[0].data or one.values.keys() != units[0].values.keys() for one in units):
+        raise VlbenchError(f"the seeds of {subject(runs[0].record).title} are not of the same examples: run them alike")
+    return units, Seeds.of([one.values for one in units])
+
+
+def frozen_entry(run: FoundRun) -> FrozenEntry:
+    """What a run of given weights answered, as the baseline keeps it."""
+    record = run.record
+    said, margins = answers(run.folder)
+    result = record.result(record.task.main_metric)
+    return FrozenEntry(
+        subject=subject(record), task_version=record.task.version, weights_sha256=record.model.weights_sha256,
+        metric=record.task.main_metric, value=result.value if result else 0.0, answers=dict(sorted(said.items())),
+        near_ties=tuple(sorted(name for name, margin in margins.items() if margin <= NEAR_TIE)),
+    )  # fmt: skip
+
+
+def trained_entry(runs: Sequence[FoundRun]) -> TrainedEntry:
+    """What several seeds scored, as the baseline keeps it."""
+    record = runs[0].record
+    units, side = side_of(runs)
+    result = record.result(record.task.main_metric)
+    seeds = zip((str(run.record.spec.seed) for run in runs), side.figures, strict=True)
+    return TrainedEntry(
+        subject=subject(record), task_version=record.task.version, metric=record.task.main_metric,
+        scale=units[0].scale, higher_is_better=result is None or result.higher_is_better, data=units[0].data,
+        seeds=dict(seeds), units={unit: round(value, _DECIMALS) for unit, value in sorted(side.mean.items())},
+    )  # fmt: skip
+
+
+def updated(old: Baseline | None, runs: Sequence[FoundRun], reason: str, version: str) -> Baseline:
+    """The baseline with the runs' subjects replaced by what the runs say; other subjects stay.
+
+    Raises:
+        VlbenchError: the reason is empty, or a run cannot be a baseline.
+    """
+    if not reason.strip():
+        raise VlbenchError("--update-baseline needs a --reason, which stays in the file: say why figures may move")
+    frozen = {entry.subject: entry for entry in old.frozen} if old else {}
+    trained = {entry.subject: entry for entry in old.trained} if old else {}
+    for of, group in by_subject(runs).items():
+        for run in group:
+            if run.record.status != "done" or not run.record.results:
+                raise VlbenchError(f"{run.path.parent} is {run.record.status} and has no scores to keep: leave it out")
+        if is_trained(group[0].record):
+            trained[of] = trained_entry(group)
+        elif len(group) > 1:
+            raise VlbenchError(f"{of.title} is there {len(group)} times: give one run of frozen weights")
+        else:
+            frozen[of] = frozen_entry(group[0])
+    changes = (*(old.changes if old else ()), Change(reason=reason.strip(), version=version))
+    return Baseline(changes=changes, frozen=_sorted(frozen), trained=_sorted(trained))
+
+
+def read_baseline(path: Path) -> Baseline:
+    """A baseline file.
+
+    Raises:
+        DataError: it is not there, corrupt, or of another schema.
+    """
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        raise DataError(f"{path} is no baseline ({error}): make one with --update-baseline --reason ...") from None
+    version = values.get("schema_version") if isinstance(values, dict) else None
+    if not isinstance(values, dict) or version != _SCHEMA:
+        raise DataError(f"{path} has schema_version {version!r}, expected {_SCHEMA}: make it again with this vlbench")
+    try:
+        found = parse(Baseline, values, str(path))
+    except VlbenchError as error:
+        raise DataError(f"{error.message}; make it again with --update-baseline") from None
+    if not all(isfinite(value) for entry in found.trained for value in (*entry.seeds.values(), *entry.units.values())):
+        raise DataError(f"{path} holds scores that are not finite: make it again with --update-baseline")
+    return found
+
+
+def write_baseline(path: Path, baseline: Baseline) -> None:
+    """Write the file, an entry a line, so that a change shows as the subjects that it touched."""
+    values = baseline.model_dump(mode="json")
+    lines = [
+        f'"{name}": {json.dumps(value, ensure_ascii=False)}'
+        for name, value in values.items()
+        if name not in ("frozen", "trained")
+    ]
+    lines += [f'"{name}": [\n{_lines(values[name])}]' for name in ("frozen", "trained")]
+    atomic_write(path, "{\n" + ",\n".join(lines) + "\n}\n")
+
+
+def _lines(entries: Sequence[object]) -> str:
+    return "".join(
+        json.dumps(entry, ensure_ascii=False, allow_nan=False) + (",\n" if place < len(entries) else "\n")
+        for place, entry in enumerate(entries, start=1)
+    )
+
+
+def _sorted(entries: Mapping[Subject, Entry]) -> tuple[Entry, ...]:
+    return tuple(entries[of] for of in sorted(entries, key=lambda of: of.title))

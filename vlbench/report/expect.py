@@ -1,0 +1,82 @@
+"""Measured against published: whether a record has the figure that its paper has, under the same protocol."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from vlbench.core.record import RunRecord
+from vlbench.records.collect import FoundRun
+from vlbench.report.figures import doubt, figure
+from vlbench.report.protocol import by_system, model_name
+from vlbench.report.published import Published, published
+
+Judgement = Literal["reproduced", "below", "above", "not comparable"]
+
+
+@dataclass(frozen=True)
+class Expectation:
+    """A record's figure beside the published one. low, high: the measured 95 % interval; None where there is none."""
+
+    model: str
+    task: str
+    split: str
+    metric: str
+    judgement: Judgement
+    reason: str = ""
+    measured: float | None = None
+    low: float | None = None
+    high: float | None = None
+    published: float | None = None
+    source: str = ""
+
+
+def expectations(runs: Sequence[FoundRun], version: str, task_versions: Mapping[str, int]) -> list[Expectation]:
+    """A judgement for each published figure of each system, or the reason why there is none.
+
+    reproduced: the published figure lies in the measured interval, whatever its own was; below and above: it does not.
+    """
+    found: list[Expectation] = []
+    for group in by_system(runs):
+        record = group[0].record
+        why = next((why for run in group if (why := _why_not(run.record, version, task_versions))), "")
+        rows = list(_of(record))
+        if why or not rows:
+            why = why or "no published figure of this model, size, task, split and protocol"
+            place = (model_name(record), record.task.name, record.task.split, record.task.main_metric)
+            found.append(Expectation(*place, "not comparable", why))
+        else:
+            found += [one for row in rows for one in _judged(group, row)]
+    return sorted(found, key=lambda one: (one.task, one.model, one.split, one.metric, one.judgement, one.source))
+
+
+def _why_not(record: RunRecord, version: str, task_versions: Mapping[str, int]) -> str:
+    if record.task.source == "world":
+        return "measured on the built-in world, published on real data"
+    if record.model.from_scratch and record.spec.mode == "finetune":
+        return "trained from scratch, published with pretraining"
+    return doubt(record, version, task_versions)
+
+
+def _of(record: RunRecord) -> Iterator[Published]:
+    """The rows that this record is a rerun of."""
+    for one in published(record.task.name, (record.task.split,)):
+        again = one.row.rerun
+        if again and (again.model, again.size, again.mode) == (record.model.name, record.model.size, record.spec.mode):
+            yield one
+
+
+def _judged(group: Sequence[FoundRun], row: Published) -> Iterator[Expectation]:
+    record = group[0].record
+    for metric, value in row.metrics.items():
+        own = figure(group, metric, "")
+        place = (model_name(record), record.task.name, record.task.split, metric)
+        if own is None or own.reach is None:
+            yield Expectation(
+                *place, "not comparable", f"no {metric} with an interval", published=value, source=row.cited
+            )
+            continue
+        low, high = own.value - own.reach, own.value + own.reach
+        judgement: Judgement = "below" if high < value else "above" if low > value else "reproduced"
+        yield Expectation(*place, judgement, "", own.value, low, high, value, row.cited)

@@ -1,0 +1,108 @@
+"""One figure of a table: the value that a system's runs give together, how sure it is, and why it may not count."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import isfinite, sqrt
+from statistics import fmean, stdev
+
+from vlbench.core.record import Efficiency, Result, RunRecord
+from vlbench.records.collect import FoundRun
+
+COSTS = {
+    "parameters": "parameters (M)",
+    "latency": "latency (ms)",
+    "memory": "memory (MiB)",
+    "examples/s": "examples/s",
+}
+"""What a run cost, as columns beside metrics: name -> heading."""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """The mean over seeds, with half the width of its 95 % interval.
+
+    reach: None where there is no interval. spread: the standard deviation over seeds, None for one seed. doubt: why the
+    figure is shown in grey and never the best; empty where it counts.
+    """
+
+    value: float
+    reach: float | None = None
+    seeds: tuple[int, ...] = ()
+    spread: float | None = None
+    higher_is_better: bool = True
+    doubt: str = ""
+
+    def near(self, other: Figure) -> bool:
+        """Whether the two differ by no more than noise, taken as independent (`vlbench compare` pairs examples)."""
+        if self.reach is None or other.reach is None:
+            return self.value == other.value
+        return abs(self.value - other.value) <= sqrt(self.reach**2 + other.reach**2)
+
+
+def figure(runs: Sequence[FoundRun], metric: str, doubt: str) -> Figure | None:
+    """What the runs of one system give together; None where a run lacks the metric."""
+    seeds = tuple(run.record.spec.seed for run in runs)
+    if metric in COSTS:
+        costs = [cost for run in runs if (cost := _cost(run.record, metric)) is not None]
+        return Figure(fmean(costs), None, seeds, None, metric == "examples/s", doubt) if costs else None
+    results = [result for run in runs if (result := run.record.result(metric)) is not None]
+    if len(results) < len(runs):
+        return None
+    values = [result.value for result in results]
+    better = results[0].higher_is_better
+    if not all(map(isfinite, values)):
+        return Figure(float("nan"), None, seeds, None, better, doubt or "its figure is not a number")
+    if len(results) == 1:
+        return Figure(values[0], _reach(results[0]), seeds, None, better, doubt)
+    return Figure(fmean(values), _reach_of_seeds(results), seeds, stdev(values), better, doubt)
+
+
+def doubt(record: RunRecord, version: str, task_versions: Mapping[str, int]) -> str:
+    """Why a record's figures do not count; empty where they do.
+
+    version: of this vlbench. task_versions: task -> the version on its card, for the tasks known here.
+    """
+    task = record.task
+    if record.status != "done":
+        return f"{record.status}: {record.error}" if record.error else f"the run is {record.status}, not done"
+    if task.limit is not None or task.n_scored != task.n_total:
+        return f"limited: {task.n_scored:,} of {task.n_total:,} examples"
+    if record.coverage and (lost := record.coverage.missing + record.coverage.errors):
+        return f"{lost:,} of {record.coverage.expected:,} examples without an answer"
+    if task.version != task_versions.get(task.name, task.version):
+        return f"outdated: task version {task.version}, now {task_versions[task.name]}"
+    if record.tool.version != version:
+        return f"outdated: made by vlbench {record.tool.version}, this is {version}"
+    if not record.results:
+        return "no scores: the answers of its split are not public"
+    return ""
+
+
+def _reach(result: Result) -> float | None:
+    if result.ci95 is None or not all(map(isfinite, result.ci95)):
+        return None
+    return max(result.value - result.ci95[0], result.ci95[1] - result.value)
+
+
+def _reach_of_seeds(results: Sequence[Result]) -> float:
+    """Half the interval of the mean over seeds: Student's over the seeds, and the test set's own, as independent."""
+    from scipy.special import stdtrit
+
+    count = len(results)
+    seeds = float(stdtrit(count - 1, 0.975)) * stdev(result.value for result in results) / sqrt(count)
+    test = fmean(_reach(result) or 0.0 for result in results)
+    return sqrt(seeds**2 + test**2)
+
+
+def _cost(record: RunRecord, name: str) -> float | None:
+    if name == "parameters":
+        return record.model.parameters / 1e6
+    return None if record.efficiency is None else _measured(record.efficiency, name)
+
+
+def _measured(efficiency: Efficiency, name: str) -> float | None:
+    if name == "latency":
+        return efficiency.latency_ms.get("p50")
+    return efficiency.peak_memory_mib if name == "memory" else efficiency.examples_per_second

@@ -1,0 +1,86 @@
+"""Verdicts as a table for people, JUnit for CI, and one JSON object."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict
+from math import isfinite
+from xml.etree import ElementTree
+
+from vlbench.report.gate import Verdict
+from vlbench.report.markup import bold, table, text
+from vlbench.report.tables import cell
+
+_IDS = 20
+_LONGEST = 300
+
+
+def gate_table(verdicts: Sequence[Verdict]) -> str:
+    """The verdicts in Markdown, the flips by id below."""
+    if not verdicts:
+        return "nothing was judged: neither the runs nor the baseline have anything in these layers"
+    counts = Counter(verdict.kind for verdict in verdicts)
+    head = ", ".join(f"{count} {kind}" for kind, count in sorted(counts.items()))
+    headers = ["subject", "layer", "verdict", "drop", "95 % interval", "detectable", "reason"]
+    parts = [head, table(headers, [_row(verdict) for verdict in verdicts], "md")]
+    parts += [f"{text(one.subject.title, 'md', _LONGEST)}: {_flips(one)}" for one in verdicts if one.flips]
+    return "\n\n".join(parts)
+
+
+def gate_json(verdicts: Sequence[Verdict], exit_code: int) -> dict[str, object]:
+    """What `vlbench gate --json` prints; all flips, no number where there is none."""
+    rows = [asdict(verdict) | {"subject": verdict.subject.model_dump(mode="json")} for verdict in verdicts]
+    finite = [
+        {name: None if isinstance(value, float) and not isfinite(value) else value for name, value in row.items()}
+        for row in rows
+    ]
+    return {"exit_code": exit_code, "verdicts": finite}
+
+
+def junit(verdicts: Sequence[Verdict]) -> str:
+    """A test case for each verdict: a regression fails it; what is unknown is an error, never a pass."""
+    failed, unknown = ({"regression"}, {"inconclusive", "missing"})
+    suite = ElementTree.Element(
+        "testsuite",
+        name="vlbench gate",
+        tests=str(len(verdicts)),
+        failures=str(sum(one.kind in failed for one in verdicts)),
+        errors=str(sum(one.kind in unknown for one in verdicts)),
+    )
+    for one in verdicts:
+        case = ElementTree.SubElement(suite, "testcase", classname=f"gate.{one.layer}", name=_plain(one.subject.title))
+        if one.kind in failed | unknown:
+            tag = "failure" if one.kind in failed else "error"
+            flips = f"\n{_flips(one)}" if one.flips else ""
+            ElementTree.SubElement(case, tag, type=one.kind, message=_plain(one.reason)).text = (
+                _plain(one.reason) + flips
+            )
+    ElementTree.indent(suite)
+    return ElementTree.tostring(suite, encoding="unicode", xml_declaration=True) + "\n"
+
+
+def _row(one: Verdict) -> list[str]:
+    interval = "-"
+    if one.low is not None and one.high is not None and isfinite(one.low):
+        interval = f"[{one.low:+.2f}, {one.high:+.2f}]"
+    kind = one.kind if one.kind == "pass" else bold(one.kind, "md")
+    subject, reason = text(one.subject.title, "md", _LONGEST), text(one.reason, "md", _LONGEST)
+    return [subject, one.layer, kind, _number(one.drop, "+"), interval, _number(one.detectable), reason]
+
+
+def _flips(one: Verdict) -> str:
+    """The first flips by id, those that were no near ties before the others."""
+    ids = [name for name in one.flips if name not in one.near_ties]
+    ids += [f"{name} (near tie)" for name in one.near_ties]
+    rest = f" and {len(ids) - _IDS:,} more" if len(ids) > _IDS else ""
+    return f"{len(ids):,} flips: {', '.join(_plain(name[:80]) for name in ids[:_IDS])}{rest}"
+
+
+def _plain(value: str) -> str:
+    """No control character, which XML cannot hold at all."""
+    return cell(value).replace("\\|", "|")
+
+
+def _number(value: float | None, plus: str = "") -> str:
+    return "-" if value is None or not isfinite(value) else f"{value:{plus}.2f}"

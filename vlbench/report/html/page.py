@@ -1,0 +1,84 @@
+"""A template with its style and its script as one file, in which no foreign text can do anything."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from functools import cache
+from importlib import resources
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+_JOINERS = frozenset("\u200c\u200d\n\t")
+"""Not printable by Python's rule, yet part of words and emoji, or harmless."""
+
+
+def page(template: str, title: str, view: object, scripts: Sequence[str]) -> str:
+    """The whole page; the template finds what it shows as `view`.
+
+    Its Content-Security-Policy lets run what is named by its hash and nothing else, and lets no request out.
+
+    Args:
+        template: name of a file in `templates`.
+        title: of the window.
+        view: what is shown.
+        scripts: names of files in `templates`, put one after the other.
+    """
+    style = _asset("page.css")
+    script = "\n".join(_asset(name) for name in scripts)
+    policy = (
+        f"default-src 'none'; img-src data:; style-src {_source(style)}; script-src {_source(script)}; "
+        f"base-uri 'none'; form-action 'none'"
+    )
+    values: Mapping[str, object] = {
+        "title": title,
+        "view": view,
+        "policy": policy,
+        "style": Markup(style),
+        "script": Markup(script),
+    }
+    return _environment().get_template(template).render(values) + "\n"
+
+
+def visible(text: str) -> str:
+    """A text in which nothing hides: control characters and marks of direction are spelled out."""
+    return "".join(
+        char if char.isprintable() or char in _JOINERS else char.encode("unicode_escape").decode() for char in text
+    )
+
+
+def script_json(value: object) -> Markup:
+    """A value as JSON that can stand in a script element: `<` is spelled out, so no `</script>` ends it.
+
+    Raises:
+        ValueError: a number in it is NaN or infinite.
+    """
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e"))
+
+
+@cache
+def _environment() -> Environment:
+    return Environment(
+        loader=PackageLoader("vlbench.report.html"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=_seen,
+    )
+
+
+def _seen(value: object) -> object:
+    return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
+def _asset(name: str) -> str:
+    return resources.files("vlbench.report.html").joinpath("templates", name).read_text(encoding="utf-8")
+
+
+def _source(content: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()}'"

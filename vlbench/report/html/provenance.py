@@ -1,0 +1,91 @@
+"""Where a number comes from and what it cost, beside that of another run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+
+from vlbench.core.record import RunRecord
+from vlbench.report.html.views import Cell, Grid
+from vlbench.report.protocol import protocol
+
+
+def provenance(records: Sequence[RunRecord]) -> Grid:
+    """Data, model, training, code and machine, a column for each run; what differs is marked."""
+    return _columns("Where it comes from", [_facts(record) for record in records])
+
+
+def costs(records: Sequence[RunRecord]) -> Grid | None:
+    """Speed, latency, memory and seconds of each phase; None where no record has any."""
+    facts = [_costs(record) for record in records]
+    return _columns("What it cost", facts) if any(facts) else None
+
+
+def spec(record: RunRecord) -> str:
+    """The whole spec as JSON."""
+    return json.dumps(record.spec.model_dump(mode="json", exclude_none=True), indent=2, ensure_ascii=False)
+
+
+def _columns(caption: str, facts: Sequence[Mapping[str, str]]) -> Grid:
+    names = list(dict.fromkeys(name for of in facts for name in of))
+    rows = []
+    for name in names:
+        said = [of.get(name) or "–" for of in facts]
+        differs = len(set(said)) > 1
+        rows.append((Cell(name), *(Cell(one, kind="differs" if differs else "") for one in said)))
+    return Grid(caption, ("", "A", "B") if len(facts) > 1 else ("", "this run"), tuple(rows))
+
+
+def _facts(record: RunRecord) -> dict[str, str]:
+    task, model, tool, of = record.task, record.model, record.tool, record.environment
+    facts = {
+        "run": record.fingerprint,
+        "status": record.status,
+        "task": f"{task.name}, version {task.version}, split {task.split}",
+        "data": "real data" if task.source == "real" else f"built-in world ({record.spec.domain})",
+        "data manifest": task.manifest_sha256,
+        "examples": f"{task.n_scored:,} of {task.n_total:,}",
+        "protocol": protocol(record),
+        "model": f"{model.name}-{model.size}, {model.parameters:,} parameters",
+        "weights": "from scratch" if model.from_scratch else model.weights_sha256 or "unnamed",
+        "weights loaded": _loaded(record),
+        "tokenizer": model.tokenizer_sha256,
+        "preprocessing": ", ".join(f"{name} {value}" for name, value in model.preprocessing.items()),
+        "training": _training(record),
+        "seed": str(record.spec.seed),
+        "code": f"vlbench {tool.version} {tool.commit[:12]}{' with changes' if tool.dirty else ''}".strip(),
+        "machine": f"{of.gpu or of.cpu}, {of.device}, {of.threads} threads, {of.world_size} processes",
+        "libraries": ", ".join(f"{name} {version}" for name, version in {"python": of.python, **of.libraries}.items()),
+        "started": f"{record.started}, {record.seconds:,.0f} s",
+    }
+    return {name: value for name, value in facts.items() if value}
+
+
+def _loaded(record: RunRecord) -> str:
+    report = record.model.load_report
+    return (
+        "" if report is None else f"{report.matched} matched, {report.missing} missing, {report.unexpected} unexpected"
+    )
+
+
+def _training(record: RunRecord) -> str:
+    train = record.train
+    if train is None:
+        return "none"
+    rate = "" if train.recipe.lr is None else f", learning rate {train.recipe.lr:g}"
+    return (
+        f"{train.steps:,} steps of {train.effective_batch} on {train.train_split}{rate}, "
+        f"best at {train.best_step:,} ({train.weights} weights) by {train.selected_on}"
+    )
+
+
+def _costs(record: RunRecord) -> dict[str, str]:
+    found = record.efficiency
+    if found is None:
+        return {}
+    return {
+        "examples per second": f"{found.examples_per_second:,.1f}",
+        **{f"latency {name}, ms per batch": f"{value:,.1f}" for name, value in found.latency_ms.items()},
+        "peak memory, MiB": f"{found.peak_memory_mib:,.0f}",
+        **{f"seconds: {name}": f"{value:,.1f}" for name, value in found.seconds.items()},
+    }

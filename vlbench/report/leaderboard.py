@@ -1,0 +1,271 @@
+"""Models by tasks, from records alone: figures that mean the same side by side, and no others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from math import isfinite
+from statistics import fmean
+
+from vlbench.core.errors import unknown
+from vlbench.records.collect import FoundRun
+from vlbench.report.figures import COSTS, Figure, doubt, figure
+from vlbench.report.protocol import Column, by_system, column, model_name
+
+MAIN = "main"
+
+
+@dataclass(frozen=True, order=True)
+class Heading:
+    """A column of a table: what was measured on what. title: as it is shown."""
+
+    column: Column
+    metric: str
+    title: str = field(default="", compare=False)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A figure in its place. rank: among those that count, 1 the best. tie: within noise of the best, front: on the
+    Pareto front."""
+
+    figure: Figure
+    rank: int | None = None
+    tie: bool = False
+    front: bool = False
+
+
+@dataclass(frozen=True)
+class Row:
+    """One system: its name, the fingerprint of its first run, and its entries by heading."""
+
+    name: str
+    fingerprint: str
+    entries: Mapping[Heading, Entry]
+
+    @property
+    def ranks(self) -> tuple[int, ...]:
+        return tuple(entry.rank for entry in self.entries.values() if entry.rank is not None)
+
+
+@dataclass(frozen=True)
+class Table:
+    """The systems that were measured on the same kind of data by the same protocol."""
+
+    data: str
+    protocol: str
+    headings: tuple[Heading, ...]
+    rows: tuple[Row, ...]
+
+
+@dataclass(frozen=True)
+class Board:
+    """All tables, and what could not be read or compared. pareto: what the fronts weigh figures against."""
+
+    tables: tuple[Table, ...]
+    notes: tuple[str, ...]
+    pareto: str = ""
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """The tasks that a table has a column of, by name."""
+        return tuple(sorted({heading.column.task for table in self.tables for heading in table.headings}))
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What of the records is shown, and how: the flags of `vlbench leaderboard`.
+
+    columns: metrics, `main` for each task's main one, or costs (see COSTS). sort: `rank`, `model`, a task or a metric.
+    """
+
+    tasks: tuple[str, ...] = ()
+    columns: tuple[str, ...] = (MAIN,)
+    sort: str = "rank"
+    pareto: str = ""
+
+
+def board(
+    runs: Sequence[FoundRun], faults: Sequence[str], choice: Choice, version: str, task_versions: Mapping[str, int]
+) -> Board:
+    """Arrange the runs.
+
+    version, task_versions: of this vlbench and of the cards at hand, by which records are outdated.
+
+    Raises:
+        VlbenchError: a task, column, order or cost that no record has.
+    """
+    tasks = {run.record.task.name for run in runs}
+    for task in choice.tasks:
+        if task not in tasks:
+            raise unknown("task", task, tasks, "tasks that the records have")
+    chosen = _newest([run for run in runs if not choice.tasks or run.record.task.name in choice.tasks])
+    if choice.pareto and choice.pareto not in COSTS:
+        raise unknown("cost", choice.pareto, COSTS, "given as --pareto")
+    columns = (*choice.columns, choice.pareto) if choice.pareto not in ("", *choice.columns) else choice.columns
+    known = {result.metric for run in chosen for result in run.record.results} | {MAIN, *COSTS}
+    for name in columns:
+        if name not in known:
+            raise unknown("column", name, known, "given in --columns")
+    _check_order(choice.sort, chosen, known)
+    doubts = [doubt(run.record, version, task_versions) for run in chosen]
+    kinds: dict[tuple[str, str], list[tuple[FoundRun, str]]] = {}
+    for run, why in zip(chosen, doubts, strict=True):
+        of = column(run.record)
+        kinds.setdefault((of.data, of.protocol), []).append((run, why))
+    tables = [
+        _table(data, how, of, columns, choice) for (data, how), of in sorted(kinds.items(), key=lambda kind: kind[0])
+    ]
+    return Board(
+        tuple(tables), (*(f"left out: {fault}" for fault in faults), *_machines(chosen, columns)), choice.pareto
+    )
+
+
+def _newest(runs: Sequence[FoundRun]) -> list[FoundRun]:
+    """One record of each fingerprint, since equal ones mean the same: a finished one, the newest of those."""
+    chosen: dict[str, FoundRun] = {}
+    for run in sorted(runs, key=lambda run: (run.record.status == "done", run.record.started, str(run.path))):
+        chosen[run.record.fingerprint] = run
+    return [run for run in runs if chosen[run.record.fingerprint] is run]
+
+
+def _check_order(sort: str, runs: Sequence[FoundRun], metrics: Collection[str]) -> None:
+    orders = {"rank", "model", *(run.record.task.name for run in runs), *metrics} - {MAIN}
+    if sort not in orders:
+        raise unknown("order", sort, orders, "given as --sort")
+
+
+def _table(data: str, how: str, runs: Sequence[tuple[FoundRun, str]], columns: Sequence[str], choice: Choice) -> Table:
+    mains = {run.record.task.name: main for run, _ in runs if (main := run.record.task.main_metric)}
+    rows: dict[tuple[str, str], dict[Heading, Figure]] = {}
+    for name, of, system, why in _systems(runs):
+        figures = rows.setdefault(
+            (name, "" if name == model_name(system[0].record) else system[0].record.fingerprint), {}
+        )
+        for metric in _metrics(system[0], columns, mains):
+            found = figure(system, metric, why)
+            if found is None and why:
+                found = Figure(float("nan"), seeds=(), doubt=why)
+            if found is not None:
+                figures[Heading(of, metric)] = found
+    headings = _titled(sorted({heading for figures in rows.values() for heading in figures}, key=_order(columns)))
+    entries = {
+        heading: _entries({key: figures[heading] for key, figures in rows.items() if heading in figures})
+        for heading in headings
+    }
+    made = [
+        Row(
+            name,
+            fingerprint,
+            {
+                heading: entries[heading][name, fingerprint]
+                for heading in headings
+                if (name, fingerprint) in entries[heading]
+            },
+        )
+        for name, fingerprint in rows
+    ]
+    if choice.pareto:
+        made = _fronts(made, headings, choice.pareto)
+    return Table(data, how, tuple(headings), tuple(sorted(made, key=lambda row: _place(row, headings, choice.sort))))
+
+
+def _systems(runs: Sequence[tuple[FoundRun, str]]) -> list[tuple[str, Column, list[FoundRun], str]]:
+    """Each system with its row's name, its column and its doubt; runs in doubt stand by themselves.
+
+    Systems of one model in one column have their first fingerprint in their name.
+    """
+    found = [(system, "") for system in by_system([run for run, why in runs if not why])]
+    found += [([run], why) for run, why in runs if why]
+    places = [(model_name(system[0].record), column(system[0].record)) for system, _ in found]
+    return [
+        (name if places.count((name, of)) == 1 else f"{name} {system[0].record.fingerprint[:8]}", of, system, why)
+        for (system, why), (name, of) in zip(found, places, strict=True)
+    ]
+
+
+def _metrics(run: FoundRun, columns: Sequence[str], mains: Mapping[str, str]) -> list[str]:
+    """The metrics of a run that the columns ask for; where no record knows the task's main one, its first."""
+    results = [result.metric for result in run.record.results]
+    main = mains.get(run.record.task.name) or next(iter(results), "score")
+    return list(dict.fromkeys(main if name == MAIN else name for name in columns))
+
+
+def _order(columns: Sequence[str]) -> Callable[[Heading], tuple[str, Column, int, str]]:
+    def place(heading: Heading) -> tuple[str, Column, int, str]:
+        known = columns.index(heading.metric) if heading.metric in columns else -1
+        return heading.column.task, heading.column, known, heading.metric
+
+    return place
+
+
+def _titled(headings: Sequence[Heading]) -> list[Heading]:
+    """Headings with titles that tell them apart: the task's version and the data's hash only where they are needed."""
+    plain = [f"{one.column.title} {COSTS.get(one.metric, one.metric)}" for one in headings]
+    return [
+        replace(
+            one,
+            title=title
+            if plain.count(title) == 1
+            else f"{title} (version {one.column.version}, data {one.column.manifest})",
+        )
+        for one, title in zip(headings, plain, strict=True)
+    ]
+
+
+def _entries(figures: Mapping[tuple[str, str], Figure]) -> dict[tuple[str, str], Entry]:
+    """Ranks among the figures that count, and which of them are within noise of the best."""
+    counting = [one for one in figures.values() if not one.doubt and isfinite(one.value)]
+    if not counting:
+        return {key: Entry(one) for key, one in figures.items()}
+    best = max(counting, key=_worth)
+    return {
+        key: Entry(
+            one,
+            rank=1 + sum(_worth(other) > _worth(one) for other in counting),
+            tie=_worth(one) < _worth(best) and one.near(best),
+        )
+        if one in counting
+        else Entry(one)
+        for key, one in figures.items()
+    }
+
+
+def _worth(one: Figure) -> float:
+    return one.value if one.higher_is_better else -one.value
+
+
+def _fronts(rows: Sequence[Row], headings: Sequence[Heading], cost: str) -> list[Row]:
+    """Mark in each column of a metric the rows that no other beats in both the figure and its cost."""
+    marked = {row.name + row.fingerprint: dict(row.entries) for row in rows}
+    for heading in headings:
+        price = replace(heading, metric=cost)
+        if heading.metric in COSTS:
+            continue
+        points = {
+            row.name + row.fingerprint: (_worth(row.entries[heading].figure), _worth(row.entries[price].figure))
+            for row in rows
+            if all(one in row.entries and row.entries[one].rank is not None for one in (heading, price))
+        }
+        for key, point in points.items():
+            if not any(all(map(float.__ge__, other, point)) and other != point for other in points.values()):
+                marked[key][heading] = replace(marked[key][heading], front=True)
+    return [replace(row, entries=marked[row.name + row.fingerprint]) for row in rows]
+
+
+def _place(row: Row, headings: Sequence[Heading], sort: str) -> tuple[float, float, str, str]:
+    """Where a row stands: those without a figure that counts last, ties by name."""
+    if sort == "model":
+        return 0.0, 0.0, row.name, row.fingerprint
+    asked = [one for one in headings if sort in ("rank", one.column.task, one.metric)]
+    ranks = [rank for one in asked if one in row.entries and (rank := row.entries[one].rank) is not None]
+    return float(not ranks), fmean(ranks) if ranks else 0.0, row.name, row.fingerprint
+
+
+def _machines(runs: Sequence[FoundRun], columns: Sequence[str]) -> list[str]:
+    """A warning where costs were measured on different machines."""
+    if not {*columns} & (COSTS.keys() - {"parameters"}):
+        return []
+    machines = {(of.gpu or of.cpu, of.threads, of.device) for of in (run.record.environment for run in runs)}
+    said = "; ".join(sorted(f"{name}, {threads} threads, {device}" for name, threads, device in machines))
+    return [f"costs were measured on different machines and do not compare: {said}"] if len(machines) > 1 else []

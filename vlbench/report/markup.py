@@ -1,0 +1,81 @@
+"""The same cell in Markdown, HTML and LaTeX: strings of strangers cannot leave it, figures carry their marks."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Mapping, Sequence
+from typing import Literal, get_args
+
+from tabulate import tabulate
+
+from vlbench.report.tables import cell
+
+Markup = Literal["md", "html", "latex"]
+MARKUPS: tuple[Markup, ...] = get_args(Markup)
+_LONGEST = 60
+_TABULATE = {"md": "github", "html": "unsafehtml", "latex": "latex_raw"}
+_BOLD = {"md": "**{}**", "html": "<strong>{}</strong>", "latex": "\\textbf{{{}}}"}
+_GREY = {"md": "({})", "html": '<span class="grey" title="{title}">{}</span>', "latex": "\\textcolor{{gray}}{{{}}}"}
+_SIGNS: Mapping[str, Mapping[Markup, str]] = {
+    "±": {"md": "±", "html": "±", "latex": "$\\pm$"},
+    "≈": {"md": "≈", "html": "≈", "latex": "$\\approx$"},
+    "◆": {"md": "◆", "html": "◆", "latex": "$\\blacklozenge$"},
+}
+_LATEX = {
+    "\\": "\\textbackslash{}", "&": "\\&", "%": "\\%", "$": "\\$", "#": "\\#", "_": "\\_", "{": "\\{", "}": "\\}",
+    "~": "\\textasciitilde{}", "^": "\\textasciicircum{}", "<": "\\textless{}", ">": "\\textgreater{}",
+    "|": "\\textbar{}",
+}  # fmt: skip
+
+
+def as_markup(form: str) -> Markup:
+    """The markup of that name.
+
+    Raises:
+        ValueError: there is none.
+    """
+    return [*MARKUPS][[str(one) for one in MARKUPS].index(form)]
+
+
+def text(value: str, markup: Markup, longest: int = _LONGEST) -> str:
+    """A string as plain content of a cell: one line, cut where it is long, and nothing in it is markup."""
+    short = value if len(value) <= longest else f"{value[: longest - 3]}..."
+    if markup == "html":
+        return html.escape(cell(short).replace("\\|", "|"))
+    if markup == "latex":
+        return "".join(_LATEX.get(char, char) for char in cell(short).replace("\\|", "|"))
+    # Markdown shows HTML, links and pictures, so their first characters are spelled out.
+    return cell(short).replace("<", "&lt;").replace("[", "\\[").replace("`", "\\`").replace("*", "\\*")
+
+
+def bold(value: str, markup: Markup) -> str:
+    """A value as the best one."""
+    return _BOLD[markup].format(value)
+
+
+def grey(value: str, markup: Markup, title: str) -> str:
+    """A value that does not count: in brackets, or grey where there are colours."""
+    return _GREY[markup].format(value, title=text(title, "html", 300))
+
+
+def sign(name: str, markup: Markup) -> str:
+    """One of ±, ≈ (within noise of the best) and ◆ (on the front)."""
+    return _SIGNS[name][markup]
+
+
+def table(headers: Sequence[str], rows: Sequence[Sequence[str]], markup: Markup) -> str:
+    """A table of cells that are markup already; the first column to the left, the others to the right."""
+    align = ["left"] + ["right"] * (len(headers) - 1)
+    return tabulate(rows, headers, tablefmt=_TABULATE[markup], disable_numparse=True, colalign=align)
+
+
+def paragraph(lines: Sequence[str], markup: Markup) -> str:
+    """Lines that stay lines."""
+    if markup == "html":
+        return "<p>" + "<br>\n".join(lines) + "</p>"
+    return "\n".join(f"% {line}" for line in lines) if markup == "latex" else "  \n".join(lines)
+
+
+def title(value: str, markup: Markup) -> str:
+    """What a table is of, above it; a comment in LaTeX, whose tables have captions of their own."""
+    return {"md": f"**{value}**", "html": f"<h2>{value}</h2>", "latex": f"% {value}"}[markup]

@@ -1,0 +1,81 @@
+"""What a record may be put beside: which figures are of the same thing, and which runs are seeds of one system."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from vlbench.core.record import RunRecord
+from vlbench.core.spec import PLACE
+from vlbench.records.collect import FoundRun
+
+_NOT_MEANING = PLACE | {"seed", "task", "model", "size", "checkpoint", "controls", "eval_batch_size", "resume"}
+
+
+@dataclass(frozen=True, order=True)
+class Column:
+    """What figures must share to be compared by eye: the task and its version, the data, the split, the protocol."""
+
+    task: str
+    version: int
+    data: str
+    manifest: str
+    split: str
+    protocol: str
+
+    @property
+    def title(self) -> str:
+        return f"{self.task} {self.split}"
+
+
+def column(record: RunRecord) -> Column:
+    """The column that a record's figures belong to."""
+    task = record.task
+    data = "real data" if task.source == "real" else f"built-in world ({record.spec.domain})"
+    return Column(task.name, task.version, data, task.manifest_sha256[:8], task.split, protocol(record))
+
+
+def protocol(record: RunRecord) -> str:
+    """In words: how the model came to its answers, as far as it changes what a figure means."""
+    spec = record.spec
+    trained = spec.mode in ("finetune", "probe")
+    train_split = record.train.train_split if record.train else spec.train_split
+    said = [f"{spec.mode} on {train_split}" if trained else str(spec.mode)]
+    if spec.answer_by:
+        said.append(f"answers by {spec.answer_by}")
+    if spec.num_fewshot:
+        said.append(f"{spec.num_fewshot} shots")
+    if spec.rerank_k is not None:
+        said.append(f"re-ranking the best {spec.rerank_k:,}")
+    return ", ".join(said)
+
+
+def model_name(record: RunRecord) -> str:
+    """Name and size, and that it began with no pretrained weights where it was trained so."""
+    name = f"{record.model.name}-{record.model.size}"
+    return f"{name} from scratch" if record.model.from_scratch and record.spec.mode == "finetune" else name
+
+
+def system(record: RunRecord) -> str:
+    """What runs share that differ in nothing but their seed, on whatever machine they were made."""
+    spec = {name: value for name, value in record.spec.model_dump(mode="json").items() if name not in _NOT_MEANING}
+    model = (record.model.name, record.model.size, record.model.weights_sha256, record.model.from_scratch)
+    recipe = record.train.recipe.model_dump(mode="json") if record.train else None
+    data = (record.task.name, record.task.version, record.task.manifest_sha256)
+    return json.dumps([model, data, spec, recipe, record.tool.version], sort_keys=True)
+
+
+def by_system(runs: Sequence[FoundRun]) -> list[list[FoundRun]]:
+    """The runs of each system together, by seed, in the order systems come; the same seed twice stays apart."""
+    systems: dict[str, list[FoundRun]] = {}
+    for run in runs:
+        systems.setdefault(system(run.record), []).append(run)
+    grouped: list[list[FoundRun]] = []
+    for same in systems.values():
+        seeds = {run.record.spec.seed for run in same}
+        if len(seeds) == len(same):
+            grouped.append(sorted(same, key=lambda run: run.record.spec.seed))
+        else:
+            grouped += [[run] for run in same]
+    return grouped

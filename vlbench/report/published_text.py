@@ -1,0 +1,166 @@
+"""Published figures as pages, a table per task, and as the commands that would make them again."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from vlbench.core.cards import TaskCard
+from vlbench.records.collect import FoundRun
+from vlbench.report.expect import Expectation, expectations
+from vlbench.report.markup import Markup, bold, paragraph, table, text, title
+from vlbench.report.published import Published, Rerun, complexity, published
+
+TASKS = ("vqa2", "gqa", "nlvr2", "snli_ve", "coco_retrieval", "flickr30k_retrieval")
+_UNVERIFIED = "?"
+
+
+def published_table(task: str, splits: Sequence[str], markup: Markup) -> str:
+    """A table for each protocol: model, variant and source, then a column per split and metric."""
+    parts = []
+    found = list(published(task, splits))
+    for protocol in dict.fromkeys(sorted(one.row.protocol for one in found)):
+        of = [one for one in found if one.row.protocol == protocol]
+        parts += [title(f"published, {text(protocol, markup)}: {text(task, markup)}", markup), _table(of, markup)]
+    if any(one.row.confidence == "unverified" for one in found):
+        parts.append(paragraph([f"{_UNVERIFIED}: recalled from the source, not read again"], markup))
+    return "\n\n".join(parts)
+
+
+def task_page(card: TaskCard) -> str:
+    """The page of a task: its tables, its notes, where it all comes from."""
+    found = list(published(card.name))
+    noted = [one for one in found if card.name in one.row.notes]
+    notes = dict.fromkeys(f"- {one.name}, {one.row.protocol}: {one.row.notes[card.name]}" for one in noted)
+    papers = dict.fromkeys(f"- {one.model.model}: {one.model.paper}" for one in found)
+    parts = [
+        f"# {card.title}: published figures",
+        "Figures of papers on the real data, none of them measured here.",
+        published_table(card.name, (), "md"),
+        *(["## Notes", "\n".join(notes)] if notes else []),
+        "## Papers",
+        "\n".join(papers),
+    ]
+    return "\n\n".join(parts)
+
+
+def complexity_page() -> str:
+    """The page of what models cost."""
+    found = complexity()
+    headers = ["model", "visual tokens", "text tokens", "parameters (M)", "GFLOPs", "ms", "resolution"]
+    rows = [
+        [
+            row.model, str(row.visual_tokens), f"{row.text_tokens}{' (assumed)' if row.assumed else ''}",
+            f"{row.parameters_m:.1f}", f"{row.gflops:.1f}", f"~{row.milliseconds:.0f}", row.resolution or "-",
+        ]
+        for row in found.rows
+    ]  # fmt: skip
+    return "\n\n".join(
+        ["# Complexity: published figures", f"{found.paper}. {found.conditions}.", table(headers, rows, "md")]
+    )
+
+
+def reproduce_page(cards: Mapping[str, TaskCard], runs: Sequence[FoundRun], version: str) -> str:
+    """For every published row that vlbench could rerun, the command, and what the records say of it."""
+    versions = {name: card.version for name, card in cards.items()}
+    judged = [one for one in expectations(runs, version, versions) if one.published is not None]
+    parts = [
+        "# Published figures, run again",
+        "`CHECKPOINT` is the weights its authors released (pretrained ones, or finetuned ones where the mode is eval), "
+        "`DATA` a folder with the official data. Figures of a split without public answers come from its server.",
+    ]
+    for task, card in cards.items():
+        rows = [
+            [
+                f"{one.name}, {one.row.protocol}, {one.split}",
+                _said(one),
+                f"`{_command(one, again, card)}`",
+                _state(one, judged),
+            ]
+            for one in published(task, tuple(card.splits))
+            if (again := one.row.rerun)
+        ]
+        if rows:
+            headers = ["figures", "published", "command", "state"]
+            parts += [f"## {card.title}", table(headers, rows, "md")]
+    return "\n\n".join(parts)
+
+
+def expectation_table(found: Sequence[Expectation], markup: Markup) -> str:
+    """Measured beside published, with the judgement in bold; what could not be judged, with the reason."""
+    headers = ["model", "figure", "measured", "95 % interval", "published", "judgement", "source or reason"]
+    rows = [
+        [
+            text(one.model, markup), text(f"{one.task} {one.split} {one.metric}", markup), _number(one.measured),
+            "-" if one.low is None or one.high is None else f"[{one.low:.2f}, {one.high:.2f}]",
+            _number(one.published), bold(one.judgement, markup), text(one.reason or one.source, markup, 120),
+        ]
+        for one in found
+    ]  # fmt: skip
+    return table(headers, rows, markup)
+
+
+@dataclass(frozen=True)
+class _Line:
+    """The rows of one model, variant and source, which stand in one line of a table."""
+
+    first: Published
+    cells: Mapping[tuple[str, str], float]
+
+
+def _table(found: Sequence[Published], markup: Markup) -> str:
+    lines: dict[tuple[str, str, str], dict[tuple[str, str], float]] = {}
+    firsts: dict[tuple[str, str, str], Published] = {}
+    for one in found:
+        key = (one.name, one.row.source, one.row.confidence)
+        firsts.setdefault(key, one)
+        lines.setdefault(key, {}).update({(one.split, metric): value for metric, value in one.metrics.items()})
+    columns = _columns(cells for cells in lines.values())
+    made = sorted(
+        (_Line(firsts[key], cells) for key, cells in lines.items()),
+        key=lambda line: (line.first.name.lower(), line.first.row.source),
+    )
+    single = len({metric for _, metric in columns}) == 1
+    headers = ["model", *(split if single else f"{split} {metric}" for split, metric in columns), "source"]
+    return table([text(one, markup) for one in headers], [_row(line, columns, markup) for line in made], markup)
+
+
+def _row(line: _Line, columns: Sequence[tuple[str, str]], markup: Markup) -> list[str]:
+    unsure = f" {_UNVERIFIED}" if line.first.row.confidence == "unverified" else ""
+    cells = [f"{line.cells[one]:.2f}{unsure}" if one in line.cells else "-" for one in columns]
+    return [text(line.first.name, markup), *cells, text(line.first.row.source, markup, 80)]
+
+
+def _columns(cells: Iterable[Collection[tuple[str, str]]]) -> list[tuple[str, str]]:
+    """Splits in their order, in each text retrieval before image retrieval and few candidates before many."""
+    every = {one for of in cells for one in of}
+    return sorted(every, key=lambda one: (one[0], one[1].split("_")[0] == "ir", len(one[1]), one[1]))
+
+
+def _said(one: Published) -> str:
+    return ", ".join(f"{metric} {value:.2f}" for metric, value in one.metrics.items())
+
+
+def _state(one: Published, judged: Sequence[Expectation]) -> str:
+    states = [
+        f"{found.metric} {found.judgement}: {found.measured:.2f} [{found.low:.2f}, {found.high:.2f}]"
+        for found in judged
+        if (found.task, found.split, found.source) == (one.task, one.split, one.cited)
+        and found.published == one.metrics.get(found.metric)
+        and found.measured is not None and found.low is not None and found.high is not None
+    ]  # fmt: skip
+    return "; ".join(states) or "not yet run"
+
+
+def _command(one: Published, again: Rerun, card: TaskCard) -> str:
+    parts = ["vlbench run", f"--task {one.task}", f"--model {again.model}"]
+    parts += [f"--size {again.size}"] if not again.model.startswith("hf:") else []
+    parts += [f"--mode {again.mode}"] if again.mode != "finetune" else []
+    parts += [f"--checkpoint {again.checkpoint}"] if again.checkpoint else []
+    # No checkpoint is chosen on the split that is reported.
+    parts += ["--select-on none"] if again.mode == "finetune" and one.split == card.select_on else []
+    return " ".join([*parts, f"--split {one.split}", "--data-root DATA"])
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"

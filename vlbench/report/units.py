@@ -1,0 +1,154 @@
+"""A run's figure taken apart again: the value of each unit that it is the mean of, from the files in its folder."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from math import isclose, isnan
+from typing import TYPE_CHECKING
+
+from vlbench.core.errors import DataError, ExitCode, VlbenchError
+from vlbench.core.record import RunRecord
+from vlbench.core.results import Direction, Ranking
+from vlbench.metrics.retrieval import DIRECTIONS, LEVELS, Ties, found
+from vlbench.records.folder import RunFolder
+from vlbench.records.rankings import read_rankings
+from vlbench.records.samples import read_samples
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_RECALL = re.compile(r"(?P<way>tr|ir)_r(?P<k>\d+)(?:_(?P<ties>optimistic|expected))?")
+_SUM = re.compile(r"rsum(?:_(?P<ties>optimistic|expected))?")
+_WAYS: Mapping[str, Direction] = {"tr": "i2t", "ir": "t2i"}
+_TIES: Mapping[str | None, Ties] = {None: "pessimistic", "optimistic": "optimistic", "expected": "expected"}
+
+
+@dataclass(frozen=True)
+class Units:
+    """What a figure is the mean of: `scale` times the mean of `values`, unit -> value.
+
+    groups: unit -> the group it hangs together with. tags: tag -> unit -> its part; empty where units are no examples.
+    data: a hash of what was asked and of what is right, whatever was answered.
+    """
+
+    metric: str
+    scale: float
+    values: Mapping[str, float]
+    groups: Mapping[str, str]
+    tags: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    data: str = ""
+
+    @property
+    def figure(self) -> float:
+        return self.scale * sum(self.values.values()) / len(self.values)
+
+
+def read_units(run: RunFolder, record: RunRecord, metric: str) -> Units:
+    """The units of one of the run's metrics: examples; whole groups of consistency; pictures or texts of a ranking.
+
+    Raises:
+        DataError: the run's files are missing or corrupt.
+        VlbenchError: the metric has no values per unit, or they do not give the record's figure (exit 10).
+    """
+    result = record.result(metric)
+    if result is None:
+        known = ", ".join(one.metric for one in record.results) or "none"
+        raise _cannot(f"{run.path} has no {metric!r}: it has {known}; give another --metric")
+    rows = read_samples(run.samples)
+    rows = rows[rows["control"] == ""]
+    if _RECALL.fullmatch(metric) or _SUM.fullmatch(metric):
+        units = _of_ranking(read_rankings(run.ranks, ()), rows, metric)
+    else:
+        units = _of_examples(rows, metric, whole=metric == "consistency" != record.task.main_metric)
+    if not units.values or not isclose(units.figure, result.value, rel_tol=1e-6, abs_tol=1e-6):
+        main = record.task.main_metric
+        raise _cannot(f"{run.path} keeps no value per example that gives its {metric}: compare by --metric {main}")
+    return replace(units, data=_asked(rows))
+
+
+def _asked(rows: pd.DataFrame) -> str:
+    columns = (rows[name] for name in ("example_id", "group", "text", "reference"))
+    return hashlib.sha256(json.dumps(sorted(zip(*columns, strict=True))).encode()).hexdigest()
+
+
+def _of_examples(rows: pd.DataFrame, metric: str, whole: bool) -> Units:
+    scored = rows[rows["score"].notna()]
+    values = dict(zip(scored["example_id"], scored["score"].astype(float), strict=True))
+    groups = dict(zip(scored["example_id"], scored["group"], strict=True))
+    if whole:
+        together: dict[str, float] = {}
+        for name, value in values.items():
+            together[groups[name]] = min(value, together.get(groups[name], 1.0))
+        return Units(metric, 100.0, together, {name: name for name in together})
+    tags = {
+        column.removeprefix("tag_"): {
+            name: value
+            for name, value in zip(scored["example_id"], scored[column], strict=True)
+            if isinstance(value, str)
+        }
+        for column in scored.columns
+        if column.startswith("tag_")
+    }
+    return Units(metric, 100.0, values, groups, tags)
+
+
+def _of_ranking(rankings: Iterable[Ranking], rows: pd.DataFrame, metric: str) -> Units:
+    """Recall over the queries of one direction, or rsum over pictures, each with all found from it and its texts.
+
+    Figures are means over folds, so a query weighs as much as its fold's size makes it.
+    """
+    picture = dict(zip(rows["example_id"], rows["group"], strict=True))
+    fold = {picture[name]: _fold(text) for name, text in zip(rows["example_id"], rows["reference"], strict=True)}
+    ranked = {direction: [one for one in rankings if one.direction == direction] for direction in DIRECTIONS}
+    recall, total = _RECALL.fullmatch(metric), _SUM.fullmatch(metric)
+    ties = _TIES[(recall or total or {"ties": None})["ties"]]
+
+    def shares(direction: Direction, k: int) -> dict[str, float]:
+        queries = ranked[direction]
+        of = {one.query_id: one.query_id if direction == "i2t" else picture[one.query_id] for one in queries}
+        sizes = Counter(fold[of[one.query_id]] for one in queries)
+        even = len(queries) / len(sizes)
+        return {one.query_id: found(one, k, ties) * even / sizes[fold[of[one.query_id]]] for one in queries}
+
+    if recall:
+        values = shares(_WAYS[recall["way"]], int(recall["k"]))
+        return Units(metric, 100.0, values, {name: picture.get(name, name) for name in values})
+    sums = dict.fromkeys(fold, 0.0)
+    for direction in DIRECTIONS:
+        for k in LEVELS:
+            one = shares(direction, k)
+            for name, value in one.items():
+                sums[picture.get(name, name)] += value * len(fold) / len(one) / (len(DIRECTIONS) * len(LEVELS))
+    return Units(metric, 600.0, sums, {name: name for name in sums})
+
+
+def _fold(reference: str) -> str:
+    values = json.loads(reference)
+    if not isinstance(values, dict) or "fold" not in values:
+        raise DataError(f"a ranking's reference is {reference[:80]!r}: expected a caption with its fold; rerun the run")
+    return str(values["fold"])
+
+
+def _cannot(message: str) -> VlbenchError:
+    return VlbenchError(message, ExitCode.NOT_COMPARABLE)
+
+
+def answers(run: RunFolder) -> tuple[dict[str, str], dict[str, float]]:
+    """What a run answered, by example, and how far it lay before the next best one; infinite where there is none.
+
+    Raises:
+        DataError: its samples are missing or corrupt.
+    """
+    rows = read_samples(run.samples)
+    rows = rows[rows["control"] == ""]
+    said = dict(zip(rows["example_id"], rows["prediction"], strict=True))
+    margins = {}
+    for name, scores in zip(rows["example_id"], rows["label_scores"], strict=True):
+        known = [] if scores is None else [float(score) for score in scores if not isnan(score)]
+        margins[name] = known[0] - known[1] if len(known) > 1 else float("inf")
+    return said, margins
