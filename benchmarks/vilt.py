@@ -1,47 +1,35 @@
 """Time of ViLT-B/32 here, beside transformers' ViltModel with the same weights over the same pictures and texts.
 
 Run as `python benchmarks/vilt.py`. Both sides take tensors that are ready (ours patches, theirs a canvas with a mask)
-to pooled and text states, in evaluation mode, in float32 and eagerly on the CPU, in one process and in turn; which of
-them goes first alternates. They must agree before anything is measured. Ratios are of neighbours in time.
+to pooled and text states, in evaluation mode, in one process and in turn; which of them goes first alternates. They
+must agree in float32 before anything is measured. Ratios are of neighbours in time. On the CPU in float32 and eagerly,
+unless told otherwise by `--device cuda`, `--dtype bfloat16` and `--compile`.
 """
 
 from __future__ import annotations
 
 import argparse
-import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import torch
 import transformers
 import yaml
-from PIL import Image
+from sides import Drawn, Side, measure, pictures, ratios, spread
 from torch import Tensor, nn
 
 import vlbench.models.vilt
 from vlbench.core.backbone import Tensors
-from vlbench.core.examples import ImageRef
 from vlbench.models.vilt.backbone import ViLT
 from vlbench.models.vilt.checkpoint import convert
 from vlbench.models.vilt.modeling import EPSILON, ViLTConfig
 
 WORDS, LONGEST = 30_522, 40
-PICTURES = ((640, 480), (480, 640), (640, 427), (500, 375))
-"""Widths and heights, COCO's usual ones."""
-
-Side = Callable[[], tuple[Tensor, Tensor]]
-
-
-class Drawn:
-    """Noise of the size that the picture's key names."""
-
-    def open(self, ref: ImageRef) -> Image.Image:
-        width, height = map(int, ref.key.split("x"))
-        return Image.fromarray(np.random.default_rng(width).integers(0, 256, (height, width, 3), np.uint8))
+States = Callable[[], tuple[Tensor, Tensor]]
+"""Pooled and text states of one side."""
 
 
 def main() -> None:
@@ -50,21 +38,47 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--repeats", type=int, default=8)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
+    parser.add_argument("--compile", action="store_true")
     wanted = parser.parse_args()
     torch.set_num_threads(wanted.threads)
     torch.manual_seed(0)
-    theirs = make_theirs()
-    ours = make_ours(theirs)
-    sizes = [PICTURES[row % len(PICTURES)] for row in range(wanted.batch)]
-    images = ours.prepare_images([ImageRef(Path(), f"{width}x{height}") for width, height in sizes])
-    words = make_words(wanted.batch)
-    sides: dict[str, Side] = {
+    theirs = make_theirs().to(wanted.device)
+    ours = make_ours(theirs).to(wanted.device)
+    images = on_device(ours.prepare_images(pictures(wanted.batch)), wanted.device)
+    words = on_device(make_words(wanted.batch), wanted.device)
+    sides: dict[str, States] = {
         "transformers": their_side(theirs, images, words, ours.config.patch),
         "this": our_side(ours, images, words),
     }
     with torch.inference_mode():
         compare(sides, words["mask"])
-        report(measure(sides, wanted.repeats), images["mask"])
+        if wanted.compile:
+            theirs.compile(dynamic=True)
+            ours.network.compile(dynamic=True)
+        ready = {name: finished(side, wanted.device, wanted.dtype) for name, side in sides.items()}
+        for side in ready.values():
+            side()
+        clock = time.process_time if wanted.device == "cpu" else time.perf_counter
+        report(measure(ready, wanted.repeats, clock), images["mask"])
+
+
+def finished(side: States, device: str, dtype: str) -> Side:
+    """A side in that precision, done only when the device is."""
+
+    def run() -> None:
+        with torch.autocast(device, torch.bfloat16, enabled=dtype == "bfloat16"):
+            side()
+        if device == "cuda":
+            torch.cuda.synchronize()
+
+    return run
+
+
+def on_device(tensors: Tensors, device: str) -> Tensors:
+    """The same tensors there."""
+    return {name: value.to(device) for name, value in tensors.items()}
 
 
 def make_theirs() -> nn.Module:
@@ -97,9 +111,9 @@ def make_words(batch: int) -> Tensors:
     return {"ids": torch.randint(1, WORDS, (batch, longest)) * mask, "mask": mask}
 
 
-def our_side(model: ViLT, images: Tensors, words: Tensors) -> Side:
+def our_side(model: ViLT, images: Tensors, words: Tensors) -> States:
     """Tensors that `prepare_*` made, through see, read and fuse."""
-    slot = torch.zeros(len(words["ids"]), dtype=torch.int64)
+    slot = torch.zeros(len(words["ids"]), dtype=torch.int64, device=words["ids"].device)
 
     def run() -> tuple[Tensor, Tensor]:
         features = model.fuse(model.see(images, slot), model.read(words))
@@ -108,11 +122,12 @@ def our_side(model: ViLT, images: Tensors, words: Tensors) -> Side:
     return run
 
 
-def their_side(model: nn.Module, images: Tensors, words: Tensors, patch: int) -> Side:
+def their_side(model: nn.Module, images: Tensors, words: Tensors, patch: int) -> States:
     """The same patches put together again on one canvas, scaled, with the mask of its pixels."""
-    count = len(words["ids"])
+    count, device = len(words["ids"]), words["ids"].device
     rows, columns = (int(side) * patch for side in images["grids"].amax(dim=0))
-    pixels, mask = torch.zeros(count, 3, rows, columns), torch.zeros(count, rows, columns, dtype=torch.int64)
+    pixels = torch.zeros(count, 3, rows, columns, device=device)
+    mask = torch.zeros(count, rows, columns, dtype=torch.int64, device=device)
     for row, (high, wide) in enumerate(images["grids"].tolist()):
         cut = images["patches"][row, : high * wide].float().view(high, wide, 3, patch, patch)
         pixels[row, :, : high * patch, : wide * patch] = cut.permute(2, 0, 3, 1, 4).flatten(3).flatten(1, 2) / 127.5 - 1
@@ -126,7 +141,7 @@ def their_side(model: nn.Module, images: Tensors, words: Tensors, patch: int) ->
     return run
 
 
-def compare(sides: dict[str, Side], mask: Tensor) -> None:
+def compare(sides: dict[str, States], mask: Tensor) -> None:
     """Stop where the two sides differ; visual states are left out, since the other side shuffles its patches."""
     (pooled, text), (other_pooled, other_text) = (side() for side in sides.values())
     apart = max(float((pooled - other_pooled).abs().max()), float((text - other_text)[mask].abs().max()))
@@ -135,29 +150,14 @@ def compare(sides: dict[str, Side], mask: Tensor) -> None:
     print(f"both agree: pooled and text states differ by at most {apart:.1g}")
 
 
-def measure(sides: dict[str, Side], repeats: int) -> dict[str, list[float]]:
-    """CPU seconds of every call, in turn; which side goes first alternates."""
-    seconds: dict[str, list[float]] = {name: [] for name in sides}
-    for repeat in range(repeats):
-        for name in list(sides)[:: -1 if repeat % 2 else 1]:
-            start = time.process_time()
-            sides[name]()
-            seconds[name].append(time.process_time() - start)
-    return seconds
-
-
 def report(seconds: dict[str, list[float]], mask: Tensor) -> None:
     """Median and range of each side, of their ratio, and of the ratio by which side went first."""
     for name, taken in seconds.items():
-        print(f"{name}: {spread(taken)} CPU-s for {len(mask)} pairs of {mask.sum(dim=1).tolist()} patches")
-    ratios = [slow / own for slow, own in zip(*seconds.values(), strict=True)]
-    for label, part in (("", ratios), (", transformers first", ratios[::2]), (", this first", ratios[1::2])):
-        print(f"transformers / this{label}: {spread(part)}")
-
-
-def spread(values: Sequence[float]) -> str:
-    """Median and range."""
-    return f"{statistics.median(values):.2f} ({min(values):.2f} to {max(values):.2f})"
+        print(f"{name}: {spread(taken)} s for {len(mask)} pairs of {mask.sum(dim=1).tolist()} patches")
+    all_of = ratios(seconds)
+    for label, part in (("", all_of), (", transformers first", all_of[::2]), (", this first", all_of[1::2])):
+        if part:
+            print(f"transformers / this{label}: {spread(part)}")
 
 
 if __name__ == "__main__":

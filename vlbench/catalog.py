@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import importlib.util
 import os
@@ -12,13 +13,13 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar, cast
 
-import yaml
-
 from vlbench.core.cards import ModelCard, TaskCard
 from vlbench.core.errors import DataError, VlbenchError, unknown
 from vlbench.core.sources import Source, Sources
 from vlbench.core.task import Adapter, Task
 from vlbench.core.validate import parse
+from vlbench.core.yamlfile import read_yaml
+from vlbench.data.cache import files_sha256
 
 if TYPE_CHECKING:
     from vlbench.core.backbone import Backbone
@@ -170,6 +171,26 @@ def processor_sha256(folder: Path) -> str:
     return sha256(folder)
 
 
+def own_sha256(card: ModelCard) -> str:
+    """Identifies all of a model but its weights where that is no part of this package; empty where it is.
+
+    Of a plug-in: its class and the code and card in that folder. Of a model of transformers: all files of its folder.
+
+    Raises:
+        VlbenchError: exit 6, they are not to be had.
+    """
+    if card.pretrained:
+        from vlbench.models.hf.folder import settings_sha256
+
+        return settings_sha256(pretrained_folder(card, weights=False))
+    place, class_name = card.backbone.rsplit(":", 1)
+    if place.startswith(f"{__package__}."):
+        return ""
+    folder = Path(place).parent if place.endswith(".py") else _module_folder(place)
+    files = files_sha256([*folder.glob("*.py"), folder / "model.yaml"])
+    return hashlib.sha256(f"{Path(place).name}:{class_name} {files}".encode()).hexdigest()
+
+
 def weights_converter(card: ModelCard) -> Converter | None:
     """`convert` of the `checkpoint.py` beside the model's class; None where it loads vlbench's own layout only."""
     place, _ = card.backbone.rsplit(":", 1)
@@ -214,30 +235,28 @@ def _plugins(kind: str) -> dict[str, EntryPoint]:
 
 def _folder_of(plugin: EntryPoint) -> Path:
     """Where the plug-in's module lies."""
+    announced = f"{plugin.name!r} is announced by an installed package as {plugin.value}"
+    if not plugin.attr:
+        raise VlbenchError(f"{announced}: expected package.module:Name, have its entry point mended")
     try:
-        spec = importlib.util.find_spec(plugin.module)
+        return _module_folder(plugin.module)
     except ImportError as error:
-        spec, reason = None, str(error)
-    else:
-        reason = "no such module"
+        raise VlbenchError(f"{announced}, which cannot be found ({error}): install that package again") from None
+
+
+def _module_folder(module: str) -> Path:
+    """Where a module lies; packages above it are imported, it is not."""
+    spec = importlib.util.find_spec(module)
     if spec is None or spec.origin is None:
-        raise VlbenchError(
-            f"{plugin.name!r} is announced by an installed package as {plugin.value}, which cannot be found "
-            f"({reason}): install that package again"
-        )
+        raise ImportError("no such module")
     return Path(spec.origin).parent
 
 
 def _card(kind: type[Card], path: Path) -> Card:
-    try:
-        values = yaml.load(path.read_text(encoding="utf8"), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-    except FileNotFoundError:
-        raise VlbenchError(f"{path} is not there: a model or task is a folder with its card in it") from None
-    except yaml.YAMLError as error:
-        raise VlbenchError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(values, dict):
-        raise VlbenchError(f"{path} holds {type(values).__name__}, expected the keys of a {kind.__name__}")
-    return parse(kind, values, str(path))
+    if not path.is_file():
+        raise VlbenchError(f"{path} is not there: a model or task is a folder with its card in it")
+    came_along = path.parent.parent in (HERE / "models", _built_in_tasks())
+    return parse(kind, read_yaml(path, str(path), trusted=came_along), str(path))
 
 
 def _metric(folder: Path, target: str) -> Metric:

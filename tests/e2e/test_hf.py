@@ -137,6 +137,46 @@ def test_vilt_ranks_photographs_as_the_model_in_this_house_does(
     np.testing.assert_allclose(*scores, atol=1e-4)
 
 
+def test_vilt_answers_questions_on_photographs_as_the_model_in_this_house_does(
+    make_hf: MakeHF, run: Run, shared_data: Path, tmp_path: Path
+) -> None:
+    """In size `small`, for the same reason."""
+    small = {"hidden_size": 384, "num_hidden_layers": 6, "num_attention_heads": 6, "intermediate_size": 1536}
+    patches = {"image_size": 384, "patch_size": 32, "max_position_embeddings": 40, "initializer_range": 0.05}
+    named, folder, listed = ("no", "left", "yes", "right", "girl", "man"), tmp_path / "vilt", tmp_path / "answers.json"
+    shutil.copytree(make_hf("ViltForQuestionAnswering", named, **OURS | small | patches), folder)
+    resized(folder, 384, 32)
+    listed.write_text(json.dumps(named))
+    place = ("--data-root", shared_data / "gqa_sample", "--split", "val", "--allow-partial")
+    more = ("--mode", "eval", "--answers", listed, *place)
+    ours = run("gqa", "vilt", "--size", "small", "--checkpoint", folder, *more)
+    theirs = run("gqa", folder, *more)
+    assert answers(ours) == answers(theirs) and len(set(answers(ours))) > 1
+    sure = [pd.read_parquet(one["folder"] / "samples.parquet")["confidence"] for one in (ours, theirs)]
+    np.testing.assert_allclose(*sure, atol=1e-4)
+
+
+def test_lxmerts_answers_are_named_by_the_list_that_is_given(
+    make_hf: MakeHF, run: Run, vlbench: Run, tiny_world: Path, tmp_path: Path
+) -> None:
+    """Its folders name no rows, whose number is that of the list."""
+    folder, listed = make_hf("LxmertForQuestionAnswering"), tmp_path / "answers.json"
+    listed.write_text(json.dumps(["yes", "red", "2"]))
+    record = run("vqa2", folder, "--mode", "eval", "--answers", listed, "--limit", 8)
+    turned = tmp_path / "turned.json"
+    turned.write_text(json.dumps(["red", "2", "yes"]))
+    other = run("vqa2", folder, "--mode", "eval", "--answers", turned, "--limit", 8)
+    moved = {"yes": "red", "red": "2", "2": "yes"}
+    assert answers(other) == [moved[answer] for answer in answers(record)]
+    asked = ("--task", "vqa2", "--model", f"hf:{folder}", "--mode", "eval", "--data-root", tiny_world)
+    done = vlbench("run", *asked)
+    assert done.code == ExitCode.WEIGHTS and "give the list with --answers" in done.err
+    assert "--checkpoint" not in done.err
+    listed.write_text(json.dumps(["yes", "red"]))
+    done = vlbench("run", *asked, "--answers", listed, "--output-path", tmp_path / "runs")
+    assert done.code == ExitCode.WEIGHTS and "a head of 3 answers where a list of 2 was given" in done.err
+
+
 def test_two_pictures_and_labels_in_another_order(make_hf: MakeHF, run: Run, tiny_world: Path) -> None:
     folder = make_hf("ViltForImagesAndTextClassification", ("true", "FALSE"), num_labels=2, modality_type_vocab_size=3)
     record, loop = run("nlvr2", folder, "--mode", "eval"), Loop(folder)
@@ -289,10 +329,12 @@ def test_finetuning_goes_on_from_the_head_that_came_along(make_hf: MakeHF, run: 
     assert lacking and record["model"]["load_report"]["unmatched_answers"] == len(lacking)
 
 
-def test_from_scratch_only_the_preprocessing_is_taken(make_hf: MakeHF, run: Run) -> None:
+def test_from_scratch_only_the_preprocessing_is_taken(make_hf: MakeHF, run: Run, vlbench: Run) -> None:
     folder = make_hf("CLIPModel")
     record = run("coco_retrieval", folder, "--mode", "zero-shot", "--checkpoint", "none", "--limit", 5)
     assert (record["model"]["from_scratch"], record["model"]["weights_sha256"]) == (True, "")
+    shown = vlbench("show", record["folder"])
+    assert "RANDOM WEIGHTS: NEITHER PRETRAINED NOR TRAINED" in shown.out and "trained from scratch" not in shown.out
 
 
 def test_answers_that_the_head_lacks_are_noted(make_hf: MakeHF, run: Run, tmp_path: Path) -> None:

@@ -83,7 +83,7 @@ def test_it_writes_what_a_loop_writes(
         named = [[label for label in LISTS[task] if label.lower() in text.lower().split()] for text in written]
         assert list(unparsed) == [len(labels) != 1 for labels in named] and unparsed.any()
         assert record["results"][0]["value"] <= 100 * (1 - unparsed.mean())
-    assert (record["coverage"]["errors"], record["coverage"]["scored"]) == (unparsed.sum(), 6)
+    assert (record["coverage"]["unparsed"], record["coverage"]["scored"]) == (unparsed.sum(), 6)
     assert record["model"]["extraction"] and record["spec"]["answer_by"] == "text"
 
 
@@ -101,11 +101,11 @@ def test_the_likeliest_candidate_is_a_loops(
         examples(task, tiny_world, record), rows["labels"], rows["label_scores"], strict=True
     ):
         prompt = asked(loop, task, example)
-        likelihoods = torch.stack([loop.likelihoods(*prompt, one).sum() for one in candidates])
+        likelihoods = torch.stack([loop.likelihoods(*prompt, one, loop.words.eos_token).sum() for one in candidates])
         expected = dict(zip(candidates, likelihoods.log_softmax(dim=0).tolist(), strict=True))
         assert list(labels) == sorted(candidates, key=lambda one: -expected[one])
         assert np.log(scores).tolist() == pytest.approx([expected[label] for label in labels], abs=1e-3)
-    assert record["coverage"]["errors"] == 0 and record["spec"]["answer_by"] == "candidates"
+    assert record["coverage"]["unparsed"] == 0 and record["spec"]["answer_by"] == "candidates"
 
 
 @pytest.mark.parametrize("model_type", ["llava", "qwen2_vl"])
@@ -170,7 +170,7 @@ def test_sixteen_examples_are_learned_by_heart(
     right = {str(one["question_id"]): one["multiple_choice_answer"] for one in every}
     found = dict(zip(record["rows"]["example_id"], record["rows"]["written"].str.strip(), strict=True))
     assert found == right and len(set(right.values())) > 4
-    assert record["results"][0]["value"] == 100.0 and record["coverage"]["errors"] == 0
+    assert record["results"][0]["value"] == 100.0 and record["coverage"]["unparsed"] == 0
     again = run("vqa2", folder, *place, "--mode", "eval", "--checkpoint", record["folder"])
     assert list(again["rows"]["written"]) == list(record["rows"]["written"])
     assert again["results"] == record["results"] and again["model"]["load_report"]["missing"] == 0

@@ -62,9 +62,9 @@ def stop_when(monkeypatch: pytest.MonkeyPatch, place: str, number: int) -> None:
         once(place == "training" and values.get("step") == 2 and "loss" in values and "control" not in values)
         once(place == "control" and values.get("step") == 2 and "loss" in values and "control" in values)
 
-    def answered(learner: Any, examples: Any, pace: Any) -> Any:
+    def answered(learner: Any, examples: Any, pace: Any, shards: Any) -> Any:
         once(pace.what == place)
-        return answer(learner, examples, pace)
+        return answer(learner, examples, pace, shards)
 
     monkeypatch.setattr(RunFolder, "append_metrics", appended)
     monkeypatch.setattr(trial, "predict", answered)

@@ -297,7 +297,7 @@ def cut_short(state: dict[str, Tensor], file: Path) -> None:
     ("write", "said"),
     [
         (half, "of the backbone's 95 tensors, expected at least 99 %: check --model and --size"),
-        (of_clip, "this looks like a CLIP checkpoint; vlbench loads CLIP through --model hf:FOLDER"),
+        (of_clip, "this looks like a CLIP checkpoint; give it together with the folder of a CLIP"),
         (of_lxmert, "this looks like a checkpoint for --model cvlp or lxmert"),
         (with_code, "of which nothing was run"),
         (cut_short, "does not load as PyTorch weights"),

@@ -45,7 +45,8 @@ def test_a_run_leaves_its_record(model: str, vlbench: Call, quick: list[object],
     values = json.loads((done.run / "run.json").read_text(encoding="utf8"))
     jsonschema.validate(values, json.loads(SCHEMA.read_text(encoding="utf8")))
     assert (values["status"], values["task"]["source"], values["model"]["size"]) == ("done", "world", "tiny")
-    assert values["coverage"] == {"expected": 96, "scored": 96, "missing": 0, "duplicate": 0, "errors": 0}
+    counts = {"expected": 96, "scored": 96, "missing": 0, "duplicate": 0, "unparsed": 0, "errors": 0}
+    assert values["coverage"] == counts
     rows = predictions(done.run)
     assert (len(rows), rows["example_id"].nunique()) == (96, 96)
     assert set(rows["prediction"]) <= {"False", "True"}

@@ -160,7 +160,8 @@ def test_a_model_that_writes_answers_untrained(vlbench: Call, tiny_world: Path, 
     assert set(samples["status"]) == ({"ok"} if task == "vqa2" else {"ok", "unparsed"})
     if task == "vqa2":
         assert set(samples["prediction"]) <= {"yes", "no", "2", "red", "true", "false", "neutral"}
-    assert (record.coverage.errors if record.coverage else 0) == (samples["status"] != "ok").sum()
+    assert record.coverage is not None and record.coverage.errors == 0
+    assert record.coverage.unparsed == (samples["status"] == "unparsed").sum()
 
 
 def test_candidates_zero_shot(vlbench: Call, tiny_world: Path, tmp_path: Path) -> None:

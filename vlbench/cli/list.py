@@ -9,6 +9,8 @@ from typing import Annotated
 
 import typer
 
+from vlbench.core.errors import printable
+
 
 class What(StrEnum):
     """What can be listed."""
@@ -42,7 +44,8 @@ def list_(
         return
     from tabulate import tabulate
 
-    typer.echo(tabulate(rows, headers="keys") if rows else f"no {what.value}")
+    shown = [{key: printable(value) if isinstance(value, str) else value for key, value in row.items()} for row in rows]
+    typer.echo(tabulate(shown, headers="keys") if shown else f"no {what.value}")
 
 
 def _tasks(tasks_dir: Path | None) -> list[dict[str, object]]:

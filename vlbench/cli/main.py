@@ -13,6 +13,7 @@ import typer
 from vlbench.cli import (
     compare,
     data,
+    doctor,
     export,
     gate,
     leaderboard,
@@ -24,9 +25,10 @@ from vlbench.cli import (
     score,
     show,
     submit,
-)  # fmt: skip
+)
 from vlbench.cli import list as list_verb
 from vlbench.core.errors import ExitCode, VlbenchError
+from vlbench.engine.ranks import give_way
 
 USAGE_ERROR = cast("type[typer.BadParameter]", typer.BadParameter.__mro__[2])
 """ClickException, of the click that this typer brings along or imports."""
@@ -43,6 +45,7 @@ app.command("pretrain")(pretrain.pretrain)
 app.command("score")(score.score)
 app.command("list")(list_verb.list_)
 app.command("show")(show.show)
+app.command("doctor")(doctor.doctor)
 app.command("report")(report.report)
 app.command("compare")(compare.compare)
 app.command("leaderboard")(leaderboard.leaderboard)
@@ -69,7 +72,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         return _run(arguments)
     except VlbenchError as error:
-        print(f"vlbench: {error.message}", file=sys.stderr)
+        print(f"vlbench: {give_way(error)}{error.message}", file=sys.stderr)
         if error.exit_code == ExitCode.INTERRUPTED:
             _say_how_to_resume(arguments)
         return int(error.exit_code)
@@ -81,9 +84,10 @@ def main(argv: list[str] | None = None) -> int:
         # The reader of our output has gone (`vlbench list tasks | head -1`); say nothing at exit either.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return int(ExitCode.OK)
-    except Exception:
+    except Exception as error:
+        who = give_way(error)
         traceback.print_exc()
-        print("vlbench: this is a bug of vlbench; the lines above say where", file=sys.stderr)
+        print(f"vlbench: {who}this is a bug of vlbench; the lines above say where", file=sys.stderr)
         return int(ExitCode.BUG)
 
 
@@ -95,6 +99,7 @@ def _run(arguments: list[str]) -> int:
         if type(error).__name__ == "NoArgsIsHelpError":
             print(message)  # a group called without a verb says what its verbs are
             return int(ExitCode.OK)
+        give_way(error)
         print(f"vlbench: {' '.join(message.split())}", file=sys.stderr)
         return int(ExitCode.USAGE)
     except typer.Abort:

@@ -11,6 +11,7 @@ from vlbench.cli.spec import deep_update, read_config, read_settings, split_name
 from vlbench.core.errors import VlbenchError
 from vlbench.core.spec import PretrainSpec
 from vlbench.core.validate import parse
+from vlbench.engine.ranks import is_launched, launched
 
 RECIPE_FLAGS = ("epochs", "steps", "lr", "batch_size")
 """Flags that are short for `--set train.NAME=...`."""
@@ -40,6 +41,7 @@ def pretrain(
     save_every: Annotated[int | None, typer.Option(help="Steps between states to go on from.")] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda or mps; left out: the best there is.")] = None,
     dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16.")] = None,
+    num_processes: Annotated[int | None, typer.Option(help="Processes that share the work, on GPUs one each.")] = None,
     workers: Annotated[int | None, typer.Option(help="Processes that prepare batches.")] = None,
     threads: Annotated[int | None, typer.Option(help="CPU threads; left out: what suits the size.")] = None,
     output_path: Annotated[Path | None, typer.Option(help="Where pretrained weights are kept.")] = None,
@@ -62,6 +64,7 @@ def pretrain(
       vlbench pretrain --model lxmert --task coco_retrieval,vqa2,gqa
       vlbench pretrain --model lxmert --texts mscoco_train.json --texts vgnococo.json --data-root DATA
       vlbench pretrain --model cvlp --size base --task coco_retrieval --data-root DATA --batch-size 256
+      vlbench pretrain --model cvlp --num-processes 2
     """
     given = {name: value for name, value in ctx.params.items() if value is not None}
     for name in ("task", "objectives"):
@@ -77,9 +80,20 @@ def pretrain(
         raise VlbenchError("--model is missing: name one, e.g. --model cvlp (`vlbench list models`)")
     spec = parse(PretrainSpec, values, "pretrain")
 
+    if (spec.num_processes or 1) > 1 and not is_launched():
+        from vlbench.engine.launch import launch
+
+        folder = launch(_pretrained, (spec, quiet), int(spec.num_processes or 1))
+    else:
+        folder = _pretrained(spec, quiet)
+    if launched().is_main:
+        typer.echo(folder)
+
+
+def _pretrained(spec: PretrainSpec, quiet: bool) -> str:
+    """The folder of the weights, made by this process and those that share its work."""
     from vlbench.cli.progress import open_progress
     from vlbench.engine.pretrain import pretrain as pretrain_model
 
-    with open_progress(quiet) as progress:
-        folder = pretrain_model(spec, progress)
-    typer.echo(folder)
+    with open_progress(quiet or not launched().is_main) as progress:
+        return str(pretrain_model(spec, progress))

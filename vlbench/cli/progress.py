@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from vlbench.core.errors import printable
 from vlbench.core.progress import Progress as ProgressProtocol
 from vlbench.core.progress import Silent
 
@@ -26,7 +27,7 @@ class Bars:
 
     def say(self, line: str) -> None:
         """A line above the bars."""
-        self.progress.console.print(line, highlight=False, markup=False)
+        self.progress.console.print(printable(line), highlight=False, markup=False)
 
     def step(self, what: str, done: int, total: int, note: str = "") -> None:
         """Move the bar; a finished one is removed when it starts anew."""
@@ -48,7 +49,7 @@ class Lines:
 
     def say(self, line: str) -> None:
         """The line itself."""
-        print(line, file=sys.stderr, flush=True)
+        print(printable(line), file=sys.stderr, flush=True)
 
     def step(self, what: str, done: int, total: int, note: str = "") -> None:
         """A line when it is time for one."""

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vlbench.cli.spec import deep_update, read_config, read_settings, split_names
+from vlbench.cli.spec import deep_update, read_config, read_settings, split_models, split_names
 from vlbench.core.errors import ExitCode, VlbenchError
 from vlbench.core.record import RunRecord
 from vlbench.core.spec import RunSpec
 from vlbench.core.validate import parse
+from vlbench.engine.ranks import SharedError, is_launched, launched
+
+if TYPE_CHECKING:
+    from vlbench.records.folder import RunFolder
 
 RECIPE_FLAGS = ("epochs", "steps", "lr", "batch_size")
 """Flags that are short for `--set train.NAME=...`."""
@@ -48,6 +52,9 @@ def run(
     split: Annotated[str | None, typer.Option(help="Split to report.")] = None,
     limit: Annotated[float | None, typer.Option(help="Report on so many examples (500) or such a share (0.1).")] = None,
     limit_mode: Annotated[str | None, typer.Option(help="random (seeded) or head.")] = None,
+    select_limit: Annotated[
+        int | None, typer.Option(help="Select on at most so many examples, or of a ranking pictures (1,000).")
+    ] = None,
     controls: Annotated[
         str | None, typer.Option(help="blind, or none; blind on the world unless told otherwise.")
     ] = None,
@@ -56,7 +63,7 @@ def run(
     steps: Annotated[int | None, typer.Option(help="Short for --set train.steps=N.")] = None,
     lr: Annotated[float | None, typer.Option(help="Short for --set train.lr=X.")] = None,
     batch_size: Annotated[
-        int | None, typer.Option(help="Examples per optimizer step: --set train.batch_size=N.")
+        str | None, typer.Option(help="Examples per optimizer step; auto: the recipe's, in parts that fit into memory.")
     ] = None,
     eval_batch_size: Annotated[int | None, typer.Option(help="Examples per forward when predicting.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of everything random.")] = None,
@@ -65,7 +72,12 @@ def run(
         Path | None, typer.Option(help="JSON list of answers to choose from; left out: the frequent ones.")
     ] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda or mps; left out: the best there is.")] = None,
+    save_every: Annotated[int | None, typer.Option(help="Steps between states to go on from; left out: 500.")] = None,
     dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16.")] = None,
+    compile: Annotated[bool | None, typer.Option("--compile", help="Let torch compile the model.")] = None,
+    activation_checkpointing: Annotated[
+        bool | None, typer.Option("--activation-checkpointing", help="Train with less memory, by computing more.")
+    ] = None,
     device_map: Annotated[str | None, typer.Option(help="auto: spread a model that writes over all devices.")] = None,
     quantize: Annotated[
         str | None, typer.Option(help="8bit or 4bit: round the weights of a model that writes.")
@@ -73,7 +85,13 @@ def run(
     trust_remote_code: Annotated[
         bool | None, typer.Option("--trust-remote-code", help="Run code that the folder of a hf: model brings along.")
     ] = None,
-    workers: Annotated[int | None, typer.Option(help="Processes that prepare batches.")] = None,
+    num_processes: Annotated[
+        int | None, typer.Option(help="Processes that share the work, on GPUs one each; the result stays the same.")
+    ] = None,
+    workers: Annotated[int | None, typer.Option(help="Processes that prepare batches, of each that works.")] = None,
+    cache_pictures: Annotated[
+        float | None, typer.Option(help="Keep resized pictures in the cache, up to so many GiB of them.")
+    ] = None,
     threads: Annotated[int | None, typer.Option(help="CPU threads; left out: what suits the size.")] = None,
     output_path: Annotated[Path | None, typer.Option(help="Where runs are kept.")] = None,
     resume: Annotated[
@@ -82,6 +100,7 @@ def run(
     allow_partial: Annotated[bool | None, typer.Option("--allow-partial", help="Accept other counts; noted.")] = None,
     config: Annotated[Path | None, typer.Option(help="YAML with the same names; flags win over it.")] = None,
     settings: Annotated[list[str] | None, typer.Option("--set", help="name=value, e.g. train.lr=3e-5; wins.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done and how long it takes.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress on stderr.")] = False,
 ) -> None:
     """Finetune a model on a task, score it, record it, print the table.
@@ -93,14 +112,20 @@ def run(
       vlbench run --task nlvr --model cvlp --size tiny --data-root NLVR --train-split dev --split test --select-on none
       vlbench run --task nlvr2 --model cvlp --mode eval --checkpoint RUN --split test-u
       vlbench run --config run.yaml --set train.lr=3e-5 --seed 1
+      vlbench run --task nlvr2 --model cvlp --num-processes 2
+      torchrun --nproc-per-node 2 -m vlbench run --task nlvr2 --model cvlp
     """
     given = {name: value for name, value in ctx.params.items() if value is not None}
     given["controls"] = _controls(controls)
     train = {name: given.pop(name, None) for name in RECIPE_FLAGS}
+    if train["batch_size"] == "auto":
+        train["batch_size"], given["auto_batch"] = None, True
     flags = {name: given.get(name) for name in RunSpec.model_fields if name != "train"}
     # Names nobody knows shall not come out after an hour's work on the names before them.
     specs = _possible(make_specs(flags, train, config, settings or []))
-    if len(specs) == 1:
+    if dry_run:
+        _rehearse(specs, quiet)
+    elif len(specs) == 1:
         _run_one(specs[0], quiet)
     else:
         _run_all(specs, quiet)
@@ -118,12 +143,26 @@ def _possible(specs: list[RunSpec]) -> list[RunSpec]:
     if all(reasons) and reasons[0]:
         raise reasons[0]
     for reason in filter(None, reasons):
-        typer.echo(f"left out: {reason.message}", err=True)
+        _say(f"left out: {reason.message}", err=True)
     return [spec for spec, reason in zip(specs, reasons, strict=True) if not reason]
+
+
+def _rehearse(specs: list[RunSpec], quiet: bool) -> None:
+    """Say of each run what it would do."""
+    from vlbench.cli.progress import open_progress
+    from vlbench.cli.rehearsal import rehearsal_text
+    from vlbench.engine.rehearse import rehearse
+
+    for number, spec in enumerate(specs):
+        processes = launched().size if is_launched() else spec.num_processes or 1
+        with open_progress(quiet or not launched().is_main) as progress:
+            found = rehearse(spec, progress, processes)
+        _say(("\n" if number else "") + rehearsal_text(found))
 
 
 def _run_all(specs: list[RunSpec], quiet: bool) -> None:
     """Do all that can be done, then a table of it; what failed is named at the end."""
+    from vlbench.engine.interrupt import Interrupted
     from vlbench.report.tables import scoreboard
 
     records: list[RunRecord] = []
@@ -133,12 +172,14 @@ def _run_all(specs: list[RunSpec], quiet: bool) -> None:
         try:
             records.append(_run_one(spec, quiet, f"run {number} of {len(specs)}: {name}"))
         except VlbenchError as error:
-            if error.exit_code == ExitCode.INTERRUPTED:
+            # Other processes that do not know of the error cannot go on to the next run with this one.
+            alone = launched().size > 1 and not isinstance(error, SharedError)
+            if alone or isinstance(error, Interrupted):
                 raise
             failed.append(name)
-            typer.echo(f"vlbench: {name}: {error.message}", err=True)
+            _say(f"vlbench: {name}: {error.message}", err=True)
     if len(records) > 1:
-        typer.echo(f"\n{scoreboard(records)}")
+        _say(f"\n{scoreboard(records)}")
     if failed:
         raise VlbenchError(
             f"{len(failed)} of {len(specs)} runs failed ({', '.join(failed)}), the others are saved: mend what is "
@@ -148,17 +189,38 @@ def _run_all(specs: list[RunSpec], quiet: bool) -> None:
 
 
 def _run_one(spec: RunSpec, quiet: bool, name: str = "") -> RunRecord:
+    """One run here, or in as many processes of our own as are asked for where no launcher has started some."""
+    if (spec.num_processes or 1) > 1 and not is_launched():
+        from vlbench.engine.launch import launch
+        from vlbench.records.folder import read_run
+
+        return read_run(Path(launch(_in_process, (spec, quiet, name), int(spec.num_processes or 1))))
+    return _run_here(spec, quiet, name)[0]
+
+
+def _in_process(spec: RunSpec, quiet: bool, name: str) -> str:
+    """One of several processes: where the record lies."""
+    return str(_run_here(spec, quiet, name)[1].path)
+
+
+def _run_here(spec: RunSpec, quiet: bool, name: str) -> tuple[RunRecord, RunFolder]:
     from vlbench.cli.progress import open_progress
     from vlbench.engine.evaluate import run as run_job
     from vlbench.report.tables import run_table
 
-    with open_progress(quiet) as progress:
+    with open_progress(quiet or not launched().is_main) as progress:
         if name:
             progress.say(name)
         record, folder = run_job(spec, progress)
-    typer.echo(run_table(record))
-    typer.echo(folder.path)
-    return record
+    _say(run_table(record))
+    _say(str(folder.path))
+    return record, folder
+
+
+def _say(text: str, err: bool = False) -> None:
+    """Of several processes only the first one prints."""
+    if launched().is_main:
+        typer.echo(text, err=err)
 
 
 def make_specs(
@@ -176,7 +238,7 @@ def make_specs(
     for name, example in (("task", "nlvr2"), ("model", "cvlp")):
         if name not in values:
             raise VlbenchError(f"--{name} is missing: name one, e.g. --{name} {example} (`vlbench list {name}s`)")
-    models, tasks = (split_names(kind, str(values[kind])) for kind in ("model", "task"))
+    models, tasks = split_models(str(values["model"])), split_names("task", str(values["task"]))
     return [parse(RunSpec, values | {"model": model, "task": task}, "run") for model in models for task in tasks]
 
 

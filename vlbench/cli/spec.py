@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from vlbench.core.errors import VlbenchError, first_five
+from vlbench.core.yamlfile import parse_yaml, read_yaml
+from vlbench.models.hf.folder import PREFIX
 
 
 def read_config(path: Path) -> dict[str, object]:
@@ -15,33 +17,21 @@ def read_config(path: Path) -> dict[str, object]:
     Raises:
         VlbenchError: no such file, not YAML, not a mapping.
     """
-    import yaml
-
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise VlbenchError(f"--config {path} cannot be read ({error}): give a YAML file") from None
-    except yaml.YAMLError as error:
-        raise VlbenchError(f"--config {path} is not YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(values, dict):
-        raise VlbenchError(f"--config {path} holds {type(values).__name__}, expected keys such as task and model")
-    return {str(key): value for key, value in values.items()}
+    return read_yaml(path, f"--config {path}")
 
 
 def read_settings(settings: Sequence[str]) -> dict[str, object]:
     """`["train.lr=3e-5", "seed=1"]` as nested keys; values are read as YAML scalars.
 
     Raises:
-        VlbenchError: one has no `=` or no name.
+        VlbenchError: one has no `=` or no name, or its value is no YAML.
     """
-    import yaml
-
     values: dict[str, object] = {}
     for setting in settings:
         name, equals, text = setting.partition("=")
         if not (name and equals):
             raise VlbenchError(f"--set {setting} has no name=value: write for example --set train.lr=3e-5")
-        value: object = yaml.safe_load(text) if text else None
+        value = parse_yaml(text, f"--set {setting[:100]}") if text else None
         for part in reversed(name.split(".")):
             value = {part.replace("-", "_"): value}
         deep_update(values, value)  # type: ignore[arg-type]
@@ -72,3 +62,12 @@ def split_names(kind: str, text: str) -> list[str]:
     if twice := [name for name, times in Counter(names).items() if times > 1]:
         raise VlbenchError(f"--{kind} names {first_five(twice)} more than once: name each once")
     return names
+
+
+def split_models(text: str) -> list[str]:
+    """As `split_names`; a folder or file whose path has commas in it is one model."""
+    if text.startswith(PREFIX):
+        whole = Path(text.removeprefix(PREFIX)).expanduser().is_dir()
+    else:
+        whole = Path(text.rpartition(":")[0]).expanduser().is_file()
+    return [text] if whole else split_names("model", text)

@@ -138,7 +138,7 @@ class Augmenting(Protocol):
     """A backbone whose pictures can be changed by chance while it is finetuned."""
 
     def augmented(self, refs: Sequence[ImageRef], rng: Random) -> Tensors:
-        """As `prepare_images`, of changed pictures; all chance is drawn from `rng`."""
+        """As `prepare_images`, of changed pictures; how one is changed hangs on `rng` and on it, not on the others."""
         ...
 
 
@@ -173,7 +173,7 @@ class Generator(Protocol):
         ...
 
     def likelihood(self, prompts: Tensors, candidates: Sequence[str]) -> Tensor:
-        """The log-likelihood [B, C] of each candidate after the prompt."""
+        """The log-likelihood [B, C] of each candidate and its end after the prompt."""
         ...
 
     def nll(self, answered: Tensors) -> Tensor:

@@ -19,17 +19,32 @@ class ExitCode(IntEnum):
     WEIGHTS = 6
     COVERAGE = 7
     SOME_FAILED = 8
+    OUT_OF_MEMORY = 9
     NOT_COMPARABLE = 10
     STALE = 11
+    FAULT = 12
     INTERRUPTED = 130
 
 
+ENDLESS = 2500
+"""Characters that no sentence needs."""
+
+
+def printable(text: str) -> str:
+    """One line that cannot steer a terminal: control characters and halves of characters as escapes."""
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+
+
 class VlbenchError(Exception):
-    """A user's fault: one sentence with the value, the expectation and the remedy; never a traceback."""
+    """A user's fault: one sentence with the value, the expectation and the remedy; never a traceback.
+
+    What came from files is in it, so it is made `printable`, and shortened in the middle where it is endless.
+    """
 
     def __init__(self, message: str, exit_code: ExitCode = ExitCode.USAGE) -> None:
-        super().__init__(message)
-        self.message = message
+        text = printable(message)
+        self.message = text if len(text) <= ENDLESS else f"{text[: ENDLESS // 2]} ... {text[-ENDLESS // 2 :]}"
+        super().__init__(self.message)
         self.exit_code = exit_code
 
 

@@ -5,7 +5,7 @@ Shapes: B pairs of a batch.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from random import Random
 from typing import TYPE_CHECKING, Protocol, TypeAlias, runtime_checkable
 
@@ -18,9 +18,23 @@ Option: TypeAlias = "bool | int | float | str"
 if TYPE_CHECKING:
     from torch import Tensor
 
+Gather: TypeAlias = "Callable[[Tensor], Tensor]"
+"""Rows [n, ...] of this process -> those of all processes, one process after the other; n may differ."""
+
+
+def alone(rows: Tensor) -> Tensor:
+    """The rows themselves: there is one process only."""
+    return rows
+
 
 class Pretraining(Protocol):
-    """An nn.Module: a backbone and the heads of its objectives, with all that must survive an interruption as state."""
+    """An nn.Module: a backbone and the heads of its objectives, with all that must survive an interruption as state.
+
+    divisible: whether a step's pairs may be dealt out to forward passes of their own, one after the other or on several
+    processes: none of them changes what the next one sees.
+    """
+
+    divisible: bool
 
     @property
     def backbone(self) -> Backbone: ...
@@ -38,8 +52,8 @@ class Pretraining(Protocol):
         """One scalar per objective, weighted as the paper weights it; their sum is trained."""
         ...
 
-    def after_step(self) -> None:
-        """What follows an optimizer step: momentum copies move, queues take the keys in."""
+    def after_step(self, gather: Gather = alone) -> None:
+        """What follows an optimizer step: momentum copies move, queues take in the keys of all processes."""
         ...
 
     def settings(self) -> Mapping[str, Option]:
@@ -50,13 +64,20 @@ class Pretraining(Protocol):
         """What the head of a later run can begin with, by its name there; empty where there is nothing.
 
         `head.score.weight` [1, D], `head.score.bias` [1]: the matching head's row for a match, to a head that ranks.
+        `head.classifier.*`: a classifier over the answers that were learned.
         """
         ...
 
 
 @runtime_checkable
 class Answering(Protocol):
-    """A pretraining that learns answers too, where some of its pairs are questions."""
+    """A pretraining that learns answers too, where some of its pairs are questions.
+
+    answers: what the rows of `head.classifier` among its `head_weights` stand for; none before `learn_answers`.
+    """
+
+    @property
+    def answers(self) -> Sequence[str]: ...
 
     def learn_answers(self, answers: Sequence[str]) -> None:
         """Make the classifier over these answers; before training, once."""

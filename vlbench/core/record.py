@@ -78,13 +78,17 @@ class TaskInfo(Frozen):
 
 
 class TrainInfo(Frozen):
-    """How it was trained; best_step is the checkpoint reported, selected_on the split that chose it."""
+    """How it was trained; best_step is the checkpoint reported, selected_on the split that chose it.
+
+    accumulation: forward passes of each process per optimizer step, as they were in the end.
+    """
 
     recipe: Recipe
     train_split: str
     selected_on: str
     steps: int
     effective_batch: int
+    accumulation: int = 1
     best_step: int
     weights: Literal["plain", "ema"]
     seed: int
@@ -104,12 +108,16 @@ class Result(Frozen):
 
 
 class Coverage(Frozen):
-    """Ids counted: each expected one exactly once, or there is no score."""
+    """Ids counted: each expected one exactly once, or there is no score.
+
+    unparsed: how many the model answered without an answer that could be read; errors: how many have none.
+    """
 
     expected: int
     scored: int
     missing: int = 0
     duplicate: int = 0
+    unparsed: int = 0
     errors: int = 0
 
 

@@ -21,18 +21,25 @@ class RunSpec(Frozen):
     score a checkpoint with the head it brings; zero-shot: let a model answer that was never trained on the task: in
     words, by comparing the picture with sentences, or by ranking; probe: train a linear head on a frozen backbone.
     answer_by: of a model that writes, its own `text`, or the likeliest of the `candidates`; None: candidates where
-    the task has a closed list. num_fewshot: examples of the train split that it is shown with their answers before
-    each question. checkpoint: weights to begin with; "none" trains from scratch, None takes those that
-    come with the model for the world ("shipped") or that a model of transformers has ("pretrained"), where there
+    the task has a closed list or `answers` gives one. num_fewshot: examples of the train split that it is shown with
+    their answers before each question. checkpoint: weights to begin with; "none" trains from scratch, None takes those
+    that come with the model for the world ("shipped") or that a model of transformers has ("pretrained"), where there
     are any. data_root: None is the built-in world. select_on: the split the best checkpoint is chosen on, "none"
     takes the last one. limit: a number of examples (>= 1) or a share (< 1) of the reported split. train: overrides
-    of the model card's recipe. vocabulary: a vocab.txt or tokenizer.json, for models that need bert-base-uncased.
-    answers: a list for a classifier over open answers, instead of the train split's frequent ones. rerank_k: of a
-    ranking, how many of each query's best by embeddings are looked at pair by pair; None looks at all. threads: of
-    the CPU; None takes what suits the model's size. eval_batch_size: examples per forward when predicting; None: 256,
-    or 8 of a model that takes prompts. dtype: of the arithmetic; of a model that writes and is not trained, of its
-    weights too. device_map, quantize: of such a model, whether it is spread over all devices there are, and into how
-    many bits its weights are rounded. trust_remote_code: whether code that a model's folder brings along may run.
+    of the model card's recipe. select_limit: at most so many examples of `select_on`, or of a ranking so many pictures
+    with their texts, chosen at random; None: all, or 1,000 pictures. vocabulary: a vocab.txt or tokenizer.json, for
+    models that need bert-base-uncased. answers: a list for a classifier over open answers, instead of the train split's
+    frequent ones. rerank_k: of a ranking, how many of each query's best by embeddings are looked at pair by pair; None
+    looks at all. threads: of the CPU; None takes what suits the model's size. eval_batch_size: examples per forward
+    when predicting; None: 256, or 8 of a model that takes prompts. auto_batch: how many examples a forward pass of
+    training takes is found by trying, `train.batch_size` examples making an optimizer step all the same. save_every:
+    optimizer steps between states that an interrupted training goes on from. compile: whether torch compiles the model,
+    which rounds otherwise. activation_checkpointing: whether training computes what a layer gave once more instead of
+    keeping it in memory. dtype: of the arithmetic; of a model that writes and is not trained, of its weights too.
+    device_map, quantize: of such a model, whether it is spread over all devices there are, and into how many bits its
+    weights are rounded. trust_remote_code: whether code that a model's folder brings along may run. workers: processes
+    that prepare inputs; left out, as many as suit the machine. cache_pictures: GiB of resized pictures that are kept
+    for later epochs and runs; None keeps none.
     """
 
     task: str
@@ -50,6 +57,7 @@ class RunSpec(Frozen):
     split: str | None = None
     limit: float | None = Field(default=None, gt=0)
     limit_mode: Literal["random", "head"] = "random"
+    select_limit: int | None = Field(default=None, ge=1)
     controls: tuple[Control, ...] | None = None
     seed: int = 0
     vocabulary: Path | None = None
@@ -57,13 +65,19 @@ class RunSpec(Frozen):
     train: Recipe = Recipe()
     rerank_k: int | None = Field(default=None, ge=1)
     eval_batch_size: int | None = Field(default=None, ge=1)
+    auto_batch: bool = False
+    save_every: int = Field(default=500, ge=1)
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    compile: bool = False
+    activation_checkpointing: bool = False
     device_map: Literal["auto"] | None = None
     quantize: Literal["8bit", "4bit"] | None = None
     trust_remote_code: bool = False
     allow_partial: bool = False
     device: str | None = None
+    num_processes: int | None = Field(default=None, ge=1)
     workers: int = Field(default=0, ge=0)
+    cache_pictures: float | None = Field(default=None, gt=0)
     threads: int | None = Field(default=None, ge=1)
     output_path: Path = Path("runs")
     resume: bool = True
@@ -75,7 +89,12 @@ class RunSpec(Frozen):
         return path.expanduser() if path else path
 
 
-PLACE = frozenset({"data_root", "tasks_dir", "device", "device_map", "workers", "threads", "output_path", "resume"})
+PLACE = frozenset(
+    {
+        "data_root", "tasks_dir", "device", "device_map", "num_processes", "workers", "cache_pictures", "threads",
+        "output_path", "resume", "auto_batch", "save_every", "activation_checkpointing",
+    }
+)  # fmt: skip
 """The spec's fields that say where or how fast, never what: they are no part of the fingerprint."""
 
 
@@ -105,6 +124,7 @@ class PretrainSpec(Frozen):
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     allow_partial: bool = False
     device: str | None = None
+    num_processes: int | None = Field(default=None, ge=1)
     workers: int = Field(default=0, ge=0)
     threads: int | None = Field(default=None, ge=1)
     output_path: Path = Path("pretrained")

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import difflib
+import reprlib
 from collections.abc import Mapping
 from typing import TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails
 
-from vlbench.core.errors import VlbenchError
+from vlbench.core.errors import LONGEST, VlbenchError
+
+MOST = 20
+"""Faults that one sentence names."""
 
 
 class Frozen(BaseModel):
@@ -25,22 +29,36 @@ def parse(model: type[Model], values: Mapping[str, object], where: str) -> Model
     """Build `model` from `values`.
 
     Raises:
-        VlbenchError: with every fault in one sentence, `where` saying which file or flags are meant.
+        VlbenchError: with every fault (of many, the first ones) in one sentence, `where` saying which file or flags are
+            meant.
     """
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        faults = "; ".join(_describe(model, fault) for fault in error.errors(include_url=False))
-        raise VlbenchError(f"{where}: {faults}") from None
+        faults = [_describe(model, fault) for fault in error.errors(include_url=False)]
+        rest = [f"and {len(faults) - MOST} more"] if len(faults) > MOST else []
+        raise VlbenchError(f"{where}: {'; '.join(faults[:MOST] + rest)}") from None
 
 
 def _describe(model: type[BaseModel], fault: ErrorDetails) -> str:
     path = [str(part) for part in fault["loc"]]
     name = ".".join(path) or "value"
+    if fault["type"] == "missing":
+        return f"{name[:LONGEST]} is missing"
     if fault["type"] != "extra_forbidden":
-        return f"{name} is {fault['input']!r}: {fault['msg']}"
+        return f"{name[:LONGEST]} is {brief(fault['input'])}: {fault['msg']}"
     near = difflib.get_close_matches(path[-1], _known_keys(model, path[:-1]), n=1)
-    return f"unknown key {name!r}" + (f", did you mean {near[0]!r}?" if near else "")
+    return f"unknown key {brief(name)}" + (f", did you mean {near[0]!r}?" if near else "")
+
+
+def brief(value: object) -> str:
+    """A value from elsewhere in a few words: it may be a whole file long, or name itself a thousand times."""
+    short = reprlib.Repr()
+    short.maxlevel, short.maxstring, short.maxother, short.maxdict = 2, LONGEST, LONGEST, 3
+    try:
+        return short.repr(value)
+    except ValueError:  # a number of more digits than Python writes out
+        return "an enormous number"
 
 
 def _known_keys(model: type[BaseModel], path: list[str]) -> list[str]:

@@ -46,18 +46,16 @@ def read_answers(path: Path) -> tuple[str, ...]:
         content = sorted(places, key=places.__getitem__)
     if not isinstance(content, list) or not all(isinstance(answer, str) for answer in content):
         raise DataError(f"{path}: expected a JSON list of answers, each a string: mend the file or give another")
-    twice = [answer for answer, times in Counter(content).items() if times > 1]
-    if twice or len(content) < 2:
-        fault = f"holds answers twice ({first_five(twice)})" if twice else f"holds {len(content)} answers"
-        raise DataError(f"{path} {fault}: expected two or more, each once")
-    return tuple(content)
+    if len(content) < 2:
+        raise DataError(f"{path} holds {len(content)} answers: expected two or more, each once")
+    return _each_once(content, path)
 
 
 def transformers_answers(config: Path) -> tuple[str, ...]:
     """What the rows of a transformers model's classifier stand for, by its `config.json`; empty where it says nothing.
 
     Raises:
-        DataError: it cannot be read, or its `id2label` does not number the labels from 0.
+        DataError: it cannot be read, or its `id2label` does not number the labels from 0 or holds one twice.
     """
     content = read_json(config)
     labels = content.get("id2label") if isinstance(content, dict) else None
@@ -66,7 +64,7 @@ def transformers_answers(config: Path) -> tuple[str, ...]:
     rows = [labels.get(str(row)) for row in range(len(labels))]
     if None in rows:
         raise DataError(f"{config}: id2label has no {rows.index(None)}: expected numbers from 0 on, restore the file")
-    return tuple(map(str, rows))
+    return _each_once(list(map(str, rows)), config)
 
 
 def write_answers(path: Path, answers: Sequence[str]) -> None:
@@ -77,6 +75,13 @@ def write_answers(path: Path, answers: Sequence[str]) -> None:
 def answers_sha256(answers: Sequence[str]) -> str:
     """The hash of a list: equal lists in equal order have equal ones, wherever they came from."""
     return hashlib.sha256(json.dumps(list(answers)).encode()).hexdigest()
+
+
+def _each_once(answers: list[str], path: Path) -> tuple[str, ...]:
+    """The answers, none of which may be the name of two rows."""
+    if twice := [answer for answer, times in Counter(answers).items() if times > 1]:
+        raise DataError(f"{path} holds answers twice ({first_five(twice)}): expected two or more, each once")
+    return tuple(answers)
 
 
 def _place(value: object, answer: str, path: Path) -> int:

@@ -7,7 +7,7 @@ import hashlib
 import os
 import secrets
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -82,3 +82,11 @@ def file_sha256(path: Path, cache: Path) -> str:
         raise DataError(f"cannot read {path} ({error.strerror}): give a readable file") from None
     atomic_write(note, digest)
     return digest
+
+
+def files_sha256(files: Iterable[Path]) -> str:
+    """The hash of small files by name and content, in any order; one that is not there does not count."""
+    digest = hashlib.sha256()
+    for file in sorted(filter(Path.is_file, files)):
+        digest.update(file.name.encode() + b"\0" + hashlib.sha256(file.read_bytes()).digest())
+    return digest.hexdigest()

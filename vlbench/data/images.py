@@ -84,7 +84,8 @@ def _decoded(path: Path) -> Image.Image:
             if image.width * image.height > MAX_PIXELS:
                 raise _too_large(path)
             image.load()
-            return _rgb(ImageOps.exif_transpose(image))
+            ImageOps.exif_transpose(image, in_place=True)
+            return _rgb(image)
 
 
 def _rgb(image: Image.Image) -> Image.Image:
@@ -96,7 +97,7 @@ def _rgb(image: Image.Image) -> Image.Image:
         rgba = image.convert("RGBA")
         white = Image.new("RGBA", rgba.size, "white")
         return Image.alpha_composite(white, rgba).convert("RGB")
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")  # convert copies what is RGB already
 
 
 def _from_16_bits(image: Image.Image) -> Image.Image:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any, cast, get_args, get_type_hints, overload
 import pyarrow as pa
 from pydantic import TypeAdapter
 
-from vlbench.core.errors import DataError
+from vlbench.core.errors import LONGEST, DataError
 from vlbench.core.examples import Example
 from vlbench.core.task import Adapter, SplitFiles
 from vlbench.data.cache import atomic_file, cache_folder, file_sha256
@@ -107,12 +108,36 @@ def read_examples(adapter: Adapter, files: SplitFiles) -> Sequence[Example[Any]]
     tables = [path for _, path in annotation_files(files)]
     kind = _kind(adapter)
     if kind is None or sum(path.stat().st_size for path in tables) < BIG:
-        return list(adapter(files))
+        return list(inside(adapter(files), files))
     cache = cache_folder()
     place = cache / "examples" / f"{_key(adapter, files, tables, cache)}.arrow"
     if not place.is_file():
-        _write(place, adapter(files), TypeAdapter(kind))
+        _write(place, inside(adapter(files), files), TypeAdapter(kind))
     return IndexedExamples(place, kind)
+
+
+def inside(examples: Iterator[Example[Any]], files: SplitFiles) -> Iterator[Example[Any]]:
+    """The same examples, as long as their pictures lie where the split may have some, by their paths.
+
+    That is: below its root, the folders that it shares, and the places that its card names. Links within those are the
+    user's own doing: nothing that is read can make one.
+
+    Raises:
+        DataError: the path of a picture leads elsewhere.
+    """
+    named = [str(files.place(name)).split("{", 1)[0] for name in files.card.files]
+    folders = [str(files.root), *map(str, files.siblings), *named]
+    homes = tuple(os.path.join(os.path.abspath(folder), "") for folder in folders)  # noqa: PTH100, PTH118
+    for example in examples:
+        for ref in example.query.images:
+            path = str(ref.path)
+            plain = path.startswith(homes) and ".." not in path  # spares most the work of the next line
+            if "\0" in path or not (plain or os.path.abspath(path).startswith(homes)):  # noqa: PTH100
+                raise DataError(
+                    f"example {example.id!r} of split {files.split!r} asks for the picture {path[:LONGEST]!r} outside "
+                    f"of {files.root}: fetch the annotations again, or mend the task's adapter"
+                )
+        yield example
 
 
 def annotation_files(files: SplitFiles) -> Iterator[tuple[str, Path]]:

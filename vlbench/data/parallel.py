@@ -44,6 +44,16 @@ def parallel_map(function: Callable[[Item], Made], items: Sequence[Item]) -> Ite
         pool.shutdown(cancel_futures=True)
 
 
+def spare_processes() -> int:
+    """How many processes may prepare a model's inputs beside it: none below four cores, else half of them, at most 8.
+
+    Processes that a launcher started on this machine share its cores.
+    """
+    sharing = os.environ.get("LOCAL_WORLD_SIZE", "")
+    cores = _cores() // (int(sharing) if sharing.isdigit() and int(sharing) else 1)
+    return min(8, cores // 2) if cores >= 4 else 0
+
+
 def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 

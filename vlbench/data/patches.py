@@ -57,10 +57,15 @@ def cut(picture: Image.Image, short_side: int, long_side: int, patch: int) -> Pa
     size = fitted(*picture.size, short_side, long_side, patch)
     if size != picture.size:
         picture = picture.resize(size, Image.Resampling.BICUBIC)
-    columns, rows = size[0] // patch, size[1] // patch
-    pixels = np.asarray(picture).reshape(rows, patch, columns, patch, 3).transpose(0, 2, 4, 1, 3)
+    return in_patches(np.asarray(picture), patch)
+
+
+def in_patches(pixels: NDArray[np.uint8], patch: int) -> Patches:
+    """Cut a picture [H, W, 3] whose sides are multiples of `patch`."""
+    rows, columns = pixels.shape[0] // patch, pixels.shape[1] // patch
+    cells = pixels.reshape(rows, patch, columns, patch, 3).transpose(0, 2, 4, 1, 3)
     count = rows * columns
-    return Patches(pixels.reshape(count, -1), np.arange(count), rows, columns)
+    return Patches(cells.reshape(count, -1), np.arange(count), rows, columns)
 
 
 def stack(pictures: Sequence[Patches], patch: int) -> Stacked:

@@ -25,6 +25,8 @@ _NEEDED = SPECIAL[:4]
 _ALPHABET = 200
 """Words with a letter rarer than the 200 most frequent ones teach the vocabulary nothing."""
 _BERT = "bert-base-uncased"
+_REMEMBERED = 1 << 17
+"""Texts whose ids are kept, some 50 MB of them."""
 
 
 class TextEncoder:
@@ -50,6 +52,7 @@ class TextEncoder:
         tokenizer.enable_padding(pad_id=known["[PAD]"], pad_token="[PAD]", length=max_length)
         self._tokenizer = tokenizer
         self.max_length = max_length
+        self._remembered: dict[str, tuple[int, ...]] = {}
 
     @classmethod
     def from_vocab(cls, path: Path, max_length: int) -> TextEncoder:
@@ -138,6 +141,11 @@ class TextEncoder:
         """Identifies vocabulary, rules and length together."""
         return hashlib.sha256(self._tokenizer.to_str().encode()).hexdigest()
 
+    @cached_property
+    def vocabulary_sha256(self) -> str:
+        """Identifies the tokens and their ids alone: what the rows of a table of words stand for."""
+        return hashlib.sha256("\n".join(_tokens(self._tokenizer)).encode()).hexdigest()
+
     @property
     def vocab_size(self) -> int:
         """How many ids there are."""
@@ -162,10 +170,21 @@ class TextEncoder:
     def encode(self, texts: Sequence[str]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
         """Encode M texts: ids [M, max_length], and a mask of the same shape that is False on padding."""
         # One by one: a batch would start threads, which forked workers must not inherit.
-        rows = [self._tokenizer.encode(text) for text in texts]
-        shape = (len(rows), self.max_length)
-        ids = np.array([row.ids for row in rows], dtype=np.int64).reshape(shape)
-        return ids, np.array([row.attention_mask for row in rows], dtype=np.bool_).reshape(shape)
+        rows = [self._row(text) for text in texts]
+        ids = np.full((len(rows), self.max_length), self.id_of("[PAD]"), np.int64)
+        for place, row in enumerate(rows):
+            ids[place, : len(row)] = row
+        return ids, np.arange(self.max_length) < np.array([len(row) for row in rows], np.int64)[:, None]
+
+    def _row(self, text: str) -> tuple[int, ...]:
+        """The text's own ids, remembered: every epoch asks for the same texts."""
+        known = self._remembered.get(text)
+        if known is None:
+            found = self._tokenizer.encode(text)
+            known = tuple(found.ids[: sum(found.attention_mask)])
+            if len(self._remembered) < _REMEMBERED:
+                self._remembered[text] = known
+        return known
 
 
 def _wordpiece(tokens: Sequence[str]) -> Tokenizer:

@@ -125,13 +125,17 @@ class Batches(Dataset[Batch]):
 
     def _images(self, refs: Sequence[ImageRef], index: int) -> Tensors:
         if self.augment and isinstance(self.backbone, Augmenting):
-            return self.backbone.augmented(refs, Random(f"{self.chance}/pictures/{self.first + index}"))
+            return self.backbone.augmented(refs, Random(f"{self.chance}/pictures/{self._number(index)}"))
         return self.backbone.prepare_images(refs)
 
     def _queries(self, index: int) -> list[Query]:
         if self.head is None:
             return [self.examples[row].query for row in self.blocks[index]]
-        return self.head.queries(self.blocks[index], self.examples, Random(f"{self.chance}/{self.first + index}"))
+        return self.head.queries(self.blocks[index], self.examples, Random(f"{self.chance}/{self._number(index)}"))
+
+    def _number(self, index: int) -> int:
+        """The block's number in the stream of chance."""
+        return self.first + index
 
 
 def check_augments(backbone: object) -> None:
@@ -192,8 +196,23 @@ def micro_blocks(blocks: Sequence[Sequence[int]], parts: int) -> list[list[int]]
 
 
 def sequential_blocks(n: int, batch_size: int) -> list[list[int]]:
-    """All examples in their order: neighbours in the files share pictures and texts."""
+    """All rows in their order."""
     return [list(range(start, min(start + batch_size, n))) for start in range(0, n, batch_size)]
+
+
+def answering_blocks(examples: Sequence[Example[Any]], batch_size: int) -> list[list[int]]:
+    """Rows to answer together: examples of one (first) picture follow each other, pictures as they first come.
+
+    So a picture is decoded and seen about once, also where its examples are spread over the file, as in SNLI-VE.
+    """
+    numbers: dict[str, int] = {}
+
+    def number(row: int) -> int:
+        pictures = examples[row].query.images
+        return numbers.setdefault(pictures[0].key if pictures else "", len(numbers))
+
+    rows = sorted(range(len(examples)), key=number)
+    return [[rows[place] for place in block] for block in sequential_blocks(len(rows), batch_size)]
 
 
 def loader(batches: Dataset[Ready], workers: int, device: torch.device) -> Iterator[Ready]:

@@ -3,30 +3,32 @@
 from __future__ import annotations
 
 import json
-import os
-import random
-import shutil
-from collections.abc import Callable, Mapping
+import pickle
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Literal, cast
+from typing import Literal
 
-import numpy
 import torch
-from numpy.typing import NDArray
-from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from vlbench.core.errors import DataError
+from vlbench.core.errors import DataError, VlbenchError
 from vlbench.data.answers import ANSWERS_FILE, write_answers
 from vlbench.data.text import TextEncoder
+from vlbench.engine.durable import before, remove_folder, replace_folder, settle
 from vlbench.engine.lora import merged_state
-from vlbench.engine.statefile import read_safetensors
+from vlbench.engine.randomness import RandomState, random_state, restore_random_state
+from vlbench.engine.statefile import VOCABULARY, read_safetensors
 
 Weights = Literal["plain", "ema"]
+State = Mapping[str, Tensor]
+"""What a module's `state_dict` gives."""
+
+_DAMAGED = (OSError, RuntimeError, KeyError, IndexError, TypeError, ValueError, EOFError, pickle.UnpicklingError)
+"""What readers raise over files that are not what they were."""
 
 
 @dataclass(frozen=True)
@@ -40,97 +42,140 @@ class Best:
 
 @dataclass
 class TrainState:
-    """How far training is: optimizer steps done, and the last one after which weights were selected."""
+    """How far training is: optimizer steps done, and the last one after which weights were selected.
+
+    accumulation: forward passes per step, where they were found by trying; None where the recipe says it.
+    """
 
     step: int = 0
     selected_at: int = 0
     best: Best | None = None
+    accumulation: int | None = None
 
 
 @dataclass(frozen=True)
 class Checkpoints:
-    """`best` and `last` below a run's folder. `best` is complete: weights, tokenizer and open answers go together."""
+    """`best` and `last` below a run's folder. `best` is complete: weights, tokenizer and open answers go together.
+
+    Of `last` the one before it is kept too, for when the newest turns out damaged.
+    """
 
     folder: Path
     text: TextEncoder | None = None
     names: dict[str, str] = field(default_factory=dict)
     answers: tuple[str, ...] = ()
 
+    @property
+    def notes(self) -> dict[str, str]:
+        """What is noted in the weights: the names of model and size, and which vocabulary they were trained with."""
+        return self.names | ({VOCABULARY: self.text.vocabulary_sha256} if self.text else {})
+
     def save_best(self, learner: nn.Module) -> None:
         """Write the weights, adapters merged into them, with the tokenizer and the names of model and size."""
+        self.write_best(merged_state(learner))
+
+    def write_best(self, state: State) -> None:
+        """The same, of weights that are at hand as tensors."""
 
         def write(folder: Path) -> None:
-            save_file(_tensors(merged_state(learner)), folder / "model.safetensors", metadata=dict(self.names))
+            save_file(_apart(state), folder / "model.safetensors", metadata=self.notes)
             if self.text is not None:
                 self.text.save(folder / "tokenizer.json")
             if self.answers:
                 write_answers(folder / ANSWERS_FILE, self.answers)
 
-        _replace_folder(self.folder / "best", write)
+        replace_folder(self.folder / "best", write)
 
     def load_best(self, learner: nn.Module) -> None:
         """Put the best weights into the learner."""
+        settle(self.folder / "best")
         learner.load_state_dict(read_safetensors(self.folder / "best" / "model.safetensors"))
 
     def save_last(
         self,
         state: TrainState,
-        learner: nn.Module,
+        learner: State,
         average: nn.Module | None,
         optimizer: Optimizer,
         schedule: LambdaLR,
+        chance: Sequence[RandomState] = (),
     ) -> None:
-        """Write everything that the rest of the training depends on, the random states among it."""
+        """Write everything that the rest of the training depends on. chance: of each process; left out: of this one."""
 
         def write(folder: Path) -> None:
-            save_file(_tensors(learner.state_dict()), folder / "model.safetensors")
+            save_file(_apart(learner), folder / "model.safetensors")
             if average is not None:
-                save_file(_tensors(average.state_dict()), folder / "average.safetensors")
-            trainer = {"optimizer": optimizer.state_dict(), "schedule": schedule.state_dict(), "torch": _torch_rng()}
-            torch.save(trainer, folder / "trainer.pt")
-            python, numbers = random.getstate(), cast("tuple[object, ...]", numpy.random.get_state(legacy=True))
-            content = {
-                "step": state.step,
-                "selected_at": state.selected_at,
-                "best": asdict(state.best) if state.best else None,
-                "python": [python[0], list(python[1]), python[2]],
-                "numpy": [numbers[0], numpy.asarray(numbers[1]).tolist(), *numbers[2:]],
+                save_file(_apart(average.state_dict()), folder / "average.safetensors")
+            trainer = {
+                "optimizer": optimizer.state_dict(),
+                "schedule": schedule.state_dict(),
+                "chance": list(chance) or [random_state()],
             }
-            (folder / "state.json").write_text(json.dumps(content), encoding="utf8")
+            torch.save(trainer, folder / "trainer.pt")
+            (folder / "state.json").write_text(json.dumps(asdict(state)), encoding="utf8")
 
-        _replace_folder(self.folder / "last", write)
+        replace_folder(self.folder / "last", write, keep=True)
 
     def load_last(
-        self, learner: nn.Module, average: nn.Module | None, optimizer: Optimizer, schedule: LambdaLR
+        self, learner: nn.Module, average: nn.Module | None, optimizer: Optimizer, schedule: LambdaLR, rank: int = 0
     ) -> TrainState | None:
-        """Restore what `save_last` wrote; None where there is nothing to resume."""
-        folder = self.folder / "last"
-        if not (folder / "state.json").is_file():
-            return None
-        try:
-            learner.load_state_dict(read_safetensors(folder / "model.safetensors"))
-            if average is not None:
-                average.load_state_dict(read_safetensors(folder / "average.safetensors"))
-            trainer = torch.load(folder / "trainer.pt", weights_only=True)
-            optimizer.load_state_dict(trainer["optimizer"])
-            schedule.load_state_dict(trainer["schedule"])
-            content = json.loads((folder / "state.json").read_text(encoding="utf8"))
-        except (OSError, RuntimeError, KeyError, ValueError) as error:
-            raise DataError(
-                f"{folder} cannot be resumed from ({' '.join(str(error).split())[:200]}): "
-                f"delete that folder or start over with --no-resume"
-            ) from None
-        _restore_rng(trainer["torch"], content["python"], content["numpy"])
-        best = content["best"]
-        return TrainState(content["step"], content["selected_at"], Best(**best) if best else None)
+        """Restore what `save_last` wrote, or where that is damaged what it wrote before; None where there is nothing.
+
+        rank: this process's; one that there was none of keeps its own states of chance.
+
+        Raises:
+            DataError: all that is there is damaged, or of another model.
+        """
+        newest = self.folder / "last"
+        fault: DataError | None = None
+        for folder in (newest, before(newest)):
+            if not folder.exists():
+                continue
+            try:
+                return _restored(folder, learner, average, optimizer, schedule, rank)
+            except DataError as error:
+                fault = fault or error
+        if fault is not None:
+            raise fault
+        return None
 
     def drop_last(self) -> None:
         """Forget the training state of a finished run; its best weights stay."""
-        shutil.rmtree(self.folder / "last", ignore_errors=True)
+        remove_folder(self.folder / "last")
+        settle(self.folder / "best")
+        remove_folder(before(self.folder / "best"))
 
 
-def _tensors(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A state as it is saved: of tensors that share memory, such as tied embeddings, each gets its own."""
+def _restored(
+    folder: Path,
+    learner: nn.Module,
+    average: nn.Module | None,
+    optimizer: Optimizer,
+    schedule: LambdaLR,
+    rank: int,
+) -> TrainState:
+    try:
+        content = json.loads((folder / "state.json").read_text(encoding="utf8"))
+        best = content.pop("best")
+        state = TrainState(**content, best=Best(**best) if best else None)
+        trainer = torch.load(folder / "trainer.pt", weights_only=True)
+        learner.load_state_dict(read_safetensors(folder / "model.safetensors"))
+        if average is not None:
+            average.load_state_dict(read_safetensors(folder / "average.safetensors"))
+        optimizer.load_state_dict(trainer["optimizer"])
+        schedule.load_state_dict(trainer["schedule"])
+        if rank < len(trainer["chance"]):
+            restore_random_state(trainer["chance"][rank])
+    except (*_DAMAGED, VlbenchError) as error:
+        raise DataError(
+            f"{folder} cannot be resumed from ({' '.join(str(error).split())[:200]}): "
+            f"delete that folder or start over with --no-resume"
+        ) from None
+    return state
+
+
+def _apart(state: State) -> dict[str, Tensor]:
+    """Of tensors that share memory, such as tied embeddings, each gets its own, as safetensors wants it."""
     found: dict[str, Tensor] = {}
     taken: set[int] = set()
     for name, value in state.items():
@@ -138,32 +183,3 @@ def _tensors(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         found[name] = tensor.clone() if tensor.data_ptr() in taken else tensor
         taken.add(tensor.data_ptr())
     return found
-
-
-def _torch_rng() -> dict[str, Tensor | list[Tensor]]:
-    return {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []}
-
-
-def _restore_rng(states: dict[str, Tensor | list[Tensor]], python: list[object], numbers: list[object]) -> None:
-    torch.set_rng_state(states["cpu"])  # type: ignore[arg-type]
-    if states["cuda"] and torch.cuda.is_available():
-        torch.cuda.set_rng_state_all(states["cuda"])
-    random.setstate((python[0], tuple(cast("list[int]", python[1])), python[2]))
-    name, keys, *rest = numbers
-    numpy.random.set_state(
-        cast("tuple[str, NDArray[numpy.uint32], int, int, float]", (name, numpy.array(keys, numpy.uint32), *rest))
-    )
-
-
-def _replace_folder(folder: Path, write: Callable[[Path], None]) -> None:
-    """Write a folder beside the old one, then swap; a failure leaves the old one as it was."""
-    beside = folder.with_name(f"{folder.name}.new-{os.getpid()}")
-    try:
-        shutil.rmtree(beside, ignore_errors=True)
-        beside.mkdir(parents=True)
-        write(beside)
-        shutil.rmtree(folder, ignore_errors=True)
-        beside.rename(folder)
-    except (OSError, SafetensorError, RuntimeError) as error:
-        shutil.rmtree(beside, ignore_errors=True)
-        raise DataError(f"cannot write {folder} ({error}): free some space or give another --output-path") from None

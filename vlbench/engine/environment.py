@@ -13,8 +13,10 @@ import numpy
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from accelerate.utils import DistributedDataParallelKwargs
 
 from vlbench.core.errors import VlbenchError
+from vlbench.engine.ranks import on_cpu
 
 PRECISION = {"float32": "no", "bfloat16": "bf16", "float16": "fp16"}
 
@@ -36,7 +38,9 @@ def make_accelerator(
     AcceleratorState._reset_state(reset_partial_state=True)
     if threads is not None:
         torch.set_num_threads(threads)
-    return Accelerator(cpu=device == "cpu", mixed_precision=PRECISION[dtype])
+    # A head may leave parts of its backbone unused, such as the last layer's states of regions.
+    wrapping = DistributedDataParallelKwargs(find_unused_parameters=True)
+    return Accelerator(cpu=on_cpu(device), mixed_precision=PRECISION[dtype], kwargs_handlers=[wrapping])
 
 
 def seed_everything(seed: int) -> None:

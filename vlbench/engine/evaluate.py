@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
+from typing import TypeAlias, cast
+
 from vlbench.core.errors import VlbenchError
 from vlbench.core.progress import Progress, Silent
 from vlbench.core.record import RunRecord
 from vlbench.core.spec import RunSpec
 from vlbench.engine.job import Job, plan
+from vlbench.engine.ranks import join
 from vlbench.records.folder import RunFolder
 from vlbench.records.lock import run_lock
 from vlbench.records.rankings import read_rankings
 from vlbench.records.samples import read_samples
+
+Begun: TypeAlias = tuple[RunFolder, RunRecord | None]
+"""A run's folder, and its record where it is finished."""
 
 
 def evaluate(spec: RunSpec, progress: Progress | None = None) -> RunRecord:
@@ -24,20 +31,28 @@ def evaluate(spec: RunSpec, progress: Progress | None = None) -> RunRecord:
 
 
 def run(spec: RunSpec, progress: Progress | None = None) -> tuple[RunRecord, RunFolder]:
-    """`evaluate`, and the folder that holds the record."""
-    progress = progress or Silent()
-    job = plan(spec, progress)
-    folder = RunFolder.create(job.spec, job.fingerprint)
-    with run_lock(folder.path):
-        if not spec.resume:
-            folder.clear()
-        finished = _finished(job, folder)
+    """`evaluate`, and the folder that holds the record; every rank of a run over several processes gets both."""
+    ranks = join(spec.device, spec.num_processes)
+    progress = progress if progress and ranks.is_main else Silent()
+    job = ranks.together(lambda: plan(spec, progress))
+    with ExitStack() as locks:
+        begun = ranks.together(lambda: _begin(job, spec.resume, locks) if ranks.is_main else None)
+        folder, finished = cast(Begun, ranks.share(begun))
         if finished is not None:
             progress.say("already done: this is the record of that run")
             return finished, folder
         from vlbench.engine.execute import execute  # the first import of torch
 
-        return execute(job, folder, progress), folder
+        return execute(job, folder, progress, ranks), folder
+
+
+def _begin(job: Job, resume: bool, locks: ExitStack) -> Begun:
+    """The run's folder, locked until the stack ends, and the record where all is done already."""
+    folder = RunFolder.create(job.spec, job.fingerprint, job.card.name)
+    locks.enter_context(run_lock(folder.path))
+    if not resume:
+        folder.clear()
+    return folder, _finished(job, folder)
 
 
 def _finished(job: Job, folder: RunFolder) -> RunRecord | None:

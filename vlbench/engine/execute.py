@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import cast
 
-from vlbench.core.errors import VlbenchError
-from vlbench.core.progress import Progress
+from vlbench.core.errors import DataError, VlbenchError
+from vlbench.core.progress import Progress, Silent
 from vlbench.core.record import Coverage, Efficiency, ModelInfo, RunRecord, TaskInfo
 from vlbench.core.results import Prediction, Ranking
 from vlbench.data.answers import answers_sha256
 from vlbench.data.controls import blind_resources
+from vlbench.data.resources import Resources
 from vlbench.engine.checkpoint import Checkpoints
 from vlbench.engine.environment import Clock, latencies, make_accelerator
 from vlbench.engine.interrupt import Interrupt, Interrupted, Stoppable
 from vlbench.engine.job import Job
 from vlbench.engine.log import Logged
+from vlbench.engine.pace import Timing
 from vlbench.engine.pretrained import own_processor_sha256
+from vlbench.engine.ranks import Ranks, is_lost_peer
 from vlbench.engine.resources import make_resources, of_job, unique_refs
 from vlbench.engine.trial import Outcome, Trial, checkpoints_below
 from vlbench.metrics.baseline import majority, slice_majorities
@@ -31,35 +36,53 @@ from vlbench.records.rankings import write_ranks
 from vlbench.records.samples import SampleRow, sample_rows, write_samples
 
 
-def execute(job: Job, folder: RunFolder, progress: Progress) -> RunRecord:
+def execute(job: Job, folder: RunFolder, progress: Progress, ranks: Ranks | None = None) -> RunRecord:
     """Do the job and leave its record, whatever happens: done, interrupted or failed with the reason.
+
+    All ranks work; rank 0 alone writes records and logs, and its record is returned on all of them.
 
     Raises:
         Interrupted: the state is saved; executing the same job again goes on from there.
     """
-    started = time.perf_counter()
-    progress = Logged(progress, folder.log)
-    record = _begun(job)
-    folder.write_config(job.spec)
-    folder.write_record(record)
+    started, ranks = time.perf_counter(), ranks or Ranks()
+    progress = Logged(progress, folder.log) if ranks.is_main else Silent()
+    record = _begun(job, ranks)
+    if ranks.is_main:
+        folder.write_config(job.spec)
+        folder.write_record(record)
     try:
         with Interrupt() as interrupt:
-            record = _done(job, folder, record, progress, interrupt)
-    except (Interrupted, KeyboardInterrupt):
-        folder.write_record(record.model_copy(update={"status": "interrupted"}))
-        raise
-    except Exception as error:
-        why = error.message if isinstance(error, VlbenchError) else f"{type(error).__name__}: {error}"
-        folder.write_record(record.model_copy(update={"status": "failed", "error": why}))
+            record = _done(job, folder, record, progress, interrupt, ranks)
+    except (Exception, KeyboardInterrupt) as error:
+        if ranks.is_main:
+            with suppress(DataError):  # on a full disk the error itself is what the user shall hear of
+                folder.write_record(_ended(record, error))
         raise
     record = record.model_copy(update={"status": "done", "seconds": time.perf_counter() - started})
-    folder.write_record(record)
-    for control in ("", *(job.spec.controls or ())):  # kept so far to spare a finished trial from being done again
-        Checkpoints(checkpoints_below(folder, control)).drop_last()
+    if ranks.is_main:
+        folder.write_record(record)
+        _drop_intermediate(folder, job)
     return record
 
 
-def _begun(job: Job) -> RunRecord:
+def _ended(record: RunRecord, error: Exception | KeyboardInterrupt) -> RunRecord:
+    if isinstance(error, (Interrupted, KeyboardInterrupt)):
+        return record.model_copy(update={"status": "interrupted"})
+    if is_lost_peer(error):
+        why = "another process of the run has ended"
+    else:
+        why = error.message if isinstance(error, VlbenchError) else f"{type(error).__name__}: {error}"
+    return record.model_copy(update={"status": "failed", "error": why})
+
+
+def _drop_intermediate(folder: RunFolder, job: Job) -> None:
+    """Remove what was kept so far to spare a finished trial from being done again."""
+    for control in ("", *(job.spec.controls or ())):
+        Checkpoints(checkpoints_below(folder, control)).drop_last()
+    shutil.rmtree(folder.path / "shards", ignore_errors=True)
+
+
+def _begun(job: Job, ranks: Ranks) -> RunRecord:
     return RunRecord(
         status="started",
         fingerprint=job.fingerprint,
@@ -85,32 +108,63 @@ def _begun(job: Job) -> RunRecord:
             shots=tuple(example.id for example in job.shots),
             notes=(*job.task.notes, *job.notes),
         ),
-        environment=environment(job.spec.device or "auto", 1, job.threads),
+        environment=environment(job.spec.device or "auto", ranks.size, job.threads),
         started=datetime.now(UTC).isoformat(timespec="seconds"),
     )
 
 
-def _done(job: Job, folder: RunFolder, record: RunRecord, progress: Progress, interrupt: Interrupt) -> RunRecord:
-    """Run the trials, write the samples, and fill in all that the record knows only now."""
+def _done(
+    job: Job, folder: RunFolder, record: RunRecord, progress: Progress, interrupt: Interrupt, ranks: Ranks
+) -> RunRecord:
+    """Run the trials on all ranks, then let rank 0 write the samples and fill in all that is known only now."""
     clock = Clock()
     # Weights that have the precision already need no casting on the way, and answer as in their library.
     arithmetic = job.spec.dtype if job.loading.dtype == "float32" else "float32"
     accelerator = make_accelerator(job.spec.device, arithmetic, job.threads)
     with clock.phase("resources"):
-        resources = make_resources(of_job(job), Stoppable(progress, interrupt))
-    outcome = Trial(job, resources, folder, accelerator, progress, interrupt, clock).run()
-    controls: dict[str, Outcome] = {}
+        resources = ranks.together(lambda: make_resources(of_job(job), Stoppable(progress, interrupt)))
+    trials = {"": Trial(job, resources, folder, accelerator, progress, interrupt, clock).run()}
     if "blind" in (job.spec.controls or ()):
-        constant, ref = blind_resources(resources, unique_refs(job.train), folder.path / "controls")
+        constant, ref = ranks.together(
+            lambda: blind_resources(resources, unique_refs(job.train), folder.path / "controls")
+        )
         blind = Trial(job, constant, folder, accelerator, progress, interrupt, clock, control="blind", blind=ref)
-        controls["blind"] = blind.run()
-    coverage = _coverage(job, outcome)
-    scores = _scores(job, outcome)
-    trials = {"": outcome, **controls}
+        trials["blind"] = blind.run()
+    seen = environment(accelerator.device.type, ranks.size, job.threads)
+    record = record.model_copy(update={"environment": seen, "efficiency": _efficiency(trials[""], clock, ranks)})
+    recorded = ranks.together(lambda: _recorded(job, folder, record, trials, resources) if ranks.is_main else record)
+    return ranks.share(recorded)
+
+
+def _recorded(
+    job: Job, folder: RunFolder, record: RunRecord, trials: Mapping[str, Outcome], resources: Resources
+) -> RunRecord:
+    """Count, score and write what was answered."""
+    outcome, card = trials[""], job.task.card
+    coverage, scores = _coverage(job, outcome), _scores(job, outcome)
     if job.ranks:
         write_ranks(folder.ranks, cast("list[Ranking]", outcome.results))
     write_samples(folder.samples, [row for name, trial in trials.items() for row in _rows(job, trial, name)])
-    model = {
+    main = job.task.metric(card.main_metric)
+    notes = (*record.task.notes, *scores.notes)
+    return record.model_copy(
+        update={
+            "model": record.model.model_copy(update=_model(job, outcome, resources)),
+            "task": record.task.model_copy(update={"notes": notes}),
+            "train": outcome.train,
+            "results": scores.results,
+            "controls": {name: _scores(job, trial).results for name, trial in trials.items() if name},
+            "majority": None if job.unscored else majority(main, job.report),
+            "slice_majorities": {} if job.unscored else slice_majorities(main, card.slices, job.report),
+            "chance": chance(job.report) if job.ranks else {},
+            "coverage": coverage,
+        }
+    )
+
+
+def _model(job: Job, outcome: Outcome, resources: Resources) -> dict[str, object]:
+    """What is known of the model only now, by the names of ModelInfo's fields."""
+    known: dict[str, object] = {
         "parameters": outcome.parameters,
         "dtype": outcome.dtype,
         "load_report": outcome.load_report,
@@ -118,33 +172,19 @@ def _done(job: Job, folder: RunFolder, record: RunRecord, progress: Progress, in
         "tokenizer_sha256": resources.words.sha256 if resources.words else own_processor_sha256(job.card),
     }
     if not job.task.card.labels and job.labels:
-        model |= {"answers": len(job.labels), "answers_sha256": answers_sha256(job.labels)}
-    card = job.task.card
-    main = job.task.metric(card.main_metric)
+        known |= {"answers": len(job.labels), "answers_sha256": answers_sha256(job.labels)}
     if job.spec.answer_by == "text":
-        model |= {"extraction": card.extraction}
-    return record.model_copy(
-        update={
-            "model": record.model.model_copy(update=model),
-            "task": record.task.model_copy(update={"notes": (*record.task.notes, *scores.notes)}),
-            "environment": environment(accelerator.device.type, accelerator.num_processes, job.threads),
-            "train": outcome.train,
-            "results": scores.results,
-            "controls": {name: _scores(job, trial).results for name, trial in controls.items()},
-            "majority": None if job.unscored else majority(main, job.report),
-            "slice_majorities": {} if job.unscored else slice_majorities(main, card.slices, job.report),
-            "chance": chance(job.report) if job.ranks else {},
-            "coverage": coverage,
-            "efficiency": _efficiency(outcome, clock),
-        }
-    )
+        known |= {"extraction": job.task.card.extraction}
+    return known
 
 
-def _efficiency(outcome: Outcome, clock: Clock) -> Efficiency:
+def _efficiency(outcome: Outcome, clock: Clock, ranks: Ranks) -> Efficiency:
+    """Of all ranks together: their batches, and the memory of the one that needed most."""
+    timing = Timing.together(ranks.gather_objects(outcome.timing))
     return Efficiency(
-        examples_per_second=outcome.timing.examples_per_second,
-        latency_ms=latencies(outcome.timing.batches),
-        peak_memory_mib=peak_memory_mib(),
+        examples_per_second=timing.examples_per_second,
+        latency_ms=latencies(timing.batches),
+        peak_memory_mib=max(ranks.gather_objects(peak_memory_mib())),
         seconds=clock.seconds,
     )
 

@@ -4,56 +4,36 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass
 from typing import Any
 
 from accelerate import Accelerator
-from torch.utils.data import Dataset
 
-from vlbench.core.cards import Recipe
 from vlbench.core.errors import VlbenchError
 from vlbench.core.examples import Example
 from vlbench.core.progress import Progress
-from vlbench.engine.batches import Batch, Batches, check_augments, loader, micro_blocks, related, training_blocks
-from vlbench.engine.checkpoint import Best, Checkpoints, TrainState, Weights
+from vlbench.engine.checkpoint import Best, Checkpoints, State, TrainState, Weights
 from vlbench.engine.interrupt import Interrupt, Interrupted
 from vlbench.engine.learner import Learner
-from vlbench.engine.lora import add_adapters, remove_adapters
-from vlbench.engine.optimizer import make_optimizer, make_schedule, needed
-from vlbench.engine.prompts import PromptBatch, PromptBatches
-from vlbench.heads.generate import GenerateHead
-from vlbench.models.layers.momentum import MomentumCopy
+from vlbench.engine.lora import merged_state, remove_adapters
+from vlbench.engine.plan import Conduct, Plan
+from vlbench.engine.randomness import random_state, restore_random_state
+from vlbench.engine.step import all_chance, draw_apart, same_buffers, total
+from vlbench.engine.steps import Steps, Trained
 
 Select = Callable[[Learner], float]
 """The main metric of a learner on the selection split, in percent."""
 
 Log = Callable[[dict[str, float | int | str]], None]
 
-
-@dataclass(frozen=True)
-class Plan:
-    """The recipe with nothing left open. accumulation: forward passes per optimizer step."""
-
-    recipe: Recipe
-    steps: int
-    batch_size: int
-    accumulation: int
-    evaluate_at: frozenset[int]
-
-
-def make_plan(recipe: Recipe, examples: int) -> Plan:
-    """Count the steps of a recipe over `examples` training examples; `steps` wins over `epochs`."""
-    batch_size = int(needed(recipe.batch_size, "batch_size"))
-    per_epoch = -(-examples // batch_size)
-    steps = recipe.steps or per_epoch * int(needed(recipe.epochs, "epochs"))
-    evaluations = recipe.evaluations or max(1, steps // per_epoch)
-    at = frozenset(round(steps * (number + 1) / evaluations) for number in range(evaluations))
-    return Plan(recipe, steps, batch_size, recipe.accumulation or 1, at)
+SAVE_SECONDS = 600.0
+"""The longest that training goes without saving its state."""
 
 
 class Finetuning:
-    """One training run of a learner over examples; `run` goes from the last saved step to the end."""
+    """One training run of a learner over examples; `run` goes from the last saved step to the end.
+
+    Every process of the accelerator does the same steps, each with its share of their rows; the first one writes.
+    """
 
     def __init__(
         self,
@@ -63,33 +43,23 @@ class Finetuning:
         accelerator: Accelerator,
         checkpoints: Checkpoints,
         seed: int,
-        workers: int,
+        conduct: Conduct,
     ) -> None:
-        self.plan = plan
-        self.accelerator = accelerator
-        self.checkpoints = checkpoints
-        self.examples = examples
-        self.workers = workers
-        if plan.recipe.lora_rank:
-            add_adapters(learner.backbone, plan.recipe.lora_rank)
-        self.learner = learner.to(accelerator.device)
-        self.optimizer = make_optimizer(self.learner, self.learner.parts[0], plan.recipe)
-        self.schedule = make_schedule(self.optimizer, plan.steps, plan.recipe)
-        ema = plan.recipe.ema
-        self.average = None if ema is None else MomentumCopy(self.learner, ema)
-        self.wrapped, self.optimizer = accelerator.prepare(self.learner, self.optimizer)
-        together = plan.recipe.batches == "related"
-        units = related(examples, plan.batch_size) if together else [[row] for row in range(len(examples))]
-        self.blocks = training_blocks(units, plan.batch_size, plan.steps, seed)
-        self.seed = seed
+        self.plan, self.accelerator, self.checkpoints = plan, accelerator, checkpoints
+        self.seed, self.conduct = seed, conduct
+        self.learner = learner
+        self.trained = Trained.prepared(learner, plan, accelerator, conduct)
+        self.steps = Steps(self.trained, examples, plan, accelerator, seed, conduct)
         self.state = TrainState()
+        self._saved, self._saved_at = 0, time.monotonic()
+        self._stops = self._due = False
 
     def run(self, select: Select | None, log: Log, progress: Progress, interrupt: Interrupt, what: str) -> TrainState:
         """Train to the last step. With `select` the best weights end up in the learner, else the last ones.
 
         Raises:
             Interrupted: asked to stop; the state is saved first.
-            VlbenchError: the loss is not a number, naming the step.
+            VlbenchError: the loss is not a number, naming the step; memory does not suffice (exit 9).
         """
         self._resume(progress, what)
         try:
@@ -99,100 +69,99 @@ class Finetuning:
             raise
         if self.state.best is None:
             self.state.best = Best(self.plan.steps, "plain", None)
-            self.checkpoints.save_best(self.learner)
+            self._save_best(self.learner)
             self._save()
         remove_adapters(self.learner)
         self.checkpoints.load_best(self.learner)
         return self.state
 
     def _train(self, select: Select | None, log: Log, progress: Progress, interrupt: Interrupt, what: str) -> None:
-        blocks, parts = self.blocks[self.state.step :], self.plan.accumulation
-        stream = loader(self._batches(micro_blocks(blocks, parts)), self.workers, self.accelerator.device)
-        self.wrapped.train()
+        self.steps.begin(self.state.step, self.state.accumulation, progress)
+        self.trained.wrapped.train()
         self._select_if_due(select, log, progress, what)
-        for block in blocks:
-            interrupt.check()
-            started = time.perf_counter()
-            rate = float(self.schedule.get_last_lr()[0])
-            loss, norm = self._step([next(stream) for _ in range(min(parts, len(block)))], len(block))
-            self.state.step += 1
-            if not loss == loss:
-                raise VlbenchError(
-                    f"the loss is not a number at step {self.state.step}: lower --lr ({self.plan.recipe.lr}) or use "
-                    f"--dtype float32"
-                )
-            seconds = time.perf_counter() - started
-            log({"step": self.state.step, "loss": loss, "lr": rate, "grad_norm": norm, "seconds": round(seconds, 4)})
-            progress.step(what, self.state.step, self.plan.steps, f"loss {loss:.3f}")
+        alone = self.accelerator.num_processes == 1
+        while self.state.step < self.plan.steps:
+            if self._stops or (alone and interrupt.asked):  # else some would stop a step before the others
+                raise Interrupted
+            self._step(log, progress, interrupt, what)
             self._select_if_due(select, log, progress, what)
+            if self._due or self.state.step - self._saved >= self.conduct.save_every:
+                self._save()
 
-    def _batches(self, micro: Sequence[Sequence[int]]) -> Dataset[Batch | PromptBatch]:
-        """What is left to train on, a forward pass each."""
-        augment = self.plan.recipe.augment == "randaugment"
-        if isinstance(self.learner.head, GenerateHead):
-            if augment:
-                check_augments(self.learner.backbone)
-            return PromptBatches(self.examples, micro, *self.learner.writing, learned=True)
-        parts = self.plan.accumulation
-        return Batches(
-            self.examples,
-            micro,
-            *self.learner.parts,
-            chance=f"{self.seed}/negatives",
-            first=sum(min(parts, len(block)) for block in self.blocks[: self.state.step]),
-            augment=augment,
-        )
-
-    def _step(self, micro: Sequence[Batch | PromptBatch], size: int) -> tuple[float, float]:
-        """One optimizer step over the micro-batches of `size` examples: the mean loss and the gradient's norm."""
-        total = 0.0
-        for number, batch in enumerate(micro):
-            last = number == len(micro) - 1
-            with nullcontext() if last else self.accelerator.no_sync(self.wrapped):
-                with self.accelerator.autocast():
-                    loss = self.wrapped(batch.to(self.accelerator.device)).loss * (len(batch.ids) / size)
-                self.accelerator.backward(loss)
-                total += float(loss.detach())
-        norm = self.accelerator.clip_grad_norm_(self.wrapped.parameters(), self.plan.recipe.clip or float("inf"))
-        self.optimizer.step()
-        self.schedule.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        if self.average is not None:
-            self.average.update(self.learner)
-        return total, float(norm)
+    def _step(self, log: Log, progress: Progress, interrupt: Interrupt, what: str) -> None:
+        """One step, its line in the log, and what processes must agree on before the next one."""
+        started = time.perf_counter()
+        rate = float(self.trained.schedule.get_last_lr()[0])
+        loss, norm = self.steps.do(progress)
+        late = self.accelerator.is_main_process and time.monotonic() - self._saved_at > SAVE_SECONDS
+        loss, asked, due = total(self.accelerator, [loss, float(interrupt.asked), float(late)])
+        self._stops, self._due = asked > 0, due > 0
+        self.state.step += 1
+        if not loss == loss:
+            raise VlbenchError(
+                f"the loss is not a number at step {self.state.step}: lower --lr ({self.plan.recipe.lr}) or use "
+                f"--dtype float32"
+            )
+        seconds = time.perf_counter() - started
+        log({"step": self.state.step, "loss": loss, "lr": rate, "grad_norm": norm, "seconds": round(seconds, 4)})
+        progress.step(what, self.state.step, self.plan.steps, f"loss {loss:.3f}")
 
     def _select_if_due(self, select: Select | None, log: Log, progress: Progress, what: str) -> None:
         """Select at the plan's steps, once each: a run stopped while selecting does it again when it goes on."""
         step = self.state.step
         if select is not None and step in self.plan.evaluate_at and self.state.selected_at < step:
-            self._select(select, log, progress, what)
+            chance = random_state()
+            try:
+                self._select(select, log, progress, what)
+            except Interrupted:
+                restore_random_state(chance)  # some models draw while they answer, and will do so again
+                raise
             self.state.selected_at = step
             self._save()
 
     def _select(self, select: Select, log: Log, progress: Progress, what: str) -> None:
         """Measure the plain weights and, beside them, their average; keep the best seen."""
         candidates: list[tuple[Weights, Learner]] = [("plain", self.learner)]
-        if self.average is not None:
-            candidates.append(("ema", self.average.module))
+        if self.trained.average is not None:
+            candidates.append(("ema", self.trained.average.module))
         for weights, learner in candidates:
+            same_buffers(self.accelerator, learner)
             value = select(learner)
             log({"step": self.state.step, "weights": weights, "selection": value})
             progress.say(f"{what}, step {self.state.step}: {value:.2f} on the selection split ({weights} weights)")
             best = self.state.best
             if best is None or best.value is None or value > best.value:
                 self.state.best = Best(self.state.step, weights, value)
-                self.checkpoints.save_best(learner)
-        self.wrapped.train()
+                self._save_best(learner)
+        self.trained.wrapped.train()
+
+    def _weights(self) -> State:
+        """The plain weights, gathered where processes hold parts of them."""
+        weights: State = self.accelerator.get_state_dict(self.trained.wrapped)
+        return weights
+
+    def _save_best(self, learner: Learner) -> None:
+        whole = learner is self.learner and not self.plan.recipe.lora_rank
+        weights = self._weights() if whole else merged_state(learner)
+        if self.accelerator.is_main_process:
+            self.checkpoints.write_best(weights)
+        self.accelerator.wait_for_everyone()
 
     def _save(self) -> None:
-        self.checkpoints.save_last(self.state, self.learner, self._averaged, self.optimizer, self.schedule)
-
-    @property
-    def _averaged(self) -> Learner | None:
-        return self.average.module if self.average is not None else None
+        trained = self.trained
+        self.state.accumulation = self.steps.accumulation if self.conduct.auto_batch else None
+        chance, weights = all_chance(self.accelerator), self._weights()
+        if self.accelerator.is_main_process:
+            average = trained.average.module if trained.average is not None else None
+            self.checkpoints.save_last(self.state, weights, average, trained.optimizer, trained.schedule, chance)
+        self.accelerator.wait_for_everyone()
+        self._saved, self._saved_at = self.state.step, time.monotonic()
 
     def _resume(self, progress: Progress, what: str) -> None:
-        state = self.checkpoints.load_last(self.learner, self._averaged, self.optimizer, self.schedule)
+        trained, rank = self.trained, self.accelerator.process_index
+        draw_apart(self.accelerator, self.seed)
+        average = trained.average.module if trained.average is not None else None
+        state = self.checkpoints.load_last(self.learner, average, trained.optimizer, trained.schedule, rank)
         if state is not None:
-            self.state = state
+            self.state, self._saved = state, state.step
             progress.say(f"{what}: resuming after step {state.step} of {self.plan.steps}")

@@ -2,41 +2,30 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from typing import Any
 
-import torch
-
 from vlbench.core.examples import Example
 from vlbench.core.results import Prediction
-from vlbench.engine.batches import loader, sequential_blocks
 from vlbench.engine.learner import Learner
 from vlbench.engine.pace import Pace, Timing
-from vlbench.engine.prompts import PromptBatches
+from vlbench.engine.predict import Work, answer_all
+from vlbench.engine.prompts import PromptBatch, PromptBatches
+from vlbench.engine.shards import Shards
 
 
-def generate(learner: Learner, examples: Sequence[Example[Any]], pace: Pace) -> tuple[list[Prediction], Timing]:
-    """Answer the examples in their order, in evaluation mode, without references.
+def generate(
+    learner: Learner, examples: Sequence[Example[Any]], pace: Pace, shards: Shards | None = None
+) -> tuple[list[Prediction], Timing]:
+    """Answer the examples in their order, in evaluation mode, without references; the rest as `answer_all`.
 
     Raises:
         VlbenchError: the model cannot write, or a likelihood is not a number.
-        Interrupted: asked to stop.
     """
     model, head = learner.writing
-    device = pace.accelerator.device
-    blocks = sequential_blocks(len(examples), pace.batch_size)
-    timing, predictions = Timing(), list[Prediction]()
-    was_training = learner.training
-    learner.eval()
-    started = time.perf_counter()
-    with torch.inference_mode(), pace.accelerator.autocast():
-        for batch in loader(PromptBatches(examples, blocks, model, head), pace.workers, device):
-            predictions += head.answer(model, batch.to(device).prompts, batch.ids)
-            now = time.perf_counter()
-            timing.batches.append(now - started)
-            timing.examples += len(batch.ids)
-            started = now
-            pace.step(timing.examples, len(examples))
-    learner.train(was_training)
-    return predictions, timing
+
+    def answer(batch: PromptBatch) -> list[Prediction]:
+        return head.answer(model, batch.to(pace.accelerator.device).prompts, batch.ids)
+
+    work = Work(lambda blocks: PromptBatches(examples, blocks, model, head), answer)
+    return answer_all(learner, examples, work, pace, shards)

@@ -15,14 +15,16 @@ from vlbench.core.examples import Answered, Example
 from vlbench.core.progress import Progress
 from vlbench.core.spec import RunSpec
 from vlbench.core.task import Task, ids_of
+from vlbench.data.answers import answers_sha256
+from vlbench.data.parallel import spare_processes
 from vlbench.data.resources import Loading
 from vlbench.data.verify import manifest
 from vlbench.engine.capabilities import refused, takes_prompts
 from vlbench.engine.options import check_adapters, check_own_code, check_placing
-from vlbench.engine.pretrained import PRETRAINED, beginning_sha256, own_weights
+from vlbench.engine.pretrained import PRETRAINED, own_weights
 from vlbench.engine.source import load_task
-from vlbench.engine.vocabulary import answerable, labels_of, learnable
-from vlbench.engine.weights import brought_answers, chosen_weights, holds_linear, weights_file, weights_sha256
+from vlbench.engine.vocabulary import answerable, labels_of, learnable, named_rows
+from vlbench.engine.weights import chosen_weights, holds_linear, weights_file, weights_sha256
 from vlbench.engine.writing import answer_by, check_shots, draw_shots
 from vlbench.records.fingerprint import fingerprint
 
@@ -30,6 +32,8 @@ Examples = Sequence[Example[Any]]
 
 PAIRS, PROMPTS = 256, 8
 """Examples per forward: of an encoder, and of a model that writes, which is large and sees hundreds of tokens each."""
+SELECTED_ON = 1000
+"""Pictures of a gallery that weights are selected on, unless told otherwise."""
 PROBE = Recipe(
     optimizer="adamw",
     lr=1e-2,
@@ -149,13 +153,16 @@ def plan(spec: RunSpec, progress: Progress) -> Job:
     spec = _resolved(spec, task, card)
     train, select, report = (_load(task, split) for split in (spec.train_split, spec.select_on, spec.split))
     _check_apart(spec, train, select, report)
+    select, part = _selected_on(select, spec, whole=task.card.output == "rank")
     sha = manifest(task, {str(spec.train_split): train, str(spec.select_on): select, str(spec.split): report})
     weights = _weights(spec, card)
     labels = labels_of(spec, task.card, train, weights)
+    weights_hash = weights_sha256(weights)
     shots = draw_shots(spec, train)
     train, notes = learnable(task.card, [] if shots else train, labels)
-    if spec.mode == "eval" and spec.checkpoint == PRETRAINED and labels and weights:
-        labels, notes = answerable(labels, brought_answers(weights), card.name)
+    rows = named_rows(spec, labels, weights)
+    if spec.mode == "eval" and spec.checkpoint == PRETRAINED and labels:
+        labels, notes = answerable(labels, rows, card.name)
     return Job(
         spec=spec,
         task=task,
@@ -166,17 +173,19 @@ def plan(spec: RunSpec, progress: Progress) -> Job:
         report=limited(report, spec, whole=task.card.output == "rank"),
         n_total=len(report),
         manifest_sha256=sha,
-        weights_sha256=weights_sha256(weights),
+        weights_sha256=weights_hash,
         fingerprint=fingerprint(
             spec,
             recipe=spec.train,
             task_version=task.card.version,
             manifest_sha256=sha,
-            weights_sha256=beginning_sha256(card, weights),
+            weights_sha256=weights_hash,
+            model_sha256=catalog.own_sha256(card),
+            answers_sha256=answers_sha256(labels) + answers_sha256(rows),
             vlbench_version=__version__,
         ),
         labels=labels,
-        notes=notes,
+        notes=(*part, *notes),
         shots=shots,
         weights=weights,
     )
@@ -224,7 +233,9 @@ def _resolved(spec: RunSpec, task: Task, card: ModelCard) -> RunSpec:
             "train_split": (spec.train_split or task.card.train_split) if trains or spec.num_fewshot else "none",
             "select_on": (spec.select_on or task.card.select_on) if trains else "none",
             "split": spec.split or task.card.report_split,
+            "select_limit": spec.select_limit or (SELECTED_ON if trains and task.card.output == "rank" else None),
             "controls": controls,
+            "workers": spec.workers if "workers" in spec.model_fields_set or world else spare_processes(),
             "answer_by": by,
             "eval_batch_size": spec.eval_batch_size or (PROMPTS if by or takes_prompts(card, task.card) else PAIRS),
             "train": (PROBE if spec.mode == "probe" else card.recipe(spec.task, size)).merged(spec.train),
@@ -281,13 +292,35 @@ def limited(examples: Examples, spec: RunSpec, whole: bool = False) -> Examples:
     """
     if spec.limit is None:
         return examples
+    units = _units(examples, whole)
+    wanted = round(spec.limit * len(units)) if spec.limit < 1 else int(spec.limit)
+    return _part(examples, units, max(1, wanted), f"limit of {spec.split}" if spec.limit_mode == "random" else "")
+
+
+def _selected_on(examples: Examples, spec: RunSpec, whole: bool) -> tuple[Examples, tuple[str, ...]]:
+    """The part of the selection split that `select_limit` leaves, the same whatever the seed, and a note of it.
+
+    Of a ranking every pair counts, so a thousand pictures with five texts each are five million of them already.
+    """
+    most = spec.select_limit
+    units = _units(examples, whole) if most is not None else []
+    if most is None or len(units) <= most:
+        return examples, ()
+    what = "pictures" if whole else "examples"
+    note = f"selected on {most:,} of {len(units):,} {what} of {spec.select_on}, chosen at random (--select-limit)"
+    return _part(examples, units, most, f"selection on {spec.select_on}"), (note,)
+
+
+def _units(examples: Examples, whole: bool) -> list[list[int]]:
+    """The rows of each example or, with `whole`, of each group."""
     units: dict[str, list[int]] = {}
     for row, example in enumerate(examples):
         units.setdefault(example.group if whole else example.id, []).append(row)
-    wanted = round(spec.limit * len(units)) if spec.limit < 1 else int(spec.limit)
-    wanted = max(1, min(wanted, len(units)))
-    rows = list(units.values())
-    chosen = list(range(wanted))
-    if spec.limit_mode == "random":
-        chosen = sorted(random.Random(f"limit of {spec.split}").sample(range(len(units)), wanted))
-    return [examples[row] for unit in chosen for row in rows[unit]]
+    return list(units.values())
+
+
+def _part(examples: Examples, units: list[list[int]], wanted: int, chance: str) -> Examples:
+    """So many of the units, in their order: drawn by the stream that `chance` names, or the first ones."""
+    count = min(wanted, len(units))
+    chosen = sorted(random.Random(chance).sample(range(len(units)), count)) if chance else range(count)
+    return [examples[row] for unit in chosen for row in units[unit]]

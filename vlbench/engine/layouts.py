@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from vlbench import catalog
 from vlbench.core.errors import VlbenchError
 
-_HUGGINGFACE = "vlbench loads {} through --model hf:FOLDER, from transformers' files"
+_HUGGINGFACE = "vlbench loads {} from transformers' files: give their folder as --model hf:FOLDER, without --checkpoint"
+_TOWERS = "give it together with the folder of a {} of the same size in transformers, --model hf:FOLDER"
 _ABSENT = "vlbench has no {} architecture"
 UNCONVERTIBLE = (IndexError, RuntimeError, ValueError)
 """What a converter stumbles with over tensors that have its names and other dimensions."""
@@ -18,7 +19,10 @@ _OWN_SHARE = 0.9
 
 @dataclass(frozen=True)
 class _Layout:
-    """A kind of files that no model here converts. needed: parts of names, each of which is in one; never: in none."""
+    """A kind of files that no model of this house converts.
+
+    needed: parts of names, each of which is in one; never: in none.
+    """
 
     title: str
     needed: tuple[str, ...]
@@ -28,7 +32,7 @@ class _Layout:
 
 _FOREIGN = (
     _Layout("METER", ("cross_modal_image_layers.", "cross_modal_text_layers."), _ABSENT),
-    _Layout("CLIP", ("visual.transformer.resblocks.", "token_embedding"), _HUGGINGFACE),
+    _Layout("CLIP", ("visual.transformer.resblocks.", "token_embedding"), _TOWERS),
     _Layout("CLIP", ("text_model.encoder.layers.", "vision_model.encoder.layers.", "visual_projection."), _HUGGINGFACE),
     _Layout("BLIP", ("visual_encoder.blocks.", "layer.0.crossattention."), _HUGGINGFACE),
     _Layout("BLIP", ("text_encoder.encoder.layer.0.crossattention.", "vision_model.encoder."), _HUGGINGFACE),

@@ -21,17 +21,23 @@ from vlbench.heads.generate import GenerateHead
 
 
 def embed(backbone: Backbone, seen: Visual, read: Textual) -> tuple[Tensor, Tensor]:
-    """Unit vectors of what was seen [N, E] and read [M, E].
+    """Unit vectors of what was seen [N, E] and read [M, E]. Raises as `dual_encoder` does."""
+    encoder = dual_encoder(backbone)
+    return encoder.embed_images(seen), encoder.embed_texts(read)
+
+
+def dual_encoder(backbone: Backbone) -> DualEncoder:
+    """The backbone as one that embeds.
 
     Raises:
-        VlbenchError: the backbone only looks at pairs.
+        VlbenchError: it only looks at pairs.
     """
     if not isinstance(backbone, DualEncoder):
         raise VlbenchError(
             f"{type(backbone).__name__} has no embeddings of pictures and texts apart: leave out --rerank-k, and let "
             f"its card say `ranks_by: cross`"
         )
-    return backbone.embed_images(seen), backbone.embed_texts(read)
+    return backbone
 
 
 @dataclass(frozen=True)

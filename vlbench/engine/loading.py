@@ -15,7 +15,7 @@ from vlbench.core.cards import ModelCard
 from vlbench.core.errors import ExitCode, VlbenchError, first_five
 from vlbench.core.record import LoadReport
 from vlbench.engine.layouts import UNCONVERTIBLE, looks_like
-from vlbench.engine.statefile import read_state, written_by
+from vlbench.engine.statefile import brought_vocabulary, read_state, written_by
 from vlbench.engine.vocabulary import spelled
 from vlbench.engine.weights import brought_answers, weights_file
 from vlbench.models.layers.convert import Resize, answer_rows
@@ -32,12 +32,13 @@ class Wanted:
 
     card: of the model, whose folder may hold the converter of other layouts; None knows vlbench's own only. with_head:
     whether the head must come too. answers: what the rows of the learner's classifier stand for; empty where it has
-    none.
+    none. vocabulary: identifies the tokens that the rows of its word table stand for; empty where that is not known.
     """
 
     card: ModelCard | None = None
     with_head: bool = False
     answers: tuple[str, ...] = ()
+    vocabulary: str = ""
 
 
 @dataclass(frozen=True)
@@ -62,12 +63,13 @@ def load_weights(learner: nn.Module, path: Path, wanted: Wanted | None = None) -
     the order of the answers wanted where what they stand for is known.
 
     Raises:
-        VlbenchError: exit 6, the file is damaged or holds code; under 99 % of the backbone's tensors are in it, or of
-            its own have a place there; a tensor has another shape, or is not finite; a head that is wanted is not
-            all there.
+        VlbenchError: exit 6, the file is damaged or holds code; it was trained with another vocabulary; under 99 % of
+            the backbone's tensors are in it, or of its own have a place there; a table of words is not in it; a tensor
+            has another shape, or is not finite; a head that is wanted is not all there.
     """
     wanted, file, own = wanted or Wanted(), weights_file(path), learner.state_dict()
     state = read_state(file)
+    _check_vocabulary(path, file, wanted.vocabulary)
     try:
         found = _answering(_sized(_named(state, own, wanted.card), own), own, file, wanted.answers)
     except UNCONVERTIBLE as error:
@@ -77,8 +79,8 @@ def load_weights(learner: nn.Module, path: Path, wanted: Wanted | None = None) -
             ExitCode.WEIGHTS,
         ) from None
     matched = {name: value for name, value in found.weights.items() if _fits(name, value, own)}
-    seems = partial(looks_like, state, written_by(file), wanted.card.name if wanted.card else "")
-    if fault := _backbone_fault(found, matched, own, _spared(learner), seems):
+    seems = partial(_remedy, state, file, wanted.card)
+    if fault := _backbone_fault(found, matched, own, _spared(learner), seems) or _wordless(learner, matched):
         raise VlbenchError(f"--checkpoint {path} {fault}", ExitCode.WEIGHTS)
     if wanted.with_head and (fault := _head_fault(found, matched, own)):
         raise VlbenchError(f"--checkpoint {path} {fault}", ExitCode.WEIGHTS)
@@ -197,6 +199,33 @@ def _backbone_fault(
             f"{len(needed)}: check --model and --size"
         )
     return ""
+
+
+def _check_vocabulary(path: Path, file: Path, vocabulary: str) -> None:
+    """Rows of a word table mean the tokens they were trained for, even where two vocabularies are equally long."""
+    trained = brought_vocabulary(file) if vocabulary else ""
+    if trained and trained != vocabulary:
+        raise VlbenchError(
+            f"--checkpoint {path} was trained with another vocabulary ({trained[:12]}...) than the one given "
+            f"({vocabulary[:12]}...): leave out --vocabulary, or give the one it was trained with",
+            ExitCode.WEIGHTS,
+        )
+
+
+def _wordless(learner: nn.Module, matched: Mapping[str, Tensor]) -> str:
+    """What is wrong where the backbone's largest tables, those of words, are not among the tensors found."""
+    modules = learner.get_submodule("backbone").named_modules()
+    tables = {f"{_BACKBONE}{name}.weight": one.num_embeddings for name, one in modules if isinstance(one, nn.Embedding)}
+    most = max(tables.values(), default=0)
+    lacking = [name for name, rows in tables.items() if rows == most and name not in matched]
+    return f"has no table of words ({first_five(lacking)}): check --model and --size" if lacking else ""
+
+
+def _remedy(state: Mapping[str, object], file: Path, card: ModelCard | None) -> str:
+    """What to do with a file nothing of which fits, for the end of a sentence; empty where nothing is known."""
+    if card is not None and card.pretrained and file.with_name("config.json").is_file():
+        return f"give this folder of transformers as --model hf:{file.parent}, without --checkpoint"
+    return looks_like(state, written_by(file), card.name if card else "")
 
 
 def _shapes(name: str, given: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> str:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from pathlib import Path
 
-from vlbench.core.errors import DataError
+from vlbench.core.errors import DataError, printable
 from vlbench.core.progress import Progress
+from vlbench.records.provenance import without_home
 
 
 class Logged:
-    """A Progress that writes each line, with the time, to `log.txt` too."""
+    """A Progress that writes each line, with the time and home paths taken out, to `log.txt` too."""
 
     def __init__(self, progress: Progress, path: Path) -> None:
         self.progress, self.path = progress, path
@@ -22,6 +23,7 @@ class Logged:
             DataError: the log cannot be written.
         """
         self.progress.say(line)
+        line = without_home(printable(line))
         now = datetime.now(UTC).isoformat(timespec="seconds")
         try:
             with self.path.open("a", encoding="utf8") as file:

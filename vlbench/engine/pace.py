@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from accelerate import Accelerator
 
 from vlbench.core.progress import Progress
 from vlbench.engine.interrupt import Interrupt
+from vlbench.engine.ranks import Ranks
 
 
 @dataclass(frozen=True)
@@ -21,6 +23,11 @@ class Pace:
     interrupt: Interrupt
     what: str
 
+    @property
+    def ranks(self) -> Ranks:
+        """This process's place among those that share the work."""
+        return Ranks.of(self.accelerator)
+
     def step(self, done: int, total: int) -> None:
         """Show how far it is, and stop here if asked to.
 
@@ -33,12 +40,22 @@ class Pace:
 
 @dataclass
 class Timing:
-    """Wall-clock seconds of each batch; preparation counts. Of a gallery, examples are pictures and texts."""
+    """Wall-clock seconds of each batch; preparation counts. Of a gallery, examples are pictures and texts.
+
+    processes: that worked at the same time, each on batches of its own.
+    """
 
     batches: list[float] = field(default_factory=list)
     examples: int = 0
+    processes: int = 1
+
+    @classmethod
+    def together(cls, timings: Sequence[Timing]) -> Timing:
+        """Those of all processes as one."""
+        batches = [seconds for timing in timings for seconds in timing.batches]
+        return cls(batches, sum(timing.examples for timing in timings), len(timings))
 
     @property
     def examples_per_second(self) -> float:
         """Over all batches; 0 where nothing was predicted."""
-        return self.examples / sum(self.batches) if self.batches else 0.0
+        return self.examples * self.processes / sum(self.batches) if self.batches else 0.0

@@ -3,35 +3,28 @@
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import nullcontext
 from pathlib import Path
-from random import Random
 from typing import cast
 
-import torch
-from accelerate import Accelerator
 from safetensors.torch import save_file
 from torch import nn
-from torch.utils.data import DataLoader, Dataset
 
 from vlbench import __version__, catalog
-from vlbench.core.backbone import Fitted, Tensors
+from vlbench.core.backbone import Fitted
 from vlbench.core.cards import ModelCard, Recipe
 from vlbench.core.errors import DataError, VlbenchError
-from vlbench.core.pretraining import Answering, Pretraining
+from vlbench.core.pretraining import Answering
 from vlbench.core.progress import Progress
 from vlbench.core.spec import PretrainSpec
+from vlbench.data.answers import ANSWERS_FILE, write_answers
 from vlbench.data.cache import atomic_write
 from vlbench.data.resources import Loading
-from vlbench.engine.batches import related, training_blocks
-from vlbench.engine.checkpoint import Checkpoints, TrainState
+from vlbench.engine.checkpoint import Checkpoints
 from vlbench.engine.environment import make_accelerator, seed_everything
-from vlbench.engine.finetune import make_plan
-from vlbench.engine.interrupt import Interrupt, Interrupted, Stoppable
-from vlbench.engine.optimizer import make_optimizer, make_schedule
-from vlbench.engine.pairs import Pairs, load_pairs, worths
+from vlbench.engine.interrupt import Interrupt, Stoppable
+from vlbench.engine.pairs import Pairs, load_pairs
+from vlbench.engine.plan import make_plan
 from vlbench.engine.pretrain_folder import (
     CAPTIONS,
     CARD,
@@ -39,38 +32,21 @@ from vlbench.engine.pretrain_folder import (
     WEIGHTS,
     claim,
     command_of,
-    cut_log,
     last_losses,
     made,
 )
+from vlbench.engine.pretrain_loop import Loop, Work
+from vlbench.engine.ranks import Ranks, join
 from vlbench.engine.resources import Material, make_resources, unique_refs
-from vlbench.records.folder import RunFolder
 from vlbench.records.lock import run_lock
 
 RECIPE = "pretrain"
 """Its name among a model card's recipes."""
 NOT_USED = (
-    "accumulation", "ema", "augment", "evaluations", "head_lr",
+    "ema", "augment", "evaluations", "head_lr",
     "rank_loss", "negative_texts", "negative_images", "margin", "lora_rank",
 )  # fmt: skip
 """Fields of a recipe that are for finetuning alone."""
-
-
-@dataclass(frozen=True)
-class Work:
-    """A resolved pretraining: the module, its pairs, the recipe with nothing left open, and where it is written."""
-
-    spec: PretrainSpec
-    command: str
-    card: ModelCard
-    examples: Pairs
-    module: Pretraining
-    recipe: Recipe
-    folder: Path
-    accelerator: Accelerator
-    checkpoints: Checkpoints
-    progress: Progress
-    interrupt: Interrupt
 
 
 def pretrain(spec: PretrainSpec, progress: Progress) -> Path:
@@ -80,17 +56,21 @@ def pretrain(spec: PretrainSpec, progress: Progress) -> Path:
         VlbenchError: a model without pretraining, objectives it does not have, or a folder that holds another one.
         Interrupted: asked to stop; the state is saved, and the same spec goes on from there.
     """
-    card, size, spec, command, examples = _resolved(spec, progress)
+    ranks = join(spec.device, spec.num_processes)
+    card, size, spec, command, examples = ranks.together(lambda: _resolved(spec, progress))
     folder = made(spec.output_path / f"{card.name}-{size}")
-    with run_lock(folder), Interrupt() as interrupt:
-        work = _begin(card, size, spec, command, examples, folder, progress, interrupt)
-        claim(folder, work.spec, examples.manifests(spec.split))
+    with run_lock(folder) if ranks.is_main else nullcontext(), Interrupt() as interrupt:
+        work = _begin(card, size, spec, command, examples, folder, progress, interrupt, ranks)
+        ranks.together(lambda: claim(folder, work.spec, examples.manifests(spec.split)))
         if (folder / WEIGHTS).is_file():
             progress.say("already done: these are the weights of that pretraining")
-            return folder
-        _train(work)
-        _write(work)
-        work.checkpoints.drop_last()
+        else:
+            Loop.begun(work).run()
+            if ranks.is_main:
+                _write(work)
+            ranks.barrier()
+        if ranks.is_main:
+            work.checkpoints.drop_last()
     return folder
 
 
@@ -112,7 +92,10 @@ def _resolved(spec: PretrainSpec, progress: Progress) -> tuple[ModelCard, str, P
     examples = load_pairs(spec, progress)
     size = spec.size or ("tiny" if examples.tasks[0].source == "world" else "base")
     catalog.check_size(card, size)
-    command, recipe = command_of(spec), used(card.recipe(RECIPE, size).merged(spec.train))
+    learned = card.recipe(RECIPE, size).model_copy(
+        update={"accumulation": None}
+    )  # finetuning's, unless it is asked for
+    command, recipe = command_of(spec), used(learned.merged(spec.train))
     return card, size, spec.model_copy(update={"size": size, "train": recipe}), command, examples
 
 
@@ -125,15 +108,19 @@ def _begin(
     folder: Path,
     progress: Progress,
     interrupt: Interrupt,
+    ranks: Ranks,
 ) -> Work:
     """Build all that can be refused, before anything of an earlier pretraining is touched."""
     accelerator = make_accelerator(spec.device, spec.dtype, spec.threads or card.sizes[size].threads)
-    if accelerator.num_processes > 1:
-        raise VlbenchError(f"pretraining runs in one process, and {accelerator.num_processes} were started: start one")
     material = Material(card, size, examples.tasks, examples, examples, spec.vocabulary, None, Loading())
-    resources = make_resources(material, Stoppable(progress, interrupt))
+    resources = ranks.together(lambda: make_resources(material, Stoppable(progress, interrupt)))
     seed_everything(spec.seed)
     module = catalog.load_pretraining(card, size, resources, spec.options)
+    if not module.divisible and (spec.train.accumulation or 1) * ranks.size > 1:
+        raise VlbenchError(
+            f"{card.name}'s dictionary moves in every forward pass, so its pretraining takes one process and one "
+            f"forward pass per step: leave out --num-processes and train.accumulation"
+        )
     if isinstance(module.backbone, Fitted):
         module.backbone.fit(unique_refs(examples))
     if isinstance(module, Answering) and (answers := examples.answers()):
@@ -144,82 +131,6 @@ def _begin(
     return Work(
         spec, command, card, examples, module, spec.train, folder, accelerator, checkpoints, progress, interrupt
     )
-
-
-class Prepared(Dataset[Tensors]):
-    """Blocks of rows, each prepared when asked for; block `first + n` has a stream of chance of its own."""
-
-    def __init__(self, work: Work, blocks: Sequence[Sequence[int]], first: int) -> None:
-        self.module, self.examples, self.seed = work.module, work.examples, work.spec.seed
-        self.blocks, self.first = blocks, first
-
-    def __len__(self) -> int:
-        return len(self.blocks)
-
-    def __getitem__(self, index: int) -> Tensors:
-        examples = [self.examples[row] for row in self.blocks[index]]
-        rng = Random(f"{self.seed}/pretraining/{self.first + index}")
-        batch = self.module.prepare([example.query for example in examples], rng)
-        if isinstance(self.module, Answering):
-            return {**batch, **self.module.prepare_answers([worths(example) for example in examples], rng)}
-        return batch
-
-
-def _train(work: Work) -> None:
-    """Train to the last step."""
-    plan = make_plan(work.recipe, len(work.examples))
-    module = cast(nn.Module, work.module).to(work.accelerator.device)
-    optimizer = work.accelerator.prepare(make_optimizer(module, work.module.backbone, work.recipe))
-    schedule = make_schedule(optimizer, plan.steps, work.recipe)
-    state = work.checkpoints.load_last(module, None, optimizer, schedule) or TrainState()
-    cut_log(work.folder, state.step)
-    if state.step:
-        work.progress.say(f"pretraining: resuming after step {state.step} of {plan.steps}")
-    together = work.recipe.batches == "related"
-    units = related(work.examples, plan.batch_size) if together else [[row] for row in range(len(work.examples))]
-    blocks = training_blocks(units, plan.batch_size, plan.steps, work.spec.seed)[state.step :]
-    saved = state.step
-    module.train()
-    try:
-        for batch in DataLoader(Prepared(work, blocks, state.step), None, num_workers=work.spec.workers):
-            work.interrupt.check()
-            started, rate = time.perf_counter(), float(schedule.get_last_lr()[0])
-            losses, norm = _step(work, module, optimizer, batch)
-            schedule.step()
-            work.module.after_step()
-            state.step += 1
-            _log(work, state.step, losses, rate, norm, time.perf_counter() - started)
-            work.progress.step("pretraining", state.step, plan.steps, f"loss {sum(losses.values()):.3f}")
-            if state.step - saved >= work.spec.save_every:
-                work.checkpoints.save_last(state, module, None, optimizer, schedule)
-                saved = state.step
-    except Interrupted:
-        work.checkpoints.save_last(state, module, None, optimizer, schedule)
-        raise
-
-
-def _step(
-    work: Work, module: nn.Module, optimizer: torch.optim.Optimizer, batch: Tensors
-) -> tuple[dict[str, float], float]:
-    """One optimizer step: the losses by objective, and the gradient's norm."""
-    with work.accelerator.autocast():
-        losses = work.module.losses({k: v.to(work.accelerator.device) for k, v in batch.items()})
-        losses = {name: loss for name, loss in losses.items() if name in (work.spec.objectives or losses)}
-        total = torch.stack(list(losses.values())).sum()
-    if not bool(total.isfinite()):
-        raise VlbenchError(
-            f"the loss is not a number ({', '.join(losses)}): lower --lr ({work.recipe.lr}) or use --dtype float32"
-        )
-    optimizer.zero_grad(set_to_none=True)
-    work.accelerator.backward(total)
-    norm = work.accelerator.clip_grad_norm_(module.parameters(), work.recipe.clip or float("inf"))
-    optimizer.step()
-    return {name: float(loss.detach()) for name, loss in losses.items()}, float(norm)
-
-
-def _log(work: Work, step: int, losses: Mapping[str, float], rate: float, norm: float, seconds: float) -> None:
-    line = {"step": step, "loss": sum(losses.values()), **losses, "lr": rate, "grad_norm": norm, "seconds": seconds}
-    RunFolder(work.folder).append_metrics(line)
 
 
 def _write(work: Work) -> None:
@@ -242,9 +153,11 @@ def _write(work: Work) -> None:
     atomic_write(work.folder / CARD, json.dumps(card, indent=2, sort_keys=True) + "\n")
     if work.checkpoints.text is not None:
         work.checkpoints.text.save(work.folder / "tokenizer.json")
+    if isinstance(work.module, Answering) and work.module.answers:
+        write_answers(work.folder / ANSWERS_FILE, work.module.answers)
     beside = work.folder / f".{WEIGHTS}"
     try:
-        save_file(weights, beside, metadata=work.checkpoints.names)
+        save_file(weights, beside, metadata=work.checkpoints.notes)
         beside.replace(work.folder / WEIGHTS)
     except OSError as error:
         raise DataError(f"cannot write {work.folder / WEIGHTS} ({error}): free some space") from None

@@ -9,8 +9,10 @@ from pathlib import Path
 
 from vlbench.core.errors import DataError, VlbenchError
 from vlbench.core.spec import PLACE, PretrainSpec
+from vlbench.data.answers import ANSWERS_FILE
 from vlbench.data.cache import atomic_write
 from vlbench.engine.checkpoint import Checkpoints
+from vlbench.records.provenance import portable
 
 WEIGHTS, CARD, METRICS, SPEC = "model.safetensors", "card.json", "metrics.jsonl", "spec.json"
 CAPTIONS = ("coco_retrieval",)
@@ -58,7 +60,7 @@ def claim(folder: Path, spec: PretrainSpec, manifests: Mapping[str, str]) -> Non
     Raises:
         VlbenchError: it holds another pretraining.
     """
-    meaning = spec.model_dump(mode="json", exclude={*PLACE, "save_every"})
+    meaning = portable(spec).model_dump(mode="json", exclude={*PLACE, "save_every"})
     text = json.dumps(meaning | {"manifests": manifests}, indent=2, sort_keys=True) + "\n"
     begun = folder / SPEC
     if begun.is_file() and spec.resume:
@@ -68,19 +70,10 @@ def claim(folder: Path, spec: PretrainSpec, manifests: Mapping[str, str]) -> Non
                 f"with --no-resume"
             )
         return
-    for name in (WEIGHTS, CARD, METRICS):
+    for name in (WEIGHTS, CARD, METRICS, ANSWERS_FILE):
         (folder / name).unlink(missing_ok=True)
     Checkpoints(folder).drop_last()
     atomic_write(begun, text)
-
-
-def cut_log(folder: Path, steps: int) -> None:
-    """Drop what was logged after the state that is gone on from: those steps are done again."""
-    log = folder / METRICS
-    if log.is_file():
-        lines = log.read_text(encoding="utf8").splitlines(keepends=True)
-        if len(lines) > steps:
-            atomic_write(log, "".join(lines[:steps]))
 
 
 def last_losses(folder: Path, objectives: tuple[str, ...]) -> dict[str, float]:

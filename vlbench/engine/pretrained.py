@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
 from vlbench import catalog
 from vlbench.core.cards import ModelCard
 from vlbench.core.errors import ExitCode, VlbenchError
-from vlbench.engine.weights import weights_file, weights_sha256
+from vlbench.engine.weights import weights_file
 
 PRETRAINED = "pretrained"
 """The `checkpoint` of a spec that means them."""
@@ -31,13 +30,6 @@ def own_weights(card: ModelCard) -> Path:
             f"or begin from scratch with --checkpoint none",
             ExitCode.WEIGHTS,
         ) from None
-
-
-def beginning_sha256(card: ModelCard, weights: Path | None) -> str:
-    """Identifies what the numbers of a run depend on besides the data: weights, and the model's own preprocessing."""
-    if not card.pretrained:
-        return weights_sha256(weights)
-    return hashlib.sha256(f"{weights_sha256(weights)}{own_processor_sha256(card)}".encode()).hexdigest()
 
 
 def own_processor_sha256(card: ModelCard) -> str:

@@ -18,10 +18,11 @@ from vlbench.core.head import Answering
 from vlbench.core.results import Prediction
 from vlbench.engine.batches import loader, sequential_blocks, training_blocks
 from vlbench.engine.checkpoint import Best
-from vlbench.engine.finetune import Log, Plan
+from vlbench.engine.finetune import Log
 from vlbench.engine.learner import Learner, only_pooled
 from vlbench.engine.optimizer import make_optimizer, make_schedule
 from vlbench.engine.pace import Pace
+from vlbench.engine.plan import Plan
 
 Examples = Sequence[Example[Any]]
 Measure = Callable[[list[Prediction]], float]

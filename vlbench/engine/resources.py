@@ -13,6 +13,7 @@ from vlbench.core.progress import Progress
 from vlbench.core.task import Task
 from vlbench.data.cache import cache_folder
 from vlbench.data.images import Pictures
+from vlbench.data.kept import KeptPictures
 from vlbench.data.regions.extract import FlatExtractor
 from vlbench.data.regions.source import StoredRegions, extract_all
 from vlbench.data.regions.store import FeatureStore, store_for_tsv
@@ -29,7 +30,8 @@ class Material:
     """What resources are made for: a model at a size, tasks of one data root, texts to learn from, pictures to see.
 
     vocabulary: a file given for the tokenizer. weights: those begun with, which bring their own; None from scratch.
-    loading: how a model of transformers is brought into memory.
+    loading: how a model of transformers is brought into memory. kept: GiB of resized pictures to keep in the cache;
+    None keeps none.
     """
 
     card: ModelCard
@@ -40,19 +42,32 @@ class Material:
     vocabulary: Path | None
     weights: Path | None
     loading: Loading
+    kept: float | None = None
 
 
 def of_job(job: Job) -> Material:
     """What a run's resources are made for."""
     seen = [*job.train, *job.select, *job.report]
-    return Material(job.card, job.size, (job.task,), job.train, seen, job.spec.vocabulary, job.weights, job.loading)
+    spec = job.spec
+    return Material(
+        card=job.card,
+        size=job.size,
+        tasks=(job.task,),
+        learned=job.train,
+        seen=seen,
+        vocabulary=spec.vocabulary,
+        weights=job.weights,
+        loading=job.loading,
+        kept=spec.cache_pictures,
+    )
 
 
 def make_resources(material: Material, progress: Progress) -> Resources:
     """Tokenizer, pictures and, for region models, regions of every picture."""
     regions = make_regions(material, progress) if material.card.visual == "regions" else None
     own = material.card.sizes[material.size].vocabulary == "its own"
-    return Resources(None if own else make_text(material, progress), Pictures(), regions, material.loading)
+    pictures = KeptPictures(cache_folder() / "pictures", int(material.kept * 2**30)) if material.kept else Pictures()
+    return Resources(None if own else make_text(material, progress), pictures, regions, material.loading)
 
 
 def make_text(material: Material, progress: Progress) -> TextEncoder:

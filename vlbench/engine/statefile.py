@@ -2,21 +2,35 @@
 
 from __future__ import annotations
 
-import pickle
-import re
 import warnings
+from argparse import Namespace
+from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
+from torch.serialization import safe_globals
 
 from vlbench.core.errors import ExitCode, VlbenchError
+from vlbench.data.pickles import more_than_weights
+from vlbench.data.text import TextEncoder
 from vlbench.engine.weights import shards
 
-_NAMED = re.compile(r"GLOBAL ([\w.]+)")
-"""How torch says which name of Python's it refused to look up."""
+VOCABULARY = "vocabulary_sha256"
+"""What vlbench notes in its weights beside the names of model and size."""
+_NUMBER = cast(Callable[..., object], np.float64(0).__reduce__()[0])
+"""How numpy makes a number; private, and its module has had two names."""
+_HARMLESS: tuple[Callable[..., object] | tuple[Callable[..., object], str], ...] = (
+    Namespace,
+    np.dtype,
+    *(type(np.dtype(kind)) for kind in (np.bool_, np.int32, np.int64, np.float32, np.float64)),
+    *((_NUMBER, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
+)
+"""What trainings keep beside the tensors, and what calls nothing when it is read: arguments and numpy's numbers."""
 _REASON = 160
 """Characters of a library's own words that a sentence can hold."""
 
@@ -50,19 +64,37 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
 
 def written_by(weights: Path) -> str:
     """The model and size, `cvlp-tiny`, that vlbench notes in its safetensors files; empty for others."""
-    if weights.suffix != ".safetensors":
-        return ""
-    with safe_open(weights, "pt") as file:
-        notes = file.metadata() or {}
+    notes = _notes(weights)
     return f"{notes['model']}-{notes['size']}" if {"model", "size"} <= notes.keys() else ""
+
+
+def brought_vocabulary(weights: Path) -> str:
+    """What identifies the vocabulary that weights were trained with: as vlbench notes it, or by the tokenizer beside.
+
+    Empty where neither is there.
+
+    Raises:
+        DataError: the tokenizer beside them is damaged.
+    """
+    noted, beside = _notes(weights).get(VOCABULARY, ""), weights.with_name("tokenizer.json")
+    if noted or not beside.is_file():
+        return noted
+    return TextEncoder.from_file(beside, 2).vocabulary_sha256  # of any length: it does not count
+
+
+def _notes(weights: Path) -> dict[str, str]:
+    if weights.suffix != ".safetensors":
+        return {}
+    with safe_open(weights, "pt") as file:
+        return file.metadata() or {}
 
 
 def _read_torch(path: Path) -> dict[str, object]:
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), safe_globals([*_HARMLESS]):
             warnings.simplefilter("ignore")  # about the pickle's age, of which the user can do nothing
             content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, OSError, EOFError, RuntimeError, LookupError, TypeError, ValueError) as error:
+    except Exception as error:  # over damaged bytes the unpickler raises whatever comes
         raise VlbenchError(f"{path} {_fault(error)}", ExitCode.WEIGHTS) from None
     if not isinstance(content, dict):
         raise VlbenchError(
@@ -73,11 +105,13 @@ def _read_torch(path: Path) -> dict[str, object]:
 
 
 def _fault(error: Exception) -> str:
+    if code := more_than_weights(error):
+        return code
     said = " ".join(str(error).split())
-    if named := _NAMED.search(said):
+    if "TorchScript" in said:
         return (
-            f"holds more than weights (Python's {named[1]}), of which nothing was run: "
-            f"give a file with the tensors alone, as torch.save(model.state_dict(), FILE) writes it"
+            "is a TorchScript archive, a program that holds its weights, and nothing of it was run: give the weights "
+            "alone, as torch.save(torch.jit.load(FILE).state_dict(), OTHER) writes them"
         )
     told = said[:_REASON] if isinstance(error, OSError | RuntimeError) and said else type(error).__name__
     return (

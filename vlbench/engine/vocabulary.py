@@ -44,12 +44,23 @@ def labels_of(spec: RunSpec, card: TaskCard, train: Examples, weights: Path | No
     if spec.mode in ("finetune", "probe"):
         return frequent_answers(train, card.min_answer_count)
     if not brought:
+        silent = f"--checkpoint {spec.checkpoint} brings no {ANSWERS_FILE}, which says"
+        if spec.checkpoint == PRETRAINED:
+            silent = f"{spec.model} does not say in the id2label of its config.json"
         raise VlbenchError(
-            f"--checkpoint {spec.checkpoint} brings no {ANSWERS_FILE}, which says what its answers mean: "
-            f"give the list with --answers",
+            f"{silent} what its answers mean: give the list with --answers, in the order of the head's rows",
             ExitCode.WEIGHTS,
         )
     return brought
+
+
+def named_rows(spec: RunSpec, labels: tuple[str, ...], weights: Path | None) -> tuple[str, ...]:
+    """What the rows of the head that comes along stand for; empty where nothing is said.
+
+    Where the weights say nothing, a list that the user gave for their evaluation is taken for it.
+    """
+    brought = brought_answers(weights) if labels and weights else ()
+    return brought or (labels if spec.mode == "eval" and spec.answers is not None else ())
 
 
 def learnable(card: TaskCard, train: Examples, labels: tuple[str, ...]) -> tuple[Examples, tuple[str, ...]]:

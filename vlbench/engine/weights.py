@@ -71,7 +71,7 @@ def shards(weights: Path) -> list[Path]:
     content = read_json(weights)
     places = content.get("weight_map") if isinstance(content, dict) else None
     names = sorted({str(name) for name in places.values()}) if isinstance(places, dict) else []
-    faulty = [name for name in names if Path(name).name != name or not weights.with_name(name).is_file()]
+    faulty = [name for name in names if not name or Path(name).name != name or not weights.with_name(name).is_file()]
     if faulty or not names:
         fault = f"names {faulty[0]}, which is not beside it" if faulty else "names no files in its weight_map"
         raise VlbenchError(f"{weights} {fault}: fetch the whole folder again", ExitCode.WEIGHTS)

@@ -14,15 +14,20 @@ from vlbench.engine.capabilities import writes
 
 
 def answer_by(spec: RunSpec, task: TaskCard, model: ModelCard, probed: bool) -> Literal["text", "candidates"] | None:
-    """In its own words, or with the likeliest candidate, which is the default where the task has a closed list.
+    """In its own words, or with the likeliest candidate, which is the default where there is a list of them.
 
     probed: whether the run begins with a linear head that was trained on the task, which answers then.
 
     Raises:
-        VlbenchError: asked of a model that does not write in that mode.
+        VlbenchError: asked of a model that does not write in that mode, or for its own words and a list at once.
     """
     if writes(model, task, spec.mode) and not probed:
-        return spec.answer_by or ("candidates" if task.labels else "text")
+        if spec.answer_by == "text" and spec.answers is not None:
+            raise VlbenchError(
+                f"--answer-by text does not choose from a list, and --answers {spec.answers} is one: leave one of them "
+                f"out"
+            )
+        return spec.answer_by or ("candidates" if task.labels or spec.answers else "text")
     if spec.answer_by is not None:
         raise VlbenchError(
             f"--answer-by {spec.answer_by} is for a model that writes zero-shot, not for {model.name} in --mode "

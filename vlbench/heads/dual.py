@@ -22,12 +22,22 @@ TEMPERATURE, HIGHEST = 0.07, 100.0
 class DualHead(nn.Module):
     """A learned temperature over dot products, trained on batches whose other pairs are the negatives (InfoNCE).
 
-    Source: Radford et al. 2021 (CLIP): the scale starts at 1 / 0.07 and stays below 100.
+    Source: Radford et al. 2021 (CLIP): the scale starts at 1 / 0.07 and stays at or below 100, or the scale loaded if
+    that is larger (SigLIP's is 117). It is brought back to that limit itself, so that its gradient never dies.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.log_scale = nn.Parameter(torch.tensor(math.log(1 / TEMPERATURE)))
+        self.log_limit = math.log(HIGHEST)
+        self.register_state_dict_pre_hook(_before_saving)  # type: ignore[no-untyped-call]
+        self.register_load_state_dict_post_hook(_after_loading)  # type: ignore[no-untyped-call]
+
+    @torch.no_grad()
+    def bound(self, log_scale: float = -math.inf) -> None:
+        """Bring the scale back to its limit, which is `log_scale` from now on where that is higher."""
+        self.log_limit = max(self.log_limit, log_scale)
+        self.log_scale.clamp_(max=self.log_limit)
 
     def queries(self, rows: Sequence[int], examples: Sequence[Example[Any]], rng: Random) -> list[Query]:
         """Each example's own."""
@@ -41,10 +51,19 @@ class DualHead(nn.Module):
 
     def forward(self, images: Tensor, texts: Tensor) -> Tensor:
         """Unit vectors [N, E] and [M, E] -> logits [N, M]."""
-        return self.log_scale.exp().clamp(max=HIGHEST) * images @ texts.T
+        self.bound()
+        return self.log_scale.exp() * images @ texts.T
 
     def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Cross-entropy of logits [B, B] over rows and over columns, right pairs sharing the probability; a scalar."""
         right = (targets[:, None] == targets).to(logits)
         share = right / right.sum(dim=1, keepdim=True)
         return (functional.cross_entropy(logits, share) + functional.cross_entropy(logits.T, share)) / 2
+
+
+def _before_saving(head: DualHead, *_: object) -> None:
+    head.bound()
+
+
+def _after_loading(head: DualHead, *_: object) -> None:
+    head.bound(float(head.log_scale.detach()))

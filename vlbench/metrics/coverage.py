@@ -21,7 +21,7 @@ def match(
     """Check that predictions and examples match one to one, and count them.
 
     labels: the answers allowed, whatever their case; empty allows any. Predictions whose status
-    is not "ok" have no answer and are counted as errors instead.
+    is not "ok" have no answer and are counted as unparsed or as errors instead.
 
     Raises:
         CoverageError: no examples, or ids missing (unless allow_missing), given twice or not asked for, or
@@ -43,8 +43,14 @@ def match(
             f"predictions do not match the {len(expected):,} examples one to one: {', '.join(filter(None, faults))}; "
             f"give each example's id once, with an answer"
         )
-    errors = sum(prediction.status != "ok" for prediction in predictions)
-    return Coverage(expected=len(expected), scored=len(given), missing=len(missing), errors=errors)
+    statuses = Counter(prediction.status for prediction in predictions)
+    return Coverage(
+        expected=len(expected),
+        scored=len(given),
+        missing=len(missing),
+        unparsed=statuses["unparsed"],
+        errors=statuses["error"] + statuses["skipped"],
+    )
 
 
 def ranking_coverage(examples: Sequence[Example[Caption]], rankings: Sequence[Ranking]) -> Coverage:

@@ -77,10 +77,10 @@ def rankings(scores: Scores, gallery: Gallery, counted: Ranks) -> list[Ranking]:
         counted.i2t_low.tolist(),
         counted.i2t_high.tolist(),
         counted.i2t_positives.tolist(),
-        _best(scores, texts),
+        _top(scores, texts),
         strict=True,
     )
-    of_texts = zip(texts, counted.t2i_low.tolist(), counted.t2i_high.tolist(), _best(scores.T, pictures), strict=True)
+    of_texts = zip(texts, counted.t2i_low.tolist(), counted.t2i_high.tolist(), _top(scores.T, pictures), strict=True)
     return [
         *(Ranking(query, "i2t", low, high, positives, top) for query, low, high, positives, top in of_pictures),
         *(Ranking(query, "t2i", low, high, 1, top) for query, low, high, top in of_texts),
@@ -131,15 +131,21 @@ def _check_list(what: str, names: Sequence[str], candidates: Set[str]) -> None:
         raise DataError(f"{what} holds {first_five(twice)} more than once: expected each candidate at most once")
 
 
-def _best(scores: Scores, candidates: Sequence[str]) -> Iterator[tuple[tuple[str, float], ...]]:
-    """The ten best candidates of each row, best first, ties in their order."""
-    place = max(0, len(candidates) - TOP)
+def best(scores: Scores, k: int) -> Iterator[tuple[Counts, Scores]]:
+    """The `k` best candidates of each row of scores [Q, C], best first, ties in their order, and their scores."""
+    place = max(0, scores.shape[1] - k)
     for rows in _blocks(scores):
         block = _comparable(np.ascontiguousarray(scores[rows]))
         for row, least in zip(block, np.partition(block, place, axis=1)[:, place], strict=True):
             among = np.flatnonzero(row >= least)
-            chosen = among[np.argsort(-row[among], kind="stable")[:TOP]]
-            yield tuple(zip([candidates[one] for one in chosen], row[chosen].tolist(), strict=True))
+            chosen = among[np.argsort(-row[among], kind="stable")[:k]]
+            yield chosen, row[chosen]
+
+
+def _top(scores: Scores, candidates: Sequence[str]) -> Iterator[tuple[tuple[str, float], ...]]:
+    """The ten best candidates of each row by name."""
+    for chosen, values in best(scores, TOP):
+        yield tuple(zip([candidates[one] for one in chosen], values.tolist(), strict=True))
 
 
 def _comparable(scores: Scores) -> Scores:

@@ -141,6 +141,15 @@ class MeanRank:
         )
 
 
+def recalls(rankings: Sequence[Ranking], examples: Sequence[Example[Caption]]) -> dict[str, float]:
+    """R@1, R@5 and R@10 in percent by metric name, as `Recall` gives them but without intervals; raises as it does."""
+    places, short = _Places(rankings, examples), {"i2t": "tr", "t2i": "ir"}
+    return {
+        f"{short[direction]}_r{k}": 100 * places.over_folds(direction, places.found(direction, k, "pessimistic"), fmean)
+        for direction, k in product(DIRECTIONS, LEVELS)
+    }
+
+
 def chance(examples: Sequence[Example[Caption]]) -> Mapping[str, float]:
     """What R@K, in percent, is expected of a scorer that gives all pairs the same score, by metric name."""
     texts: dict[str, Counter[str]] = defaultdict(Counter)  # fold -> picture -> how many texts it has

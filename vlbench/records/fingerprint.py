@@ -10,8 +10,9 @@ from vlbench.core.cards import Recipe
 from vlbench.core.errors import DataError
 from vlbench.core.spec import PLACE, RunSpec
 
-_SAID_ELSEWHERE = frozenset({"train", "checkpoint"})
-"""Spec fields whose meaning lies in what they resolve to: the recipe and the hash of the weights."""
+_SAID_ELSEWHERE = frozenset({"train", "checkpoint", "model", "answers"})
+"""Spec fields whose meaning lies in what they resolve to: the recipe, hashes of the weights and of what the model is
+made of, and the answers."""
 
 
 def fingerprint(
@@ -21,6 +22,8 @@ def fingerprint(
     task_version: int,
     manifest_sha256: str,
     weights_sha256: str,
+    model_sha256: str,
+    answers_sha256: str,
     vlbench_version: str,
 ) -> str:
     """Sixteen hex characters that name a run.
@@ -31,6 +34,9 @@ def fingerprint(
         task_version: of the task's card.
         manifest_sha256: of the data.
         weights_sha256: of the checkpoint begun with; empty from scratch.
+        model_sha256: of all else that the model is made of where that is no part of this package, and stands for the
+            model's name, which may be a path, then; empty where it is.
+        answers_sha256: of the answers chosen from and of those that the weights' rows stand for.
         vlbench_version: of this code.
 
     Raises:
@@ -42,6 +48,8 @@ def fingerprint(
         "task_version": task_version,
         "manifest": manifest_sha256,
         "weights": weights_sha256,
+        "model": model_sha256 or spec.model,
+        "answers": answers_sha256,
         "vlbench": vlbench_version,
     }
     text = json.dumps(meaning, sort_keys=True, separators=(",", ":"), allow_nan=False)
@@ -52,7 +60,6 @@ def _spec_meaning(spec: RunSpec) -> dict[str, object]:
     fields = {name: _number(value) for name, value in spec.model_dump(mode="json").items()}
     fields["controls"] = sorted(set(spec.controls or ()))
     fields["vocabulary"] = _words_sha256(spec.vocabulary) if spec.vocabulary else ""
-    fields["answers"] = _words_sha256(spec.answers) if spec.answers else ""
     if spec.limit is None:
         del fields["limit_mode"]
     return {name: value for name, value in fields.items() if name not in PLACE | _SAID_ELSEWHERE}

@@ -12,7 +12,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,8 +40,10 @@ class RunFolder:
     path: Path
 
     @classmethod
-    def create(cls, spec: RunSpec, fingerprint: str) -> RunFolder:
+    def create(cls, spec: RunSpec, fingerprint: str, model: str = "") -> RunFolder:
         """The folder of a resolved spec, made if it is not there.
+
+        model: its name, where the spec has a path; several paths may lead to one model.
 
         Raises:
             VlbenchError: the output path is a file, cannot be written, or its disk is full; nothing is left behind.
@@ -49,7 +51,7 @@ class RunFolder:
         """
         if spec.size is None:
             raise ValueError("the spec has no size: resolve it before making its folder")
-        model = f"{_file_name(spec.model)}-{_file_name(spec.size)}"
+        model = f"{_file_name(model or spec.model)}-{_file_name(spec.size)}"
         path = spec.output_path.expanduser() / _file_name(spec.task) / model / fingerprint
         made = _make(path)
         try:
@@ -112,7 +114,9 @@ class RunFolder:
             VlbenchError: it cannot be written (exit 5); the old one stays.
             ValueError: a number in it is NaN or infinite, which no JSON can say.
         """
-        shown = record.model_copy(update={"spec": portable(record.spec), "error": without_home(record.error)})
+        task = record.task.model_copy(update={"notes": tuple(map(without_home, record.task.notes))})
+        said = {"spec": portable(record.spec), "error": without_home(record.error), "task": task}
+        shown = record.model_copy(update=said)
         text = json.dumps(shown.model_dump(mode="json"), indent=2, ensure_ascii=False, allow_nan=False)
         atomic_write(self.run_json, text + "\n")
 
@@ -141,6 +145,19 @@ class RunFolder:
             _append(self.metrics, line)
         except OSError as error:
             raise _not_writable(self.metrics, error) from None
+
+    def keep_metrics(self, kept: Callable[[Mapping[str, float | int | str]], bool]) -> None:
+        """Leave in `metrics.jsonl` the lines that are `kept`, and of torn ones nothing.
+
+        Raises:
+            VlbenchError: it cannot be written (exit 5); the lines stay as they were.
+        """
+        if not self.metrics.is_file():
+            return
+        lines = self.metrics.read_text(encoding="utf8", errors="replace").splitlines(keepends=True)
+        left = [line for line in lines if (values := _values(line)) is not None and kept(values)]
+        if left != lines:
+            atomic_write(self.metrics, "".join(left))
 
     def clear(self) -> None:
         """Remove everything but the lock, for a run that begins anew (`--no-resume`)."""
@@ -221,6 +238,15 @@ def _probe(path: Path) -> None:
         file.write(bytes(_PROBE_BYTES))
         file.flush()
         os.fsync(file.fileno())
+
+
+def _values(line: str) -> dict[str, float | int | str] | None:
+    """What a line of metrics says, None where a killed writer left it torn."""
+    try:
+        values = json.loads(line)
+    except json.JSONDecodeError:
+        return None
+    return values if line.endswith("\n") and isinstance(values, dict) else None
 
 
 def _append(path: Path, line: bytes) -> None:

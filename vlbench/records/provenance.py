@@ -9,9 +9,12 @@ import subprocess
 import sys
 from importlib import metadata
 from pathlib import Path
+from typing import TypeVar
 
 from vlbench.core.record import Environment, ToolInfo
-from vlbench.core.spec import RunSpec
+from vlbench.core.spec import PretrainSpec, RunSpec
+
+Spec = TypeVar("Spec", RunSpec, PretrainSpec)
 
 _LIBRARIES = (
     "torch", "transformers", "tokenizers", "accelerate", "safetensors", "numpy", "scipy", "pandas", "pyarrow",
@@ -62,15 +65,17 @@ def peak_memory_mib() -> float:
     return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
 
 
-def portable(spec: RunSpec) -> RunSpec:
+def portable(spec: Spec) -> Spec:
     """The spec with paths below the home folder as `~/...`; every other path as it was given."""
-    paths = {
-        name: Path(without_home(str(value)))
-        for name in ("data_root", "tasks_dir", "vocabulary", "output_path")
-        if (value := getattr(spec, name)) is not None
-    }
-    names = {"checkpoint": spec.checkpoint and without_home(spec.checkpoint), "model": without_home(spec.model)}
-    return spec.model_copy(update={**paths, **names})
+    return spec.model_copy(update={name: _portable(getattr(spec, name)) for name in type(spec).model_fields})
+
+
+def _portable(value: object) -> object:
+    if isinstance(value, Path):
+        return Path(without_home(str(value)))
+    if isinstance(value, tuple):
+        return tuple(map(_portable, value))
+    return without_home(value) if isinstance(value, str) else value
 
 
 def without_home(text: str) -> str:

@@ -121,6 +121,8 @@ def read_samples(path: Path) -> pd.DataFrame:
     # ValueError: column names that are no UTF-8.
     except (OSError, ValueError, pa.ArrowException) as error:
         raise _corrupt(path, str(error).partition("\n")[0]) from None
+    if len(set(table.column_names)) < table.num_columns:
+        raise _corrupt(path, "a column comes twice")
     absent = [name for name in (*_COLUMNS, "control") if name not in frame.columns]
     if absent:
         raise _corrupt(path, f"columns {', '.join(absent)} are missing")
@@ -128,6 +130,9 @@ def read_samples(path: Path) -> pd.DataFrame:
     changed = [name for name, kind in kinds.items() if kind != _kind(_arrow_type(name))]
     if changed:
         raise _corrupt(path, f"columns {', '.join(changed)} are of another type")
+    empty = [name for name in (*_COLUMNS, "control") if name not in _NUMBERS and table.column(name).null_count]
+    if empty:
+        raise _corrupt(path, f"columns {', '.join(empty)} lack values")
     return frame
 
 

@@ -77,7 +77,10 @@ def _cells(
 
 def plain_reference(reference: str) -> str:
     """A reference without its JSON wrapping where one field says it: a label, an answer, a picture."""
-    values = json.loads(reference)
+    try:
+        values = json.loads(reference)
+    except (ValueError, RecursionError):
+        return reference  # somebody else's rows
     if isinstance(values, dict):
         values = {key: values[key] for key in _TELLING if values.get(key)} or values
     if isinstance(values, dict) and len(values) == 1:

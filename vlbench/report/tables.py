@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from math import isfinite
 from typing import Literal
 
 from tabulate import tabulate
 
+from vlbench.core.errors import printable
 from vlbench.core.record import Coverage, Result, RunRecord
 
 _NOTHING = "-"
@@ -32,17 +34,29 @@ def run_table(record: RunRecord) -> str:
 
 def scoreboard(records: Sequence[RunRecord]) -> str:
     """Models x tasks of several runs: the main metric of each, with its 95 % interval; a dash where there is no run."""
-    models = list(dict.fromkeys(map(_model, records)))
+    models = _models(records)
     columns = list(dict.fromkeys(map(_column, records)))
-    found = {(_model(record), _column(record)): _result(record.results, record.task.main_metric) for record in records}
-    rows = [[cell(model), *(_with_interval(found.get((model, column))) for column in columns)] for model in models]
-    remarks = [f"{_model(of)} on {cell(of.task.name)}: {line}" for of in records for line in _warnings(of)]
+    found = {(_asked(record), _column(record)): _result(record.results, record.task.main_metric) for record in records}
+    rows = [
+        [cell(name), *(_with_interval(found.get((asked, column))) for column in columns)]
+        for asked, name in models.items()
+    ]
+    remarks = [
+        f"{cell(models[_asked(of)])} on {cell(of.task.name)}: {line}" for of in records for line in _warnings(of)
+    ]
     data = ", ".join(dict.fromkeys(_DATA[record.task.source] for record in records))
     return "\n\n".join([data, _table(["model", *columns], rows), *(["\n".join(remarks)] if remarks else [])])
 
 
-def _model(record: RunRecord) -> str:
-    return f"{record.model.name}-{record.model.size}"
+def _models(records: Sequence[RunRecord]) -> dict[str, str]:
+    """What was asked for -> the model's name; where that is the name of several, what was asked for."""
+    names = {_asked(record): f"{record.model.name}-{record.model.size}" for record in records}
+    counts = Counter(names.values())
+    return {asked: name if counts[name] == 1 else asked for asked, name in names.items()}
+
+
+def _asked(record: RunRecord) -> str:
+    return f"{record.spec.model}-{record.model.size}"
 
 
 def _column(record: RunRecord) -> str:
@@ -86,8 +100,7 @@ def heading(record: RunRecord) -> str:
 
 def cell(text: str) -> str:
     """A string that cannot break a table or a terminal: one line, no control characters, pipes escaped."""
-    plain = "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
-    return plain.replace("|", "\\|")
+    return printable(text).replace("|", "\\|")
 
 
 def number(value: float) -> str:
@@ -117,7 +130,7 @@ def telling(results: Sequence[Result]) -> list[Result]:
 
 
 def _warnings(record: RunRecord) -> list[str]:
-    lines = [_from_scratch(record.model.size)] if record.model.from_scratch else []
+    lines = [_from_scratch(record)] if record.model.from_scratch else []
     if record.status != "done":
         lines.append(f"{record.status.upper()}: this run is not finished{_reason(record.error)}")
     task = record.task
@@ -133,8 +146,10 @@ def _warnings(record: RunRecord) -> list[str]:
     return [*lines, *map(_note, task.notes), *_coverage_lines(record.coverage)]
 
 
-def _from_scratch(size: str) -> str:
-    if size == "base":
+def _from_scratch(record: RunRecord) -> str:
+    if record.spec.mode == "zero-shot":
+        return "RANDOM WEIGHTS: NEITHER PRETRAINED NOR TRAINED"
+    if record.model.size == "base":
         return "TRAINED FROM SCRATCH: NOT COMPARABLE WITH THE PRETRAINED MODEL OF THE PAPER"
     return "trained from scratch, without pretrained weights"
 
@@ -152,7 +167,10 @@ def _coverage_lines(coverage: Coverage | None) -> list[str]:
         return []
     faults = {"missing": coverage.missing, "duplicate": coverage.duplicate, "errors": coverage.errors}
     found = [f"{count:,} {name}" for name, count in faults.items() if count]
-    return [f"coverage: {', '.join(found)} of {coverage.expected:,} expected examples"] if found else []
+    lines = [f"coverage: {', '.join(found)} of {coverage.expected:,} expected examples"] if found else []
+    if coverage.unparsed:
+        lines.append(f"unparsed: {coverage.unparsed:,} of {coverage.expected:,} answers could not be read")
+    return lines
 
 
 def _metrics_table(record: RunRecord) -> str:

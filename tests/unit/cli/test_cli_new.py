@@ -38,6 +38,19 @@ def test_the_next_step_runs_a_new_task(vlbench: Call, tmp_path: Path) -> None:
     assert (record.task.name, record.task.n_scored, record.status) == ("my_task", 8, "done")
 
 
+def test_a_new_task_is_answered_in_words(vlbench: Call, tmp_path: Path) -> None:
+    folder = Path(vlbench("new", "task", "my_task", "--into", tmp_path).out.splitlines()[0])
+    place = ("--tasks-dir", tmp_path, "--data-root", folder / "sample", "--output-path", tmp_path / "runs", "--quiet")
+    asked = ("--task", "my_task", "--model", "fake", "--mode", "zero-shot", "--answer-by", "text")
+    record = read_run(vlbench("run", *asked, *place).run)
+    assert record.status == "done" and record.coverage is not None
+    assert record.coverage.expected == record.coverage.scored == 8
+    # Without its rule a list of labels is still kept to: what is none of them is counted.
+    (folder / "task.yaml").write_text((folder / "task.yaml").read_text().replace("extraction: named_label\n", ""))
+    other = read_run(vlbench("run", *asked, *place, "--no-resume").run)
+    assert other.status == "done" and other.model.extraction == "verbatim"
+
+
 def test_the_next_step_runs_a_new_model(vlbench: Call, tmp_path: Path, tiny_world: Path) -> None:
     folder, line = vlbench("new", "model", "my_model", "--into", tmp_path).out.splitlines()
     command = shlex.split(line.removeprefix("next: vlbench "))

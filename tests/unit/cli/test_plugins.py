@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ ANNOUNCED = """
 [vlbench.models]
 plugged_model = plugged_kit.plugged_model.backbone:PluggedModel
 broken_model = plugged_absent.backbone:Broken
+classless_model = plugged_kit.plugged_model.backbone
 [vlbench.tasks]
 plugged_task = plugged_kit.plugged_task.adapter:examples
 """
@@ -33,6 +35,8 @@ def kit(vlbench: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     notes.mkdir()
     (notes / "METADATA").write_text("Metadata-Version: 2.1\nName: plugged-kit\nVersion: 1.0\n")
     (notes / "entry_points.txt").write_text(ANNOUNCED)
+    for name in [name for name in sys.modules if name.partition(".")[0] == "plugged_kit"]:
+        monkeypatch.delitem(sys.modules, name)  # an earlier test's lies elsewhere
     monkeypatch.syspath_prepend(str(site))
     return site
 
@@ -60,3 +64,16 @@ def test_names_that_are_nearly_or_not_there(kit: Path, vlbench: Call, tmp_path: 
     done = vlbench("run", "--task", "nlvr2", "--model", "broken_model")
     assert done.code == 2 and done.err.count("\n") == 1
     assert "'broken_model' is announced by an installed package as plugged_absent.backbone:Broken" in done.err
+    done = vlbench("run", "--task", "nlvr2", "--model", "classless_model")
+    assert done.code == 2 and done.err.count("\n") == 1
+    assert "as plugged_kit.plugged_model.backbone: expected package.module:Name" in done.err
+
+
+def test_changed_code_is_not_done_already(kit: Path, vlbench: Call, tmp_path: Path) -> None:
+    asked = ("run", "--task", "plugged_task", "--model", "plugged_model", "--steps", 2, "--controls", "none", "--quiet")
+    place = ("--data-root", kit / "plugged_kit" / "plugged_task" / "sample", "--output-path", tmp_path / "runs")
+    first = vlbench(*asked, *place).run
+    assert vlbench(*asked, *place).run == first
+    code = kit / "plugged_kit" / "plugged_model" / "backbone.py"
+    code.write_text(code.read_text() + "# changed\n")
+    assert vlbench(*asked, *place).run != first

@@ -8,7 +8,7 @@ import pytest
 
 from vlbench.core.errors import DataError
 from vlbench.core.examples import Example, Label, Query
-from vlbench.data.answers import answers_sha256, frequent_answers, read_answers, write_answers
+from vlbench.data.answers import answers_sha256, frequent_answers, read_answers, transformers_answers, write_answers
 
 
 def examples(*answers: str) -> list[Example[Label]]:
@@ -51,6 +51,15 @@ def test_bad_lists(tmp_path: Path, content: str, fault: str) -> None:
     (tmp_path / "list.json").write_text(content)
     with pytest.raises(DataError, match=fault):
         read_answers(tmp_path / "list.json")
+
+
+@pytest.mark.parametrize(
+    ("labels", "fault"), [('{"0": "red", "1": "red"}', "twice .red."), ('{"0": "a", "2": "b"}', "has no 1")]
+)
+def test_a_config_whose_rows_have_no_names_of_their_own(tmp_path: Path, labels: str, fault: str) -> None:
+    (tmp_path / "config.json").write_text(f'{{"id2label": {labels}}}')
+    with pytest.raises(DataError, match=fault):
+        transformers_answers(tmp_path / "config.json")
 
 
 def test_the_hash_is_of_the_list_in_its_order() -> None:

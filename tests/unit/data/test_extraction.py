@@ -31,6 +31,12 @@ def test_the_examples_in_the_text() -> None:
         ("", None),
         (" \n ", None),
         ("Answer:", None),
+        ("Answer:\nred", "red"),
+        ("**Red**", "red"),
+        ("**Answer:** red!", "red"),
+        ("*Two dogs.*", "two dogs"),
+        ("\"red.\"", "red"),
+        ("**", None),
     ],
 )  # fmt: skip
 def test_short_answers(written: str, answer: str | None) -> None:
@@ -46,6 +52,15 @@ def test_short_answers(written: str, answer: str | None) -> None:
         ("contradictions", None),
         ("I cannot say", None),
         ("neutral, yes neutral", "neutral"),
+        ("This is not a contradiction", None),
+        ("It isn't neutral.", None),
+        ("It isn\u2019t neutral.", None),
+        ("There is no entailment here", None),
+        ("It cannot be neutral, it is an entailment", None),
+        ("No, it is neutral.", "neutral"),
+        ("The men are not asleep: contradiction", "contradiction"),
+        ("I do not know but perhaps neutral", "neutral"),
+        ("entailment, no doubt", "entailment"),
     ],
 )
 def test_labels_are_whole_words(written: str, answer: str | None) -> None:
@@ -54,6 +69,11 @@ def test_labels_are_whole_words(written: str, answer: str | None) -> None:
 
 def test_verbatim() -> None:
     assert verbatim(" Two\nlines ", ()) == "Two\nlines" and verbatim(" ", ()) is None
+    assert verbatim(" Neutral\n", LABELS) == "neutral" and verbatim("It is neutral", LABELS) is None
+
+
+def test_a_label_that_is_a_negation_itself() -> None:
+    assert named_label("No.", ("no", "yes")) == "no" and named_label("No, yes", ("no", "yes")) is None
 
 
 @given(st.text(), st.sampled_from(sorted(RULES)))

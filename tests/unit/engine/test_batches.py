@@ -14,7 +14,7 @@ from torch import Tensor
 from vlbench.core.backbone import Features, Tensors, Textual, Visual
 from vlbench.core.errors import VlbenchError
 from vlbench.core.examples import Example, ImageRef, Label, Query
-from vlbench.engine.batches import Batches, micro_blocks, related, sequential_blocks, training_blocks
+from vlbench.engine.batches import Batches, answering_blocks, micro_blocks, related, sequential_blocks, training_blocks
 
 
 class Recorder:
@@ -127,3 +127,11 @@ def test_changed_pictures_depend_on_the_block_alone() -> None:
 def test_a_model_that_cannot_change_pictures_says_so() -> None:
     with pytest.raises(VlbenchError, match=r"train\.augment .* Recorder cannot: set it to none"):
         Batches([], [], Recorder(), augment=True)
+
+
+def test_questions_about_a_picture_are_answered_together() -> None:
+    spread = [Example(str(row), Query((ImageRef(Path(), "abc"[row % 3]),), ""), Label("yes"), "") for row in range(7)]
+    assert answering_blocks(spread, 4) == [[0, 3, 6, 1], [4, 2, 5]]
+    together = sorted(spread, key=lambda example: example.query.images[0].key)
+    assert answering_blocks(together, 4) == sequential_blocks(7, 4)
+    assert answering_blocks([], 4) == []

@@ -17,6 +17,7 @@ from vlbench.data.text import TextEncoder
 from vlbench.engine import checkpoint
 from vlbench.engine.checkpoint import Best, Checkpoints, TrainState
 from vlbench.engine.optimizer import BertAdam
+from vlbench.engine.randomness import random_state
 
 
 class Net(nn.Module):
@@ -79,7 +80,7 @@ def test_the_rest_of_the_training_is_as_if_nothing_had_been(kind: type[AdamW] | 
     for _ in range(3):
         step(net, optimizer, schedule)
     state = TrainState(step=3, selected_at=2, best=Best(2, "ema", 51.25))
-    places.save_last(state, net, average, optimizer, schedule)
+    places.save_last(state, net.state_dict(), average, optimizer, schedule)
     for _ in range(3):
         step(net, optimizer, schedule)
 
@@ -98,7 +99,7 @@ def test_there_may_be_nothing_to_resume(tmp_path: Path) -> None:
     net, optimizer, schedule = training(0)
     places = Checkpoints(tmp_path)
     assert places.load_last(net, None, optimizer, schedule) is None
-    places.save_last(TrainState(step=1), net, None, optimizer, schedule)
+    places.save_last(TrainState(step=1), net.state_dict(), None, optimizer, schedule)
     assert places.load_last(net, None, optimizer, schedule) == TrainState(step=1)
     places.drop_last()
     assert places.load_last(net, None, optimizer, schedule) is None
@@ -109,7 +110,7 @@ def test_there_may_be_nothing_to_resume(tmp_path: Path) -> None:
 def test_a_damaged_state_is_said(file: str, tmp_path: Path) -> None:
     net, optimizer, schedule = training(0)
     places = Checkpoints(tmp_path)
-    places.save_last(TrainState(step=1), net, None, optimizer, schedule)
+    places.save_last(TrainState(step=1), net.state_dict(), None, optimizer, schedule)
     damaged = tmp_path / "last" / file
     damaged.write_bytes(damaged.read_bytes()[:20])
     with pytest.raises(VlbenchError, match="last") as error:
@@ -117,10 +118,42 @@ def test_a_damaged_state_is_said(file: str, tmp_path: Path) -> None:
     assert error.value.exit_code in (ExitCode.DATA, ExitCode.WEIGHTS)
 
 
+@pytest.mark.parametrize("file", ["state.json", "trainer.pt", "model.safetensors"])
+@pytest.mark.parametrize("left", [0, 20])
+def test_of_a_damaged_one_the_one_before_is_gone_on_from(file: str, left: int, tmp_path: Path) -> None:
+    net, optimizer, schedule = training(0)
+    places = Checkpoints(tmp_path)
+    places.save_last(TrainState(step=1), net.state_dict(), None, optimizer, schedule)
+    before = weights(net)
+    step(net, optimizer, schedule)
+    places.save_last(TrainState(step=2), net.state_dict(), None, optimizer, schedule)
+    damaged = tmp_path / "last" / file
+    damaged.write_bytes(damaged.read_bytes()[:left])
+    assert places.load_last(net, None, optimizer, schedule) == TrainState(step=1)
+    assert weights(net) == before
+
+
+def test_every_process_gets_its_own_chance_back(tmp_path: Path) -> None:
+    net, optimizer, schedule = training(0)
+    states, drawn = [], []
+    for seed in (1, 2):
+        seed_all(seed)
+        states.append(random_state())
+        drawn.append((random.random(), float(numpy.random.rand()), float(torch.rand(()))))
+    Checkpoints(tmp_path).save_last(TrainState(step=1), net.state_dict(), None, optimizer, schedule, states)
+    for rank, expected in (*enumerate(drawn), (2, None)):
+        seed_all(3)
+        Checkpoints(tmp_path).load_last(net, None, optimizer, schedule, rank)
+        found = (random.random(), float(numpy.random.rand()), float(torch.rand(())))
+        assert found == expected or rank == 2
+    seed_all(3)
+    assert found == (random.random(), float(numpy.random.rand()), float(torch.rand(())))  # there was no third one
+
+
 def test_a_state_of_another_model_is_said(tmp_path: Path) -> None:
     net, optimizer, schedule = training(0)
     places = Checkpoints(tmp_path)
-    places.save_last(TrainState(step=1), net, None, optimizer, schedule)
+    places.save_last(TrainState(step=1), net.state_dict(), None, optimizer, schedule)
     with pytest.raises(
         DataError, match=r"cannot be resumed from .*: delete that folder or start over with --no-resume"
     ):

@@ -37,8 +37,8 @@ def answers_of(monkeypatch: pytest.MonkeyPatch, change: Callable[[list[Predictio
     """Let the predictions of the reported split be changed before they are counted."""
     predict = trial.predict
 
-    def changed(learner, examples, pace):
-        predictions, timing = predict(learner, examples, pace)
+    def changed(learner, examples, pace, shards=None):
+        predictions, timing = predict(learner, examples, pace, shards)
         return (change(predictions) if pace.what == "predicting" else predictions), timing
 
     monkeypatch.setattr(trial, "predict", changed)

@@ -12,20 +12,25 @@ from torch import nn
 
 from vlbench import catalog
 from vlbench.core.cards import Recipe
-from vlbench.core.errors import VlbenchError
+from vlbench.core.errors import ExitCode, VlbenchError
 from vlbench.core.progress import Silent
+from vlbench.engine import finetune
 from vlbench.engine.checkpoint import Best, Checkpoints, TrainState
 from vlbench.engine.environment import make_accelerator
-from vlbench.engine.finetune import Finetuning, Select, make_plan
+from vlbench.engine.finetune import Finetuning, Select
 from vlbench.engine.interrupt import Interrupt, Interrupted
 from vlbench.engine.job import Job
 from vlbench.engine.learner import Learner
+from vlbench.engine.plan import Conduct, make_plan
 from vlbench.engine.resources import make_resources, of_job
 from vlbench.heads.build import build_head
 
 Values = dict[str, float | int | str]
 RECIPE = Recipe(optimizer="adamw", lr=0.01, weight_decay=0.01, warmup=0.1, clip=1.0, ema=0.5, steps=8, batch_size=6,
                 evaluations=4)  # fmt: skip
+
+
+PLAIN = Conduct()
 
 
 class Noisy(nn.Module):
@@ -56,7 +61,9 @@ def job(make_job: Callable[..., Job]) -> Job:
 def start(job: Job, tmp_path: Path) -> Callable[..., Finetuning]:
     """A training of a fake learner with a head, always from the same weights."""
 
-    def begin(recipe: Recipe = RECIPE, folder: str = "checkpoints", noisy: bool = True) -> Finetuning:
+    def begin(
+        recipe: Recipe = RECIPE, folder: str = "checkpoints", noisy: bool = True, conduct: Conduct = PLAIN
+    ) -> Finetuning:
         torch.manual_seed(3)
         backbone = catalog.load_model(job.card, "tiny", make_resources(of_job(job), Silent()))
         learner = Learner(
@@ -65,7 +72,7 @@ def start(job: Job, tmp_path: Path) -> Callable[..., Finetuning]:
         )
         accelerator = make_accelerator("cpu", "float32", 1)
         plan = make_plan(recipe, len(job.train))
-        return Finetuning(learner, job.train, plan, accelerator, Checkpoints(tmp_path / folder), 0, 0)
+        return Finetuning(learner, job.train, plan, accelerator, Checkpoints(tmp_path / folder), 0, conduct)
 
     return begin
 
@@ -208,3 +215,93 @@ def test_a_loss_that_is_no_number_is_named(start: Callable[..., Finetuning]) -> 
         next(training.learner.parameters()).fill_(float("nan"))
     with pytest.raises(VlbenchError, match=r"the loss is not a number at step 1: lower --lr \(0.01\)"):
         finish(training)
+
+
+class Roomy(nn.Module):
+    """A learner for which memory suffices up to so many examples per forward, from its `late`-th forward on."""
+
+    def __init__(self, learner: nn.Module, most: int, late: int = 0) -> None:
+        super().__init__()
+        self.forwards, self.sizes = 0, list[int]()
+        forward = learner.forward
+
+        def limited(batch):
+            self.forwards += 1
+            if self.forwards > late and len(batch.ids) > most:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            self.sizes.append(len(batch.ids))
+            return forward(batch)
+
+        learner.forward = limited
+
+
+AUTO = Conduct(auto_batch=True)
+
+
+def test_what_fits_is_found_and_the_step_stays_the_same(start: Callable[..., Finetuning]) -> None:
+    recipe = RECIPE.model_copy(update={"ema": None})
+    whole, parts, log, other = start(recipe, "whole", noisy=False), start(recipe, "parts", False, AUTO), [], []
+    roomy = Roomy(parts.learner, 2)
+    finish(whole, None, log)
+    assert finish(parts, None, other).accumulation == 4  # 6 do not fit, 3 neither
+    assert max(roomy.sizes) == 2
+    assert [v["loss"] for v in other] == pytest.approx([v["loss"] for v in log], rel=1e-5)
+    assert [v["lr"] for v in other] == [v["lr"] for v in log]
+
+
+@pytest.mark.parametrize("late", [3, 6])
+def test_backing_off_loses_no_batch(late: int, start: Callable[..., Finetuning]) -> None:
+    recipe = RECIPE.model_copy(update={"ema": None})
+    whole, parts, log, other = start(recipe, "whole", noisy=False), start(recipe, "parts", False, AUTO), [], []
+    Roomy(parts.learner, 3, late)
+    finish(whole, None, log)
+    finish(parts, None, other)
+    assert parts.steps.accumulation == 2
+    assert [v["step"] for v in other] == list(range(1, 9))
+    assert [v["loss"] for v in other] == pytest.approx([v["loss"] for v in log], rel=1e-5)
+    for left, right in zip(weights(whole.learner), weights(parts.learner), strict=True):
+        assert left == pytest.approx(right, rel=1e-4, abs=1e-6)
+
+
+def test_what_was_found_is_gone_on_with(start: Callable[..., Finetuning]) -> None:
+    first, interrupt, told = start(RECIPE, "c", True, AUTO), Interrupt(), []
+    Roomy(first.learner, 3)
+
+    def note(values: Values) -> None:
+        interrupt.asked = values["step"] == 3
+
+    with pytest.raises(Interrupted):
+        first.run(None, note, Silent(), interrupt, "finetuning")
+    again = start(RECIPE, "c", True, AUTO)
+    roomy = Roomy(again.learner, 3)
+    finish(again, None, told)
+    assert roomy.sizes == [3, 3] * 5  # nothing is tried again
+    assert [values["step"] for values in told] == [4, 5, 6, 7, 8]
+
+
+@pytest.mark.parametrize(
+    ("conduct", "most", "said"),
+    [
+        (Conduct(), 3, r"out of memory at step 1 with 6 examples per forward: .* --batch-size auto"),
+        (AUTO, 0, r"out of memory with a single example per forward: use --activation-checkpointing"),
+    ],
+)
+def test_memory_that_does_not_suffice_is_said(
+    conduct: Conduct, most: int, said: str, start: Callable[..., Finetuning]
+) -> None:
+    training = start(conduct=conduct)
+    Roomy(training.learner, most)
+    with pytest.raises(VlbenchError, match=said) as caught:
+        finish(training)
+    assert caught.value.exit_code == ExitCode.OUT_OF_MEMORY
+
+
+def test_states_are_saved_now_and_then(start: Callable[..., Finetuning], monkeypatch: pytest.MonkeyPatch) -> None:
+    saved: list[int] = []
+    monkeypatch.setattr(Checkpoints, "save_last", lambda _, state, *__: saved.append(state.step))
+    finish(start(conduct=Conduct(save_every=3)))
+    assert saved == [3, 6, 8]
+    saved.clear()
+    monkeypatch.setattr(finetune, "SAVE_SECONDS", 0.0)
+    finish(start(folder="other"))
+    assert saved == [*range(1, 9), 8]

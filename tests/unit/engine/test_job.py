@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from vlbench import catalog
 from vlbench.core.cards import Recipe
 from vlbench.core.errors import VlbenchError
 from vlbench.core.examples import Example, Label, Query
@@ -69,8 +71,6 @@ def test_clashes(fields: dict[str, object], message: str, make_job: MakeJob) -> 
 
 def test_a_model_without_a_head_for_the_task(make_job: MakeJob, tmp_path: Path) -> None:
     """Refused by the cards alone, before any data is looked for."""
-    from vlbench import catalog
-
     card = (catalog.model_folders()["fake"] / "model.yaml").read_text(encoding="utf8")
     (tmp_path / "model.yaml").write_text(
         card.replace("outputs: [classify, pair, rank, generate]", "outputs: [rank]"), encoding="utf8"
@@ -155,3 +155,86 @@ def test_weights_bring_their_answers(make_job: MakeJob, tmp_path: Path) -> None:
     assert caught.value.exit_code == 6
     write_answers(tmp_path / "answers.json", ("red", "7"))
     assert make_job(task="vqa2", mode="eval", checkpoint=str(tmp_path)).labels == ("red", "7")
+
+
+def test_a_gallery_is_selected_on_in_part(make_job: MakeJob) -> None:
+    whole = make_job(task="coco_retrieval", model="fake")
+    assert whole.spec.select_limit == 1000
+    pictures = sorted({example.group for example in whole.select})
+    part = make_job(task="coco_retrieval", model="fake", select_limit=3, seed=5)
+    chosen = sorted({example.group for example in part.select})
+    assert len(chosen) == 3
+    assert ids(part.select) == [one for one in ids(whole.select) if one in set(ids(part.select))]  # in their order
+    assert len(part.select) == sum(example.group in chosen for example in whole.select)  # with all their texts
+    assert ids(part.select) == ids(make_job(task="coco_retrieval", model="fake", select_limit=3).select)
+    assert any(note.startswith(f"selected on 3 of {len(pictures)} pictures of val") for note in part.notes)
+    assert part.fingerprint != whole.fingerprint
+    assert not any("selected on" in note for note in whole.notes)
+
+
+def test_examples_are_selected_on_in_part_where_asked_for(make_job: MakeJob) -> None:
+    assert make_job().spec.select_limit is None
+    assert len(make_job(select_limit=5).select) == 5
+
+
+def test_workers_suit_the_machine_unless_told(
+    make_job: MakeJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vlbench.engine.job.spare_processes", lambda: 7)
+    for split in ("train", "dev", "test1"):
+        line = {"identifier": f"{split}-0-0-0", "sentence": "Two dogs.", "label": "True", "directory": 1}
+        (tmp_path / f"{split}.json").write_text(json.dumps(line))
+    real = {"data_root": tmp_path, "allow_partial": True}
+    assert [make_job(**real).spec.workers, make_job(**real, workers=0).spec.workers, make_job().spec.workers] == [
+        7,
+        0,
+        0,
+    ]
+
+
+def test_what_the_rows_of_weights_stand_for_counts(make_job: MakeJob, tmp_path: Path) -> None:
+    """Of open answers and of closed ones, which rows are matched with by name."""
+    (tmp_path / "model.safetensors").write_bytes(b"weights")
+    for task, lists in (("vqa2", [("red", "7"), ("7", "red")]), ("snli_ve", [("yes", "no"), ("no", "yes")])):
+        names = set()
+        for answers in lists:
+            write_answers(tmp_path / "answers.json", answers)
+            names.add(make_job(task=task, mode="eval", checkpoint=str(tmp_path)).fingerprint)
+        assert len(names) == 2
+
+
+@pytest.fixture
+def own_model(tmp_path: Path) -> Path:
+    """A folder with a model's code and card."""
+    (tmp_path / "own").mkdir()
+    for name in ("backbone.py", "layers.py"):
+        (tmp_path / "own" / name).write_text("")
+    shutil.copy(catalog.model_folders()["fake"] / "model.yaml", tmp_path / "own")
+    return tmp_path / "own"
+
+
+def test_code_and_card_of_ones_own_count(make_job: MakeJob, own_model: Path) -> None:
+    model = f"{own_model}/backbone.py:Mine"
+    names = [make_job(model=model).fingerprint]
+    for name in ("backbone.py", "layers.py", "model.yaml"):
+        (own_model / name).write_text((own_model / name).read_text() + "\n# changed\n")
+        names.append(make_job(model=model).fingerprint)
+    names.append(make_job(model=f"{own_model}/backbone.py:Other").fingerprint)
+    names.append(make_job(model=f"{own_model}/layers.py:Mine").fingerprint)
+    assert len(set(names)) == 6
+    (own_model / "README.md").write_text("")
+    assert make_job(model=model).fingerprint == names[3]
+
+
+@pytest.mark.parametrize("kind", ["hf", "own"])
+def test_one_model_by_any_of_its_paths(
+    make_job: MakeJob, own_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "clip").mkdir()
+    (tmp_path / "clip" / "config.json").write_text('{"model_type": "clip", "architectures": ["CLIPModel"]}')
+    ways = ["hf:clip", "hf:./clip", "hf:clip/", f"hf:{tmp_path}/clip"]
+    if kind == "own":
+        ways = ["own/backbone.py:Mine", "./own/backbone.py:Mine", f"{tmp_path}/own/backbone.py:Mine"]
+    jobs = [make_job(model=way, checkpoint="none") for way in ways]
+    assert len({(job.fingerprint, job.card.name) for job in jobs}) == 1

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import pickle
+from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -16,6 +19,7 @@ from torch import Tensor, nn
 
 from vlbench import catalog
 from vlbench.core.errors import ExitCode, VlbenchError
+from vlbench.data.text import TextEncoder
 from vlbench.engine.checkpoint import Checkpoints
 from vlbench.engine.loading import Wanted, load_weights, summary
 from vlbench.engine.weights import weights_file, weights_sha256
@@ -128,6 +132,26 @@ def test_code_in_a_pickle_is_named_and_not_run(tmp_path: Path) -> None:
     assert not trace.exists()
     torch.save(Net(), file)
     assert "holds more than weights" in refused(file, Net())
+
+
+def test_an_archive_of_torchscripts_is_named(tmp_path: Path) -> None:
+    """As OpenAI gives its CLIP away."""
+    torch.jit.script(nn.Linear(2, 2)).save(tmp_path / "program.pt")  # type: ignore[no-untyped-call]
+    said = refused(tmp_path / "program.pt", Net())
+    assert "is a TorchScript archive" in said and "state_dict()" in said
+
+
+def test_what_trainings_keep_beside_the_tensors_is_no_code(tmp_path: Path) -> None:
+    """Arguments and numpy's numbers, as both of numpy's generations name them."""
+    trace, file, given, net = tmp_path / "ran", tmp_path / "weights.pth", Net(), Net()
+    kept = {"args": Namespace(lr=np.float64(1e-4), seed=np.int64(3)), "best": np.float32(0.5), "done": np.bool_(True)}
+    torch.save(given.state_dict() | kept, file, _use_new_zipfile_serialization=False)
+    for content in (file.read_bytes(), file.read_bytes().replace(b"numpy._core.", b"numpy.core.")):
+        file.write_bytes(content)
+        assert load_weights(net, file).matched == 6 and same(net, given)
+    torch.save(given.state_dict() | {"args": Namespace(hook=Code(trace))}, file)
+    assert "holds more than weights (Python's posix.mkdir), of which nothing was run" in refused(file, Net())
+    assert not trace.exists()
 
 
 @pytest.mark.parametrize("name", ["weights.pth", "weights.safetensors"])
@@ -271,3 +295,57 @@ def test_tables_of_places() -> None:
     line = torch.arange(6.0).view(3, 2)
     assert resized_line(line, 2).tolist() == line[:2].tolist()
     assert resized_line(line, 5).tolist() == [*line.tolist(), [4, 5], [4, 5]]
+
+
+class Reading(nn.Module):
+    """A backbone with a table of words among two hundred other tensors."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.backbone = nn.Sequential(nn.Embedding(30, 2), nn.Embedding(4, 2), *(nn.Linear(2, 2) for _ in range(100)))
+        self.head = nn.ModuleDict()
+
+
+def test_a_table_of_words_is_never_spared(tmp_path: Path) -> None:
+    state = Reading().state_dict()
+    for lacking in ("backbone.1.weight", "backbone.0.weight"):
+        save_file(
+            {name: value for name, value in state.items() if name != lacking}, tmp_path / f"{lacking}.safetensors"
+        )
+    assert load_weights(Reading(), tmp_path / "backbone.1.weight.safetensors").missing == 1
+    said = refused(tmp_path / "backbone.0.weight.safetensors", Reading())
+    assert "has no table of words (backbone.0.weight)" in said
+
+
+def test_weights_of_another_vocabulary(tmp_path: Path) -> None:
+    """Told by what vlbench noted in them, and where that is lost, by the tokenizer beside them."""
+
+    def words(*more: str) -> TextEncoder:
+        path = tmp_path / "vocab.txt"
+        path.write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *more]))
+        return TextEncoder.from_vocab(path, 8)
+
+    own, longer, other = words("a", "b"), words("a", "b"), words("b", "a")
+    assert own.vocabulary_sha256 == longer.vocabulary_sha256 != other.vocabulary_sha256
+    Checkpoints(tmp_path, own, {"model": "net", "size": "tiny"}).save_best(Net())
+    file, alone, beside = (tmp_path / name / "model.safetensors" for name in ("best", "alone", "beside"))
+    for place in (alone, beside):
+        place.parent.mkdir()
+    alone.write_bytes(file.read_bytes())
+    save_file(Net().state_dict(), beside)
+    own.save(beside.with_name("tokenizer.json"))
+    for place in (file, alone, beside):
+        assert load_weights(Net(), place, Wanted(vocabulary=own.vocabulary_sha256)).matched == 6
+        assert "was trained with another vocabulary" in refused(
+            place, Net(), Wanted(vocabulary=other.vocabulary_sha256)
+        )
+    beside.with_name("tokenizer.json").unlink()
+    assert load_weights(Net(), beside, Wanted(vocabulary=other.vocabulary_sha256)).matched == 6
+
+
+def test_whatever_the_unpickler_raises(tmp_path: Path) -> None:
+    whole = io.BytesIO()
+    torch.save(Net().state_dict(), whole, _use_new_zipfile_serialization=False)
+    for size in range(0, len(whole.getvalue()), 7):
+        (tmp_path / "cut.pth").write_bytes(whole.getvalue()[:size])
+        assert "nothing" in refused(tmp_path / "cut.pth", Net())

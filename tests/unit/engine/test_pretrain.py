@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,11 @@ from safetensors.torch import load_file
 from vlbench.core.errors import VlbenchError
 from vlbench.core.progress import Silent
 from vlbench.core.spec import PretrainSpec
-from vlbench.engine.interrupt import Interrupt, Interrupted
+from vlbench.engine.interrupt import Interrupted
+from vlbench.engine.journal import Journal, Line
 from vlbench.engine.pretrain import pretrain
 from vlbench.engine.source import load_task
+from vlbench.models.layers.momentum import Queue
 from vlbench.records.folder import read_run
 
 Call = Callable[..., Any]
@@ -66,16 +69,15 @@ def test_a_run_begins_with_them(spec: Callable[..., PretrainSpec], vlbench: Call
 
 def test_stopped_and_gone_on_with_is_the_same(spec: Callable[..., PretrainSpec], tmp_path: Path, monkeypatch) -> None:
     whole = load_file(pretrain(spec(output_path=tmp_path / "whole"), Silent()) / "model.safetensors")
-    calls = 0
+    log = Journal.__call__
 
-    def check(self: Interrupt) -> None:
-        nonlocal calls
-        calls += 1
-        if calls == 8:
-            raise Interrupted
+    def signalled(self: Journal, line: Line) -> None:
+        log(self, line)
+        if line["step"] == 7:
+            signal.raise_signal(signal.SIGTERM)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Interrupt, "check", check)
+        patch.setattr(Journal, "__call__", signalled)
         with pytest.raises(Interrupted):
             pretrain(spec(), Silent())
     assert not (tmp_path / "pretrained" / "fake-tiny" / "model.safetensors").exists()
@@ -144,6 +146,24 @@ def test_questions_are_answered_where_a_model_learns_that(vlbench: Call, tiny_wo
     card = json.loads((folder / "card.json").read_text())
     assert "--task coco_retrieval,vqa2" in card["command"] and card["pairs"] > 480
     assert card["settings"] == {"objects": 3, "attributes": 8}
+    handed = load_file(folder / "model.safetensors")
+    answers = json.loads((folder / "answers.json").read_text())
+    run = vlbench(
+        "run", "--task", "vqa2", "--model", "lxmert", "--data-root", tiny_world, "--checkpoint", folder,
+        "--mode", "eval", "--output-path", tmp_path / "runs", "--limit", 8, "--quiet",
+    )  # fmt: skip
+    assert run.code == 0, run.err
+    assert read_run(run.run).model.answers == len(answers) == len(handed["head.classifier.3.weight"])
+    run = vlbench(
+        "run", "--task", "vqa2", "--model", "lxmert", "--data-root", tiny_world, "--checkpoint", folder, "--steps", 1,
+        "--controls", "none", "--lr", 1e-9, "--output-path", tmp_path / "runs", "--limit", 8, "--quiet",
+    )  # fmt: skip
+    kept = run.run / "checkpoints" / "best"
+    learned = dict(zip(json.loads((kept / "answers.json").read_text()),
+                       load_file(kept / "model.safetensors")["head.classifier.3.weight"], strict=True))  # fmt: skip
+    known = dict(zip(answers, handed["head.classifier.3.weight"], strict=True))
+    shared = learned.keys() & known.keys()
+    assert len(shared) > 5 and all(torch.allclose(learned[name], known[name], atol=1e-6) for name in shared)
 
 
 def test_texts_that_need_not_be_true_are_refused(spec: Callable[..., PretrainSpec]) -> None:
@@ -251,3 +271,30 @@ def test_every_objective_has_a_loss(model: str, vlbench: Call, tiny_world: Path,
     assert named == set(card["losses"]) and all(line["grad_norm"] > 0 for line in lines)
     if model == "cvlp":
         assert lines[-1]["contrast"] > 0  # the queue has taken keys in
+
+
+def test_a_step_in_parts_takes_all_keys_in(
+    spec: Callable[..., PretrainSpec], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    pushed: list[int] = []
+    push = Queue.push
+
+    def counted(self: Queue, rows: torch.Tensor) -> None:
+        pushed.append(len(rows))
+        push(self, rows)
+
+    monkeypatch.setattr(Queue, "push", counted)
+    for parts in (1, 3):
+        recipe = {"steps": 2, "batch_size": 12, "accumulation": parts}
+        pretrain(spec(model="brivl", train=recipe, output_path=tmp_path / str(parts)), Silent())
+    assert [count for count in pushed if count < 1000] == [
+        12,
+        12,
+        12,
+        12,
+    ] * 2  # past a queue's first rows, pictures and texts of two steps, whole and in thirds
+
+
+def test_a_dictionary_that_moves_is_not_trained_in_parts(spec: Callable[..., PretrainSpec]) -> None:
+    with pytest.raises(VlbenchError, match="soho's dictionary moves in every forward pass"):
+        pretrain(spec(model="soho", train={"steps": 1, "batch_size": 8, "accumulation": 2}), Silent())

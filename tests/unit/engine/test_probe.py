@@ -16,11 +16,11 @@ from vlbench.core.examples import Example, ImageRef, Label, Query
 from vlbench.core.progress import Silent
 from vlbench.data.images import Pictures
 from vlbench.data.resources import Resources
-from vlbench.engine.finetune import make_plan
 from vlbench.engine.interrupt import Interrupt, Interrupted
 from vlbench.engine.job import PROBE
 from vlbench.engine.learner import Learner
 from vlbench.engine.pace import Pace
+from vlbench.engine.plan import make_plan
 from vlbench.engine.predict import predict
 from vlbench.engine.probe import Selection, pooled_features, probe
 from vlbench.heads.pair import PairHead

@@ -1,13 +1,18 @@
-"""Galleries scored pair by pair, by embeddings, and in two stages."""
+"""Galleries scored pair by pair, by embeddings, and in two stages; by one rank or several, at once or after a kill."""
 
 from __future__ import annotations
 
+import contextlib
+import json
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
+from PIL import Image
 
 from vlbench import catalog
 from vlbench.core.cards import Recipe
@@ -19,13 +24,18 @@ from vlbench.core.results import Ranking
 from vlbench.data.images import Pictures
 from vlbench.data.resources import Resources
 from vlbench.data.text import TextEncoder
-from vlbench.engine.interrupt import Interrupt
+from vlbench.engine import crossing
+from vlbench.engine import retrieve as retrieving
+from vlbench.engine.interrupt import Interrupt, Interrupted
 from vlbench.engine.learner import Learner
 from vlbench.engine.pace import Pace
+from vlbench.engine.ranks import Ranks
 from vlbench.engine.retrieve import retrieve
+from vlbench.engine.shelf import Make, Shelf
 from vlbench.heads.dual import DualHead
 from vlbench.heads.rank import RankHead
 from vlbench.metrics.ranks import from_matrix
+from vlbench.metrics.retrieval import ir_r5, tr_r1
 from vlbench.models.fake.backbone import Fake
 
 
@@ -137,3 +147,102 @@ def test_a_model_without_embeddings_says_so(learner: Learner) -> None:
 
     with pytest.raises(VlbenchError, match=r"Pairs has no embeddings .* leave out --rerank-k"):
         retrieve(Learner(Pairs(), learner.parts[1]), EXAMPLES, pace(), rerank_k=1)
+
+
+class Noise:
+    """Pictures of several sizes."""
+
+    def open(self, ref: ImageRef) -> Image.Image:
+        seed = sum(map(ord, ref.key))
+        return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (30 + seed % 40, 48, 3), np.uint8))
+
+
+def network() -> Learner:
+    """One whose scores do depend on padding and on the batch, in their last bits."""
+    torch.manual_seed(3)
+    text = TextEncoder.train((example.query.text for example in EXAMPLES), 100, 8)
+    backbone = catalog.load_model(catalog.model_card("vilt"), "tiny", Resources(text, Noise(), None))
+    head = RankHead(backbone.width, Recipe())
+    torch.nn.init.normal_(head.score.weight)
+    return Learner(backbone, head)
+
+
+@pytest.fixture(params=["cross", "dual", "two stages"])
+def way(
+    request: pytest.FixtureRequest, learner: Learner, monkeypatch: pytest.MonkeyPatch
+) -> tuple[Learner, int | None]:
+    """A learner and how many it looks at again; small blocks, so that there are several of each sort."""
+    monkeypatch.setattr(crossing, "PICTURES", 2)
+    monkeypatch.setattr(retrieving, "PRODUCTS", 42)
+    if request.param == "cross":
+        return network(), None
+    return (Learner(learner.parts[0], DualHead()), None) if request.param == "dual" else (learner, 4)
+
+
+def test_three_ranks_score_to_the_last_bit_as_one_does(
+    way: tuple[Learner, int | None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The ranks' shares are made one after the other, the last rank's first."""
+    model, k = way
+    alone, _ = retrieve(model, EXAMPLES, pace(5), k, tmp_path / "alone")
+
+    def in_turn(self: Shelf, parts: Sequence[Path], sizes: Sequence[int], make: Make) -> None:
+        for rank in (2, 1, 0):
+            numbers = Ranks(rank, 3).mine(range(len(sizes)))
+            for number, block in zip(numbers, make(numbers), strict=True):
+                np.save(parts[number], block)
+
+    monkeypatch.setattr(Shelf, "_write", in_turn)
+    shared, _ = retrieve(model, EXAMPLES, pace(5), k, tmp_path / "shared")
+    assert shared == alone  # ranks, and the scores of the ten best
+    assert bits(tmp_path / "shared") == bits(tmp_path / "alone")
+    assert retrieve(model, EXAMPLES, pace(5), k)[0] == alone  # kept in memory
+
+
+def bits(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.rglob("*.npy")}
+
+
+def test_a_stopped_search_goes_on_to_the_same_bits(way: tuple[Learner, int | None], tmp_path: Path) -> None:
+    model, k = way
+    whole, _ = retrieve(model, EXAMPLES, pace(5), k, tmp_path / "whole")
+    left = set[str]()
+    for checks in (1, 4, 18, 30):
+        with contextlib.suppress(Interrupted):
+            retrieve(model, EXAMPLES, replace(pace(5), interrupt=StopsAfter(checks)), k, tmp_path / "stopped")
+        left |= {path.name for path in (tmp_path / "stopped").rglob("*-0000*.npy")}
+    assert left, "it was never stopped between two blocks"
+    assert retrieve(model, EXAMPLES, pace(5), k, tmp_path / "stopped")[0] == whole
+    assert bits(tmp_path / "stopped") == bits(tmp_path / "whole")
+
+
+class StopsAfter(Interrupt):
+    """Asked to stop at the so many-th look."""
+
+    def __init__(self, checks: int) -> None:
+        super().__init__()
+        self.checks = checks
+
+    def check(self) -> None:
+        self.checks -= 1
+        if self.checks < 0:
+            raise Interrupted
+
+
+def test_other_weights_are_scored_anew(learner: Learner, tmp_path: Path) -> None:
+    first, _ = retrieve(learner, EXAMPLES, pace(), None, tmp_path)
+    torch.nn.init.ones_(learner.get_parameter("head.score.weight"))
+    second, _ = retrieve(learner, EXAMPLES, pace(), None, tmp_path)
+    assert second != first
+    assert second == retrieve(learner, EXAMPLES, pace())[0]
+
+
+def test_the_curve_says_what_smaller_shortlists_come_to(learner: Learner, tmp_path: Path) -> None:
+    both = [*split("x"), *split("y")]
+    retrieve(learner, both, pace(), 4, tmp_path)
+    curve = json.loads((tmp_path / "by-depth.json").read_text("utf8"))
+    assert list(curve) == ["1", "2", "4"]
+    for depth, recalls in curve.items():
+        found, _ = retrieve(learner, both, pace(), int(depth))
+        assert recalls["tr_r1"] == pytest.approx(tr_r1(found, both).value)
+        assert recalls["ir_r5"] == pytest.approx(ir_r5(found, both).value)

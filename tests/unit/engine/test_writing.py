@@ -11,6 +11,7 @@ from vlbench import catalog
 from vlbench.core.errors import VlbenchError
 from vlbench.core.examples import Example, Label, Query
 from vlbench.core.spec import RunSpec
+from vlbench.data.answers import write_answers
 from vlbench.engine.capabilities import writes
 from vlbench.engine.job import Job
 from vlbench.engine.writing import draw_shots
@@ -62,3 +63,14 @@ def test_shots_are_for_models_that_write_untrained(make_job: Callable[..., Job],
 def test_shots_are_none_of_the_reported_examples(make_job: Callable[..., Job], tmp_path: Path) -> None:
     with pytest.raises(VlbenchError, match=r"shares .* examples with 'train'"):
         make_job(model="fake", mode="zero-shot", num_fewshot=2, split="train")
+
+
+def test_a_given_list_is_chosen_from(make_job: Callable[..., Job], tmp_path: Path) -> None:
+    write_answers(tmp_path / "answers.json", ("red", "blue"))
+    asked = {"task": "vqa2", "model": "fake", "mode": "zero-shot"}
+    job = make_job(**asked, answers=tmp_path / "answers.json")
+    assert (job.spec.answer_by, job.labels) == ("candidates", ("red", "blue"))
+    job = make_job(**asked)
+    assert (job.spec.answer_by, job.labels) == ("text", ())
+    with pytest.raises(VlbenchError, match=r"--answer-by text does not choose from a list, and --answers .* is one"):
+        make_job(**asked, answers=tmp_path / "answers.json", answer_by="text")

@@ -32,6 +32,30 @@ def test_the_scale_starts_as_clips_and_stays_below_a_hundred() -> None:
     assert head(one, one).item() == pytest.approx(100.0)
 
 
+def test_a_larger_scale_that_was_loaded_counts_and_goes_on_learning() -> None:
+    head, scale = DualHead(), math.log(117.3)
+    head.load_state_dict({"log_scale": torch.tensor(scale)})
+    one, other = torch.tensor([[1.0, 0.0]]), torch.tensor([[0.6, 0.8]])
+    assert head(one, other).item() == pytest.approx(0.6 * 117.3, rel=1e-5)
+    optimizer = torch.optim.SGD(head.parameters(), lr=1e-3)
+    for expected in (117.3, None):  # one step up is taken back, one step down is not
+        head(one, other).backward() if expected is None else (-head(one, other)).backward()
+        assert head.log_scale.grad is not None and abs(float(head.log_scale.grad)) > 1
+        optimizer.step()
+        optimizer.zero_grad()
+        found = head.state_dict()["log_scale"].exp().item()
+        assert found == pytest.approx(117.3, rel=1e-5) if expected else found < 117
+
+
+def test_what_is_saved_is_never_above_the_limit() -> None:
+    """So a head that is loaded again has the limit that it was trained with."""
+    head, again = DualHead(), DualHead()
+    with torch.no_grad():
+        head.log_scale.fill_(math.log(130))
+    again.load_state_dict(head.state_dict())
+    assert again.log_limit == pytest.approx(math.log(100)) and again.log_scale.exp().item() == pytest.approx(100)
+
+
 def test_loss_shares_the_probability_among_the_right_ones() -> None:
     logits = [[2.0, 0.5, -1.0], [0.1, 1.5, 0.3], [0.7, -0.2, 0.9]]
     pictures = [0, 1, 0]

@@ -11,8 +11,9 @@ PREDICTIONS = [Prediction(example.id, "true") for example in EXAMPLES]
 
 
 def test_full_coverage_is_counted():
-    predictions = [*PREDICTIONS[:-1], Prediction("e7", "", status="error")]
-    assert match(predictions, EXAMPLES, ("False", "True")) == Coverage(expected=8, scored=8, errors=1)
+    others = [Prediction("e7", "", status="error"), *(Prediction(f"e{n}", "", status="unparsed") for n in (5, 6))]
+    counted = match([*PREDICTIONS[:-3], *others], EXAMPLES, ("False", "True"))
+    assert counted == Coverage(expected=8, scored=8, errors=1, unparsed=2)
 
 
 @pytest.mark.parametrize(

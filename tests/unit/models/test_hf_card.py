@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +15,7 @@ from vlbench import catalog
 from vlbench.core.cards import ModelCard
 from vlbench.core.errors import ExitCode, VlbenchError
 from vlbench.models.hf.families import FAMILIES, GENERATIVE
-from vlbench.models.hf.folder import processor_sha256
+from vlbench.models.hf.folder import processor_sha256, settings_sha256
 
 Read = Callable[..., ModelCard]
 
@@ -67,7 +68,10 @@ def test_every_class_of_the_table_is_in_the_library() -> None:
     for family in FAMILIES.values():
         assert all(hasattr(hf, name) for name in (family.model, *family.heads))
     known = hf.models.auto.modeling_auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
-    assert set(GENERATIVE) <= set(known)
+    for model_type in GENERATIVE:
+        asked = inspect.signature(getattr(hf, known[model_type]).forward).parameters
+        assert {"pixel_values", "logits_to_keep"} <= set(asked), model_type
+        assert hf.models.auto.processing_auto.PROCESSOR_MAPPING_NAMES[model_type]
 
 
 def test_two_towers_and_writers(read: Read) -> None:
@@ -84,8 +88,9 @@ def test_no_model_of_pictures_and_texts(read: Read, config: dict[str, Any]) -> N
 
 
 def test_an_architecture_that_only_writes(read: Read) -> None:
-    with pytest.raises(VlbenchError, match="is a 'BlipForQuestionAnswering', which takes no pictures with texts"):
+    with pytest.raises(VlbenchError, match=r"is a BlipForQuestionAnswering, .* give a BlipForImageTextRet") as caught:
         read(model_type="blip", architectures=["BlipForQuestionAnswering"])
+    assert "takes no pictures" not in caught.value.message and "one of vilt" not in caught.value.message
 
 
 @pytest.mark.parametrize("content", ["{", "[]", ""])
@@ -103,3 +108,26 @@ def test_preprocessing_has_a_hash_of_its_own(tmp_path: Path) -> None:
     assert processor_sha256(tmp_path) == first
     (tmp_path / "preprocessor_config.json").write_text('{"size": 1}')
     assert processor_sha256(tmp_path) != first
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "config.json",
+        "generation_config.json",
+        "chat_template.jinja",
+        "additional_chat_templates/short.jinja",
+        "tokenizer.model",
+        "vocab.txt",
+        "modeling_own.py",
+    ],
+)
+def test_all_that_answers_depend_on_is_hashed_and_weights_are_not(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    found = [settings_sha256(tmp_path)]
+    for content in ("a", "b"):
+        (tmp_path / name).write_text(content)
+        found.append(settings_sha256(tmp_path))
+    assert len(set(found)) == 3
+    (tmp_path / "model.safetensors").write_text("weights, which have a hash of their own")
+    assert settings_sha256(tmp_path) == found[-1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -38,7 +39,7 @@ def test_what_was_fetched_before_is_found(hub: Path, name: str) -> None:
 
 
 def test_another_revision_is_not_taken_for_it(hub: Path) -> None:
-    with pytest.raises(VlbenchError, match="hf:somebody/clip cannot be had from the hub nor from its cache") as caught:
+    with pytest.raises(VlbenchError, match="hf:somebody/clip is no folder here, and cannot be had") as caught:
         catalog.model_card("hf:somebody/clip@v2")
     assert caught.value.exit_code == ExitCode.WEIGHTS
 
@@ -50,6 +51,21 @@ def test_what_is_neither_folder_nor_id(name: str) -> None:
     assert caught.value.exit_code == (ExitCode.WEIGHTS if name == "hf:a/b@" else ExitCode.USAGE)
 
 
+def test_a_hub_out_of_reach_is_asked_once(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nothing listens at that port; waiting between attempts would be an error."""
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", "http://127.0.0.1:9/{repo_id}/{revision}/{filename}")
+    monkeypatch.setattr(time, "sleep", lambda seconds: pytest.fail(f"waits {seconds} s"))
+    with pytest.raises(VlbenchError, match="hf:nobody/nothing is no folder here, and cannot be had") as caught:
+        catalog.model_card("hf:nobody/nothing")
+    assert caught.value.exit_code == ExitCode.WEIGHTS and "check the network" in caught.value.message
+    assert not caplog.records
+
+
 def test_a_gated_model_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     class GatedRepoError(OSError):
         """As the hub's client names it."""
@@ -57,7 +73,7 @@ def test_a_gated_model_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object, **__: object) -> str:
         raise GatedRepoError
 
-    monkeypatch.setattr(huggingface_hub, "hf_hub_download", refuse)
+    monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", refuse)
     with pytest.raises(VlbenchError, match="accept its licence on its page and log in"):
         folders.read_config("hf:somebody/gated")
 

@@ -83,7 +83,8 @@ def test_likelihoods_are_those_of_a_loop(pair: tuple[Any, Any]) -> None:
     with torch.inference_mode():
         found = model.likelihood(model.prepare_prompts(PROMPTS), ANSWERS)
     for row, prompt in zip(found.tolist(), PROMPTS, strict=True):
-        by_hand = [loop.likelihoods(pictures(prompt), spoken(loop, prompt), answer).sum() for answer in ANSWERS]
+        asked = pictures(prompt), spoken(loop, prompt)
+        by_hand = [loop.likelihoods(*asked, answer, loop.words.eos_token).sum() for answer in ANSWERS]
         assert row == pytest.approx([float(one) for one in by_hand], abs=1e-4)
 
 
@@ -126,9 +127,9 @@ def test_half_the_precision_is_the_librarys(make_vlm: MakeVLM, model_type: str) 
     prompt = PROMPTS[0]
     with torch.inference_mode():
         [found] = model.likelihood(model.prepare_prompts([prompt]), ANSWERS).tolist()
-    seen = pictures(prompt)
-    exact = [float(loop.likelihoods(seen, spoken(loop, prompt), answer).sum()) for answer in ANSWERS]
-    rounded = [float(half.likelihoods(seen, spoken(loop, prompt), answer).sum()) for answer in ANSWERS]
+    asked, end = (pictures(prompt), spoken(loop, prompt)), loop.words.eos_token
+    exact = [float(loop.likelihoods(*asked, answer, end).sum()) for answer in ANSWERS]
+    rounded = [float(half.likelihoods(*asked, answer, end).sum()) for answer in ANSWERS]
     assert found == pytest.approx(rounded, abs=1e-3) and found != pytest.approx(exact, abs=1e-3)
 
 
@@ -170,7 +171,8 @@ def test_likelihoods_are_those_the_library_writes_by(make_vlm: MakeVLM, model_ty
         inputs = model.prepare_prompts([prompt])
         with torch.inference_mode():
             found = model.likelihood(inputs, ANSWERS)[0]
-            expected = [generated(model.network, inputs, model.prompter.answer(answer)) for answer in ANSWERS]
+            answers = [(*model.prompter.answer(answer), model.prompter.stop) for answer in ANSWERS]
+            expected = [generated(model.network, inputs, tokens) for tokens in answers]
         assert found.tolist() == pytest.approx(expected, abs=1e-4)
 
 

@@ -22,6 +22,8 @@ def name_of(
     task_version: int = 1,
     manifest: str = "m",
     weights: str = "w",
+    model: str = "",
+    answers: str = "a",
     version: str = "0.1.0",
 ) -> str:
     return fingerprint(
@@ -30,6 +32,8 @@ def name_of(
         task_version=task_version,
         manifest_sha256=manifest,
         weights_sha256=weights,
+        model_sha256=model,
+        answers_sha256=answers,
         vlbench_version=version,
     )
 
@@ -40,7 +44,8 @@ def test_sixteen_hex_characters_the_same_in_another_process() -> None:
         "from vlbench.core.cards import Recipe\nfrom vlbench.core.spec import RunSpec\n"
         "from vlbench.records.fingerprint import fingerprint\n"
         "print(fingerprint(RunSpec(task='nlvr2', model='cvlp', size='tiny'), recipe=Recipe(lr=1e-4, steps=10),"
-        " task_version=1, manifest_sha256='m', weights_sha256='w', vlbench_version='0.1.0'))"
+        " task_version=1, manifest_sha256='m', weights_sha256='w',"
+        " model_sha256='', answers_sha256='a', vlbench_version='0.1.0'))"
     )
     there = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert there.stdout.strip() == here
@@ -87,9 +92,12 @@ def test_every_field_of_the_spec_counts_unless_it_is_a_place() -> None:
         "task": "nlvr", "model": "fake", "size": "base", "mode": "eval",
         "answer_by": "text", "data_root": Path("d"), "tasks_dir": Path("t"),
         "domain": "textured", "train_split": "dev", "select_on": "none", "split": "dev", "limit": 501.0,
-        "limit_mode": "head", "controls": ("blind",), "seed": 1, "rerank_k": 5, "eval_batch_size": 1, "num_fewshot": 2,
-        "dtype": "bfloat16", "allow_partial": True, "device": "cuda", "workers": 3, "device_map": "auto",
-        "quantize": "8bit", "trust_remote_code": True, "threads": 5,
+        "limit_mode": "head", "select_limit": 9, "cache_pictures": 2.0, "controls": ("blind",), "seed": 1,
+        "rerank_k": 5,
+        "eval_batch_size": 1, "num_fewshot": 2, "save_every": 7, "auto_batch": True, "compile": True,
+        "activation_checkpointing": True,
+        "dtype": "bfloat16", "allow_partial": True, "device": "cuda", "num_processes": 2, "workers": 3,
+        "device_map": "auto", "quantize": "8bit", "trust_remote_code": True, "threads": 5,
             "output_path": Path("elsewhere"), "resume": False,
     }  # fmt: skip
     by_content = {"train", "checkpoint", "vocabulary", "answers"}  # tested apart
@@ -107,9 +115,18 @@ def test_data_weights_and_versions_count() -> None:
         name_of(spec, task_version=2),
         name_of(spec, manifest="n"),
         name_of(spec, weights=""),
+        name_of(spec, model="c"),
+        name_of(spec, answers="b"),
         name_of(spec, version="0.2.0"),
     }
-    assert len(names) == 5
+    assert len(names) == 7
+
+
+def test_a_model_from_elsewhere_is_known_by_its_content() -> None:
+    paths = ("hf:m/clip", "hf:./m/clip", "hf:m/clip/", "my/backbone.py:Mine")
+    specs = [RunSpec(task="nlvr2", model=path, size="hf") for path in paths]
+    assert len({name_of(spec, model="content") for spec in specs}) == 1
+    assert len({name_of(spec) for spec in specs}) == len(paths)
 
 
 def test_vocabulary_by_its_words(tmp_path: Path) -> None:

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
+import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -17,6 +20,18 @@ from pathlib import Path
 from vlbench.records.lock import run_lock
 with run_lock(Path(sys.argv[1])):
     print("held", flush=True)
+    time.sleep(60)
+"""
+PARENT = """
+import os, sys, time
+from pathlib import Path
+from vlbench.records.lock import run_lock
+with run_lock(Path(sys.argv[1])):
+    child = os.fork()
+    if child == 0:
+        time.sleep(float(sys.argv[2]))
+        os._exit(0)
+    print("forked", flush=True)
     time.sleep(60)
 """
 WRITERS = """
@@ -42,13 +57,40 @@ def test_second_holder_is_told_who_has_it(tmp_path: Path) -> None:
         assert holder.stdout is not None
         try:
             assert holder.stdout.readline() == "held\n"
-            message = rf"another run of the same spec \(process {holder.pid}\): wait for it.*--output-path"
+            host = re.escape(socket.gethostname())
+            message = rf"another run of the same spec \(process {holder.pid} on {host}\): wait for it.*--output-path"
             with pytest.raises(VlbenchError, match=message), run_lock(tmp_path):
                 pass
         finally:
             os.kill(holder.pid, signal.SIGKILL)
     with run_lock(tmp_path):
-        assert int((tmp_path / ".lock").read_text()) == os.getpid()
+        assert (tmp_path / ".lock").read_text() == f"{os.getpid()} {socket.gethostname()}"
+    assert (tmp_path / ".lock").read_text() == ""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="nothing is forked there")
+def test_what_a_killed_holder_forked_is_waited_for(tmp_path: Path) -> None:
+    run = [sys.executable, "-c", PARENT, str(tmp_path), "1.5"]
+    import fcntl
+
+    with subprocess.Popen(run, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "forked\n"
+        holder.kill()
+        holder.wait()
+        with (tmp_path / ".lock").open() as file, pytest.raises(BlockingIOError):
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with run_lock(tmp_path):
+            pass
+
+
+def test_a_holder_of_another_machine_is_named_and_not_waited_for(tmp_path: Path) -> None:
+    with run_lock(tmp_path):
+        (tmp_path / ".lock").write_text("999999999 elsewhere")
+        started = time.monotonic()
+        with pytest.raises(VlbenchError, match=r"\(process 999999999 on elsewhere\)"), run_lock(tmp_path):
+            pass
+    assert time.monotonic() - started < 5
 
 
 def test_released_after_the_block_and_after_an_error(tmp_path: Path) -> None:

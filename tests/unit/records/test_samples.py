@@ -168,3 +168,19 @@ def test_a_writer_that_ends_early_keeps_the_old_file(tmp_path: Path, rows: list[
     done = subprocess.run([sys.executable, "-c", WRITER, str(path), end], capture_output=True, text=True)
     assert done.returncode == -9 if end == "kill" else done.stdout.startswith("5 "), done
     assert len(read_samples(path)) == len(rows)
+
+
+@pytest.mark.parametrize("name", ["text", "prediction", "image_ids", "labels", "control"])
+def test_rows_that_lack_a_value_or_have_it_twice(name: str, rows: list[SampleRow], tmp_path: Path) -> None:
+    path = tmp_path / "samples.parquet"
+    write_samples(path, rows)
+    whole = pq.read_table(path)
+    place = whole.column_names.index(name)
+    field = whole.schema.field(name)
+    values = [None, *whole.column(name).to_pylist()[1:]]
+    pq.write_table(whole.set_column(place, field, pa.array(values, field.type)), path)
+    with pytest.raises(DataError, match=f"columns {name} lack values"):
+        read_samples(path)
+    pq.write_table(whole.append_column(field, whole.column(place)), path)
+    with pytest.raises(DataError, match="is corrupt"):
+        read_samples(path)

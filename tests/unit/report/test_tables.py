@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vlbench.core.record import Coverage, Result, RunRecord
-from vlbench.report.tables import cell, heading, number, run_table, score_table
+from vlbench.report.tables import cell, heading, number, run_table, score_table, scoreboard
 
 HOSTILE = "a|b\nc\r\td\x1b[31m‮ \\| `<b>` |---|"
 
@@ -201,3 +201,26 @@ def test_score_table(record: RunRecord) -> None:
     assert [row["kind"] for row in kinds] == ["count", "spatial"]
     assert text.endswith("test sampling only")
     assert score_table("nlvr2", "dev", []) == "nlvr2 dev | real data\n\nno results"
+
+
+def test_answers_that_could_not_be_read_are_no_errors(record: RunRecord) -> None:
+    coverage = Coverage(expected=4000, scored=4000, unparsed=3)
+    said = heading(record.model_copy(update={"coverage": coverage}))
+    assert "unparsed: 3 of 4,000 answers could not be read" in said and "errors" not in said
+
+
+def test_models_of_one_name_keep_a_row_each(record: RunRecord) -> None:
+    def run(path: str, value: float) -> RunRecord:
+        return record.model_copy(
+            update={
+                "spec": record.spec.model_copy(update={"model": path}),
+                "model": record.model.model_copy(update={"name": f"hf:{path.rpartition('/')[2]}", "size": "hf"}),
+                "task": record.task.model_copy(update={"main_metric": "accuracy"}),
+                "results": (Result(metric="accuracy", value=value, n=4),),
+            }
+        )
+
+    board = scoreboard([run("hf:m/clip", 10.0), run("hf:o/clip", 20.0), run("hf:m/vilt", 30.0)])
+    rows = {row["model"]: row["nlvr2 test-p accuracy"] for row in tables(board)[0]}
+    assert rows == {"hf:m/clip-hf": "10.00 -", "hf:o/clip-hf": "20.00 -", "hf:vilt-hf": "30.00 -"}
+    assert "hf:o/clip-hf on nlvr2: trained from scratch" in board

@@ -8,7 +8,7 @@ from typing import Self
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL.Image import Image, Resampling
+from PIL.Image import Image, Resampling, fromarray
 from torch import Tensor, nn
 
 from vlbench.core.backbone import Features, Tensors, Textual, Visual
@@ -16,6 +16,7 @@ from vlbench.core.cards import ModelCard
 from vlbench.core.errors import VlbenchError
 from vlbench.core.examples import ImageRef
 from vlbench.core.validate import parse
+from vlbench.data.kept import resized
 from vlbench.data.resources import Resources
 from vlbench.models.brivl.modeling import BriVLConfig, BriVLNetwork
 from vlbench.models.layers.texts import check_length, prepared_texts
@@ -66,7 +67,9 @@ class BriVL(nn.Module):
         Raises:
             DataError: a picture cannot be read.
         """
-        return self.arranged([self.pictures.open(ref) for ref in refs], refs)
+        side = self.config.side
+        squares = (resized(self.pictures, ref, lambda _, __: (side, side), f"bilinear {side} square") for ref in refs)
+        return self.arranged([fromarray(square) for square in squares], refs)
 
     def arranged(self, pictures: Sequence[Image], refs: Sequence[ImageRef]) -> Tensors:
         """What `prepare_images` returns, from pictures that were opened already."""

@@ -20,7 +20,7 @@ from torch.nn import functional
 from vlbench.core.backbone import Tensors
 from vlbench.core.cards import ModelCard
 from vlbench.core.examples import Query
-from vlbench.core.pretraining import Option
+from vlbench.core.pretraining import Gather, Option, alone
 from vlbench.core.validate import Frozen, parse
 from vlbench.data.resources import Resources
 from vlbench.models.brivl.backbone import BriVL
@@ -50,6 +50,8 @@ class BriVLPretraining(nn.Module):
     mode, where a batch norm does not tell which pairs shared a batch; so nothing needs to be shuffled between devices.
     """
 
+    divisible = True
+
     def __init__(self, backbone: BriVL, config: BriVLPretrainingConfig) -> None:
         super().__init__()
         self.backbone = backbone
@@ -58,7 +60,7 @@ class BriVLPretraining(nn.Module):
         self.key = self._copy.module  # as a part of this module it is saved with it
         self.image_queue = _random_queue(config.queue, backbone.width)
         self.text_queue = _random_queue(config.queue, backbone.width)
-        self._fresh: tuple[Tensor, Tensor] | None = None
+        self._fresh: list[tuple[Tensor, Tensor]] = []
 
     @classmethod
     def from_card(cls, card: ModelCard, size: str, resources: Resources, options: Mapping[str, Option]) -> Self:
@@ -95,17 +97,18 @@ class BriVLPretraining(nn.Module):
         """The sum of both directions, each against the other tower's key and the queue of such keys."""
         images, texts = _embedded(self.backbone.network, batch)
         with torch.no_grad():
-            image_keys, text_keys = self._fresh = _embedded(self.key, batch)
+            image_keys, text_keys = _embedded(self.key, batch)
+            self._fresh.append((image_keys, text_keys))
         queues = self.image_queue.filled(), self.text_queue.filled()
         return {"itc": two_queue_loss(images, texts, image_keys, text_keys, *queues, self.config.temperature)}
 
-    def after_step(self) -> None:
+    def after_step(self, gather: Gather = alone) -> None:
         """The copies move towards the towers; the keys of this step become negatives of later ones."""
         self._copy.update(self.backbone.network)
-        if self._fresh is not None:
-            self.image_queue.push(self._fresh[0])
-            self.text_queue.push(self._fresh[1])
-            self._fresh = None
+        if self._fresh:
+            for queue, keys in zip((self.image_queue, self.text_queue), zip(*self._fresh, strict=True), strict=True):
+                queue.push(gather(torch.cat(keys)))
+            self._fresh.clear()
 
     def settings(self) -> Mapping[str, Option]:
         """The options as they ran."""

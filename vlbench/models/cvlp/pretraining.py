@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from vlbench.core.backbone import Tensors
 from vlbench.core.cards import ModelCard
 from vlbench.core.examples import Query
-from vlbench.core.pretraining import Option
+from vlbench.core.pretraining import Gather, Option, alone
 from vlbench.core.validate import Frozen, parse
 from vlbench.data.resources import Resources
 from vlbench.models.cvlp.backbone import CVLP
@@ -73,7 +73,7 @@ class CVLPPretraining(CrossModalPretraining):
         self._copy = MomentumCopy(query, config.momentum)
         self.key = self._copy.module  # as a part of this module it is saved with it
         self.queue = Queue(config.queue, CONTRAST_WIDTH)
-        self._fresh: Tensor | None = None
+        self._fresh: list[Tensor] = []
 
     @classmethod
     def from_card(cls, card: ModelCard, size: str, resources: Resources, options: Mapping[str, Option]) -> Self:
@@ -114,7 +114,7 @@ class CVLPPretraining(CrossModalPretraining):
         """Regions [Q, E] against the key network's of clean features and the same hidden words."""
         with torch.no_grad():
             keys = self.key.head(self._key_states(batch)[batch["visual_mask"]])
-            self._fresh = nn.functional.normalize(keys, dim=-1)
+            self._fresh.append(nn.functional.normalize(keys, dim=-1))
         queue = self.queue.filled()
         full = queue if len(queue) == self.config.queue else queue[:0]
         return region_contrast(queries, keys, full, temperature=self.config.temperature, clip=self.config.clip)
@@ -138,12 +138,12 @@ class CVLPPretraining(CrossModalPretraining):
         """The options as they ran."""
         return self.config.model_dump()
 
-    def after_step(self) -> None:
+    def after_step(self, gather: Gather = alone) -> None:
         """The key network moves towards the query's; the keys of this step become negatives of later ones."""
         self._copy.update(*self._query)
-        if self._fresh is not None:
-            self.queue.push(self._fresh)
-            self._fresh = None
+        if self._fresh:
+            self.queue.push(gather(torch.cat(self._fresh)))
+            self._fresh.clear()
 
 
 def kept_layers(count: int, drop: KeyDrop, rng: Random) -> list[bool]:

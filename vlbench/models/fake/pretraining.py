@@ -14,7 +14,7 @@ from vlbench.core.backbone import Tensors
 from vlbench.core.cards import ModelCard
 from vlbench.core.errors import VlbenchError
 from vlbench.core.examples import Query
-from vlbench.core.pretraining import Option
+from vlbench.core.pretraining import Gather, Option, alone
 from vlbench.data.resources import Resources
 from vlbench.models.fake.backbone import Fake
 
@@ -23,6 +23,8 @@ class FakePretraining(nn.Module):
     """`itm`: half of the pairs get the text of the next one; `size`: features stay small. `steps` counts updates."""
 
     steps: Tensor
+
+    divisible = True
 
     def __init__(self, backbone: Fake) -> None:
         super().__init__()
@@ -63,7 +65,7 @@ class FakePretraining(nn.Module):
         itm = functional.binary_cross_entropy_with_logits(self.matching(pooled)[:, 0], batch["matched"])
         return {"itm": itm, "size": 0.01 * pooled.square().mean()}
 
-    def after_step(self) -> None:
+    def after_step(self, gather: Gather = alone) -> None:
         """Count the update."""
         self.steps += 1
 

@@ -53,7 +53,8 @@ class HFDual(nn.Module):
         Raises:
             VlbenchError: exit 6, the weights do not fit.
         """
-        loaded = self.source.load(self.network)
+        self.network, loaded = self.source.load()
+        self.eyes.check(self.see)
         return PretrainedWeights(loaded.report, {"log_scale": self._log_scale()})
 
     def _log_scale(self) -> Tensor:

@@ -109,11 +109,17 @@ FAMILIES: Mapping[str, Family] = {
 """Models that are questioned through heads of this package."""
 
 GENERATIVE = (
+    "aria",
     "aya_vision",
     "cohere2_vision",
+    "deepseek_vl",
+    "deepseek_vl_hybrid",
     "gemma3",
+    "gemma3n",
     "gemma4",
+    "glm46v",
     "glm4v",
+    "glm4v_moe",
     "idefics2",
     "idefics3",
     "internvl",
@@ -121,15 +127,19 @@ GENERATIVE = (
     "llama4",
     "llava",
     "llava_next",
+    "llava_next_video",
     "llava_onevision",
     "mistral3",
     "mllama",
+    "ovis2",
     "paligemma",
     "perception_lm",
     "qwen2_5_vl",
     "qwen2_vl",
     "qwen3_5",
+    "qwen3_5_moe",
     "qwen3_vl",
+    "qwen3_vl_moe",
     "smolvlm",
     "vipllava",
 )
@@ -154,8 +164,12 @@ def family_of(model_type: str, architecture: str, name: str, own_code: Collectio
         return Family(kind="generative", title=model_type)
     if model_type in FAMILIES and architecture not in _WRITERS:
         return FAMILIES[model_type]
-    fault = f"is a {architecture or model_type!r}" if model_type in FAMILIES else f"has the model_type {model_type!r}"
+    if model_type in FAMILIES:
+        raise VlbenchError(
+            f"{name} is a {architecture}, which writes by a decoder that is not questioned here: of the {model_type}s "
+            f"give a {FAMILIES[model_type].model}, or another model that writes ({', '.join(GENERATIVE)})"
+        )
     raise VlbenchError(
-        f"{name} {fault}, which takes no pictures with texts in a way known here: "
+        f"{name} has the model_type {model_type!r}, which takes no pictures with texts in a way known here: "
         f"give one of {', '.join((*FAMILIES, *GENERATIVE))}"
     )

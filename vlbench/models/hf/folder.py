@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import Callable
@@ -10,6 +9,7 @@ from pathlib import Path
 
 from vlbench.core.cards import ModelCard
 from vlbench.core.errors import ExitCode, VlbenchError
+from vlbench.data.cache import files_sha256
 
 PREFIX = "hf:"
 SIZE = "hf"
@@ -18,11 +18,26 @@ SOURCE = "source"
 """Under which a card's size keeps where the model is from, as the user named it."""
 _ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
 _WITHOUT_WEIGHTS = ("*.json", "*.txt", "*.model", "*.jinja")
+_BESIDES = ("*.py", "additional_chat_templates/*.jinja")
 _WEIGHTS = ("*.safetensors", "*.bin")
 """Safetensors first: where there are some, nothing else is fetched."""
 _PROCESSOR = ("preprocessor_config.json", "processor_config.json")
-_TOKENIZER = ("tokenizer.json", "vocab.txt", "vocab.json", "merges.txt", "sentencepiece.bpe.model", "spiece.model")
-_SETTINGS = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
+_TOKENIZER = (
+    "tokenizer.json",
+    "vocab.txt",
+    "vocab.json",
+    "merges.txt",
+    "tokenizer.model",
+    "sentencepiece.bpe.model",
+    "spiece.model",
+)
+_SETTINGS = (
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.jinja",
+    "chat_template.json",
+)
 
 
 def read_config(name: str) -> dict[str, object]:
@@ -89,11 +104,13 @@ _ADD = "weights are worth nothing without their own preprocessing, save the proc
 
 def processor_sha256(folder: Path) -> str:
     """Identifies the files that the model's input is prepared by."""
-    digest = hashlib.sha256()
-    for name in sorted((*_PROCESSOR, *_TOKENIZER, *_SETTINGS)):
-        if (folder / name).is_file():
-            digest.update(name.encode() + b"\0" + (folder / name).read_bytes())
-    return digest.hexdigest()
+    return files_sha256([folder / name for name in (*_PROCESSOR, *_TOKENIZER, *_SETTINGS)])
+
+
+def settings_sha256(folder: Path) -> str:
+    """Identifies all that answers depend on besides the weights: what prepares the input, what the network is like,
+    what its rows mean, how it is asked and how it writes, and code that it brings along."""
+    return files_sha256([file for pattern in (*_WITHOUT_WEIGHTS, *_BESIDES) for file in folder.glob(pattern)])
 
 
 def _source(name: str) -> tuple[str, str | None]:
@@ -113,7 +130,29 @@ def _source(name: str) -> tuple[str, str | None]:
 def _fetch_config(source: str, revision: str | None) -> Path:
     from huggingface_hub import hf_hub_download  # costs half a second, which local folders need not wait for
 
-    return Path(_fetched(source, lambda: hf_hub_download(source, "config.json", revision=revision)))
+    def fetch() -> str:
+        _check_reached(source, revision)
+        return hf_hub_download(source, "config.json", revision=revision)
+
+    return Path(_fetched(source, fetch))
+
+
+def _check_reached(source: str, revision: str | None) -> None:
+    """What is not kept here is asked for once: the client's own download asks for half a minute, line by line.
+
+    Raises:
+        OSError: the hub cannot be reached, or says no.
+    """
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
+
+    if isinstance(try_to_load_from_cache(source, "config.json", revision=revision), str):
+        return
+    try:
+        get_hf_file_metadata(hf_hub_url(source, "config.json", revision=revision))
+    except (OSError, ValueError):
+        raise
+    except Exception as error:  # of whatever the client speaks HTTP by, which it has changed before
+        raise ConnectionError(type(error).__name__) from error
 
 
 def _fetch_folder(source: str, revision: str | None, patterns: tuple[str, ...]) -> Path:
@@ -134,5 +173,6 @@ def _fetched(source: str, fetch: Callable[[], str]) -> str:
         elif kind in ("RepositoryNotFoundError", "RevisionNotFoundError", "HFValidationError"):
             remedy = "check the name and the revision, or log in with `hf auth login` where it is private"
         raise VlbenchError(
-            f"{PREFIX}{source} cannot be had from the hub nor from its cache ({kind}): {remedy}", ExitCode.WEIGHTS
+            f"{PREFIX}{source} is no folder here, and cannot be had from the hub nor from its cache ({kind}): {remedy}",
+            ExitCode.WEIGHTS,
         ) from None

@@ -40,9 +40,7 @@ class HFFusion(nn.Module):
         self.words = Words(source, longest)
         self.eyes: Eyes | RegionEyes = RegionEyes(resources, source) if looks_at_regions else Eyes(source)
         self.pictures = resources.pictures
-        model = source.make()
-        _tell_slots_apart(model)
-        self.network = cast(nn.Module, _NETWORKS[source.family.network](model, source.config))
+        self.network = self._questioned(source.make())
         self.width = self._network.width
 
     @classmethod
@@ -67,11 +65,15 @@ class HFFusion(nn.Module):
         Raises:
             VlbenchError: exit 6, the weights do not fit.
         """
-        fresh = self.source.make()
-        loaded = self.source.load(fresh)
-        _tell_slots_apart(fresh)
-        self._network.model.load_state_dict(fresh.state_dict())
+        model, loaded = self.source.load()
+        self.network = self._questioned(model)
+        if isinstance(self.eyes, Eyes):
+            self.eyes.check(self.see)
         return loaded
+
+    def _questioned(self, model: nn.Module) -> nn.Module:
+        _tell_slots_apart(model)
+        return cast(nn.Module, _NETWORKS[self.source.family.network](model, self.source.config))
 
     def adaptable(self) -> nn.Module:
         """The network, as the library made it."""
@@ -123,6 +125,5 @@ def _tell_slots_apart(model: nn.Module) -> None:
     if type(model).__name__ != "ViltModel" or embeddings is None or types is None:
         return
     rows = types.weight.data
-    grown = nn.Embedding(max(1 + SLOTS, len(rows)), rows.shape[1])
-    grown.weight.data = torch.cat([rows, rows[1:2].expand(len(grown.weight) - len(rows), -1)])
-    embeddings.token_type_embeddings = grown
+    grown = torch.cat([rows, rows[1:2].expand(max(1 + SLOTS - len(rows), 0), -1)])
+    embeddings.token_type_embeddings = nn.Embedding(len(grown), grown.shape[1], _weight=grown)

@@ -5,8 +5,8 @@ Shapes: B prompts, C candidates.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Self, cast
 
 import torch
@@ -19,6 +19,7 @@ from vlbench.data.resources import Resources
 from vlbench.models.hf.continuation import IGNORED, LABELS, continued, kept, log_likelihoods
 from vlbench.models.hf.folder import folder_of
 from vlbench.models.hf.pretrained import Source
+from vlbench.models.hf.processor import FAULTS
 from vlbench.models.hf.prompting import Prompter
 
 
@@ -29,7 +30,7 @@ class HFGenerative(nn.Module):
         super().__init__()
         self.source = source
         self.prompter = Prompter(source, resources.pictures)
-        self.stops = _stops(source.folder, self.prompter.stop)
+        self.stops = _stops(source, self.prompter.stop)
         self.network = source.make_writer()
         self.width = int(source.config.get_text_config().hidden_size)
 
@@ -70,7 +71,7 @@ class HFGenerative(nn.Module):
         made = self.prompter(prompts)
         if answers is None:
             return made
-        return self._continued(made, [(*self.prompter.answer(answer), self.prompter.stop) for answer in answers])
+        return self._continued(made, [self._ended(answer) for answer in answers])
 
     def generate(self, prompts: Tensors, longest: int) -> list[str]:
         """What it writes after each prompt: at most `longest` tokens, always the likeliest."""
@@ -84,14 +85,18 @@ class HFGenerative(nn.Module):
             eos_token_id=self.stops,
             pad_token_id=self.prompter.pad,
         )
-        written = network.generate(**self._cast(prompts))
+        with self._asked():
+            written = network.generate(**self._cast(prompts))
         return self.prompter.words(written[:, prompts["input_ids"].shape[1] :])
 
     def likelihood(self, prompts: Tensors, candidates: Sequence[str]) -> Tensor:
-        """The log-likelihood [B, C] of each candidate's tokens after the prompt, without the end of the answer."""
+        """The log-likelihood [B, C] of each candidate's tokens and its end after the prompt.
+
+        Without the end, a candidate that another begins with ("1", "10") could never be the less likely one.
+        """
         batch = len(prompts["input_ids"])
         columns = [
-            self._log_likelihoods(self._continued(prompts, [self.prompter.answer(candidate)] * batch)).sum(dim=1)
+            self._log_likelihoods(self._continued(prompts, [self._ended(candidate)] * batch)).sum(dim=1)
             for candidate in candidates
         ]
         return torch.stack(columns, dim=1)
@@ -107,17 +112,32 @@ class HFGenerative(nn.Module):
         inputs = self._cast({name: value for name, value in filled.items() if name != LABELS})
         network = cast(Any, self.network)
         bare = network.base_model  # without the output layer; some have no such part
-        found = bare(**inputs, use_cache=False, output_hidden_states=bare is network)
+        with self._asked():
+            found = bare(**inputs, use_cache=False, output_hidden_states=bare is network)
         states: Tensor = found.hidden_states[-1] if bare is network else found.last_hidden_state
         last = inputs["attention_mask"].sum(dim=1) - 1
         return states[torch.arange(len(last), device=last.device), last]
+
+    def _ended(self, answer: str) -> tuple[int, ...]:
+        return (*self.prompter.answer(answer), self.prompter.stop)
 
     def _log_likelihoods(self, answered: Tensors) -> Tensor:
         """Of the tokens after each prompt [B, ...]; 0 elsewhere."""
         labels = answered[LABELS]
         inputs = self._cast({name: value for name, value in answered.items() if name != LABELS})
-        logits: Tensor = self.network(**inputs, use_cache=False, logits_to_keep=kept(labels)).logits
+        with self._asked():
+            logits: Tensor = self.network(**inputs, use_cache=False, logits_to_keep=kept(labels)).logits
         return log_likelihoods(logits, labels)
+
+    @contextmanager
+    def _asked(self) -> Iterator[None]:
+        """Pictures of another size than the network's, or prompts with too few places for them, are its folder's."""
+        try:
+            yield
+        except (ValueError, RuntimeError) as error:
+            if isinstance(error, torch.OutOfMemoryError) or "CUDA" in str(error):
+                raise
+            raise self.source.fault("a processor that does not fit its network", error) from error
 
     def _continued(self, prompts: Tensors, continuations: Sequence[Sequence[int]]) -> Tensors:
         suffix = self.source.config.model_type == "paligemma"
@@ -129,11 +149,14 @@ class HFGenerative(nn.Module):
         return {name: value.to(dtype) if value.is_floating_point() else value for name, value in prompts.items()}
 
 
-def _stops(folder: Path, stop: int) -> list[int]:
+def _stops(source: Source, stop: int) -> list[int]:
     """Tokens that end what is written: the tokenizer's and those that the folder names."""
     from transformers import GenerationConfig
 
-    if not (folder / "generation_config.json").is_file():
+    if not (source.folder / "generation_config.json").is_file():
         return [stop]
-    named = GenerationConfig.from_pretrained(folder).eos_token_id
-    return sorted({stop, *(named if isinstance(named, list) else [] if named is None else [named])})
+    try:
+        named = GenerationConfig.from_pretrained(source.folder).eos_token_id
+        return sorted({stop, *map(int, named if isinstance(named, list) else [] if named is None else [named])})
+    except FAULTS as error:
+        raise source.fault("a generation_config.json that does not load", error) from None

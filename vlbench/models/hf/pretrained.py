@@ -3,26 +3,31 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from operator import attrgetter
 from pathlib import Path
 from typing import Any, cast
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from vlbench.core.backbone import PretrainedWeights
 from vlbench.core.errors import ExitCode, VlbenchError, first_five
 from vlbench.core.record import LoadReport
+from vlbench.data.pickles import more_than_weights
 from vlbench.data.resources import Loading
 from vlbench.models.hf.families import WRITER, Family, TrainedHead, family_of
 
 _LEAST = 0.99
 """Share of the network's tensors that must be among the weights."""
-_FAULTS = (OSError, ValueError, RuntimeError, KeyError, TypeError, pickle.UnpicklingError, SafetensorError)
-"""What loading raises on weights that are damaged, of other shapes, or that hold code."""
+_FAULTS = (
+    *(OSError, ValueError, RuntimeError, LookupError, TypeError, AttributeError, ArithmeticError, ImportError),
+    *(pickle.UnpicklingError, SafetensorError, StrictDataclassError),
+)
+"""What the library raises on a config.json that makes no network, and on weights that are damaged or hold code."""
 
 
 class Source:
@@ -40,8 +45,8 @@ class Source:
         self.folder, self.name, self.loading = folder, name, loading
         try:
             self.config = AutoConfig.from_pretrained(folder, trust_remote_code=loading.trust_remote_code)
-        except (*_FAULTS, ImportError) as error:
-            raise self._fault("has a config.json that does not load", error) from None
+        except _FAULTS as error:
+            raise self.fault("a config.json that does not load", error) from None
         self.architecture = str((self.config.architectures or [""])[0])
         self.own_code: Collection[str] = getattr(self.config, "auto_map", None) or ()
         self.family: Family = family_of(self.config.model_type, self.architecture, name, self.own_code)
@@ -53,35 +58,42 @@ class Source:
         return cast(torch.dtype, getattr(torch, self.loading.dtype))
 
     def make(self) -> nn.Module:
-        """The network without a head, freshly initialised."""
-        with _quiet():
-            return cast(nn.Module, self._class(self.family.model)(self.config))
-
-    def make_writer(self) -> nn.Module:
-        """One that writes; its tensors are without memory where its own weights are loaded at once."""
-        with _quiet(), torch.device("meta") if self.loading.at_once else nullcontext():
-            made = self._writer().from_config(
-                self.config, dtype=self.dtype, trust_remote_code=self.loading.trust_remote_code
-            )
-        return cast(nn.Module, made)
-
-    def load(self, network: nn.Module) -> PretrainedWeights:
-        """Fill `network`, which `make` made, and hand out the head that was trained with it.
+        """The network without a head; its tensors are without memory where its own weights are loaded at once.
 
         Raises:
-            VlbenchError: exit 6, weights that do not load, or hold under 99 % of the network; one that is not finite.
+            VlbenchError: exit 6, the config.json makes none.
+        """
+        return self._made(lambda: self._class(self.family.model)(self.config))
+
+    def make_writer(self) -> nn.Module:
+        """One that writes; see `make`."""
+        trusted = self.loading.trust_remote_code
+        return self._made(lambda: self._writer().from_config(self.config, dtype=self.dtype, trust_remote_code=trusted))
+
+    def _made(self, make: Callable[[], object]) -> nn.Module:
+        try:
+            with _quiet(), torch.device("meta") if self.loading.at_once else nullcontext():
+                return cast(nn.Module, make())
+        except _FAULTS as error:
+            raise self.fault("a config.json that makes no network", error) from None
+
+    def load(self) -> tuple[nn.Module, PretrainedWeights]:
+        """The network as `make` makes it, filled with its weights, and the head that was trained with it.
+
+        Raises:
+            VlbenchError: exit 6, weights that do not load, are of other shapes, or hold under 99 % of the network; one
+                that is not finite.
         """
         whole, missing, unexpected = self._read(self._class(self.architecture if self.head else self.family.model), {})
         inside = self.head.inside if self.head else ""
         loaded = attrgetter(inside)(whole) if inside else whole
         report = self._report(loaded, f"{inside}." if inside else "", missing, unexpected)
-        network.load_state_dict(loaded.state_dict())
         head = self._head_weights(whole, missing)
         self._check_finite(head)
-        return PretrainedWeights(report, head)
+        return loaded, PretrainedWeights(report, head)
 
     def load_writer(self) -> tuple[nn.Module, LoadReport]:
-        """One that writes, filled with its weights, which are in memory only once; on its devices where it is spread.
+        """One that writes, filled with its weights; on its devices where it is spread.
 
         Raises:
             VlbenchError: as `load`.
@@ -100,12 +112,25 @@ class Source:
                     self.folder,
                     dtype=self.dtype,
                     output_loading_info=True,
+                    ignore_mismatched_sizes=True,  # the sentence below says more than the library's
                     trust_remote_code=self.loading.trust_remote_code,
                     **placed,
                 )
         except _FAULTS as error:
-            raise self._fault("has weights that do not load", error) from None
+            if code := more_than_weights(error):
+                raise VlbenchError(f"{self.name} {code}", ExitCode.WEIGHTS) from None
+            raise self.fault("weights that do not load", error) from None
+        self._check_shapes(info["mismatched_keys"])
         return whole, set(info["missing_keys"]), len(info["unexpected_keys"])
+
+    def _check_shapes(self, other: Collection[tuple[str, Sequence[int], Sequence[int]]]) -> None:
+        if other:
+            name, given, wanted = min(other)
+            raise VlbenchError(
+                f"{self.name} holds {len(other)} tensors of another shape than its config.json says ({name} is "
+                f"{list(given)} in the file and {list(wanted)} here): give the config.json that belongs to the weights",
+                ExitCode.WEIGHTS,
+            )
 
     def _report(self, loaded: nn.Module, before: str, missing: set[str], unexpected: int) -> LoadReport:
         """How the weights met the network, whose names begin with `before` among those missing."""
@@ -150,10 +175,11 @@ class Source:
     def _writer(self) -> Any:
         return self._class(WRITER)
 
-    def _fault(self, what: str, error: Exception) -> VlbenchError:
+    def fault(self, what: str, error: Exception) -> VlbenchError:
+        """The model has `what`, by what the library raised on it."""
         reason = " ".join(str(error).split())[:160]
         return VlbenchError(
-            f"{self.name} {what} ({type(error).__name__}: {reason}): save it again with save_pretrained",
+            f"{self.name} has {what} ({type(error).__name__}: {reason}): save it again with save_pretrained",
             ExitCode.WEIGHTS,
         )
 

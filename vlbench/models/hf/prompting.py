@@ -16,10 +16,8 @@ from vlbench.core.errors import ExitCode, VlbenchError
 from vlbench.core.examples import Prompt
 from vlbench.data.resources import PictureSource
 from vlbench.models.hf.pretrained import Source
+from vlbench.models.hf.processor import FAULTS
 from vlbench.models.hf.style import style_of
-
-_FAULTS = (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError)
-"""What a processor raises that is damaged, or lacks a part or a library."""
 
 
 class Prompter:
@@ -44,7 +42,7 @@ class Prompter:
             self.tokenizer.pad_token = self.tokenizer.eos_token
         self.tokenizer.padding_side = "left"  # so that what is written goes on at the right
         self.stop, self.pad = int(self.tokenizer.eos_token_id), int(self.tokenizer.pad_token_id)
-        self.style = style_of(self.processor, str(source.config.model_type), name)
+        self.style = style_of(self.processor, source)
 
     def __call__(self, prompts: Sequence[Prompt]) -> Tensors:
         """`input_ids` and `attention_mask` [B, T], filled up at the left, and what the model takes besides.
@@ -99,13 +97,8 @@ def _processor(source: Source) -> Any:
     try:
         kind = AutoProcessor if source.own_code and trusted else _stills(PROCESSOR_MAPPING[type(source.config)])
         return cast(Any, kind).from_pretrained(source.folder, trust_remote_code=trusted)
-    except _FAULTS as error:
-        reason = " ".join(str(error).split())[:160]
-        raise VlbenchError(
-            f"{source.name} has a processor that does not load ({type(error).__name__}: {reason}): save it again with "
-            f"save_pretrained",
-            ExitCode.WEIGHTS,
-        ) from None
+    except FAULTS as error:
+        raise source.fault("a processor that does not load", error) from None
 
 
 def _stills(kind: Any) -> Any:

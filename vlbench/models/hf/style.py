@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
+from jinja2 import TemplateError
+
 from vlbench.core.errors import ExitCode, VlbenchError
 from vlbench.core.examples import Prompt, Query
+from vlbench.models.hf.pretrained import Source
 
 
 class Style(Protocol):
@@ -20,12 +23,18 @@ class Style(Protocol):
 
 
 class Chat:
-    """A chat template: each question is a turn of the user with its pictures first, each answer one of the model."""
+    """A chat template: each question is a turn of the user with its pictures first, each answer one of the model.
 
-    def __init__(self, processor: Any, template: Any) -> None:
-        self._processor, self._template = processor, template
+    Raises:
+        VlbenchError: exit 6, the template is faulty, or has no place for pictures beside the text.
+    """
+
+    def __init__(self, processor: Any, template: Any, source: Source) -> None:
+        self._processor, self._template, self._source = processor, template, source
         question = _asked(Query((), "?"))
         self.before = self._rendered([question], ask=True)
+        if str(question["content"]) in self.before:
+            raise self._fault(TypeError("it takes the text of a turn only, not its parts"))
         whole = self._rendered([question, _answered("yes")], ask=False)
         # Some templates put more than the prompt before an answer that is already there, such as empty thoughts.
         self.lead = whole.removeprefix(self.before).partition("yes")[0] if whole.startswith(self.before) else ""
@@ -36,8 +45,14 @@ class Chat:
         return self._rendered([*shots, _asked(prompt.query)], ask=True)
 
     def _rendered(self, turns: list[dict[str, object]], ask: bool) -> str:
-        made = self._processor.apply_chat_template(turns, chat_template=self._template, add_generation_prompt=ask)
+        try:
+            made = self._processor.apply_chat_template(turns, chat_template=self._template, add_generation_prompt=ask)
+        except (TemplateError, ValueError, TypeError, LookupError) as error:
+            raise self._fault(error) from None
         return str(made)
+
+    def _fault(self, error: Exception) -> VlbenchError:
+        return self._source.fault("a chat template that cannot be filled in with pictures and texts", error)
 
 
 class PaliGemma:
@@ -61,20 +76,20 @@ class PaliGemma:
         return "<image>" * len(prompt.query.images) + prompt.query.text
 
 
-def style_of(processor: Any, model_type: str, name: str) -> Style:
+def style_of(processor: Any, source: Source) -> Style:
     """How to speak to the model.
 
     Raises:
-        VlbenchError: exit 6, it has no chat template and is none that is known to do without.
+        VlbenchError: exit 6, it has no chat template and is none that is known to do without, or a faulty one.
     """
     template = processor.chat_template or processor.tokenizer.chat_template
     if template is not None:
-        return Chat(processor, template)
-    if model_type == "paligemma":
-        return PaliGemma(name)
+        return Chat(processor, template, source)
+    if source.config.model_type == "paligemma":
+        return PaliGemma(source.name)
     raise VlbenchError(
-        f"{name} has no chat template (chat_template.jinja), which says how it is asked: put that of the model it was "
-        f"made from into the folder",
+        f"{source.name} has no chat template (chat_template.jinja), which says how it is asked: put that of the model "
+        f"it was made from into the folder",
         ExitCode.WEIGHTS,
     )
 

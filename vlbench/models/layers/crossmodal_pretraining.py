@@ -28,6 +28,8 @@ MATCHED = 1
 class CrossModalPretraining(nn.Module):
     """The network with the heads of `mlm`, whose last product is the word embeddings', and of `itm`."""
 
+    divisible = True
+
     def __init__(self, backbone: CrossModal) -> None:
         super().__init__()
         width = backbone.width

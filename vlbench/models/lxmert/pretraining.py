@@ -21,7 +21,7 @@ from vlbench.core.backbone import Tensors
 from vlbench.core.cards import ModelCard
 from vlbench.core.errors import DataError
 from vlbench.core.examples import Query
-from vlbench.core.pretraining import Option
+from vlbench.core.pretraining import Gather, Option, alone
 from vlbench.core.validate import Frozen, parse
 from vlbench.data.resources import Resources
 from vlbench.models.layers.blocks import EPSILON
@@ -133,6 +133,11 @@ class LXMERTPretraining(CrossModalPretraining):
             losses["qa"] = self._answer_loss(pooled, batch)
         return losses
 
+    def head_weights(self) -> Mapping[str, Tensor]:
+        """The matching head's row for a match, and the classifier over answers where there is one."""
+        answering = self.answer_head.state_dict() if self.answer_head is not None else {}
+        return {**super().head_weights(), **{f"head.classifier.{name}": value for name, value in answering.items()}}
+
     def _answer_loss(self, pooled: Tensor, batch: Tensors) -> Tensor:
         """Mean cross-entropy over the questions about their own picture; 0 where there is none."""
         assert self.answer_head is not None
@@ -146,7 +151,7 @@ class LXMERTPretraining(CrossModalPretraining):
         """The options as they ran."""
         return self.config.model_dump()
 
-    def after_step(self) -> None:
+    def after_step(self, gather: Gather = alone) -> None:
         """Nothing follows a step."""
 
 

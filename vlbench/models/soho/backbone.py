@@ -8,13 +8,13 @@ from typing import Self
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor, nn
 
 from vlbench.core.backbone import Features, Tensors, Textual, Visual
 from vlbench.core.cards import ModelCard
 from vlbench.core.examples import ImageRef
 from vlbench.core.validate import parse
+from vlbench.data.kept import resized
 from vlbench.data.resources import Resources
 from vlbench.models.layers.texts import check_length, prepared_texts
 from vlbench.models.soho.modeling import SOHOConfig, SOHONetwork
@@ -77,13 +77,12 @@ class SOHO(nn.Module):
 
     def _open(self, ref: ImageRef) -> NDArray[np.uint8]:
         """The picture [h, w, 3], as large as both limits of its sides allow, at least one pixel high and wide."""
-        picture = self.pictures.open(ref)
-        short, long = sorted(picture.size)
+        return resized(self.pictures, ref, self._size, f"bilinear {self.config.short_side} {self.config.long_side}")
+
+    def _size(self, width: int, height: int) -> tuple[int, int]:
+        short, long = sorted((width, height))
         scale = min(self.config.short_side / short, self.config.long_side / long)
-        width, height = (max(1, round(side * scale)) for side in picture.size)
-        if (width, height) != picture.size:
-            picture = picture.resize((width, height), Image.Resampling.BILINEAR)
-        return np.asarray(picture)
+        return max(1, round(width * scale)), max(1, round(height * scale))
 
     def prepare_texts(self, texts: Sequence[str]) -> Tensors:
         """The texts' tokens, cut to the longest text in this batch: ids [M, T] int64, mask [M, T] bool."""

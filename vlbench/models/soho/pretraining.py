@@ -17,7 +17,7 @@ from torch.nn import functional
 from vlbench.core.backbone import Tensors
 from vlbench.core.cards import ModelCard
 from vlbench.core.examples import Query
-from vlbench.core.pretraining import Option
+from vlbench.core.pretraining import Gather, Option, alone
 from vlbench.core.validate import Frozen, parse
 from vlbench.data.resources import Resources
 from vlbench.models.layers.texts import masked_texts
@@ -42,6 +42,8 @@ class SOHOPretrainingConfig(Frozen):
 
 class SOHOPretraining(nn.Module):
     """The network with its objectives `mlm`, `mvm` and `itm`, weighted 1 : 1 : 1; without a dictionary no `mvm`."""
+
+    divisible = False  # entries of the dictionary move in every forward pass
 
     def __init__(self, backbone: SOHO, config: SOHOPretrainingConfig) -> None:
         super().__init__()
@@ -112,7 +114,7 @@ class SOHOPretraining(nn.Module):
         entries = self.backbone.network.neck.dictionary.entries.clone()
         return functional.normalize(states, dim=-1) @ functional.normalize(entries, dim=-1).to(states).T
 
-    def after_step(self) -> None:
+    def after_step(self, gather: Gather = alone) -> None:
         """Nothing follows: entries move as pictures are looked at."""
 
     def settings(self) -> Mapping[str, Option]:

@@ -15,7 +15,8 @@ from vlbench.core.cards import ModelCard
 from vlbench.core.examples import ImageRef
 from vlbench.core.validate import parse
 from vlbench.data.augment import randaugment
-from vlbench.data.patches import Patches, cut, stack
+from vlbench.data.kept import resized
+from vlbench.data.patches import Patches, cut, fitted, in_patches, stack
 from vlbench.data.resources import Resources
 from vlbench.models.layers.texts import check_length, prepared_texts
 from vlbench.models.vilt.modeling import ViLTConfig, ViLTNetwork
@@ -59,8 +60,9 @@ class ViLT(nn.Module):
         return self.arranged([self._cut(ref) for ref in refs])
 
     def augmented(self, refs: Sequence[ImageRef], rng: Random) -> Tensors:
-        """As `prepare_images`, of pictures changed by RandAugment."""
-        return self.arranged([self._cut(ref, rng) for ref in refs])
+        """As `prepare_images`, of pictures changed by RandAugment, each alike whatever is beside it."""
+        chance = rng.random()
+        return self.arranged([self._cut(ref, Random(f"{chance}/{ref.key}")) for ref in refs])
 
     def arranged(self, pictures: Sequence[Patches]) -> Tensors:
         """What `prepare_images` returns, from pictures that were cut already."""
@@ -73,10 +75,12 @@ class ViLT(nn.Module):
         }
 
     def _cut(self, ref: ImageRef, rng: Random | None = None) -> Patches:
-        picture = self.pictures.open(ref)
+        sides = (self.config.short_side, self.config.long_side, self.config.patch)
         if rng is not None:
-            picture = randaugment(picture, rng)
-        return cut(picture, self.config.short_side, self.config.long_side, self.config.patch)
+            return cut(randaugment(self.pictures.open(ref), rng), *sides)
+        rule = "bicubic {} {} {}".format(*sides)
+        pixels = resized(self.pictures, ref, lambda width, height: fitted(width, height, *sides), rule)
+        return in_patches(pixels, self.config.patch)
 
     def prepare_texts(self, texts: Sequence[str]) -> Tensors:
         """The texts' tokens, cut to the longest text in this batch: ids [M, T] int64, mask [M, T] bool."""

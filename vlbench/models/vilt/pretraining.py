@@ -18,7 +18,7 @@ from torch.nn import functional
 from vlbench.core.backbone import Tensors
 from vlbench.core.cards import ModelCard
 from vlbench.core.examples import Query
-from vlbench.core.pretraining import Option
+from vlbench.core.pretraining import Gather, Option, alone
 from vlbench.core.validate import Frozen, parse
 from vlbench.data.patches import Patches, cut
 from vlbench.data.resources import Resources
@@ -67,6 +67,8 @@ class ViLTPretraining(nn.Module):
     Words are hidden from one forward pass, over matching pairs; another one with whole texts tells matching pairs from
     others, and patches are hidden from a third.
     """
+
+    divisible = True
 
     def __init__(self, backbone: ViLT, config: ViLTPretrainingConfig) -> None:
         super().__init__()
@@ -182,7 +184,7 @@ class ViLTPretraining(nn.Module):
         logits = self.colours(visual[:, 1:][batch["chosen"]]).view(-1, LEVELS)
         return functional.cross_entropy(logits, batch["colours"][batch["chosen"]].flatten())
 
-    def after_step(self) -> None:
+    def after_step(self, gather: Gather = alone) -> None:
         """Second pictures, which pretraining has none of, keep the type of first ones."""
         self.backbone.network.type_second_image()
 

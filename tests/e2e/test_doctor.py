@@ -1,0 +1,197 @@
+"""The doctor passes what is sound, and names what is broken in models that were broken on purpose."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import vlbench.models
+from vlbench.heads.pair import PairHead
+
+Call = Callable[..., Any]
+
+SOUND = """
+import os
+from torch import nn
+from torch.nn.utils.rnn import pad_sequence
+import torch
+from vlbench.core.backbone import Features
+from vlbench.models.fake.backbone import Fake
+
+class Sound(Fake):
+    pass
+
+class Mixing(Fake):
+    def fuse(self, seen, read):
+        made = super().fuse(seen, read)
+        return Features(made.pooled + made.pooled.mean(dim=0), made.text, made.visual, made.text_mask, made.visual_mask)
+
+class Ordered(Fake):
+    def fuse(self, seen, read):
+        made = super().fuse(seen, read)
+        sums = made.pooled.cumsum(dim=0)
+        return Features(sums, made.text, made.visual, made.text_mask, made.visual_mask)
+
+class Padded(Fake):
+    def prepare_texts(self, texts):
+        lengths = torch.tensor([float(max(40, *(len(text.split()) for text in texts)))] * len(texts))
+        return super().prepare_texts(texts) | {"length": lengths}
+
+    def read(self, texts):
+        made = super().read(texts)
+        return type(made)(made.states * texts["length"][:, None, None] / 40, made.mask)
+
+class Coarse(Fake):
+    def fuse(self, seen, read):
+        made = super().fuse(seen, read)
+        large = nn.functional.linear(made.pooled, torch.eye(self.width)) + 3000.0
+        pooled = nn.functional.linear(large, torch.eye(self.width)) - 3000.0
+        return Features(pooled, made.text, made.visual, made.text_mask, made.visual_mask)
+
+class Careless(Fake):
+    def fuse(self, seen, read):
+        made = super().fuse(seen, read)
+        return Features(made.pooled * 0 + self.bias, made.text, made.visual, made.text_mask, made.visual_mask)
+
+class Placed(Fake):
+    def fuse(self, seen, read):
+        made = super().fuse(seen, read)
+        pooled = made.pooled * (1 + int(os.environ.get("RANK", "0")))
+        return Features(pooled, made.text, made.visual, made.text_mask, made.visual_mask)
+
+class Blind(Fake):
+    def see(self, images, slot):
+        return super().see({"hash": torch.ones_like(images["hash"])}, slot)
+"""
+
+
+@pytest.fixture
+def doctor(vlbench: Call, tiny_world: Path, tmp_path: Path) -> Call:
+    """Examine a class of the models above, or a model by its name, on NLVR2 of the tiny world."""
+    card = Path(vlbench_models()) / "fake" / "model.yaml"
+    (tmp_path / "model.yaml").write_text(card.read_text().replace("visual: none", "visual: patches"))
+    (tmp_path / "model.py").write_text(SOUND)
+
+    def examine(model: str, *arguments: object) -> tuple[int, dict[str, Any], str]:
+        name = f"{tmp_path / 'model.py'}:{model}" if model[0].isupper() else model
+        done = vlbench(
+            "doctor", "--model", name, "--task", "nlvr2", "--data-root", tiny_world, "--json", "--examples", 24,
+            "--device", "cpu",
+            *(arguments if "--processes" in arguments else (*arguments, "--no-processes")),
+        )  # fmt: skip
+        return done.code, json.loads(done.out), done.err
+
+    return examine
+
+
+def vlbench_models() -> str:
+    return next(iter(vlbench.models.__path__))
+
+
+def verdicts(found: dict[str, Any]) -> dict[str, str]:
+    return {check["name"]: check["verdict"] for check in found["checks"]}
+
+
+def test_a_sound_model_passes(doctor: Call) -> None:
+    code, found, err = doctor("cvlp", "--size", "tiny", "--steps", 120)
+    assert (code, err, found["verdict"]) == (0, "", "ok")
+    assert found["weights"]["matched"] > 100
+    assert set(verdicts(found).values()) == {"ok"}
+    assert len(verdicts(found)) == len(found["checks"]) >= 8
+    assert all(check["n"] for check in found["checks"] if check["verdict"] == "ok" and check["tolerance"])
+
+
+def test_the_fake_model_is_not_asked_about_pictures(doctor: Call) -> None:
+    code, found, _ = doctor("fake", "--steps", 0)
+    assert (code, verdicts(found)["pictures"]) == (0, "skipped")
+
+
+@pytest.mark.parametrize(
+    ("model", "faults"),
+    [
+        ("Sound", set()),
+        ("Mixing", {"batch size", "order", "padding"}),
+        ("Ordered", {"batch size", "order"}),
+        ("Padded", {"padding"}),
+        ("Coarse", {"bfloat16"}),
+        ("Careless", {"pictures", "texts"}),
+        ("Blind", {"pictures"}),
+    ],
+)
+def test_what_is_broken_is_named(model: str, faults: set[str], doctor: Call) -> None:
+    code, found, err = doctor(model, "--steps", 0)
+    broken = {name for name, verdict in verdicts(found).items() if verdict == "broken"}
+    assert broken == faults
+    assert (code, found["verdict"]) == ((12, "broken") if faults else (0, "ok"))
+    if faults:
+        assert err.count("\n") == 1 and all(name in err for name in faults)
+
+
+def test_a_model_that_cannot_learn_is_caught(doctor: Call) -> None:
+    code, found, _ = doctor("Careless", "--steps", 20)
+    assert (code, verdicts(found)["overfit-32"]) == (12, "broken")
+
+
+def test_a_head_that_leaks_is_caught(doctor: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It keeps the references it is shown, and answers by them."""
+    targets, forward, kept = PairHead.targets, PairHead.forward, []
+
+    def spying(self: PairHead, examples: Any) -> torch.Tensor:
+        made = targets(self, examples)
+        kept.append(made)
+        return made
+
+    def telling(self: PairHead, features: Any) -> torch.Tensor:
+        logits = forward(self, features)
+        known = kept.pop(0) if kept else torch.zeros(len(logits), dtype=torch.int64)
+        return logits + 20 * torch.nn.functional.one_hot(known, logits.shape[1])
+
+    monkeypatch.setattr(PairHead, "targets", spying)
+    monkeypatch.setattr(PairHead, "forward", telling)
+    code, found, _ = doctor("Sound", "--steps", 1)
+    assert (code, verdicts(found)["shuffled labels"]) == (12, "broken")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("model", "verdict"), [("Sound", "ok"), ("Placed", "broken")])
+def test_two_processes(model: str, verdict: str, doctor: Call) -> None:
+    _, found, _ = doctor(model, "--steps", 0, "--processes")
+    (check,) = (check for check in found["checks"] if check["name"] == "processes")
+    assert (check["verdict"], check["n"], check["tolerance"]) == (verdict, 24, 0.0), check
+
+
+def test_only_the_machine(vlbench: Call) -> None:
+    done = vlbench("doctor", "--json")
+    machine = json.loads(done.out)["machine"]
+    assert (done.code, json.loads(done.out)["checks"]) == (0, [])
+    assert machine["libraries"]["torch"].split("+")[0] == torch.__version__.split("+")[0]
+    assert machine["cores"] >= 1
+    assert set(machine["extras"]) | set(machine["missing"]) == {"gpu", "track", "dev"}
+    shown = vlbench("doctor")
+    assert shown.code == 0 and all(name in shown.out for name in ("python", "cache", "memory", "extras"))
+
+
+def test_both_or_neither(vlbench: Call) -> None:
+    done = vlbench("doctor", "--model", "fake")
+    assert done.code == 2 and "--task is missing" in done.err
+
+
+def test_the_page_for_people(vlbench: Call, tiny_world: Path) -> None:
+    done = vlbench("doctor", "--model", "fake", "--task", "coco_retrieval", "--data-root", tiny_world, "--steps", 0,
+                   "--no-processes")  # fmt: skip
+    assert done.code == 0, done.err
+    assert "fake-tiny on coco_retrieval (world)" in done.out and "weights: none, from scratch" in done.out
+    assert [line.split("  ")[0] for line in done.out.splitlines()].count("batch size") == 1
+
+
+def test_models_of_transformers(doctor: Call, make_hf: Any, make_vlm: Any) -> None:
+    """One that classifies, and one that writes."""
+    for folder in (make_hf("ViltForQuestionAnswering"), make_vlm("qwen2_vl").folder):
+        code, found, err = doctor(f"hf:{folder}", "--steps", 2)
+        assert code in (0, 12), err
+        assert [verdicts(found)[name] for name in ("batch size", "order", "padding")] == ["ok"] * 3, found["checks"]

@@ -1,0 +1,220 @@
+"""Several processes do what one does: the same answers to the last bit, whoever dies in between."""
+
+from __future__ import annotations
+
+import errno
+import importlib.util
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from vlbench.core.errors import ExitCode
+from vlbench.engine.shards import Shards
+from vlbench.records.folder import find_runs
+
+TESTS = Path(__file__).resolve().parents[1]
+TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node")
+PATIENCE = 60.0
+"""Seconds in which the end of one process must have ended all."""
+
+Call = Callable[..., Any]
+
+
+def command(*arguments: object, fault: str = "") -> subprocess.CompletedProcess[str]:
+    """Run it apart from this process, with one thread, and wait for its end."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", **({"FAULT": fault} if fault else {})}
+    run = [str(argument) for argument in arguments]
+    return subprocess.run(run, env=environment, capture_output=True, text=True, timeout=240, check=False)
+
+
+@pytest.fixture
+def run(tiny_world: Path, tmp_path: Path) -> list[object]:
+    """A run of six training steps and then twenty batches of answers."""
+    flags = ("--task", "nlvr2", "--model", "fake", "--data-root", tiny_world, "--output-path", tmp_path / "runs")
+    sizes = ("--steps", 6, "--batch-size", 8, "--limit", 20, "--eval-batch-size", 1)
+    return ["run", *flags, *sizes, "--select-on", "none", "--controls", "none", "--quiet"]
+
+
+@pytest.fixture
+def evaluation(run: list[object], vlbench: Call, tmp_path: Path) -> list[object]:
+    """The same twenty batches of answers by weights that are trained already."""
+    trained = vlbench(*run, "--output-path", tmp_path / "trained").run
+    here = ("--task", "nlvr2", "--model", "fake", *run[run.index("--data-root") :][:4], "--quiet")
+    return ["run", *here, "--mode", "eval", "--checkpoint", trained, "--limit", 20, "--eval-batch-size", 1]
+
+
+def heads() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("heads", TESTS / "heads.py")
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def weights(tiny_world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("weights")
+    heads().train_all(tiny_world, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def alone(weights: Path, tiny_world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Every head's answers in one process."""
+    folder = tmp_path_factory.mktemp("alone")
+    heads().answer_all(tiny_world, weights, folder, processes=1)
+    return folder
+
+
+def answered(out: Path) -> dict[str, str]:
+    """Samples and ranks, every number in full, by the file's place."""
+    files = [*out.rglob("samples.parquet"), *out.rglob("ranks.parquet")]
+    frames = {str(path.relative_to(out)): pd.read_parquet(path) for path in files}
+    return {name: repr(frame.map(exact).to_dict("records")) for name, frame in frames.items()}
+
+
+def exact(value: object) -> str:
+    return repr(value.tolist() if hasattr(value, "tolist") else value)
+
+
+@pytest.mark.parametrize("processes", [2, pytest.param(3, marks=pytest.mark.slow)])
+def test_every_head_answers_alike(processes: int, weights: Path, alone: Path, tiny_world: Path, tmp_path: Path) -> None:
+    done = command(*TORCHRUN, processes, TESTS / "heads.py", tiny_world, weights, tmp_path, processes)
+    assert done.returncode == 0, done.stderr
+    expected = answered(alone)
+    assert len(expected) == len(heads().TRAINED) + len(heads().UNTRAINED) + 2  # of two the ranks besides
+    assert answered(tmp_path) == expected
+    sizes = [json.loads((path / "run.json").read_text())["environment"]["world_size"] for path in find_runs(tmp_path)]
+    assert sizes == [processes] * len(sizes)
+    assert not [*tmp_path.rglob("shards")]
+
+
+def test_a_process_is_killed_and_another_number_goes_on(
+    evaluation: list[object], vlbench: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started = time.monotonic()
+    died = command(sys.executable, TESTS / "faulty.py", *evaluation, "--num-processes", 2, fault="kill:1:5")
+    assert time.monotonic() - started < PATIENCE
+    assert died.returncode == ExitCode.INTERRUPTED, died.stderr
+    said = died.stderr.splitlines()
+    assert len(said) == 2
+    assert said[0].startswith("vlbench: process 1 of 2 was ended by SIGKILL")
+    assert said[1].startswith("resume with: vlbench run --task nlvr2")
+    (folder,) = find_runs(tmp_path / "runs")
+    kept = len([*(folder / "shards" / "real").iterdir()])
+    assert 4 <= kept < 20
+
+    written: list[range] = []
+    monkeypatch.setattr(Shards, "write", counting(Shards.write, written))
+    assert vlbench(*evaluation).code == 0
+    assert len(written) == 20 - kept
+    resumed = answered(folder)
+    assert vlbench(*evaluation, "--no-resume").code == 0
+    assert len(written) == 40 - kept
+    assert answered(folder) == resumed
+
+
+def counting(write: Call, written: list[range]) -> Call:
+    def counted(self: Shards, blocks: range, predictions: Any) -> None:
+        write(self, blocks, predictions)
+        written.append(blocks)
+
+    return counted
+
+
+@pytest.mark.parametrize("kind", ["train", pytest.param("data", marks=pytest.mark.slow)])
+def test_the_process_with_the_cause_says_it_once(kind: str, run: list[object], tmp_path: Path) -> None:
+    started = time.monotonic()
+    failed = command(sys.executable, TESTS / "faulty.py", *run, "--num-processes", 2, fault=f"{kind}:1:3")
+    assert time.monotonic() - started < PATIENCE
+    assert failed.returncode == ExitCode.DATA, failed.stderr
+    assert failed.stderr == "vlbench: process 1 of 2: the picture 7.png is damaged\n"
+    assert failed.stdout == ""
+
+
+@pytest.mark.slow
+def test_torchrun_ends_with_the_cause(run: list[object]) -> None:
+    started = time.monotonic()
+    failed = command(*TORCHRUN, 2, TESTS / "faulty.py", *run, fault="data:1:3")
+    assert time.monotonic() - started < PATIENCE
+    assert failed.returncode != 0
+    said = [line for line in failed.stderr.splitlines() if line.startswith("vlbench")]
+    assert said == ["vlbench: process 1 of 2: the picture 7.png is damaged"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_stopped_it_saves_and_says_how_to_go_on(number: int, run: list[object], tmp_path: Path, vlbench: Call) -> None:
+    run = [*run, "--steps", 3000, "--num-processes", 2]
+    arguments = [str(argument) for argument in (sys.executable, "-m", "vlbench", *run)]
+    with subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
+        while not any(path.stat().st_size for path in tmp_path.rglob("metrics.jsonl")):
+            time.sleep(0.05)
+        os.killpg(process.pid, number)
+        _, said = process.communicate(timeout=PATIENCE)
+    assert process.returncode == ExitCode.INTERRUPTED
+    assert [line.partition(":")[0] for line in said.splitlines()] == ["vlbench", "resume with"]
+    (folder,) = find_runs(tmp_path)
+    assert json.loads((folder / "run.json").read_text())["status"] == "interrupted"
+    assert (folder / "checkpoints" / "last" / "state.json").is_file()
+
+
+@pytest.mark.slow
+def test_what_other_processes_cannot_do_leaves_the_rest(run: list[object], tmp_path: Path) -> None:
+    """A run whose process dies, and one that goes well, from one command."""
+    run = [*run, "--task", "nlvr2,snli_ve"]
+    first = command(sys.executable, TESTS / "faulty.py", *run, "--num-processes", 2, fault="kill:1:5")
+    assert first.returncode == ExitCode.SOME_FAILED, first.stderr
+    assert "2 of 2 runs failed" in first.stderr
+    again = command(*TORCHRUN, 2, "-m", "vlbench", *run, "--num-processes", 2)
+    assert again.returncode == 0, again.stderr
+    assert sorted(json.loads((path / "run.json").read_text())["status"] for path in find_runs(tmp_path)) == ["done"] * 2
+
+
+@pytest.mark.slow
+def test_launchers_that_start_another_number(run: list[object]) -> None:
+    torchrun = command(*TORCHRUN, 2, "-m", "vlbench", *run, "--num-processes", 3)
+    assert torchrun.stderr.count("vlbench: 3 processes were asked for and 2 started") == 1
+    accelerate = (sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", 2, "-m", "vlbench")
+    launched = command(*accelerate, *run)
+    assert launched.stderr.count("vlbench: `accelerate launch` was asked for several processes and started 1") == 1
+    assert torchrun.returncode != 0 != launched.returncode
+
+
+def test_a_full_disk_stops_cleanly(
+    run: list[object], vlbench: Call, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    written: list[range] = []
+    whole = counting(Shards.write, written)
+
+    def full(self: Shards, blocks: range, predictions: Any) -> None:
+        with monkeypatch.context() as patch:
+            if len(written) == 5:
+                patch.setattr("os.fsync", no_room)
+            whole(self, blocks, predictions)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Shards, "write", full)
+        stopped = vlbench(*run)
+    assert stopped.code == ExitCode.DATA
+    assert len(stopped.err.splitlines()) == 1
+    assert "No space left on device): free space" in stopped.err
+    (folder,) = find_runs(tmp_path)
+    assert len([*(folder / "shards" / "real").iterdir()]) == 5
+    monkeypatch.setattr(Shards, "write", whole)
+    assert vlbench(*run).code == 0
+    assert len(written) == 20
+
+
+def no_room(handle: int) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

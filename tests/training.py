@@ -1,0 +1,56 @@
+"""Short trainings, by any number of processes: `torchrun training.py WORLD OUT cvlp:nlvr2 ...`.
+
+Every process leaves its log, and what its learner has become.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from vlbench import catalog
+from vlbench.core.cards import Recipe
+from vlbench.core.progress import Silent
+from vlbench.core.spec import RunSpec
+from vlbench.engine.checkpoint import Checkpoints
+from vlbench.engine.environment import make_accelerator, seed_everything
+from vlbench.engine.finetune import Finetuning
+from vlbench.engine.interrupt import Interrupt
+from vlbench.engine.job import plan
+from vlbench.engine.learner import Learner
+from vlbench.engine.plan import Conduct, make_plan
+from vlbench.engine.resources import make_resources, of_job
+from vlbench.heads.build import build_head
+
+
+def train(name: str, world: Path, folder: Path, accumulation: int = 1) -> dict[str, Any]:
+    """Train for a few steps: the log, and a hash of all parameters."""
+    changes = Recipe(steps=4, batch_size=12, accumulation=accumulation, warmup=0.0, ema=0.9, lr=1e-3)
+    model, task = name.split(":")
+    job = plan(RunSpec(task=task, model=model, data_root=world, checkpoint="none", train=changes), Silent())
+    accelerator = make_accelerator("cpu", "float32", 1)
+    seed_everything(0)
+    backbone = catalog.load_model(job.card, "tiny", make_resources(of_job(job), Silent()))
+    learner = Learner(backbone, build_head(job.task.card, job.card, backbone.width, job.labels, job.spec.train))
+    training = Finetuning(
+        learner, job.train, make_plan(job.spec.train, len(job.train)), accelerator, Checkpoints(folder), 0, Conduct()
+    )
+    log: list[dict[str, Any]] = []
+    training.run(None, log.append, Silent(), Interrupt(), "finetuning")
+    weights = b"".join(one.detach().numpy().tobytes() for one in learner.parameters())
+    return {"log": log, "weights": hashlib.sha256(weights).hexdigest()}
+
+
+def main(world: Path, out: Path, names: list[str]) -> None:
+    for name in names:
+        left = train(name, world, out / name)
+        (out / f"{name}-{torch.distributed.get_rank()}.json").write_text(json.dumps(left))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3:])

@@ -1,0 +1,31 @@
+"""Examples answered picture by picture come out in the order in which they came in."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from accelerate import Accelerator
+
+from vlbench.core.cards import HeadLayout
+from vlbench.core.examples import Example, ImageRef, Label, Query
+from vlbench.core.progress import Silent
+from vlbench.engine.interrupt import Interrupt
+from vlbench.engine.learner import Learner
+from vlbench.engine.pace import Pace
+from vlbench.engine.predict import predict
+from vlbench.heads.classify import ClassifyHead
+from vlbench.models.fake.backbone import Fake
+
+
+def test_the_order_comes_back() -> None:
+    spread = [
+        Example(f"e{row}", Query((ImageRef(Path(), "abc"[row % 3]),), f"text {row}"), Label("yes"), "")
+        for row in range(10)
+    ]
+    learner = Learner(Fake(), ClassifyHead(Fake().width, ("yes", "no"), HeadLayout(hidden=0)))
+    pace = Pace(Accelerator(cpu=True), 4, 0, Silent(), Interrupt(), "predicting")
+    found, timing = predict(learner, spread, pace)
+    assert [one.example_id for one in found] == [one.id for one in spread]
+    alone = [predict(learner, [example], pace)[0][0] for example in spread]
+    assert [one.answer for one in found] == [one.answer for one in alone]
+    assert timing.examples == 10

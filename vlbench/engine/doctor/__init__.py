@@ -1,0 +1,1 @@
+"""Is a model on a task sound: what `vlbench doctor` looks at."""

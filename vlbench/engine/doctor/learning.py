@@ -1,0 +1,175 @@
+"""Whether a model can learn, and only from what it may see: 32 examples by heart, and labels drawn by lot."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from vlbench.core.cards import Recipe
+from vlbench.core.examples import Caption, Example
+from vlbench.core.progress import Progress
+from vlbench.engine.batches import Batches, loader, sequential_blocks
+from vlbench.engine.checkpoint import Checkpoints
+from vlbench.engine.doctor.subject import Examples, Subject, right_for
+from vlbench.engine.doctor.verdict import Check
+from vlbench.engine.finetune import Finetuning
+from vlbench.engine.interrupt import Interrupt
+from vlbench.engine.plan import Conduct, make_plan
+from vlbench.heads.dual import DualHead
+
+LEARNED = 32
+"""Examples learned by heart."""
+BY_HEART = 95.0
+"""Percent of them that a sound model gets right in the end."""
+BATCH = 8
+DEVIATIONS = 4.0
+"""Standard errors above chance that luck hardly ever reaches."""
+_CPU = torch.device("cpu")
+
+
+@dataclass(frozen=True)
+class School:
+    """Where learning is tried. steps: of the optimizer, each time."""
+
+    subject: Subject
+    accelerator: Accelerator
+    folder: Path
+    progress: Progress
+    interrupt: Interrupt
+    steps: int
+
+
+def check_learning(school: School, train: Examples, held_out: Examples) -> Iterator[Check]:
+    """Overfitting, then shuffled labels; the learner's weights are as before in the end.
+
+    Raises:
+        VlbenchError: the loss is not a number.
+        Interrupted: asked to stop.
+    """
+    with _untouched(school.subject):
+        yield _by_heart(school, train)
+    with _untouched(school.subject):
+        yield _shuffled(school, train, held_out)
+
+
+def _by_heart(school: School, train: Examples) -> Check:
+    _learn(school, train, "learning by heart")
+    subject = _asked_about(school.subject, train)
+    share = subject.right(subject.scores(train), train)
+    sound = share >= BY_HEART
+    found = f"{share:.0f} % right after {school.steps} steps on them, {BY_HEART:.0f} % or more are expected"
+    if not sound:
+        found += "; where the rate is low, more --steps help"
+    return Check(name="overfit-32", verdict="ok" if sound else "broken", found=found, n=len(train))
+
+
+def _shuffled(school: School, train: Examples, held_out: Examples) -> Check:
+    """References that reach an answer by another door than training would show: shuffled, nothing else tells them."""
+    _learn(school, shuffled(train), "learning shuffled labels")
+    asked = shuffled(held_out)
+    share, chance = _taught(_asked_about(school.subject, asked), asked)
+    most = min(99.0, chance + 100 * DEVIATIONS * (chance / 100 * (1 - chance / 100) / len(asked)) ** 0.5)
+    sound = share <= most
+    found = f"{share:.0f} % of held-out examples right where labels are drawn by lot; chance is {chance:.0f} %, " + (
+        f"up to {most:.0f} % may be luck" if sound else f"more than {most:.0f} % are no luck: an answer leaks in"
+    )
+    return Check(name="shuffled labels", verdict="ok" if sound else "broken", found=found, n=len(asked))
+
+
+def shuffled(examples: Examples) -> list[Example[Any]]:
+    """Each picture and its text under the reference of an example drawn by lot; where pictures are ranked, its text."""
+    drawn = list(examples)
+    random.Random("doctor").shuffle(drawn)
+    return [
+        replace(other, query=replace(other.query, images=own.query.images), reference=own.reference, group=own.group)
+        if isinstance(own.reference, Caption)
+        else replace(own, reference=other.reference)
+        for own, other in zip(examples, drawn, strict=True)
+    ]
+
+
+def _taught(subject: Subject, examples: Examples) -> tuple[float, float]:
+    """Percent of examples answered right while their references are at hand, as in training; and what chance gives."""
+    if subject.job.writes:  # what it learns is a loss over the answer itself, which is no answer
+        return subject.right(subject.scores(examples), examples), _majority(examples)
+    backbone, head = subject.learner.parts
+    blocks = sequential_blocks(len(examples), subject.batch)
+    batches = Batches(examples, blocks, backbone, head, chance="doctor")
+    subject.learner.eval()
+    with torch.inference_mode():
+        logits = [subject.learner(batch.to(subject.device)).logits.float().cpu() for batch in loader(batches, 0, _CPU)]
+    if not subject.job.ranks:
+        return subject.right(torch.cat(logits), examples), _majority(examples)
+    return _ranked_first(logits, blocks, isinstance(head, DualHead))
+
+
+def _ranked_first(logits: Sequence[Tensor], blocks: Sequence[Sequence[int]], dual: bool) -> tuple[float, float]:
+    """Percent of examples whose own pair scores above all others: of pairs [B * Q], the first; else the diagonal."""
+    first = expected = 0.0
+    for scores, block in zip(logits, blocks, strict=True):
+        table = scores if dual else scores.view(len(block), -1)  # [B, B] or [B, Q]
+        own = table.diagonal() if dual else table[:, 0]
+        first += float(((table >= own[:, None]).sum(dim=1) == 1).sum())
+        expected += len(block) / table.shape[1]
+    asked = sum(map(len, blocks))
+    return 100 * first / asked, 100 * expected / asked
+
+
+def _majority(examples: Examples) -> float:
+    """Percent of examples that the most frequent right answer is right for."""
+    counts = Counter(answer for example in examples for answer in right_for(example))
+    return 100 * max(counts.values(), default=0) / len(examples)
+
+
+def _learn(school: School, examples: Examples, what: str) -> None:
+    """A short finetuning by the engine's own means, at the recipe's rates."""
+    job, learner = school.subject.job, school.subject.learner
+    plan = make_plan(_recipe(job.spec.train, school.steps), len(examples))
+    checkpoints = Checkpoints(school.folder / what.replace(" ", "-"))
+    training = Finetuning(learner, examples, plan, school.accelerator, checkpoints, job.spec.seed, Conduct())
+    training.run(None, lambda _: None, school.progress, school.interrupt, what)
+    learner.to(school.subject.device)
+
+
+def _recipe(recipe: Recipe, steps: int) -> Recipe:
+    """The recipe without what helps on unseen examples only: averages, changed pictures."""
+    return recipe.model_copy(
+        update={
+            "steps": steps,
+            "epochs": None,
+            "batch_size": BATCH,
+            "accumulation": 1,
+            "evaluations": 1,
+            "batches": "shuffled",
+            "augment": "none",
+            "ema": None,
+            "milestones": None,
+            "warmup": 0.1,
+        }
+    )
+
+
+def _asked_about(subject: Subject, examples: Examples) -> Subject:
+    """Of a model that writes, with the answers of these examples as candidates."""
+    if not subject.job.writes:
+        return subject
+    return replace(subject, candidates=tuple(dict.fromkeys(one.reference.consensus for one in examples)))
+
+
+@contextmanager
+def _untouched(subject: Subject) -> Iterator[None]:
+    """The learner's weights are put back in the end."""
+    before = {name: value.detach().clone() for name, value in subject.learner.state_dict().items()}
+    try:
+        yield
+    finally:
+        subject.learner.load_state_dict(before)

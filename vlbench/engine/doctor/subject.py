@@ -1,0 +1,151 @@
+"""The model under examination: its scores for examples, however they are put to it.
+
+Shapes: n examples, B of a batch, C answers.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from vlbench.core.examples import Answered, Example
+from vlbench.engine.batches import Batch, Batches, loader, sequential_blocks
+from vlbench.engine.job import Job
+from vlbench.engine.learner import Learner, embed
+from vlbench.engine.prompts import PromptBatch, PromptBatches
+from vlbench.heads.dual import DualHead
+
+Examples = Sequence[Example[Any]]
+BATCH = 16
+"""Examples per forward, where nothing else is tried."""
+CANDIDATES = 8
+"""Answers of which a model that writes is asked how likely they are."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A learner on its device. candidates: of a model that writes, the answers its scores are about."""
+
+    job: Job
+    learner: Learner
+    device: torch.device
+    candidates: tuple[str, ...] = ()
+
+    @property
+    def batch(self) -> int:
+        """Examples per forward."""
+        return min(BATCH, self.job.spec.eval_batch_size or BATCH)
+
+    def scores(
+        self,
+        examples: Examples,
+        batch: int | None = None,
+        dtype: torch.dtype | None = None,
+        beside: Examples = (),
+        backwards: bool = False,
+    ) -> Tensor:
+        """What the model makes of the examples, [n, C] float32 on the CPU.
+
+        The logits of a classifier; log-likelihoods of the candidates; of a model that ranks, the scores of the own
+        picture and of another one's (C = 2).
+
+        Args:
+            examples: asked in their order, and answered for in it.
+            batch: how many per forward.
+            dtype: the precision to compute with; float32 unless told otherwise.
+            beside: examples that join each batch and are not answered for.
+            backwards: asked from the last to the first.
+        """
+        columns = [list(examples), strangers(examples)] if self.job.ranks else [list(examples)]
+        if backwards:
+            columns = [column[::-1] for column in columns]
+        found = [torch.cat(list(self._forwards(column, batch or self.batch, dtype, beside))) for column in columns]
+        together = torch.cat(found, dim=1)
+        return together.flip(0) if backwards else together
+
+    def _forwards(
+        self, examples: Examples, batch: int, dtype: torch.dtype | None, beside: Examples
+    ) -> Iterator[Tensor]:
+        rows = [len(examples) + number for number in range(len(beside))]
+        blocks = [block + rows for block in sequential_blocks(len(examples), batch)]
+        self.learner.eval()
+        with torch.inference_mode(), self._precision(dtype):
+            for one in loader(self._batches([*examples, *beside], blocks), 0, self.device):
+                logits = self._logits(one.to(self.device))
+                yield logits[: len(one.ids) - len(rows)].float().cpu()
+
+    def _batches(self, examples: Examples, blocks: list[list[int]]) -> Dataset[Batch | PromptBatch]:
+        if self.job.writes:
+            return cast("Dataset[Batch | PromptBatch]", PromptBatches(examples, blocks, *self.learner.writing))
+        return cast("Dataset[Batch | PromptBatch]", Batches(examples, blocks, self.learner.parts[0]))
+
+    def _logits(self, batch: Batch | PromptBatch) -> Tensor:
+        """[B, C], or [B, 1] of pairs."""
+        if isinstance(batch, PromptBatch):
+            return self.learner.writing[0].likelihood(batch.prompts, self.candidates)
+        backbone, head = self.learner.parts
+        if isinstance(head, DualHead):
+            seen = backbone.see(batch.images, batch.slots).take(batch.image_rows)
+            images, texts = embed(backbone, seen, backbone.read(batch.texts).take(batch.text_rows))
+            return (images * texts).sum(dim=1, keepdim=True)
+        logits = self.learner(batch).logits
+        return cast(Tensor, logits if logits.dim() == 2 else logits[:, None])
+
+    def _precision(self, dtype: torch.dtype | None) -> AbstractContextManager[object]:
+        return torch.autocast(self.device.type, dtype) if dtype else nullcontext()
+
+    @property
+    def answers(self) -> tuple[str, ...]:
+        """What the C scores stand for; of a model that ranks, whether a pair belongs together."""
+        if self.job.ranks:
+            return ("own", "other")
+        return self.candidates or self.job.labels
+
+    def right(self, scores: Tensor, examples: Examples) -> float:
+        """The share of examples, in percent, whose best score [n, C] is that of an answer that is right for them."""
+        best = [self.answers[place] for place in scores.argmax(dim=1).tolist()]
+        sole = (scores == scores.amax(dim=1, keepdim=True)).sum(dim=1) == 1  # what scores alike was not told apart
+        told = [
+            alone and (answer == "own" if self.job.ranks else answer in right_for(example))
+            for answer, alone, example in zip(best, sole.tolist(), examples, strict=True)
+        ]
+        return 100 * float(sum(told)) / len(told)
+
+
+def strangers(examples: Examples) -> list[Example[Any]]:
+    """The same texts, each under the pictures of the next example."""
+    others = [*examples[1:], examples[0]]
+    return [
+        replace(example, query=replace(example.query, images=other.query.images))
+        for example, other in zip(examples, others, strict=True)
+    ]
+
+
+def chosen(examples: Examples, wanted: int, seed: int) -> list[Example[Any]]:
+    """A seeded sample, each of another group, in the order of the examples; fewer where there are not as many."""
+    first: dict[str, int] = {}
+    for row in random.Random(f"doctor {seed}").sample(range(len(examples)), len(examples)):
+        first.setdefault(examples[row].group, row)
+        if len(first) == wanted:
+            break
+    return [examples[row] for row in sorted(first.values())]
+
+
+def candidates_of(job: Job, examples: Examples) -> tuple[str, ...]:
+    """Of a model that writes: the task's answers, else some that the examples have."""
+    if not job.writes:
+        return ()
+    return (job.labels or tuple(dict.fromkeys(one.reference.consensus for one in examples)))[:CANDIDATES]
+
+
+def right_for(example: Example[Any]) -> frozenset[str]:
+    """The answers worth most."""
+    worths = example.reference.worths() if isinstance(example.reference, Answered) else {}
+    return frozenset(answer for answer, worth in worths.items() if worth == max(worths.values()))
