@@ -170,6 +170,27 @@ def test_stopped_it_saves_and_says_how_to_go_on(number: int, run: list[object], 
 
 
 @pytest.mark.slow
+def test_stopped_while_it_selects_it_goes_on_all_the_same(run: list[object], tmp_path: Path) -> None:
+    """One process has more of the selection left than the other, and both save together."""
+    run = [*run, "--steps", 6, "--set", "train.evaluations=6", "--eval-batch-size", 1, "--num-processes", 2]
+    run[run.index("--select-on") + 1] = "dev"
+    arguments = [str(argument) for argument in (sys.executable, "-m", "vlbench", *run)]
+    with subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
+        while not any("step" in path.read_text() for path in tmp_path.rglob("metrics.jsonl")):
+            time.sleep(0.01)
+        time.sleep(0.1)  # steps are short and selections long
+        os.killpg(process.pid, signal.SIGTERM)
+        process.communicate(timeout=PATIENCE)
+    assert process.returncode == ExitCode.INTERRUPTED
+    again = command(*arguments)
+    assert again.returncode == 0, again.stderr
+    (folder,) = find_runs(tmp_path)
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines if "loss" in line] == [1, 2, 3, 4, 5, 6]
+    assert [line["step"] for line in lines if line.get("weights") == "plain"] == [1, 2, 3, 4, 5, 6]
+
+
+@pytest.mark.slow
 def test_what_other_processes_cannot_do_leaves_the_rest(run: list[object], tmp_path: Path) -> None:
     """A run whose process dies, and one that goes well, from one command."""
     run = [*run, "--task", "nlvr2,snli_ve"]

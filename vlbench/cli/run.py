@@ -13,7 +13,7 @@ from vlbench.core.errors import ExitCode, VlbenchError
 from vlbench.core.record import RunRecord
 from vlbench.core.spec import RunSpec
 from vlbench.core.validate import parse
-from vlbench.engine.ranks import SharedError, is_launched, launched
+from vlbench.engine.ranks import SharedError, check_size, is_launched, launched
 
 if TYPE_CHECKING:
     from vlbench.records.folder import RunFolder
@@ -86,7 +86,8 @@ def run(
         bool | None, typer.Option("--trust-remote-code", help="Run code that the folder of a hf: model brings along.")
     ] = None,
     num_processes: Annotated[
-        int | None, typer.Option(help="Processes that share the work, on GPUs one each; the result stays the same.")
+        int | None,
+        typer.Option(help="Processes that share the work; on GPUs one each."),
     ] = None,
     workers: Annotated[int | None, typer.Option(help="Processes that prepare batches, of each that works.")] = None,
     cache_pictures: Annotated[
@@ -154,6 +155,8 @@ def _rehearse(specs: list[RunSpec], quiet: bool) -> None:
     from vlbench.engine.rehearse import rehearse
 
     for number, spec in enumerate(specs):
+        if is_launched():
+            check_size(launched().size, spec.num_processes)
         processes = launched().size if is_launched() else spec.num_processes or 1
         with open_progress(quiet or not launched().is_main) as progress:
             found = rehearse(spec, progress, processes)

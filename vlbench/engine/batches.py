@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from vlbench.core.backbone import Augmenting, Backbone, Tensors
-from vlbench.core.errors import VlbenchError
+from vlbench.core.errors import ExitCode, VlbenchError
 from vlbench.core.examples import Example, ImageRef, Query
 from vlbench.core.head import Head
 
@@ -217,14 +217,26 @@ def answering_blocks(examples: Sequence[Example[Any]], batch_size: int) -> list[
 
 def loader(batches: Dataset[Ready], workers: int, device: torch.device) -> Iterator[Ready]:
     """The batches in order. Its random state is its own: building it draws nothing from torch's."""
-    return iter(
-        DataLoader(
-            batches,
-            batch_size=None,
-            shuffle=False,
-            num_workers=workers,
-            pin_memory=device.type == "cuda",
-            generator=torch.Generator().manual_seed(0),
-            persistent_workers=False,
-        )
+    ready = DataLoader(
+        batches,
+        batch_size=None,
+        shuffle=False,
+        num_workers=workers,
+        pin_memory=device.type == "cuda",
+        generator=torch.Generator().manual_seed(0),
+        persistent_workers=False,
     )
+    return _watched(iter(ready))
+
+
+def _watched(batches: Iterator[Ready]) -> Iterator[Ready]:
+    """The same; a worker that was killed is a VlbenchError (exit 130), since what is saved can be gone on from."""
+    try:
+        yield from batches
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise VlbenchError(
+            "a process that prepares batches was killed, perhaps for want of memory: free some, or use fewer --workers",
+            ExitCode.INTERRUPTED,
+        ) from None

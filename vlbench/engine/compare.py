@@ -64,7 +64,7 @@ def _logits(
     seen = backbone.see(batch.images, batch.slots).take(batch.image_rows)
     logits = torch.empty(len(texts), len(labels), dtype=torch.float64)
     for asked in _sentences(texts, card, labels, pace.batch_size):
-        pace.interrupt.check()
+        pace.check()
         words = {name: value.to(batch.slots.device) for name, value in backbone.prepare_texts([*asked]).items()}
         scores = cast(DualHead, head)(*embed(backbone, seen, backbone.read(words))).double().cpu()  # [B, S]
         columns = torch.tensor([column for column, places in enumerate(asked.values()) for _ in places])

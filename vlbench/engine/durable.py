@@ -37,7 +37,7 @@ def replace_folder(folder: Path, write: Callable[[Path], None], *, keep: bool = 
             shutil.rmtree(before(folder), ignore_errors=True)
             folder.rename(before(folder))
         beside.rename(folder)
-        _synchronise(folder.parent)
+        synchronise(folder.parent)
     except (OSError, SafetensorError, RuntimeError) as error:
         shutil.rmtree(beside, ignore_errors=True)
         settle(folder)
@@ -62,10 +62,11 @@ def remove_folder(folder: Path) -> None:
 def _to_disk(folder: Path) -> None:
     """A name may reach the disk before what it names does, and power may fail in between."""
     for path in (*folder.iterdir(), folder):
-        _synchronise(path)
+        synchronise(path)
 
 
-def _synchronise(path: Path) -> None:
+def synchronise(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on the disk."""
     if os.name == "nt" and path.is_dir():  # folders have no descriptors there
         return
     descriptor = os.open(path, os.O_RDONLY)

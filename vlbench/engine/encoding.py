@@ -117,7 +117,7 @@ def _prepared(
     """The blocks of items, prepared (in workers where there are any) and on the device."""
     device = pace.accelerator.device
     for tensors in loader(_Blocks(blocks, prepare), pace.workers, device):
-        pace.interrupt.check()
+        pace.check()
         yield {name: value.to(device, non_blocking=True) for name, value in tensors.items()}
 
 

@@ -17,7 +17,7 @@ from vlbench.engine.learner import Learner
 from vlbench.engine.lora import merged_state, remove_adapters
 from vlbench.engine.plan import Conduct, Plan
 from vlbench.engine.randomness import random_state, restore_random_state
-from vlbench.engine.step import all_chance, draw_apart, same_buffers, total
+from vlbench.engine.step import all_chance, check_alike, draw_apart, same_buffers, total
 from vlbench.engine.steps import Steps, Trained
 
 Select = Callable[[Learner], float]
@@ -84,9 +84,9 @@ class Finetuning:
             if self._stops or (alone and interrupt.asked):  # else some would stop a step before the others
                 raise Interrupted
             self._step(log, progress, interrupt, what)
-            self._select_if_due(select, log, progress, what)
             if self._due or self.state.step - self._saved >= self.conduct.save_every:
                 self._save()
+            self._select_if_due(select, log, progress, what)
 
     def _step(self, log: Log, progress: Progress, interrupt: Interrupt, what: str) -> None:
         """One step, its line in the log, and what processes must agree on before the next one."""
@@ -162,6 +162,7 @@ class Finetuning:
         draw_apart(self.accelerator, self.seed)
         average = trained.average.module if trained.average is not None else None
         state = self.checkpoints.load_last(self.learner, average, trained.optimizer, trained.schedule, rank)
+        check_alike(self.accelerator, state.step if state else -1)
         if state is not None:
             self.state, self._saved = state, state.step
             progress.say(f"{what}: resuming after step {state.step} of {self.plan.steps}")

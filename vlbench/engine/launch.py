@@ -100,6 +100,8 @@ def _cause(rank: int, failure: ProcessFailure, processes: int) -> VlbenchError:
         )
     if not told:
         return VlbenchError(f"{who}: this is a bug of vlbench; the lines above say where", ExitCode.BUG)
+    if failure.exitcode == ExitCode.INTERRUPTED:
+        return Interrupted(failure.message)
     message = failure.message if rank == 0 else f"{who}: {failure.message}"
     return VlbenchError(message, ExitCode(failure.exitcode))
 

@@ -14,7 +14,9 @@ from vlbench.engine.ranks import Ranks
 
 @dataclass(frozen=True)
 class Pace:
-    """batch_size: examples, or pairs of a gallery, per forward. workers: processes that prepare inputs."""
+    """batch_size: examples, or pairs of a gallery, per forward. workers: processes that prepare inputs. stops: whether
+    it may end in between when asked to; not where training goes on after it, which all processes must reach.
+    """
 
     accelerator: Accelerator
     batch_size: int
@@ -22,6 +24,7 @@ class Pace:
     progress: Progress
     interrupt: Interrupt
     what: str
+    stops: bool = True
 
     @property
     def ranks(self) -> Ranks:
@@ -35,7 +38,16 @@ class Pace:
             Interrupted: a signal has come.
         """
         self.progress.step(self.what, done, total)
-        self.interrupt.check()
+        self.check()
+
+    def check(self) -> None:
+        """Stop here if asked to.
+
+        Raises:
+            Interrupted: a signal has come.
+        """
+        if self.stops or self.ranks.size == 1:
+            self.interrupt.check()
 
 
 @dataclass

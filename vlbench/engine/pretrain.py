@@ -7,6 +7,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import cast
 
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import nn
 
@@ -21,6 +22,7 @@ from vlbench.data.answers import ANSWERS_FILE, write_answers
 from vlbench.data.cache import atomic_write
 from vlbench.data.resources import Loading
 from vlbench.engine.checkpoint import Checkpoints
+from vlbench.engine.durable import synchronise
 from vlbench.engine.environment import make_accelerator, seed_everything
 from vlbench.engine.interrupt import Interrupt, Stoppable
 from vlbench.engine.pairs import Pairs, load_pairs
@@ -158,6 +160,7 @@ def _write(work: Work) -> None:
     beside = work.folder / f".{WEIGHTS}"
     try:
         save_file(weights, beside, metadata=work.checkpoints.notes)
+        synchronise(beside)  # before the state is dropped that they could be made again from
         beside.replace(work.folder / WEIGHTS)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         raise DataError(f"cannot write {work.folder / WEIGHTS} ({error}): free some space") from None

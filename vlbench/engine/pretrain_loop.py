@@ -34,7 +34,7 @@ from vlbench.engine.optimizer import make_optimizer, make_schedule
 from vlbench.engine.pairs import Pairs, worths
 from vlbench.engine.plan import Plan, make_plan
 from vlbench.engine.shares import Share, shares
-from vlbench.engine.step import all_chance, backward, draw_apart, gathered_rows, same_buffers, total
+from vlbench.engine.step import all_chance, backward, check_alike, draw_apart, gathered_rows, same_buffers, total
 from vlbench.records.folder import RunFolder
 
 
@@ -117,6 +117,7 @@ class Loop:
         draw_apart(work.accelerator, work.spec.seed)
         rank = work.accelerator.process_index
         state = work.checkpoints.load_last(network, None, optimizer, schedule, rank)
+        check_alike(work.accelerator, state.step if state else -1)
         if state is not None:
             work.progress.say(f"pretraining: resuming after step {state.step} of {plan.steps}")
         return cls(work, plan, wrapped, optimizer, schedule, state or TrainState())

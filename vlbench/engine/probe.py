@@ -60,7 +60,7 @@ def probe(
     training = _Training(learner.head, (found - mean) / deviation, head.targets(train), plan, seed)
     best, kept = Best(plan.steps, "plain", None), None
     for step in range(1, plan.steps + 1):
-        pace.interrupt.check()
+        pace.check()
         log({"step": step, "loss": training.step(step)})
         pace.progress.step(pace.what, step, plan.steps)
         if selection is None or chosen is None or step not in plan.evaluate_at:

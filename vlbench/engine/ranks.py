@@ -15,6 +15,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, TypeVar
 
 from vlbench.core.errors import ExitCode, VlbenchError
+from vlbench.engine.interrupt import Interrupted
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -112,6 +113,8 @@ class Ranks:
         for rank, one in enumerate(told):
             if one is not None:
                 message = one[0] if rank == 0 else f"process {rank} of {self.size}: {one[0]}"
+                if one[1] == ExitCode.INTERRUPTED:
+                    raise Interrupted(one[0]) from fault
                 raise SharedError(message, ExitCode(one[1])) from fault
 
 
@@ -138,7 +141,7 @@ def join(device: str | None, asked: int | None = None) -> Ranks:
         VlbenchError: there are more or fewer, or more than GPUs.
     """
     ranks = launched()
-    _check_size(ranks.size, asked)
+    check_size(ranks.size, asked)
     if ranks.size > 1:
         os.environ.setdefault(*QUIET)
         import torch
@@ -174,7 +177,8 @@ def _leave() -> None:
         torch.distributed.destroy_process_group()
 
 
-def _check_size(size: int, asked: int | None) -> None:
+def check_size(size: int, asked: int | None) -> None:
+    """Raises VlbenchError where other than the processes asked for were started; asked: None is content with all."""
     if asked is not None and asked != size:
         raise VlbenchError(
             f"{asked} processes were asked for and {size} started: give the launcher and --num-processes the same "

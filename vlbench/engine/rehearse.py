@@ -125,7 +125,8 @@ class _Measuring:
         elif job.spec.mode == "probe":
             yield self._phase("encode", len(job.train), "examples", answering)
         if job.select:
-            times = len(trained.evaluate_at) if trained else 1
+            # The averaged weights are measured beside the plain ones.
+            times = len(trained.evaluate_at) * (1 if trained.recipe.ema is None else 2) if trained else 1
             amount, unit = self._work(job.select)
             yield self._phase("select", times * amount, unit, answering)
         yield self._phase("report", *self._work(job.report), answering)

@@ -11,6 +11,7 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast, gather_object
 from torch import Tensor, nn
 
+from vlbench.core.errors import DataError
 from vlbench.engine.randomness import RandomState, random_state
 
 Input = TypeVar("Input")
@@ -45,6 +46,20 @@ def all_chance(accelerator: Accelerator) -> list[RandomState]:
     """The states of chance of every process, in their order."""
     states: list[RandomState] = [random_state()]
     return gather_object(states) if accelerator.num_processes > 1 else states
+
+
+def check_alike(accelerator: Accelerator, step: int) -> None:
+    """All processes must go on from the same step: one that found the newest state damaged went further back.
+
+    Raises:
+        DataError: they do not.
+    """
+    steps = gather_object([step]) if accelerator.num_processes > 1 else [step]
+    if len(set(steps)) > 1:
+        raise DataError(
+            f"processes found states of different steps to go on from ({', '.join(map(str, steps))}), one is damaged: "
+            f"start over with --no-resume"
+        )
 
 
 def draw_apart(accelerator: Accelerator, seed: int) -> None:

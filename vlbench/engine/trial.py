@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
 
@@ -106,7 +106,9 @@ class Trial:
                 train = (self._finetune if job.spec.mode == "finetune" else self._probe)(learner, self._checkpoints())
         learner.to(self.accelerator.device)
         with self.clock.phase(self._name("predict")):
-            results, timing = self._answer(learner, job.report, self._name("predicting"), self._shards(learner))
+            results, timing = self._answer(
+                learner, job.report, self._pace(self._name("predicting")), self._shards(learner)
+            )
         self.accelerator.free_memory()
         return Outcome(results, timing, train, parameters, _precision(learner), loaded)
 
@@ -148,14 +150,14 @@ class Trial:
 
     def _select(self, learner: Learner) -> float:
         """The task's main metric on the selection split, in percent."""
-        results, _ = self._answer(learner, self.job.select, self._name("selecting"))
+        pace = replace(self._pace(self._name("selecting")), stops=False)
+        results, _ = self._answer(learner, self.job.select, pace)
         main = self.job.task.metric(self.job.task.card.main_metric)
         return self.ranks.share(main(results, self.job.select).value if self.ranks.is_main else 0.0)
 
     def _answer(
-        self, learner: Learner, examples: Examples, what: str, shards: Shards | None = None
+        self, learner: Learner, examples: Examples, pace: Pace, shards: Shards | None = None
     ) -> tuple[list[Prediction] | list[Ranking], Timing]:
-        pace = self._pace(what)
         if self.job.ranks:
             return self._ranked(learner, examples, pace)
         if self.job.compares:

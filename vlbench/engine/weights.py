@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from pathlib import Path
+from typing import BinaryIO
 
 from safetensors import SafetensorError, safe_open
 
@@ -12,6 +14,8 @@ from vlbench.core.errors import ExitCode, VlbenchError
 from vlbench.data.answers import ANSWERS_FILE, read_answers, transformers_answers
 from vlbench.data.jsonfile import read_json
 
+_LONGEST_HEADER = 100 << 20
+"""As the library itself limits it."""
 INDEX = ".index.json"
 """How a file ends that names the shards which the weights lie in."""
 _IN_A_FOLDER = (
@@ -79,15 +83,33 @@ def shards(weights: Path) -> list[Path]:
 
 
 def weights_sha256(weights: Path | None) -> str:
-    """The hash of the file's bytes, of shards one after the other; empty where the model starts from scratch."""
+    """The hash of the weights, of shards one after the other; empty where the model starts from scratch.
+
+    Of safetensors what is noted beside the tensors does not count: the library writes it in another order each time.
+    """
     if weights is None:
         return ""
     digest = hashlib.sha256()
     for shard in shards(weights):
         with shard.open("rb") as file:
+            digest.update(_tensors_named(file) if shard.suffix == ".safetensors" else b"")
             while block := file.read(1 << 20):
                 digest.update(block)
     return digest.hexdigest()
+
+
+def _tensors_named(file: BinaryIO) -> bytes:
+    """Names, types, shapes and places of the tensors, in one order; the file is left where their values begin.
+
+    Of a damaged file nothing, and it is left at its beginning.
+    """
+    try:
+        header = json.loads(file.read(min(int.from_bytes(file.read(8), "little"), _LONGEST_HEADER)))
+        header.pop("__metadata__", None)
+        return json.dumps(header, sort_keys=True).encode()
+    except (ValueError, AttributeError, RecursionError):
+        file.seek(0)
+        return b""
 
 
 def holds_linear(weights: Path) -> bool:

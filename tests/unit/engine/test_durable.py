@@ -36,7 +36,7 @@ def killed_before(monkeypatch: pytest.MonkeyPatch, number: int) -> list[str]:
 
     monkeypatch.setattr(Path, "rename", counted("rename", Path.rename))
     monkeypatch.setattr(Path, "mkdir", counted("mkdir", Path.mkdir))
-    monkeypatch.setattr(durable, "_synchronise", counted("sync", durable._synchronise))
+    monkeypatch.setattr(durable, "synchronise", counted("sync", durable.synchronise))
     monkeypatch.setattr(shutil, "rmtree", counted("rmtree", shutil.rmtree))
     return done
 

@@ -35,7 +35,7 @@ def test_examples(tiny_world: Path, tmp_path: Path) -> None:
     found = rehearse(asked, Silent())
     assert amounts(found.phases) == [
         ("finetune", 6 * 8, "examples"),
-        ("select", 2 * 96, "examples"),
+        ("select", 2 * 2 * 96, "examples"),  # plain weights and averaged ones
         ("report", 10, "examples"),
     ]
     assert found.job.fingerprint == plan(asked, Silent()).fingerprint

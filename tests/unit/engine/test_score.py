@@ -62,7 +62,7 @@ def test_json_object_has_the_documented_shape(task, predictions):
     assert set(shown["scores"]["accuracy"]) == {"value", "n", "stderr", "ci95"}
     assert len(shown["scores"]["accuracy"]["ci95"]) == 2
     assert shown["slices"]["kind"]["count"]["accuracy"] == shown["scores"]["accuracy"]
-    assert shown["coverage"] == {"expected": 6, "scored": 6, "missing": 0, "duplicate": 0, "errors": 0}
+    assert shown["coverage"] == {"expected": 6, "scored": 6, "missing": 0, "duplicate": 0, "errors": 0, "unparsed": 0}
 
 
 def test_missing_ids_end_without_a_score_unless_allowed(task, predictions):

@@ -11,6 +11,8 @@ from vlbench.core.record import LoadReport
 from vlbench.core.validate import Frozen
 from vlbench.engine.doctor.machine import Machine
 
+Verdict = Literal["ok", "broken", "skipped"]
+
 
 class Check(Frozen):
     """One check. found: a sentence for people.
@@ -20,7 +22,7 @@ class Check(Frozen):
     """
 
     name: str
-    verdict: Literal["ok", "broken", "skipped"]
+    verdict: Verdict
     found: str
     n: int | None = None
     flips: int | None = None
