@@ -133,8 +133,13 @@ def test_what_is_broken_is_named(model: str, faults: set[str], doctor: Call) -> 
 
 
 def test_a_model_that_cannot_learn_is_caught(doctor: Call) -> None:
-    code, found, _ = doctor("Careless", "--steps", 20)
+    code, found, _ = doctor("Careless", "--steps", 100)
     assert (code, verdicts(found)["overfit-32"]) == (12, "broken")
+
+
+def test_too_few_steps_tell_nothing_of_a_model(doctor: Call) -> None:
+    _, found, _ = doctor("Careless", "--steps", 20)
+    assert verdicts(found)["overfit-32"] == "skipped"
 
 
 def test_a_head_that_leaks_is_caught(doctor: Call, monkeypatch: pytest.MonkeyPatch) -> None:
