@@ -13,6 +13,7 @@ from vlbench.core.errors import ExitCode, VlbenchError
 
 
 def profile(
+    ctx: typer.Context,
     model: Annotated[str, typer.Option(help="Models, comma-separated, measured in turn.")],
     size: Annotated[str | None, typer.Option(help="Size of every model; left out: the paper's.")] = None,
     task: Annotated[str, typer.Option(help="Task whose head is put on top.")] = "coco_retrieval",
@@ -59,27 +60,9 @@ def profile(
     from vlbench.report.speed import speed_table
     from vlbench.report.speed_pictures import front_picture, stages_picture
 
-    given = {
-        "models": model.split(","),
-        "size": size,
-        "task": task,
-        "scenario": scenario.split(","),
-        "picture": _sides(picture),
-        "words": words,
-        "vocabulary": vocabulary,
-        "batches": _numbers("--batch-sizes", batch_sizes) if batch_sizes else (),
-        "iterations": iterations,
-        "seconds": seconds,
-        "precision": precision,
-        "max_seconds": max_seconds,
-        "detector": detector,
-        "energy": energy,
-        "dtype": dtype,
-        "device": device,
-        "threads": threads,
-        "seed": seed,
-        "output_path": output_path,
-    }
+    given = {name: value for name, value in ctx.params.items() if name in ProfileSpec.model_fields}
+    given["models"], given["scenario"], given["picture"] = model.split(","), scenario.split(","), _sides(picture)
+    given["batches"] = _numbers("--batch-sizes", batch_sizes) if batch_sizes else ()
     spec = parse(ProfileSpec, given, "profile")
     runs = [read_run(path) for path in find_runs(with_runs)] if with_runs else []
     with open_progress(quiet or as_json) as progress:
@@ -87,11 +70,8 @@ def profile(
     folder = spec.output_path / f"{_safe('-'.join(spec.models))}-{datetime.now(UTC):%Y%m%dT%H%M%S}"
     write_profile(folder, record, {name: {**found.stages, "whole": found.whole} for name, found in durations.items()})
     pictures = [*stages_picture(record, folder), *front_picture(record, runs, folder)]
-    typer.echo(
-        record.model_dump_json()
-        if as_json
-        else "\n\n".join([speed_table(record), "\n".join(map(str, [*pictures, folder]))])
-    )
+    files = "\n".join(map(str, [*pictures, folder]))
+    typer.echo(record.model_dump_json() if as_json else f"{speed_table(record)}\n\n{files}")
     if any(one.error for one in record.models):
         raise typer.Exit(ExitCode.SOME_FAILED)
 

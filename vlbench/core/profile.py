@@ -35,7 +35,7 @@ class ProfileSpec(Frozen):
     models: tuple[str, ...] = Field(min_length=1)
     size: str | None = None
     task: str = "coco_retrieval"
-    scenario: tuple[Scenario, ...] = ("latency", "throughput")
+    scenario: tuple[Scenario, ...] = ("latency",)
     picture: tuple[int, int] = (1000, 600)
     words: int = Field(default=12, ge=1)
     vocabulary: Path | None = None

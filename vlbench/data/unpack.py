@@ -18,6 +18,8 @@ from vlbench.core.errors import DataError
 MOST = 200 << 30
 """Bytes that an archive may unpack to: the largest known, GQA's pictures, has a tenth of that."""
 _CHUNK = 1 << 20
+_UNREADABLE = (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, RuntimeError)
+"""What the readers raise: of a zip a RuntimeError where it is encrypted, or packed in a way that they do not know."""
 
 
 @dataclass(frozen=True)
@@ -49,9 +51,10 @@ def unpack(archive: Path, folder: Path, progress: Callable[[int, int], None], mo
         with _members(archive) as (members, total):
             done = _write(members, total, beside, min(most, shutil.disk_usage(folder).free), archive, progress)
         _move(beside, folder)
-    except (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, NotImplementedError, RuntimeError) as error:
+    except _UNREADABLE as error:
         raise DataError(
-            f"{archive} is a damaged archive ({' '.join(str(error).split())[:160]}): delete it and fetch it again"
+            f"{archive} cannot be read as an archive ({' '.join(str(error).split())[:160]}): delete it and fetch it "
+            f"again"
         ) from None
     except OSError as error:
         raise DataError(

@@ -42,7 +42,19 @@ class Embedding(Protocol):
     def embed_texts(self, read: Textual) -> Tensor: ...
 
 
-class Vilt(nn.Module):
+class Wrapped(nn.Module):
+    """The library's model, which embeds a text only where it meets the picture: what is read are the ids."""
+
+    def __init__(self, model: nn.Module, width: int) -> None:
+        super().__init__()
+        self.model, self.width = model, width
+
+    def read(self, texts: Tensors) -> Textual:
+        """The ids, as states [M, T]."""
+        return Textual(texts["ids"], texts["mask"])
+
+
+class Vilt(Wrapped):
     """Patches are embedded once; the transformer looks at text and patches together.
 
     The second picture has a type of its own, which begins as the first one's where the weights have none, as in the
@@ -50,8 +62,7 @@ class Vilt(nn.Module):
     """
 
     def __init__(self, model: nn.Module, config: Any) -> None:
-        super().__init__()
-        self.model, self.width = model, int(config.hidden_size)
+        super().__init__(model, int(config.hidden_size))
 
     def see(self, images: Tensors, slot: Tensor) -> Visual:
         """The library draws the patches in random order; here they are put back in theirs: [N, 1 + R, D]."""
@@ -68,10 +79,6 @@ class Vilt(nn.Module):
         states = states.gather(1, order[..., None].expand_as(states)) + other[:, None]
         return Visual(states, mask.gather(1, order).bool())
 
-    def read(self, texts: Tensors) -> Textual:
-        """The ids: embedding them is all that could be done."""
-        return Textual(texts["ids"], texts["mask"])
-
     def fuse(self, seen: Visual, read: Textual) -> Features:
         """One transformer over both."""
         found = self.model(
@@ -85,20 +92,15 @@ class Vilt(nn.Module):
         return Features(found.pooler_output, states[:, :length], states[:, length:], read.mask, seen.mask)
 
 
-class Lxmert(nn.Module):
+class Lxmert(Wrapped):
     """Regions and their boxes, carried side by side [N, R, F + 4]; the library encodes and crosses in one pass."""
 
     def __init__(self, model: nn.Module, config: Any) -> None:
-        super().__init__()
-        self.model, self.width = model, int(config.hidden_size)
+        super().__init__(model, int(config.hidden_size))
 
     def see(self, images: Tensors, slot: Tensor) -> Visual:
         """`slot` does not count: the head keeps the pictures apart."""
         return Visual(torch.cat([images["features"], images["boxes"]], dim=-1), images["mask"])
-
-    def read(self, texts: Tensors) -> Textual:
-        """The ids."""
-        return Textual(texts["ids"], texts["mask"])
 
     def fuse(self, seen: Visual, read: Textual) -> Features:
         """Language, region and cross layers, and the pooler."""
@@ -112,20 +114,15 @@ class Lxmert(nn.Module):
         return Features(found.pooled_output, found.language_output, found.vision_output, read.mask, seen.mask)
 
 
-class VisualBert(nn.Module):
+class VisualBert(Wrapped):
     """Regions without boxes behind the text, in one transformer."""
 
     def __init__(self, model: nn.Module, config: Any) -> None:
-        super().__init__()
-        self.model, self.width = model, int(config.hidden_size)
+        super().__init__(model, int(config.hidden_size))
 
     def see(self, images: Tensors, slot: Tensor) -> Visual:
         """`slot` does not count."""
         return Visual(images["features"], images["mask"])
-
-    def read(self, texts: Tensors) -> Textual:
-        """The ids."""
-        return Textual(texts["ids"], texts["mask"])
 
     def fuse(self, seen: Visual, read: Textual) -> Features:
         """One transformer over both."""
@@ -141,12 +138,11 @@ class VisualBert(nn.Module):
         return Features(found.pooler_output, states[:, :length], states[:, length:], read.mask, seen.mask)
 
 
-class Flava(nn.Module):
+class Flava(Wrapped):
     """Both towers run once; only the multimodal encoder looks at pairs: a class token, patches, then words."""
 
     def __init__(self, model: nn.Module, config: Any) -> None:
-        super().__init__()
-        self.model, self.width = model, int(config.multimodal_config.hidden_size)
+        super().__init__(model, int(config.multimodal_config.hidden_size))
 
     def see(self, images: Tensors, slot: Tensor) -> Visual:
         """The image tower's last layer without its norm, projected, as the library does."""
@@ -170,21 +166,16 @@ class Flava(nn.Module):
         return Features(found.pooler_output, states[:, first:], states[:, :first], read.mask, seen.mask)
 
 
-class BridgeTower(nn.Module):
+class BridgeTower(Wrapped):
     """Patches are embedded once; towers and bridges are crossed layer by layer, which the library does in one pass."""
 
     def __init__(self, model: nn.Module, config: Any) -> None:
-        super().__init__()
-        self.model, self.width = model, 2 * int(config.hidden_size)  # both poolers, side by side
+        super().__init__(model, 2 * int(config.hidden_size))  # both poolers, side by side
 
     def see(self, images: Tensors, slot: Tensor) -> Visual:
         """The vision tower's embeddings [N, R, D]; `slot` does not count."""
         visual = cast(Any, self.model).vision_model.visual
         return _whole(visual.forward_pre(images["pixel_values"]).permute(1, 0, 2))
-
-    def read(self, texts: Tensors) -> Textual:
-        """The ids."""
-        return Textual(texts["ids"], texts["mask"])
 
     def fuse(self, seen: Visual, read: Textual) -> Features:
         """Both towers, the bridges and the cross layers."""
@@ -194,21 +185,16 @@ class BridgeTower(nn.Module):
         return Features(found.pooler_output, found.text_features, found.image_features, read.mask, seen.mask)
 
 
-class Blip(nn.Module):
+class Blip(Wrapped):
     """The vision tower runs once; the text encoder looks across at it in every layer. Both also embed apart."""
 
     def __init__(self, model: nn.Module, config: Any) -> None:
-        super().__init__()
-        self.model, self.width = model, int(config.text_config.hidden_size)
+        super().__init__(model, int(config.text_config.hidden_size))
 
     def see(self, images: Tensors, slot: Tensor) -> Visual:
         """The vision tower; `slot` does not count."""
         found = cast(Any, self.model).vision_model(pixel_values=images["pixel_values"])
         return _whole(found.last_hidden_state)
-
-    def read(self, texts: Tensors) -> Textual:
-        """The ids."""
-        return Textual(texts["ids"], texts["mask"])
 
     def fuse(self, seen: Visual, read: Textual) -> Features:
         """The text encoder with cross-attention; its first token is what the matching head looks at."""
