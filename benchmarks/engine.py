@@ -37,16 +37,16 @@ from vlbench.data.images import Pictures
 from vlbench.data.patches import fitted
 from vlbench.data.resources import Resources
 from vlbench.data.text import TextEncoder
-from vlbench.engine.batches import Batch, Batches, sequential_blocks
-from vlbench.engine.checkpoint import Checkpoints
-from vlbench.engine.environment import make_accelerator
-from vlbench.engine.finetune import Finetuning
-from vlbench.engine.interrupt import Interrupt
-from vlbench.engine.learner import Learner
-from vlbench.engine.pace import Pace
-from vlbench.engine.plan import Conduct, make_plan
-from vlbench.engine.predict import predict
-from vlbench.engine.retrieve import retrieve
+from vlbench.engine.answering.batches import Batch, Batches, sequential_blocks
+from vlbench.engine.answering.learner import Learner
+from vlbench.engine.answering.predict import predict
+from vlbench.engine.answering.retrieve import retrieve
+from vlbench.engine.runtime.environment import make_accelerator
+from vlbench.engine.runtime.interrupt import Interrupt
+from vlbench.engine.runtime.pace import Pace
+from vlbench.engine.training.checkpoint import Checkpoints
+from vlbench.engine.training.finetune import Finetuning
+from vlbench.engine.training.plan import Conduct, make_plan
 from vlbench.heads.build import build_head
 from vlbench.metrics.ranks import from_matrix
 

@@ -17,14 +17,14 @@ from vlbench import catalog
 from vlbench.core.cards import Recipe
 from vlbench.core.progress import Silent
 from vlbench.core.spec import RunSpec
-from vlbench.engine.checkpoint import Checkpoints
-from vlbench.engine.environment import make_accelerator, seed_everything
-from vlbench.engine.finetune import Finetuning
-from vlbench.engine.interrupt import Interrupt
+from vlbench.engine.answering.learner import Learner
 from vlbench.engine.job import plan
-from vlbench.engine.learner import Learner
-from vlbench.engine.plan import Conduct, make_plan
 from vlbench.engine.resources import make_resources, of_job
+from vlbench.engine.runtime.environment import make_accelerator, seed_everything
+from vlbench.engine.runtime.interrupt import Interrupt
+from vlbench.engine.training.checkpoint import Checkpoints
+from vlbench.engine.training.finetune import Finetuning
+from vlbench.engine.training.plan import Conduct, make_plan
 from vlbench.heads.build import build_head
 
 

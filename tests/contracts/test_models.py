@@ -26,11 +26,11 @@ from vlbench.core.spec import RunSpec
 from vlbench.data.regions.extract import FlatExtractor
 from vlbench.data.regions.source import StoredRegions
 from vlbench.data.resources import Resources
-from vlbench.engine.batches import Batch, Batches
+from vlbench.engine.answering.batches import Batch, Batches
+from vlbench.engine.answering.learner import Learner
 from vlbench.engine.job import plan
-from vlbench.engine.learner import Learner
-from vlbench.engine.loading import load_weights
 from vlbench.engine.resources import make_resources, of_job, unique_refs
+from vlbench.engine.weights.loading import load_weights
 from vlbench.heads.build import build_head
 from vlbench.heads.dual import DualHead
 from vlbench.models.layers.momentum import MomentumCopy

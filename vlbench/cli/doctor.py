@@ -105,7 +105,7 @@ def _machine(machine: Machine) -> str:
 
 
 def _weights(found: Examination) -> str:
-    from vlbench.engine.loading import summary
+    from vlbench.engine.weights.loading import summary
 
     return summary(found.weights) if found.weights else "weights: none, from scratch"
 

@@ -28,7 +28,7 @@ from vlbench.cli import (
 )
 from vlbench.cli import list as list_verb
 from vlbench.core.errors import ExitCode, VlbenchError
-from vlbench.engine.ranks import give_way
+from vlbench.engine.runtime.ranks import give_way
 
 USAGE_ERROR = cast("type[typer.BadParameter]", typer.BadParameter.__mro__[2])
 """ClickException, of the click that this typer brings along or imports."""

@@ -11,7 +11,7 @@ from vlbench.cli.spec import deep_update, read_config, read_settings, split_name
 from vlbench.core.errors import VlbenchError
 from vlbench.core.spec import PretrainSpec
 from vlbench.core.validate import parse
-from vlbench.engine.ranks import is_launched, launched
+from vlbench.engine.runtime.ranks import is_launched, launched
 
 RECIPE_FLAGS = ("epochs", "steps", "lr", "batch_size")
 """Flags that are short for `--set train.NAME=...`."""
@@ -81,7 +81,7 @@ def pretrain(
     spec = parse(PretrainSpec, values, "pretrain")
 
     if (spec.num_processes or 1) > 1 and not is_launched():
-        from vlbench.engine.launch import launch
+        from vlbench.engine.runtime.launch import launch
 
         folder = launch(_pretrained, (spec, quiet), int(spec.num_processes or 1))
     else:
@@ -93,7 +93,7 @@ def pretrain(
 def _pretrained(spec: PretrainSpec, quiet: bool) -> str:
     """The folder of the weights, made by this process and those that share its work."""
     from vlbench.cli.progress import open_progress
-    from vlbench.engine.pretrain import pretrain as pretrain_model
+    from vlbench.engine.pretraining.pretrain import pretrain as pretrain_model
 
     with open_progress(quiet or not launched().is_main) as progress:
         return str(pretrain_model(spec, progress))

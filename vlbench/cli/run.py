@@ -13,7 +13,7 @@ from vlbench.core.errors import ExitCode, VlbenchError
 from vlbench.core.record import RunRecord
 from vlbench.core.spec import RunSpec
 from vlbench.core.validate import parse
-from vlbench.engine.ranks import SharedError, check_size, is_launched, launched
+from vlbench.engine.runtime.ranks import SharedError, check_size, is_launched, launched
 
 if TYPE_CHECKING:
     from vlbench.records.folder import RunFolder
@@ -165,7 +165,7 @@ def _rehearse(specs: list[RunSpec], quiet: bool) -> None:
 
 def _run_all(specs: list[RunSpec], quiet: bool) -> None:
     """Do all that can be done, then a table of it; what failed is named at the end."""
-    from vlbench.engine.interrupt import Interrupted
+    from vlbench.engine.runtime.interrupt import Interrupted
     from vlbench.report.tables import scoreboard
 
     records: list[RunRecord] = []
@@ -194,7 +194,7 @@ def _run_all(specs: list[RunSpec], quiet: bool) -> None:
 def _run_one(spec: RunSpec, quiet: bool, name: str = "") -> RunRecord:
     """One run here, or in as many processes of our own as are asked for where no launcher has started some."""
     if (spec.num_processes or 1) > 1 and not is_launched():
-        from vlbench.engine.launch import launch
+        from vlbench.engine.runtime.launch import launch
         from vlbench.records.folder import read_run
 
         return read_run(Path(launch(_in_process, (spec, quiet, name), int(spec.num_processes or 1))))

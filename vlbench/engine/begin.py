@@ -8,13 +8,13 @@ from vlbench.core.cards import HeadLayout
 from vlbench.core.head import Head
 from vlbench.core.record import LoadReport
 from vlbench.data.resources import Resources
-from vlbench.engine.handover import load_pretrained
+from vlbench.engine.answering.learner import Learner
 from vlbench.engine.job import Job
-from vlbench.engine.learner import Learner
-from vlbench.engine.loading import Wanted, load_weights
-from vlbench.engine.pretrained import PRETRAINED
-from vlbench.engine.vocabulary import named_rows
-from vlbench.engine.weights import holds_linear
+from vlbench.engine.weights.files import holds_linear
+from vlbench.engine.weights.handover import load_pretrained
+from vlbench.engine.weights.loading import Wanted, load_weights
+from vlbench.engine.weights.pretrained import PRETRAINED
+from vlbench.engine.weights.vocabulary import named_rows
 from vlbench.heads.build import build_head, build_probe
 from vlbench.heads.dual import DualHead
 from vlbench.heads.generate import GenerateHead

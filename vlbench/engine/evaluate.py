@@ -10,7 +10,7 @@ from vlbench.core.progress import Progress, Silent
 from vlbench.core.record import RunRecord
 from vlbench.core.spec import RunSpec
 from vlbench.engine.job import Job, plan
-from vlbench.engine.ranks import join
+from vlbench.engine.runtime.ranks import join
 from vlbench.records.folder import RunFolder
 from vlbench.records.lock import run_lock
 from vlbench.records.rankings import read_rankings

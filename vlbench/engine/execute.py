@@ -16,16 +16,16 @@ from vlbench.core.results import Prediction, Ranking
 from vlbench.data.answers import answers_sha256
 from vlbench.data.controls import blind_resources
 from vlbench.data.resources import Resources
-from vlbench.engine.checkpoint import Checkpoints
-from vlbench.engine.environment import Clock, latencies, make_accelerator
-from vlbench.engine.interrupt import Interrupt, Interrupted, Stoppable
 from vlbench.engine.job import Job
-from vlbench.engine.log import Logged
-from vlbench.engine.pace import Timing
-from vlbench.engine.pretrained import own_processor_sha256
-from vlbench.engine.ranks import Ranks, is_lost_peer
 from vlbench.engine.resources import make_resources, of_job, unique_refs
+from vlbench.engine.runtime.environment import Clock, latencies, make_accelerator
+from vlbench.engine.runtime.interrupt import Interrupt, Interrupted, Stoppable
+from vlbench.engine.runtime.log import Logged
+from vlbench.engine.runtime.pace import Timing
+from vlbench.engine.runtime.ranks import Ranks, is_lost_peer
+from vlbench.engine.training.checkpoint import Checkpoints
 from vlbench.engine.trial import Outcome, Trial, checkpoints_below
+from vlbench.engine.weights.pretrained import own_processor_sha256
 from vlbench.metrics.baseline import majority, slice_majorities
 from vlbench.metrics.coverage import match, ranking_coverage
 from vlbench.metrics.retrieval import chance

@@ -16,9 +16,9 @@ from vlbench.data.regions.extract import FlatExtractor
 from vlbench.data.regions.kept import extract_each
 from vlbench.data.regions.source import extract_all
 from vlbench.data.regions.types import Regions
-from vlbench.engine.environment import make_accelerator
-from vlbench.engine.statefile import read_state
-from vlbench.engine.weights import weights_file, weights_sha256
+from vlbench.engine.runtime.environment import make_accelerator
+from vlbench.engine.weights.files import weights_file, weights_sha256
+from vlbench.engine.weights.statefile import read_state
 from vlbench.models.detector.checkpoint import load_network
 from vlbench.models.detector.config import Layout, Rules
 from vlbench.models.detector.extractor import DetectorExtractor

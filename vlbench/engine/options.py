@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from vlbench.core.cards import ModelCard
 from vlbench.core.errors import ExitCode, VlbenchError
 from vlbench.core.spec import RunSpec
-from vlbench.engine.pretrained import PRETRAINED
+from vlbench.engine.weights.pretrained import PRETRAINED
 
 
 def check_own_code(spec: RunSpec, card: ModelCard) -> None:

@@ -17,20 +17,21 @@ from vlbench.core.backbone import Fitted
 from vlbench.core.gallery import galleries
 from vlbench.core.progress import Progress
 from vlbench.core.spec import RunSpec
-from vlbench.engine.batches import Batches
+from vlbench.engine.answering.batches import Batches
+from vlbench.engine.answering.compare import compare
+from vlbench.engine.answering.generate import generate
+from vlbench.engine.answering.learner import Learner
+from vlbench.engine.answering.predict import predict
+from vlbench.engine.answering.prompts import PromptBatches
 from vlbench.engine.begin import begin, new_learner
-from vlbench.engine.compare import compare
-from vlbench.engine.environment import make_accelerator, seed_everything
-from vlbench.engine.generate import generate
-from vlbench.engine.interrupt import Interrupt
-from vlbench.engine.job import Examples, Job, plan
-from vlbench.engine.learner import Learner
-from vlbench.engine.loading import summary
-from vlbench.engine.pace import Pace
-from vlbench.engine.plan import make_plan
-from vlbench.engine.predict import predict
-from vlbench.engine.prompts import PromptBatches
+from vlbench.engine.job import Job, plan
 from vlbench.engine.resources import make_resources, of_job, unique_refs
+from vlbench.engine.runtime.environment import make_accelerator, seed_everything
+from vlbench.engine.runtime.interrupt import Interrupt
+from vlbench.engine.runtime.pace import Pace
+from vlbench.engine.subset import Examples
+from vlbench.engine.training.plan import make_plan
+from vlbench.engine.weights.loading import summary
 from vlbench.heads.dual import DualHead
 
 ENOUGH = 1.0

@@ -19,7 +19,8 @@ from vlbench.data.regions.source import StoredRegions, extract_all
 from vlbench.data.regions.store import FeatureStore, store_for_tsv
 from vlbench.data.resources import Loading, Resources
 from vlbench.data.text import TextEncoder
-from vlbench.engine.job import Examples, Job
+from vlbench.engine.job import Job
+from vlbench.engine.subset import Examples
 
 VOCABULARY_SIZE = 4000
 """Of a vocabulary trained on a train split, for sizes without a published one."""

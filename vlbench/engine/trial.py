@@ -16,26 +16,27 @@ from vlbench.core.record import LoadReport, TrainInfo
 from vlbench.core.results import Prediction, Ranking
 from vlbench.data.controls import blind_examples
 from vlbench.data.resources import Resources
+from vlbench.engine.answering.compare import compare
+from vlbench.engine.answering.generate import generate
+from vlbench.engine.answering.learner import Learner
+from vlbench.engine.answering.predict import predict
+from vlbench.engine.answering.retrieve import retrieve
+from vlbench.engine.answering.shards import Shards, state_sha256
 from vlbench.engine.begin import begin, new_learner
-from vlbench.engine.checkpoint import Best, Checkpoints
-from vlbench.engine.compare import compare
-from vlbench.engine.compiling import compile_forward
-from vlbench.engine.environment import Clock, seed_everything
-from vlbench.engine.finetune import Finetuning
-from vlbench.engine.generate import generate
-from vlbench.engine.interrupt import Interrupt
-from vlbench.engine.job import Examples, Job
-from vlbench.engine.journal import Journal
-from vlbench.engine.learner import Learner
-from vlbench.engine.loading import summary
-from vlbench.engine.pace import Pace, Timing
-from vlbench.engine.plan import Conduct, Plan, make_plan
-from vlbench.engine.predict import predict
-from vlbench.engine.probe import Selection, probe
-from vlbench.engine.ranks import Ranks
+from vlbench.engine.job import Job
 from vlbench.engine.resources import unique_refs
-from vlbench.engine.retrieve import retrieve
-from vlbench.engine.shards import Shards, state_sha256
+from vlbench.engine.runtime.compiling import compile_forward
+from vlbench.engine.runtime.environment import Clock, seed_everything
+from vlbench.engine.runtime.interrupt import Interrupt
+from vlbench.engine.runtime.pace import Pace, Timing
+from vlbench.engine.runtime.ranks import Ranks
+from vlbench.engine.subset import Examples
+from vlbench.engine.training.checkpoint import Best, Checkpoints
+from vlbench.engine.training.finetune import Finetuning
+from vlbench.engine.training.journal import Journal
+from vlbench.engine.training.plan import Conduct, Plan, make_plan
+from vlbench.engine.training.probe import Selection, probe
+from vlbench.engine.weights.loading import summary
 from vlbench.records.folder import RunFolder
 
 

@@ -14,8 +14,8 @@ from vlbench.core.progress import Silent
 from vlbench.core.results import Prediction
 from vlbench.engine import trial
 from vlbench.engine.execute import execute
-from vlbench.engine.interrupt import Interrupted
 from vlbench.engine.job import Job
+from vlbench.engine.runtime.interrupt import Interrupted
 from vlbench.engine.trial import Trial
 from vlbench.records.folder import RunFolder, read_run
 from vlbench.records.samples import read_samples

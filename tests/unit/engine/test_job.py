@@ -17,7 +17,8 @@ from vlbench.core.errors import VlbenchError
 from vlbench.core.examples import Example, Label, Query
 from vlbench.core.spec import RunSpec
 from vlbench.data.answers import write_answers
-from vlbench.engine.job import Job, limited
+from vlbench.engine.job import Job
+from vlbench.engine.subset import limited
 
 MakeJob = Callable[..., Job]
 EXAMPLES = [Example(f"e-{number}", Query((), ""), Label("True"), "g") for number in range(40)]
@@ -180,7 +181,7 @@ def test_examples_are_selected_on_in_part_where_asked_for(make_job: MakeJob) -> 
 def test_workers_suit_the_machine_unless_told(
     make_job: MakeJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("vlbench.engine.job.spare_processes", lambda: 7)
+    monkeypatch.setattr("vlbench.engine.defaults.spare_processes", lambda: 7)
     for split in ("train", "dev", "test1"):
         line = {"identifier": f"{split}-0-0-0", "sentence": "Two dogs.", "label": "True", "directory": 1}
         (tmp_path / f"{split}.json").write_text(json.dumps(line))

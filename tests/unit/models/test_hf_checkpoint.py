@@ -18,8 +18,8 @@ from vlbench.core.errors import ExitCode, VlbenchError
 from vlbench.core.examples import ImageRef
 from vlbench.data.images import Pictures
 from vlbench.data.resources import Resources
-from vlbench.engine.learner import Learner
-from vlbench.engine.loading import Wanted, load_weights
+from vlbench.engine.answering.learner import Learner
+from vlbench.engine.weights.loading import Wanted, load_weights
 from vlbench.heads.dual import DualHead
 
 MakeHF = Callable[..., Path]

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from vlbench import catalog
 from vlbench.core.cards import Recipe
-from vlbench.engine.pretrain import used
+from vlbench.engine.pretraining.pretrain import used
 from vlbench.records.folder import read_run
 from vlbench.world.generate import FULL, ensure_world
 

@@ -14,7 +14,7 @@ from vlbench.catalog import model_card
 from vlbench.core.cards import ModelCard
 from vlbench.core.errors import VlbenchError
 from vlbench.data.resources import Resources
-from vlbench.engine.loading import Wanted, load_weights
+from vlbench.engine.weights.loading import Wanted, load_weights
 from vlbench.models.soho.checkpoint import convert
 from vlbench.models.soho.pretraining import SOHOPretraining
 

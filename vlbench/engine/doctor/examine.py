@@ -11,17 +11,17 @@ from vlbench.core.backbone import Fitted
 from vlbench.core.progress import Progress
 from vlbench.core.spec import RunSpec
 from vlbench.engine.begin import begin, new_learner
-from vlbench.engine.checkpoint import Checkpoints
 from vlbench.engine.doctor.invariance import check_invariance
 from vlbench.engine.doctor.learning import LEARNED, School, check_learning
 from vlbench.engine.doctor.machine import machine
 from vlbench.engine.doctor.processes import check_processes
 from vlbench.engine.doctor.subject import Examples, Subject, candidates_of, chosen
 from vlbench.engine.doctor.verdict import Check, Examination
-from vlbench.engine.environment import make_accelerator, seed_everything
-from vlbench.engine.interrupt import Interrupt
 from vlbench.engine.job import plan
 from vlbench.engine.resources import make_resources, of_job, unique_refs
+from vlbench.engine.runtime.environment import make_accelerator, seed_everything
+from vlbench.engine.runtime.interrupt import Interrupt
+from vlbench.engine.training.checkpoint import Checkpoints
 
 
 @dataclass(frozen=True)

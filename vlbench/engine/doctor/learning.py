@@ -17,13 +17,13 @@ from torch import Tensor
 from vlbench.core.cards import Recipe
 from vlbench.core.examples import Caption, Example
 from vlbench.core.progress import Progress
-from vlbench.engine.batches import Batches, loader, sequential_blocks
-from vlbench.engine.checkpoint import Checkpoints
+from vlbench.engine.answering.batches import Batches, loader, sequential_blocks
 from vlbench.engine.doctor.subject import Examples, Subject, right_for
 from vlbench.engine.doctor.verdict import Check, Verdict
-from vlbench.engine.finetune import Finetuning
-from vlbench.engine.interrupt import Interrupt
-from vlbench.engine.plan import Conduct, make_plan
+from vlbench.engine.runtime.interrupt import Interrupt
+from vlbench.engine.training.checkpoint import Checkpoints
+from vlbench.engine.training.finetune import Finetuning
+from vlbench.engine.training.plan import Conduct, make_plan
 from vlbench.heads.dual import DualHead
 
 LEARNED = 32

@@ -10,11 +10,11 @@ import torch
 from vlbench.core.errors import ExitCode, VlbenchError
 from vlbench.core.progress import Silent
 from vlbench.core.spec import RunSpec
-from vlbench.engine.checkpoint import Checkpoints
 from vlbench.engine.doctor.subject import Subject
 from vlbench.engine.doctor.verdict import Check
 from vlbench.engine.evaluate import run
-from vlbench.engine.launch import launch
+from vlbench.engine.runtime.launch import launch
+from vlbench.engine.training.checkpoint import Checkpoints
 from vlbench.records.samples import read_samples
 
 NAME = "processes"

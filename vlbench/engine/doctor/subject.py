@@ -16,10 +16,10 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from vlbench.core.examples import Answered, Example
-from vlbench.engine.batches import Batch, Batches, loader, sequential_blocks
+from vlbench.engine.answering.batches import Batch, Batches, loader, sequential_blocks
+from vlbench.engine.answering.learner import Learner, embed
+from vlbench.engine.answering.prompts import PromptBatch, PromptBatches
 from vlbench.engine.job import Job
-from vlbench.engine.learner import Learner, embed
-from vlbench.engine.prompts import PromptBatch, PromptBatches
 from vlbench.heads.dual import DualHead
 
 Examples = Sequence[Example[Any]]

@@ -1,0 +1,150 @@
+"""BertAdam against a plain re-statement, the schedule by hand, what decays."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from vlbench.core.cards import Recipe
+from vlbench.core.errors import VlbenchError
+from vlbench.engine.training.optimizer import BertAdam, make_optimizer, make_schedule
+
+
+def test_bert_adam_is_adam_without_bias_correction() -> None:
+    torch.manual_seed(0)
+    parameter = nn.Parameter(torch.randn(3, 2, dtype=torch.float64))
+    expected = parameter.detach().clone()
+    mean, square = torch.zeros_like(expected), torch.zeros_like(expected)
+    optimizer = BertAdam([parameter], lr=0.1, weight_decay=0.01)
+    for _ in range(4):
+        gradient = torch.randn_like(expected)
+        parameter.grad = gradient.clone()
+        optimizer.step()
+        mean = 0.9 * mean + 0.1 * gradient
+        square = 0.999 * square + 0.001 * gradient**2
+        expected = expected - 0.1 * (mean / (square.sqrt() + 1e-6) + 0.01 * expected)
+    assert torch.allclose(parameter, expected, atol=1e-12)
+
+
+def test_schedule_rises_then_falls_to_zero() -> None:
+    optimizer = BertAdam([nn.Parameter(torch.zeros(1))], lr=1.0, weight_decay=0.0)
+    schedule = make_schedule(optimizer, 10, Recipe(warmup=0.2))
+    rates = []
+    for _ in range(11):
+        rates.append(schedule.get_last_lr()[0])
+        optimizer.step()
+        schedule.step()
+    assert rates == pytest.approx([0, 0.5, 1, 0.875, 0.75, 0.625, 0.5, 0.375, 0.25, 0.125, 0])
+
+
+def test_adamw_spares_biases_and_norms() -> None:
+    module = nn.Sequential(nn.Linear(2, 2), nn.LayerNorm(2))
+    optimizer = make_optimizer(module, module, Recipe(optimizer="adamw", lr=1e-3, weight_decay=0.5))
+    decayed = {id(p) for group in optimizer.param_groups if group["weight_decay"] for p in group["params"]}
+    assert decayed == {id(module[0].weight)}
+
+
+def test_a_recipe_without_learning_rate_is_refused() -> None:
+    with pytest.raises(VlbenchError, match=r"train\.lr"):
+        make_optimizer(nn.Linear(1, 1), None, Recipe(optimizer="adamw"))
+
+
+def test_milestones_take_the_place_of_the_linear_decay() -> None:
+    optimizer = BertAdam([nn.Parameter(torch.zeros(1))], lr=1.0, weight_decay=0.0)
+    schedule = make_schedule(optimizer, 10, Recipe(warmup=0.2, milestones=(0.5, 0.8)))
+    rates = []
+    for _ in range(10):
+        rates.append(schedule.get_last_lr()[0])
+        optimizer.step()
+        schedule.step()
+    assert rates == pytest.approx([0, 0.5, 1, 1, 1, 0.1, 0.1, 0.1, 0.01, 0.01])
+
+
+class Seeing(nn.Module):
+    """A backbone with two layers, the first of which looks at pixels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pixels, self.rest = nn.Linear(2, 2), nn.Linear(2, 2)
+
+    def visual_parameters(self) -> Iterator[nn.Parameter]:
+        return self.pixels.parameters()
+
+
+TWO_RATES = Recipe(optimizer="adamw", lr=1e-3, visual_lr=0.1)
+
+
+def test_pixels_are_trained_by_sgd_at_a_rate_of_their_own() -> None:
+    torch.manual_seed(0)
+    module = Seeing()
+    optimizer = make_optimizer(module, module, TWO_RATES)
+    schedule = make_schedule(optimizer, 4, Recipe(warmup=0.5))
+    weight, velocity = module.pixels.weight.detach().clone(), torch.zeros(2, 2)
+    rest = nn.Linear(2, 2)
+    rest.load_state_dict(module.rest.state_dict())
+    alone = make_optimizer(rest, rest, Recipe(optimizer="adamw", lr=1e-3))
+    same = make_schedule(alone, 4, Recipe(warmup=0.5))
+    for rate in (0.0, 0.05, 0.1, 0.05):
+        for parameter in module.parameters():
+            parameter.grad = torch.randn_like(parameter)
+        for parameter, own in zip(rest.parameters(), module.rest.parameters(), strict=True):
+            parameter.grad = own.grad
+        gradient = module.pixels.weight.grad
+        assert gradient is not None
+        velocity = 0.9 * velocity + gradient + 1e-4 * weight
+        weight = weight - rate * velocity
+        for stepped, scheduled in ((optimizer, schedule), (alone, same)):
+            stepped.step()
+            scheduled.step()
+    torch.testing.assert_close(module.pixels.weight, weight)
+    torch.testing.assert_close(module.rest.weight, rest.weight)
+
+
+def test_two_optimizers_are_saved_as_one() -> None:
+    torch.manual_seed(0)
+    module = Seeing()
+
+    def advance(optimizer: torch.optim.Optimizer, seed: int) -> None:
+        draw = torch.Generator().manual_seed(seed)
+        for parameter in module.parameters():
+            parameter.grad = torch.randn(parameter.shape, generator=draw)
+        optimizer.step()
+
+    first = make_optimizer(module, module, TWO_RATES)
+    advance(first, 1)
+    state, weights = copy.deepcopy(first.state_dict()), copy.deepcopy(module.state_dict())
+    advance(first, 2)
+    expected = copy.deepcopy(module.state_dict())
+    module.load_state_dict(weights)
+    second = make_optimizer(module, module, TWO_RATES)
+    second.load_state_dict(state)
+    make_schedule(second, 1, Recipe())
+    assert {group["lr"] for group in second.param_groups} == {0.0}  # groups that came by loading are scheduled too
+    for group in second.param_groups:
+        group["lr"] = 0.1 if "momentum" in group else 1e-3
+    advance(second, 2)
+    assert all(torch.equal(expected[name], value) for name, value in module.state_dict().items())
+
+
+def test_a_rate_for_pixels_needs_a_network_over_them() -> None:
+    with pytest.raises(VlbenchError, match=r"train\.visual_lr 0\.1 .* leave it out"):
+        make_optimizer(nn.Linear(1, 1), nn.Linear(1, 1), TWO_RATES)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "bert_adam"])
+def test_the_head_has_a_rate_of_its_own(optimizer: Any) -> None:
+    module = nn.ModuleDict({"backbone": nn.Linear(2, 2), "head": nn.Linear(2, 2)})
+    made = make_optimizer(module, None, Recipe(optimizer=optimizer, lr=1e-3, head_lr=1e-2))
+    rates = {id(p): group["lr"] for group in made.param_groups for p in group["params"]}
+    assert {name: rates[id(p)] for name, p in module.named_parameters()} == {
+        "backbone.weight": 1e-3, "backbone.bias": 1e-3, "head.weight": 1e-2, "head.bias": 1e-2,
+    }  # fmt: skip
+    schedule = make_schedule(made, 4, Recipe(warmup=0.5))
+    made.step()
+    schedule.step()
+    assert {group["lr"] for group in made.param_groups} == {5e-4, 5e-3}

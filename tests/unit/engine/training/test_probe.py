@@ -1,0 +1,108 @@
+"""A linear head on frozen features: it learns what is linear in them, and answers like any other learner afterwards."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from accelerate import Accelerator
+
+from vlbench import catalog
+from vlbench.core.cards import HeadLayout, Recipe
+from vlbench.core.errors import VlbenchError
+from vlbench.core.examples import Example, ImageRef, Label, Query
+from vlbench.core.progress import Silent
+from vlbench.data.images import Pictures
+from vlbench.data.resources import Resources
+from vlbench.engine.answering.learner import Learner
+from vlbench.engine.answering.predict import predict
+from vlbench.engine.defaults import PROBE
+from vlbench.engine.runtime.interrupt import Interrupt, Interrupted
+from vlbench.engine.runtime.pace import Pace
+from vlbench.engine.training.plan import make_plan
+from vlbench.engine.training.probe import Selection, pooled_features, probe
+from vlbench.heads.pair import PairHead
+
+LABELS = ("False", "True")
+
+
+@pytest.fixture
+def pace() -> Pace:
+    return Pace(Accelerator(cpu=True), 7, 0, Silent(), Interrupt(), "probing")
+
+
+@pytest.fixture
+def learner() -> Learner:
+    """The fake model, its features scaled and shifted a long way, under a linear head over two pictures."""
+    backbone: Any = catalog.load_model(catalog.model_card("fake"), "tiny", Resources(None, Pictures()))
+    torch.manual_seed(3)
+    backbone.gain.data, backbone.bias.data = torch.logspace(-2, 2, backbone.width), 100 * torch.randn(backbone.width)
+    return Learner(backbone, PairHead(backbone.width, LABELS, 2, HeadLayout(hidden=0)))
+
+
+@pytest.fixture
+def examples(learner: Learner, pace: Pace) -> list[Example[Label]]:
+    """Forty, whose labels are the sign of a feature of the second picture."""
+
+    def example(number: int, label: str) -> Example[Label]:
+        refs = tuple(ImageRef(Path(f"{number}-{side}.png"), f"{number}-{side}") for side in range(2))
+        return Example(str(number), Query(refs, f"text {number % 5}"), Label(label), str(number))
+
+    blank = [example(number, "True") for number in range(40)]
+    features = pooled_features(learner, blank, pace).reshape(40, 2, -1)[:, 1, 9]
+    return [example(row, LABELS[int(value > features.median())]) for row, value in enumerate(features)]
+
+
+def run(learner: Learner, examples: list[Example[Label]], pace: Pace, selection: Selection | None = None) -> Any:
+    plan = make_plan(PROBE.merged(Recipe(steps=300, lr=0.05, batch_size=20, evaluations=3)), len(examples))
+    log: list[dict[str, float | int | str]] = []
+    return probe(learner, examples, selection, plan, pace, log.append, seed=0), log
+
+
+def test_features_are_the_backbones_own_pair_by_pair(
+    learner: Learner, examples: list[Example[Label]], pace: Pace
+) -> None:
+    found = pooled_features(learner, examples, pace)
+    backbone = learner.parts[0]
+    for row, (example, place) in enumerate((example, place) for example in examples for place in range(2)):
+        seen = backbone.see(backbone.prepare_images([example.query.images[place]]), torch.tensor([place]))
+        read = backbone.read(backbone.prepare_texts([example.query.text]))
+        torch.testing.assert_close(found[row], backbone.fuse(seen, read).pooled[0].detach())
+    assert found.shape == (80, backbone.width) and not found.requires_grad
+
+
+def test_it_learns_what_is_linear_and_keeps_it(learner: Learner, examples: list[Example[Label]], pace: Pace) -> None:
+    before = learner.parts[0].gain.clone()  # type: ignore[attr-defined]
+    best, log = run(learner, examples, pace)
+    answered, _ = predict(learner, examples, pace)
+    assert [one.answer for one in answered] == [example.reference.value for example in examples]
+    assert (best.step, best.value, len(log)) == (300, None, 300) and log[-1]["loss"] < 0.3 * log[0]["loss"]
+    assert torch.equal(learner.parts[0].gain, before)  # type: ignore[attr-defined]
+
+
+def test_the_best_of_the_selection_stays(learner: Learner, examples: list[Example[Label]], pace: Pace) -> None:
+    values, answers = iter((80.0, 50.0, 60.0)), []
+
+    def measure(found: list[Any]) -> float:
+        answers.append({one.example_id: one.scores["True"] for one in found})
+        return next(values)
+
+    best, log = run(learner, examples, pace, Selection(examples, measure))
+    assert (best.step, best.value) == (100, 80.0)
+    assert [line["selection"] for line in log if "selection" in line] == [80.0, 50.0, 60.0]
+    after = {one.example_id: one.scores["True"] for one in predict(learner, examples, pace)[0]}
+    assert after == pytest.approx(answers[0], abs=1e-4) and after != pytest.approx(answers[2], abs=1e-4)
+
+
+def test_a_loss_that_is_no_number(learner: Learner, examples: list[Example[Label]], pace: Pace) -> None:
+    learner.head.classifier[0].weight.data.fill_(float("nan"))  # type: ignore[index, operator, union-attr]
+    with pytest.raises(VlbenchError, match="the loss is not a number at step 1: lower --lr"):
+        run(learner, examples, pace)
+
+
+def test_asked_to_stop(learner: Learner, examples: list[Example[Label]], pace: Pace) -> None:
+    pace.interrupt.asked = True
+    with pytest.raises(Interrupted):
+        run(learner, examples, pace)

@@ -1,0 +1,1 @@
+"""From a learner and examples to predictions and rankings, every id once."""

@@ -1,0 +1,1 @@
+"""Pretraining a backbone on pictures and captions."""

@@ -1,0 +1,166 @@
+"""Pretrain a backbone on pictures and captions: seeded, resumable, safetensors out with a card that says how."""
+
+from __future__ import annotations
+
+import json
+from contextlib import nullcontext
+from pathlib import Path
+from typing import cast
+
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+from torch import nn
+
+from vlbench import __version__, catalog
+from vlbench.core.backbone import Fitted
+from vlbench.core.cards import ModelCard, Recipe
+from vlbench.core.errors import DataError, VlbenchError
+from vlbench.core.pretraining import Answering
+from vlbench.core.progress import Progress
+from vlbench.core.spec import PretrainSpec
+from vlbench.data.answers import ANSWERS_FILE, write_answers
+from vlbench.data.cache import atomic_write
+from vlbench.data.resources import Loading
+from vlbench.engine.pretraining.folder import (
+    CAPTIONS,
+    CARD,
+    SPEC,
+    WEIGHTS,
+    claim,
+    command_of,
+    last_losses,
+    made,
+)
+from vlbench.engine.pretraining.loop import Loop, Work
+from vlbench.engine.pretraining.pairs import Pairs, load_pairs
+from vlbench.engine.resources import Material, make_resources, unique_refs
+from vlbench.engine.runtime.environment import make_accelerator, seed_everything
+from vlbench.engine.runtime.interrupt import Interrupt, Stoppable
+from vlbench.engine.runtime.ranks import Ranks, join
+from vlbench.engine.training.checkpoint import Checkpoints
+from vlbench.engine.training.durable import synchronise
+from vlbench.engine.training.plan import make_plan
+from vlbench.records.lock import run_lock
+
+RECIPE = "pretrain"
+"""Its name among a model card's recipes."""
+NOT_USED = (
+    "ema", "augment", "evaluations", "head_lr",
+    "rank_loss", "negative_texts", "negative_images", "margin", "lora_rank",
+)  # fmt: skip
+"""Fields of a recipe that are for finetuning alone."""
+
+
+def pretrain(spec: PretrainSpec, progress: Progress) -> Path:
+    """Pretrain, or go on with it, and write weights, tokenizer and card; the folder that holds them.
+
+    Raises:
+        VlbenchError: a model without pretraining, objectives it does not have, or a folder that holds another one.
+        Interrupted: asked to stop; the state is saved, and the same spec goes on from there.
+    """
+    ranks = join(spec.device, spec.num_processes)
+    card, size, spec, command, examples = ranks.together(lambda: _resolved(spec, progress))
+    folder = made(spec.output_path / f"{card.name}-{size}")
+    with run_lock(folder) if ranks.is_main else nullcontext(), Interrupt() as interrupt:
+        work = _begin(card, size, spec, command, examples, folder, progress, interrupt, ranks)
+        ranks.together(lambda: claim(folder, work.spec, examples.manifests(spec.split)))
+        if (folder / WEIGHTS).is_file():
+            progress.say("already done: these are the weights of that pretraining")
+        else:
+            Loop.begun(work).run()
+            if ranks.is_main:
+                _write(work)
+            ranks.barrier()
+        if ranks.is_main:
+            work.checkpoints.drop_last()
+    return folder
+
+
+def used(recipe: Recipe) -> Recipe:
+    """The recipe without what pretraining does not look at."""
+    nothing: dict[str, None] = dict.fromkeys(NOT_USED if recipe.steps is None else (*NOT_USED, "epochs"))
+    return recipe.model_copy(update=nothing)
+
+
+def _resolved(spec: PretrainSpec, progress: Progress) -> tuple[ModelCard, str, PretrainSpec, str, Pairs]:
+    """Card, size, the spec with its defaults written out, the command that was given, and what is learned from."""
+    card = catalog.model_card(spec.model)
+    if not card.pretraining:
+        raise VlbenchError(f"{card.name} has no pretraining: `vlbench list models` says which ones have")
+    if needless := [name for name in NOT_USED if getattr(spec.train, name) is not None]:
+        raise VlbenchError(f"train.{needless[0]} is for finetuning, and pretraining does not use it: leave it out")
+    if spec.task is None and not spec.texts:
+        spec = spec.model_copy(update={"task": CAPTIONS})
+    examples = load_pairs(spec, progress)
+    size = spec.size or ("tiny" if examples.tasks[0].source == "world" else "base")
+    catalog.check_size(card, size)
+    learned = card.recipe(RECIPE, size).model_copy(
+        update={"accumulation": None}
+    )  # finetuning's, unless it is asked for
+    command, recipe = command_of(spec), used(learned.merged(spec.train))
+    return card, size, spec.model_copy(update={"size": size, "train": recipe}), command, examples
+
+
+def _begin(
+    card: ModelCard,
+    size: str,
+    spec: PretrainSpec,
+    command: str,
+    examples: Pairs,
+    folder: Path,
+    progress: Progress,
+    interrupt: Interrupt,
+    ranks: Ranks,
+) -> Work:
+    """Build all that can be refused, before anything of an earlier pretraining is touched."""
+    accelerator = make_accelerator(spec.device, spec.dtype, spec.threads or card.sizes[size].threads)
+    material = Material(card, size, examples.tasks, examples, examples, spec.vocabulary, None, Loading())
+    resources = ranks.together(lambda: make_resources(material, Stoppable(progress, interrupt)))
+    seed_everything(spec.seed)
+    module = catalog.load_pretraining(card, size, resources, spec.options)
+    if not module.divisible and (spec.train.accumulation or 1) * ranks.size > 1:
+        raise VlbenchError(
+            f"{card.name}'s dictionary moves in every forward pass, so its pretraining takes one process and one "
+            f"forward pass per step: leave out --num-processes and train.accumulation"
+        )
+    if isinstance(module.backbone, Fitted):
+        module.backbone.fit(unique_refs(examples))
+    if isinstance(module, Answering) and (answers := examples.answers()):
+        module.learn_answers(answers)
+    if unknown := [name for name in spec.objectives or () if name not in module.objectives]:
+        raise VlbenchError(f"{card.name} has no objective {', '.join(unknown)}: it has {', '.join(module.objectives)}")
+    checkpoints = Checkpoints(folder, resources.text, {"model": card.name, "size": size})
+    return Work(
+        spec, command, card, examples, module, spec.train, folder, accelerator, checkpoints, progress, interrupt
+    )
+
+
+def _write(work: Work) -> None:
+    """The weights under the names that runs load, the tokenizer, and the card; the weights last."""
+    states = cast(nn.Module, work.module.backbone).state_dict()
+    named = {f"backbone.{name}": value for name, value in states.items()} | dict(work.module.head_weights())
+    weights = {name: value.detach().contiguous().cpu() for name, value in named.items()}
+    card = {
+        "command": work.command,
+        "model": work.card.name,
+        "size": work.spec.size,
+        "spec": json.loads((work.folder / SPEC).read_text(encoding="utf8")),
+        "settings": dict(work.module.settings()),
+        "data": work.examples.tasks[0].source,
+        "pairs": len(work.examples),
+        "steps": make_plan(work.recipe, len(work.examples)).steps,
+        "losses": last_losses(work.folder, work.module.objectives),
+        "vlbench": __version__,
+    }
+    atomic_write(work.folder / CARD, json.dumps(card, indent=2, sort_keys=True) + "\n")
+    if work.checkpoints.text is not None:
+        work.checkpoints.text.save(work.folder / "tokenizer.json")
+    if isinstance(work.module, Answering) and work.module.answers:
+        write_answers(work.folder / ANSWERS_FILE, work.module.answers)
+    beside = work.folder / f".{WEIGHTS}"
+    try:
+        save_file(weights, beside, metadata=work.checkpoints.notes)
+        synchronise(beside)  # before the state is dropped that they could be made again from
+        beside.replace(work.folder / WEIGHTS)
+    except (OSError, SafetensorError) as error:
+        raise DataError(f"cannot write {work.folder / WEIGHTS} ({error}): free some space") from None

@@ -1,0 +1,1 @@
+"""What a run runs on: processes, memory, precision, chance, interruptions, the clock."""

@@ -1,0 +1,168 @@
+"""Finetune a learner by its recipe: seeded, selected on a split that is never the reported one, resumable."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from accelerate import Accelerator
+
+from vlbench.core.errors import VlbenchError
+from vlbench.core.examples import Example
+from vlbench.core.progress import Progress
+from vlbench.engine.answering.learner import Learner
+from vlbench.engine.runtime.interrupt import Interrupt, Interrupted
+from vlbench.engine.runtime.randomness import random_state, restore_random_state
+from vlbench.engine.training.checkpoint import Best, Checkpoints, State, TrainState, Weights
+from vlbench.engine.training.lora import merged_state, remove_adapters
+from vlbench.engine.training.plan import Conduct, Plan
+from vlbench.engine.training.step import all_chance, check_alike, draw_apart, same_buffers, total
+from vlbench.engine.training.steps import Steps, Trained
+
+Select = Callable[[Learner], float]
+"""The main metric of a learner on the selection split, in percent."""
+
+Log = Callable[[dict[str, float | int | str]], None]
+
+SAVE_SECONDS = 600.0
+"""The longest that training goes without saving its state."""
+
+
+class Finetuning:
+    """One training run of a learner over examples; `run` goes from the last saved step to the end.
+
+    Every process of the accelerator does the same steps, each with its share of their rows; the first one writes.
+    """
+
+    def __init__(
+        self,
+        learner: Learner,
+        examples: Sequence[Example[Any]],
+        plan: Plan,
+        accelerator: Accelerator,
+        checkpoints: Checkpoints,
+        seed: int,
+        conduct: Conduct,
+    ) -> None:
+        self.plan, self.accelerator, self.checkpoints = plan, accelerator, checkpoints
+        self.seed, self.conduct = seed, conduct
+        self.learner = learner
+        self.trained = Trained.prepared(learner, plan, accelerator, conduct)
+        self.steps = Steps(self.trained, examples, plan, accelerator, seed, conduct)
+        self.state = TrainState()
+        self._saved, self._saved_at = 0, time.monotonic()
+        self._stops = self._due = False
+
+    def run(self, select: Select | None, log: Log, progress: Progress, interrupt: Interrupt, what: str) -> TrainState:
+        """Train to the last step. With `select` the best weights end up in the learner, else the last ones.
+
+        Raises:
+            Interrupted: asked to stop; the state is saved first.
+            VlbenchError: the loss is not a number, naming the step; memory does not suffice (exit 9).
+        """
+        self._resume(progress, what)
+        try:
+            self._train(select, log, progress, interrupt, what)
+        except Interrupted:
+            self._save()
+            raise
+        if self.state.best is None:
+            self.state.best = Best(self.plan.steps, "plain", None)
+            self._save_best(self.learner)
+            self._save()
+        remove_adapters(self.learner)
+        self.checkpoints.load_best(self.learner)
+        return self.state
+
+    def _train(self, select: Select | None, log: Log, progress: Progress, interrupt: Interrupt, what: str) -> None:
+        self.steps.begin(self.state.step, self.state.accumulation, progress)
+        self.trained.wrapped.train()
+        self._select_if_due(select, log, progress, what)
+        alone = self.accelerator.num_processes == 1
+        while self.state.step < self.plan.steps:
+            if self._stops or (alone and interrupt.asked):  # else some would stop a step before the others
+                raise Interrupted
+            self._step(log, progress, interrupt, what)
+            if self._due or self.state.step - self._saved >= self.conduct.save_every:
+                self._save()
+            self._select_if_due(select, log, progress, what)
+
+    def _step(self, log: Log, progress: Progress, interrupt: Interrupt, what: str) -> None:
+        """One step, its line in the log, and what processes must agree on before the next one."""
+        started = time.perf_counter()
+        rate = float(self.trained.schedule.get_last_lr()[0])
+        loss, norm = self.steps.do(progress)
+        late = self.accelerator.is_main_process and time.monotonic() - self._saved_at > SAVE_SECONDS
+        loss, asked, due = total(self.accelerator, [loss, float(interrupt.asked), float(late)])
+        self._stops, self._due = asked > 0, due > 0
+        self.state.step += 1
+        if not loss == loss:
+            raise VlbenchError(
+                f"the loss is not a number at step {self.state.step}: lower --lr ({self.plan.recipe.lr}) or use "
+                f"--dtype float32"
+            )
+        seconds = time.perf_counter() - started
+        log({"step": self.state.step, "loss": loss, "lr": rate, "grad_norm": norm, "seconds": round(seconds, 4)})
+        progress.step(what, self.state.step, self.plan.steps, f"loss {loss:.3f}")
+
+    def _select_if_due(self, select: Select | None, log: Log, progress: Progress, what: str) -> None:
+        """Select at the plan's steps, once each: a run stopped while selecting does it again when it goes on."""
+        step = self.state.step
+        if select is not None and step in self.plan.evaluate_at and self.state.selected_at < step:
+            chance = random_state()
+            try:
+                self._select(select, log, progress, what)
+            except Interrupted:
+                restore_random_state(chance)  # some models draw while they answer, and will do so again
+                raise
+            self.state.selected_at = step
+            self._save()
+
+    def _select(self, select: Select, log: Log, progress: Progress, what: str) -> None:
+        """Measure the plain weights and, beside them, their average; keep the best seen."""
+        candidates: list[tuple[Weights, Learner]] = [("plain", self.learner)]
+        if self.trained.average is not None:
+            candidates.append(("ema", self.trained.average.module))
+        for weights, learner in candidates:
+            same_buffers(self.accelerator, learner)
+            value = select(learner)
+            log({"step": self.state.step, "weights": weights, "selection": value})
+            progress.say(f"{what}, step {self.state.step}: {value:.2f} on the selection split ({weights} weights)")
+            best = self.state.best
+            if best is None or best.value is None or value > best.value:
+                self.state.best = Best(self.state.step, weights, value)
+                self._save_best(learner)
+        self.trained.wrapped.train()
+
+    def _weights(self) -> State:
+        """The plain weights, gathered where processes hold parts of them."""
+        weights: State = self.accelerator.get_state_dict(self.trained.wrapped)
+        return weights
+
+    def _save_best(self, learner: Learner) -> None:
+        whole = learner is self.learner and not self.plan.recipe.lora_rank
+        weights = self._weights() if whole else merged_state(learner)
+        if self.accelerator.is_main_process:
+            self.checkpoints.write_best(weights)
+        self.accelerator.wait_for_everyone()
+
+    def _save(self) -> None:
+        trained = self.trained
+        self.state.accumulation = self.steps.accumulation if self.conduct.auto_batch else None
+        chance, weights = all_chance(self.accelerator), self._weights()
+        if self.accelerator.is_main_process:
+            average = trained.average.module if trained.average is not None else None
+            self.checkpoints.save_last(self.state, weights, average, trained.optimizer, trained.schedule, chance)
+        self.accelerator.wait_for_everyone()
+        self._saved, self._saved_at = self.state.step, time.monotonic()
+
+    def _resume(self, progress: Progress, what: str) -> None:
+        trained, rank = self.trained, self.accelerator.process_index
+        draw_apart(self.accelerator, self.seed)
+        average = trained.average.module if trained.average is not None else None
+        state = self.checkpoints.load_last(self.learner, average, trained.optimizer, trained.schedule, rank)
+        check_alike(self.accelerator, state.step if state else -1)
+        if state is not None:
+            self.state, self._saved = state, state.step
+            progress.say(f"{what}: resuming after step {state.step} of {self.plan.steps}")

@@ -1,0 +1,1 @@
+"""Weights of any layout: found, read without code, converted, handed to a learner."""
