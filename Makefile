@@ -2,19 +2,70 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 RUNS ?= runs
-BASELINE ?= leaderboards/world/baseline.json
+WORLD := leaderboards/world
+BASELINE ?= $(WORLD)/baseline.json
+MAX_DROP ?= 3
+CHECK ?=
+SUMMARY ?=
+SEEDS ?= 0
+FUSION := cvlp,lxmert,vilt,soho
+ANSWERING := vqa2,gqa,nlvr2,snli_ve
+RANKING := coco_retrieval,flickr30k_retrieval
+BOARD := $(WORLD)/records --columns main,latency --pareto latency
 
-.PHONY: run scoreboard gate tables test test-slow lint format clean
+.PHONY: run scoreboard scoreboard-answers scoreboard-ranks board check-tables gate gate-frozen frozen-answers \
+	frozen-ranks gate-trained heads tables test test-slow lint format clean
 
 run: $(VENV)/.installed  ## Install, then finetune and score CVLP on NLVR2 of the built-in world.
 	$(BIN)/vlbench run --task nlvr2 --model cvlp
 
-scoreboard: $(VENV)/.installed  ## Every in-repo model on six tasks of the built-in world, and one table.
-	$(BIN)/vlbench run --controls none --model cvlp,lxmert,vilt,soho,brivl \
-		--task vqa2,gqa,nlvr2,snli_ve,coco_retrieval,flickr30k_retrieval
+scoreboard: $(VENV)/.installed  ## Every in-repo model finetuned on six tasks of the built-in world, two at a time; then its tables.
+	$(BIN)/vlbench data world
+	$(MAKE) -j2 scoreboard-answers scoreboard-ranks
+	rm -rf $(WORLD)/records && mkdir -p $(WORLD)/records
+	cd $(RUNS)/scoreboard && for run in */*/*/; do \
+		cp $$run/run.json $(abspath $(WORLD))/records/$$(echo $${run%/} | tr / -).json; done
+	$(MAKE) board
+
+scoreboard-answers scoreboard-ranks: scoreboard-%: $(VENV)/.installed
+	$(BIN)/vlbench run --controls none --threads 1 --seeds $(SEEDS) --output-path $(RUNS)/scoreboard \
+		$(if $(filter answers,$*),--model $(FUSION) --task $(ANSWERING),--model $(FUSION),brivl --task $(RANKING))
+
+board: $(VENV)/.installed  ## The tables and pictures of leaderboards/world from its records; CHECK=--check only looks.
+	$(BIN)/vlbench leaderboard $(BOARD) --inject $(WORLD)/README.md --picture $(WORLD)/fronts.svg $(CHECK)
+	$(BIN)/vlbench leaderboard $(BOARD) --format html --output $(WORLD)/index.html $(CHECK)
+
+check-tables:  ## Exit 11 where a committed table is stale.
+	$(MAKE) board CHECK=--check
 
 gate: $(VENV)/.installed  ## The runs of RUNS against BASELINE; BASELINE is made by vlbench gate --update-baseline.
 	$(BIN)/vlbench gate $(RUNS) --baseline $(BASELINE)
+
+gate-frozen: $(VENV)/.installed  ## Shipped weights answer again as they did when the baseline was made.
+	$(BIN)/vlbench data world
+	$(MAKE) -j2 frozen-answers frozen-ranks
+	$(BIN)/vlbench gate $(RUNS)/frozen --layer frozen --baseline $(BASELINE) \
+		--junit $(RUNS)/frozen.xml $(if $(SUMMARY),--summary $(SUMMARY))
+
+frozen-answers: $(VENV)/.installed
+	$(BIN)/vlbench run --mode eval --checkpoint '$(WORLD)/heads/{task}/{model}-tiny' --model $(FUSION) \
+		--task $(ANSWERING) --limit 1000 --threads 1 --no-resume --quiet --output-path $(RUNS)/frozen
+
+frozen-ranks: $(VENV)/.installed
+	$(BIN)/vlbench run --mode zero-shot --limit 50 --model $(FUSION),brivl --task $(RANKING) \
+		--threads 1 --no-resume --quiet --output-path $(RUNS)/frozen
+
+gate-trained: $(VENV)/.installed  ## Three seeds of the scoreboard against those of the baseline.
+	$(MAKE) -j2 scoreboard-answers scoreboard-ranks SEEDS=0,1,2
+	$(BIN)/vlbench gate $(RUNS)/scoreboard --layer trained --max-drop $(MAX_DROP) --baseline $(BASELINE) \
+		--junit $(RUNS)/trained.xml $(if $(SUMMARY),--summary $(SUMMARY))
+
+heads: $(VENV)/.installed  ## Linear heads over the shipped weights, which gate-frozen asks, trained anew.
+	$(BIN)/vlbench run --mode probe --controls none --model $(FUSION) --task $(ANSWERING) \
+		--threads 1 --no-resume --output-path $(RUNS)/probes
+	rm -rf $(WORLD)/heads
+	cd $(RUNS)/probes && for run in */*/*/; do place=$(abspath $(WORLD))/heads/$$(dirname $$run); \
+		mkdir -p $$(dirname $$place) && cp -r $$run/checkpoints/best $$place; done
 
 tables: $(VENV)/.installed  ## Published figures as pages: docs/published, docs/reproduce.md.
 	$(BIN)/python -m vlbench.report.pages

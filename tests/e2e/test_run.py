@@ -253,3 +253,12 @@ def test_a_partial_data_set_shows_in_record_and_table(vlbench: Call, small_nlvr2
     assert "note: split 'test-p' of nlvr2 holds 8 examples where 6,967 are expected" in accepted.out
     assert len(read_run(accepted.run).task.notes) == 3
     assert "TRAINED FROM SCRATCH" in accepted.out  # on real data the size is the paper's
+
+
+def test_several_seeds_are_several_rows(vlbench: Any, quick: list[object]) -> None:
+    done = vlbench(*quick, "--model", "fake", "--seeds", "0,1")
+    assert done.code == 0, done.err
+    assert [line.split("|")[1].strip() for line in done.out.splitlines() if line.startswith("| fake")] == [
+        "fake-tiny, seed 0",
+        "fake-tiny, seed 1",
+    ]

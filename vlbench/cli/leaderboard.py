@@ -32,6 +32,9 @@ def leaderboard(
     expect: Annotated[bool, typer.Option("--expect", help="Judge each record by its published figure.")] = False,
     inject: Annotated[Path | None, typer.Option(help="Put it between this file's vlbench marks.")] = None,
     output: Annotated[Path | None, typer.Option(help="Write it into this file.")] = None,
+    picture: Annotated[
+        Path | None, typer.Option(help="Draw figures over the cost of --pareto into this SVG file.")
+    ] = None,
     check: Annotated[bool, typer.Option("--check", help="Write nothing; exit 11 if the file is stale.")] = False,
 ) -> None:
     """Put the figures of runs side by side where they mean the same.
@@ -53,8 +56,8 @@ def leaderboard(
     from vlbench.report.markup import as_markup
     from vlbench.report.published_text import expectation_table, published_table
 
-    if check and not (inject or output):
-        raise VlbenchError("--check needs a file to check: give --inject or --output")
+    if check and not (inject or output or picture):
+        raise VlbenchError("--check needs a file to check: give --inject, --output or --picture")
     if inject and (output or form not in (Form.md, Form.html)):
         raise VlbenchError(f"--inject {inject} takes Markdown or HTML and no --output: leave one of them out")
     if (published or expect) and form in (Form.csv, Form.json):
@@ -75,10 +78,15 @@ def leaderboard(
         text = board_page(made, parts).rstrip("\n")
     else:
         text = "\n\n".join([render(made, form.value), *parts])
-    if path := inject or output:
-        changed = put(path, text, marks=inject is not None, check=check)
+    files = [(path, text) for path in (inject or output,) if path]
+    if picture:
+        from vlbench.report.html.fronts_picture import fronts_picture
+
+        files.append((picture, fronts_picture(made)))
+    for path, content in files:
+        changed = put(path, content, marks=path == inject, check=check)
         typer.echo(f"{path} {'written' if changed else 'is up to date'}")
-    else:
+    if not (inject or output):
         typer.echo(text)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -40,7 +40,10 @@ def run(
     ] = None,
     checkpoint: Annotated[
         str | None,
-        typer.Option(help="Weights to begin with; none; shipped (default on the world); pretrained (of hf:)."),
+        typer.Option(
+            help="Weights to begin with; none; shipped (default on the world); pretrained (of hf:). {model} and {task} "
+            "in a path are the run's own."
+        ),
     ] = None,
     data_root: Annotated[
         Path | None, typer.Option(help="Folder of the real data; left out: the built-in world.")
@@ -67,6 +70,7 @@ def run(
     ] = None,
     eval_batch_size: Annotated[int | None, typer.Option(help="Examples per forward when predicting.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of everything random.")] = None,
+    seeds: Annotated[str | None, typer.Option(help="Several, with commas: a run for each.")] = None,
     vocabulary: Annotated[Path | None, typer.Option(help="vocab.txt or tokenizer.json for the model.")] = None,
     answers: Annotated[
         Path | None, typer.Option(help="JSON list of answers to choose from; left out: the frequent ones.")
@@ -112,7 +116,7 @@ def run(
       vlbench run --task vqa2,gqa,nlvr2,snli_ve,coco_retrieval --model cvlp,vilt
       vlbench run --task nlvr --model cvlp --size tiny --data-root NLVR --train-split dev --split test --select-on none
       vlbench run --task nlvr2 --model cvlp --mode eval --checkpoint RUN --split test-u
-      vlbench run --config run.yaml --set train.lr=3e-5 --seed 1
+      vlbench run --config run.yaml --set train.lr=3e-5 --seeds 0,1,2
       vlbench run --task nlvr2 --model cvlp --num-processes 2
       torchrun --nproc-per-node 2 -m vlbench run --task nlvr2 --model cvlp
     """
@@ -123,7 +127,7 @@ def run(
         train["batch_size"], given["auto_batch"] = None, True
     flags = {name: given.get(name) for name in RunSpec.model_fields if name != "train"}
     # Names nobody knows shall not come out after an hour's work on the names before them.
-    specs = _possible(make_specs(flags, train, config, settings or []))
+    specs = _possible(make_specs(flags, train, config, settings or [], _seeds(seed, seeds)))
     if dry_run:
         _rehearse(specs, quiet)
     elif len(specs) == 1:
@@ -170,8 +174,9 @@ def _run_all(specs: list[RunSpec], quiet: bool) -> None:
 
     records: list[RunRecord] = []
     failed: list[str] = []
+    several = len({spec.seed for spec in specs}) > 1
     for number, spec in enumerate(specs, start=1):
-        name = f"{spec.task} with {spec.model}"
+        name = f"{spec.task} with {spec.model}" + (f", seed {spec.seed}" if several else "")
         try:
             records.append(_run_one(spec, quiet, f"run {number} of {len(specs)}: {name}"))
         except VlbenchError as error:
@@ -227,9 +232,15 @@ def _say(text: str, err: bool = False) -> None:
 
 
 def make_specs(
-    flags: Mapping[str, object], train: Mapping[str, object], config: Path | None, settings: list[str]
+    flags: Mapping[str, object],
+    train: Mapping[str, object],
+    config: Path | None,
+    settings: list[str],
+    seeds: Sequence[int] = (),
 ) -> list[RunSpec]:
-    """One spec per model and task, from the YAML file, over it the flags, over them `--set`.
+    """One spec per seed, model and task, from the YAML file, over it the flags, over them `--set`.
+
+    seeds: those asked for by `--seeds`; none for the one that the values have.
 
     Raises:
         VlbenchError: unknown keys with their near miss, wrong values; all at once.
@@ -242,7 +253,36 @@ def make_specs(
         if name not in values:
             raise VlbenchError(f"--{name} is missing: name one, e.g. --{name} {example} (`vlbench list {name}s`)")
     models, tasks = split_models(str(values["model"])), split_names("task", str(values["task"]))
-    return [parse(RunSpec, values | {"model": model, "task": task}, "run") for model in models for task in tasks]
+    chances = [{"seed": seed} for seed in seeds] or [{}]
+    return [
+        parse(RunSpec, _of(values, model, task) | chance, "run")
+        for chance in chances
+        for model in models
+        for task in tasks
+    ]
+
+
+def _of(values: Mapping[str, object], model: str, task: str) -> dict[str, object]:
+    """The values for one of several runs: `{model}` and `{task}` in a checkpoint's path are its own."""
+    checkpoint = values.get("checkpoint")
+    places = (
+        {"checkpoint": checkpoint.replace("{model}", model).replace("{task}", task)}
+        if isinstance(checkpoint, str)
+        else {}
+    )
+    return {**values, **places, "model": model, "task": task}
+
+
+def _seeds(seed: int | None, text: str | None) -> list[int]:
+    """`0,1,2` as numbers, each once."""
+    if text is None:
+        return []
+    if seed is not None:
+        raise VlbenchError(f"--seed {seed} and --seeds {text} say the same thing twice: give one of them")
+    try:
+        return list(dict.fromkeys(int(part) for part in text.split(",")))
+    except ValueError:
+        raise VlbenchError(f"--seeds {text} are no whole numbers: give them as 0,1,2") from None
 
 
 def _controls(text: str | None) -> list[str] | None:

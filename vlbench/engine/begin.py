@@ -35,10 +35,11 @@ def begin(learner: Learner, job: Job, resources: Resources) -> LoadReport | None
     """
     if job.weights is None:
         return None
-    with_head = job.spec.mode == "eval"
+    matches = job.ranks and job.card.ranks_by == "cross"  # by a head that pretraining leaves
+    with_head = job.spec.mode == "eval" or (job.spec.mode == "zero-shot" and matches)
     if job.spec.checkpoint != PRETRAINED:
         vocabulary = resources.words.vocabulary_sha256 if resources.words else ""
-        wanted = Wanted(job.card, with_head=with_head, answers=job.labels, vocabulary=vocabulary)
+        wanted = Wanted(job.card, with_head=with_head, answers=job.labels, vocabulary=vocabulary, base=job.base)
         return load_weights(learner, job.weights, wanted)
     labels = () if job.compares else job.labels
     return load_pretrained(learner, labels, named_rows(job.spec, job.labels, job.weights), with_head, job.card.name)

@@ -86,7 +86,8 @@ def writes(card: ModelCard, task: TaskCard, mode: Mode) -> bool:
 def _answers_untrained(card: ModelCard, task: TaskCard) -> bool:
     """By writing, by ranking as it was pretrained to, or by comparing one picture with sentences."""
     if task.output == "rank":
-        return card.ranks_by == "dual" or "rank" in card.brings
+        matches = card.brings if card.pretrained else card.outputs  # weights of this house's models bring their head
+        return card.ranks_by == "dual" or "rank" in matches
     if writes(card, task, "zero-shot"):
         return True
     return card.ranks_by == "dual" and task.images_per_example == 1 and bool(task.claims)

@@ -42,9 +42,10 @@ def resolved(spec: RunSpec, task: Task, card: ModelCard) -> RunSpec:
     size = spec.size or (next(iter(card.sizes)) if len(card.sizes) == 1 else "tiny" if world else "base")
     catalog.check_size(card, size)
     checkpoint = spec.checkpoint or _default_checkpoint(card, size, world)
-    if spec.mode == "eval" and checkpoint == "none":
+    by_head = spec.mode == "eval" or (spec.mode == "zero-shot" and task.card.output == "rank" and not card.pretrained)
+    if by_head and checkpoint == "none":
         raise VlbenchError(
-            "--mode eval needs --checkpoint with trained weights, and there are none: name a run or a file"
+            f"--mode {spec.mode} needs --checkpoint with trained weights, and there are none: name a run or a file"
         )
     blind = world and trains and task.card.output != "rank"  # what a ranking is worth without sight is known: chance
     controls = spec.controls if spec.controls is not None else (("blind",) if blind else ())

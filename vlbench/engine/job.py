@@ -20,7 +20,7 @@ from vlbench.engine.defaults import resolved
 from vlbench.engine.options import check_own_code
 from vlbench.engine.source import load_task
 from vlbench.engine.subset import Examples, limited, selected_on
-from vlbench.engine.weights.files import chosen_weights, weights_sha256
+from vlbench.engine.weights.files import base_of, chosen_weights, weights_sha256
 from vlbench.engine.weights.pretrained import PRETRAINED, own_weights
 from vlbench.engine.weights.vocabulary import answerable, labels_of, learnable, named_rows
 from vlbench.engine.writing import draw_shots
@@ -34,6 +34,7 @@ class Job:
     labels: the answers a classifier chooses from, closed or open; none where the task ranks or answers are written.
     notes: what was left out. shots: examples that the model is shown before each question. weights: the file begun
     with; None from scratch.
+    base: the weights that they stand on, if they are a head alone.
     """
 
     spec: RunSpec
@@ -51,6 +52,7 @@ class Job:
     notes: tuple[str, ...] = ()
     shots: Examples = ()
     weights: Path | None = None
+    base: Path | None = None
 
     @property
     def unscored(self) -> bool:
@@ -136,7 +138,8 @@ def plan(spec: RunSpec, progress: Progress) -> Job:
     sha = manifest(task, {str(spec.train_split): train, str(spec.select_on): select, str(spec.split): report})
     weights = _weights(spec, card)
     labels = labels_of(spec, task.card, train, weights)
-    weights_hash = weights_sha256(weights)
+    base = base_of(weights, card.name, str(spec.size)) if weights else None
+    weights_hash = weights_sha256(weights, base)
     shots = draw_shots(spec, train)
     train, notes = learnable(task.card, [] if shots else train, labels)
     rows = named_rows(spec, labels, weights)
@@ -167,6 +170,7 @@ def plan(spec: RunSpec, progress: Progress) -> Job:
         notes=(*part, *notes),
         shots=shots,
         weights=weights,
+        base=base,
     )
 
 

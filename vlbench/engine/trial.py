@@ -36,6 +36,7 @@ from vlbench.engine.training.finetune import Finetuning
 from vlbench.engine.training.journal import Journal
 from vlbench.engine.training.plan import Conduct, Plan, make_plan
 from vlbench.engine.training.probe import Selection, probe
+from vlbench.engine.weights.files import STANDS_ON
 from vlbench.engine.weights.loading import summary
 from vlbench.records.folder import RunFolder
 
@@ -189,7 +190,10 @@ class Trial:
     def _checkpoints(self) -> Checkpoints:
         below = checkpoints_below(self.folder, self.control)
         answers = () if self.job.task.card.labels else self.job.labels
-        return Checkpoints(below, self.resources.words, {"model": self.job.card.name, "size": self.job.size}, answers)
+        names = {"model": self.job.card.name, "size": self.job.size}
+        if self.job.spec.mode == "probe" and self.job.spec.checkpoint == "shipped":
+            names[STANDS_ON] = self.job.weights_sha256
+        return Checkpoints(below, self.resources.words, names, answers)
 
     def _journal(self) -> Journal:
         return Journal(self.folder, self.control, self.accelerator.is_main_process)

@@ -48,15 +48,20 @@ def scoreboard(records: Sequence[RunRecord]) -> str:
     return "\n\n".join([data, _table(["model", *columns], rows), *(["\n".join(remarks)] if remarks else [])])
 
 
-def _models(records: Sequence[RunRecord]) -> dict[str, str]:
-    """What was asked for -> the model's name; where that is the name of several, what was asked for."""
+def _models(records: Sequence[RunRecord]) -> dict[tuple[str, int], str]:
+    """What was asked for -> the model's name; where that is the name of several, what was asked for; then the seed."""
     names = {_asked(record): f"{record.model.name}-{record.model.size}" for record in records}
-    counts = Counter(names.values())
-    return {asked: name if counts[name] == 1 else asked for asked, name in names.items()}
+    counts = Counter((name, seed) for (_, seed), name in names.items())
+    several = len({seed for _, seed in names}) > 1
+    return {
+        (asked, seed): (name if counts[name, seed] == 1 else asked) + (f", seed {seed}" if several else "")
+        for (asked, seed), name in names.items()
+    }
 
 
-def _asked(record: RunRecord) -> str:
-    return f"{record.spec.model}-{record.model.size}"
+def _asked(record: RunRecord) -> tuple[str, int]:
+    """The model and the seed."""
+    return f"{record.spec.model}-{record.model.size}", record.spec.seed
 
 
 def _column(record: RunRecord) -> str:

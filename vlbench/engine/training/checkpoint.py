@@ -21,6 +21,7 @@ from vlbench.data.text import TextEncoder
 from vlbench.engine.runtime.randomness import RandomState, random_state, restore_random_state
 from vlbench.engine.training.durable import before, remove_folder, replace_folder, settle
 from vlbench.engine.training.lora import merged_state
+from vlbench.engine.weights.files import STANDS_ON
 from vlbench.engine.weights.statefile import VOCABULARY, read_safetensors
 
 Weights = Literal["plain", "ema"]
@@ -70,9 +71,20 @@ class Checkpoints:
         """What is noted in the weights: the names of model and size, and which vocabulary they were trained with."""
         return self.names | ({VOCABULARY: self.text.vocabulary_sha256} if self.text else {})
 
+    @property
+    def head_only(self) -> bool:
+        """Whether the backbone stays what a model ships with, so that only the head is worth keeping."""
+        return STANDS_ON in self.names
+
     def save_best(self, learner: nn.Module) -> None:
-        """Write the weights, adapters merged into them, with the tokenizer and the names of model and size."""
-        self.write_best(merged_state(learner))
+        """Write the weights, adapters merged into them, with the tokenizer and the names of model and size.
+
+        Of a head that stands on shipped weights, the head alone.
+        """
+        state = merged_state(learner)
+        self.write_best(
+            {name: value for name, value in state.items() if name.startswith("head.") or not self.head_only}
+        )
 
     def write_best(self, state: State) -> None:
         """The same, of weights that are at hand as tensors."""
@@ -89,7 +101,8 @@ class Checkpoints:
     def load_best(self, learner: nn.Module) -> None:
         """Put the best weights into the learner."""
         settle(self.folder / "best")
-        learner.load_state_dict(read_safetensors(self.folder / "best" / "model.safetensors"))
+        state = read_safetensors(self.folder / "best" / "model.safetensors")
+        learner.load_state_dict(state, strict=not self.head_only)
 
     def save_last(
         self,

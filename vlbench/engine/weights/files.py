@@ -16,6 +16,8 @@ from vlbench.data.jsonfile import read_json
 
 _LONGEST_HEADER = 100 << 20
 """As the library itself limits it."""
+STANDS_ON = "stands_on"
+"""What vlbench notes in a head that was probed over the weights that a model ships with: their hash."""
 INDEX = ".index.json"
 """How a file ends that names the shards which the weights lie in."""
 _IN_A_FOLDER = (
@@ -64,6 +66,37 @@ def chosen_weights(checkpoint: str, model: str, size: str) -> Path | None:
     return shipped
 
 
+def base_of(weights: Path, model: str, size: str) -> Path | None:
+    """The shipped weights that a probed head stands on; None of weights that stand by themselves.
+
+    Raises:
+        VlbenchError: exit 6, they are not those that the head was probed on.
+    """
+    probed_on = notes(weights).get(STANDS_ON)
+    if probed_on is None:
+        return None
+    shipped = catalog.shipped_weights(model, size)
+    if shipped is None or weights_sha256(shipped) != probed_on:
+        given = f"ships with {weights_sha256(shipped)[:12]}..." if shipped else "ships without any"
+        raise VlbenchError(
+            f"--checkpoint {weights} is a head alone, probed on shipped weights {probed_on[:12]}..., and "
+            f"{model}-{size} {given}: check --model and --size, or probe again",
+            ExitCode.WEIGHTS,
+        )
+    return shipped
+
+
+def notes(weights: Path) -> dict[str, str]:
+    """What is noted beside the tensors of a safetensors file; nothing of other and of damaged files."""
+    if weights.suffix != ".safetensors":
+        return {}
+    try:
+        with safe_open(weights, "np") as file:
+            return dict(file.metadata() or {})
+    except (OSError, SafetensorError):
+        return {}  # loading them says what is wrong
+
+
 def shards(weights: Path) -> list[Path]:
     """The files that the tensors lie in: the file itself, or those that an index names, in order.
 
@@ -82,8 +115,10 @@ def shards(weights: Path) -> list[Path]:
     return [weights.with_name(name) for name in names]
 
 
-def weights_sha256(weights: Path | None) -> str:
+def weights_sha256(weights: Path | None, base: Path | None = None) -> str:
     """The hash of the weights, of shards one after the other; empty where the model starts from scratch.
+
+    base: what a head alone stands on, which then counts as well.
 
     Of safetensors what is noted beside the tensors does not count: the library writes it in another order each time.
     """
@@ -95,6 +130,8 @@ def weights_sha256(weights: Path | None) -> str:
             digest.update(_tensors_named(file) if shard.suffix == ".safetensors" else b"")
             while block := file.read(1 << 20):
                 digest.update(block)
+    if base is not None:
+        digest.update(weights_sha256(base).encode())
     return digest.hexdigest()
 
 

@@ -33,12 +33,14 @@ class Wanted:
     card: of the model, whose folder may hold the converter of other layouts; None knows vlbench's own only. with_head:
     whether the head must come too. answers: what the rows of the learner's classifier stand for; empty where it has
     none. vocabulary: identifies the tokens that the rows of its word table stand for; empty where that is not known.
+    base: weights whose backbone goes with the head that the file holds alone.
     """
 
     card: ModelCard | None = None
     with_head: bool = False
     answers: tuple[str, ...] = ()
     vocabulary: str = ""
+    base: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ def load_weights(learner: nn.Module, path: Path, wanted: Wanted | None = None) -
             has another shape, or is not finite; a head that is wanted is not all there.
     """
     wanted, file, own = wanted or Wanted(), weights_file(path), learner.state_dict()
-    state = read_state(file)
+    state = _backbone_of(wanted.base) | read_state(file)
     _check_vocabulary(path, file, wanted.vocabulary)
     try:
         found = _answering(_sized(_named(state, own, wanted.card), own), own, file, wanted.answers)
@@ -123,6 +125,12 @@ def in_order(
     if len(unmatched) == len(wanted):
         return {}, ()
     return {name: answer_rows(value, given, sought) for name, value in rows.items()}, unmatched
+
+
+def _backbone_of(base: Path | None) -> dict[str, object]:
+    """The tensors of a backbone that is in another file than its head."""
+    state = read_state(base) if base else {}
+    return {name: value for name, value in state.items() if name.startswith(_BACKBONE)}
 
 
 def _named(state: Mapping[str, object], own: Mapping[str, Tensor], card: ModelCard | None) -> _Found:

@@ -10,7 +10,7 @@ from typing import cast
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 from torch.serialization import safe_globals
@@ -18,7 +18,7 @@ from torch.serialization import safe_globals
 from vlbench.core.errors import ExitCode, VlbenchError
 from vlbench.data.pickles import more_than_weights
 from vlbench.data.text import TextEncoder
-from vlbench.engine.weights.files import shards
+from vlbench.engine.weights.files import notes, shards
 
 VOCABULARY = "vocabulary_sha256"
 """What vlbench notes in its weights beside the names of model and size."""
@@ -64,8 +64,8 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
 
 def written_by(weights: Path) -> str:
     """The model and size, `cvlp-tiny`, that vlbench notes in its safetensors files; empty for others."""
-    notes = _notes(weights)
-    return f"{notes['model']}-{notes['size']}" if {"model", "size"} <= notes.keys() else ""
+    noted = notes(weights)
+    return f"{noted['model']}-{noted['size']}" if {"model", "size"} <= noted.keys() else ""
 
 
 def brought_vocabulary(weights: Path) -> str:
@@ -76,17 +76,10 @@ def brought_vocabulary(weights: Path) -> str:
     Raises:
         DataError: the tokenizer beside them is damaged.
     """
-    noted, beside = _notes(weights).get(VOCABULARY, ""), weights.with_name("tokenizer.json")
+    noted, beside = notes(weights).get(VOCABULARY, ""), weights.with_name("tokenizer.json")
     if noted or not beside.is_file():
         return noted
     return TextEncoder.from_file(beside, 2).vocabulary_sha256  # of any length: it does not count
-
-
-def _notes(weights: Path) -> dict[str, str]:
-    if weights.suffix != ".safetensors":
-        return {}
-    with safe_open(weights, "pt") as file:
-        return file.metadata() or {}
 
 
 def _read_torch(path: Path) -> dict[str, object]:

@@ -35,7 +35,7 @@ class BoardView:
 
 def board_page(found: Board, beside: Sequence[str] = ()) -> str:
     """The page of a leaderboard; beside: parts in HTML that come after it."""
-    tables = tuple(TableView(_grid(one, found.pareto), tuple(_charts(one, found.pareto))) for one in found.tables)
+    tables = tuple(TableView(_grid(one, found.pareto), tuple(fronts(one, found.pareto))) for one in found.tables)
     view = BoardView(tables, found.notes, tuple(map(Markup, beside)))
     title = f"Leaderboard: {', '.join(found.tasks)}" if found.tasks else "Leaderboard"
     return page("board.html", title, view, ("tables.js",))
@@ -65,7 +65,7 @@ def _cell(entry: Entry | None) -> Cell:
     return Cell(f"{said}{marks}", value, kind="best" if entry.rank == 1 else "")
 
 
-def _charts(of: Table, pareto: str) -> list[Chart]:
+def fronts(of: Table, pareto: str) -> list[Chart]:
     """A picture for each column that a cost stands beside."""
     if not pareto:
         return []

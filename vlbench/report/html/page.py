@@ -43,6 +43,12 @@ def page(template: str, title: str, view: object, scripts: Sequence[str]) -> str
     return _environment().get_template(template).render(values) + "\n"
 
 
+def rendered(template: str, title: str, view: object) -> str:
+    """A template with the pages' style and no script."""
+    values: Mapping[str, object] = {"title": title, "view": view, "style": Markup(_asset("page.css"))}
+    return _environment().get_template(template).render(values)
+
+
 def visible(text: str) -> str:
     """A text in which nothing hides: control characters and marks of direction are spelled out."""
     return "".join(
