@@ -7,6 +7,7 @@ BASELINE ?= $(WORLD)/baseline.json
 MAX_DROP ?= 3
 CHECK ?=
 SUMMARY ?=
+REPORTS ?= reports
 SEEDS ?= 0
 FUSION := cvlp,lxmert,vilt,soho
 ANSWERING := vqa2,gqa,nlvr2,snli_ve
@@ -14,7 +15,8 @@ RANKING := coco_retrieval,flickr30k_retrieval
 BOARD := $(WORLD)/records --columns main,latency --pareto latency
 
 .PHONY: run scoreboard scoreboard-answers scoreboard-ranks board check-tables gate gate-frozen frozen-answers \
-	frozen-ranks gate-trained heads tables test test-slow lint format clean
+	frozen-ranks gate-trained heads reports tables test test-slow chromium lint \
+	format clean
 
 run: $(VENV)/.installed  ## Install, then finetune and score CVLP on NLVR2 of the built-in world.
 	$(BIN)/vlbench run --task nlvr2 --model cvlp
@@ -67,6 +69,15 @@ heads: $(VENV)/.installed  ## Linear heads over the shipped weights, which gate-
 	cd $(RUNS)/probes && for run in */*/*/; do place=$(abspath $(WORLD))/heads/$$(dirname $$run); \
 		mkdir -p $$(dirname $$place) && cp -r $$run/checkpoints/best $$place; done
 
+reports: $(VENV)/.installed  ## Of the runs of RUNS a table, a page to sort, and a page for each, in REPORTS.
+	$(BIN)/vlbench leaderboard $(RUNS) --output $(REPORTS)/leaderboard.md
+	$(BIN)/vlbench leaderboard $(RUNS) --format html --output $(REPORTS)/leaderboard.html
+	$(if $(SUMMARY),(echo; cat $(REPORTS)/leaderboard.md; echo) >> "$(SUMMARY)")
+	for run in $(patsubst %/run.json,%,$(wildcard $(RUNS)/*/*/*/run.json)); do \
+		$(BIN)/vlbench report $$run --max-examples 200 \
+			--html $(REPORTS)/$$(echo $${run#$(RUNS)/} | tr / -).html || exit; \
+	done
+
 tables: $(VENV)/.installed  ## Published figures as pages: docs/published, docs/reproduce.md.
 	$(BIN)/python -m vlbench.report.pages
 
@@ -75,6 +86,10 @@ test: $(VENV)/.installed-dev  ## Install what tests need, then run them.
 
 test-slow: $(VENV)/.installed-dev  ## What takes minutes: weights made again by the commands in their cards.
 	$(BIN)/python -m pytest -m slow
+
+chromium:  ## What the browser tests look for; installed where there is none.
+	command -v chromium || command -v chromium-browser || command -v google-chrome || \
+		{ sudo apt-get update && sudo apt-get install -y chromium; }
 
 lint: $(VENV)/.installed-dev  ## Style, and types in strict mode.
 	$(BIN)/ruff check .
