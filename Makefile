@@ -14,8 +14,12 @@ ANSWERING := vqa2,gqa,nlvr2,snli_ve
 RANKING := coco_retrieval,flickr30k_retrieval
 BOARD := $(WORLD)/records --columns main,latency --pareto latency
 
+SPEED_RECORD ?= cpu
+SPEED_FLAGS ?= --max-seconds 220
+SPEED_MODELS := cvlp,lxmert,vilt,soho,brivl,hf:CLIPModel,hf:BlipForImageTextRetrieval,hf:ViltModel
+
 .PHONY: run scoreboard scoreboard-answers scoreboard-ranks board check-tables gate gate-frozen frozen-answers \
-	frozen-ranks gate-trained heads reports tables test test-slow chromium lint \
+	frozen-ranks gate-trained heads reports tables speed speed-table test test-slow chromium lint \
 	format clean
 
 run: $(VENV)/.installed  ## Install, then finetune and score CVLP on NLVR2 of the built-in world.
@@ -37,8 +41,9 @@ board: $(VENV)/.installed  ## The tables and pictures of leaderboards/world from
 	$(BIN)/vlbench leaderboard $(BOARD) --inject $(WORLD)/README.md --picture $(WORLD)/fronts.svg $(CHECK)
 	$(BIN)/vlbench leaderboard $(BOARD) --format html --output $(WORLD)/index.html $(CHECK)
 
-check-tables:  ## Exit 11 where a committed table is stale.
+check-tables: $(VENV)/.installed  ## Exit 11 where a committed table is stale.
 	$(MAKE) board CHECK=--check
+	$(BIN)/python -m vlbench.report.speed_pages --check
 
 gate: $(VENV)/.installed  ## The runs of RUNS against BASELINE; BASELINE is made by vlbench gate --update-baseline.
 	$(BIN)/vlbench gate $(RUNS) --baseline $(BASELINE)
@@ -80,6 +85,16 @@ reports: $(VENV)/.installed  ## Of the runs of RUNS a table, a page to sort, and
 
 tables: $(VENV)/.installed  ## Published figures as pages: docs/published, docs/reproduce.md.
 	$(BIN)/python -m vlbench.report.pages
+
+speed: $(VENV)/.installed  ## Measure models of base size again; on a GPU SPEED_RECORD=gpu SPEED_FLAGS='--device cuda'.
+	rm -rf build/speed
+	$(BIN)/vlbench profile --size base --model $(SPEED_MODELS) $(SPEED_FLAGS) --output-path build/speed
+	mkdir -p leaderboards/speed/records
+	cp build/speed/*/profile.json leaderboards/speed/records/$(SPEED_RECORD).json
+	$(BIN)/python -m vlbench.report.speed_pages
+
+speed-table: $(VENV)/.installed  ## The page of leaderboards/speed out of its records.
+	$(BIN)/python -m vlbench.report.speed_pages
 
 test: $(VENV)/.installed-dev  ## Install what tests need, then run them.
 	$(BIN)/python -m pytest -n 2

@@ -14,7 +14,9 @@ from vlbench.core.errors import ExitCode, VlbenchError
 
 def profile(
     ctx: typer.Context,
-    model: Annotated[str, typer.Option(help="Models, comma-separated, measured in turn.")],
+    model: Annotated[
+        str, typer.Option(help="Models, comma-separated, measured in turn; also hf:CLIPModel, without weights.")
+    ],
     size: Annotated[str | None, typer.Option(help="Size of every model; left out: the paper's.")] = None,
     task: Annotated[str, typer.Option(help="Task whose head is put on top.")] = "coco_retrieval",
     scenario: Annotated[str, typer.Option(help="latency, throughput, retrieval; comma-separated.")] = "latency",
@@ -22,6 +24,9 @@ def profile(
     words: Annotated[int, typer.Option(help="Words of the texts.")] = 12,
     vocabulary: Annotated[Path | None, typer.Option(help="vocab.txt; left out: a made-up one as long.")] = None,
     batch_sizes: Annotated[str | None, typer.Option(help="Of throughput; left out: 1, 2, 4 ... to the best.")] = None,
+    stages: Annotated[
+        str | None, typer.Option(help="Measure the latency of these stages alone, comma-separated.")
+    ] = None,
     iterations: Annotated[int, typer.Option(help="Of each model at least.")] = 10,
     seconds: Annotated[float, typer.Option(help="Of each model at least.")] = 1.0,
     precision: Annotated[float, typer.Option(help="The median's 95 % interval, as a share of it.")] = 0.02,
@@ -48,6 +53,8 @@ def profile(
     Examples:
       vlbench profile --model cvlp,vilt,soho
       vlbench profile --model vilt --scenario latency,throughput --device cuda --dtype bfloat16 --energy
+      vlbench profile --model cvlp,lxmert --stages "see,read,fuse"
+      vlbench profile --model hf:CLIPModel,hf:BlipForImageTextRetrieval --scenario latency,retrieval
       vlbench profile --model brivl,vilt --scenario retrieval --max-seconds 30
       vlbench profile --model cvlp,vilt --size tiny --with-runs runs
     """
@@ -63,6 +70,7 @@ def profile(
     given = {name: value for name, value in ctx.params.items() if name in ProfileSpec.model_fields}
     given["models"], given["scenario"], given["picture"] = model.split(","), scenario.split(","), _sides(picture)
     given["batches"] = _numbers("--batch-sizes", batch_sizes) if batch_sizes else ()
+    given["stages"] = [stage.strip() for stage in stages.split(",")] if stages else ()
     spec = parse(ProfileSpec, given, "profile")
     runs = [read_run(path) for path in find_runs(with_runs)] if with_runs else []
     with open_progress(quiet or as_json) as progress:

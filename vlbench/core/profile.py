@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
@@ -29,7 +29,8 @@ class ProfileSpec(Frozen):
     picture: width and height in pixels of the pictures, before each model's own preprocessing. words: of the texts.
     iterations, seconds: each model is measured so often and so long at least; then until the 95 % interval of its
     median is within `precision` of it, or `max_seconds` have passed for all models of a scenario together. batches: of
-    throughput; empty doubles from 1 to the fastest. detector: whether models that look at regions are charged for them.
+    throughput; empty doubles from 1 to the fastest. stages: the only ones whose latency is measured, by the names that
+    tables have; empty means all. detector: whether models that look at regions are charged for them.
     """
 
     models: tuple[str, ...] = Field(min_length=1)
@@ -39,7 +40,8 @@ class ProfileSpec(Frozen):
     picture: tuple[int, int] = (1000, 600)
     words: int = Field(default=12, ge=1)
     vocabulary: Path | None = None
-    batches: tuple[int, ...] = ()
+    batches: tuple[Annotated[int, Field(ge=1)], ...] = ()
+    stages: tuple[str, ...] = ()
     iterations: int = Field(default=10, ge=2)
     seconds: float = Field(default=1.0, ge=0)
     precision: float = Field(default=0.02, gt=0)
@@ -73,8 +75,8 @@ class Times(Frozen):
 
 class Latency(Frozen):
     """One example at a time. model: all stages of the model together. whole: with decoding and preprocessing, by the
-    clock on the wall; rest: what of it no stage accounts for, as a share. why_stopped: precise, or out of time.
-    warmup_ms: the iterations before, compilation among them.
+    clock on the wall; rest: what of it no stage accounts for, as a share. Where a spec names stages, all three are of
+    these alone. why_stopped: precise, or out of time. warmup_ms: the iterations before.
     """
 
     stages: dict[str, Times]
@@ -93,6 +95,16 @@ class Rate(Frozen):
     ms: Times | None = None
     joules_per_example: float | None = None
     error: str = ""
+
+
+class Pipeline(Frozen):
+    """Examples per second from files to answers at a batch size: workers decode and prepare beside the model, as many
+    as in a run; with none it waits for them."""
+
+    batch: int
+    workers: int
+    examples_per_second: float
+    ms: Times
 
 
 class Operations(Frozen):
@@ -117,8 +129,8 @@ class Parameters(Frozen):
 
 
 class Memory(Frozen):
-    """MiB: weights; activations: most that one batch of one adds; reserved by the device's allocator; host: most that
-    the process held."""
+    """MiB: weights; activations: most that one batch of one adds; reserved for both by the device's allocator; host:
+    most that the process held, other models among it."""
 
     weights: float
     activations: float | None = None
@@ -154,6 +166,7 @@ class ModelProfile(Frozen):
     memory: Memory | None = None
     latency: Latency | None = None
     throughput: tuple[Rate, ...] = ()
+    pipeline: Pipeline | None = None
     retrieval: tuple[Query, ...] = ()
     load_seconds: float | None = None
     first_batch_seconds: float | None = None
@@ -161,7 +174,7 @@ class ModelProfile(Frozen):
     @property
     def name(self) -> str:
         """As tables call it."""
-        return f"{self.model}-{self.size}"
+        return "-".join(filter(None, (self.model, self.size)))
 
 
 class Ratio(Frozen):

@@ -25,6 +25,7 @@ from vlbench.data.text import TextEncoder
 from vlbench.heads.build import build_head
 from vlbench.models.detector.config import Layout, Rules
 from vlbench.models.detector.network import FasterRCNN, random_network
+from vlbench.profiling.architectures import completed
 from vlbench.profiling.detection import Detection
 from vlbench.profiling.inputs import Decoded, Detected, made_up_vocabulary
 from vlbench.profiling.subject import Batch, SeeReadFuse, Subject, Writing
@@ -63,14 +64,14 @@ def open_model(name: str, spec: ProfileSpec, folder: Path, device: torch.device)
     """Build the model and a head for the task.
 
     Args:
-        name: as for `vlbench run --model`.
-        folder: where a made-up vocabulary may be written.
+        name: as for `vlbench run --model`, or an architecture of transformers as `hf:CLIPModel`.
+        folder: where what is made up may be written.
 
     Raises:
         VlbenchError: names nobody knows, a size that is not there, or a task that the model has no head for.
     """
     started = time.perf_counter()
-    card, task = catalog.model_card(name), catalog.task_card(spec.task)
+    card, task = catalog.model_card(completed(name, folder)), catalog.task_card(spec.task)
     size = chosen_size(card, spec.size)
     layout = Layout()
     decoded, detected = Decoded(), Detected(layout.dim)

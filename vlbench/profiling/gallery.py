@@ -19,7 +19,7 @@ from vlbench.heads.dual import DualHead
 from vlbench.profiling.build import Opened
 from vlbench.profiling.rule import Rule
 from vlbench.profiling.subject import SeeReadFuse, Subject
-from vlbench.profiling.timing import Stage, measure
+from vlbench.profiling.timing import Stage, measure_one
 
 Clock: TypeAlias = Callable[[Callable[[], object]], float]
 """Tells how many milliseconds a piece of work takes."""
@@ -30,6 +30,8 @@ _PAIRS = 50
 _LARGEST = 1 << 29
 """Numbers in an index that is measured; a larger one is computed from it."""
 _TOP = 10
+_PIECES = 10
+"""Of work, about, that a model's searches are put together of, and share its time."""
 
 
 def gallery_costs(opened: Opened, subject: Subject, spec: ProfileSpec, device: torch.device) -> Iterator[Query]:
@@ -39,11 +41,10 @@ def gallery_costs(opened: Opened, subject: Subject, spec: ProfileSpec, device: t
     """
     if not isinstance(subject, SeeReadFuse) or subject.seen is None or subject.was_read is None:
         return
-    rule = Rule(spec.iterations, 0.0, spec.precision)
+    rule, most = Rule(spec.iterations, 0.0, spec.precision), spec.max_seconds / len(spec.models) / _PIECES
 
     def milliseconds(work: Callable[[], object]) -> float:
-        found = measure({"": [Stage("", work)]}, rule, 5.0, device, lambda *_: None, warmup=1)[""]
-        return 1000 * float(np.median(found.whole))
+        return 1000 * float(np.median(measure_one([Stage("", work)], rule, most, device).whole))
 
     backbone, read_one = subject.backbone, subject.was_read
     embeds = isinstance(backbone, DualEncoder)

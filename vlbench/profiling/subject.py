@@ -6,14 +6,17 @@ Shapes: B examples, I pictures of each, D width.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol, cast
 
 import torch
+from PIL.Image import Image
 from torch import Tensor, nn
 
 from vlbench.core.backbone import Backbone, DualEncoder, Features, Generator, Tensors, Textual, Visual
 from vlbench.core.examples import ImageRef, Prompt, Query
 from vlbench.core.head import Head
+from vlbench.core.profile import PIPELINE
 from vlbench.heads.dual import DualHead
 from vlbench.profiling.detection import Detection
 from vlbench.profiling.inputs import Decoded
@@ -23,12 +26,28 @@ LONGEST = 20
 """Tokens that a model may write for an answer, as in a run."""
 
 
+@dataclass(frozen=True)
+class Loaded:
+    """A batch as a loader hands it over, on the CPU: tensors, or decoded pictures where a detector comes first."""
+
+    images: Tensors = field(default_factory=dict)
+    words: Tensors = field(default_factory=dict)
+    pictures: Mapping[str, Image] = field(default_factory=dict)
+
+
 class Subject(Protocol):
-    """What can be measured. modules: all that its stages run, by name. stages: in order, over the same batch."""
+    """What can be measured. modules: all that its stages run, by name. stages: in order, over the same batch.
+
+    load: what may happen in another process. take: what that made; returns the stages that are left to do.
+    """
 
     modules: Mapping[str, nn.Module]
 
     def stages(self) -> list[Stage]: ...
+
+    def load(self) -> Loaded: ...
+
+    def take(self, loaded: Loaded) -> list[Stage]: ...
 
     def tokens(self) -> tuple[int, int] | None: ...
 
@@ -80,6 +99,21 @@ class SeeReadFuse:
             return None
         return int(self.seen.mask[0].sum()), int(self.was_read.mask[0].sum())
 
+    def load(self) -> Loaded:
+        """Decoded and, without a detector, prepared."""
+        self.decoded.decode(self.batch.refs)
+        if self.detection is not None:
+            return Loaded(pictures=self.decoded.pictures)
+        return Loaded(self.backbone.prepare_images(self.batch.refs), self.backbone.prepare_texts(self.batch.texts))
+
+    def take(self, loaded: Loaded) -> list[Stage]:
+        """All but decoding where there is a detector, else the model's own."""
+        if self.detection is not None:
+            self.decoded.pictures = dict(loaded.pictures)
+            return self.stages()[1:]
+        self.images, self.words = self._there(loaded.images), self._there(loaded.words)
+        return [stage for stage in self.stages() if stage.name not in PIPELINE]
+
     def _prepare(self) -> None:
         batch = self.batch
         self.images = self._there(self.backbone.prepare_images(batch.refs))
@@ -130,10 +164,25 @@ class Writing:
         """Nothing is said: pictures and text are one sequence."""
         return None
 
+    def load(self) -> Loaded:
+        """Decoded and prepared."""
+        self.decoded.decode(self.batch.refs)
+        return Loaded(self._made())
+
+    def take(self, loaded: Loaded) -> list[Stage]:
+        """Writing is left."""
+        self.prompts = self._there(loaded.images)
+        return self.stages()[2:]
+
     def _prepare(self) -> None:
+        self.prompts = self._there(self._made())
+
+    def _there(self, tensors: Tensors) -> Tensors:
+        return {name: value.to(self.device) for name, value in tensors.items()}
+
+    def _made(self) -> Tensors:
         each, refs = self.batch.pictures, self.batch.refs
         prompts = [
             Prompt(Query(tuple(refs[row * each : (row + 1) * each]), text)) for row, text in enumerate(self.batch.texts)
         ]
-        made = self.model.prepare_prompts(prompts)
-        self.prompts = {name: value.to(self.device) for name, value in made.items()}
+        return self.model.prepare_prompts(prompts)

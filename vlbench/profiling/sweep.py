@@ -12,12 +12,14 @@ from vlbench.profiling import machine
 from vlbench.profiling.build import Opened
 from vlbench.profiling.rule import Rule, times
 from vlbench.profiling.subject import Batch
-from vlbench.profiling.timing import measure, once
+from vlbench.profiling.timing import measure_one, once
 
 _GAIN = 1.02
 """A batch twice as large must be so much faster per example, or the sweep has seen the best."""
 _LARGEST = 4096
 _ITERATIONS = 3
+_PARTS = 4
+"""One size may take so large a part of the time that is left, so that others come after it."""
 
 
 def sweep(opened: Opened, spec: ProfileSpec, batch: Batch, device: torch.device, max_seconds: float) -> Iterator[Rate]:
@@ -27,12 +29,13 @@ def sweep(opened: Opened, spec: ProfileSpec, batch: Batch, device: torch.device,
     when memory or time does, which the last rate then says.
     """
     begun, best, flat = time.perf_counter(), 0.0, 0
-    for size in spec.batches or _doubling():
+    for number, size in enumerate(spec.batches or _doubling()):
         left = max_seconds - (time.perf_counter() - begun)
         if left <= 0:
             yield Rate(batch=size, error=f"out of time after {max_seconds:.0f} s")
             return
-        rate = _rate(opened, spec, _repeated(batch, size), device, left)
+        parts = len(spec.batches) - number if spec.batches else _PARTS
+        rate = _rate(opened, spec, repeated(batch, size), device, left / parts)
         yield rate
         if rate.error:
             return
@@ -49,7 +52,8 @@ def _doubling() -> Iterator[int]:
         size *= 2
 
 
-def _repeated(batch: Batch, size: int) -> Batch:
+def repeated(batch: Batch, size: int) -> Batch:
+    """The batch so many times over."""
     return Batch(batch.refs * size, batch.texts * size)
 
 
@@ -61,7 +65,7 @@ def _rate(opened: Opened, spec: ProfileSpec, batch: Batch, device: torch.device,
         alone = [stage for stage in stages if stage.name not in PIPELINE]
         used = machine.joules(device) if spec.energy else None
         rule = Rule(_ITERATIONS, spec.seconds, spec.precision)
-        found = measure({"": alone}, rule, left, device, lambda *_: None, warmup=1)[""]
+        found = measure_one(alone, rule, left, device)
     except (torch.OutOfMemoryError, MemoryError):
         return Rate(batch=size, error="out of memory")
     except RuntimeError as error:

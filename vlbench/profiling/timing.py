@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -24,8 +25,8 @@ class Stage:
 class Durations:
     """Seconds of every iteration: of each stage, and of the whole by the clock on the wall; they have one length.
 
-    warmup: of the iterations before, the whole each. why: `precise` or `out of time`. rounds: which round of the
-    measurement each iteration belongs to.
+    warmup: of the iterations before, the whole each. why: `precise`, `out of time` or `failed`. rounds: which round of
+    the measurement each iteration belongs to. error: what ended it early.
     """
 
     stages: dict[str, list[float]] = field(default_factory=dict)
@@ -33,6 +34,7 @@ class Durations:
     warmup: list[float] = field(default_factory=list)
     rounds: list[int] = field(default_factory=list)
     why: str = "out of time"
+    error: Exception | None = None
 
     def of(self, names: Sequence[str]) -> list[float]:
         """The sum of some stages in every iteration."""
@@ -89,6 +91,8 @@ def measure(
 ) -> dict[str, Durations]:
     """Measure the subjects in turn, round after round (A B C, C B A, ...), until the rule is satisfied for each.
 
+    One that raises is measured no further; the others go on.
+
     Args:
         subjects: stages by name.
         max_seconds: for all of them together, after which it ends, each having been measured twice at least.
@@ -97,13 +101,12 @@ def measure(
     """
     found = {name: Durations() for name in subjects}
     for name, stages in subjects.items():
-        found[name].warmup += [once(stages, device)[1] for _ in range(warmup)]
-    begun, number, left = time.perf_counter(), 0, list(subjects)
+        _warm(found[name], stages, device, warmup)
+    begun, number, left = time.perf_counter(), 0, [name for name in subjects if found[name].error is None]
     while left and (number < 2 or time.perf_counter() - begun < max_seconds):
         for name in left[:: -1 if number % 2 else 1]:
-            _add(found[name], number, *once(subjects[name], device))
-        for name in [name for name in left if rule.satisfied(found[name].whole)]:
-            found[name].why = "precise"
+            _add(found[name], number, subjects[name], device)
+        for name in [name for name in left if _is_done(found[name], rule)]:
             left.remove(name)
         step(len(subjects) - len(left), len(subjects))
         number += 1
@@ -111,8 +114,41 @@ def measure(
     return found
 
 
-def _add(durations: Durations, number: int, stages: Mapping[str, float], whole: float) -> None:
-    durations.rounds.append(number)
-    durations.whole.append(whole)
-    for name, seconds in stages.items():
-        durations.stages.setdefault(name, []).append(seconds)
+def measure_one(
+    stages: Sequence[Stage], rule: Rule, max_seconds: float, device: torch.device, warmup: int = 1
+) -> Durations:
+    """A subject alone, as `measure` does; what it raises is raised."""
+    found = measure({"": stages}, rule, max_seconds, device, lambda *_: None, warmup)[""]
+    if found.error is not None:
+        raise found.error
+    return found
+
+
+def _warm(durations: Durations, stages: Sequence[Stage], device: torch.device, iterations: int) -> None:
+    with _noting(durations):
+        durations.warmup += [once(stages, device)[1] for _ in range(iterations)]
+
+
+def _add(durations: Durations, number: int, stages: Sequence[Stage], device: torch.device) -> None:
+    with _noting(durations):
+        by_stage, whole = once(stages, device)
+        durations.rounds.append(number)
+        durations.whole.append(whole)
+        for name, seconds in by_stage.items():
+            durations.stages.setdefault(name, []).append(seconds)
+
+
+def _is_done(durations: Durations, rule: Rule) -> bool:
+    if durations.error is None and not rule.satisfied(durations.whole):
+        return False
+    durations.why = "failed" if durations.error else "precise"
+    return True
+
+
+@contextmanager
+def _noting(durations: Durations) -> Iterator[None]:
+    """Whatever a model raises, those that are measured beside it go on."""
+    try:
+        yield
+    except Exception as error:
+        durations.error = error

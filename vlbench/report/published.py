@@ -66,7 +66,11 @@ class PublishedModel(Frozen):
 
 
 class Cost(Frozen):
-    """What one picture with one text costs a model; assumed: its length of text was not published."""
+    """What one picture with one text costs a model.
+
+    assumed: its length of text was not published. here: models of vlbench, with their sizes, that it is the figure of.
+    gap: why what is counted here differs.
+    """
 
     model: str
     visual_tokens: int
@@ -76,15 +80,28 @@ class Cost(Frozen):
     milliseconds: float
     resolution: str = ""
     assumed: bool = False
+    here: tuple[str, ...] = ()
+    gap: str = ""
+
+
+class Slower(Frozen):
+    """How many times the time of `to` a paper says that models like those of `of` take."""
+
+    of: tuple[str, ...]
+    to: str
+    times: float
+    source: str
+    confidence: Literal["read", "unverified"]
 
 
 class Complexity(Frozen):
-    """A table of costs measured under one set of conditions."""
+    """A table of costs measured under one set of conditions; ratios: of other papers, which have no such table."""
 
     paper: str
     conditions: str
     confidence: Literal["read", "unverified"]
     rows: tuple[Cost, ...]
+    ratios: tuple[Slower, ...] = ()
 
 
 @dataclass(frozen=True)

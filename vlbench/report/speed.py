@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from tabulate import tabulate
 
 from vlbench.core.profile import VISUAL, Latency, ModelProfile, ProfileRecord, Query
+from vlbench.report.speed_published import cost_table, ratio_lines
+from vlbench.report.speed_text import interval, number
 from vlbench.report.tables import cell
 
 _EMBED = {"regions": "region", "grid": "grid", "patches": "patch", "none": "none"}
@@ -19,8 +21,9 @@ _RETRIEVAL = ("dual", "two-stage", "cross-encoder")
 
 def speed_table(record: ProfileRecord) -> str:
     """All of a profile that its reader must see."""
-    parts = [_heading(record), tabulate(map(_row, record.models), _HEADERS, "github", disable_numparse=True)]
-    parts += [_stages(record.models), _ratios(record), _galleries(record.models)]
+    parts = [_heading(record), model_table(record)]
+    parts += [stage_table(record.models), ratio_lines(record), rate_table(record.models), _galleries(record.models)]
+    parts += [start_table(record.models), cost_table(record)]
     errors = [f"{cell(one.name)}: {cell(one.error)}" for one in record.models if one.error]
     return "\n\n".join(part for part in (*parts, "\n".join(errors), _footnote(record)) if part)
 
@@ -31,11 +34,19 @@ def _heading(record: ProfileRecord) -> str:
     width, height = spec.picture
     inputs = f"pictures of {width} x {height} pixels, texts of {spec.words} words"
     noisy = [f"NOISY, do not quote: {'; '.join(record.machine.reasons)}"] if record.machine.noisy else []
+    only = [f"stages {cell(', '.join(spec.stages))} alone: totals and ratios are of these"] if spec.stages else []
     line = f"{cell(spec.task)} | {device}, {record.machine.threads} threads | {spec.dtype} | {inputs}"
-    return "\n".join([line, *noisy])
+    return "\n".join([line, *only, *noisy])
 
 
-def _row(one: ModelProfile) -> list[str]:
+def model_table(record: ProfileRecord) -> str:
+    """A row per model, as the papers have it."""
+    rows = [_row(one, whole=not record.spec.stages) for one in record.models]
+    return tabulate(rows, _HEADERS, "github", disable_numparse=True)
+
+
+def _row(one: ModelProfile, whole: bool) -> list[str]:
+    """whole: whether all stages were measured."""
     latency, operations, parameters = one.latency, one.operations, one.parameters
     best = max((rate.examples_per_second for rate in one.throughput), default=0.0)
     at = next((rate.batch for rate in one.throughput if rate.examples_per_second == best), 0)
@@ -43,39 +54,76 @@ def _row(one: ModelProfile) -> list[str]:
         cell(one.name),
         _EMBED.get(one.visual, one.visual),
         f"{one.tokens[0]} + {one.tokens[1]}" if one.tokens else "-",
-        _number(parameters.total / 1e6 if parameters else None),
-        _number(operations.total / 1e9 if operations else None),
-        _number(visual_ms(latency) if latency else None),
-        _interval(latency.model.p50, latency.model.ci95) if latency else "-",
-        _number(latency.whole.p50 if latency else None),
-        f"{_number(best)} at {at}" if best else "-",
-        _number(one.memory.weights / 1024 + (one.memory.activations or 0.0) / 1024 if one.memory else None),
+        number(parameters.total / 1e6 if parameters else None),
+        number(operations.total / 1e9 if operations else None),
+        number(visual_ms(latency) if latency else None),
+        interval(latency.model.p50, latency.model.ci95) if latency else "-",
+        number(latency.whole.p50 if latency and whole else None),
+        f"{number(best)} at {at}" if best else "-",
+        number(one.memory.weights / 1024 + (one.memory.activations or 0.0) / 1024 if one.memory else None),
     ]
 
 
-def visual_ms(latency: Latency) -> float:
-    """Median milliseconds of what the papers call visual embedding: the detector, if any, and seeing."""
-    return sum(times.p50 for name, times in latency.stages.items() if name in VISUAL)
+def visual_ms(latency: Latency) -> float | None:
+    """Median milliseconds of what the papers call visual embedding: the detector, if any, and seeing; None where
+    neither was measured."""
+    seen = [times.p50 for name, times in latency.stages.items() if name in VISUAL]
+    return sum(seen) if seen else None
 
 
-def _stages(models: Sequence[ModelProfile]) -> str:
+def stage_table(models: Sequence[ModelProfile]) -> str:
     """Milliseconds, operations and parameters of every stage."""
     rows = []
     for one in models:
         for name, times in one.latency.stages.items() if one.latency else ():
             flops = one.operations.stages.get(name, 0) / 1e9 if one.operations else None
             count = one.parameters.stages.get(name, 0) / 1e6 if one.parameters else None
-            spread = (_interval(times.p50, times.ci95), _number(times.p95), _number(times.stdev))
-            rows.append([cell(one.name), name, *spread, _number(flops), _number(count)])
+            spread = (interval(times.p50, times.ci95), number(times.p95), number(times.stdev))
+            rows.append([cell(one.name), name, *spread, number(flops), number(count)])
     headers = ("model", "stage", "ms p50", "p95", "stdev", "GFLOPs", "params M")
     return tabulate(rows, headers, "github", disable_numparse=True) if rows else ""
 
 
-def _ratios(record: ProfileRecord) -> str:
-    return "\n".join(
-        f"{cell(ratio.of)} takes {_interval(ratio.value, ratio.ci95)} times as long as {cell(ratio.to)}"
-        for ratio in record.ratios
-    )
+def rate_table(models: Sequence[ModelProfile]) -> str:
+    """Examples per second, batch by batch, and what ended the sweep."""
+    rows = [
+        [
+            cell(one.name), str(rate.batch), number(rate.examples_per_second or None),
+            interval(rate.ms.p50, rate.ms.ci95) if rate.ms else "-", number(rate.joules_per_example),
+            cell(f"{rate.error}: stopped here" if rate.error else ""),
+        ]
+        for one in models
+        for rate in one.throughput
+    ]  # fmt: skip
+    rows += [
+        [
+            cell(one.name), str(one.pipeline.batch), number(one.pipeline.examples_per_second),
+            interval(one.pipeline.ms.p50, one.pipeline.ms.ci95), "-",
+            f"from files to answers, {one.pipeline.workers} loader processes",
+        ]
+        for one in models
+        if one.pipeline
+    ]  # fmt: skip
+    headers = ("model", "batch", "examples/s", "ms of a batch", "J/example", "note")
+    return tabulate(rows, headers, "github", disable_numparse=True) if rows else ""
+
+
+def start_table(models: Sequence[ModelProfile]) -> str:
+    """What a model costs before its first answer, and what it holds."""
+    rows = []
+    for one in models:
+        if one.memory is None:
+            continue
+        memory, warmup = one.memory, one.latency.warmup_ms if one.latency else ()
+        embeddings = one.parameters.embeddings / 1e6 if one.parameters else None
+        mib = (memory.weights, memory.activations, memory.reserved, memory.host)
+        seconds = (one.load_seconds, one.first_batch_seconds, max(warmup) / 1000 if warmup else None)
+        rows.append([cell(one.name), *map(number, seconds), *map(number, mib), number(embeddings)])
+    headers = (
+        "model", "load s", "first batch s", "warm-up s", "weights MiB", "activations", "reserved", "process",
+        "word and position tables M",
+    )  # fmt: skip
+    return tabulate(rows, headers, "github", disable_numparse=True) if rows else ""
 
 
 def _galleries(models: Sequence[ModelProfile]) -> str:
@@ -94,7 +142,7 @@ def _galleries(models: Sequence[ModelProfile]) -> str:
 def _cost(query: Query | None) -> str:
     if query is None:
         return "-"
-    return _number(query.ms) if query.measured else f"~{_number(query.ms)}"
+    return number(query.ms) if query.measured else f"~{number(query.ms)}"
 
 
 def _footnote(record: ProfileRecord) -> str:
@@ -102,10 +150,15 @@ def _footnote(record: ProfileRecord) -> str:
         "Medians with 95 % intervals. visual: the detector, if any, and seeing; model: without decoding and "
         "preprocessing; whole: with them.",
         "Operations of one example, a multiplication with its addition being two, in products, convolutions and "
-        "attention.",
+        "attention; of a batch of one.",
     ]
+    uncounted = dict.fromkeys(name for one in record.models if one.operations for name in one.operations.uncounted)
+    if uncounted:
+        lines.append(f"Without a formula, and not counted: {', '.join(sorted(uncounted))}.")
     if any(not query.measured for one in record.models for query in one.retrieval):
         lines.append("~ computed from the cost of a pair, not measured.")
+    if record.spec.energy and not any(rate.joules_per_example for one in record.models for rate in one.throughput):
+        lines.append("No energy: it takes the scenario throughput, and an NVIDIA GPU whose driver tells.")
     stopped = [one.name for one in record.models if one.latency and one.latency.why_stopped != "precise"]
     if stopped:
         lines.append(
@@ -113,16 +166,3 @@ def _footnote(record: ProfileRecord) -> str:
             f"{100 * record.spec.precision:g} %."
         )
     return "\n".join(lines)
-
-
-def _interval(value: float, ci95: tuple[float, float]) -> str:
-    return f"{_number(value)} [{_number(ci95[0])}, {_number(ci95[1])}]"
-
-
-def _number(value: float | None) -> str:
-    """Three digits that count."""
-    if value is None:
-        return "-"
-    if value >= 100 or value == 0:
-        return f"{value:,.0f}"
-    return f"{value:.1f}" if value >= 10 else f"{value:.2f}"

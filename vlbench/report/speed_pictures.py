@@ -14,8 +14,11 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _FORMATS = ("png", "svg")
-_COLOURS = ("#4477aa", "#66ccee", "#228833", "#ccbb44", "#ee6677", "#aa3377", "#bbbbbb", "#222222")
-"""Tol's bright scheme: told apart by those who do not see all colours."""
+_COLOURS = (
+    *("#4477aa", "#66ccee", "#228833", "#ccbb44", "#ee6677", "#aa3377", "#bbbbbb", "#222222"),
+    *("#997700", "#99ddff"),
+)
+"""Tol's bright scheme and two more, told apart by those who do not see all colours; as many as there are stages."""
 
 
 def stages_picture(record: ProfileRecord, folder: Path) -> list[Path]:
@@ -23,7 +26,7 @@ def stages_picture(record: ProfileRecord, folder: Path) -> list[Path]:
     models = [one for one in record.models if one.latency]
     if not models:
         return []
-    figure, axes = _axes(height=1.2 + 0.6 * len(models))
+    figure, (axes,) = _fields(1, height=1.6 + 0.6 * len(models))
     names = list(dict.fromkeys(stage for one in models for stage in _ms(one)))
     ends = [0.0] * len(models)
     for number, name in enumerate(names):
@@ -33,15 +36,18 @@ def stages_picture(record: ProfileRecord, folder: Path) -> list[Path]:
     axes.set_yticks(range(len(models)), [one.name for one in models])
     axes.invert_yaxis()
     axes.set_xlabel("milliseconds of one example, medians")
-    axes.legend(fontsize="small", loc="upper center", bbox_to_anchor=(0.5, -0.35), ncols=4)
+    figure.legend(fontsize="small", loc="outside lower center", ncols=5)
     return _saved(figure, folder, "stages")
 
 
 def front_picture(record: ProfileRecord, runs: Sequence[RunRecord], folder: Path) -> list[Path]:
     """Main metrics of runs against the latency of their models, a field per task, with those no other model beats.
 
-    Runs of models that were not profiled, or that are not done, are left out; returns no files where none is left.
+    Runs of models that were not profiled, or that are not done, are left out; returns no files where none is left, or
+    where some stages alone were measured.
     """
+    if record.spec.stages:
+        return []
     points = {task: found for task in _tasks(runs) if (found := _points(record, runs, task))}
     if not points:
         return []
@@ -94,11 +100,6 @@ def _points(record: ProfileRecord, runs: Sequence[RunRecord], task: str) -> list
     return list(found.values())
 
 
-def _axes(height: float) -> tuple[Figure, Axes]:
-    figure, (axes,) = _fields(1, height)
-    return figure, axes
-
-
 def _fields(count: int, height: float = 4.0) -> tuple[Figure, list[Axes]]:
     """Fields side by side, drawn without a display and without pyplot's global state."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -110,9 +111,11 @@ def _fields(count: int, height: float = 4.0) -> tuple[Figure, list[Axes]]:
 
 
 def _saved(figure: Figure, folder: Path, name: str) -> list[Path]:
+    from matplotlib import rc_context
+
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"{name}.{form}" for form in _FORMATS]
-    for path in paths:
-        # Without a date, so that the same figures give the same file.
-        figure.savefig(path, dpi=150, metadata={"Date": None} if path.suffix == ".svg" else None)
+    with rc_context({"svg.hashsalt": name}):  # without it and without a date no two files would be the same
+        for path in paths:
+            figure.savefig(path, dpi=150, metadata={"Date": None} if path.suffix == ".svg" else None)
     return paths

@@ -10,12 +10,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 
 from vlbench import catalog
 from vlbench.core.errors import ExitCode, VlbenchError
 from vlbench.core.profile import PIPELINE, ProfileRecord, ProfileSpec
-from vlbench.profiling import profile as verb
 from vlbench.profiling.inputs import Detected, made_up_vocabulary, sentences, write_pictures
 from vlbench.profiling.latency import ratios
 from vlbench.profiling.profile import profile
@@ -109,19 +107,6 @@ def test_a_model_that_fails_keeps_its_row(vlbench: Callable[..., Any], tmp_path:
     assert "unknown model 'nobody'" in done.out and "vilt-tiny" in done.out
 
 
-def test_a_model_that_answers_with_nothing_is_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = verb.open_model
-
-    def broken(*arguments: Any) -> Any:
-        opened = whole(*arguments)
-        torch.nn.init.constant_(next(opened.model.parameters()), float("nan"))
-        return opened
-
-    monkeypatch.setattr(verb, "open_model", broken)
-    (vilt,) = measured(models=("vilt",)).models
-    assert "numbers that are none or infinite" in vilt.error and vilt.latency is None
-
-
 @pytest.mark.parametrize(
     ("flags", "says"),
     [
@@ -135,22 +120,6 @@ def test_a_model_that_answers_with_nothing_is_not_measured(monkeypatch: pytest.M
 def test_bad_input(vlbench: Callable[..., Any], tmp_path: Path, flags: tuple[str, str], says: str) -> None:
     done = vlbench("profile", "--model", "vilt", *flags, "--output-path", tmp_path, "--quiet")
     assert done.code == ExitCode.USAGE and says in done.err and "Traceback" not in done.err
-
-
-def test_a_batch_that_is_too_large_ends_the_sweep(monkeypatch: pytest.MonkeyPatch) -> None:
-    from vlbench.models.vilt.backbone import ViLT
-
-    see = ViLT.see
-
-    def small_only(self: Any, images: Any, slot: Any) -> Any:
-        if len(slot) > 2:
-            raise torch.OutOfMemoryError("too much")
-        return see(self, images, slot)
-
-    monkeypatch.setattr(ViLT, "see", small_only)
-    (vilt,) = measured(models=("vilt",), scenario=("throughput",), batches=(1, 2, 4, 8), max_seconds=60.0).models
-    assert [(rate.batch, rate.error) for rate in vilt.throughput] == [(1, ""), (2, ""), (4, "out of memory")]
-    assert vilt.error == ""
 
 
 def test_ratios_are_of_neighbours() -> None:

@@ -9,7 +9,7 @@ import torch
 
 from vlbench.profiling import timing
 from vlbench.profiling.rule import Rule
-from vlbench.profiling.timing import Stage, measure, once
+from vlbench.profiling.timing import Stage, measure, measure_one, once
 
 CPU = torch.device("cpu")
 
@@ -65,6 +65,23 @@ def test_models_in_turn_until_each_is_known(clock: Clock) -> None:
 def test_each_is_measured_twice_whatever_the_time(clock: Clock) -> None:
     found = measure({"slow": [clock.stage("a", 100.0)]}, Rule(10, 0.0, 0.02), 1.0, CPU, nothing)["slow"]
     assert found.whole == [100.0, 100.0] and found.why == "out of time"
+
+
+def test_one_that_raises_is_left_behind(clock: Clock) -> None:
+    calls = iter(range(10))
+
+    def fails() -> None:
+        clock.now += 1.0
+        if next(calls) == 3:
+            raise IndexError("out of range")
+
+    subjects = {"bad": [Stage("a", fails)], "good": [clock.stage("b", 1.0)]}
+    found = measure(subjects, Rule(6, 0.0, 0.02), 100.0, CPU, nothing, warmup=1)
+    assert (found["bad"].whole, found["bad"].why) == ([1.0, 1.0], "failed")
+    assert str(found["bad"].error) == "out of range" and found["good"].error is None
+    assert (len(found["good"].whole), found["good"].why) == (6, "precise")
+    with pytest.raises(StopIteration):
+        measure_one([Stage("a", lambda: next(iter(())))], Rule(2, 0.0, 0.02), 1.0, CPU)
 
 
 def test_what_stages_take_together(clock: Clock) -> None:

@@ -1,0 +1,112 @@
+"""What goes wrong while a profile is made, through the command line: each ends in its row or in one sentence."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from vlbench.core.errors import ExitCode
+from vlbench.models.vilt.backbone import ViLT
+from vlbench.records.profiles import read_profile
+
+FLAGS = (
+    *("--size", "tiny", "--iterations", "2", "--seconds", "0", "--max-seconds", "0.5"),
+    *("--picture", "96x64", "--no-detector", "--quiet"),
+)
+Command = Callable[..., Any]
+
+
+def see_with(fault: Callable[[int, Any], Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """ViLT's `see` with a fault, told which call it is and what was seen."""
+    whole, calls = ViLT.see, iter(range(10_000))
+
+    def see(self: Any, images: Any, slot: Any) -> Any:
+        return fault(next(calls), whole(self, images, slot))
+
+    monkeypatch.setattr(ViLT, "see", see)
+
+
+def test_a_model_that_fails_while_it_is_measured(
+    vlbench: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fault(call: int, seen: Any) -> Any:
+        if call > 3:  # two of opening, one of warming up, one measured: the second measured, which every rule wants
+            raise IndexError("a cell that is not there")
+        return seen
+
+    see_with(fault, monkeypatch)
+    done = vlbench("profile", "--model", "vilt,lxmert,cvlp", *FLAGS, "--output-path", tmp_path)
+    assert done.code == ExitCode.SOME_FAILED and "vilt-tiny: IndexError: a cell that is not there" in done.out
+    vilt, *others = read_profile(Path(done.out.splitlines()[-1])).models
+    assert vilt.latency is None and vilt.operations is not None
+    assert all(one.latency is not None and one.latency.whole.n >= 2 and not one.error for one in others)
+
+
+def test_a_model_that_returns_nan(vlbench: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fault(call: int, seen: Any) -> Any:
+        seen.states.fill_(float("nan"))
+        return seen
+
+    see_with(fault, monkeypatch)
+    done = vlbench("profile", "--model", "vilt,brivl", *FLAGS, "--output-path", tmp_path)
+    assert done.code == ExitCode.SOME_FAILED
+    assert "vilt-tiny: answers with numbers that are none or infinite" in done.out
+    assert re.search(r"\| brivl-tiny +\| head ", done.out) and not re.search(r"\| vilt-tiny +\| head ", done.out)
+
+
+def test_a_batch_that_is_too_large(vlbench: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fault(call: int, seen: Any) -> Any:
+        if len(seen.states) > 2:
+            raise torch.OutOfMemoryError("too much")
+        return seen
+
+    see_with(fault, monkeypatch)
+    flags = ("--scenario", "throughput", "--max-seconds", "8", "--output-path", tmp_path)
+    done = vlbench("profile", "--model", "vilt", *FLAGS, *flags)
+    assert done.code == ExitCode.OK
+    rows = [[cell.strip() for cell in line.split("|")[2:-1]] for line in done.out.splitlines() if "vilt-tiny" in line]
+    *sweep, pipeline = [(row[0], row[-1]) for row in rows if len(row) == 5]
+    assert sweep == [("1", ""), ("2", ""), ("4", "out of memory: stopped here")]
+    assert pipeline[1].startswith("from files to answers")
+
+
+def test_some_stages_alone(vlbench: Command, tmp_path: Path) -> None:
+    chosen = ("--stages", "see,fuse", "--output-path", tmp_path)
+    done = vlbench("profile", "--model", "vilt,cvlp,brivl", *FLAGS, *chosen)
+    assert done.code == ExitCode.OK and "stages see, fuse alone" in done.out
+    vilt, cvlp, brivl = (one.latency for one in read_profile(Path(done.out.splitlines()[-1])).models)
+    assert [*vilt.stages] == [*cvlp.stages] == ["see", "fuse"] and [*brivl.stages] == ["see"]
+    assert vilt.model.p50 <= vilt.whole.p50  # one is the stages' sum, the other the clock around them
+
+
+def test_a_model_without_the_stages_asked_for(vlbench: Command, tmp_path: Path) -> None:
+    done = vlbench("profile", "--model", "vilt,brivl", *FLAGS, "--stages", "fuse", "--output-path", tmp_path)
+    assert done.code == ExitCode.SOME_FAILED
+    assert "brivl-tiny: has no stage fuse: measure some of decode, preprocess, see, read, head" in done.out
+    assert re.search(r"\| vilt-tiny +\| fuse ", done.out)
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        (("--stages", "see,fusion"), "unknown stage 'fusion': did you mean 'fuse'"),
+        (("--stages", "generate"), "these models have decode, preprocess, see, read, fuse, head"),
+        (("--device", "mps"), "--device mps is not there"),
+        (("--batch-sizes", "0"), "batches"),
+    ],
+)
+def test_what_is_not_there(vlbench: Command, tmp_path: Path, flags: tuple[str, str], says: str) -> None:
+    if flags[1] == "mps" and torch.backends.mps.is_available():
+        pytest.skip("it is there")
+    done = vlbench("profile", "--model", "vilt", *FLAGS, *flags, "--output-path", tmp_path)
+    assert done.code == ExitCode.USAGE and says in done.err and len(done.err.splitlines()) == 1
+
+
+def test_a_model_named_twice(vlbench: Command, tmp_path: Path) -> None:
+    done = vlbench("profile", "--model", "vilt,vilt", *FLAGS, "--output-path", tmp_path)
+    assert done.code == ExitCode.SOME_FAILED and "name each model once" in done.out

@@ -1,0 +1,65 @@
+"""A batch that a loader's process has made is the batch that the stages make."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+
+from vlbench.core.profile import ProfileSpec
+from vlbench.models.detector.config import Layout, Rules
+from vlbench.profiling import pipeline as rates
+from vlbench.profiling.build import open_model
+from vlbench.profiling.inputs import sentences, write_pictures
+from vlbench.profiling.subject import Batch
+from vlbench.profiling.timing import once
+
+CPU = torch.device("cpu")
+
+
+def spec(name: str) -> ProfileSpec:
+    return ProfileSpec(models=(name,), size="tiny", detector=False, picture=(96, 64), seconds=0.0)
+
+
+@pytest.mark.parametrize("name", ["vilt", "cvlp", "brivl"])
+def test_what_was_loaded_is_what_the_stages_load(name: str, tmp_path: Path) -> None:
+    batch = Batch(write_pictures(tmp_path / "p", (96, 64), 1, 0), sentences(1, 12, 0))
+    with torch.inference_mode():
+        subject = open_model(name, spec(name), tmp_path, CPU).subject(batch, CPU)
+        once(subject.stages(), CPU)
+        alone = subject.stages()[-1].run()
+        left = subject.take(subject.load())
+        once(left, CPU)
+        assert torch.equal(left[-1].run(), alone)  # type: ignore[call-overload]
+        assert left[0].name == "see"
+
+
+def test_a_detector_comes_after_the_loader(tiny_detector: ModuleType, tmp_path: Path) -> None:
+    batch = Batch(write_pictures(tmp_path / "p", (96, 64), 1, 0), sentences(1, 12, 0))
+    network = tiny_detector.trained(
+        Rules(short_side=64, long_side=96, proposals=40), Layout(width=64, blocks=(1, 1, 1, 1))
+    )
+    with torch.inference_mode():
+        opened = replace(open_model("cvlp", spec("cvlp"), tmp_path, CPU), network=network)
+        subject = opened.subject(batch, CPU)
+        once(subject.stages(), CPU)
+        alone = subject.stages()[-1].run()
+        opened.decoded.pictures.clear()
+        opened.detected.regions.clear()
+        left = subject.take(subject.load())
+        once(left, CPU)
+    assert [stage.name for stage in left][:3] == ["preprocess", "detect backbone", "detect proposals"]
+    assert torch.equal(left[-1].run(), alone)  # type: ignore[call-overload]
+
+
+def test_loaders_in_other_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rates, "spare_processes", lambda: 2)
+    batch = Batch(write_pictures(tmp_path / "p", (96, 64), 1, 0) * 4, sentences(1, 12, 0) * 4)
+    with torch.inference_mode():
+        opened = open_model("vilt", spec("vilt"), tmp_path, CPU)
+        found = rates.pipeline(opened, spec("vilt"), batch, CPU, 0.0)
+    assert (found.batch, found.workers, found.ms.n) == (4, 2, 3)
+    assert found.examples_per_second == pytest.approx(4 * 1000 / found.ms.mean)
