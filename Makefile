@@ -19,8 +19,8 @@ SPEED_FLAGS ?= --max-seconds 220
 SPEED_MODELS := cvlp,lxmert,vilt,soho,brivl,hf:CLIPModel,hf:BlipForImageTextRetrieval,hf:ViltModel
 
 .PHONY: run scoreboard scoreboard-answers scoreboard-ranks board check-tables gate gate-frozen frozen-answers \
-	frozen-ranks gate-trained heads reports tables speed speed-table test test-slow chromium lint \
-	format clean
+	frozen-ranks gate-trained heads reports tables speed speed-table screenshots test test-slow \
+	chromium lint format clean
 
 run: $(VENV)/.installed  ## Install, then finetune and score CVLP on NLVR2 of the built-in world.
 	$(BIN)/vlbench run --task nlvr2 --model cvlp
@@ -95,6 +95,10 @@ speed: $(VENV)/.installed  ## Measure models of base size again; on a GPU SPEED_
 
 speed-table: $(VENV)/.installed  ## The page of leaderboards/speed out of its records.
 	$(BIN)/python -m vlbench.report.speed_pages
+
+screenshots: $(VENV)/.installed-dev  ## The pictures of docs/screenshots, of models that are trained first; needs a Chromium.
+	VLBENCH_SCREENSHOTS=docs/screenshots VLBENCH_SCREENSHOT_RUNS=$(RUNS)/screenshots \
+		$(BIN)/python -m pytest tests/e2e/test_screenshots.py
 
 test: $(VENV)/.installed-dev  ## Install what tests need, then run them.
 	$(BIN)/python -m pytest -n 2

@@ -87,6 +87,17 @@ class Browser:
             typed = {"text": text} if text and kind == "keyDown" else {}
             self.send("Input.dispatchKeyEvent", {"type": kind, "key": key, "windowsVirtualKeyCode": code, **typed})
 
+    def click(self, selector: str) -> None:
+        """Press and release the left button in the middle of the first such element, scrolled into view."""
+        x, y = self.run(
+            f"(() => {{ const one = document.querySelector({json.dumps(selector)});"
+            "one.scrollIntoView({block: 'center', behavior: 'instant'}); const box = one.getBoundingClientRect();"
+            "return [box.left + box.width / 2, box.top + box.height / 2]; })()"
+        )
+        for kind in ("mousePressed", "mouseReleased"):
+            values = {"type": kind, "x": x, "y": y, "button": "left", "clickCount": 1}
+            self.send("Input.dispatchMouseEvent", values)
+
     def screenshot(self, path: Path, width: int, height: int, *, dark: bool = False) -> None:
         """The page as PNG in a window of that size."""
         scheme = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]

@@ -131,10 +131,15 @@ def check_size(card: ModelCard, size: str) -> None:
 def load_model(card: ModelCard, size: str, resources: Resources) -> Backbone:
     """The model's class, built from its card at a size, with freshly initialised weights."""
     check_size(card, size)
+    build: Any = backbone_class(card)
+    return cast("Backbone", build.from_card(card, size, resources))
+
+
+def backbone_class(card: ModelCard) -> type[Backbone]:
+    """The model's class, which says what it can do before anything is built."""
     place, class_name = card.backbone.rsplit(":", 1)
     module = _module_at(Path(place)) if place.endswith(".py") else importlib.import_module(place)
-    build = cast("Callable[[ModelCard, str, Resources], Backbone]", _attribute(module, class_name).from_card)
-    return build(card, size, resources)
+    return cast("type[Backbone]", _attribute(module, class_name))
 
 
 def shipped_weights(model: str, size: str) -> Path | None:

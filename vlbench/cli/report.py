@@ -16,19 +16,30 @@ def report(
     data_root: Annotated[
         Path | None, typer.Option(help="Where the pictures are, if elsewhere than for the run.")
     ] = None,
+    attention: Annotated[
+        bool,
+        typer.Option("--attention", help="Show what in the pictures was attended to; computed once, from the weights."),
+    ] = False,
 ) -> None:
     """Write one HTML file with a run's figures, curves and examples, or those of two runs beside each other.
 
     \b
     Examples:
       vlbench report runs/nlvr2/cvlp-tiny/0123456789abcdef --html report.html
+      vlbench report runs/nlvr2/cvlp-tiny/0123456789abcdef --attention
       vlbench report runs/vqa2/cvlp-tiny/0123456789abcdef runs/vqa2/vilt-tiny/fedcba9876543210 --html both.html
     """
+    from vlbench.cli.progress import open_progress
     from vlbench.data.cache import atomic_write
+    from vlbench.engine.attention import keep_attention
     from vlbench.engine.pictures import picture_files
     from vlbench.records.folder import RunFolder, read_run
     from vlbench.report.html.run_page import run_page
 
+    if attention:
+        with open_progress() as progress:
+            for one in filter(None, (run, other)):
+                keep_attention(one, data_root, max_examples, progress)
     path = html or RunFolder.open(run).path / "report.html"
     atomic_write(path, run_page(run, other, picture_files(read_run(run), data_root), max_examples))
     typer.echo(path)

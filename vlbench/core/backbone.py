@@ -143,6 +143,30 @@ class Augmenting(Protocol):
 
 
 @runtime_checkable
+class Attentive(Protocol):
+    """A backbone that can tell what of the picture its answer attends to, and where in the picture that is.
+
+    Both are made beside the features, by calls of their own: answers neither change nor cost more for them.
+    """
+
+    def attend(self, seen: Visual, read: Textual) -> Tensor:
+        """What [CLS], which the answer is read from, attends to in the last layer in which it meets the picture.
+
+        Returns: [P, R], the mean of the layer's heads; each row is 0 or more, sums to 1 over the tokens that stand for
+            a part of the picture, and is 0 elsewhere: at padding, at a class token.
+        Source: Vaswani et al. 2017, eq. 1.
+        """
+        ...
+
+    def places(self, images: Tensors) -> Tensor:
+        """The box of each visual token, [N, R, 4]: left, top, right and bottom as shares of the picture's sides.
+
+        All zeros where a token stands for no part of the picture.
+        """
+        ...
+
+
+@runtime_checkable
 class DualEncoder(Protocol):
     """A backbone that also embeds pictures and texts apart, so that a dot product says how well they match."""
 

@@ -88,6 +88,10 @@ class RunFolder:
         return self.path / "ranks.parquet"
 
     @property
+    def attention(self) -> Path:
+        return self.path / "attention.parquet"
+
+    @property
     def config(self) -> Path:
         return self.path / "config.yaml"
 

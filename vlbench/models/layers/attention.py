@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TypeAlias
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -49,9 +50,29 @@ class Attention(nn.Module):
         gathered: Tensor = self.output(mixed.transpose(1, 2).flatten(2))  # [B, H, T, D / H] -> [B, T, D]
         return gathered
 
+    def weights(self, states: Tensor, attended: Tensor, mask: Tensor) -> Tensor:
+        """How much states [B, T, D] attend to each of `attended` [B, S, D]: [B, T, S], the mean of the heads.
+
+        mask [B, 1, 1, S] is True where a token may be looked at; elsewhere the weight is 0. Each row sums to 1. The
+        fused product of `attend` tells no weights, so they are computed beside it, where somebody asks for them.
+        """
+        query, key = self._split(self.query(states)), self._split(self.key(attended))
+        scores = query @ key.transpose(-1, -2) / query.shape[-1] ** 0.5  # [B, H, T, S]
+        weights: Tensor = scores.masked_fill(~mask, -torch.inf).softmax(dim=-1).mean(dim=1)
+        return weights
+
     def _split(self, states: Tensor) -> Tensor:
         size = states.shape[-1] // self.heads
         return states.view(*states.shape[:2], self.heads, size).transpose(1, 2)  # [B, T, D] -> [B, H, T, D / H]
+
+
+def over_picture(weights: Tensor, mask: Tensor) -> Tensor:
+    """The part of weights [B, S] that falls on the last R tokens, the picture's, where mask [B, R] is True.
+
+    Returns: [B, R], brought to a sum of 1; 0 outside the mask.
+    """
+    kept = weights[:, -mask.shape[1] :] * mask
+    return kept / kept.sum(dim=1, keepdim=True)
 
 
 def attention_mask(mask: Tensor) -> Tensor:

@@ -9,6 +9,9 @@ Source: Tan and Bansal 2019 (arXiv 1908.07490); Shi et al. 2020 (arXiv 2007.1313
 
 from __future__ import annotations
 
+from itertools import islice
+from typing import cast
+
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
@@ -143,10 +146,24 @@ class CrossModalNetwork(nn.Module):
         self, text: Tensor, text_mask: Tensor, visual: Tensor, visual_mask: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Text [P, T, D], visual [P, R, D] and masks [P, T], [P, R] -> pooled [P, D] and both sides, updated."""
-        text_keys, visual_keys = attention_mask(text_mask), attention_mask(visual_mask)
-        for layer in self.encoder.x_layers:
-            text, visual = layer(text, text_keys, visual, visual_keys)
+        text, visual = self._cross(len(self.encoder.x_layers), text, text_mask, visual, visual_mask)
         return self.pooler(text), text, visual
+
+    def attend(self, text: Tensor, text_mask: Tensor, visual: Tensor, visual_mask: Tensor) -> Tensor:
+        """Of the same inputs, how much [CLS] attends to each region in the last layer: [P, R]."""
+        last = len(self.encoder.x_layers) - 1
+        text, visual = self._cross(last, text, text_mask, visual, visual_mask)
+        attention = cast(CrossLayer, self.encoder.x_layers[last]).visual_attention.attention
+        return attention.weights(text[:, :1], visual, attention_mask(visual_mask))[:, 0]
+
+    def _cross(
+        self, layers: int, text: Tensor, text_mask: Tensor, visual: Tensor, visual_mask: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Both sides after so many of the cross layers."""
+        text_keys, visual_keys = attention_mask(text_mask), attention_mask(visual_mask)
+        for layer in islice(self.encoder.x_layers, layers):
+            text, visual = layer(text, text_keys, visual, visual_keys)
+        return text, visual
 
 
 def _run(layers: nn.ModuleList, states: Tensor, mask: Tensor) -> Tensor:

@@ -113,6 +113,14 @@ class CrossModal(nn.Module):
         pooled, text, visual = self.network.fuse(read.states, read.mask, seen.states, seen.mask)
         return Features(pooled, text, visual, read.mask, seen.mask)
 
+    def attend(self, seen: Visual, read: Textual) -> Tensor:
+        """What [CLS] attends to among the regions in the last cross layer: [P, R]."""
+        return self.network.attend(read.states, read.mask, seen.states, seen.mask)
+
+    def places(self, images: Tensors) -> Tensor:
+        """The regions' boxes, [N, R, 4]."""
+        return images["boxes"]
+
 
 def _first(regions: Regions, count: int) -> Regions:
     return Regions(

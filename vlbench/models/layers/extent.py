@@ -18,6 +18,16 @@ def inside(sizes: Tensor, height: int, width: int) -> Tensor:
     return rows[:, :, None] & columns[:, None, :]
 
 
+def cell_boxes(places: Tensor, grids: Tensor) -> Tensor:
+    """Cells `places` [N, R], counted row by row in grids [N, 2] of rows and columns, as boxes [N, R, 4] in [0, 1].
+
+    Left, top, right and bottom as shares of the grid's width and height.
+    """
+    rows, columns = grids[:, :1], grids[:, 1:]
+    x, y = places % columns, places // columns
+    return torch.stack([x / columns, y / rows, (x + 1) / columns, (y + 1) / rows], dim=-1)
+
+
 @dataclass(frozen=True)
 class Extent:
     """sizes [N, 2]: height and width in pixels; height: of the canvas in pixels; both in whole strides."""

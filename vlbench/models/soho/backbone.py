@@ -104,3 +104,11 @@ class SOHO(nn.Module):
         """The transformer over both; pooled is the state of [CLS]."""
         text, visual = self.network.fuse(read.states, read.mask, seen.states, seen.mask)
         return Features(text[:, 0], text, visual, read.mask, seen.mask)
+
+    def attend(self, seen: Visual, read: Textual) -> Tensor:
+        """What [CLS] attends to among the grid's cells in the last layer: [P, R]."""
+        return self.network.attend(read.states, read.mask, seen.states, seen.mask)
+
+    def places(self, images: Tensors) -> Tensor:
+        """The cells of the pictures' grids, [N, R, 4]."""
+        return self.network.boxes(images["sizes"], *images["pixels"].shape[-2:])

@@ -7,7 +7,8 @@ D width. Source: Huang et al. 2021 (arXiv 2104.03135) and its official code; whe
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from itertools import islice
+from typing import Literal, cast
 
 import torch
 from pydantic import Field, model_validator
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vlbench.core.validate import Frozen
-from vlbench.models.layers.attention import attention_mask
+from vlbench.models.layers.attention import attention_mask, over_picture
 from vlbench.models.layers.blocks import EPSILON, EncoderLayer
 from vlbench.models.layers.embeddings import TextEmbeddings
 from vlbench.models.layers.extent import Extent, inside
@@ -236,11 +237,30 @@ class SOHONetwork(nn.Module):
         ones in that, at least one.
         """
         height, width = pixels.shape[-2:]
-        sides = ((sizes + self.step - 1) // self.step * self.step).clamp(min=self.stride)
+        sides = self._sides(sizes)
         full = bool((sides == sides.new_tensor([height, width])).all())
         maps = self.resnet(self._normalised(pixels, sizes), None if full else Extent(sides, height))
-        mask = inside(sides // self.stride, height // self.stride, width // self.stride)
-        return self.neck.look(maps, mask)
+        return self.neck.look(maps, self._real(sides, height, width))
+
+    def boxes(self, sizes: Tensor, height: int, width: int) -> Tensor:
+        """Where the cells of a canvas H x W lie in pictures of heights and widths [N, 2] pixels: [N, R, 4].
+
+        Left, top, right and bottom as shares of a picture's width and height; zeros where a cell is not real.
+        """
+        columns = width // self.stride
+        cells = torch.arange(height // self.stride * columns, device=sizes.device)
+        corners = torch.stack([cells % columns, cells // columns] * 2, dim=-1) * self.stride  # [R, 4]
+        corners[:, 2:] += self.stride
+        shares = (corners / sizes[:, None, [1, 0, 1, 0]]).clamp(max=1)
+        return shares * self._real(self._sides(sizes), height, width).flatten(1)[:, :, None]
+
+    def _sides(self, sizes: Tensor) -> Tensor:
+        """Heights and widths [N, 2], brought up to whole steps, at least one cell."""
+        return ((sizes + self.step - 1) // self.step * self.step).clamp(min=self.stride)
+
+    def _real(self, sides: Tensor, height: int, width: int) -> Tensor:
+        """Of a canvas H x W, the cells [N, h, w] that are a picture's with these sides [N, 2]."""
+        return inside(sides // self.stride, height // self.stride, width // self.stride)
 
     def _normalised(self, pixels: Tensor, sizes: Tensor) -> Tensor:
         """Zero outside the pictures."""
@@ -253,8 +273,22 @@ class SOHONetwork(nn.Module):
 
     def fuse(self, text: Tensor, text_mask: Tensor, visual: Tensor, visual_mask: Tensor) -> tuple[Tensor, Tensor]:
         """Text [P, T, D], visual [P, R, D] and masks [P, T], [P, R] -> both, updated. [CLS] is the text's first."""
+        states, _ = self._together(len(self.layers), text, text_mask, visual, visual_mask)
+        return states[:, : text.shape[1]], states[:, text.shape[1] :]
+
+    def attend(self, text: Tensor, text_mask: Tensor, visual: Tensor, visual_mask: Tensor) -> Tensor:
+        """Of the same inputs, how much [CLS] attends to each cell in the last layer: [P, R], sums of 1."""
+        last = len(self.layers) - 1
+        states, keys = self._together(last, text, text_mask, visual, visual_mask)
+        attention = cast(EncoderLayer, self.layers[last]).attention.attention
+        return over_picture(attention.weights(states[:, :1], states, keys)[:, 0], visual_mask)
+
+    def _together(
+        self, layers: int, text: Tensor, text_mask: Tensor, visual: Tensor, visual_mask: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Words and cells as one row of states after so many layers, and their mask."""
         states = torch.cat([text, visual], dim=1)
         keys = attention_mask(torch.cat([text_mask, visual_mask], dim=1))
-        for layer in self.layers:
+        for layer in islice(self.layers, layers):
             states = layer(states, keys)
-        return states[:, : text.shape[1]], states[:, text.shape[1] :]
+        return states, keys

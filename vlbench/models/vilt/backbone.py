@@ -18,6 +18,7 @@ from vlbench.data.augment import randaugment
 from vlbench.data.kept import resized
 from vlbench.data.patches import Patches, cut, fitted, in_patches, stack
 from vlbench.data.resources import Resources
+from vlbench.models.layers.extent import cell_boxes
 from vlbench.models.layers.texts import check_length, prepared_texts
 from vlbench.models.vilt.modeling import ViLTConfig, ViLTNetwork
 
@@ -100,6 +101,15 @@ class ViLT(nn.Module):
         """The transformer over both; the pooler looks at [CLS]."""
         pooled, text, visual = self.network.fuse(read.states, read.mask, seen.states, seen.mask)
         return Features(pooled, text, visual, read.mask, seen.mask)
+
+    def attend(self, seen: Visual, read: Textual) -> Tensor:
+        """What [CLS] attends to among the patches in the last block: [P, 1 + R], 0 for the class token."""
+        return self.network.attend(read.states, read.mask, seen.states, seen.mask)
+
+    def places(self, images: Tensors) -> Tensor:
+        """The cells of the pictures' grids of patches, [N, 1 + R, 4], zeros for the class token and padding."""
+        boxes = cell_boxes(images["places"], images["grids"]) * images["mask"][:, :, None]
+        return functional.pad(boxes, (0, 0, 1, 0))
 
 
 def with_class(mask: Tensor) -> Tensor:

@@ -7,13 +7,16 @@ Source: Kim et al. 2021 (arXiv 2102.03334) and its official code.
 
 from __future__ import annotations
 
+from itertools import islice
+from typing import cast
+
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
 from vlbench.core.validate import Frozen
-from vlbench.models.layers.attention import Attention, attention_mask
+from vlbench.models.layers.attention import Attention, attention_mask, over_picture
 from vlbench.models.layers.embeddings import TextEmbeddings
 from vlbench.models.layers.initialize import initialize
 from vlbench.models.layers.pooler import Pooler
@@ -157,9 +160,28 @@ class ViLTNetwork(nn.Module):
         self, text: Tensor, text_mask: Tensor, visual: Tensor, visual_mask: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Text [B, T, D], visual [B, 1 + R, D] and masks [B, T], [B, 1 + R] -> pooled [B, D] and both, updated."""
-        states = torch.cat([text, visual], dim=1)
-        keys = attention_mask(torch.cat([text_mask, visual_mask], dim=1))
-        for block in self.blocks:
-            states = block(states, keys)
+        states, _ = self._together(len(self.blocks), text, text_mask, visual, visual_mask)
         states = self.norm(states)
         return self.pooler(states), states[:, : text.shape[1]], states[:, text.shape[1] :]
+
+    def attend(self, text: Tensor, text_mask: Tensor, visual: Tensor, visual_mask: Tensor) -> Tensor:
+        """Of the same inputs, how much [CLS] attends to each patch in the last block: [B, 1 + R], sums of 1.
+
+        The class token of the picture stands for no part of it and gets 0.
+        """
+        last = len(self.blocks) - 1
+        states, keys = self._together(last, text, text_mask, visual, visual_mask)
+        block = cast(Block, self.blocks[last])
+        normed = block.norm1(states)
+        patches = visual_mask.index_fill(1, visual_mask.new_zeros(1, dtype=torch.int64), False)
+        return over_picture(block.attention.weights(normed[:, :1], normed, keys)[:, 0], patches)
+
+    def _together(
+        self, blocks: int, text: Tensor, text_mask: Tensor, visual: Tensor, visual_mask: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Text and picture as one row of states [B, S, D] after so many blocks, and their mask [B, 1, 1, S]."""
+        states = torch.cat([text, visual], dim=1)
+        keys = attention_mask(torch.cat([text_mask, visual_mask], dim=1))
+        for block in islice(self.blocks, blocks):
+            states = block(states, keys)
+        return states, keys

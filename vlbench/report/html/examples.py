@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vlbench.records.attention import Attention
 from vlbench.report.html.answers import number_or_none
+from vlbench.report.html.attention import Letter, Overlays, overlays
 from vlbench.report.html.page import visible
 from vlbench.report.html.thumbnails import PictureFiles, thumbnails
 from vlbench.report.show import plain_reference
@@ -33,11 +35,13 @@ class Menu:
 
 @dataclass(frozen=True)
 class Examples:
-    """What is shown of a run's examples. payload: for the script. notes: what is left out, and why."""
+    """What is shown of a run's examples. payload: for the script. attention: which of the
+    runs tell what they attend to. notes: what is left out, and why."""
 
     payload: dict[str, Any]
     menus: tuple[Menu, ...]
     probable: bool
+    attention: tuple[Letter, ...]
     notes: tuple[str, ...]
 
 
@@ -47,6 +51,7 @@ def examples(
     names: Sequence[str],
     files: PictureFiles,
     most: int,
+    attention: Sequence[Attention | None],
     *,
     probable: bool,
 ) -> Examples:
@@ -58,27 +63,29 @@ def examples(
         names: of both runs.
         files: where the pictures are.
         most: how many; where there are more, those whose ids hash lowest, so that any run shows the same.
+        attention: of each run, where it is known.
         probable: whether confidences are probabilities, shown in percent, or scores as of a ranking.
     """
-    chosen = _chosen(rows, most)
-    notes = (
-        [] if len(chosen) == len(rows) else [f"{len(chosen):,} of {len(rows):,} examples, drawn by a hash of their id"]
-    )
-    records = _records(chosen)
+    kept = chosen(rows, most)
+    notes = [] if len(kept) == len(rows) else [f"{len(kept):,} of {len(rows):,} examples, drawn by a hash of their id"]
+    records = _records(kept)
     of_b = {} if other is None else {row["example_id"]: row for row in _records(other)}
     pictures, missing = _pictures(records, files)
     small = thumbnails(pictures)
-    menus = _menus(chosen)
+    over = overlays(attention, [row["example_id"] for row in records])
     payload = {
         "names": [visible(name) for name in names],
         "probable": probable,
-        "rows": [_example(row, of_b.get(row["example_id"])) for row in records],
+        "rows": [_example(row, of_b.get(row["example_id"]), over) for row in records],
         "pictures": {visible(key): address for key, address in small.found.items()},
+        "boxes": over.boxes,
     }
-    return Examples(payload, menus, probable, (*notes, *_missing(missing, len(records), files), *small.notes))
+    remarks = (*notes, *_missing(missing, len(records), files), *small.notes, *over.notes)
+    return Examples(payload, _menus(kept), probable, over.letters, remarks)
 
 
-def _chosen(rows: pd.DataFrame, most: int) -> pd.DataFrame:
+def chosen(rows: pd.DataFrame, most: int) -> pd.DataFrame:
+    """Of the rows those that are shown: where there are more than `most`, those whose ids hash lowest."""
     if len(rows) <= most:
         return rows
     order = sorted(
@@ -121,7 +128,7 @@ def _menus(rows: pd.DataFrame) -> tuple[Menu, ...]:
     return tuple(Menu(tag, values) for tag, values in found.items() if 1 < len(values) <= _PARTS)
 
 
-def _example(row: Mapping[str, Any], other: Mapping[str, Any] | None) -> dict[str, Any]:
+def _example(row: Mapping[str, Any], other: Mapping[str, Any] | None, over: Overlays) -> dict[str, Any]:
     shown = {
         "id": _cut(row["example_id"]),
         "group": _cut(row["group"]),
@@ -134,12 +141,12 @@ def _example(row: Mapping[str, Any], other: Mapping[str, Any] | None) -> dict[st
             for name, value in row.items()
             if name.startswith(_TAG) and isinstance(value, str)
         },
-        "a": _answer(row),
+        "a": _answer(row, over, "a"),
     }
-    return shown if other is None else shown | {"b": _answer(other)}
+    return shown if other is None else shown | {"b": _answer(other, over, "b")}
 
 
-def _answer(row: Mapping[str, Any]) -> dict[str, Any]:
+def _answer(row: Mapping[str, Any], over: Overlays, letter: Letter) -> dict[str, Any]:
     labels = [] if row["labels"] is None else row["labels"]
     scores = [] if row["label_scores"] is None else row["label_scores"]
     pairs = [[_cut(label), number_or_none(score)] for label, score in zip(labels, scores, strict=True)]
@@ -151,6 +158,7 @@ def _answer(row: Mapping[str, Any]) -> dict[str, Any]:
         "error": _cut(row["error"]),
         "written": _cut(row["written"]),
         "top": pairs[:_TOP],
+        "attention": [asdict(heat) for heat in over.heats.get((letter, row["example_id"]), ())],
     }
 
 

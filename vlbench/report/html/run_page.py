@@ -11,6 +11,7 @@ from markupsafe import Markup
 from vlbench.core.errors import VlbenchError
 from vlbench.core.record import RunRecord
 from vlbench.metrics.calibration import Calibration
+from vlbench.records.attention import read_attention
 from vlbench.records.folder import RunFolder, read_run
 from vlbench.records.rankings import read_rankings
 from vlbench.records.samples import read_samples
@@ -79,7 +80,7 @@ def run_page(run: Path, other: Path | None, files: PictureFiles, most: int = 200
         raise VlbenchError(f"--max-examples {most} shows less than nothing: give 0 or more")
     view = _view(run, other, files, most)
     return page("run.html", f"{view.subject}: {' and '.join(side.name for side in view.sides)}", view,
-                ("tables.js", "examples.js"))  # fmt: skip
+                ("tables.js", "attention.js", "examples.js"))  # fmt: skip
 
 
 def _view(run: Path, other: Path | None, files: PictureFiles, most: int) -> RunView:
@@ -99,7 +100,12 @@ def _view(run: Path, other: Path | None, files: PictureFiles, most: int) -> RunV
     shown = None
     if rows is not None and most:
         of_b = None if other is None else _samples(RunFolder.open(other))
-        shown = examples(rows, of_b, names, files, most, probable=known is not None)
+        attention = [
+            read_attention(RunFolder.open(path).attention, of.fingerprint)
+            for path, of in zip((run, other), records, strict=False)
+            if path is not None
+        ]
+        shown = examples(rows, of_b, names, files, most, attention, probable=known is not None)
     return RunView(
         subject=f"{task.name} {task.split}",
         sides=tuple(_side(letter, of) for letter, of in zip("AB", records, strict=False)),

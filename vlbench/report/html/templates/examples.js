@@ -83,18 +83,43 @@
     return made;
   };
 
-  const picture = (key, caption) => {
+  const heats = new WeakMap(); // figure -> the heat of its picture by run
+  const toggles = [...document.querySelectorAll("#attention button")];
+  let attending = ""; // the run whose attention is shown
+
+  const paint = (figure) => {
+    for (const old of figure.querySelectorAll(".heat")) old.remove();
+    if (!attending) return;
+    const heat = heats.get(figure)[attending];
+    const image = figure.querySelector("img");
+    if (heat && image?.naturalWidth) image.after(attentionOver(image, data.boxes[heat.boxes], heat.levels));
+    const said = heat ? `Most attention: ${heat.said}` : "No attention is told";
+    figure.append(element("figcaption", "heat", said));
+  };
+
+  const attend = (run) => {
+    attending = run;
+    for (const toggle of toggles) toggle.setAttribute("aria-pressed", String(toggle.dataset.run === run));
+    for (const figure of list.querySelectorAll("figure")) if (heats.has(figure)) paint(figure);
+  };
+
+  const picture = (key, caption, attended) => {
     const made = element("figure");
     const address = Object.hasOwn(data.pictures, key) ? data.pictures[key] : null;
     if (address) {
       const image = element("img");
       image.alt = `picture ${key}`;
       image.src = address;
-      made.append(image);
+      made.append(element("div", "frame", image));
+      if (attended) image.addEventListener("load", () => paint(made));
     } else {
       made.append(element("p", "note", `picture ${key} is not at hand`));
     }
     if (caption) made.append(element("figcaption", "", caption));
+    if (attended) {
+      heats.set(made, attended);
+      paint(made);
+    }
     return made;
   };
 
@@ -120,6 +145,8 @@
     return made;
   };
 
+  const heated = (row, place) => (toggles.length ? { a: row.a.attention[place], b: row.b?.attention[place] } : null);
+
   const item = (row, number) => {
     const text = element("bdi", "", row.text || row.id);
     text.dir = "auto";
@@ -139,7 +166,7 @@
     });
     const answers = row.b ? [["A answers", said(row.a)], ["B answers", said(row.b)]] : [["answer", said(row.a)]];
     const made = element("li", `example ${row.outcome}`, element("h3", "", button));
-    if (row.images.length) made.append(element("div", "pictures", ...row.images.map((key) => picture(key))));
+    if (row.images.length) made.append(element("div", "pictures", ...row.images.map((key, place) => picture(key, "", heated(row, place)))));
     made.append(facts([["reference", row.reference], ...answers]), opened);
     return made;
   };
@@ -187,9 +214,15 @@
     } else if (event.key === "/") {
       event.preventDefault();
       search.focus();
+    } else if (event.key === "a" && toggles.length) {
+      const runs = ["", ...toggles.map((toggle) => toggle.dataset.run)];
+      attend(runs[(runs.indexOf(attending) + 1) % runs.length]);
     }
   });
 
+  for (const toggle of toggles) {
+    toggle.addEventListener("click", () => attend(toggle.dataset.run === attending ? "" : toggle.dataset.run));
+  }
   form.addEventListener("input", update);
   form.addEventListener("reset", () => setTimeout(update));
   form.addEventListener("submit", (event) => event.preventDefault());
