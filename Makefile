@@ -14,6 +14,7 @@ ANSWERING := vqa2,gqa,nlvr2,snli_ve
 RANKING := coco_retrieval,flickr30k_retrieval
 BOARD := $(WORLD)/records --columns main,latency --pareto latency
 
+SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 SPEED_RECORD ?= cpu
 SPEED_FLAGS ?= --max-seconds 220
 SPEED_MODELS := cvlp,lxmert,vilt,soho,brivl,hf:CLIPModel,hf:BlipForImageTextRetrieval,hf:ViltModel
@@ -108,7 +109,7 @@ test-slow: $(VENV)/.installed-dev  ## What takes minutes: weights made again by 
 
 chromium:  ## What the browser tests look for; installed where there is none.
 	command -v chromium || command -v chromium-browser || command -v google-chrome || \
-		{ sudo apt-get update && sudo apt-get install -y chromium; }
+		{ $(SUDO) apt-get update && $(SUDO) apt-get install -y chromium; }
 
 lint: $(VENV)/.installed-dev  ## Style, and types in strict mode.
 	$(BIN)/ruff check .

@@ -41,7 +41,12 @@ def fronts_picture(found: Board) -> str:
     """
     charts = [chart for table in found.tables for chart in fronts(table, found.pareto)]
     if not charts:
-        raise VlbenchError("--picture draws figures over what they cost, and there are none: give --pareto latency")
+        remedy = (
+            "give whole runs; limited, failed and outdated ones are not drawn"
+            if found.pareto
+            else "give --pareto latency"
+        )
+        raise VlbenchError(f"--picture draws figures over what they cost, and there are none: {remedy}")
     fields = tuple(
         Field(chart, number % _ACROSS * _WIDTH, number // _ACROSS * _HEIGHT) for number, chart in enumerate(charts)
     )
