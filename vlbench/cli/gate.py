@@ -46,7 +46,7 @@ def gate(
       vlbench gate runs --baseline baseline.json --max-slowdown 10% --speed-reference runs_of_main
     """
     from vlbench import __version__
-    from vlbench.core.errors import VlbenchError
+    from vlbench.core.errors import DataError, VlbenchError
     from vlbench.data.cache import atomic_write
     from vlbench.records.collect import collect
     from vlbench.report.baseline import read_baseline, updated, write_baseline
@@ -58,6 +58,8 @@ def gate(
     for fault in found.faults:
         typer.echo(f"left out: {fault}", err=True)
     if update_baseline:
+        if not found.runs:
+            raise DataError(f"{baseline} is left as it is: none of the runs can be read")
         old = read_baseline(baseline) if baseline.exists() else None
         new = updated(old, found.runs, reason, __version__)
         write_baseline(baseline, new)

@@ -47,7 +47,7 @@ def leaderboard(
       vlbench leaderboard runs --columns main,latency --pareto latency --format html --output index.html
     """
     from vlbench import __version__
-    from vlbench.core.errors import VlbenchError
+    from vlbench.core.errors import VlbenchError, printable
     from vlbench.records.collect import collect
     from vlbench.report.expect import expectations
     from vlbench.report.inject import put
@@ -63,8 +63,8 @@ def leaderboard(
     if (published or expect) and form in (Form.csv, Form.json):
         raise VlbenchError(f"--format {form} holds measured figures alone: leave out --published and --expect")
     found = collect(runs)
+    versions = _task_versions({run.record.task.name for run in found.runs})
     choice = Choice(_listed(task), _listed(columns), sort, pareto)
-    versions = _task_versions()
     made = board(found.runs, found.faults, choice, __version__, versions)
     parts = []
     if expect:
@@ -78,6 +78,9 @@ def leaderboard(
         text = board_page(made, parts).rstrip("\n")
     else:
         text = "\n\n".join([render(made, form.value), *parts])
+    if form is Form.csv:  # which has no place for them
+        for note in made.notes:
+            typer.echo(printable(note), err=True)
     files = [(path, text) for path in (inject or output,) if path]
     if picture:
         from vlbench.report.html.fronts_picture import fronts_picture
@@ -94,7 +97,8 @@ def _listed(value: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(part.strip() for part in value.split(",") if part.strip()))
 
 
-def _task_versions() -> dict[str, int]:
+def _task_versions(tasks: set[str]) -> dict[str, int]:
+    """Of those tasks that are known here."""
     from vlbench import catalog
 
-    return {name: catalog.task_card(name).version for name in catalog.task_folders()}
+    return {name: catalog.task_card(name).version for name in catalog.task_folders() if name in tasks}

@@ -93,11 +93,17 @@ def _metrics(tasks_dir: Path | None) -> list[dict[str, object]]:
 
 
 def _runs(output_path: Path) -> list[dict[str, object]]:
+    """The records there are; those that cannot be read are named on stderr."""
+    from vlbench.core.errors import DataError
     from vlbench.records.folder import find_runs, read_run
 
     rows: list[dict[str, object]] = []
     for path in find_runs(output_path):
-        record = read_run(path)
+        try:
+            record = read_run(path)
+        except DataError as error:
+            typer.echo(f"left out: {error.message}", err=True)
+            continue
         main = record.result(record.task.main_metric) or next(iter(record.results), None)
         rows.append(
             {

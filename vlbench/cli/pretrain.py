@@ -44,6 +44,9 @@ def pretrain(
     num_processes: Annotated[int | None, typer.Option(help="Processes that share the work, on GPUs one each.")] = None,
     workers: Annotated[int | None, typer.Option(help="Processes that prepare batches.")] = None,
     threads: Annotated[int | None, typer.Option(help="CPU threads; left out: what suits the size.")] = None,
+    log_with: Annotated[
+        str | None, typer.Option(help="Trackers to tell as well, with commas: tensorboard,wandb.")
+    ] = None,
     output_path: Annotated[Path | None, typer.Option(help="Where pretrained weights are kept.")] = None,
     resume: Annotated[
         bool | None, typer.Option("--resume/--no-resume", help="Go on with, or drop, earlier work.")
@@ -67,9 +70,9 @@ def pretrain(
       vlbench pretrain --model cvlp --num-processes 2
     """
     given = {name: value for name, value in ctx.params.items() if value is not None}
-    for name in ("task", "objectives"):
+    for name in ("task", "objectives", "log_with"):
         if isinstance(given.get(name), str):
-            given[name] = split_names(name, str(given[name]))
+            given[name] = split_names(name.replace("_", "-"), str(given[name]))
     values: dict[str, object] = read_config(config) if config else {}
     deep_update(values, {name: given[name] for name in PretrainSpec.model_fields if name in given})
     deep_update(values, {"train": {name: given[name] for name in RECIPE_FLAGS if name in given}})

@@ -98,6 +98,9 @@ def run(
         float | None, typer.Option(help="Keep resized pictures in the cache, up to so many GiB of them.")
     ] = None,
     threads: Annotated[int | None, typer.Option(help="CPU threads; left out: what suits the size.")] = None,
+    log_with: Annotated[
+        str | None, typer.Option(help="Trackers to tell as well, with commas: tensorboard,wandb.")
+    ] = None,
     output_path: Annotated[Path | None, typer.Option(help="Where runs are kept.")] = None,
     resume: Annotated[
         bool | None, typer.Option("--resume/--no-resume", help="Go on with, or drop, earlier work.")
@@ -116,12 +119,15 @@ def run(
       vlbench run --task vqa2,gqa,nlvr2,snli_ve,coco_retrieval --model cvlp,vilt
       vlbench run --task nlvr --model cvlp --size tiny --data-root NLVR --train-split dev --split test --select-on none
       vlbench run --task nlvr2 --model cvlp --mode eval --checkpoint RUN --split test-u
+      vlbench run --task nlvr2 --model cvlp --log-with tensorboard,wandb
       vlbench run --config run.yaml --set train.lr=3e-5 --seeds 0,1,2
       vlbench run --task nlvr2 --model cvlp --num-processes 2
       torchrun --nproc-per-node 2 -m vlbench run --task nlvr2 --model cvlp
     """
     given = {name: value for name, value in ctx.params.items() if value is not None}
     given["controls"] = _controls(controls)
+    if log_with is not None:
+        given["log_with"] = split_names("log-with", log_with)
     train = {name: given.pop(name, None) for name in RECIPE_FLAGS}
     if train["batch_size"] == "auto":
         train["batch_size"], given["auto_batch"] = None, True

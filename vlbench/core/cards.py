@@ -17,12 +17,29 @@ class SplitCard(Frozen):
     files: what the adapter asks for -> candidate paths, the first that exists wins; a path may hold
     fields in braces that the adapter fills per example. optional: what of them may be missing. count:
     examples the official files hold. md5: of the official file of that name, checked by `vlbench data check`.
+    overlaps: splits known to hold some of the same examples or pictures, by construction or as they were published.
     """
 
     files: dict[str, tuple[str, ...]]
     optional: tuple[str, ...] = ()
     count: int | None = None
     md5: dict[str, str] = Field(default_factory=dict)
+    overlaps: tuple[str, ...] = ()
+
+
+class Leak(Frozen):
+    """Pictures of one of a task's splits that a split of another task is known to hold as well.
+
+    A model trained on `other` of `task` has seen them. pictures: how many, None where nobody has counted them.
+    verified: whether it was counted in, or follows from, the official files. source: who says so.
+    """
+
+    split: str
+    task: str
+    other: str
+    pictures: int | None = Field(default=None, ge=0)
+    verified: bool = False
+    source: str
 
 
 class TaskCard(Frozen):
@@ -35,7 +52,8 @@ class TaskCard(Frozen):
     answer out of what it wrote. claims: what a model that embeds compares a picture with: label -> sentence, `{text}`
     being the example's text; under `*` for every other label, `{label}` being that. metrics: name -> `module:function`.
     slices: tags that every table breaks the main metric down by. features: where region features may lie,
-    as globs below the root. siblings: folders of DATA_ROOT that may hold the images of several tasks.
+    as globs below the root. siblings: folders of DATA_ROOT that may hold the images of several tasks. leaks: pictures
+    that other tasks are known to train on.
     """
 
     name: str
@@ -58,13 +76,16 @@ class TaskCard(Frozen):
     report_split: str
     features: tuple[str, ...] = ()
     siblings: tuple[str, ...] = ()
+    leaks: tuple[Leak, ...] = ()
     homepage: str
     licence: str
     citation: str
 
     @model_validator(mode="after")
     def _names_agree(self) -> TaskCard:
-        for role in (self.train_split, self.select_on, self.report_split):
+        shared = (name for split in self.splits.values() for name in split.overlaps)
+        leaky = (leak.split for leak in self.leaks)
+        for role in (self.train_split, self.select_on, self.report_split, *shared, *leaky):
             if role not in self.splits:
                 raise ValueError(f"split {role!r} is not among the card's splits {sorted(self.splits)}")
         if self.main_metric not in self.metrics:

@@ -32,6 +32,8 @@ ENDLESS = 2500
 
 def printable(text: str) -> str:
     """One line that cannot steer a terminal: control characters and halves of characters as escapes."""
+    if text.isprintable():
+        return text
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 

@@ -39,7 +39,8 @@ class RunSpec(Frozen):
     device_map, quantize: of such a model, whether it is spread over all devices there are, and into how many bits its
     weights are rounded. trust_remote_code: whether code that a model's folder brings along may run. workers: processes
     that prepare inputs; left out, as many as suit the machine. cache_pictures: GiB of resized pictures that are kept
-    for later epochs and runs; None keeps none.
+    for later epochs and runs; None keeps none. log_with: experiment trackers that are told as well, by Accelerate's
+    names.
     """
 
     task: str
@@ -79,6 +80,7 @@ class RunSpec(Frozen):
     workers: int = Field(default=0, ge=0)
     cache_pictures: float | None = Field(default=None, gt=0)
     threads: int | None = Field(default=None, ge=1)
+    log_with: tuple[str, ...] = ()
     output_path: Path = Path("runs")
     resume: bool = True
 
@@ -92,7 +94,7 @@ class RunSpec(Frozen):
 PLACE = frozenset(
     {
         "data_root", "tasks_dir", "device", "device_map", "num_processes", "workers", "cache_pictures", "threads",
-        "output_path", "resume", "auto_batch", "save_every", "activation_checkpointing",
+        "log_with", "output_path", "resume", "auto_batch", "save_every", "activation_checkpointing",
     }
 )  # fmt: skip
 """The spec's fields that say where or how fast, never what: they are no part of the fingerprint."""
@@ -127,6 +129,7 @@ class PretrainSpec(Frozen):
     num_processes: int | None = Field(default=None, ge=1)
     workers: int = Field(default=0, ge=0)
     threads: int | None = Field(default=None, ge=1)
+    log_with: tuple[str, ...] = ()
     output_path: Path = Path("pretrained")
     resume: bool = True
 

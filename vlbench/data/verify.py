@@ -14,6 +14,7 @@ from vlbench.core.task import Task
 from vlbench.data.cache import cache_folder, file_sha256
 from vlbench.data.images import open_image
 from vlbench.data.index import annotation_files
+from vlbench.data.overlap import Contents
 from vlbench.data.parallel import parallel_map
 
 
@@ -52,29 +53,41 @@ class SplitReport:
         return not self.faults
 
 
-def check_split(
-    task: Task, split: str, images: bool = True, progress: Callable[[int, int], None] | None = None
-) -> SplitReport:
-    """Read a split wholly: count and hash its annotations, and decode every picture.
-
-    Args:
-        task: the task; with `allow_partial` a differing count is a note, no fault.
-        split: one of its splits.
-        images: False leaves the pictures alone; so does a split of which no picture is there.
-        progress: told pictures decoded and pictures to decode.
+def read_split(task: Task, split: str) -> Contents:
+    """What is in a split: its examples by id, and the pictures they ask for.
 
     Raises:
         VlbenchError: an unknown split.
         DataError: the annotations are missing or malformed, file and line named.
     """
-    examples = task.reader(task.adapter, task.files(split))
+    contents = Contents(task.card.name, split)
+    for example in task.reader(task.adapter, task.files(split)):
+        contents.add(example)
+    return contents
+
+
+def check_split(
+    task: Task, contents: Contents, images: bool = True, progress: Callable[[int, int], None] | None = None
+) -> SplitReport:
+    """Count and hash a split's annotations, and decode every picture.
+
+    Args:
+        task: the task; with `allow_partial` a differing count is a note, no fault.
+        contents: what `read_split` found.
+        images: False leaves the pictures alone; so does a split of which no picture is there.
+        progress: told pictures decoded and pictures to decode.
+
+    Raises:
+        DataError: an annotation file went away meanwhile.
+    """
+    split = contents.split
     expected = task.counts.get(split, task.card.splits[split].count if task.source == "real" else None)
     md5 = tuple(_hashes(task, split))
-    paths = sorted({ref.path for example in examples for ref in example.query.images})
+    paths = sorted(set(contents.pictures.values()))
     there = [path for path in paths if images and path.is_file()]
     missing = sorted(set(paths).difference(there)) if there else []
     broken = list(_undecodable(there, progress))
-    faults, notes = _faults(examples, expected, md5, task.allow_partial)
+    faults, notes = _faults(contents, expected, md5, task.allow_partial)
     if missing:
         faults.append(f"{len(missing):,} of {len(paths):,} pictures are missing: {first_five(map(str, missing))}")
     if broken:
@@ -83,9 +96,9 @@ def check_split(
         notes.append("no pictures: only the annotations were checked" if images else "pictures were not checked")
     return SplitReport(
         split=split,
-        examples=len(examples),
+        examples=contents.examples,
         expected=expected,
-        groups=len({example.group for example in examples}),
+        groups=len(contents.groups),
         images=len(paths),
         missing=len(missing) if there else len(paths) if images else 0,
         undecodable=len(broken),
@@ -137,19 +150,17 @@ def _hashes(task: Task, split: str) -> Iterator[FileHash]:
 
 
 def _faults(
-    examples: Sequence[Example[Any]], expected: int | None, md5: Sequence[FileHash], allow_partial: bool
+    contents: Contents, expected: int | None, md5: Sequence[FileHash], allow_partial: bool
 ) -> tuple[list[str], list[str]]:
     """What is wrong with the annotations, and what is only remarkable."""
     faults: list[str] = []
     notes: list[str] = []
-    seen: set[str] = set()
-    twice = {example.id for example in examples if example.id in seen or seen.add(example.id)}  # type: ignore[func-returns-value]
-    if not examples:
+    if not contents.examples:
         faults.append("there are no examples")
-    if twice:
-        faults.append(f"{len(twice):,} ids come twice: {first_five(twice)}")
-    if expected is not None and len(examples) != expected:
-        (notes if allow_partial else faults).append(f"{len(examples):,} examples where {expected:,} are expected")
+    if contents.twice:
+        faults.append(f"{len(contents.twice):,} ids come twice: {first_five(contents.twice)}")
+    if expected is not None and contents.examples != expected:
+        (notes if allow_partial else faults).append(f"{contents.examples:,} examples where {expected:,} are expected")
     for file in md5:
         if file.found != file.expected:
             text = f"{file.path} has md5 {file.found} where the official file has {file.expected}"

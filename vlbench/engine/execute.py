@@ -6,6 +6,7 @@ import shutil
 import time
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import cast
 
@@ -23,6 +24,7 @@ from vlbench.engine.runtime.interrupt import Interrupt, Interrupted, Stoppable
 from vlbench.engine.runtime.log import Logged
 from vlbench.engine.runtime.pace import Timing
 from vlbench.engine.runtime.ranks import Ranks, is_lost_peer
+from vlbench.engine.runtime.trackers import Trackers, figures, tracked
 from vlbench.engine.training.checkpoint import Checkpoints
 from vlbench.engine.trial import Outcome, Trial, checkpoints_below
 from vlbench.engine.weights.pretrained import own_processor_sha256
@@ -121,19 +123,22 @@ def _done(
     # Weights that have the precision already need no casting on the way, and answer as in their library.
     arithmetic = job.spec.dtype if job.loading.dtype == "float32" else "float32"
     accelerator = make_accelerator(job.spec.device, arithmetic, job.threads)
-    with clock.phase("resources"):
-        resources = ranks.together(lambda: make_resources(of_job(job), Stoppable(progress, interrupt)))
-    trials = {"": Trial(job, resources, folder, accelerator, progress, interrupt, clock).run()}
-    if "blind" in (job.spec.controls or ()):
-        constant, ref = ranks.together(
-            lambda: blind_resources(resources, unique_refs(job.train), folder.path / "controls")
-        )
-        blind = Trial(job, constant, folder, accelerator, progress, interrupt, clock, control="blind", blind=ref)
-        trials["blind"] = blind.run()
-    seen = environment(accelerator.device.type, ranks.size, job.threads)
-    record = record.model_copy(update={"environment": seen, "efficiency": _efficiency(trials[""], clock, ranks)})
-    recorded = ranks.together(lambda: _recorded(job, folder, record, trials, resources) if ranks.is_main else record)
-    return ranks.share(recorded)
+    with tracked(job.spec, folder.path, f"{job.card.name}-{job.size} on {job.task.card.name}", ranks) as trackers:
+        with clock.phase("resources"):
+            resources = ranks.together(lambda: make_resources(of_job(job), Stoppable(progress, interrupt)))
+        real = Trial(job, resources, folder, accelerator, progress, interrupt, clock, trackers=trackers)
+        trials = {"": real.run()}
+        if "blind" in (job.spec.controls or ()):
+            constant, ref = ranks.together(
+                lambda: blind_resources(resources, unique_refs(job.train), folder.path / "controls")
+            )
+            blind = replace(real, resources=constant, control="blind", blind=ref, trackers=Trackers())
+            trials["blind"] = blind.run()
+        seen = environment(accelerator.device.type, ranks.size, job.threads)
+        record = record.model_copy(update={"environment": seen, "efficiency": _efficiency(trials[""], clock, ranks)})
+        made = ranks.together(lambda: _recorded(job, folder, record, trials, resources) if ranks.is_main else record)
+        trackers.log(figures(made))
+        return ranks.share(made)
 
 
 def _recorded(

@@ -18,6 +18,7 @@ from vlbench.data.verify import manifest
 from vlbench.engine.capabilities import refused, takes_prompts
 from vlbench.engine.defaults import resolved
 from vlbench.engine.options import check_own_code
+from vlbench.engine.runtime.trackers import check_trackers
 from vlbench.engine.source import load_task
 from vlbench.engine.subset import Examples, limited, selected_on
 from vlbench.engine.weights.files import base_of, chosen_weights, weights_sha256
@@ -102,11 +103,12 @@ def refusal(spec: RunSpec) -> VlbenchError | None:
     """Why the model cannot answer the task in that mode, as far as their cards say; None where it can.
 
     Raises:
-        VlbenchError: names nobody knows; a model with code of its own that is not trusted.
+        VlbenchError: names nobody knows; a model with code of its own that is not trusted; a tracker not installed.
     """
     card, task_card = catalog.model_card(spec.model), catalog.task_card(spec.task, spec.tasks_dir)
     begins_with_own = card.pretrained and spec.checkpoint in (None, PRETRAINED)
     check_own_code(spec, card)
+    check_trackers(spec.log_with)
     reason = refused(card, task_card, spec.mode, begins_with_own)
     headless = spec.mode == "eval" and task_card.output in card.outputs
     return VlbenchError(reason, ExitCode.WEIGHTS if headless else ExitCode.USAGE) if reason else None

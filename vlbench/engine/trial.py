@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import cast
 
@@ -30,6 +30,7 @@ from vlbench.engine.runtime.environment import Clock, seed_everything
 from vlbench.engine.runtime.interrupt import Interrupt
 from vlbench.engine.runtime.pace import Pace, Timing
 from vlbench.engine.runtime.ranks import Ranks
+from vlbench.engine.runtime.trackers import Trackers
 from vlbench.engine.subset import Examples
 from vlbench.engine.training.checkpoint import Best, Checkpoints
 from vlbench.engine.training.finetune import Finetuning
@@ -68,7 +69,9 @@ def shards_below(folder: RunFolder, control: str) -> Path:
 
 @dataclass(frozen=True)
 class Trial:
-    """control: empty for the real run. blind: the one picture that a blind trial sees everywhere."""
+    """control: empty for the real run. blind: the one picture that a blind trial sees everywhere. trackers: told of
+    each step.
+    """
 
     job: Job
     resources: Resources
@@ -79,6 +82,7 @@ class Trial:
     clock: Clock
     control: str = ""
     blind: ImageRef | None = None
+    trackers: Trackers = field(default_factory=Trackers)
 
     @property
     def ranks(self) -> Ranks:
@@ -196,7 +200,7 @@ class Trial:
         return Checkpoints(below, self.resources.words, names, answers)
 
     def _journal(self) -> Journal:
-        return Journal(self.folder, self.control, self.accelerator.is_main_process)
+        return Journal(self.folder, self.control, self.accelerator.is_main_process, self.trackers)
 
     def _name(self, what: str) -> str:
         return f"{what} ({self.control})" if self.control else what

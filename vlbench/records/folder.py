@@ -71,7 +71,7 @@ class RunFolder:
         """
         path = path.expanduser()
         folder = path.parent if path.name == _RECORD_NAME else path
-        if not (folder / _RECORD_NAME).is_file():
+        if not os.path.lexists(folder / _RECORD_NAME):
             raise _no_run(path)
         return cls(folder)
 
@@ -130,7 +130,7 @@ class RunFolder:
         Raises:
             DataError: it is corrupt, or of another schema version.
         """
-        return read_record_file(self.run_json) if self.run_json.exists() else None
+        return read_record_file(self.run_json) if os.path.lexists(self.run_json) else None
 
     def write_config(self, spec: RunSpec) -> None:
         """Write `config.yaml`, which `vlbench run --config` takes again; home paths as `~/...`."""
@@ -292,7 +292,7 @@ def _not_writable(path: Path, error: OSError) -> VlbenchError:
 
 def _runs(walk: Iterable[tuple[str, list[str], list[str]]]) -> Iterator[Path]:
     for folder, below, files in walk:
-        if _RECORD_NAME in files:
+        if _RECORD_NAME in files or _RECORD_NAME in below:
             yield Path(folder)
             below.clear()
         below[:] = [name for name in below if not name.startswith(".")]

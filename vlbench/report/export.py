@@ -6,11 +6,13 @@ import csv
 import io
 import json
 from collections.abc import Callable, Mapping, Sequence
+from math import isfinite
 from typing import Any
 
 from vlbench import catalog
 from vlbench.core.errors import VlbenchError, unknown
 from vlbench.core.record import Result, RunRecord
+from vlbench.report.markup import as_csv
 
 _QUESTIONS, _RETRIEVAL = "visual-question-answering", "image-text-retrieval"
 """What a task asks for, in the words of model cards."""
@@ -24,7 +26,8 @@ def export(records: Sequence[RunRecord], to: str) -> str:
         to: a name of FORMATS.
 
     Raises:
-        VlbenchError: an unknown format, a run that is not done, or runs that the format cannot hold together.
+        VlbenchError: an unknown format, a run that is not done or has a figure that is not a number, or runs that the
+            format cannot hold together.
     """
     if to not in FORMATS:
         raise unknown("format", to, FORMATS)
@@ -32,6 +35,11 @@ def export(records: Sequence[RunRecord], to: str) -> str:
         if record.status != "done":
             raise VlbenchError(
                 f"the run of {record.model.name} on {record.task.name} is {record.status}, not done: finish it first"
+            )
+        if to != "csv" and (bad := [result.metric for result in record.results if not isfinite(result.value)]):
+            raise VlbenchError(
+                f"the run of {record.model.name} on {record.task.name} has no figure for {bad[0]}, which {to} cannot "
+                f"say: rerun it with --no-resume, or leave it out"
             )
     return FORMATS[to](records)
 
@@ -66,7 +74,8 @@ def _lm_eval_results(record: RunRecord) -> dict[str, Any]:
     row: dict[str, Any] = {"alias": record.task.name}
     for result in record.results:
         row[f"{result.metric},none"] = result.value
-        row[f"{result.metric}_stderr,none"] = "N/A" if result.stderr is None else result.stderr
+        known = result.stderr is not None and isfinite(result.stderr)
+        row[f"{result.metric}_stderr,none"] = result.stderr if known else "N/A"
     return row
 
 
@@ -111,7 +120,7 @@ def _csv(records: Sequence[RunRecord]) -> str:
 
 def _row(record: RunRecord, result: Result, tag: str, value: str) -> dict[str, str | int | float | None]:
     low, high = result.ci95 or (None, None)
-    return {
+    values: dict[str, str | int | float | None] = {
         "task": record.task.name,
         "version": record.task.version,
         "source": record.task.source,
@@ -133,6 +142,7 @@ def _row(record: RunRecord, result: Result, tag: str, value: str) -> dict[str, s
         "fingerprint": record.fingerprint,
         "started": record.started,
     }
+    return {name: as_csv(value) if isinstance(value, str) else value for name, value in values.items()}
 
 
 FORMATS: Mapping[str, Callable[[Sequence[RunRecord]], str]] = {

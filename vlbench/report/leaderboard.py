@@ -144,8 +144,8 @@ def _table(data: str, how: str, runs: Sequence[tuple[FoundRun, str]], columns: S
         )
         for metric in _metrics(system[0], columns, mains):
             found = figure(system, metric, why)
-            if found is None and why:
-                found = Figure(float("nan"), seeds=(), doubt=why)
+            if found is None and (why or metric == mains.get(system[0].record.task.name)):
+                found = Figure(float("nan"), seeds=(), doubt=why or f"its record has no {metric}")
             if found is not None:
                 figures[Heading(of, metric)] = found
     headings = _titled(sorted({heading for figures in rows.values() for heading in figures}, key=_order(columns)))

@@ -9,7 +9,7 @@ from math import isfinite
 
 from vlbench.report.figures import COSTS, Figure
 from vlbench.report.leaderboard import Board, Entry, Heading, Row, Table
-from vlbench.report.markup import MARKUPS, Markup, as_markup, bold, grey, paragraph, sign, table, text, title
+from vlbench.report.markup import MARKUPS, Markup, as_csv, as_markup, bold, grey, paragraph, sign, table, text, title
 
 FORMATS = (*MARKUPS, "csv", "json")
 _COLUMNS = (
@@ -125,7 +125,4 @@ def _csv(found: Board) -> str:
 def _seen(value: object) -> object:
     if isinstance(value, list):
         return " ".join(map(str, value))
-    if not isinstance(value, str):
-        return value
-    plain = "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in value)
-    return f"'{plain}" if plain[:1] in tuple("=+-@") else plain
+    return as_csv(value) if isinstance(value, str) else value

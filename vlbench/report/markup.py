@@ -8,6 +8,7 @@ from typing import Literal, get_args
 
 from tabulate import tabulate
 
+from vlbench.core.errors import printable
 from vlbench.report.tables import cell
 
 Markup = Literal["md", "html", "latex"]
@@ -46,6 +47,12 @@ def text(value: str, markup: Markup, longest: int = _LONGEST) -> str:
         return "".join(_LATEX.get(char, char) for char in cell(short).replace("\\|", "|"))
     # Markdown shows HTML, links and pictures, so their first characters are spelled out.
     return cell(short).replace("<", "&lt;").replace("[", "\\[").replace("`", "\\`").replace("*", "\\*")
+
+
+def as_csv(value: str) -> str:
+    """A string as a cell of a spreadsheet, which shall not take it for a formula: one line, no control characters."""
+    plain = printable(value)
+    return f"'{plain}" if plain[:1] in tuple("=+-@") else plain
 
 
 def bold(value: str, markup: Markup) -> str:

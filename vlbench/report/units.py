@@ -8,7 +8,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from math import isclose, isnan
+from math import isclose, isfinite, isnan
 from typing import TYPE_CHECKING
 
 from vlbench.core.errors import DataError, ExitCode, VlbenchError
@@ -59,6 +59,8 @@ def read_units(run: RunFolder, record: RunRecord, metric: str) -> Units:
     if result is None:
         known = ", ".join(one.metric for one in record.results) or "none"
         raise _cannot(f"{run.path} has no {metric!r}: it has {known}; give another --metric")
+    if not isfinite(result.value):
+        raise _cannot(f"{run.path} has no figure for {metric} ({result.value}): rerun it with --no-resume")
     rows = read_samples(run.samples)
     rows = rows[rows["control"] == ""]
     if _RECALL.fullmatch(metric) or _SUM.fullmatch(metric):

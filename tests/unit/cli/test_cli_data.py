@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from vlbench.engine import resources
 from vlbench.engine.source import load_task
@@ -149,3 +150,44 @@ def test_show_prints_examples(vlbench: Call, tiny_world: Path, tmp_path: Path) -
     done = vlbench("show", run, "--wrong", "-n", 2)
     assert done.code == 0
     assert done.out.count("test1-") >= 2
+
+
+def test_check_tells_copies_of_test_pictures_in_the_train_split(vlbench: Call, world: Path) -> None:
+    images = world / "nlvr2" / "images"
+    stolen = sorted((images / "test1").iterdir())[0]
+    taken = sorted((images / "train").rglob("*.png"))[0]
+    shutil.copy(stolen, taken)
+    arguments = ("data", "check", "--task", "nlvr2", "--data-root", world)
+    done = vlbench(*arguments)
+    assert done.code == 0, "official pictures have twins too, which nobody can mend"
+    assert f"train, test-p: both hold the bytes {taken.stem} = {stolen.stem}" in done.out
+    values = json.loads(vlbench(*arguments, "--json").out)
+    (overlap,) = values["overlaps"]
+    assert (values["ok"], overlap["verdict"], overlap["copies"]) == (True, "copies", [f"{taken.stem} = {stolen.stem}"])
+
+
+def test_check_finds_test_examples_in_what_is_selected_on(vlbench: Call, world: Path) -> None:
+    dev, test = (world / "nlvr2/data" / f"{name}.json" for name in ("dev", "test1"))
+    stolen = test.read_text().splitlines()[0]
+    dev.write_text("\n".join([*dev.read_text().splitlines()[:-1], stolen]) + "\n")
+    identifier = json.loads(stolen)["identifier"]
+    for name in (f"{identifier[:-2]}-img0.png", f"{identifier[:-2]}-img1.png"):
+        shutil.copy(world / "nlvr2/images/test1" / name, world / "nlvr2/images/dev" / name)
+    done = vlbench("data", "check", "--task", "nlvr2", "--data-root", world)
+    assert done.code == 5
+    assert f"dev, test-p: both hold the examples {identifier}" in done.out
+
+
+def test_check_counts_what_another_task_trains_on(vlbench: Call, world: Path) -> None:
+    seen = sorted((world / "nlvr2" / "images" / "train").rglob("*.png"))[0]
+    shown = load_task("snli_ve", world).load("test")[0].query.images[0].path
+    for path in (seen, shown):  # a picture that no task had before
+        Image.new("RGB", (5, 7), "orange").save(path, "PNG")
+    done = vlbench("data", "check", "--task", "snli_ve,nlvr2", "--data-root", world)
+    assert done.code == 0, done.out
+    assert "warning: a model that was trained on another task has seen pictures of these splits" in done.out
+    assert f"test: first {shown.stem} = {seen.stem}" in done.out
+    values = json.loads(
+        vlbench("data", "check", "--task", "snli_ve,nlvr2", "--data-root", world, "--split", "train,dev", "--json").out
+    )
+    assert values["ok"] and values["tasks"]["snli_ve"]["leaks"] == []

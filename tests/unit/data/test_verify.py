@@ -14,7 +14,7 @@ from vlbench.core.cards import SplitCard, TaskCard
 from vlbench.core.errors import DataError, VlbenchError
 from vlbench.core.examples import Example, ImageRef, Label, Query
 from vlbench.core.task import SplitFiles, Task
-from vlbench.data.verify import check_split, manifest
+from vlbench.data.verify import check_split, manifest, read_split
 
 LINES = ["1 red", "2 green", "3 blue", "4 green"]
 
@@ -67,7 +67,7 @@ def _card(md5: str) -> TaskCard:
 
 def test_all_well(task: Task) -> None:
     told: list[tuple[int, int]] = []
-    report = check_split(task, "dev", progress=lambda done, total: told.append((done, total)))
+    report = check_split(task, read_split(task, "dev"), progress=lambda done, total: told.append((done, total)))
     assert report.ok and report.notes == () and report.faults == ()
     assert (report.split, report.examples, report.expected) == ("dev", 4, 4)
     assert (report.groups, report.images, report.missing, report.undecodable) == (3, 3, 0, 0)
@@ -78,43 +78,43 @@ def test_all_well(task: Task) -> None:
 def test_missing_and_undecodable_pictures_are_named(task: Task) -> None:
     (task.root / "images" / "red.png").unlink()
     (task.root / "images" / "blue.png").write_bytes(b"")
-    report = check_split(task, "dev")
+    report = check_split(task, read_split(task, "dev"))
     assert not report.ok and (report.missing, report.undecodable) == (1, 1)
     assert any("1 of 3 pictures are missing" in fault and "red.png" in fault for fault in report.faults)
     assert any("cannot be decoded" in fault and "blue.png is empty" in fault for fault in report.faults)
-    unseen = check_split(task, "dev", images=False)
+    unseen = check_split(task, read_split(task, "dev"), images=False)
     assert unseen.ok and unseen.notes == ("pictures were not checked",)
 
 
 def test_without_pictures_only_annotations_are_checked(task: Task) -> None:
     for path in (task.root / "images").iterdir():
         path.unlink()
-    report = check_split(task, "dev")
+    report = check_split(task, read_split(task, "dev"))
     assert report.ok and report.missing == 3
     assert report.notes == ("no pictures: only the annotations were checked",)
 
 
 def test_other_annotations_are_faults_unless_partial_ones_are_allowed(task: Task) -> None:
     (task.root / "dev.txt").write_text("\n".join(LINES[:3]))
-    report = check_split(task, "dev")
+    report = check_split(task, read_split(task, "dev"))
     assert not report.ok and len(report.faults) == 2
     assert "3 examples where 4 are expected" in report.faults[0] and "has md5" in report.faults[1]
-    allowed = check_split(replace(task, allow_partial=True), "dev")
+    allowed = check_split(replace(task, allow_partial=True), read_split(replace(task, allow_partial=True), "dev"))
     assert allowed.ok and allowed.notes == report.faults
 
 
 def test_ids_twice_and_nothing_at_all(task: Task) -> None:
     (task.root / "dev.txt").write_text("\n".join([*LINES[:3], LINES[0]]))
-    assert any("1 ids come twice: 1" in fault for fault in check_split(task, "dev").faults)
+    assert any("1 ids come twice: 1" in fault for fault in check_split(task, read_split(task, "dev")).faults)
     (task.root / "dev.txt").write_text("")
-    assert "there are no examples" in check_split(task, "dev").faults
+    assert "there are no examples" in check_split(task, read_split(task, "dev")).faults
 
 
 def test_a_split_that_is_not_there(task: Task) -> None:
     with pytest.raises(VlbenchError, match="dev"):
-        check_split(task, "dve")
+        check_split(task, read_split(task, "dve"))
     (task.root / "dev.txt").unlink()
-    for work in (lambda: check_split(task, "dev"), lambda: hashed(task, "dev")):
+    for work in (lambda: check_split(task, read_split(task, "dev")), lambda: hashed(task, "dev")):
         with pytest.raises(DataError, match=r"dev\.txt"):
             work()
 
@@ -150,7 +150,7 @@ def test_the_real_nlvr2_annotations(shared_data: Path, monkeypatch: pytest.Monke
 
     task = load_task("nlvr2", shared_data / "nlvr2", "real")
     for split, examples, groups in (("dev", 6_982, 2_018), ("test-p", 6_967, 1_995)):
-        report = check_split(task, split)
+        report = check_split(task, read_split(task, split))
         assert report.ok and (report.examples, report.groups) == (examples, groups)
         assert [file.found == file.expected for file in report.md5] == [True]
         assert "no pictures" in report.notes[0]

@@ -97,7 +97,7 @@ def test_every_field_of_the_spec_counts_unless_it_is_a_place() -> None:
         "eval_batch_size": 1, "num_fewshot": 2, "save_every": 7, "auto_batch": True, "compile": True,
         "activation_checkpointing": True,
         "dtype": "bfloat16", "allow_partial": True, "device": "cuda", "num_processes": 2, "workers": 3,
-        "device_map": "auto", "quantize": "8bit", "trust_remote_code": True, "threads": 5,
+        "device_map": "auto", "quantize": "8bit", "trust_remote_code": True, "threads": 5, "log_with": ("wandb",),
             "output_path": Path("elsewhere"), "resume": False,
     }  # fmt: skip
     by_content = {"train", "checkpoint", "vocabulary", "answers"}  # tested apart

@@ -11,7 +11,9 @@ from vlbench.core.errors import DataError, VlbenchError
 from vlbench.core.spec import PLACE, PretrainSpec
 from vlbench.data.answers import ANSWERS_FILE
 from vlbench.data.cache import atomic_write
+from vlbench.engine.runtime.trackers import FOLDER as TRACKERS
 from vlbench.engine.training.checkpoint import Checkpoints
+from vlbench.engine.training.durable import remove_folder
 from vlbench.records.provenance import portable
 
 WEIGHTS, CARD, METRICS, SPEC = "model.safetensors", "card.json", "metrics.jsonl", "spec.json"
@@ -72,6 +74,7 @@ def claim(folder: Path, spec: PretrainSpec, manifests: Mapping[str, str]) -> Non
         return
     for name in (WEIGHTS, CARD, METRICS, ANSWERS_FILE):
         (folder / name).unlink(missing_ok=True)
+    remove_folder(folder / TRACKERS)
     Checkpoints(folder).drop_last()
     atomic_write(begun, text)
 

@@ -29,6 +29,7 @@ from vlbench.engine.answering.batches import loader, related, training_blocks
 from vlbench.engine.pretraining.pairs import Pairs, worths
 from vlbench.engine.runtime.interrupt import Interrupt, Interrupted
 from vlbench.engine.runtime.memory import is_out_of_memory, out_of_memory
+from vlbench.engine.runtime.trackers import Trackers
 from vlbench.engine.training.checkpoint import Checkpoints, TrainState
 from vlbench.engine.training.journal import Journal
 from vlbench.engine.training.optimizer import make_optimizer, make_schedule
@@ -130,15 +131,15 @@ class Loop:
             work.progress.say(f"pretraining: resuming after step {state.step} of {plan.steps}")
         return cls(work, plan, wrapped, optimizer, schedule, state or TrainState())
 
-    def run(self) -> None:
-        """Train to the last step.
+    def run(self, trackers: Trackers) -> None:
+        """Train to the last step; trackers are told of each.
 
         Raises:
             Interrupted: asked to stop; the state is saved first.
             VlbenchError: a loss is not a number; memory does not suffice (exit 9).
         """
         work, saved, stops = self.work, self.state.step, False
-        log = Journal(RunFolder(work.folder), writes=work.accelerator.is_main_process)
+        log = Journal(RunFolder(work.folder), writes=work.accelerator.is_main_process, trackers=trackers)
         alone, steps = work.accelerator.num_processes == 1, self._shares()
         stream = loader(Prepared(work, [share for of in steps for share in of]), work.spec.workers, self._device)
         self.wrapped.train()

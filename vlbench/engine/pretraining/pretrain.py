@@ -37,6 +37,7 @@ from vlbench.engine.resources import Material, make_resources, unique_refs
 from vlbench.engine.runtime.environment import make_accelerator, seed_everything
 from vlbench.engine.runtime.interrupt import Interrupt, Stoppable
 from vlbench.engine.runtime.ranks import Ranks, join
+from vlbench.engine.runtime.trackers import check_trackers, tracked
 from vlbench.engine.training.checkpoint import Checkpoints
 from vlbench.engine.training.durable import synchronise
 from vlbench.engine.training.plan import make_plan
@@ -67,7 +68,8 @@ def pretrain(spec: PretrainSpec, progress: Progress) -> Path:
         if (folder / WEIGHTS).is_file():
             progress.say("already done: these are the weights of that pretraining")
         else:
-            Loop.begun(work).run()
+            with tracked(work.spec, folder, f"{card.name}-{size} pretrained", ranks) as trackers:
+                Loop.begun(work).run(trackers)
             if ranks.is_main:
                 _write(work)
             ranks.barrier()
@@ -85,6 +87,7 @@ def used(recipe: Recipe) -> Recipe:
 def _resolved(spec: PretrainSpec, progress: Progress) -> tuple[ModelCard, str, PretrainSpec, str, Pairs]:
     """Card, size, the spec with its defaults written out, the command that was given, and what is learned from."""
     card = catalog.model_card(spec.model)
+    check_trackers(spec.log_with)
     if not card.pretraining:
         raise VlbenchError(f"{card.name} has no pretraining: `vlbench list models` says which ones have")
     if needless := [name for name in NOT_USED if getattr(spec.train, name) is not None]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from vlbench.engine.runtime.trackers import Trackers
 from vlbench.records.folder import RunFolder
 
 Line = Mapping[str, float | int | str]
@@ -12,7 +13,8 @@ Line = Mapping[str, float | int | str]
 
 @dataclass
 class Journal:
-    """Called with a line, it adds it, marked by the trial's control where there is one; only `writes` does.
+    """Called with a line, it adds it, marked by the trial's control where there is one, and tells the trackers; only
+    `writes` does.
 
     A process that was killed may have logged steps beyond the state that is gone on from. The first line of a new one
     says where it goes on, so what the old one logged from there on is dropped before.
@@ -21,6 +23,7 @@ class Journal:
     folder: RunFolder
     control: str = ""
     writes: bool = True
+    trackers: Trackers = field(default_factory=Trackers)
     begun: bool = field(default=False, init=False)
 
     def __call__(self, line: Line) -> None:
@@ -30,6 +33,7 @@ class Journal:
             self._drop_from(_place(line))
             self.begun = True
         self.folder.append_metrics({"control": self.control, **line} if self.control else line)
+        self.trackers.line(line)
 
     def _drop_from(self, place: tuple[int, bool]) -> None:
         self.folder.keep_metrics(lambda line: line.get("control", "") != self.control or _place(line) < place)
