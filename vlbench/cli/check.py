@@ -181,7 +181,8 @@ def _overlap_text(overlaps: list[Overlap]) -> str:
         }
         for one in overlaps
     ]
-    said = [f"{one.split}, {one.other}: both hold {_first(one)}" for one in overlaps if one.verdict in ("WRONG", "copies")]
+    doubtful = [one for one in overlaps if one.verdict in ("WRONG", "copies")]
+    said = [f"{one.split}, {one.other}: both hold {_first(one)}" for one in doubtful]
     return "\n".join([tabulate(rows, headers="keys", intfmt=","), *said])
 
 
