@@ -27,6 +27,7 @@ run: $(VENV)/.installed  ## Install, then finetune and score CVLP on NLVR2 of th
 	$(BIN)/vlbench run --task nlvr2 --model cvlp
 
 scoreboard: $(VENV)/.installed  ## Every in-repo model finetuned on six tasks of the built-in world, two at a time; then its tables.
+	rm -rf $(RUNS)/scoreboard
 	$(BIN)/vlbench data world
 	$(MAKE) -j2 scoreboard-answers scoreboard-ranks
 	rm -rf $(WORLD)/records && mkdir -p $(WORLD)/records
@@ -50,6 +51,7 @@ gate: $(VENV)/.installed  ## The runs of RUNS against BASELINE; BASELINE is made
 	$(BIN)/vlbench gate $(RUNS) --baseline $(BASELINE)
 
 gate-frozen: $(VENV)/.installed  ## Shipped weights answer again as they did when the baseline was made.
+	rm -rf $(RUNS)/frozen
 	$(BIN)/vlbench data world
 	$(MAKE) -j2 frozen-answers frozen-ranks
 	$(BIN)/vlbench gate $(RUNS)/frozen --layer frozen --baseline $(BASELINE) \
@@ -57,20 +59,22 @@ gate-frozen: $(VENV)/.installed  ## Shipped weights answer again as they did whe
 
 frozen-answers: $(VENV)/.installed
 	$(BIN)/vlbench run --mode eval --checkpoint '$(WORLD)/heads/{task}/{model}-tiny' --model $(FUSION) \
-		--task $(ANSWERING) --limit 1000 --threads 1 --no-resume --quiet --output-path $(RUNS)/frozen
+		--task $(ANSWERING) --limit 1000 --threads 1 --quiet --output-path $(RUNS)/frozen
 
 frozen-ranks: $(VENV)/.installed
 	$(BIN)/vlbench run --mode zero-shot --limit 50 --model $(FUSION),brivl --task $(RANKING) \
-		--threads 1 --no-resume --quiet --output-path $(RUNS)/frozen
+		--threads 1 --quiet --output-path $(RUNS)/frozen
 
 gate-trained: $(VENV)/.installed  ## Three seeds of the scoreboard against those of the baseline.
+	rm -rf $(RUNS)/scoreboard
 	$(MAKE) -j2 scoreboard-answers scoreboard-ranks SEEDS=0,1,2
 	$(BIN)/vlbench gate $(RUNS)/scoreboard --layer trained --max-drop $(MAX_DROP) --baseline $(BASELINE) \
 		--junit $(RUNS)/trained.xml $(if $(SUMMARY),--summary $(SUMMARY))
 
 heads: $(VENV)/.installed  ## Linear heads over the shipped weights, which gate-frozen asks, trained anew.
+	rm -rf $(RUNS)/probes
 	$(BIN)/vlbench run --mode probe --controls none --model $(FUSION) --task $(ANSWERING) \
-		--threads 1 --no-resume --output-path $(RUNS)/probes
+		--threads 1 --output-path $(RUNS)/probes
 	rm -rf $(WORLD)/heads
 	cd $(RUNS)/probes && for run in */*/*/; do place=$(abspath $(WORLD))/heads/$$(dirname $$run); \
 		mkdir -p $$(dirname $$place) && cp -r $$run/checkpoints/best $$place; done

@@ -32,7 +32,8 @@ class Difference:
 
     low, high: the 95 % interval. p: two-sided. test: how p was made, and method how the interval. detectable: the
     smallest difference that these data would show (p < 0.05) in 80 % of cases; infinite where there is one group.
-    seed_stderr, test_stderr: what chance in training and the choice of test examples each add to `stderr`.
+    seed_stderr, test_stderr: what chance in training and the choice of test examples each add to `stderr`; chance in
+    single answers is in both.
     """
 
     effect: float
@@ -53,7 +54,7 @@ class Difference:
         """The one-sided p of the difference being no larger than `limit`."""
         from scipy import stats
 
-        if self.stderr == 0:
+        if self.stderr == 0 or self.groups < 2:
             return 0.0 if self.low > limit else 1.0
         return float(stats.t.sf((self.effect - limit) / self.stderr, self.degrees))
 
@@ -89,10 +90,15 @@ def paired(a: Values, b: Values, groups: Mapping[str, str], seed: int = 0) -> Di
 
 @dataclass(frozen=True, slots=True)
 class Seeds:
-    """A system over its seeds: each unit's mean value, and the figure (the mean over units) of each seed."""
+    """A system over its seeds: each unit's mean value, and the figure (the mean over units) of each seed.
+
+    noise: the part of the mean figure's variance that is chance in single answers. It shows in the spread of the seeds
+    and in that of the units alike, and would otherwise be counted twice.
+    """
 
     mean: Values
     figures: tuple[float, ...]
+    noise: float = 0.0
 
     @classmethod
     def of(cls, runs: Sequence[Values]) -> Seeds:
@@ -104,42 +110,74 @@ class Seeds:
         if not runs or not runs[0] or any(values.keys() != runs[0].keys() for values in runs):
             raise ValueError("all seeds have values of the same units, of which there is at least one")
         mean = {unit: fmean(values[unit] for values in runs) for unit in runs[0]}
-        return cls(mean, tuple(fmean(values.values()) for values in runs))
+        return cls(mean, tuple(fmean(values.values()) for values in runs), _noise(runs))
 
 
 def seeded(a: Seeds, b: Seeds, groups: Mapping[str, str], seed: int = 0) -> Difference:
     """Compare two systems of several seeds each: what seeds and what the choice of examples leave open, together.
 
     The test-set part is a bootstrap over groups of the mean over seeds; the seed part is the spread of the seeds'
-    figures. Both variances add, with Welch's and Satterthwaite's degrees of freedom: three seeds drawn with
-    replacement would show two thirds of their variance, and a normal interval would take three for many.
+    figures. Both variances add, less the chance in single answers that is in both, with Welch's and Satterthwaite's
+    degrees of freedom: three seeds drawn with replacement would show two thirds of their variance, and a normal
+    interval would take three for many. One group of examples leaves the test-set part unknown, and so everything.
 
     a, b: two seeds or more on at least one side; one seed alone has a spread of zero.
 
     Raises:
         ValueError: the units differ.
     """
-    from scipy import stats
-
     if a.mean.keys() != b.mean.keys():
         raise ValueError("both sides have values of the same units")
     change = {unit: b.mean[unit] - value for unit, value in a.mean.items()}
     sums, counts = group_totals(change, groups)
-    effect = float(sums.sum() / counts.sum())
-    test_stderr, *_ = _bootstrap(sums, counts, np.random.default_rng(seed))
+    generator = np.random.default_rng(seed)
+    test_stderr, *_ = _bootstrap(sums, counts, generator)
     parts = [(_spread(side.figures), len(side.figures) - 1.0) for side in (a, b)]
     parts = [*((variance, free) for variance, free in parts if free > 0), (test_stderr**2, len(sums) - 1.0)]
-    total = sum(variance for variance, _ in parts)
-    stderr, degrees = total**0.5, _satterthwaite(parts)
-    reach = float(stats.t.isf(_LEVEL / 2, degrees)) * stderr if stderr else unseen_share(len(sums))
+    both = sum(variance for variance, _ in parts) - a.noise - b.noise
+    total = max(both, *(variance for variance, _ in parts))
+    found = _Chance(total**0.5, _satterthwaite(parts), len(sums))
+    effect = float(sums.sum() / counts.sum())
+    within = all(0 <= value <= 1 for side in (a, b) for value in side.mean.values())
+    low, high = effect - found.reach, effect + found.reach
     return Difference(
-        effect, stderr, effect - reach, effect + reach,
-        p=2 * float(stats.t.sf(abs(effect) / stderr, degrees)) if stderr else float(effect == 0),
+        effect, found.stderr, max(low, -1.0) if within else low, min(high, 1.0) if within else high,
+        p=found.p(effect) if found.stderr else permutation(sums, generator),
         test=f"t over {len(a.figures)} and {len(b.figures)} seeds and {len(sums):,} groups",
         method="95 % t interval of the seeds' spread and a bootstrap over groups together",
-        n=len(change), groups=len(sums), detectable=_detectable(stderr, degrees) if stderr else reach,
-        degrees=degrees, seed_stderr=max(0.0, total - test_stderr**2) ** 0.5, test_stderr=test_stderr,
+        n=len(change), groups=len(sums),
+        detectable=float("inf") if within and found.detectable > 1 else found.detectable,
+        degrees=found.degrees, test_stderr=test_stderr,
+        seed_stderr=sum(variance for variance, _ in parts[:-1]) ** 0.5,
     )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class _Chance:
+    """What chance does to a difference over so many groups; one group tells nothing of it."""
+
+    stderr: float
+    degrees: float
+    groups: int
+
+    @property
+    def reach(self) -> float:
+        """Half the 95 % interval."""
+        from scipy import stats
+
+        if self.groups < 2:
+            return float("inf")
+        return float(stats.t.isf(_LEVEL / 2, self.degrees)) * self.stderr if self.stderr else unseen_share(self.groups)
+
+    @property
+    def detectable(self) -> float:
+        return _detectable(self.stderr, self.degrees) if self.groups > 1 and self.stderr else self.reach
+
+    def p(self, effect: float) -> float:
+        """Two-sided."""
+        from scipy import stats
+
+        return 2 * float(stats.t.sf(abs(effect) / self.stderr, self.degrees)) if self.groups > 1 else 1.0
 
 
 def mcnemar(fixed: int, broken: int) -> float:
@@ -197,6 +235,17 @@ def _bootstrap(
 def _spread(figures: Sequence[float]) -> float:
     """The variance of the mean over seeds."""
     return float(np.var(figures, ddof=1)) / len(figures) if len(figures) > 1 else 0.0
+
+
+def _noise(runs: Sequence[Values]) -> float:
+    """The variance that chance in single answers gives the mean over S seeds and U units: the residual mean square of
+    the table of S x U values, over S x U. Of units that hang together it is a little too small, which is the safe side.
+    """
+    table = np.array([list(values.values()) for values in ({unit: run[unit] for unit in runs[0]} for run in runs)])
+    if min(table.shape) < 2:
+        return 0.0
+    rest = table - table.mean(axis=0) - table.mean(axis=1, keepdims=True) + table.mean()
+    return float((rest**2).sum() / ((table.shape[0] - 1) * (table.shape[1] - 1)) / table.size)
 
 
 def _satterthwaite(parts: Sequence[tuple[float, float]]) -> float:

@@ -16,8 +16,9 @@ from vlbench.core.validate import Frozen, parse
 from vlbench.data.cache import atomic_write
 from vlbench.metrics.significance import Seeds
 from vlbench.records.collect import FoundRun
-from vlbench.report.protocol import column, model_name
-from vlbench.report.units import Units, answers, read_units
+from vlbench.report.answers import read_answers
+from vlbench.report.protocol import by_system, column, model_name
+from vlbench.report.units import Units, read_units
 
 NEAR_TIE = 1e-4
 """A best answer that led by no more than this may change with the machine or a library."""
@@ -43,19 +44,27 @@ class Subject(Frozen):
 
 
 class FrozenEntry(Frozen):
-    """What given weights answered. near_ties: ids whose best answer led by no more than the baseline's margin."""
+    """What given weights answered, and what their near ties may have said as well.
+
+    near_ties: units whose answer led by no more than the baseline's margin, with those that it led. data: a hash of
+    what was asked and of what is right.
+    """
 
     subject: Subject
     task_version: int
     weights_sha256: str
     metric: str
     value: float
+    data: str
     answers: dict[str, str]
-    near_ties: tuple[str, ...] = ()
+    near_ties: dict[str, tuple[str, ...]] = Field(default_factory=dict)
 
 
 class TrainedEntry(Frozen):
-    """What trained seeds scored: the figure of each seed, and each unit's mean over them, in the unit of `Units`."""
+    """What trained seeds scored: the figure of each seed, and each unit's mean over them, in the unit of `Units`.
+
+    noise: as in `Seeds`.
+    """
 
     subject: Subject
     task_version: int
@@ -65,10 +74,11 @@ class TrainedEntry(Frozen):
     data: str
     seeds: dict[str, float]
     units: dict[str, float]
+    noise: float = 0.0
 
     @property
     def side(self) -> Seeds:
-        return Seeds(self.units, tuple(self.seeds.values()))
+        return Seeds(self.units, tuple(self.seeds.values()), self.noise)
 
 
 class Change(Frozen):
@@ -114,7 +124,7 @@ def side_of(runs: Sequence[FoundRun]) -> tuple[list[Units], Seeds]:
     """The units of each seed's run by the main metric, and all seeds together.
 
     Raises:
-        VlbenchError: a run is not done, is there twice, or the runs are not of the same examples.
+        VlbenchError: a run is not done, is there twice, or the runs differ in more than their seed.
     """
     for run in runs:
         if run.record.status != "done":
@@ -123,6 +133,11 @@ def side_of(runs: Sequence[FoundRun]) -> tuple[list[Units], Seeds]:
     if len(set(seeds)) < len(seeds):
         twice = next(seed for seed in seeds if seeds.count(seed) > 1)
         raise VlbenchError(f"seed {twice} is there twice ({runs[0].path.parent} and others): give each seed once")
+    if len(systems := by_system(runs)) > 1:
+        apart = f"{systems[0][0].path.parent} and {systems[1][0].path.parent}"
+        raise VlbenchError(
+            f"{apart} differ in more than their seed (recipe, weights or version): give runs of one spec"
+        )
     units = [read_units(run.folder, run.record, run.record.task.main_metric) for run in runs]
     if any(one.data != units[0].data or one.values.keys() != units[0].values.keys() for one in units):
         raise VlbenchError(f"the seeds of {subject(runs[0].record).title} are not of the same examples: run them alike")
@@ -130,14 +145,19 @@ def side_of(runs: Sequence[FoundRun]) -> tuple[list[Units], Seeds]:
 
 
 def frozen_entry(run: FoundRun) -> FrozenEntry:
-    """What a run of given weights answered, as the baseline keeps it."""
-    record = run.record
-    said, margins = answers(run.folder)
+    """What a run of given weights answered, as the baseline keeps it.
+
+    Raises:
+        VlbenchError: the run has no figure.
+    """
+    record, found = run.record, read_answers(run.folder, NEAR_TIE)
     result = record.result(record.task.main_metric)
+    if result is None:
+        raise VlbenchError(f"{run.path.parent} has no {record.task.main_metric}, its task's main metric: leave it out")
     return FrozenEntry(
         subject=subject(record), task_version=record.task.version, weights_sha256=record.model.weights_sha256,
-        metric=record.task.main_metric, value=result.value if result else 0.0, answers=dict(sorted(said.items())),
-        near_ties=tuple(sorted(name for name, margin in margins.items() if margin <= NEAR_TIE)),
+        metric=result.metric, value=result.value, data=found.data, answers=dict(sorted(found.said.items())),
+        near_ties=dict(sorted(found.others.items())),
     )  # fmt: skip
 
 
@@ -151,6 +171,7 @@ def trained_entry(runs: Sequence[FoundRun]) -> TrainedEntry:
         subject=subject(record), task_version=record.task.version, metric=record.task.main_metric,
         scale=units[0].scale, higher_is_better=result is None or result.higher_is_better, data=units[0].data,
         seeds=dict(seeds), units={unit: round(value, _DECIMALS) for unit, value in sorted(side.mean.items())},
+        noise=side.noise,
     )  # fmt: skip
 
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import isclose
 from statistics import median
 from typing import Literal
 
 from vlbench.core.errors import DataError, ExitCode, VlbenchError
+from vlbench.core.record import RunRecord
 from vlbench.metrics.significance import Difference, holm, seeded
 from vlbench.records.collect import FoundRun
+from vlbench.report.answers import read_answers
 from vlbench.report.baseline import (
     Baseline,
     FrozenEntry,
@@ -20,7 +23,6 @@ from vlbench.report.baseline import (
     side_of,
 )
 from vlbench.report.compare import scaled
-from vlbench.report.units import answers
 
 Kind = Literal["pass", "regression", "improvement", "inconclusive", "missing"]
 Layer = Literal["frozen", "trained", "speed"]
@@ -111,30 +113,44 @@ def _frozen(entry: FrozenEntry, found: Mapping[Subject, list[FoundRun]]) -> Verd
     if why := _absent(group):
         return Verdict(of, "frozen", "missing", why)
     if len(group) > 1:
-        return Verdict(of, "frozen", "inconclusive", f"{len(group)} such runs: give one")
+        folders = " and ".join(str(run.path.parent) for run in group[:2])
+        return Verdict(of, "frozen", "inconclusive", f"{len(group)} such runs, {folders}: give one")
     record = group[0].record
     if record.task.version != entry.task_version:
         reason = f"task version {record.task.version}, the baseline's is {entry.task_version}: make it again"
         return Verdict(of, "frozen", "inconclusive", reason)
     try:
-        said, _ = answers(group[0].folder)
+        now = read_answers(group[0].folder, 0.0)
     except DataError as error:
         return Verdict(of, "frozen", "missing", error.message)
-    if said.keys() != entry.answers.keys():
-        odd = len(said.keys() ^ entry.answers.keys())
-        return Verdict(of, "frozen", "inconclusive", f"{odd:,} examples are on one side only: make the baseline again")
+    if now.said.keys() != entry.answers.keys():
+        odd = len(now.said.keys() ^ entry.answers.keys())
+        return Verdict(of, "frozen", "inconclusive", f"{odd:,} answers are on one side only: make the baseline again")
+    if now.data != entry.data:
+        reason = "its examples or what is right of them are others than the baseline's: make it again"
+        return Verdict(of, "frozen", "inconclusive", reason)
+    return _answered(entry, now.said, record)
+
+
+def _answered(entry: FrozenEntry, said: Mapping[str, str], record: RunRecord) -> Verdict:
+    """The verdict on the same units asked again."""
     flips = tuple(name for name, answer in sorted(entry.answers.items()) if said[name] != answer)
-    near = tuple(sorted({*flips} & {*entry.near_ties}))
+    near = tuple(name for name in flips if said[name] in entry.near_ties.get(name, ()))
     result = record.result(entry.metric)
     drop = entry.value - result.value if result else None
-    other = (
-        "" if record.model.weights_sha256 == entry.weights_sha256 else "; its weights are others than the baseline's"
-    )
+    same = drop is not None and isclose(drop, 0.0, abs_tol=1e-6)
     if len(flips) > len(near):
-        reason = f"{len(flips) - len(near):,} of {len(said):,} answers changed{other}"
-        return Verdict(of, "frozen", "regression", reason, drop, flips=flips, near_ties=near)
-    reason = f"all {len(said):,} answers as before" if not flips else f"{len(near):,} near ties changed, nothing else"
-    return Verdict(of, "frozen", "pass", reason + other, drop, flips=flips, near_ties=near)
+        reason = f"{len(flips) - len(near):,} of {len(said):,} answers changed"
+    elif flips:
+        reason = f"{len(near):,} near ties changed, nothing else"
+    else:
+        reason = f"all {len(said):,} answers as before"
+    if not flips and not same:
+        reason += f", but not their {entry.metric}: the metric changed"
+    if record.model.weights_sha256 != entry.weights_sha256:
+        reason += "; its weights are others than the baseline's"
+    kind: Kind = "pass" if len(flips) == len(near) and (flips or same) else "regression"
+    return Verdict(entry.subject, "frozen", kind, reason, drop, flips=flips, near_ties=near)
 
 
 def _trained(
@@ -155,8 +171,8 @@ def _drop(entry: TrainedEntry, group: list[FoundRun]) -> Difference | Verdict:
     if why := _absent(group):
         return Verdict(of, "trained", "missing", why)
     if min(len(group), len(entry.seeds)) < MIN_SEEDS:
-        sides = f"{len(group)} seeds here and {len(entry.seeds)} in the baseline"
-        return Verdict(of, "trained", "inconclusive", f"{sides}: {MIN_SEEDS} on each side are needed")
+        sides = f"seeds here: {len(group)}, in the baseline: {len(entry.seeds)}"
+        return Verdict(of, "trained", "inconclusive", f"{sides}; {MIN_SEEDS} on each side are needed")
     if group[0].record.task.version != entry.task_version:
         return Verdict(of, "trained", "inconclusive", "the task has another version: make the baseline again")
     try:

@@ -6,9 +6,11 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 from math import isfinite
+from statistics import fmean
 from xml.etree import ElementTree
 
-from vlbench.report.gate import Verdict
+from vlbench.report.baseline import Baseline
+from vlbench.report.gate import MIN_SEEDS, Verdict
 from vlbench.report.markup import bold, table, text
 from vlbench.report.tables import cell
 
@@ -26,6 +28,30 @@ def gate_table(verdicts: Sequence[Verdict]) -> str:
     parts = [head, table(headers, [_row(verdict) for verdict in verdicts], "md")]
     parts += [f"{text(one.subject.title, 'md', _LONGEST)}: {_flips(one)}" for one in verdicts if one.flips]
     return "\n\n".join(parts)
+
+
+def update_text(old: Baseline | None, new: Baseline) -> str:
+    """What an update changed, figure by figure, and what it keeps that can never be judged."""
+    before = _figures(old) if old else {}
+    lines = [f"{len(new.frozen)} frozen and {len(new.trained)} trained subjects"]
+    for title, value in _figures(new).items():
+        was = before.get(title)
+        if was is None or was != value:
+            lines.append(f"{text(title, 'md', _LONGEST)}: {'new' if was is None else f'{was:.2f} ->'} {value:.2f}")
+    few = [entry for entry in new.trained if len(entry.seeds) < MIN_SEEDS]
+    lines += [
+        f"{text(entry.subject.title, 'md', _LONGEST)}: {len(entry.seeds)} of the {MIN_SEEDS} seeds that a verdict needs"
+        for entry in few
+    ]
+    return "\n".join(lines)
+
+
+def _figures(of: Baseline) -> dict[str, float]:
+    """The figure of each subject; of trained ones the mean over seeds."""
+    figures = {f"{entry.subject.title}, frozen": entry.value for entry in of.frozen}
+    for entry in of.trained:
+        figures[f"{entry.subject.title}, trained"] = entry.scale * fmean(entry.seeds.values())
+    return figures
 
 
 def gate_json(verdicts: Sequence[Verdict], exit_code: int) -> dict[str, object]:

@@ -8,7 +8,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from math import isclose, isfinite, isnan
+from math import isclose, isfinite
 from typing import TYPE_CHECKING
 
 from vlbench.core.errors import DataError, ExitCode, VlbenchError
@@ -70,10 +70,11 @@ def read_units(run: RunFolder, record: RunRecord, metric: str) -> Units:
     if not units.values or not isclose(units.figure, result.value, rel_tol=1e-6, abs_tol=1e-6):
         main = record.task.main_metric
         raise _cannot(f"{run.path} keeps no value per example that gives its {metric}: compare by --metric {main}")
-    return replace(units, data=_asked(rows))
+    return replace(units, data=asked(rows))
 
 
-def _asked(rows: pd.DataFrame) -> str:
+def asked(rows: pd.DataFrame) -> str:
+    """A hash of what the examples asked and of what is right, whatever was answered."""
     columns = (rows[name] for name in ("example_id", "group", "text", "reference"))
     return hashlib.sha256(json.dumps(sorted(zip(*columns, strict=True))).encode()).hexdigest()
 
@@ -138,19 +139,3 @@ def _fold(reference: str) -> str:
 
 def _cannot(message: str) -> VlbenchError:
     return VlbenchError(message, ExitCode.NOT_COMPARABLE)
-
-
-def answers(run: RunFolder) -> tuple[dict[str, str], dict[str, float]]:
-    """What a run answered, by example, and how far it lay before the next best one; infinite where there is none.
-
-    Raises:
-        DataError: its samples are missing or corrupt.
-    """
-    rows = read_samples(run.samples)
-    rows = rows[rows["control"] == ""]
-    said = dict(zip(rows["example_id"], rows["prediction"], strict=True))
-    margins = {}
-    for name, scores in zip(rows["example_id"], rows["label_scores"], strict=True):
-        known = [] if scores is None else [float(score) for score in scores if not isnan(score)]
-        margins[name] = known[0] - known[1] if len(known) > 1 else float("inf")
-    return said, margins
