@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 PATIENCE = 60.0
@@ -27,6 +27,38 @@ _LAUNCH = (
 def executable() -> str | None:
     """The first Chromium there is."""
     return next((path for name in NAMES if (path := shutil.which(name))), None)
+
+
+class Contrast(NamedTuple):
+    """How many texts a page shows, and those that stand out less than 4.5 to 1 from their ground (WCAG 2.1, AA)."""
+
+    texts: int
+    faint: list[str]
+
+
+_CONTRAST = """(() => {
+  const parse = (text) => [...text.match(/[\\d.]+/g).map(Number), 1].slice(0, 4);
+  const over = (top, below) => [0, 1, 2].map((i) => top[i] * top[3] + below[i] * (1 - top[3])).concat(1);
+  const light = (colour) => {
+    const [r, g, b] = colour.map((one) => (one /= 255) <= 0.03928 ? one / 12.92 : ((one + 0.055) / 1.055) ** 2.4);
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+  };
+  const ground = (one) => {
+    if (!one) return [255, 255, 255, 1];
+    const own = parse(getComputedStyle(one).backgroundColor);
+    return own[3] === 1 ? own : over(own, ground(one.parentElement));
+  };
+  const faint = []; let texts = 0;
+  for (const one of document.body.querySelectorAll("*")) {
+    const says = [...one.childNodes].some((node) => node.nodeType === 3 && node.textContent.trim());
+    if (!says || !one.checkVisibility() || one.closest("svg, script, style, option")) continue;
+    texts += 1;
+    const ink = over(parse(getComputedStyle(one).color), ground(one));
+    const [a, b] = [light(ink), light(ground(one))].sort((x, y) => y - x);
+    if ((a + 0.05) / (b + 0.05) < 4.5) faint.push(`${one.tagName} ${one.className} ${one.textContent.slice(0, 40)}`);
+  }
+  return {texts, faint};
+})()"""
 
 
 class Browser:
@@ -97,6 +129,17 @@ class Browser:
         for kind in ("mousePressed", "mouseReleased"):
             values = {"type": kind, "x": x, "y": y, "button": "left", "clickCount": 1}
             self.send("Input.dispatchMouseEvent", values)
+
+    def choose(self, name: str, value: str) -> None:
+        """Set a control as a hand would, and tell the page."""
+        self.run(
+            f"(() => {{ const one = document.getElementById({name!r}); one.value = {value!r};"
+            "one.dispatchEvent(new Event('input', {bubbles: true})); one.dispatchEvent(new Event('change')); })()"
+        )
+
+    def contrast(self) -> Contrast:
+        """Of the texts that are to be seen."""
+        return Contrast(**self.run(_CONTRAST))
 
     def screenshot(self, path: Path, width: int, height: int, *, dark: bool = False) -> None:
         """The page as PNG in a window of that size."""

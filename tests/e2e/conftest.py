@@ -9,6 +9,12 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from vlbench import __version__
+from vlbench.core.record import Environment, ModelInfo, Result, RunRecord, TaskInfo, ToolInfo
+from vlbench.core.spec import RunSpec
+from vlbench.records.folder import RunFolder
+from vlbench.records.samples import SampleRow, write_samples
+
 QUICK = ("--steps", 4, "--batch-size", 8, "--set", "train.evaluations=2", "--controls", "none", "--quiet")
 
 
@@ -16,6 +22,76 @@ QUICK = ("--steps", 4, "--batch-size", 8, "--set", "train.evaluations=2", "--con
 def quick(tiny_world: Path, tmp_path: Path) -> list[object]:
     """A quick run of a model to be named; its folder is `runs` below the test's own."""
     return ["run", "--task", "nlvr2", "--data-root", tiny_world, "--output-path", tmp_path / "runs", *QUICK]
+
+
+@pytest.fixture(scope="session")
+def two_runs(tmp_path_factory: pytest.TempPathFactory, tiny_world: Path) -> list[Path]:
+    """Two quick runs of the fake model that differ in their seed."""
+    from vlbench.cli.main import main
+
+    place = tmp_path_factory.mktemp("runs")
+    for seed in ("0", "1"):
+        arguments = ["run", "--task", "nlvr2", "--model", "fake", "--data-root", str(tiny_world), "--seed", seed]
+        arguments += ["--steps", "4", "--batch-size", "8", "--controls", "none", "--quiet", "--output-path", str(place)]
+        assert main(arguments) == 0
+    return sorted(path.parent for path in place.rglob("run.json"))
+
+
+@pytest.fixture(scope="session")
+def report(two_runs: list[Path]) -> Path:
+    """The page of both runs."""
+    from vlbench.cli.main import main
+
+    page = two_runs[0] / "both.html"
+    assert main(["report", *map(str, two_runs), "--html", str(page)]) == 0
+    return page
+
+
+@pytest.fixture(scope="session")
+def hostile_texts() -> tuple[str, ...]:
+    """Texts that a page must show as they are, or spell out."""
+    return (
+        "</script><script>window.taken=1</script>",
+        '<img src=x onerror="window.taken=1">',
+        "\u202eright to left \u05e9\u05dc\u05d5\u05dd\u202c",
+        "👩\u200d🔬 measures",
+        "a\x00b\x1b[31mred\x07",
+        "x" * 5000,
+    )
+
+
+@pytest.fixture
+def hostile_run(tmp_path: Path, hostile_texts: tuple[str, ...]) -> Path:
+    """A run whose every text is hostile."""
+    texts = hostile_texts
+    rows = [
+        SampleRow(
+            example_id=text[:300], split=text[:300], group=text, text=text, image_ids=(text[:300],),
+            reference='{"value": "a"}', prediction=text, confidence=0.5, score=float(place % 2), status="error",
+            error=text, labels=(text,), label_scores=(0.5,), written=text, tags={"kind": text},
+        )
+        for place, text in enumerate(texts)
+    ]  # fmt: skip
+    folder = tmp_path / "hostile"
+    folder.mkdir()
+    result = Result(
+        metric="accuracy", value=50.0, n=6,
+        slices={texts[0]: {text: Result(metric="accuracy", value=50.0, n=1) for text in texts}},
+    )  # fmt: skip
+    record = RunRecord(
+        status="done", fingerprint="0" * 16, spec=RunSpec(task="nlvr2", model=texts[1], size=texts[0]),
+        tool=ToolInfo(version=__version__),
+        model=ModelInfo(name=texts[1] + texts[2], size=texts[0], parameters=1, from_scratch=False),
+        task=TaskInfo(
+            name="nlvr2", version=1, source="real", manifest_sha256="m", split=texts[0], n_total=6, n_scored=6,
+            main_metric="accuracy", notes=texts,
+        ),
+        environment=Environment(python="3", libraries={texts[0]: texts[1]}, cpu=texts[1], threads=1),
+        started=texts[0], results=(result,),
+    )  # fmt: skip
+    RunFolder(folder).write_record(record)
+    write_samples(folder / "samples.parquet", rows)
+    return folder
 
 
 @pytest.fixture

@@ -136,12 +136,35 @@ def test_what_is_answered_otherwise_now_is_left_out(vlbench: Any, run: Run) -> N
     assert f"the attention is shown for {total - 1} of {total} examples" in (folder / "report.html").read_text()
 
 
+def test_an_evaluation_is_told_of_from_any_folder(
+    vlbench: Any, run: Run, tiny_world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The record keeps --checkpoint and --data-root as they were given: relative to where the run was called from."""
+    trained = run("--model", "vilt")
+    shutil.copytree(tiny_world, tmp_path / "data")
+    monkeypatch.chdir(tmp_path)
+    given = str(trained.relative_to(tmp_path))
+    folder = run("--model", "vilt", "--mode", "eval", "--checkpoint", given, "--data-root", "data").absolute()
+    assert json.loads((folder / "run.json").read_text())["spec"]["checkpoint"] == given
+    monkeypatch.chdir("/")
+    done = vlbench("report", folder, "--attention")
+    assert done.code == 0, done.err
+    page = (folder / "report.html").read_text()
+    assert len(kept(folder)) > 0 and "are not at hand" not in page
+    (folder / "attention.parquet").unlink()
+    shutil.rmtree(trained / "checkpoints")
+    done = vlbench("report", folder, "--attention")
+    assert done.code == 6 and f"the weights of run {folder} are gone: put {trained} back" in done.err
+    assert not (folder / "attention.parquet").exists()
+
+
 def test_faults_are_named_and_leave_nothing(vlbench: Any, run: Run, tiny_world: Path, tmp_path: Path) -> None:
     folder = run("--model", "vilt")
     broken = shutil.copytree(folder, tmp_path / "broken")
     shutil.rmtree(broken / "checkpoints")
     done = vlbench("report", broken, "--attention")
-    assert done.code == 6 and "holds no weights" in done.err
+    assert done.code == 6 and f"the weights of run {broken} are gone: put {broken}" in done.err
+    assert "leave out --attention" in done.err and "--checkpoint" not in done.err
     record = json.loads((folder / "run.json").read_text())
     begun = shutil.copytree(folder, tmp_path / "begun")
     (begun / "run.json").write_text(json.dumps(record | {"status": "interrupted"}))

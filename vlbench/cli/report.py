@@ -40,6 +40,7 @@ def report(
         with open_progress() as progress:
             for one in filter(None, (run, other)):
                 keep_attention(one, data_root, max_examples, progress)
-    path = html or RunFolder.open(run).path / "report.html"
-    atomic_write(path, run_page(run, other, picture_files(read_run(run), data_root), max_examples))
+    folder = RunFolder.open(run)
+    path = html or folder.path / "report.html"
+    atomic_write(path, run_page(run, other, picture_files(folder, read_run(run), data_root), max_examples))
     typer.echo(path)

@@ -15,6 +15,8 @@ from vlbench.core.record import RunRecord
 from vlbench.core.spec import RunSpec
 from vlbench.engine.job import Job, plan
 from vlbench.engine.subset import Examples
+from vlbench.engine.weights.files import weights_file
+from vlbench.engine.weights.pretrained import PRETRAINED
 from vlbench.records.attention import Attended, Attention, read_attention, write_attention
 from vlbench.records.folder import RunFolder, read_run
 from vlbench.records.samples import read_samples
@@ -58,22 +60,43 @@ def _spec(folder: RunFolder, record: RunRecord, data_root: Path | None) -> RunSp
     """How the run's answers are asked for again: its trained weights evaluated, or what was not trained as it was."""
     asked = record.spec
     trained = asked.mode in ("finetune", "probe")
-    checkpoint = str(folder.best / "model.safetensors") if trained else asked.checkpoint
     changes: dict[str, object] = {
         "mode": "eval" if trained else asked.mode,
-        "checkpoint": str(Path(checkpoint).expanduser()) if checkpoint else None,
-        "data_root": data_root or asked.data_root,
+        "checkpoint": _weights(folder, record),
+        "data_root": data_root or folder.found(asked.data_root),
+        "tasks_dir": folder.found(asked.tasks_dir),
         "train_split": None,
         "select_on": None,
         "select_limit": None,
         "controls": (),
-        "vocabulary": None if trained else asked.vocabulary,  # trained weights bring their own
-        "answers": None if trained else asked.answers,
+        "vocabulary": None if trained else folder.found(asked.vocabulary),  # trained weights bring their own
+        "answers": None if trained else folder.found(asked.answers),
         "train": Recipe(),
         "allow_partial": True,
         "device": None,
     }
     return asked.model_copy(update=changes)
+
+
+def _weights(folder: RunFolder, record: RunRecord) -> str | None:
+    """What the run's answers came from, as `--checkpoint` takes it.
+
+    Raises:
+        VlbenchError: exit 6, they are gone.
+    """
+    given = record.spec.checkpoint
+    if record.spec.mode in ("finetune", "probe"):
+        place = folder.best / "model.safetensors"
+    elif given in (None, "none", "shipped", PRETRAINED):
+        return given
+    else:
+        place = folder.found(Path(given).expanduser())
+    try:
+        return str(weights_file(place))
+    except VlbenchError:
+        raise VlbenchError(
+            f"the weights of run {folder.path} are gone: put {place} back, or leave out --attention", ExitCode.WEIGHTS
+        ) from None
 
 
 def _check_weights(job: Job, record: RunRecord) -> None:

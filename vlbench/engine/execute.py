@@ -199,7 +199,7 @@ def _scores(job: Job, outcome: Outcome) -> Scores:
     if job.unscored:
         reason = f"the answers of {job.spec.split} are not public: hand the predictions in to the official server"
         return Scores((), dict.fromkeys(job.task.metrics, reason))
-    return score(job.task.metrics, card.main_metric, card.slices, outcome.results, job.report)
+    return score(job.task.metrics, card.main_metric, card.slices, outcome.results, job.report, job.cut)
 
 
 def _coverage(job: Job, outcome: Outcome) -> Coverage:

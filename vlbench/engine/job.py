@@ -25,6 +25,7 @@ from vlbench.engine.weights.files import base_of, chosen_weights, weights_sha256
 from vlbench.engine.weights.pretrained import PRETRAINED, own_weights
 from vlbench.engine.weights.vocabulary import answerable, labels_of, learnable, named_rows
 from vlbench.engine.writing import draw_shots
+from vlbench.metrics.scoring import cut_groups
 from vlbench.records.fingerprint import fingerprint
 
 
@@ -35,6 +36,7 @@ class Job:
     labels: the answers a classifier chooses from, closed or open; none where the task ranks or answers are written.
     notes: what was left out. shots: examples that the model is shown before each question. weights: the file begun
     with; None from scratch.
+    cut: groups of the reported split that its limit has left some examples of, but not all.
     base: the weights that they stand on, if they are a head alone.
     """
 
@@ -54,6 +56,7 @@ class Job:
     shots: Examples = ()
     weights: Path | None = None
     base: Path | None = None
+    cut: frozenset[str] = frozenset()
 
     @property
     def unscored(self) -> bool:
@@ -143,6 +146,7 @@ def plan(spec: RunSpec, progress: Progress) -> Job:
     base = base_of(weights, card.name, str(spec.size)) if weights else None
     weights_hash = weights_sha256(weights, base)
     shots = draw_shots(spec, train)
+    scored = limited(report, spec, whole=task.card.output == "rank")
     train, notes = learnable(task.card, [] if shots else train, labels)
     rows = named_rows(spec, labels, weights)
     if spec.mode == "eval" and spec.checkpoint == PRETRAINED and labels:
@@ -154,7 +158,7 @@ def plan(spec: RunSpec, progress: Progress) -> Job:
         size=str(spec.size),
         train=train,
         select=select,
-        report=limited(report, spec, whole=task.card.output == "rank"),
+        report=scored,
         n_total=len(report),
         manifest_sha256=sha,
         weights_sha256=weights_hash,
@@ -173,6 +177,7 @@ def plan(spec: RunSpec, progress: Progress) -> Job:
         shots=shots,
         weights=weights,
         base=base,
+        cut=cut_groups(report, scored),
     )
 
 

@@ -12,7 +12,7 @@ from vlbench.core.results import Prediction
 from vlbench.core.task import Task
 from vlbench.core.validate import Frozen
 from vlbench.metrics.coverage import match, ranking_coverage
-from vlbench.metrics.scoring import score
+from vlbench.metrics.scoring import cut_groups, score
 from vlbench.records.predictions import read_predictions
 from vlbench.records.rankings import read_rankings
 
@@ -65,7 +65,7 @@ def score_file(task: Task, split: str, predictions: Path, allow_partial: bool = 
     answers = read_predictions(predictions)
     coverage = match(answers, examples, task.card.labels, allow_missing=allow_partial)
     scored = _covered(answers, examples) if coverage.missing else examples
-    scores = score(task.metrics, task.card.main_metric, task.card.slices, answers, scored)
+    scores = score(task.metrics, task.card.main_metric, task.card.slices, answers, scored, cut_groups(examples, scored))
     left_out = f"{coverage.missing:,} of {len(examples):,} examples have no prediction and are left out"
     return ScoreReport(
         task=task.card.name,

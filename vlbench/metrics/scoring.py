@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite
 from typing import Any
@@ -42,10 +42,12 @@ def score(
     slices: Sequence[str],
     results: Sequence[Any],
     examples: Sequence[Example[Any]],
+    cut: Collection[str] = frozenset(),
 ) -> Scores:
     """One result per metric, in the order of `metrics`; `results` are predictions, or rankings of a gallery.
 
     main_metric: the metric also broken down by the tags in `slices`, over the examples that carry the tag.
+    cut: groups of which only some examples are scored (see `cut_groups`): a metric that counts groups is absent then.
 
     Raises:
         CoverageError: predictions and examples do not match one to one.
@@ -56,12 +58,20 @@ def score(
     for name, metric in metrics.items():
         try:
             verdict = metric(results, examples)
+            _refuse_fragments(verdict, results, cut)
         except MetricAbsentError as reason:
             absent[name] = str(reason)
             continue
         sliced = _by_slice(verdict, metric, slices, results, examples) if name == main_metric else {}
         scored.append(_result(name, verdict, sliced))
     return Scores(tuple(scored), absent)
+
+
+def cut_groups(examples: Sequence[Example[Any]], scored: Sequence[Example[Any]]) -> frozenset[str]:
+    """The groups that have some of their examples among those scored, but not all."""
+    kept = {example.id for example in scored}
+    groups = {example.group for example in scored}
+    return frozenset(example.group for example in examples if example.id not in kept and example.group in groups)
 
 
 def parts(examples: Sequence[Example[Any]], tag: str) -> Mapping[str, Sequence[Example[Any]]]:
@@ -91,6 +101,20 @@ def _refuse_unsure(results: Sequence[Any]) -> None:
         )
 
 
+def _refuse_fragments(verdict: Score, results: Sequence[Any], cut: Collection[str]) -> None:
+    """Fewer examples of a group are more easily right throughout, so groups that were cut are not counted."""
+    fragments = verdict.per_example.keys() & set(cut)
+    if fragments and not _over_examples(verdict, results):
+        raise MetricAbsentError(
+            f"{len(fragments):,} of its {verdict.n:,} groups lack examples, as only a part of the split is scored"
+        )
+
+
+def _over_examples(verdict: Score, results: Sequence[Any]) -> bool:
+    """Whether the metric is a mean over examples, and not over groups of them or queries."""
+    return verdict.per_example.keys() <= {item.example_id for item in results if isinstance(item, Prediction)}
+
+
 def _by_slice(
     overall: Score,
     metric: Metric,
@@ -104,7 +128,7 @@ def _by_slice(
     """
     groups = {example.id: example.group for example in examples}
     by_id = {item.example_id: item for item in results if isinstance(item, Prediction)}
-    of_examples = overall.per_example.keys() <= by_id.keys()
+    of_examples = _over_examples(overall, results)
 
     def part_score(part: Sequence[Example[Any]]) -> Score | None:
         if not of_examples:

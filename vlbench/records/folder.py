@@ -15,6 +15,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import overload
 
 import yaml
 
@@ -110,6 +111,20 @@ class RunFolder:
     @property
     def last(self) -> Path:
         return self.path / "checkpoints" / "last"
+
+    @overload
+    def found(self, path: Path) -> Path: ...
+    @overload
+    def found(self, path: None) -> None: ...
+    def found(self, path: Path | None) -> Path | None:
+        """A path as the record keeps it, which may be relative to where the run was called from.
+
+        It is looked for from here, then from the run's folder upwards; one that is nowhere stays as it is.
+        """
+        if path is None:
+            return None
+        places = (path, *(above / path for above in self.path.resolve().parents))
+        return next((place for place in places if os.access(place, os.R_OK)), path)
 
     def write_record(self, record: RunRecord) -> None:
         """Replace `run.json` in one step, home paths taken out.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean, stdev
@@ -12,7 +12,7 @@ from vlbench.core.record import RunRecord
 from vlbench.metrics.significance import Difference, Seeds, holm, paired, seeded
 from vlbench.records.collect import FoundRun
 from vlbench.records.folder import RunFolder, read_run
-from vlbench.report.protocol import by_system, model_name, protocol
+from vlbench.report.protocol import by_system, model_name, newest, protocol
 from vlbench.report.units import Units, read_units
 
 
@@ -83,8 +83,8 @@ def compare_runs(paths: Sequence[Path], metric: str = "", by: str = "") -> Compa
     """Compare the first system with each other one.
 
     Args:
-        paths: run folders or run.json files, two or more; those that differ in their seed alone are one system, unless
-            there is no other.
+        paths: run folders or run.json files, two or more; those that differ in their seed alone are one system, and
+            copies of one run count once, unless there is no other.
         metric: the metric; empty for the task's main one.
         by: a tag to break the comparison down by, such as answer_type; empty for none.
 
@@ -94,7 +94,8 @@ def compare_runs(paths: Sequence[Path], metric: str = "", by: str = "") -> Compa
     """
     if len(paths) < 2:
         raise VlbenchError(f"{len(paths)} run to compare: give two runs or more")
-    runs = [FoundRun(RunFolder.open(path).run_json, read_run(path)) for path in paths]
+    given = [FoundRun(RunFolder.open(path).run_json, read_run(path)) for path in paths]
+    runs = found if len(found := newest(given)) > 1 else given
     first = runs[0].record
     for run in runs:
         _check_record(runs[0], run)
@@ -115,7 +116,7 @@ def compare_runs(paths: Sequence[Path], metric: str = "", by: str = "") -> Compa
         by=by,
         systems=systems,
         pairs=tuple(_pair(systems[0], other, by) for other in systems[1:]),
-        notes=tuple(_notes([run.record for run in runs])),
+        notes=(*_copies(given, runs), *_notes([run.record for run in runs])),
     )
 
 
@@ -147,11 +148,24 @@ def _systems(runs: Sequence[FoundRun], metric: str) -> tuple[System, ...]:
     if len(grouped) == 1:
         grouped = [[run] for run in grouped[0]]
     systems = [_system(group, metric) for group in grouped]
-    names = [one.name for one in systems]
+    alike: dict[str, list[System]] = {}
+    for one in systems:
+        alike.setdefault(one.name, []).append(one)
     return tuple(
-        replace(one, name=f"{one.name} ({place})") if names.count(one.name) > 1 else one
-        for place, one in zip("ABCDEFGHIJKLMNOPQRSTUVWXYZ" * len(systems), systems, strict=False)
+        replace(one, name=f"{one.name} ({_apart(one, alike[one.name])})") if len(alike[one.name]) > 1 else one
+        for one in systems
     )
+
+
+def _apart(one: System, alike: Sequence[System]) -> str:
+    """What tells a system from others of its name: its seed, else the fingerprint of its first run, else its folder."""
+    tellings: tuple[Callable[[System], str], ...] = (
+        lambda of: f"seed{'s' * (len(of.seeds) > 1)} {', '.join(map(str, of.seeds))}",
+        lambda of: of.runs[0].record.fingerprint[:8],
+        lambda of: str(of.runs[0].path.parent),
+    )
+    clear = (tell for tell in tellings if len({tell(other) for other in alike}) == len(alike))
+    return next(clear, tellings[-1])(one)
 
 
 def _system(group: Sequence[FoundRun], metric: str) -> System:
@@ -234,6 +248,16 @@ def _check_units(first: Units, units: Units, first_run: FoundRun, run: FoundRun)
         )
     if first.data != units.data:
         raise _refused(f"{where} have other questions or answers under the same ids: run both on the same data")
+
+
+def _copies(given: Sequence[FoundRun], kept: Sequence[FoundRun]) -> list[str]:
+    """Which of the given runs are left out, as another one is the same run."""
+    same = {run.record.fingerprint: run.path for run in kept}
+    return [
+        f"{run.path.parent} is the same run as {same[run.record.fingerprint].parent} and does not count again"
+        for run in given
+        if not any(run is one for one in kept)
+    ]
 
 
 def _notes(records: Sequence[RunRecord]) -> list[str]:

@@ -9,7 +9,7 @@ from tabulate import tabulate
 
 from vlbench.metrics.significance import Difference
 from vlbench.report.compare import Comparison, Pair, System, Verdict
-from vlbench.report.tables import cell
+from vlbench.report.tables import cell, p_value
 
 _IDS = 10
 """Flips that are named on a terminal; the JSON has all."""
@@ -68,7 +68,7 @@ def _pair(found: Comparison, pair: Pair) -> list[str]:
     if pair.slices:
         headers.insert(6, "p (Holm)")
         rows[0].insert(6, "-")
-        rows += [[*(row := _verdict(one))[:6], _p(one.holm), *row[6:]] for one in pair.slices]
+        rows += [[*(row := _verdict(one))[:6], p_value(one.holm), *row[6:]] for one in pair.slices]
     parts = [f"A = {cell(pair.a.name)}, B = {cell(pair.b.name)}: {said(pair.overall.difference)}"]
     parts.append(_table(headers, rows))
     if pair.flips.fixed or pair.flips.broken:
@@ -83,7 +83,7 @@ def said(found: Difference) -> str:
     if found.groups < 2:
         return "one group of examples shows nothing"
     if found.p < 0.05:
-        return f"they differ (p {_p(found.p)})"
+        return f"they differ (p {p_value(found.p)})"
     return f"no difference shown; one of {_number(found.detectable)} or more would have been, in 4 of 5 such tests"
 
 
@@ -107,7 +107,7 @@ def _system(one: System) -> list[str]:
 def _verdict(one: Verdict) -> list[str]:
     found = one.difference
     interval = f"[{found.low:+.2f}, {found.high:+.2f}]" if isfinite(found.low) else "-"
-    p, detectable = _p(found.p), _number(found.detectable)
+    p, detectable = p_value(found.p), _number(found.detectable)
     return [
         cell(one.part),
         f"{one.a:.2f}",
@@ -152,10 +152,6 @@ def _n(found: Comparison) -> int:
 
 def _number(value: float | None) -> str:
     return "-" if value is None or not isfinite(value) else f"{value:.2f}"
-
-
-def _p(value: float) -> str:
-    return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
 def _table(headers: Sequence[str], rows: Sequence[Sequence[str]] | map[list[str]]) -> str:

@@ -6,11 +6,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from vlbench import catalog
+from vlbench.core.cards import Recipe
 from vlbench.core.record import RunRecord
 from vlbench.records.collect import FoundRun
 from vlbench.report.figures import doubt, figure
 from vlbench.report.protocol import by_system, model_name
-from vlbench.report.published import Published, published
+from vlbench.report.published import Published, Rerun, published
 
 Judgement = Literal["reproduced", "below", "above", "not comparable"]
 
@@ -35,7 +37,8 @@ class Expectation:
 def expectations(runs: Sequence[FoundRun], version: str, task_versions: Mapping[str, int]) -> list[Expectation]:
     """A judgement for each published figure of each system, or the reason why there is none.
 
-    reproduced: the published figure lies in the measured interval, whatever its own was; below and above: it does not.
+    reproduced: the published figure lies in the measured interval, whatever its own was; below and above: it does not;
+    not comparable: the run did something else than the published row's command would, as the reason says.
     """
     found: list[Expectation] = []
     for group in by_system(runs):
@@ -43,11 +46,11 @@ def expectations(runs: Sequence[FoundRun], version: str, task_versions: Mapping[
         why = next((why for run in group if (why := _why_not(run.record, version, task_versions))), "")
         rows = list(_of(record))
         if why or not rows:
-            why = why or "no published figure of this model, size, task, split and protocol"
+            why = why or "no published figure of this model, size, task, split and mode"
             place = (model_name(record), record.task.name, record.task.split, record.task.main_metric)
             found.append(Expectation(*place, "not comparable", why))
         else:
-            found += [one for row in rows for one in _judged(group, row)]
+            found += [one for row, again in rows for one in _judged(group, row, again)]
     return sorted(found, key=lambda one: (one.task, one.model, one.split, one.metric, one.judgement, one.source))
 
 
@@ -59,23 +62,49 @@ def _why_not(record: RunRecord, version: str, task_versions: Mapping[str, int]) 
     return doubt(record, version, task_versions)
 
 
-def _of(record: RunRecord) -> Iterator[Published]:
-    """The rows that this record is a rerun of."""
+def _of(record: RunRecord) -> Iterator[tuple[Published, Rerun]]:
+    """The rows that this record is a rerun of, with how they are rerun."""
     for one in published(record.task.name, (record.task.split,)):
         again = one.row.rerun
         if again and (again.model, again.size, again.mode) == (record.model.name, record.model.size, record.spec.mode):
-            yield one
+            yield one, again
 
 
-def _judged(group: Sequence[FoundRun], row: Published) -> Iterator[Expectation]:
+def _otherwise(record: RunRecord, again: Rerun) -> str:
+    """What the run did otherwise than the command of the published row would; empty where it did the same."""
+    spec, trained = record.spec, record.train
+    if spec.rerank_k is not None:
+        return f"re-ranked the best {spec.rerank_k:,}, published with every pair looked at"
+    if spec.num_fewshot:
+        return f"shown {spec.num_fewshot} examples with their answers, published without"
+    if not again.checkpoint and spec.checkpoint not in (None, "pretrained"):
+        return f"begun with {spec.checkpoint}, published with the model's own weights"
+    if again.checkpoint and (loaded := record.model.load_report) and not loaded.converted:
+        return "begun with weights made by vlbench, published with those that its authors released"
+    if trained is None:
+        return ""
+    usual = catalog.task_card(record.task.name).train_split
+    if trained.train_split != usual:
+        return f"trained on {trained.train_split}, published with {usual}"
+    changed = _changed(trained.recipe, catalog.model_card(again.model).recipe(record.task.name, again.size))
+    return f"trained with {changed}, unlike its recipe" if changed else ""
+
+
+def _changed(recipe: Recipe, usual: Recipe) -> str:
+    """The fields of a recipe that are not the usual ones; accumulation changes no step, only where it is computed."""
+    given, known = (one.model_dump(exclude={"accumulation"}) for one in (recipe, usual))
+    return ", ".join(f"{name} {value}" for name, value in given.items() if value != known[name])
+
+
+def _judged(group: Sequence[FoundRun], row: Published, again: Rerun) -> Iterator[Expectation]:
     record = group[0].record
+    otherwise = next((why for run in group if (why := _otherwise(run.record, again))), "")
     for metric, value in row.metrics.items():
         own = figure(group, metric, "")
         place = (model_name(record), record.task.name, record.task.split, metric)
-        if own is None or own.reach is None:
-            yield Expectation(
-                *place, "not comparable", f"no {metric} with an interval", published=value, source=row.cited
-            )
+        if otherwise or own is None or own.reach is None:
+            why = otherwise or f"no {metric} with an interval"
+            yield Expectation(*place, "not comparable", why, published=value, source=row.cited)
             continue
         low, high = own.value - own.reach, own.value + own.reach
         judgement: Judgement = "below" if high < value else "above" if low > value else "reproduced"

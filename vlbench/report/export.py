@@ -7,12 +7,14 @@ import io
 import json
 from collections.abc import Callable, Mapping, Sequence
 from math import isfinite
+from statistics import fmean
 from typing import Any
 
 from vlbench import catalog
 from vlbench.core.errors import VlbenchError, unknown
 from vlbench.core.record import Result, RunRecord
 from vlbench.report.markup import as_csv
+from vlbench.report.protocol import protocol, system
 
 _QUESTIONS, _RETRIEVAL = "visual-question-answering", "image-text-retrieval"
 """What a task asks for, in the words of model cards."""
@@ -50,6 +52,9 @@ def _lm_eval(records: Sequence[RunRecord]) -> str:
     names = [record.task.name for record in records]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise VlbenchError(f"lm-eval holds a task once, and {', '.join(twice)} comes twice: give one run of each")
+    limits = sorted({_limit(record) for record in records})
+    if len(limits) > 1:
+        raise VlbenchError(f"lm-eval says one limit for all tasks, and these runs have {', '.join(limits)}: give one's")
     content = {
         "results": {record.task.name: _lm_eval_results(record) for record in records},
         "configs": {
@@ -86,17 +91,34 @@ def _hf_model_index(records: Sequence[RunRecord]) -> str:
     model = _one_model(records, "hf-model-index")
     results = [
         EvalResult(
-            task_type=_RETRIEVAL if record.chance else _QUESTIONS,
-            dataset_type=record.task.name,
-            dataset_name=_title(record),
-            dataset_split=record.task.split,
+            task_type=_RETRIEVAL if first.chance else _QUESTIONS,
+            dataset_type=first.task.name,
+            dataset_name=_title(first),
+            dataset_split=first.task.split,
             metric_type=result.metric,
-            metric_value=result.value,
+            metric_value=fmean(same),
+            metric_args={"protocol": protocol(first), "seeds": seeds, "n": result.n, "limit": first.task.limit},
         )
-        for record in records
-        for result in record.results
+        for runs in _of_seeds(records)
+        for first, seeds in [(runs[0], [run.spec.seed for run in runs])]
+        for result in first.results
+        if len(same := [of.value for run in runs if (of := run.result(result.metric))]) == len(runs)
     ]
     return f"---\n{ModelCardData(model_name=model, eval_results=results).to_yaml()}\n---\n"
+
+
+def _of_seeds(records: Sequence[RunRecord]) -> list[list[RunRecord]]:
+    """The runs on each split of a task, by seed: a card has one figure of a metric there."""
+    places: dict[tuple[str, str], list[RunRecord]] = {}
+    for record in records:
+        places.setdefault((record.task.name, record.task.split), []).append(record)
+    for (task, split), runs in places.items():
+        if len({run.spec.seed for run in runs}) < len(runs) or len({system(run) for run in runs}) > 1:
+            raise VlbenchError(
+                f"hf-model-index has one figure for {task} {split}, and {len(runs)} runs of it differ in more than "
+                f"their seed, or not even in that: give one run, or one of each seed"
+            )
+    return [sorted(runs, key=lambda run: run.spec.seed) for runs in places.values()]
 
 
 _COLUMNS = (
@@ -160,7 +182,14 @@ def _one_model(records: Sequence[RunRecord], to: str) -> str:
 
 
 def _title(record: RunRecord) -> str:
-    """The task's, with the world named: its figures are none of the real data's."""
+    """The task's, with what makes its figures others than those of the official data: the world, a part of it."""
     known = record.task.name in catalog.task_folders()
     title = catalog.task_card(record.task.name).title if known else record.task.name
-    return f"{title} (vlbench's built-in world)" if record.task.source == "world" else title
+    told = ["vlbench's built-in world"] if record.task.source == "world" else []
+    if record.task.n_scored != record.task.n_total:
+        told.append(f"{record.task.n_scored:,} of {record.task.n_total:,} examples")
+    return f"{title} ({', '.join(told)})" if told else title
+
+
+def _limit(record: RunRecord) -> str:
+    return "none" if record.task.limit is None else f"{record.task.limit:g}"

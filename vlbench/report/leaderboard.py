@@ -10,7 +10,7 @@ from statistics import fmean
 from vlbench.core.errors import unknown
 from vlbench.records.collect import FoundRun
 from vlbench.report.figures import COSTS, Figure, doubt, figure
-from vlbench.report.protocol import Column, by_system, column, model_name
+from vlbench.report.protocol import Column, by_system, column, model_name, newest
 
 MAIN = "main"
 
@@ -57,6 +57,20 @@ class Table:
     headings: tuple[Heading, ...]
     rows: tuple[Row, ...]
 
+    @property
+    def ranked(self) -> bool:
+        """Whether ranks stand beside the figures: several systems in several columns of metrics."""
+        return len(self.rows) > 1 and sum(one.metric not in COSTS for one in self.headings) > 1
+
+    def priced(self, heading: Heading, cost: str) -> list[tuple[Row, Entry, Entry]]:
+        """The rows that count in that column and in the cost beside it, with their entries in both."""
+        pairs = [(row, row.entries.get(heading), row.entries.get(replace(heading, metric=cost))) for row in self.rows]
+        return [
+            (row, entry, price)
+            for row, entry, price in pairs
+            if entry and price and entry.rank is not None and price.rank is not None
+        ]
+
 
 @dataclass(frozen=True)
 class Board:
@@ -76,7 +90,8 @@ class Board:
 class Choice:
     """What of the records is shown, and how: the flags of `vlbench leaderboard`.
 
-    columns: metrics, `main` for each task's main one, or costs (see COSTS). sort: `rank`, `model`, a task or a metric.
+    columns: metrics, `main` for each task's main one, or costs (see COSTS). sort: `rank`, the mean over metrics;
+    `model`; a task; a metric or a cost.
     """
 
     tasks: tuple[str, ...] = ()
@@ -99,7 +114,7 @@ def board(
     for task in choice.tasks:
         if task not in tasks:
             raise unknown("task", task, tasks, "tasks that the records have")
-    chosen = _newest([run for run in runs if not choice.tasks or run.record.task.name in choice.tasks])
+    chosen = newest([run for run in runs if not choice.tasks or run.record.task.name in choice.tasks])
     if choice.pareto and choice.pareto not in COSTS:
         raise unknown("cost", choice.pareto, COSTS, "given as --pareto")
     columns = (*choice.columns, choice.pareto) if choice.pareto not in ("", *choice.columns) else choice.columns
@@ -119,14 +134,6 @@ def board(
     return Board(
         tuple(tables), (*(f"left out: {fault}" for fault in faults), *_machines(chosen, columns)), choice.pareto
     )
-
-
-def _newest(runs: Sequence[FoundRun]) -> list[FoundRun]:
-    """One record of each fingerprint, since equal ones mean the same: a finished one, the newest of those."""
-    chosen: dict[str, FoundRun] = {}
-    for run in sorted(runs, key=lambda run: (run.record.status == "done", run.record.started, str(run.path))):
-        chosen[run.record.fingerprint] = run
-    return [run for run in runs if chosen[run.record.fingerprint] is run]
 
 
 def _check_order(sort: str, runs: Sequence[FoundRun], metrics: Collection[str]) -> None:
@@ -165,9 +172,9 @@ def _table(data: str, how: str, runs: Sequence[tuple[FoundRun, str]], columns: S
         )
         for name, fingerprint in rows
     ]
-    if choice.pareto:
-        made = _fronts(made, headings, choice.pareto)
-    return Table(data, how, tuple(headings), tuple(sorted(made, key=lambda row: _place(row, headings, choice.sort))))
+    ordered = sorted(made, key=lambda row: _place(row, headings, choice.sort))
+    table = Table(data, how, tuple(headings), tuple(ordered))
+    return _fronts(table, choice.pareto) if choice.pareto else table
 
 
 def _systems(runs: Sequence[tuple[FoundRun, str]]) -> list[tuple[str, Column, list[FoundRun], str]]:
@@ -235,29 +242,29 @@ def _worth(one: Figure) -> float:
     return one.value if one.higher_is_better else -one.value
 
 
-def _fronts(rows: Sequence[Row], headings: Sequence[Heading], cost: str) -> list[Row]:
+def _fronts(table: Table, cost: str) -> Table:
     """Mark in each column of a metric the rows that no other beats in both the figure and its cost."""
-    marked = {row.name + row.fingerprint: dict(row.entries) for row in rows}
-    for heading in headings:
-        price = replace(heading, metric=cost)
+    marked = {row.name + row.fingerprint: dict(row.entries) for row in table.rows}
+    for heading in table.headings:
         if heading.metric in COSTS:
             continue
         points = {
-            row.name + row.fingerprint: (_worth(row.entries[heading].figure), _worth(row.entries[price].figure))
-            for row in rows
-            if all(one in row.entries and row.entries[one].rank is not None for one in (heading, price))
+            row.name + row.fingerprint: (_worth(entry.figure), _worth(price.figure))
+            for row, entry, price in table.priced(heading, cost)
         }
         for key, point in points.items():
             if not any(all(map(float.__ge__, other, point)) and other != point for other in points.values()):
                 marked[key][heading] = replace(marked[key][heading], front=True)
-    return [replace(row, entries=marked[row.name + row.fingerprint]) for row in rows]
+    return replace(table, rows=tuple(replace(row, entries=marked[row.name + row.fingerprint]) for row in table.rows))
 
 
 def _place(row: Row, headings: Sequence[Heading], sort: str) -> tuple[float, float, str, str]:
-    """Where a row stands: those without a figure that counts last, ties by name."""
+    """Where a row stands: those without a figure that counts last, ties by name; costs count only by their name."""
     if sort == "model":
         return 0.0, 0.0, row.name, row.fingerprint
-    asked = [one for one in headings if sort in ("rank", one.column.task, one.metric)]
+    asked = [
+        one for one in headings if sort == one.metric or (sort in ("rank", one.column.task) and one.metric not in COSTS)
+    ]
     ranks = [rank for one in asked if one in row.entries and (rank := row.entries[one].rank) is not None]
     return float(not ranks), fmean(ranks) if ranks else 0.0, row.name, row.fingerprint
 

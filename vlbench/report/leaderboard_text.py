@@ -9,7 +9,20 @@ from math import isfinite
 
 from vlbench.report.figures import COSTS, Figure
 from vlbench.report.leaderboard import Board, Entry, Heading, Row, Table
-from vlbench.report.markup import MARKUPS, Markup, as_csv, as_markup, bold, grey, paragraph, sign, table, text, title
+from vlbench.report.markup import (
+    MARKUPS,
+    PREAMBLE,
+    Markup,
+    as_csv,
+    as_markup,
+    bold,
+    grey,
+    paragraph,
+    sign,
+    table,
+    text,
+    title,
+)  # fmt: skip
 
 FORMATS = (*MARKUPS, "csv", "json")
 _COLUMNS = (
@@ -25,20 +38,20 @@ def render(found: Board, form: str) -> str:
     if form == "csv":
         return _csv(found)
     markup = as_markup(form)
-    parts = [part for one in found.tables for part in _table(one, found.pareto, markup)]
+    parts = [PREAMBLE[markup]] if markup in PREAMBLE else []
+    parts += [part for one in found.tables for part in _table(one, found.pareto, markup)]
     if found.notes:
         parts.append(paragraph([text(note, markup, 400) for note in found.notes], markup))
     return "\n\n".join(parts)
 
 
 def _table(of: Table, pareto: str, markup: Markup) -> list[str]:
-    ranked = len(of.rows) > 1 and sum(one.metric not in COSTS for one in of.headings) > 1
-    headers = ["model", *(text(one.title, markup, 120) for one in of.headings), *(["ranks"] if ranked else [])]
+    headers = ["model", *(text(one.title, markup, 120) for one in of.headings), *(["ranks"] if of.ranked else [])]
     rows = [
         [
             text(row.name, markup),
             *(_cell(row.entries.get(one), markup) for one in of.headings),
-            *([ranks_text(row, of.headings)] if ranked else []),
+            *([ranks_text(row, of.headings)] if of.ranked else []),
         ]
         for row in of.rows
     ]

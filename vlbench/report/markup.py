@@ -17,6 +17,8 @@ _LONGEST = 60
 _TABULATE = {"md": "github", "html": "unsafehtml", "latex": "latex_raw"}
 _BOLD = {"md": "**{}**", "html": "<strong>{}</strong>", "latex": "\\textbf{{{}}}"}
 _GREY = {"md": "({})", "html": '<span class="grey" title="{title}">{}</span>', "latex": "\\textcolor{{gray}}{{{}}}"}
+PREAMBLE: Mapping[Markup, str] = {"latex": "% in the preamble: \\usepackage{xcolor,amssymb}"}
+"""What stands at the top of a text, where its marks need something from elsewhere."""
 _SIGNS: Mapping[str, Mapping[Markup, str]] = {
     "±": {"md": "±", "html": "±", "latex": "$\\pm$"},
     "≈": {"md": "≈", "html": "≈", "latex": "$\\approx$"},

@@ -66,6 +66,17 @@ def system(record: RunRecord) -> str:
     return json.dumps([model, data, spec, recipe, record.tool.version], sort_keys=True)
 
 
+def newest(runs: Sequence[FoundRun]) -> list[FoundRun]:
+    """One record of each fingerprint, since equal ones mean the same: a finished one, the newest of those.
+
+    It stands where the first of its fingerprint stood.
+    """
+    chosen: dict[str, FoundRun] = {}
+    for run in sorted(runs, key=lambda run: (run.record.status == "done", run.record.started, str(run.path))):
+        chosen[run.record.fingerprint] = run
+    return [chosen[name] for name in dict.fromkeys(run.record.fingerprint for run in runs)]
+
+
 def by_system(runs: Sequence[FoundRun]) -> list[list[FoundRun]]:
     """The runs of each system together, by seed, in the order systems come; the same seed twice stays apart."""
     systems: dict[str, list[FoundRun]] = {}

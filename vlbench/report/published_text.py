@@ -10,6 +10,7 @@ from vlbench.records.collect import FoundRun
 from vlbench.report.expect import Expectation, expectations
 from vlbench.report.markup import Markup, bold, paragraph, table, text, title
 from vlbench.report.published import Published, Rerun, complexity, published
+from vlbench.report.submit import server_of
 
 TASKS = ("vqa2", "gqa", "nlvr2", "snli_ve", "coco_retrieval", "flickr30k_retrieval")
 _UNVERIFIED = "?"
@@ -67,14 +68,15 @@ def reproduce_page(cards: Mapping[str, TaskCard], runs: Sequence[FoundRun], vers
     parts = [
         "# Published figures, run again",
         "`CHECKPOINT` is the weights its authors released (pretrained ones, or finetuned ones where the mode is eval), "
-        "`DATA` a folder with the official data. Figures of a split without public answers come from its server.",
+        "`DATA` a folder with the official data. Figures of a split without public answers come from its server, "
+        "which takes the file that `vlbench submit` writes; `RUN` is the folder that `vlbench run` names last.",
     ]
     for task, card in cards.items():
         rows = [
             [
                 f"{one.name}, {one.row.protocol}, {one.split}",
                 _said(one),
-                f"`{_command(one, again, card)}`",
+                ", then ".join(f"`{command}`" for command in _commands(one, again, card)),
                 _state(one, judged),
             ]
             for one in published(task, tuple(card.splits))
@@ -152,14 +154,17 @@ def _state(one: Published, judged: Sequence[Expectation]) -> str:
     return "; ".join(states) or "not yet run"
 
 
-def _command(one: Published, again: Rerun, card: TaskCard) -> str:
+def _commands(one: Published, again: Rerun, card: TaskCard) -> list[str]:
     parts = ["vlbench run", f"--task {one.task}", f"--model {again.model}"]
     parts += [f"--size {again.size}"] if not again.model.startswith("hf:") else []
     parts += [f"--mode {again.mode}"] if again.mode != "finetune" else []
     parts += [f"--checkpoint {again.checkpoint}"] if again.checkpoint else []
     # No checkpoint is chosen on the split that is reported.
     parts += ["--select-on none"] if again.mode == "finetune" and one.split == card.select_on else []
-    return " ".join([*parts, f"--split {one.split}", "--data-root DATA"])
+    hidden = server_of(one.task, one.split)
+    split = hidden[1].splits[0] if hidden else one.split
+    run = " ".join([*parts, f"--split {split}", "--data-root DATA"])
+    return [run, f"vlbench submit RUN --to {hidden[0]}"] if hidden else [run]
 
 
 def _number(value: float | None) -> str:

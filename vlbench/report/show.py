@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
 _HEADERS = ("id", "text", "pictures", "reference", "prediction", "confidence")
 _WIDTHS = (20, 44, 24, 16, 16)
+"""Characters a column may take before it wraps."""
 _TELLING = ("most", "answer", "image")
 """Fields of a reference of several, one of which alone says what is right."""
-"""Characters a column may take before it wraps."""
 
 
 def show_rows(folder: Path, *, wrong: bool, n: int) -> str:

@@ -22,13 +22,17 @@ Answers = Sequence[tuple[str, str]]
 
 @dataclass(frozen=True)
 class Server:
-    """task, splits: what it takes. file: what to call it. write: answers in its format. where: to hand it in."""
+    """task, splits: what it takes. file: what to call it. write: answers in its format. where: to hand it in.
+
+    hidden: the splits whose answers it alone has, all scored from the one file that it takes.
+    """
 
     task: str
     splits: tuple[str, ...]
     file: str
     write: Callable[[Answers], str]
     where: str
+    hidden: tuple[str, ...] = ()
 
 
 def _vqa(answers: Answers) -> str:
@@ -61,8 +65,16 @@ SERVERS: Mapping[str, Server] = {
         "vqa2.json",
         _vqa,
         "https://eval.ai/web/challenges/challenge-page/830 (phase test-dev or test)",
+        hidden=("test-dev", "test"),
     ),
-    "evalai-gqa": Server("gqa", ("submission",), "gqa.json", _gqa, "https://eval.ai/web/challenges/challenge-page/225"),
+    "evalai-gqa": Server(
+        "gqa",
+        ("submission",),
+        "gqa.json",
+        _gqa,
+        "https://eval.ai/web/challenges/challenge-page/225",
+        hidden=("test", "test_all", "challenge", "challenge_all", "submission"),
+    ),
     "nlvr2": Server(
         "nlvr2",
         ("dev", "test-p", "test-u"),
@@ -71,6 +83,11 @@ SERVERS: Mapping[str, Server] = {
         "the scorer in https://github.com/lil-lab/nlvr (nlvr2/eval/metrics.py); its leaderboard is closed",
     ),
 }
+
+
+def server_of(task: str, split: str) -> tuple[str, Server] | None:
+    """The server that alone can score a split, with its name; None where the answers are public."""
+    return next(((to, one) for to, one in SERVERS.items() if one.task == task and split in one.hidden), None)
 
 
 def submission(folder: Path, to: str, output: Path | None = None) -> tuple[Path, str]:
@@ -106,7 +123,11 @@ def _check(record: RunRecord, to: str, server: Server) -> None:
     found = f"{task.name} {task.split}"
     if task.name != server.task or task.split not in server.splits:
         wanted = " or ".join(server.splits)
-        raise VlbenchError(f"{to} takes {server.task} {wanted}, and this run is of {found}: give --split {wanted}")
+        from_it = task.name == server.task and task.split in server.hidden
+        scored = f", which it scores {task.split} from too" if from_it else ""
+        raise VlbenchError(
+            f"{to} takes {server.task} {wanted}{scored}, and this run is of {found}: give --split {wanted}"
+        )
     if task.source != "real":
         raise VlbenchError(f"{to} takes answers about the real data, and this run is of the built-in world")
     if record.status != "done":

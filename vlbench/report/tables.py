@@ -108,6 +108,11 @@ def cell(text: str) -> str:
     return printable(text).replace("|", "\\|")
 
 
+def p_value(value: float) -> str:
+    """A test's p, as far as anybody reads it."""
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
 def number(value: float) -> str:
     """Two decimals; more where rounding would pretend to a whole number, so that 50.00 is exactly fifty."""
     if not isfinite(value):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -59,6 +60,16 @@ def test_a_record_is_whole(job: Job, folder: RunFolder) -> None:
     assert read_samples(folder.samples)["control"].value_counts().to_dict() == {"": 96, "blind": 96}
     assert sorted(path.name for path in folder.path.rglob("last")) == []
     assert {path.parent.name for path in folder.path.rglob("best")} == {"checkpoints", "blind"}
+
+
+def test_a_limit_that_cuts_statements_leaves_consistency_out(make_job: Callable[..., Job]) -> None:
+    job = make_job(limit=20, controls=(), train=STEPS)
+    whole = Counter(example.group for example in make_job().report)
+    cut = {name for name, count in Counter(example.group for example in job.report).items() if count < whole[name]}
+    record = execute(job, RunFolder.create(job.spec, job.fingerprint), Silent())
+    assert cut and [result.metric for result in record.results] == ["accuracy"]
+    (note,) = [note for note in record.task.notes if "absent" in note]
+    assert note.startswith(f"consistency is absent: {len(cut)} of its ")
 
 
 def test_a_model_that_looks_at_nothing_answers_blind_as_constantly(job: Job, folder: RunFolder) -> None:

@@ -75,6 +75,15 @@ def test_missing_ids_end_without_a_score_unless_allowed(task, predictions):
     assert report.notes == ("2 of 6 examples have no prediction and are left out",)
 
 
+def test_groups_are_not_counted_by_their_fragments(task, predictions):
+    """Of g1 one example is left, which is wrong, of g2 none; g0 is whole."""
+    report = score_file(task, "dev", predictions(ROWS[:3]), allow_partial=True)
+    assert [result.metric for result in report.results] == ["accuracy"]
+    assert report.notes[-1] == (
+        "consistency is absent: 1 of its 2 groups lack examples, as only a part of the split is scored"
+    )
+
+
 @pytest.mark.parametrize(
     ("rows", "message"),
     [

@@ -226,6 +226,22 @@ def test_find_runs(spec: RunSpec, record: RunRecord) -> None:
     assert find_runs(spec.output_path / "absent") == []
 
 
+def test_a_path_of_a_record_is_found_from_here_else_from_its_folder_upwards(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = RunFolder(tmp_path / "work" / "runs" / "nlvr2" / "cvlp-tiny" / "f")
+    run.path.mkdir(parents=True)
+    (tmp_path / "work" / "probe").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert run.found(Path("probe")) == tmp_path / "work" / "probe"
+    assert RunFolder(Path("work/runs/nlvr2/cvlp-tiny/f")).found(Path("probe")) == tmp_path / "work" / "probe"
+    (tmp_path / "probe").mkdir()
+    assert run.found(Path("probe")) == Path("probe")
+    assert run.found(tmp_path / "probe") == tmp_path / "probe"
+    assert run.found(Path("nowhere")) == Path("nowhere")
+    assert run.found(None) is None
+
+
 def test_near_misses(folder: RunFolder, spec: RunSpec) -> None:
     with pytest.raises(VlbenchError, match=f"did you mean {folder.path}"):
         read_run(folder.path.with_name("0123456789abcdee"))

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -55,7 +56,30 @@ def test_seeds_of_one_system_stand_together(make_run: Callable[..., Path]) -> No
     assert found.pairs[0].overall.difference.seed_stderr == pytest.approx((2.0**2 / 3) ** 0.5)
     assert "of its standard error, seeds 1.15" in comparison_text(found)
     alone = compare_runs(a)
-    assert [one.name for one in alone.systems] == ["cvlp-tiny (A)", "cvlp-tiny (B)", "cvlp-tiny (C)"]
+    assert [one.name for one in alone.systems] == ["cvlp-tiny (seed 0)", "cvlp-tiny (seed 1)", "cvlp-tiny (seed 2)"]
+
+
+def copied(run: Path, name: str) -> Path:
+    return Path(shutil.copytree(run, run.parent / name))
+
+
+def test_a_copy_of_a_run_does_not_count_again(make_run: Callable[..., Path]) -> None:
+    seeds = [make_run(f"a{seed}", A[seed:] + A[:seed], seed=seed) for seed in range(3)]
+    b = make_run("b", B, model="vilt")
+    found = compare_runs([*seeds, b, copied(seeds[1], "z-copy")])
+    assert [(one.name, one.seeds) for one in found.systems] == [("cvlp-tiny", (0, 1, 2)), ("vilt-tiny", (0,))]
+    assert found.notes[0] == f"{seeds[1]} is the same run as {b.parent / 'z-copy'} and does not count again"
+    assert "note: " in comparison_text(found)
+    assert not any("same run" in note for note in compare_runs([*seeds, b]).notes)
+
+
+def test_systems_of_one_name_are_told_apart_by_what_differs(make_run: Callable[..., Path], record: RunRecord) -> None:
+    a = make_run("a", A)
+    b = make_run("b", B, spec=record.spec.model_copy(update={"limit_mode": "head"}))
+    names = [f"cvlp-tiny ({read_run(run).fingerprint[:8]})" for run in (a, b)]
+    assert [one.name for one in compare_runs([a, b]).systems] == names
+    again = copied(a, "again")  # nothing else to compare with: the run against its own rerun
+    assert [one.name for one in compare_runs([a, again]).systems] == [f"cvlp-tiny ({a})", f"cvlp-tiny ({again})"]
 
 
 def test_json_is_whole(make_run: Callable[..., Path]) -> None:

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from huggingface_hub import ModelCard, ModelCardData
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from vlbench.core.errors import VlbenchError
 from vlbench.core.record import RunRecord
@@ -47,6 +47,47 @@ def test_the_hub_reads_its_model_index(record: RunRecord) -> None:
     ]  # fmt: skip
     assert data.eval_results[0].dataset_name == "NLVR2 (vlbench's built-in world)"
     assert data.eval_results[2].dataset_name == "flickr"
+
+
+def of_seed(record: RunRecord, seed: int, value: float) -> RunRecord:
+    results = (record.results[0].model_copy(update={"value": value}), *record.results[1:])
+    spec = record.spec.model_copy(update={"seed": seed})
+    return record.model_copy(update={"spec": spec, "results": results})
+
+
+def hub(records: list[RunRecord]) -> list[EvalResult]:
+    """The figures as the hub's own classes read them from the card."""
+    data = ModelCard(export(records, "hf-model-index")).data
+    assert isinstance(data, ModelCardData) and data.eval_results
+    return data.eval_results
+
+
+def test_the_hub_hears_what_makes_a_number_partial(record: RunRecord) -> None:
+    (whole, *_), (part, *_) = hub([record]), hub([other(record, n_scored=300, n_total=4096, limit=300.0)])
+    assert part.dataset_name == "NLVR2 (vlbench's built-in world, 300 of 4,096 examples)"
+    assert part.metric_args == {"protocol": "finetune on train", "seeds": [0], "n": 4000, "limit": 300.0}
+    assert whole.metric_args and "limit" not in whole.metric_args
+
+
+def test_the_hub_has_one_figure_of_several_seeds(record: RunRecord) -> None:
+    accuracy, consistency = hub([of_seed(record, seed, value) for seed, value in ((2, 60.0), (0, 50.0), (1, 58.0))])
+    assert (accuracy.metric_value, consistency.metric_value) == (pytest.approx(56.0), pytest.approx(12.5))
+    assert accuracy.metric_args and accuracy.metric_args["seeds"] == [0, 1, 2]
+
+
+@pytest.mark.parametrize("change", [{}, {"limit": 300.0}, {"mode": "eval"}])
+def test_the_hub_gets_no_two_figures_for_one_thing(record: RunRecord, change: dict[str, object]) -> None:
+    seed = {"seed": 1} if change else {}
+    again = record.model_copy(update={"spec": record.spec.model_copy(update=change | seed)})
+    with pytest.raises(VlbenchError, match="one figure for nlvr2 test-p, and 2 runs of it differ in more"):
+        export([record, again], "hf-model-index")
+
+
+def test_lm_eval_says_one_limit(record: RunRecord) -> None:
+    limited = other(record, name="gqa", limit=300.0)
+    with pytest.raises(VlbenchError, match="these runs have 300, none"):
+        export([record, limited], "lm-eval")
+    assert json.loads(export([limited], "lm-eval"))["config"]["limit"] == 300
 
 
 def test_csv_is_tidy(record: RunRecord) -> None:

@@ -97,6 +97,26 @@ def test_doubtful_records_are_grey_with_the_reason_and_never_best(
     assert "outdated: task version 1, now 3" in render(made(tmp_path, versions={"nlvr2": 3}), "md")
 
 
+def test_costs_do_not_decide_the_order(make_run: Callable[..., Path], tmp_path: Path) -> None:
+    """The best is slowest, the worst fastest, and a fourth model is the second of both."""
+    for model, right, ms in (("best", 900, 40.0), ("good", 800, 30.0), ("fair", 700, 20.0), ("poor", 600, 10.0)):
+        run = make_run(model, [1.0] * right + [0.0] * (1000 - right), model=model)
+        efficiency = read_run(run).efficiency
+        assert efficiency
+        change(run, efficiency=efficiency.model_copy(update={"latency_ms": {"p50": ms}}))
+    best_first = ["best-tiny", "good-tiny", "fair-tiny", "poor-tiny"]
+    for sort, order in (("rank", best_first), ("nlvr2", best_first), ("latency", best_first[::-1])):
+        (table,) = made(tmp_path, Choice(columns=("main", "latency"), sort=sort)).tables
+        assert [row.name for row in table.rows] == order, sort
+
+
+def test_latex_says_which_packages_its_marks_need(make_run: Callable[..., Path], tmp_path: Path) -> None:
+    make_run("a", GOOD)
+    first = render(made(tmp_path), "latex").splitlines()[0]
+    assert first == "% in the preamble: \\usepackage{xcolor,amssymb}"
+    assert "usepackage" not in render(made(tmp_path), "md") + render(made(tmp_path), "html")
+
+
 def test_seeds_are_one_row(make_run: Callable[..., Path], tmp_path: Path) -> None:
     for seed, right in enumerate((500, 510, 520)):
         make_run(f"a{seed}", [1.0] * right + [0.0] * (1000 - right), seed=seed)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,12 +10,15 @@ import pytest
 from pydantic import ValidationError
 
 from vlbench import __version__, catalog
+from vlbench.core.cards import Recipe
+from vlbench.core.record import LoadReport
 from vlbench.records.collect import collect
 from vlbench.records.folder import RunFolder, read_run
 from vlbench.report.expect import expectations
 from vlbench.report.pages import pages
 from vlbench.report.published import PublishedRow, complexity, published, published_models
 from vlbench.report.published_text import TASKS, published_table, reproduce_page
+from vlbench.report.submit import SERVERS
 
 DOCS = Path(__file__).resolve().parents[3] / "docs"
 
@@ -88,13 +92,17 @@ def test_unverified_figures_are_marked(markup: Any) -> None:
 def real(make_run: Callable[..., Path]) -> Callable[..., Path]:
     """A base CVLP on real NLVR2 with so much right of 5,000."""
 
-    def make(right: int, **spec: Any) -> Path:
+    def make(right: int, train: dict[str, object] | None = None, **spec: Any) -> Path:
         run = make_run(f"right{right}{len(spec)}", [1.0] * right + [0.0] * (5000 - right))
         record = read_run(run)
+        assert record.train
         changed = {
             "model": record.model.model_copy(update={"size": "base"}),
             "task": record.task.model_copy(update={"source": "real"}),
             "spec": record.spec.model_copy(update=spec),
+            "train": record.train.model_copy(
+                update={"recipe": catalog.model_card("cvlp").recipe("nlvr2", "base")} | (train or {})
+            ),
         }
         RunFolder(run).write_record(record.model_copy(update=changed))
         return run
@@ -127,6 +135,49 @@ def test_other_protocols_worlds_and_limits_are_not_judged(
         read_run(limited).model_copy(update={"task": task.model_copy(update={"n_total": 6967, "limit": 5000.0})})
     )
     assert expectations(collect([limited]).runs, __version__, {})[0].reason.startswith("limited: 5,000 of 6,967")
+
+
+USUAL = catalog.model_card("cvlp").recipe("nlvr2", "base")
+
+
+@pytest.mark.parametrize(
+    ("changed", "reason"),
+    [
+        ({"train": {"train_split": "dev"}}, "trained on dev, published with train"),
+        (
+            {"train": {"recipe": USUAL.merged(Recipe(steps=5, lr=0.1))}},
+            "trained with lr 0.1, steps 5, unlike its recipe",
+        ),
+        ({"train": {"recipe": USUAL.merged(Recipe(accumulation=4))}}, ""),
+        ({"rerank_k": 16}, "re-ranked the best 16"),
+        ({"num_fewshot": 2}, "shown 2 examples"),
+    ],
+)
+def test_what_was_done_otherwise_is_no_reproduction(
+    real: Callable[..., Path], changed: dict[str, Any], reason: str
+) -> None:
+    (found,) = expectations(collect([real(3840, **changed)]).runs, __version__, {})
+    assert found.judgement == ("not comparable" if reason else "reproduced")
+    assert found.reason.startswith(reason) and found.published == 76.81
+
+
+@pytest.mark.parametrize(("converted", "judgement"), [(0, "not comparable"), (200, "reproduced")])
+def test_weights_made_here_are_not_the_released_ones(real: Callable[..., Path], converted: int, judgement: str) -> None:
+    run = real(3840)
+    record = read_run(run)
+    loaded = LoadReport(matched=200, missing=0, unexpected=0, converted=converted)
+    model = record.model.model_copy(update={"load_report": loaded})
+    RunFolder(run).write_record(record.model_copy(update={"model": model}))
+    assert [one.judgement for one in expectations(collect([run]).runs, __version__, {})] == [judgement]
+
+
+def test_commands_of_hidden_splits_end_at_their_server() -> None:
+    """What the page says can be handed in is what the server takes."""
+    lines = [line for line in (DOCS / "reproduce.md").read_text(encoding="utf-8").splitlines() if ", test-dev " in line]
+    assert len(lines) == 5
+    for line in lines:
+        task, split, to = re.search(r"--task (\w+) .*--split (\S+) .*vlbench submit RUN --to ([\w-]+)`", line).groups()
+        assert (task, split in SERVERS[to].splits) == (SERVERS[to].task, True)
 
 
 def test_published_figures_stand_beside_and_never_inside(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import isfinite
 
 from markupsafe import Markup
@@ -42,9 +42,8 @@ def board_page(found: Board, beside: Sequence[str] = ()) -> str:
 
 
 def _grid(of: Table, pareto: str) -> Grid:
-    ranked = len(of.rows) > 1 and sum(one.metric not in COSTS for one in of.headings) > 1
-    headers = ("model", *(one.title for one in of.headings), *(("ranks",) if ranked else ()))
-    rows = tuple(_cells(row, of.headings, ranked) for row in of.rows)
+    headers = ("model", *(one.title for one in of.headings), *(("ranks",) if of.ranked else ()))
+    rows = tuple(_cells(row, of.headings, of.ranked) for row in of.rows)
     return Grid(f"{of.data}, {of.protocol}", headers, rows, tuple(legend(of, pareto, "html")))
 
 
@@ -73,12 +72,7 @@ def fronts(of: Table, pareto: str) -> list[Chart]:
     for heading in of.headings:
         if heading.metric in COSTS:
             continue
-        price = replace(heading, metric=pareto)
-        points = [
-            _point(row.name, row.entries[heading], row.entries[price])
-            for row in of.rows
-            if all(one in row.entries and row.entries[one].rank is not None for one in (heading, price))
-        ]
+        points = [_point(row.name, entry, price) for row, entry, price in of.priced(heading, pareto)]
         charts.append(pareto_chart(heading.title, points, COSTS[pareto], heading.metric, pareto != "examples/s"))
     return [chart for chart in charts if chart is not None]
 

@@ -70,7 +70,7 @@ def examples(
     notes = [] if len(kept) == len(rows) else [f"{len(kept):,} of {len(rows):,} examples, drawn by a hash of their id"]
     records = _records(kept)
     of_b = {} if other is None else {row["example_id"]: row for row in _records(other)}
-    pictures, missing = _pictures(records, files)
+    pictures, missing = _pictures(records, of_b, files)
     small = thumbnails(pictures)
     over = overlays(attention, [row["example_id"] for row in records])
     payload = {
@@ -98,16 +98,19 @@ def _records(rows: pd.DataFrame) -> list[dict[str, Any]]:
     return [{str(name): value for name, value in row.items()} for row in rows.to_dict("records")]
 
 
-def _pictures(records: Sequence[Mapping[str, Any]], files: PictureFiles) -> tuple[dict[str, Path], int]:
-    """key -> file of what is shown, and of how many examples no picture is at hand.
+def _pictures(
+    records: Sequence[Mapping[str, Any]], of_b: Mapping[str, Mapping[str, Any]], files: PictureFiles
+) -> tuple[dict[str, Path], int]:
+    """key -> file of what is shown or was answered with, and of how many examples no picture is at hand.
 
     The files are taken only where they have the example with the same text: other data may have the same keys.
     """
     found: dict[str, Path] = {}
     missing = 0
     for row in records:
-        keys = [*row["image_ids"], row["prediction"]] if files.texts.get(row["example_id"]) == row["text"] else []
-        found |= {key: files.paths[key] for key in keys if key in files.paths}
+        if files.texts.get(row["example_id"]) == row["text"]:
+            answers = [of["prediction"] for of in (row, of_b.get(row["example_id"])) if of is not None]
+            found |= {key: files.paths[key] for key in (*row["image_ids"], *answers) if key in files.paths}
         missing += any(key not in found for key in row["image_ids"])
     return found, missing
 

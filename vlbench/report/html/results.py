@@ -9,7 +9,7 @@ from vlbench.core.record import Result, RunRecord
 from vlbench.report.compare import Comparison, Verdict
 from vlbench.report.compare_text import said
 from vlbench.report.html.views import Cell, Grid, Strip
-from vlbench.report.tables import above, interval, number, telling, without_sight
+from vlbench.report.tables import above, interval, number, p_value, telling, without_sight
 
 _NONE = Cell("–")
 
@@ -68,7 +68,7 @@ def _verdict(one: Verdict, holm: Cell) -> tuple[Cell, ...]:
 
 
 def _p(value: float) -> Cell:
-    return Cell(f"{value:.4f}" if value >= 0.0001 else "< 0.0001", value)
+    return Cell(p_value(value), value)
 
 
 def _slices(record: RunRecord, result: Result, tag: str, values: Mapping[str, Result]) -> Grid:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,33 +14,19 @@ from vlbench.core.record import RunRecord
 from vlbench.metrics.calibration import Calibration
 from vlbench.records.attention import read_attention
 from vlbench.records.folder import RunFolder, read_run
-from vlbench.records.rankings import read_rankings
 from vlbench.records.samples import read_samples
 from vlbench.report.compare import compare_runs
-from vlbench.report.html.answers import bins_table, calibrated, confusion, rank_charts
-from vlbench.report.html.charts import reliability_chart
-from vlbench.report.html.curves import training_charts
 from vlbench.report.html.examples import Examples, examples
 from vlbench.report.html.page import page, script_json
-from vlbench.report.html.provenance import costs, provenance, spec
-from vlbench.report.html.results import differences, headline, slices
+from vlbench.report.html.provenance import costs, provenance
+from vlbench.report.html.results import differences
+from vlbench.report.html.sides import Side, side
 from vlbench.report.html.thumbnails import PictureFiles
-from vlbench.report.html.views import Chart, Grid
+from vlbench.report.html.views import Grid
 from vlbench.report.protocol import model_name
-from vlbench.report.tables import heading
 
 if TYPE_CHECKING:
     import pandas as pd
-
-
-@dataclass(frozen=True)
-class Side:
-    """One run: its letter, its name, what makes its number less than whole, its figures."""
-
-    letter: str
-    name: str
-    remarks: tuple[str, ...]
-    figures: Grid | None
 
 
 @dataclass(frozen=True)
@@ -49,16 +36,8 @@ class RunView:
     subject: str
     sides: tuple[Side, ...]
     difference: Grid | None
-    slices: tuple[Grid, ...]
-    calibration: Calibration | str
-    reliability: Chart | None
-    bins: Grid | None
-    confusion: Grid | None
-    ranks: tuple[Chart, ...]
-    training: tuple[Chart, ...]
     costs: Grid | None
     provenance: Grid
-    spec: str
     examples: Examples | None
     data: Markup
 
@@ -79,55 +58,46 @@ def run_page(run: Path, other: Path | None, files: PictureFiles, most: int = 200
     if most < 0:
         raise VlbenchError(f"--max-examples {most} shows less than nothing: give 0 or more")
     view = _view(run, other, files, most)
-    return page("run.html", f"{view.subject}: {' and '.join(side.name for side in view.sides)}", view,
+    return page("run.html", f"{view.subject}: {' and '.join(one.name for one in view.sides)}", view,
                 ("tables.js", "attention.js", "examples.js"))  # fmt: skip
 
 
 def _view(run: Path, other: Path | None, files: PictureFiles, most: int) -> RunView:
-    folder, record = RunFolder.open(run), read_run(run)
-    records = [record] if other is None else [record, read_run(other)]
-    task = record.task
-    difference = None if other is None else differences(compare_runs([run, other], by=_main_tag(record)))
-    rows = _samples(folder)
-    rankings = read_rankings(folder.ranks, ()) if folder.ranks.is_file() else []
-    found: Calibration | str = (
-        "Scores of a ranking are no probabilities of answers." if rankings else "There are no answers."
-    )
-    if rows is not None and not rankings:
-        found = calibrated(rows)
-    known = found if isinstance(found, Calibration) else None
-    names = [model_name(of) for of in records]
-    shown = None
-    if rows is not None and most:
-        of_b = None if other is None else _samples(RunFolder.open(other))
-        attention = [
-            read_attention(RunFolder.open(path).attention, of.fingerprint)
-            for path, of in zip((run, other), records, strict=False)
-            if path is not None
-        ]
-        shown = examples(rows, of_b, names, files, most, attention, probable=known is not None)
+    paths = [run] if other is None else [run, other]
+    letters = ("",) if other is None else ("A", "B")
+    folders, records = [RunFolder.open(path) for path in paths], [read_run(path) for path in paths]
+    first = records[0]
+    difference = None if other is None else differences(compare_runs(paths, by=_main_tag(first)))
+    rows = [_samples(folder) for folder in folders]
+    sides = tuple(map(side, letters, folders, records, rows))
+    probable = isinstance(sides[0].calibration, Calibration)
+    shown = _examples(folders, records, rows, files, most, probable=probable)
     return RunView(
-        subject=f"{task.name} {task.split}",
-        sides=tuple(_side(letter, of) for letter, of in zip("AB", records, strict=False)),
+        subject=f"{first.task.name} {first.task.split}",
+        sides=sides,
         difference=difference,
-        slices=tuple(slices(record)),
-        calibration=found,
-        reliability=reliability_chart(known) if known else None,
-        bins=bins_table(known) if known else None,
-        confusion=None if rows is None or rankings else confusion(rows),
-        ranks=tuple(rank_charts(rankings)),
-        training=tuple(training_charts(folder.metrics, task.main_metric or "figure")),
         costs=costs(records),
         provenance=provenance(records),
-        spec=spec(record),
         examples=shown,
         data=script_json(shown.payload if shown else None),
     )
 
 
-def _side(letter: str, record: RunRecord) -> Side:
-    subject, *remarks = heading(record).replace("\\|", "|").splitlines()
-    return Side(letter, model_name(record), (subject, *remarks), headline(record))
+def _examples(
+    folders: Sequence[RunFolder],
+    records: Sequence[RunRecord],
+    rows: Sequence[pd.DataFrame | None],
+    files: PictureFiles,
+    most: int,
+    *,
+    probable: bool,
+) -> Examples | None:
+    if rows[0] is None or not most:
+        return None
+    other = rows[1] if len(rows) > 1 else None
+    names = [model_name(record) for record in records]
+    attention = [read_attention(of.attention, record.fingerprint) for of, record in zip(folders, records, strict=True)]
+    return examples(rows[0], other, names, files, most, attention, probable=probable)
 
 
 def _main_tag(record: RunRecord) -> str:

@@ -101,7 +101,43 @@ def test_examples_flips_and_differences_are_those_of_both_runs(make_run: MakeRun
     assert overall[:4] == ["all", f"{100 * a.mean():.2f}", f"{100 * b.mean():.2f}", f"{100 * (b - a).mean():+.2f}"]
     fixed, broken = int((b > a).sum()), int((b < a).sum())
     p = binomtest(fixed, fixed + broken).pvalue
-    assert overall[5] == (f"{p:.4f}" if p >= 0.0001 else "< 0.0001")
+    assert overall[5] == (f"{p:.3f}" if p >= 0.001 else "< 0.001")
+
+
+def test_of_two_runs_everything_says_whose_it_is(make_run: MakeRun) -> None:
+    first = make_run("a", [1.0, 0.0, 0.0, 0.0] * 10)
+    second = make_run("b", [1.0, 1.0, 1.0, 0.0] * 10, model="vilt", answers=["True"] * 40)
+    for path, loss in ((first, 4), (second, 2)):
+        (path / "metrics.jsonl").write_text(f'{{"step": 1, "loss": {loss}}}\n{{"step": 2, "loss": 1}}\n')
+    text = run_page(first, second, NOWHERE)
+    found = tables(text)
+    assert [found[f"{letter}: Figures"][1][1] for letter in "AB"] == ["25.00", "75.00"]
+    answered = [found[f"{letter}: Reference by answer"] for letter in "AB"]
+    assert answered == [
+        [["reference", "True", "0.0", "1.0", "all"], ["True", "0 0%, right", "30 75%", "10 25%", "40"]],
+        [["reference", "True", "all"], ["True", "40 100%, right", "40"]],
+    ]
+    assert "A: Training loss: Training loss by optimizer step: this run from 4 to 1." in text
+    assert "B: Training loss: Training loss by optimizer step: this run from 2 to 1." in text
+    for said in ("No calibration of A", "No calibration of B", "The whole spec of A", "The whole spec of B"):
+        assert said in text
+    assert "Answers of A</label>" in text and "worst first (A)<" in text
+    alone = run_page(first, None, NOWHERE)
+    assert "A: " not in alone and " of A" not in alone and "(A)" not in alone
+
+
+def test_pictures_that_either_run_answered_with_are_there(make_run: MakeRun, tmp_path: Path) -> None:
+    names = ["right", "of_a", "of_b"]
+    first = make_run("a", [0.0, 1.0], answers=["of_a", "right"])
+    second = make_run("b", [1.0, 0.0], model="vilt", answers=["right", "of_b"])
+    for number, name in enumerate(names):
+        Image.new("RGB", (30, 20), (80 * number, 0, 0)).save(tmp_path / f"{name}.png")
+    texts = {"e0000": "question 0", "e0001": "question 1"}
+    files = PictureFiles({name: tmp_path / f"{name}.png" for name in names}, texts)
+    assert set(payload(run_page(first, second, files))["pictures"]) == set(names)
+    assert set(payload(run_page(second, None, files))["pictures"]) == {"right", "of_b"}
+    other = PictureFiles(files.paths, texts | {"e0001": "another question"})
+    assert set(payload(run_page(first, second, other))["pictures"]) == {"right", "of_a"}
 
 
 def test_runs_on_other_examples_are_refused(make_run: MakeRun) -> None:

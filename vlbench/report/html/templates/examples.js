@@ -35,7 +35,7 @@
   for (const row of data.rows) {
     row.outcome = outcome(row.a.score);
     row.flip = row.b ? flip(row) : "";
-    const texts = [row.id, row.group, row.text, row.reference, row.a.answer, row.a.written, row.b?.answer ?? ""];
+    const texts = [row.id, row.group, row.text, row.reference, row.a.answer, row.a.written, row.b?.answer ?? "", row.b?.written ?? ""];
     row.searched = [...texts, ...Object.values(row.tags)].join("\n").toLowerCase();
   }
 
@@ -139,9 +139,10 @@
       pairs.push([`best answers${of}`, ranked(row[side])], [`wrote${of}`, row[side].written], [`error${of}`, row[side].error]);
     }
     const made = element("div", "", facts(pairs));
-    if (Object.hasOwn(data.pictures, row.a.answer) && !row.images.includes(row.a.answer)) {
-      made.append(element("div", "pictures", picture(row.a.answer, "answered with")));
-    }
+    const drawn = (row.b ? [[row.a, "A answered with"], [row.b, "B answered with"]] : [[row.a, "answered with"]])
+      .filter(([{ answer }]) => Object.hasOwn(data.pictures, answer) && !row.images.includes(answer))
+      .map(([{ answer }, caption]) => picture(answer, caption));
+    if (drawn.length) made.append(element("div", "pictures", ...drawn));
     return made;
   };
 
@@ -150,7 +151,7 @@
   const item = (row, number) => {
     const text = element("bdi", "", row.text || row.id);
     text.dir = "auto";
-    const marks = [element("span", `mark ${row.outcome}`, OUTCOMES[row.outcome])];
+    const marks = [element("span", `mark ${row.outcome}`, `${row.b ? "A " : ""}${OUTCOMES[row.outcome]}`)];
     if (FLIPS[row.flip]) marks.push(" ", element("span", `mark ${row.flip}`, FLIPS[row.flip]));
     const button = element("button", "", ...marks, " ", text);
     button.type = "button";
