@@ -174,7 +174,7 @@ def test_candidates_zero_shot(vlbench: Call, tiny_world: Path, tmp_path: Path) -
     samples = pd.read_parquet(run("snli_ve").run / "samples.parquet")
     assert set(samples["prediction"]) <= {"contradiction", "neutral", "entailment"} and not samples["written"].any()
     assert "needs a list of them for vqa2" in run("vqa2", "--answer-by", "candidates").err
-    assert "no way to answer coco_retrieval zero-shot" in run("coco_retrieval").err
+    assert "zero-shot needs --checkpoint with trained weights" in run("coco_retrieval").err
     refused = vlbench("run", "--task", "vqa2", "--model", "cvlp", "--mode", "zero-shot", "--data-root", tiny_world)
     assert (refused.code, "cvlp has no way to answer vqa2 zero-shot" in refused.err) == (2, True)
     refused = vlbench("run", "--task", "vqa2", "--model", "fake", "--answer-by", "text", "--data-root", tiny_world)
