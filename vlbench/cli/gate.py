@@ -51,19 +51,27 @@ def gate(
     from vlbench.records.collect import collect
     from vlbench.report.baseline import read_baseline, updated, write_baseline
     from vlbench.report.gate import LAYERS, Limits, exit_code, judge
-    from vlbench.report.gate_text import gate_json, gate_table
+    from vlbench.report.gate_text import gate_json, gate_table, update_text
     from vlbench.report.gate_text import junit as junit_xml
 
     found = collect(runs)
     for fault in found.faults:
         typer.echo(f"left out: {fault}", err=True)
     if update_baseline:
+        verdict = (
+            ("--json", as_json),
+            ("--junit", junit),
+            ("--summary", summary),
+            ("--layer", layer is not Layers.all),
+        )
+        if idle := [name for name, given in verdict if given]:
+            raise VlbenchError(f"--update-baseline gives no verdict, and {idle[0]} is of one: leave it out")
         if not found.runs:
             raise DataError(f"{baseline} is left as it is: none of the runs can be read")
         old = read_baseline(baseline) if baseline.exists() else None
         new = updated(old, found.runs, reason, __version__)
         write_baseline(baseline, new)
-        typer.echo(f"{baseline} written: {len(new.frozen)} frozen and {len(new.trained)} trained subjects")
+        typer.echo(f"{baseline} written: {update_text(old, new)}")
         return
     if reason:
         raise VlbenchError("--reason is for --update-baseline: give both or neither")

@@ -251,6 +251,22 @@ def test_an_update_keeps_other_subjects_and_its_history(frozen: Callable[..., Pa
     assert file.read_text() == text and len(text.splitlines()) < 12
 
 
+def test_an_update_says_what_moved_and_what_cannot_be_judged(
+    frozen: Callable[..., Path], seeds: Callable[..., list[Path]], tmp_path: Path, vlbench: Callable[..., Any]
+) -> None:
+    make = ("--baseline", tmp_path / "baseline.json", "--update-baseline", "--reason", "x")
+    told = vlbench("gate", frozen("a"), *seeds("t", 0.7, n=60, count=2), *make).out
+    assert "(built-in world (plain), eval), frozen: new 100.00" in told
+    assert "2 of the 3 seeds that a verdict needs" in told
+    worse = frozen("b")
+    (result,) = read_run(worse).results
+    change(worse, results=(result.model_copy(update={"value": 50.0}),))
+    told = vlbench("gate", worse, *make).out
+    assert "frozen: 100.00 -> 50.00" in told and "trained: " not in told
+    for idle in ("--json", "--layer=frozen"):
+        assert vlbench("gate", worse, *make, idle).code == 2
+
+
 @pytest.mark.parametrize("text", ["", "[]", '{"schema_version": 9}', '{"schema_version": 1}'])
 def test_baselines_that_cannot_be_read(tmp_path: Path, text: str) -> None:
     (tmp_path / "baseline.json").write_text(text)
