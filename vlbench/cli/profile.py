@@ -5,11 +5,14 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from vlbench.core.errors import ExitCode, VlbenchError
+
+if TYPE_CHECKING:
+    from vlbench.core.record import RunRecord
 
 
 def profile(
@@ -47,7 +50,7 @@ def profile(
     """Measure what models cost: time by stage, operations, parameters, memory, and what a search costs.
 
     Weights are random: time does not depend on them. A model that fails keeps a row with the reason, and the exit code
-    is 8.
+    is 8; where none can be opened it is 2, and nothing is written.
 
     \b
     Examples:
@@ -62,26 +65,43 @@ def profile(
     from vlbench.core.profile import ProfileSpec
     from vlbench.core.validate import parse
     from vlbench.profiling.profile import profile as measure
-    from vlbench.records.folder import find_runs, read_run
-    from vlbench.records.profiles import write_profile
+    from vlbench.records.profiles import new_folder, write_profile
     from vlbench.report.speed import speed_table
     from vlbench.report.speed_pictures import front_picture, stages_picture
 
     given = {name: value for name, value in ctx.params.items() if name in ProfileSpec.model_fields}
-    given["models"], given["scenario"], given["picture"] = model.split(","), scenario.split(","), _sides(picture)
+    given["models"], given["scenario"], given["picture"] = _listed(model), _listed(scenario), _sides(picture)
     given["batches"] = _numbers("--batch-sizes", batch_sizes) if batch_sizes else ()
-    given["stages"] = [stage.strip() for stage in stages.split(",")] if stages else ()
+    given["stages"] = _listed(stages or "")
     spec = parse(ProfileSpec, given, "profile")
-    runs = [read_run(path) for path in find_runs(with_runs)] if with_runs else []
-    with open_progress(quiet or as_json) as progress:
-        record, durations = measure(spec, progress)
-    folder = spec.output_path / f"{_safe('-'.join(spec.models))}-{datetime.now(UTC):%Y%m%dT%H%M%S}"
-    write_profile(folder, record, {name: {**found.stages, "whole": found.whole} for name, found in durations.items()})
-    pictures = [*stages_picture(record, folder), *front_picture(record, runs, folder)]
-    files = "\n".join(map(str, [*pictures, folder]))
+    runs = _runs(with_runs) if with_runs else []
+    name = f"{_safe('-'.join(spec.models))}-{datetime.now(UTC):%Y%m%dT%H%M%S}"
+    with new_folder(spec.output_path, name) as folder:
+        with open_progress(quiet or as_json) as progress:
+            record, durations = measure(spec, progress)
+        raw = {name: {**found.stages, "whole": found.whole} for name, found in durations.items()}
+        write_profile(folder, record, raw)
+        stages_drawn, front = stages_picture(record, folder), front_picture(record, runs, folder)
+    files = "\n".join(map(str, [*stages_drawn, *front, folder]))
     typer.echo(record.model_dump_json() if as_json else f"{speed_table(record)}\n\n{files}")
+    if runs and not front:
+        typer.echo(f"no accuracy is drawn: no finished run in {with_runs} is of a model measured here whole", err=True)
     if any(one.error for one in record.models):
         raise typer.Exit(ExitCode.SOME_FAILED)
+
+
+def _runs(folder: Path) -> list[RunRecord]:
+    """The runs in the folder."""
+    from vlbench.records.folder import find_runs, read_run
+
+    runs = [read_run(path) for path in find_runs(folder)]
+    if not runs:
+        raise VlbenchError(f"--with-runs {folder} holds no run: give a folder that `vlbench run` wrote into")
+    return runs
+
+
+def _listed(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
 
 
 def _sides(picture: str) -> tuple[int, int]:

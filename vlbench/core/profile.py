@@ -19,6 +19,8 @@ DETECTOR = ("detect backbone", "detect proposals", "detect NMS", "detect RoI hea
 """Stages of the detector that makes a region model's regions out of pixels."""
 VISUAL = (*DETECTOR, "see")
 """Stages that the papers call visual embedding."""
+INTERVAL_FROM = 6
+"""Values that an interval of their median needs: the smallest and the largest of n hold it with 1 - 2 / 2^n."""
 
 
 class ProfileSpec(Frozen):
@@ -28,7 +30,8 @@ class ProfileSpec(Frozen):
     scenario: `latency`, one example at a time; `throughput`, growing batches; `retrieval`, a query against galleries.
     picture: width and height in pixels of the pictures, before each model's own preprocessing. words: of the texts.
     iterations, seconds: each model is measured so often and so long at least; then until the 95 % interval of its
-    median is within `precision` of it, or `max_seconds` have passed for all models of a scenario together. batches: of
+    median is within `precision` of it. max_seconds: what all models of a scenario may take together, with all that is
+    done before anything counts; nothing is begun that would end later, but for one pass of each model. batches: of
     throughput; empty doubles from 1 to the fastest. stages: the only ones whose latency is measured, by the names that
     tables have; empty means all. detector: whether models that look at regions are charged for them.
     """
@@ -61,7 +64,8 @@ class ProfileSpec(Frozen):
 
 
 class Times(Frozen):
-    """Milliseconds of one stage, or of all together: percentiles of n iterations, and the median's 95 % interval."""
+    """Milliseconds of one stage, or of all together: percentiles of n iterations, and the median's 95 % interval,
+    which is their range where there are fewer than `INTERVAL_FROM`."""
 
     n: int
     p50: float
@@ -76,7 +80,8 @@ class Times(Frozen):
 class Latency(Frozen):
     """One example at a time. model: all stages of the model together. whole: with decoding and preprocessing, by the
     clock on the wall; rest: what of it no stage accounts for, as a share. Where a spec names stages, all three are of
-    these alone. why_stopped: precise, or out of time. warmup_ms: the iterations before.
+    these alone. why_stopped: precise, or out of time. warmup_ms: the iterations before the first that counts; none of
+    a model that takes so long that it needs none.
     """
 
     stages: dict[str, Times]
@@ -99,12 +104,13 @@ class Rate(Frozen):
 
 class Pipeline(Frozen):
     """Examples per second from files to answers at a batch size: workers decode and prepare beside the model, as many
-    as in a run; with none it waits for them."""
+    as in a run; with none it waits for them. error: why it was not measured."""
 
     batch: int
     workers: int
-    examples_per_second: float
-    ms: Times
+    examples_per_second: float = 0.0
+    ms: Times | None = None
+    error: str = ""
 
 
 class Operations(Frozen):
@@ -199,7 +205,10 @@ class Machine(Frozen):
 
 
 class ProfileRecord(Frozen):
-    """One profile, as `profile.json` holds it; the raw values lie beside it in `times.parquet`."""
+    """One profile, as `profile.json` holds it; the raw values lie beside it in `times.parquet`.
+
+    seconds: of everything; spent: of them for `opening` the models, and for each scenario.
+    """
 
     profile_version: int = PROFILE_VERSION
     spec: ProfileSpec
@@ -210,3 +219,4 @@ class ProfileRecord(Frozen):
     ratios: tuple[Ratio, ...] = ()
     started: str
     seconds: float
+    spent: dict[str, float] = Field(default_factory=dict)

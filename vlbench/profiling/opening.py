@@ -1,18 +1,22 @@
-"""Opening a model, and all that one pass of it says: memory, operations, parameters, and whether it answers at all."""
+"""Finding models by their names, then opening them, with all that one pass says: memory, operations, parameters."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
 from torch import nn
 
+from vlbench import catalog
+from vlbench.core.cards import ModelCard, TaskCard
 from vlbench.core.errors import VlbenchError, unknown
-from vlbench.core.profile import PIPELINE, Memory, ModelProfile, ProfileSpec
+from vlbench.core.profile import DETECTOR, PIPELINE, Memory, ModelProfile, ProfileSpec
+from vlbench.data.text import TextEncoder
 from vlbench.profiling import machine
-from vlbench.profiling.build import open_model
+from vlbench.profiling.architectures import completed
+from vlbench.profiling.build import chosen_size, open_model
 from vlbench.profiling.cost import costs, mebibytes
 from vlbench.profiling.found import Found, caught
 from vlbench.profiling.subject import Batch, Subject
@@ -21,14 +25,60 @@ from vlbench.profiling.timing import once
 _MIB = 2**20
 
 
-def opened(name: str, spec: ProfileSpec, folder: Path, batch: Batch, device: torch.device) -> Found:
-    """The model with all that one pass of it says; its stages have run, so that each has its inputs."""
-    found = Found(ModelProfile(model=name, size=spec.size or ""))
+def resolved(spec: ProfileSpec, folder: Path) -> list[Found]:
+    """Every model's card and size, before anything is built; one that is not there, or has none of the stages asked
+    for, fails.
+
+    Args:
+        folder: where what is made up may be written.
+
+    Raises:
+        VlbenchError: an unknown task, no vocabulary where one was given, a stage that no model has, or nothing is left.
+    """
+    task = catalog.task_card(spec.task)
+    if spec.vocabulary is not None:
+        TextEncoder.from_path(spec.vocabulary, spec.words)
+    found, stages = list[Found](), dict[str, tuple[str, ...]]()
+    for number, name in enumerate(spec.models):
+        made = folder / str(number)
+        made.mkdir(parents=True)
+        one = Found(ModelProfile(model=name, size=spec.size or ""))
+        with caught(one):
+            card = catalog.model_card(completed(name, made))
+            one.add(model=card.name, size=chosen_size(card, spec.size), visual=card.visual)
+            if one.name in stages:
+                raise VlbenchError("is measured already: name each model once")
+            stages[one.name] = stages_of(card, task, spec.detector)
+        found.append(one)
+    _check_stages(found, stages, spec.stages)
+    check_any(found)
+    return found
+
+
+def stages_of(card: ModelCard, task: TaskCard, detector: bool) -> tuple[str, ...]:
+    """Names of the stages that a model will have with the task's head."""
+    if "generate" in card.outputs and task.output not in card.outputs:
+        return (*PIPELINE, "generate")
+    before = DETECTOR if card.visual == "regions" and detector else ()
+    apart = task.output == "rank" and card.ranks_by == "dual"
+    return (*PIPELINE, *before, "see", "read", *(() if apart else ("fuse",)), "head")
+
+
+def check_any(found: Sequence[Found]) -> None:
+    """Raises VlbenchError where every model has failed."""
+    if all(one.profile.error for one in found):
+        reasons = "; ".join(f"{one.name}: {one.profile.error}" for one in found)
+        raise VlbenchError(f"nothing can be measured: {reasons}")
+
+
+def open_into(found: Found, name: str, spec: ProfileSpec, folder: Path, batch: Batch, device: torch.device) -> None:
+    """Open the model of that name, with all that one pass of it says; its stages have run, so that each has its
+    inputs."""
     with caught(found):
         reserved = _reserved(device)
         made = open_model(name, spec, folder, device)
         found.opened, subject = made, made.subject(batch, device)
-        found.add(model=made.card.name, size=made.size, visual=made.card.visual, load_seconds=made.load_seconds)
+        found.add(load_seconds=made.load_seconds)
         began = time.perf_counter()
         memory = _memory(subject, device, reserved)
         found.add(first_batch_seconds=time.perf_counter() - began, memory=memory, tokens=subject.tokens())
@@ -37,23 +87,17 @@ def opened(name: str, spec: ProfileSpec, folder: Path, batch: Batch, device: tor
         kept = {stage: number for stage, number in counted.stages.items() if stage not in PIPELINE}
         found.add(operations=counted.model_copy(update={"stages": kept}), parameters=held)
         found.subject = subject
-    return found
 
 
-def check_stages(found: Sequence[Found], wanted: Sequence[str]) -> None:
-    """A model that has none of the stages asked for fails.
-
-    Raises:
-        VlbenchError: no model has one of them.
-    """
-    theirs = {one.name: [stage.name for stage in one.subject.stages()] for one in found if one.subject}
+def _check_stages(found: Sequence[Found], theirs: Mapping[str, Sequence[str]], wanted: Sequence[str]) -> None:
+    """theirs: by the model's name."""
     known = dict.fromkeys(name for names in theirs.values() for name in names)
     for stage in wanted:
         if known and stage not in known:
             raise unknown("stage", stage, known, f"these models have {', '.join(known)}")
     for one in found:
-        if wanted and one.name in theirs and not set(wanted) & set(theirs[one.name]):
-            stages = ", ".join(dict.fromkeys(theirs[one.name]))
+        if wanted and not one.profile.error and not set(wanted) & set(theirs[one.name]):
+            stages = ", ".join(theirs[one.name])
             one.fail(VlbenchError(f"has no stage {' or '.join(wanted)}: measure some of {stages}"))
 
 

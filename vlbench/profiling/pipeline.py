@@ -8,38 +8,66 @@ from collections.abc import Iterator
 import torch
 from torch.utils.data import DataLoader, IterableDataset
 
-from vlbench.core.profile import Pipeline, ProfileSpec
+from vlbench.core.profile import INTERVAL_FROM, Pipeline, ProfileSpec
 from vlbench.data.parallel import spare_processes
 from vlbench.profiling.build import Opened
+from vlbench.profiling.found import is_out_of_memory
 from vlbench.profiling.rule import Rule, times
 from vlbench.profiling.subject import Batch, Loaded, Subject
-from vlbench.profiling.timing import once
+from vlbench.profiling.sweep import Cost, repeated
+from vlbench.profiling.timing import Stage, measure_one, once
 
-_ITERATIONS = 3
 _AHEAD = 2
-"""Batches that each process of torch's loader makes ahead; when the clock starts they have been used up."""
+"""Batches that each process of torch's loader makes ahead; before the first that counts they are used up."""
 
 
-def pipeline(opened: Opened, spec: ProfileSpec, batch: Batch, device: torch.device, max_seconds: float) -> Pipeline:
+def pipeline(
+    opened: Opened, spec: ProfileSpec, batch: Batch, largest: int, cost: Cost, device: torch.device, max_seconds: float
+) -> Pipeline:
     """Examples per second from files to answers, over batches of one size, in as many processes as a run would use.
 
     Args:
-        max_seconds: after which it ends, but for three batches.
+        batch: of one example, which is repeated.
+        largest: the size of a batch; half of it, and so on, where it would take longer than there is time.
+        cost: of a batch, from which that is told.
+        max_seconds: in which it ends.
     """
-    subject, workers = opened.subject(batch, device), spare_processes()
-    batches = iter(DataLoader(_Endless(subject), batch_size=None, num_workers=workers))
-    for _ in range(1 + _AHEAD * workers):
-        once(subject.take(next(batches)), device)
-    rule, seconds = Rule(_ITERATIONS, spec.seconds, spec.precision), list[float]()
+    workers = spare_processes()
+    size, needed = largest, _least(cost, largest, workers)
+    while needed > max_seconds and size > 1:
+        size //= 2
+        needed = _least(cost, size, workers)
+    if needed > max_seconds:
+        return Pipeline(batch=1, workers=workers, error=f"would take {needed:.1f} s, and {max_seconds:.1f} s are left")
+    try:
+        found = _measured(opened.subject(repeated(batch, size), device), spec, workers, device, max_seconds)
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        return Pipeline(batch=size, workers=workers, error="out of memory")
+    rate = size * len(found) / sum(found)
+    return Pipeline(batch=size, workers=workers, examples_per_second=rate, ms=times(found))
+
+
+def _least(cost: Cost, size: int, workers: int) -> float:
+    """Seconds of all batches that do not count and one that does, each as long as its loading and the model's pass."""
+    one = cost.of(size)
+    loading = (one.decode + one.preprocess) / max(workers, 1)
+    each = one.model + loading if workers == 0 else max(one.model, loading)
+    return (2 + _AHEAD * workers) * each
+
+
+def _measured(
+    subject: Subject, spec: ProfileSpec, workers: int, device: torch.device, max_seconds: float
+) -> list[float]:
+    """Seconds of each batch that counts."""
     begun = time.perf_counter()
-    while len(seconds) < _ITERATIONS or (not rule.satisfied(seconds) and time.perf_counter() - begun < max_seconds):
-        start = time.perf_counter()
-        once(subject.take(next(batches)), device)
-        seconds.append(time.perf_counter() - start)
-    size = len(batch.texts)
-    return Pipeline(
-        batch=size, workers=workers, examples_per_second=size * len(seconds) / sum(seconds), ms=times(seconds)
-    )
+    batches = iter(DataLoader(_Endless(subject), batch_size=None, num_workers=workers))
+    turn = Stage("", lambda: once(subject.take(next(batches)), device))
+    for _ in range(1 + _AHEAD * workers):
+        turn.run()
+    rule, left = Rule(INTERVAL_FROM, spec.seconds, spec.precision), max_seconds - (time.perf_counter() - begun)
+    return measure_one([turn], rule, left, device, warmup=0).whole
 
 
 class _Endless(IterableDataset[Loaded]):

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -20,12 +20,12 @@ from vlbench.profiling.found import Found, caught
 from vlbench.profiling.gallery import gallery_costs
 from vlbench.profiling.inputs import sentences, write_pictures
 from vlbench.profiling.latency import latency, ratios
-from vlbench.profiling.opening import check_stages, opened
+from vlbench.profiling.opening import check_any, open_into, resolved
 from vlbench.profiling.pipeline import pipeline
 from vlbench.profiling.rule import Rule
 from vlbench.profiling.subject import Batch
-from vlbench.profiling.sweep import fastest, repeated, sweep
-from vlbench.profiling.timing import Durations, measure
+from vlbench.profiling.sweep import Sweep, fastest
+from vlbench.profiling.timing import LONG, Durations, measure, once
 from vlbench.records.provenance import environment, tool
 
 _DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -39,22 +39,27 @@ def profile(spec: ProfileSpec, progress: Progress | None = None) -> tuple[Profil
     A model that fails keeps its row, with the reason; the others are measured all the same.
 
     Raises:
-        VlbenchError: the device is not there, an unknown task, or a stage that no model has.
+        VlbenchError: the device is not there, an unknown task, a stage that no model has, or no model can be opened.
     """
     progress, started, begun = progress or Silent(), datetime.now(UTC), time.perf_counter()
     device, load = _device(spec), machine.load()
     if spec.threads is not None:
         torch.set_num_threads(spec.threads)
-    task = catalog.task_card(spec.task)
+    task, spent, durations = catalog.task_card(spec.task), dict[str, float](), dict[str, Durations]()
     with TemporaryDirectory() as folder, torch.inference_mode(), _precision(spec, device):
         refs = write_pictures(Path(folder) / "pictures", spec.picture, task.images_per_example, spec.seed)
         batch = Batch(refs, sentences(1, spec.words, spec.seed))
-        found = _open_all(spec, Path(folder), batch, device, progress)
-        durations = _latencies(spec, found, device, progress) if "latency" in spec.scenario else {}
+        with _timed(spent, "opening"):
+            found = _open_all(spec, Path(folder), batch, device, progress)
+        if "latency" in spec.scenario:
+            with _timed(spent, "latency"):
+                durations = _latencies(spec, found, device, progress)
         if "throughput" in spec.scenario:
-            _sweep_all(spec, found, batch, device, progress)
+            with _timed(spent, "throughput"):
+                _sweep_all(spec, found, batch, device, progress)
         if "retrieval" in spec.scenario:
-            _retrieve_all(spec, found, device, progress)
+            with _timed(spent, "retrieval"):
+                _retrieve_all(spec, found, device, progress)
     kept = {name: of for name, of in durations.items() if of.error is None}
     record = ProfileRecord(
         spec=spec,
@@ -65,6 +70,7 @@ def profile(spec: ProfileSpec, progress: Progress | None = None) -> tuple[Profil
         ratios=ratios(kept, spec.stages),
         started=started.isoformat(timespec="seconds"),
         seconds=time.perf_counter() - begun,
+        spent=spent,
     )
     return record, durations
 
@@ -84,15 +90,23 @@ def _precision(spec: ProfileSpec, device: torch.device) -> AbstractContextManage
 
 
 def _open_all(spec: ProfileSpec, folder: Path, batch: Batch, device: torch.device, progress: Progress) -> list[Found]:
-    found: list[Found] = []
-    for name in spec.models:
+    found = resolved(spec, folder / "names")
+    for name, one in zip(spec.models, found, strict=True):
+        if one.profile.error:
+            progress.say(f"{one.name}: {one.profile.error}")
+            continue
         progress.say(f"opening {name}")
-        one = opened(name, spec, folder, batch, device)
-        if one.name in [other.name for other in found]:
-            one.fail(VlbenchError("is measured already: name each model once"))
-        found.append(one)
-    check_stages(found, spec.stages)
+        open_into(one, name, spec, folder, batch, device)
+    check_any(found)
     return found
+
+
+@contextmanager
+def _timed(spent: dict[str, float], what: str) -> Iterator[None]:
+    """Note how many seconds it takes."""
+    begun = time.perf_counter()
+    yield
+    spent[what] = time.perf_counter() - begun
 
 
 def _spreads(found: Sequence[Found]) -> dict[str, float]:
@@ -111,8 +125,7 @@ def _latencies(
         stages = {name: [stage for stage in of if stage.name in spec.stages] for name, of in stages.items()}
     rule = Rule(spec.iterations, spec.seconds, spec.precision)
     step: Callable[[int, int], None] = lambda done, total: progress.step("measuring latency", done, total)  # noqa: E731
-    # Opening has run every stage before: one more is for what another model's turn has driven out of the caches.
-    durations = measure(stages, rule, spec.max_seconds, device, step, warmup=1)
+    durations = measure(stages, rule, spec.max_seconds, device, step)
     for name, one in there.items():
         if error := durations[name].error:
             one.fail(error)
@@ -124,18 +137,30 @@ def _latencies(
 def _sweep_all(
     spec: ProfileSpec, found: Sequence[Found], batch: Batch, device: torch.device, progress: Progress
 ) -> None:
-    """Throughput of every model, batch size by batch size."""
-    for done, one in enumerate(found):
-        progress.step("measuring throughput", done, len(found))
-        if one.opened is None or one.subject is None:
-            continue
+    """Throughput of every model; what one leaves of its time is the next ones'."""
+    ends = time.perf_counter() + spec.max_seconds
+    there = [one for one in found if one.subject is not None]
+    for done, one in enumerate(there):
+        progress.step("measuring throughput", done, len(there))
         with caught(one):
-            share = spec.max_seconds / len(found)
-            one.add(throughput=tuple(sweep(one.opened, spec, batch, device, _OF_SWEEP * share)))
-            if best := fastest(one.profile.throughput):
-                left = (1 - _OF_SWEEP) * share
-                one.add(pipeline=pipeline(one.opened, spec, repeated(batch, best.batch), device, left))
-    progress.step("measuring throughput", len(found), len(found))
+            _rates(one, spec, batch, device, (ends - time.perf_counter()) / (len(there) - done))
+    progress.step("measuring throughput", len(there), len(there))
+
+
+def _rates(one: Found, spec: ProfileSpec, batch: Batch, device: torch.device, max_seconds: float) -> None:
+    """Batch size by batch size, then from files to answers; what was measured is kept whatever comes after it."""
+    opened, subject, ends = one.opened, one.subject, time.perf_counter() + max_seconds
+    if opened is None or subject is None:
+        return
+    first = one.profile.first_batch_seconds or 0.0
+    if first <= LONG:  # most of it was no work of the model's
+        first = once(subject.stages(), device)[1]
+    sweep = Sweep(opened, spec, batch, device, first, _OF_SWEEP * max_seconds)
+    for rate in sweep.rates():
+        one.add(throughput=(*one.profile.throughput, rate))
+    if best := fastest(one.profile.throughput):
+        left = ends - time.perf_counter()
+        one.add(pipeline=pipeline(opened, spec, batch, best.batch, sweep.cost, device, left))
 
 
 def _retrieve_all(spec: ProfileSpec, found: Sequence[Found], device: torch.device, progress: Progress) -> None:
@@ -145,5 +170,6 @@ def _retrieve_all(spec: ProfileSpec, found: Sequence[Found], device: torch.devic
         if one.opened is None or one.subject is None:
             continue
         with caught(one):
-            one.add(retrieval=tuple(gallery_costs(one.opened, one.subject, spec, device)))
+            for query in gallery_costs(one.opened, one.subject, spec, device):
+                one.add(retrieval=(*one.profile.retrieval, query))
     progress.step("measuring retrieval", len(found), len(found))

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import binom
 
-from vlbench.core.profile import Times
+from vlbench.core.profile import INTERVAL_FROM, Times
 
 
 @dataclass(frozen=True)
 class Rule:
-    """At least so many iterations and seconds of a subject; then until its median is known to `precision`."""
+    """At least so many iterations and seconds of a subject; then until its median is known to `precision`, for which
+    it takes `INTERVAL_FROM` iterations at least."""
 
     iterations: int
     seconds: float
@@ -21,7 +22,7 @@ class Rule:
 
     def satisfied(self, seconds: Sequence[float]) -> bool:
         """Whether these durations of one subject suffice."""
-        if len(seconds) < self.iterations or sum(seconds) < self.seconds:
+        if len(seconds) < max(self.iterations, INTERVAL_FROM) or sum(seconds) < self.seconds:
             return False
         low, high = median_interval(seconds)
         return (high - low) / 2 <= self.precision * float(np.median(seconds))
@@ -30,8 +31,8 @@ class Rule:
 def median_interval(values: Sequence[float], level: float = 0.95) -> tuple[float, float]:
     """An interval that holds the median with that probability at least, whatever the distribution.
 
-    Order statistics: how many of n independent values lie below the median is binomial (n, 1/2). Under 6 values the
-    smallest and the largest are all there is.
+    Order statistics: how many of n independent values lie below the median is binomial (n, 1/2). Of fewer than
+    `INTERVAL_FROM` values it is their range, which holds the median with less than 95 %.
     """
     ordered = np.sort(np.asarray(values, np.float64))
     below = max(int(binom.ppf((1 - level) / 2, len(ordered), 0.5)) - 1, 0)

@@ -12,6 +12,9 @@ import torch
 
 from vlbench.profiling.rule import Rule
 
+LONG = 1.0
+"""Seconds of a pass to which what it finds in the caches is nothing: filling them takes milliseconds."""
+
 
 @dataclass(frozen=True)
 class Stage:
@@ -25,8 +28,8 @@ class Stage:
 class Durations:
     """Seconds of every iteration: of each stage, and of the whole by the clock on the wall; they have one length.
 
-    warmup: of the iterations before, the whole each. why: `precise`, `out of time` or `failed`. rounds: which round of
-    the measurement each iteration belongs to. error: what ended it early.
+    warmup: of the iterations before the first, the whole each. why: `precise`, `out of time` or `failed`. rounds: which
+    round of the measurement each iteration belongs to. error: what ended it early.
     """
 
     stages: dict[str, list[float]] = field(default_factory=dict)
@@ -43,7 +46,7 @@ class Durations:
 
 
 def once(stages: Sequence[Stage], device: torch.device) -> tuple[dict[str, float], float]:
-    """Run the stages one after the other: seconds by name, and of the whole.
+    """Run the stages one after the other: seconds by name, and of the whole by a clock of its own around them all.
 
     On a GPU each stage's seconds are the device's own between two events, and nothing waits in between: the whole is
     what the host waits for.
@@ -53,15 +56,15 @@ def once(stages: Sequence[Stage], device: torch.device) -> tuple[dict[str, float
 
 def _on_host(stages: Sequence[Stage], device: torch.device) -> tuple[dict[str, float], float]:
     seconds: dict[str, float] = {}
-    begun = last = time.perf_counter()
+    begun = time.perf_counter()
     for stage in stages:
+        start = time.perf_counter()
         stage.run()
         if device.type == "mps":
             torch.mps.synchronize()
-        now = time.perf_counter()
-        seconds[stage.name] = seconds.get(stage.name, 0.0) + now - last
-        last = now
-    return seconds, last - begun
+        taken = time.perf_counter() - start
+        seconds[stage.name] = seconds.get(stage.name, 0.0) + taken
+    return seconds, time.perf_counter() - begun
 
 
 def _on_cuda(stages: Sequence[Stage], device: torch.device) -> tuple[dict[str, float], float]:
@@ -87,31 +90,34 @@ def measure(
     max_seconds: float,
     device: torch.device,
     step: Callable[[int, int], None],
-    warmup: int = 2,
+    warmup: int = 1,
 ) -> dict[str, Durations]:
     """Measure the subjects in turn, round after round (A B C, C B A, ...), until the rule is satisfied for each.
 
-    One that raises is measured no further; the others go on.
+    One that raises is measured no further; the others go on. One that another has driven out of the caches runs once
+    more before it is measured, unless it takes so long that this says nothing of it.
 
     Args:
         subjects: stages by name.
-        max_seconds: for all of them together, after which it ends, each having been measured twice at least.
+        max_seconds: for all of them together, warm-up and all: a subject's turn that would end later is its end. The
+            first is measured whatever it takes.
         step: told how many subjects are done, and how many there are.
-        warmup: iterations of each before anything counts.
+        warmup: iterations of each before anything counts; the first that takes long counts itself.
     """
-    found = {name: Durations() for name in subjects}
-    for name, stages in subjects.items():
-        _warm(found[name], stages, device, warmup)
-    begun, number, left = time.perf_counter(), 0, [name for name in subjects if found[name].error is None]
-    while left and (number < 2 or time.perf_counter() - begun < max_seconds):
-        for name in left[:: -1 if number % 2 else 1]:
-            _add(found[name], number, subjects[name], device)
-        for name in [name for name in left if _is_done(found[name], rule)]:
-            left.remove(name)
+    begun, turns = time.perf_counter(), [_Turns(name, stages, device) for name, stages in subjects.items()]
+    left, number, last = list(turns), 0, None
+    while left:
+        for turn in left[:: -1 if number % 2 else 1]:
+            if number and time.perf_counter() - begun + turn.expects(turn is last) > max_seconds:
+                left.remove(turn)
+                continue
+            turn.take(number, 0 if turn is last else 1 if number else warmup)
+            last = turn
+        left = [turn for turn in left if not turn.is_done(rule)]
         step(len(subjects) - len(left), len(subjects))
         number += 1
     step(len(subjects), len(subjects))
-    return found
+    return {turn.name: turn.durations for turn in turns}
 
 
 def measure_one(
@@ -124,25 +130,52 @@ def measure_one(
     return found
 
 
-def _warm(durations: Durations, stages: Sequence[Stage], device: torch.device, iterations: int) -> None:
-    with _noting(durations):
-        durations.warmup += [once(stages, device)[1] for _ in range(iterations)]
+class _Turns:
+    """One subject on its way through the rounds."""
 
+    def __init__(self, name: str, stages: Sequence[Stage], device: torch.device) -> None:
+        self.name, self.stages, self.device = name, stages, device
+        self.durations = Durations()
 
-def _add(durations: Durations, number: int, stages: Sequence[Stage], device: torch.device) -> None:
-    with _noting(durations):
-        by_stage, whole = once(stages, device)
-        durations.rounds.append(number)
-        durations.whole.append(whole)
-        for name, seconds in by_stage.items():
-            durations.stages.setdefault(name, []).append(seconds)
+    def take(self, number: int, before: int) -> None:
+        """Measure it once; before: how often it runs first, without counting."""
+        with _noting(self.durations):
+            if self._last > LONG or not self._run_before(number, before):
+                self._count(number, once(self.stages, self.device))
 
+    def expects(self, again: bool) -> float:
+        """Seconds that the next turn will take; again: no other subject has run since the last."""
+        return self._last if again or self._last > LONG else 2 * self._last
 
-def _is_done(durations: Durations, rule: Rule) -> bool:
-    if durations.error is None and not rule.satisfied(durations.whole):
+    def is_done(self, rule: Rule) -> bool:
+        """Whether it needs no more turns; notes why."""
+        if self.durations.error is None and not rule.satisfied(self.durations.whole):
+            return False
+        self.durations.why = "failed" if self.durations.error else "precise"
+        return True
+
+    @property
+    def _last(self) -> float:
+        """Seconds of a pass lately; of two, so that one that something disturbed ends nothing."""
+        return min(self.durations.whole[-2:], default=0.0)
+
+    def _run_before(self, number: int, times: int) -> bool:
+        """Run so often; true when one run of the first turn took so long that it counts."""
+        for _ in range(times):
+            found = once(self.stages, self.device)
+            if number:
+                continue
+            if found[1] > LONG:
+                self._count(number, found)
+                return True
+            self.durations.warmup.append(found[1])
         return False
-    durations.why = "failed" if durations.error else "precise"
-    return True
+
+    def _count(self, number: int, found: tuple[dict[str, float], float]) -> None:
+        self.durations.rounds.append(number)
+        self.durations.whole.append(found[1])
+        for name, seconds in found[0].items():
+            self.durations.stages.setdefault(name, []).append(seconds)
 
 
 @contextmanager

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from itertools import count
 from pathlib import Path
 
 from vlbench.core.errors import DataError, VlbenchError
 from vlbench.core.profile import PROFILE_VERSION, ProfileRecord
 from vlbench.core.validate import parse
-from vlbench.data.cache import atomic_write
+from vlbench.data.cache import atomic_write, cannot_write
 from vlbench.records.provenance import without_home
 
 RECORD = "profile.json"
@@ -20,11 +22,50 @@ Seconds = Mapping[str, Mapping[str, Sequence[float]]]
 """Of every iteration: by model, by stage."""
 
 
+@contextmanager
+def new_folder(parent: Path, name: str) -> Iterator[Path]:
+    """A folder below `parent` that nobody else has, by that name, or with -2, -3 ... after it.
+
+    What was made of it goes again where nothing was put into it.
+
+    Raises:
+        DataError: it cannot be made (exit 5).
+    """
+    missing = [path for path in (parent, *parent.parents) if not path.exists()]
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        folder = _first_free(parent / name)
+    except OSError as error:
+        _remove_empty(missing)
+        raise cannot_write(parent, error) from None
+    try:
+        yield folder
+    finally:
+        _remove_empty([folder, *missing])
+
+
+def _first_free(path: Path) -> Path:
+    """Make the folder, or the first with a number after its name that is not there."""
+    for number in count(1):
+        folder = path if number == 1 else path.with_name(f"{path.name}-{number}")
+        with suppress(FileExistsError):
+            folder.mkdir()
+            break
+    return folder
+
+
+def _remove_empty(folders: Sequence[Path]) -> None:
+    """Innermost first; one with something in it stays."""
+    with suppress(OSError):
+        for folder in folders:
+            folder.rmdir()
+
+
 def write_profile(folder: Path, record: ProfileRecord, seconds: Seconds) -> None:
     """Write both files, each in one step.
 
     Raises:
-        VlbenchError: they cannot be written (exit 5).
+        DataError: they cannot be written (exit 5).
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -42,7 +83,6 @@ def write_profile(folder: Path, record: ProfileRecord, seconds: Seconds) -> None
     buffer = io.BytesIO()
     pq.write_table(table, buffer, compression="zstd")
     text = json.dumps(record.model_dump(mode="json"), indent=2, ensure_ascii=False)
-    folder.mkdir(parents=True, exist_ok=True)
     atomic_write(folder / TIMES, buffer.getvalue())
     atomic_write(folder / RECORD, without_home(text) + "\n")
 

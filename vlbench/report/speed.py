@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from tabulate import tabulate
 
-from vlbench.core.profile import VISUAL, Latency, ModelProfile, ProfileRecord, Query
+from vlbench.core.profile import INTERVAL_FROM, VISUAL, Latency, ModelProfile, ProfileRecord, Query, Times
 from vlbench.report.speed_published import cost_table, ratio_lines
 from vlbench.report.speed_text import interval, number
 from vlbench.report.tables import cell
@@ -14,8 +14,11 @@ from vlbench.report.tables import cell
 _EMBED = {"regions": "region", "grid": "grid", "patches": "patch", "none": "none"}
 """What the papers call it."""
 _HEADERS = (
-    "model", "visual embed", "tokens", "params M", "GFLOPs", "visual ms", "model ms", "whole ms", "examples/s", "GiB",
+    "model", "visual embed", "tokens", "params M", "GFLOPs", "visual ms", "model ms", "n", "whole ms",
+    "examples/s", "GiB",
 )  # fmt: skip
+_OVER = 1.1
+"""Of the seconds allowed, from which it is told why there were more."""
 _RETRIEVAL = ("dual", "two-stage", "cross-encoder")
 
 
@@ -57,7 +60,8 @@ def _row(one: ModelProfile, whole: bool) -> list[str]:
         number(parameters.total / 1e6 if parameters else None),
         number(operations.total / 1e9 if operations else None),
         number(visual_ms(latency) if latency else None),
-        interval(latency.model.p50, latency.model.ci95) if latency else "-",
+        median(latency.model) if latency else "-",
+        str(latency.model.n) if latency else "-",
         number(latency.whole.p50 if latency and whole else None),
         f"{number(best)} at {at}" if best else "-",
         number(one.memory.weights / 1024 + (one.memory.activations or 0.0) / 1024 if one.memory else None),
@@ -71,15 +75,27 @@ def visual_ms(latency: Latency) -> float | None:
     return sum(seen) if seen else None
 
 
+def median(times: Times) -> str:
+    """Milliseconds with their 95 % interval, or with their range where there are too few for one."""
+    if times.n >= INTERVAL_FROM:
+        return interval(times.p50, times.ci95)
+    low, high = map(number, times.ci95)
+    return (
+        f"{number(times.p50)} (range of {times.n}: {low} to {high})" if times.n > 1 else f"{number(times.p50)} (of 1)"
+    )
+
+
 def stage_table(models: Sequence[ModelProfile]) -> str:
-    """Milliseconds, operations and parameters of every stage."""
+    """Milliseconds, operations and parameters of every stage, and what no stage accounts for."""
     rows = []
     for one in models:
         for name, times in one.latency.stages.items() if one.latency else ():
             flops = one.operations.stages.get(name, 0) / 1e9 if one.operations else None
             count = one.parameters.stages.get(name, 0) / 1e6 if one.parameters else None
-            spread = (interval(times.p50, times.ci95), number(times.p95), number(times.stdev))
+            spread = (median(times), number(times.p95), number(times.stdev))
             rows.append([cell(one.name), name, *spread, number(flops), number(count)])
+        if one.latency:
+            rows.append([cell(one.name), "rest", f"{100 * one.latency.rest:.2f} % of the whole", *"----"])
     headers = ("model", "stage", "ms p50", "p95", "stdev", "GFLOPs", "params M")
     return tabulate(rows, headers, "github", disable_numparse=True) if rows else ""
 
@@ -89,7 +105,7 @@ def rate_table(models: Sequence[ModelProfile]) -> str:
     rows = [
         [
             cell(one.name), str(rate.batch), number(rate.examples_per_second or None),
-            interval(rate.ms.p50, rate.ms.ci95) if rate.ms else "-", number(rate.joules_per_example),
+            median(rate.ms) if rate.ms else "-", number(rate.joules_per_example),
             cell(f"{rate.error}: stopped here" if rate.error else ""),
         ]
         for one in models
@@ -97,9 +113,11 @@ def rate_table(models: Sequence[ModelProfile]) -> str:
     ]  # fmt: skip
     rows += [
         [
-            cell(one.name), str(one.pipeline.batch), number(one.pipeline.examples_per_second),
-            interval(one.pipeline.ms.p50, one.pipeline.ms.ci95), "-",
-            f"from files to answers, {one.pipeline.workers} loader processes",
+            cell(one.name), str(one.pipeline.batch), number(one.pipeline.examples_per_second or None),
+            median(one.pipeline.ms) if one.pipeline.ms else "-", "-",
+            f"from files to answers, {one.pipeline.workers} loader processes" + (
+                f"; not measured: {cell(one.pipeline.error)}" if one.pipeline.error else ""
+            ),
         ]
         for one in models
         if one.pipeline
@@ -147,8 +165,8 @@ def _cost(query: Query | None) -> str:
 
 def _footnote(record: ProfileRecord) -> str:
     lines = [
-        "Medians with 95 % intervals. visual: the detector, if any, and seeing; model: without decoding and "
-        "preprocessing; whole: with them.",
+        f"Medians with 95 % intervals, which take {INTERVAL_FROM} iterations; n: how many there were. visual: the "
+        "detector, if any, and seeing; model: without decoding and preprocessing; whole: with them.",
         "Operations of one example, a multiplication with its addition being two, in products, convolutions and "
         "attention; of a batch of one.",
     ]
@@ -165,4 +183,23 @@ def _footnote(record: ProfileRecord) -> str:
             f"{', '.join(map(cell, stopped))}: out of time before the median was known to "
             f"{100 * record.spec.precision:g} %."
         )
-    return "\n".join(lines)
+    return "\n".join([*lines, *_few(record), *_spent(record)])
+
+
+def _few(record: ProfileRecord) -> list[str]:
+    """Ratios whose brackets are no intervals."""
+    rounds = {one.name: one.latency.model.n for one in record.models if one.latency}
+    pairs = [(ratio, min(rounds[ratio.of], rounds[ratio.to])) for ratio in record.ratios]
+    few = [f"{cell(ratio.of)} : {cell(ratio.to)} (n {n})" for ratio, n in pairs if n < INTERVAL_FROM]
+    return [f"Ratios with their range in brackets, no interval: {', '.join(few)}."] if few else []
+
+
+def _spent(record: ProfileRecord) -> list[str]:
+    """Seconds that it took, beside what it might."""
+    if not record.spent:
+        return []
+    most, spent = record.spec.max_seconds, record.spent
+    parts = [f"{what} {seconds:.1f} s" for what, seconds in spent.items()]
+    over = max((spent.get(what, 0.0) for what in record.spec.scenario), default=0.0) > _OVER * most
+    why = "; the least that was to be measured took longer" if over else ""
+    return [f"Took: {', '.join(parts)}; --max-seconds {most:g} is for each scenario{why}."]

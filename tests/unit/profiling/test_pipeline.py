@@ -14,7 +14,8 @@ from vlbench.models.detector.config import Layout, Rules
 from vlbench.profiling import pipeline as rates
 from vlbench.profiling.build import open_model
 from vlbench.profiling.inputs import sentences, write_pictures
-from vlbench.profiling.subject import Batch
+from vlbench.profiling.subject import Batch, SeeReadFuse
+from vlbench.profiling.sweep import Cost
 from vlbench.profiling.timing import once
 
 CPU = torch.device("cpu")
@@ -57,9 +58,29 @@ def test_a_detector_comes_after_the_loader(tiny_detector: ModuleType, tmp_path: 
 
 def test_loaders_in_other_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rates, "spare_processes", lambda: 2)
-    batch = Batch(write_pictures(tmp_path / "p", (96, 64), 1, 0) * 4, sentences(1, 12, 0) * 4)
+    batch = Batch(write_pictures(tmp_path / "p", (96, 64), 1, 0), sentences(1, 12, 0))
     with torch.inference_mode():
         opened = open_model("vilt", spec("vilt"), tmp_path, CPU)
-        found = rates.pipeline(opened, spec("vilt"), batch, CPU, 0.0)
-    assert (found.batch, found.workers, found.ms.n) == (4, 2, 3)
+        found = rates.pipeline(opened, spec("vilt"), batch, 4, Cost(1, 0.0, 0.0, 0.0), CPU, 1.0)
+    assert (found.batch, found.workers, found.error) == (4, 2, "") and found.ms is not None
     assert found.examples_per_second == pytest.approx(4 * 1000 / found.ms.mean)
+
+
+@pytest.mark.parametrize(("seconds", "batch", "says"), [(17.0, 8, ""), (8.5, 4, ""), (1.5, 1, "would take 2.0 s")])
+def test_batches_as_large_as_there_is_time_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: float, batch: int, says: str
+) -> None:
+    """Of an example that takes a second, so that a batch that does not count and one that does take two of its size."""
+    monkeypatch.setattr(rates, "spare_processes", lambda: 0)
+    taken: list[int] = []
+
+    def measured(subject: SeeReadFuse, *_: object) -> list[float]:
+        taken.append(len(subject.batch.texts))
+        return [0.5, 1.5]
+
+    monkeypatch.setattr(rates, "_measured", measured)
+    one = Batch(write_pictures(tmp_path / "p", (96, 64), 1, 0), sentences(1, 12, 0))
+    opened = open_model("vilt", spec("vilt"), tmp_path, CPU)
+    found = rates.pipeline(opened, spec("vilt"), one, 8, Cost(2, 0.5, 0.5, 1.0), CPU, seconds)
+    assert (found.batch, found.examples_per_second) == (batch, 0.0 if says else batch)
+    assert taken == ([] if says else [batch]) and found.error.startswith(says)

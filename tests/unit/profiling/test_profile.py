@@ -10,13 +10,17 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from vlbench import catalog
 from vlbench.core.errors import ExitCode, VlbenchError
 from vlbench.core.profile import PIPELINE, ProfileRecord, ProfileSpec
+from vlbench.profiling import build
 from vlbench.profiling.inputs import Detected, made_up_vocabulary, sentences, write_pictures
 from vlbench.profiling.latency import ratios
+from vlbench.profiling.opening import stages_of
 from vlbench.profiling.profile import profile
+from vlbench.profiling.subject import Batch
 from vlbench.profiling.timing import Durations
 from vlbench.records.profiles import read_profile
 from vlbench.report.speed import speed_table
@@ -34,7 +38,9 @@ def measured(**changed: Any) -> ProfileRecord:
 
 @pytest.fixture(scope="module")
 def record() -> ProfileRecord:
-    return measured(models=("vilt", "cvlp", "brivl"), scenario=("latency", "throughput", "retrieval"), batches=(1, 4))
+    scenarios = ("latency", "throughput", "retrieval")
+    models = ("vilt", "cvlp", "brivl")
+    return measured(models=models, scenario=scenarios, batches=(1, 4), precision=10.0, max_seconds=20.0)
 
 
 def test_every_model_is_measured(record: ProfileRecord) -> None:
@@ -99,6 +105,28 @@ def test_the_record_is_kept_and_read_back(
     (folder / "profile.json").write_text(json.dumps({"profile_version": 0}))
     with pytest.raises(VlbenchError, match="is no profile of version 1"):
         read_profile(folder)
+
+
+@pytest.mark.parametrize("detector", [True, False])
+@pytest.mark.parametrize("name", ["cvlp", "lxmert", "vilt", "soho", "brivl"])
+def test_stages_are_known_before_a_model_is_built(
+    name: str, detector: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(build, "random_network", lambda *_: torch.nn.Identity())  # no stage is run
+    spec = ProfileSpec(models=(name,), size="tiny", detector=detector)
+    batch = Batch(write_pictures(tmp_path / "p", (96, 64), 1, 0), sentences(1, 12, 0))
+    made = build.open_model(name, spec, tmp_path, torch.device("cpu"))
+    stages = [stage.name for stage in made.subject(batch, torch.device("cpu")).stages()]
+    card, task = catalog.model_card(name), catalog.task_card("coco_retrieval")
+    assert stages_of(card, task, detector) == tuple(
+        sorted(dict.fromkeys(stages), key=["decode", "preprocess", *dict.fromkeys(stages)].index)
+    )
+
+
+def test_seconds_are_told_for_each_scenario(record: ProfileRecord) -> None:
+    assert [*record.spent] == ["opening", "latency", "throughput", "retrieval"]
+    assert 0 < sum(record.spent.values()) < record.seconds
+    assert f"latency {record.spent['latency']:.1f} s" in speed_table(record)
 
 
 def test_a_model_that_fails_keeps_its_row(vlbench: Callable[..., Any], tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from vlbench.profiling import timing
+from vlbench.profiling.latency import latency
 from vlbench.profiling.rule import Rule
 from vlbench.profiling.timing import Stage, measure, measure_one, once
 
@@ -16,10 +17,12 @@ CPU = torch.device("cpu")
 
 class Clock:
     def __init__(self) -> None:
-        self.now = 0.0
+        self.now = self.between = 0.0
         self.log: list[str] = []
 
     def __call__(self) -> float:
+        """The time, which goes on by `between` with every look at it."""
+        self.now += self.between
         return self.now
 
     def stage(self, name: str, *seconds: float, of: str = "") -> Stage:
@@ -49,22 +52,59 @@ def test_stages_and_the_whole(clock: Clock) -> None:
     assert once(stages, CPU) == ({"see": 1.5, "read": 0.25}, 1.75)
 
 
+def test_what_no_stage_accounts_for(clock: Clock) -> None:
+    clock.between = 0.125
+    stages = [clock.stage("see", 0.5), clock.stage("read", 0.25)]
+    found = measure_one(stages, Rule(1, 0.0, 1.0), 0.0, CPU, warmup=0)
+    # Looks: one that begins, two around each stage, one that ends: of the five times between, each stage has one.
+    assert (found.stages, found.whole) == ({"see": [0.625], "read": [0.375]}, [1.375])
+    assert latency(found).rest == pytest.approx(0.375 / 1.375)
+
+
 def test_models_in_turn_until_each_is_known(clock: Clock) -> None:
-    sure = [clock.stage("a", 1.0, of="sure")]
-    unsure = [clock.stage("b", *([1.0, 2.0] * 40), of="unsure")]
+    sure = [clock.stage("a", 1.5, of="sure")]
+    unsure = [clock.stage("b", *([1.5, 2.0] * 40), of="unsure")]
     told: list[tuple[int, int]] = []
     step: Callable[[int, int], None] = lambda done, total: told.append((done, total))  # noqa: E731
-    found = measure({"sure": sure, "unsure": unsure}, Rule(3, 0.0, 0.02), 20.0, CPU, step, warmup=1)
-    assert clock.log[:8] == ["sure", "unsure", "sure", "unsure", "unsure", "sure", "sure", "unsure"]
-    assert (found["sure"].why, len(found["sure"].whole)) == ("precise", 3)
-    assert found["unsure"].why == "out of time" and sum(found["unsure"].whole) > 15
-    assert found["unsure"].warmup == [1.0] and found["sure"].rounds == [0, 1, 2]
+    found = measure({"sure": sure, "unsure": unsure}, Rule(7, 0.0, 0.02), 40.0, CPU, step, warmup=0)
+    assert clock.log[:6] == ["sure", "unsure", "unsure", "sure", "sure", "unsure"]
+    assert (found["sure"].why, len(found["sure"].whole)) == ("precise", 7)
+    assert found["unsure"].why == "out of time" and 35 < clock.now <= 40
+    assert found["sure"].rounds == [0, 1, 2, 3, 4, 5, 6]
     assert told[-1] == (2, 2)
 
 
-def test_each_is_measured_twice_whatever_the_time(clock: Clock) -> None:
-    found = measure({"slow": [clock.stage("a", 100.0)]}, Rule(10, 0.0, 0.02), 1.0, CPU, nothing)["slow"]
-    assert found.whole == [100.0, 100.0] and found.why == "out of time"
+@pytest.mark.parametrize(("most", "iterations"), [(1.0, 1), (29.0, 2), (31.0, 3)])
+def test_what_would_take_too_long_is_not_begun(clock: Clock, most: float, iterations: int) -> None:
+    found = measure_one([clock.stage("a", 10.0)], Rule(10, 0.0, 0.02), most, CPU)
+    assert found.whole == [10.0] * iterations and found.why == "out of time"
+    assert found.warmup == []  # its first pass took so long that it counts
+
+
+def test_others_go_on_where_one_would_take_too_long(clock: Clock) -> None:
+    subjects = {"slow": [clock.stage("a", 10.0)], "quick": [clock.stage("b", 0.5)]}
+    found = measure(subjects, Rule(50, 0.0, 0.02), 13.0, CPU, nothing)
+    assert found["slow"].whole == [10.0]
+    assert len(found["quick"].whole) == 5 and clock.now == 13.0  # a warm-up, and five that count
+
+
+def test_warming_up_is_within_the_time(clock: Clock) -> None:
+    found = measure_one([clock.stage("a", 0.5)], Rule(10, 0.0, 0.02), 2.0, CPU, warmup=2)
+    assert (found.warmup, found.whole, clock.now) == ([0.5, 0.5], [0.5, 0.5], 2.0)
+
+
+def test_whom_another_drove_out_of_the_caches_runs_once_more(clock: Clock) -> None:
+    """A short stage that takes 0.2 s when it follows itself, and 0.9 s after the long one."""
+
+    def short() -> None:
+        clock.now += 0.2 if clock.log[-1:] == ["short"] else 0.9
+        clock.log.append("short")
+
+    subjects = {"short": [Stage("a", short)], "long": [clock.stage("b", 9.0, of="long")]}
+    found = measure(subjects, Rule(6, 0.0, 0.02), 1000.0, CPU, nothing)
+    assert found["short"].whole == pytest.approx([0.2] * 6) and found["short"].warmup == [0.9]
+    assert found["long"].whole == pytest.approx([9.0] * 6) and clock.log.count("long") == 6
+    assert clock.log[:9] == ["short", "short", "long", "long", "short", "short", "short", "long", "long"]
 
 
 def test_one_that_raises_is_left_behind(clock: Clock) -> None:
@@ -72,7 +112,7 @@ def test_one_that_raises_is_left_behind(clock: Clock) -> None:
 
     def fails() -> None:
         clock.now += 1.0
-        if next(calls) == 3:
+        if next(calls) == 4:  # before them three in two turns, as another ran in between, and one in the third
             raise IndexError("out of range")
 
     subjects = {"bad": [Stage("a", fails)], "good": [clock.stage("b", 1.0)]}
@@ -85,6 +125,6 @@ def test_one_that_raises_is_left_behind(clock: Clock) -> None:
 
 
 def test_what_stages_take_together(clock: Clock) -> None:
-    stages = [clock.stage("decode", 5.0), clock.stage("see", 1.0, 1.0, 2.0, 3.0), clock.stage("fuse", 0.5)]
-    found = measure({"m": stages}, Rule(2, 0.0, 10.0), 1.0, CPU, nothing)["m"]
+    stages = [clock.stage("decode", 5.0), clock.stage("see", 2.0, 3.0), clock.stage("fuse", 0.5)]
+    found = measure_one(stages, Rule(2, 0.0, 10.0), 16.0, CPU)
     assert found.of(["see", "fuse"]) == [2.5, 3.5]

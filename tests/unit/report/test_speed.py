@@ -14,7 +14,8 @@ def test_the_table(profile: ProfileRecord) -> None:
     row = next(line for line in text.splitlines() if line.startswith("| cvlp-base"))
     cells = [part.strip() for part in row.split("|")[1:-1]]
     assert cells == [
-        "cvlp-base", "region", "36 + 14", "220", "1,705", "4,020", "4,050 [3,645, 4,455]", "4,060", "0.20 at 1", "1.00",
+        "cvlp-base", "region", "36 + 14", "220", "1,705", "4,020", "4,050 [3,645, 4,455]", "9", "4,060",
+        "0.20 at 1", "1.00",
     ]  # fmt: skip
     assert "cvlp-base takes 40.5 [40.0, 41.0] times as long as vilt-base" in text
     assert "NOISY, do not quote: a load of 3.00" in text
@@ -25,7 +26,40 @@ def test_the_table(profile: ProfileRecord) -> None:
 
 def test_a_hostile_name_breaks_no_table(profile: ProfileRecord) -> None:
     columns = {line.replace("\\|", "").count("|") for line in speed_table(profile).splitlines()[3:7]}
-    assert columns == {11}
+    assert columns == {12}
+
+
+def few(record: ProfileRecord, n: int) -> ProfileRecord:
+    """The record with its first model measured only so often."""
+    one, *others = record.models
+    assert one.latency is not None
+    latency = one.latency.model_copy(update={"model": one.latency.model.model_copy(update={"n": n})})
+    return record.model_copy(update={"models": (one.model_copy(update={"latency": latency}), *others)})
+
+
+def test_below_six_iterations_there_is_no_interval(profile: ProfileRecord) -> None:
+    assert "4,050 (range of 5: 3,645 to 4,455)" in speed_table(few(profile, 5))
+    assert "4,050 (of 1)" in speed_table(few(profile, 1))
+    said = "Ratios with their range in brackets, no interval: cvlp-base : vilt-base (n 5)."
+    assert said in speed_table(few(profile, 5))
+    assert "range" not in speed_table(few(profile, 6))
+
+
+def test_seconds_that_were_used(profile: ProfileRecord) -> None:
+    """60 s are the spec's."""
+    assert "Took:" not in speed_table(profile)
+    short = profile.model_copy(update={"spent": {"opening": 99.0, "latency": 60.5}})
+    assert "Took: opening 99.0 s, latency 60.5 s; --max-seconds 60 is for each scenario." in speed_table(short)
+    long = profile.model_copy(update={"spent": {"opening": 1.0, "latency": 70.0}})
+    assert "latency 70.0 s; --max-seconds 60 is for each scenario; the least that was" in speed_table(long)
+
+
+def test_what_no_stage_accounts_for_is_shown(profile: ProfileRecord) -> None:
+    rows = [line.split("|") for line in speed_table(profile).splitlines() if "| rest " in line]
+    assert [(row[1].strip(), row[3].strip()) for row in rows] == [
+        ("cvlp-base", "1.00 % of the whole"),
+        ("vilt-base", "1.00 % of the whole"),
+    ]
 
 
 def test_pictures(profile: ProfileRecord, record: RunRecord, tmp_path: Path) -> None:

@@ -1,0 +1,101 @@
+"""Which batch sizes are tried in the time there is: with a model that takes as long as it says."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from vlbench.core.profile import ProfileSpec, Rate
+from vlbench.profiling import sweep as rates
+from vlbench.profiling.build import Opened, open_model
+from vlbench.profiling.inputs import Decoded, sentences, write_pictures
+from vlbench.profiling.subject import Batch
+from vlbench.profiling.sweep import Sweep
+from vlbench.profiling.timing import Stage
+
+CPU = torch.device("cpu")
+SPEC = ProfileSpec(models=("vilt",), size="tiny", detector=False, picture=(96, 64), seconds=0.0)
+
+
+class Timed:
+    """A batch whose preprocessing and model take so long for each example, by a clock of its own."""
+
+    def __init__(self, size: int, clock: list[float], each: tuple[float, float]) -> None:
+        self.size, self.clock, self.each = size, clock, each
+
+    def stages(self) -> list[Stage]:
+        return [Stage("decode", self._fail), Stage("preprocess", lambda: self._take(0)), Stage("see", self._see)]
+
+    def _fail(self) -> None:
+        raise AssertionError("pictures are decoded beside the stages, each once")
+
+    def _see(self) -> None:
+        self._take(1)
+
+    def _take(self, part: int) -> None:
+        self.clock[0] += self.size * self.each[part]
+
+
+@pytest.fixture
+def swept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> object:
+    """Sweep over sizes in so many seconds, with a model of those costs: rates, seconds used, pictures decoded."""
+    opened = open_model("vilt", SPEC, tmp_path, CPU)
+    batch = Batch(write_pictures(tmp_path / "p", (96, 64), 1, 0), sentences(1, 12, 0))
+    clock, decoded = [0.0], list[int]()
+
+    class Counting(Decoded):
+        def decode(self, refs: object) -> None:
+            decoded.append(len(refs))  # type: ignore[arg-type]
+
+    def run(
+        sizes: tuple[int, ...], seconds: float, each: tuple[float, float], first: float = 0.0
+    ) -> tuple[list[Rate], float, list[int]]:
+        monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
+        monkeypatch.setattr(Opened, "subject", lambda self, of, device: Timed(len(of.texts), clock, each))
+        spec = SPEC.model_copy(update={"batches": sizes})
+        rates_of = Sweep(replace(opened, decoded=Counting()), spec, batch, CPU, first, seconds).rates()
+        return list(rates_of), clock[0], decoded
+
+    return run
+
+
+def test_a_size_that_would_take_too_long_is_not_tried(swept: object) -> None:
+    found, used, decoded = swept((4096, 8192), 2.0, (0.001, 0.002), 0.003)  # type: ignore[operator]
+    (refused,) = found
+    assert refused.batch == 4096 and refused.ms is None
+    # It was led up to by 8 and 64; 512 would have been the next, for 512 * 0.003 s of the 2 - 72 * 0.003 that are left.
+    assert used == pytest.approx((8 + 64 + 512) * 0.003)
+    assert decoded == [1, 1, 1]
+    assert refused.error == "would take 12.3 s, and 0.2 s are left"  # 4096 * 0.003; its first pass would count
+
+
+def test_nothing_is_tried_where_one_example_takes_too_long(swept: object) -> None:
+    found, used, _ = swept((), 5.0, (0.0, 9.0), 9.0)  # type: ignore[operator]
+    assert [(rate.batch, rate.error) for rate in found] == [(1, "would take 9.0 s, and 5.0 s are left")] and used == 0.0
+
+
+@pytest.mark.parametrize("seconds", [3.0, 10.0, 40.0, 100.0])
+def test_it_ends_in_time_and_smaller_sizes_come_first(swept: object, seconds: float) -> None:
+    found, used, _ = swept((64, 1, 8), seconds, (0.05, 0.1), 0.15)  # type: ignore[operator]
+    assert used <= seconds
+    assert [rate.batch for rate in found] == [1, 8, 64][: len(found)] and not found[0].error
+    assert all(rate.examples_per_second == pytest.approx(10.0) for rate in found if not rate.error)
+    assert bool(found[-1].error) == (seconds < 20.0)
+
+
+@pytest.mark.parametrize(("seconds", "passes"), [(7.0, 1), (9.0, 2), (13.0, 3)])
+def test_a_first_pass_that_takes_long_counts_where_there_is_no_time_for_another(
+    swept: object, seconds: float, passes: int
+) -> None:
+    (rate,), used, _ = swept((2,), seconds, (0.0, 2.0))  # type: ignore[operator]
+    assert (rate.ms.n, rate.examples_per_second) == (max(passes - 1, 1), pytest.approx(0.5))
+    assert used == pytest.approx(4.0 * passes)
+
+
+def test_the_fastest() -> None:
+    found = [Rate(batch=1, examples_per_second=3.0), Rate(batch=2, examples_per_second=5.0), Rate(batch=4, error="out")]
+    assert rates.fastest(found) == found[1] and rates.fastest(found[2:]) is None
