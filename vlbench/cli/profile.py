@@ -49,8 +49,8 @@ def profile(
 ) -> None:
     """Measure what models cost: time by stage, operations, parameters, memory, and what a search costs.
 
-    Weights are random: time does not depend on them. A model that fails keeps a row with the reason, and the exit code
-    is 8; where none can be opened it is 2, and nothing is written.
+    Weights are random: time does not depend on them, but for how many proposals the detector keeps. A model that fails
+    keeps a row with the reason, and the exit code is 8; where none can be opened it is 2, and nothing is written.
 
     \b
     Examples:
@@ -67,7 +67,7 @@ def profile(
     from vlbench.profiling.profile import profile as measure
     from vlbench.records.profiles import new_folder, write_profile
     from vlbench.report.speed import speed_table
-    from vlbench.report.speed_pictures import front_picture, stages_picture
+    from vlbench.report.speed_pictures import front_picture, left_out, stages_picture
 
     given = {name: value for name, value in ctx.params.items() if name in ProfileSpec.model_fields}
     given["models"], given["scenario"], given["picture"] = _listed(model), _listed(scenario), _sides(picture)
@@ -82,6 +82,8 @@ def profile(
         raw = {name: {**found.stages, "whole": found.whole} for name, found in durations.items()}
         write_profile(folder, record, raw)
         stages_drawn, front = stages_picture(record, folder), front_picture(record, runs, folder)
+    for line in left_out(record, runs):
+        typer.echo(line, err=True)
     files = "\n".join(map(str, [*stages_drawn, *front, folder]))
     typer.echo(record.model_dump_json() if as_json else f"{speed_table(record)}\n\n{files}")
     if runs and not front:

@@ -65,9 +65,10 @@ class CoverageError(VlbenchError):
 
 
 def unknown(kind: str, value: str, known: Iterable[str], remedy: str = "") -> VlbenchError:
-    """The error for a name nobody knows, with the nearest known names."""
+    """The error for a name nobody knows, with the nearest known names, whatever letters are capital."""
     names = sorted(known)
-    near = difflib.get_close_matches(value, names, n=2, cutoff=0.5)
+    folded = {name.casefold(): name for name in names}
+    near = [folded[name] for name in difflib.get_close_matches(value.casefold(), folded, n=2, cutoff=0.5)]
     hint = f"did you mean {' or '.join(repr(name) for name in near)}?" if near else f"known: {', '.join(names)}"
     return VlbenchError(f"unknown {kind} {value!r}: {hint}{f' ({remedy})' if remedy else ''}")
 

@@ -135,8 +135,8 @@ class Parameters(Frozen):
 
 
 class Memory(Frozen):
-    """MiB: weights; activations: most that one batch of one adds; reserved for both by the device's allocator; host:
-    most that the process held, other models among it."""
+    """MiB: weights; activations: most that tensors of one batch of one add; reserved for both by the device's
+    allocator; host: most that the process held, other models among it."""
 
     weights: float
     activations: float | None = None
@@ -147,7 +147,8 @@ class Memory(Frozen):
 class Query(Frozen):
     """Milliseconds that one text costs against a gallery of pictures that were encoded before.
 
-    how: dual, two-stage or cross-encoder. measured: False where it was computed from the cost of a pair.
+    how: dual, two-stage or cross-encoder. measured: False where it was computed: of a search in a smaller index, of a
+    search and pairs that were measured apart, or of fewer pairs.
     """
 
     how: str
@@ -159,7 +160,8 @@ class Query(Frozen):
 class ModelProfile(Frozen):
     """One model; with `error` it was not measured to the end, and the rest is what there is.
 
-    visual: what it looks at. tokens: of the picture and the text as the fusion meets them.
+    visual: what it looks at. tokens: of the picture and the text as the fusion meets them. proposals: how many the
+    detector kept of a picture, and may keep at most: suppression and its head take longer the more there are.
     """
 
     model: str
@@ -167,6 +169,7 @@ class ModelProfile(Frozen):
     visual: str = ""
     error: str = ""
     tokens: tuple[int, int] | None = None
+    proposals: tuple[int, int] | None = None
     parameters: Parameters | None = None
     operations: Operations | None = None
     memory: Memory | None = None

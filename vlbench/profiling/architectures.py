@@ -10,9 +10,11 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import Any
 
-from vlbench.core.errors import ExitCode, VlbenchError
+from vlbench.core.errors import ExitCode, VlbenchError, unknown
+from vlbench.models.detector.config import Layout
 from vlbench.models.hf.families import FAMILIES
 from vlbench.models.hf.folder import PREFIX, read_config
 
@@ -20,12 +22,19 @@ _SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
 _WORDS = 1000
 """Those that `inputs.sentences` draws from."""
 _TOKENIZERS = ("tokenizer.json", "vocab.txt", "vocab.json", "tokenizer.model", "spiece.model")
+_REGIONS = "visual_embedding_dim"
+"""Numbers of a region, as a configuration of VisualBERT has them."""
 _PROCESSORS = ("preprocessor_config.json", "processor_config.json")
+
+
+_WITHOUT_DEFAULT = ("vision-text-dual-encoder",)
+"""Put together of two other models, which its configuration does not choose."""
 
 
 def architectures() -> tuple[str, ...]:
     """Those that can be opened by their name."""
-    named = (name for family in FAMILIES.values() for name in (family.model, *family.heads))
+    families = (family for model_type, family in FAMILIES.items() if model_type not in _WITHOUT_DEFAULT)
+    named = (name for family in families for name in (family.model, *family.heads))
     return tuple(dict.fromkeys(named))
 
 
@@ -34,26 +43,30 @@ def completed(name: str, folder: Path) -> str:
 
     Args:
         name: as for `--model`.
+        folder: where folders may be made, each within one of its own: what is measured together may have one name.
 
     Raises:
-        VlbenchError: exit 6, transformers has no default of that architecture, or no preprocessing that goes with it;
-            a config.json that cannot be read.
+        VlbenchError: a name that is neither a folder nor an architecture nor, with its owner, one of the hub. Exit 6:
+            transformers has no default of that architecture, or no preprocessing that goes with it; a config.json that
+            cannot be read.
     """
     source = name.removeprefix(PREFIX)
     given = Path(source).expanduser()
     if not name.startswith(PREFIX) or not source:
         return name
-    if given.is_dir():
-        if not (given / "config.json").is_file() or _has(given, _TOKENIZERS):
+    if not given.is_dir():
+        if "/" in source:
             return name
-        made = folder / given.resolve().name
+        if source not in architectures():
+            raise unknown("architecture", source, architectures(), f"or give {PREFIX}FOLDER or {PREFIX}OWNER/NAME")
+        made = _default(source, Path(mkdtemp(dir=folder)))
+    elif _has(given, _TOKENIZERS) or read_config(name).get("model_type") not in FAMILIES:
+        return name  # whole, or refused in better words when it is opened
+    else:
+        made = Path(mkdtemp(dir=folder)) / given.resolve().name
         made.mkdir()
         for file in given.glob("*.json"):
             shutil.copy(file, made)
-    elif source in architectures():
-        made = _default(source, folder)
-    else:
-        return name
     _fill(name, made, fitted=given.is_dir())
     return f"{PREFIX}{made}"
 
@@ -68,6 +81,8 @@ def _default(architecture: str, folder: Path) -> Path:
     except (ValueError, TypeError) as error:
         raise _unfit(f"{PREFIX}{architecture}", "configuration", error) from None
     config.architectures = [architecture]
+    if hasattr(config, _REGIONS):  # of features of the paper's own, where those of the detector here are wider
+        setattr(config, _REGIONS, Layout().dim)
     config.save_pretrained(made)
     return made
 
@@ -75,9 +90,7 @@ def _default(architecture: str, folder: Path) -> Path:
 def _fill(name: str, folder: Path, fitted: bool) -> None:
     """Put the preprocessing there that the folder lacks; fitted: pictures to the size that its config.json says."""
     config = read_config(f"{PREFIX}{folder}")
-    family = FAMILIES.get(str(config.get("model_type")))
-    if family is None:  # it is refused when it is opened, in better words
-        return
+    family = FAMILIES[str(config.get("model_type"))]
     _save_tokenizer(folder, min(_number(config, "text_config", "vocab_size", _WORDS) - len(_SPECIAL), _WORDS))
     if family.visual != "regions" and not _has(folder, _PROCESSORS):
         _save_processor(name, folder, _number(config, "vision_config", "image_size", 0) if fitted else 0)

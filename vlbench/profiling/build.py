@@ -1,4 +1,4 @@
-"""From a model's name to what can be measured: random weights serve, since time does not depend on them."""
+"""From a model's name to what can be measured, with random weights; `ModelProfile.proposals` is what they change."""
 
 from __future__ import annotations
 

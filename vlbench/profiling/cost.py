@@ -12,6 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode, flop_registry, sdpa_flop_count
 
 from vlbench.core.profile import Operations, Parameters
+from vlbench.models.detector.pooling import RegionPooling
 from vlbench.profiling.timing import Stage
 
 _FREE = ("view", "reshape", "t.", "transpose", "permute", "expand", "slice", "select", "unsqueeze", "squeeze", "clone",
@@ -33,8 +34,9 @@ def costs(modules: Mapping[str, nn.Module], stages: Sequence[Stage]) -> tuple[Op
     """Run the stages once and count what they compute, and which parameters they use.
 
     Two operations for each multiplication with its addition, as torch counts. Matrix products, convolutions and
-    attention are counted, which is where the work is; the rest is named. A parameter counts for the stage whose run
-    first calls the module that holds it.
+    attention are counted, which is where the work is; the rest is named. RoIAlign is among the rest whether torchvision
+    does it or products of matrices do, so that a figure does not depend on what is installed. A parameter counts for
+    the stage whose run first calls the module that holds it.
 
     Args:
         modules: all that the stages run, by any names; a parameter that several share counts once.
@@ -44,9 +46,9 @@ def costs(modules: Mapping[str, nn.Module], stages: Sequence[Stage]) -> tuple[Op
     seen = _Seen()
     for stage in stages:
         counter = FlopCounterMode(display=False, custom_mapping=_MORE)
-        with _calls(modules.values()) as called, seen, counter:
+        with _calls(modules.values()) as called, seen, counter, _pooling(modules.values(), seen, counter) as pooled:
             stage.run()
-        counted[stage.name] = counted.get(stage.name, 0) + counter.get_total_flops()
+        counted[stage.name] = counted.get(stage.name, 0) + counter.get_total_flops() - sum(pooled)
         for module in called:
             for parameter in module.parameters(recurse=False):
                 owners.setdefault(id(parameter), stage.name)
@@ -73,12 +75,17 @@ class _Seen(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.uncounted: dict[str, int] = {}
+        self.pooling = False
+
+    def note(self, name: str) -> None:
+        """One that ran."""
+        self.uncounted[name] = self.uncounted.get(name, 0) + 1
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = str(func).removeprefix("aten.")
-        if func.overloadpacket not in flop_registry and func.overloadpacket not in _MORE and not name.startswith(_FREE):
-            plain = name.partition(".")[0]
-            self.uncounted[plain] = self.uncounted.get(plain, 0) + 1
+        counted = func.overloadpacket in flop_registry or func.overloadpacket in _MORE
+        if not (counted or self.pooling or name.startswith(_FREE)):
+            self.note(name.partition(".")[0])
         return func(*args, **(kwargs or {}))
 
 
@@ -90,6 +97,32 @@ def _calls(modules: Iterable[nn.Module]) -> Iterator[list[nn.Module]]:
     hooks = [layer.register_forward_pre_hook(note) for module in modules for layer in module.modules()]
     try:
         yield called
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+@contextmanager
+def _pooling(modules: Iterable[nn.Module], seen: _Seen, counter: FlopCounterMode) -> Iterator[list[int]]:
+    """What the counter counts meanwhile within RoI pooling, call by call, which is one operator without a formula."""
+    before: list[int] = []
+    within: list[int] = []
+
+    def begin(*_: object) -> None:
+        before.append(counter.get_total_flops())
+        seen.pooling = True
+
+    def end(module: nn.Module, *_: object) -> None:
+        within.append(counter.get_total_flops() - before.pop())
+        seen.pooling = False
+        seen.note(f"roi_{cast(RegionPooling, module).pooling}")
+
+    layers = [layer for module in modules for layer in module.modules() if isinstance(layer, RegionPooling)]
+    hooks = [
+        hook for layer in layers for hook in (layer.register_forward_pre_hook(begin), layer.register_forward_hook(end))
+    ]
+    try:
+        yield within
     finally:
         for hook in hooks:
             hook.remove()

@@ -6,8 +6,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-import torch
-
 from vlbench.core.errors import VlbenchError
 from vlbench.core.profile import ModelProfile
 from vlbench.profiling.build import Opened
@@ -45,11 +43,3 @@ def caught(found: Found) -> Iterator[None]:
         yield
     except Exception as error:
         found.fail(error)
-
-
-def is_out_of_memory(error: Exception) -> bool:
-    """Whether a batch was too large; the CPU's allocator says so in a plain RuntimeError."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    said = str(error)
-    return isinstance(error, RuntimeError) and ("DefaultCPUAllocator" in said or "out of memory" in said)

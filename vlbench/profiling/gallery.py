@@ -16,6 +16,7 @@ from torch.nn import functional
 from vlbench.core.backbone import Backbone, DualEncoder, Textual, Visual
 from vlbench.core.profile import ProfileSpec, Query
 from vlbench.heads.dual import DualHead
+from vlbench.profiling import memory
 from vlbench.profiling.build import Opened
 from vlbench.profiling.rule import Rule
 from vlbench.profiling.subject import SeeReadFuse, Subject
@@ -27,8 +28,8 @@ GALLERIES = (100, 1_000, 10_000, 100_000, 1_000_000)
 SHORTLIST = 100
 """Pairs that a two-stage search looks at together."""
 _PAIRS = 50
-_LARGEST = 1 << 29
-"""Numbers in an index that is measured; a larger one is computed from it."""
+_SHARE = 0.5
+"""Of the memory that is free, for an index that is measured; the cost of a larger one is computed."""
 _TOP = 10
 _PIECES = 10
 """Of work, about, that a model's searches are put together of, and share its time."""
@@ -37,7 +38,11 @@ _PIECES = 10
 def gallery_costs(opened: Opened, subject: Subject, spec: ProfileSpec, device: torch.device) -> Iterator[Query]:
     """Milliseconds per query: by embeddings, by a shortlist of 100 looked at pair by pair, or by every pair.
 
-    Every gallery that fits into memory is searched; of pairs, 100 are looked at, and what more would cost is computed.
+    Every gallery that fits into free memory is searched; of pairs, 100 are looked at. What more would cost is computed,
+    and so is a two-stage search, the sum of the two.
+
+    Raises:
+        RuntimeError, MemoryError: out of memory with 100 pictures.
     """
     if not isinstance(subject, SeeReadFuse) or subject.seen is None or subject.was_read is None:
         return
@@ -55,40 +60,52 @@ def gallery_costs(opened: Opened, subject: Subject, spec: ProfileSpec, device: t
     if isinstance(opened.head, DualHead):
         return
     reading = milliseconds(lambda: backbone.read(subject.words))
-    shortlist = milliseconds(_pairs_of(subject, backbone, subject.seen, read_one))
-    per_pair = shortlist / SHORTLIST
+    pairs = _pairs_of(subject, backbone, subject.seen, read_one)
+    ranking = milliseconds(lambda: (backbone.read(subject.words), pairs()))
+    per_pair = max(ranking - reading, 0.0) / SHORTLIST
     for size in GALLERIES:
         if embeds:
             cost = dual[size].ms + min(size, SHORTLIST) * per_pair
-            yield Query(how="two-stage", gallery=size, ms=cost, measured=dual[size].measured)
-        yield Query(how="cross-encoder", gallery=size, ms=reading + size * per_pair, measured=size <= SHORTLIST)
+            yield Query(how="two-stage", gallery=size, ms=cost, measured=False)
+        beyond = max(size - SHORTLIST, 0)
+        yield Query(how="cross-encoder", gallery=size, ms=ranking + beyond * per_pair, measured=not beyond)
 
 
 def _dual(
     encoder: DualEncoder,
     backbone: Backbone,
     subject: SeeReadFuse,
-    milliseconds: Callable[[Callable[[], object]], float],
+    milliseconds: Clock,
 ) -> dict[int, Query]:
     """Reading and embedding the text, then the ten nearest of the index."""
     text = encoder.embed_texts(backbone.read(subject.words))
     embedding = milliseconds(lambda: encoder.embed_texts(backbone.read(subject.words)))
     found: dict[int, Query] = {}
-    largest, slowest = 0, 0.0
+    largest, slowest, fits = 0, 0.0, True
     for size in GALLERIES:
-        if size * text.shape[1] <= _LARGEST:
-            index = functional.normalize(torch.randn(size, text.shape[1], device=text.device), dim=-1)
-            searching = milliseconds(_search(index, text))
+        searching = _searching(size, text, milliseconds, needed=not found) if fits else None
+        fits = searching is not None
+        if searching is not None:
             largest, slowest = size, searching
-            found[size] = Query(how="dual", gallery=size, ms=embedding + searching, measured=True)
-        else:  # in proportion to the largest that fitted
-            found[size] = Query(how="dual", gallery=size, ms=embedding + slowest * size / largest, measured=False)
+        # Beyond the largest that fitted, in proportion to it.
+        found[size] = Query(how="dual", gallery=size, ms=embedding + slowest * size / largest, measured=fits)
     return found
 
 
-def _search(index: Tensor, text: Tensor) -> Callable[[], object]:
-    query = text[:1].float()
-    return lambda: (query @ index.T).topk(_TOP, dim=1)
+def _searching(size: int, text: Tensor, milliseconds: Clock, needed: bool) -> float | None:
+    """Milliseconds of a search in an index [G, E]; None where memory is short, which is raised where it is needed."""
+    try:
+        there = memory.free(text.device)
+        if not needed and there is not None and 4 * size * text.shape[1] > _SHARE * there:
+            return None
+        index = torch.randn(size, text.shape[1], device=text.device)
+        functional.normalize(index, dim=-1, out=index)
+        query = text[:1].float()
+        return milliseconds(lambda: (query @ index.T).topk(_TOP, dim=1))
+    except (RuntimeError, MemoryError) as error:
+        if needed or not memory.is_out_of_memory(error):
+            raise
+        return None
 
 
 def _pairs_of(subject: SeeReadFuse, backbone: Backbone, seen: Visual, read: Textual) -> Callable[[], object]:

@@ -7,22 +7,19 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
-from torch import nn
 
 from vlbench import catalog
 from vlbench.core.cards import ModelCard, TaskCard
 from vlbench.core.errors import VlbenchError, unknown
-from vlbench.core.profile import DETECTOR, PIPELINE, Memory, ModelProfile, ProfileSpec
+from vlbench.core.profile import DETECTOR, PIPELINE, ModelProfile, ProfileSpec
 from vlbench.data.text import TextEncoder
-from vlbench.profiling import machine
+from vlbench.profiling import machine, memory
 from vlbench.profiling.architectures import completed
 from vlbench.profiling.build import chosen_size, open_model
-from vlbench.profiling.cost import costs, mebibytes
+from vlbench.profiling.cost import costs
 from vlbench.profiling.found import Found, caught
-from vlbench.profiling.subject import Batch, Subject
+from vlbench.profiling.subject import Batch, SeeReadFuse, Subject
 from vlbench.profiling.timing import once
-
-_MIB = 2**20
 
 
 def resolved(spec: ProfileSpec, folder: Path) -> list[Found]:
@@ -75,18 +72,26 @@ def open_into(found: Found, name: str, spec: ProfileSpec, folder: Path, batch: B
     """Open the model of that name, with all that one pass of it says; its stages have run, so that each has its
     inputs."""
     with caught(found):
-        reserved = _reserved(device)
+        reserved = memory.emptied(device)
         made = open_model(name, spec, folder, device)
-        found.opened, subject = made, made.subject(batch, device)
+        found.opened = made
         found.add(load_seconds=made.load_seconds)
+        machine.reset_peak()
         began = time.perf_counter()
-        memory = _memory(subject, device, reserved)
-        found.add(first_batch_seconds=time.perf_counter() - began, memory=memory, tokens=subject.tokens())
+        once(made.subject(batch, device).stages(), device)
+        first_batch = time.perf_counter() - began
+        found.subject = subject = made.subject(batch, device)  # it holds nothing yet: all that it makes is counted
+        with memory.added(device) as added:
+            counted, held = costs(subject.modules, subject.stages())
         _check_finite(subject)
-        counted, held = costs(subject.modules, subject.stages())
+        found.add(
+            first_batch_seconds=first_batch,
+            memory=memory.told(list(subject.modules.values()), added, reserved, device),
+            tokens=subject.tokens(),
+            proposals=_proposals(subject),
+        )
         kept = {stage: number for stage, number in counted.stages.items() if stage not in PIPELINE}
         found.add(operations=counted.model_copy(update={"stages": kept}), parameters=held)
-        found.subject = subject
 
 
 def _check_stages(found: Sequence[Found], theirs: Mapping[str, Sequence[str]], wanted: Sequence[str]) -> None:
@@ -101,39 +106,16 @@ def _check_stages(found: Sequence[Found], theirs: Mapping[str, Sequence[str]], w
             one.fail(VlbenchError(f"has no stage {' or '.join(wanted)}: measure some of {stages}"))
 
 
+def _proposals(subject: Subject) -> tuple[int, int] | None:
+    """Fewest that the detector kept of a picture, and how many it may."""
+    detection = subject.detection if isinstance(subject, SeeReadFuse) else None
+    if detection is None:
+        return None
+    return min(len(boxes) for boxes in detection.boxes), detection.network.rules.proposals
+
+
 def _check_finite(subject: Subject) -> None:
     """Raises VlbenchError where the model's answer is no number."""
     answered = subject.stages()[-1].run()
     if isinstance(answered, torch.Tensor) and not bool(answered.isfinite().all()):
         raise VlbenchError("answers with numbers that are none or infinite: its times would mean nothing")
-
-
-def _reserved(device: torch.device) -> int:
-    """Bytes that the device's allocator holds."""
-    return torch.cuda.memory_reserved(device) if device.type == "cuda" else 0
-
-
-def _memory(subject: Subject, device: torch.device, reserved: int) -> Memory:
-    """What the weights take, and what one pass adds to that at most; reserved: before the model was there."""
-    modules: Sequence[nn.Module] = list(subject.modules.values())
-    stages = subject.stages()
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-        before = torch.cuda.memory_allocated(device)
-        once(stages, device)
-        peak = torch.cuda.max_memory_allocated(device) - before
-        return Memory(
-            weights=mebibytes(modules),
-            activations=peak / _MIB,
-            reserved=(_reserved(device) - reserved) / _MIB,
-            host=machine.host_mib("VmRSS"),
-        )
-    held = machine.host_mib("VmRSS")
-    told = machine.reset_peak()
-    once(stages, device)
-    peak_of_host = machine.host_mib("VmHWM")
-    return Memory(
-        weights=mebibytes(modules),
-        activations=max(peak_of_host - held, 0.0) if told else None,
-        host=peak_of_host or None,
-    )

@@ -11,7 +11,7 @@ import torch
 from vlbench.core.profile import INTERVAL_FROM, PIPELINE, ProfileSpec, Rate
 from vlbench.profiling import machine
 from vlbench.profiling.build import Opened
-from vlbench.profiling.found import is_out_of_memory
+from vlbench.profiling.memory import is_out_of_memory
 from vlbench.profiling.rule import Rule, times
 from vlbench.profiling.subject import Batch
 from vlbench.profiling.timing import LONG, Stage, measure_one, once

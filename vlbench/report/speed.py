@@ -19,7 +19,12 @@ _HEADERS = (
 )  # fmt: skip
 _OVER = 1.1
 """Of the seconds allowed, from which it is told why there were more."""
-_RETRIEVAL = ("dual", "two-stage", "cross-encoder")
+_COMPUTED = {
+    "dual": "in proportion to the largest index that fitted into memory",
+    "two-stage": "a search and the pairs of its shortlist, timed apart",
+    "cross-encoder": "from the cost of a pair",
+}
+"""By the way of searching, in the order of tables."""
 
 
 def speed_table(record: ProfileRecord) -> str:
@@ -149,7 +154,7 @@ def _galleries(models: Sequence[ModelProfile]) -> str:
     sizes = sorted({query.gallery for one in models for query in one.retrieval})
     rows = []
     for one in models:
-        for how in _RETRIEVAL:
+        for how in _COMPUTED:
             costs = {query.gallery: query for query in one.retrieval if query.how == how}
             if costs:
                 rows.append([cell(one.name), how, *(_cost(costs.get(size)) for size in sizes)])
@@ -173,8 +178,16 @@ def _footnote(record: ProfileRecord) -> str:
     uncounted = dict.fromkeys(name for one in record.models if one.operations for name in one.operations.uncounted)
     if uncounted:
         lines.append(f"Without a formula, and not counted: {', '.join(sorted(uncounted))}.")
-    if any(not query.measured for one in record.models for query in one.retrieval):
-        lines.append("~ computed from the cost of a pair, not measured.")
+    computed = {query.how for one in record.models for query in one.retrieval if not query.measured}
+    if computed:
+        ways = "; ".join(f"{how}: {why}" for how, why in _COMPUTED.items() if how in computed)
+        lines.append(f"~ computed, not measured. {ways}.")
+    for one in record.models:
+        if one.proposals and one.proposals[0] < one.proposals[1]:
+            kept, most = one.proposals
+            lines.append(
+                f"{cell(one.name)}: the detector kept {kept} proposals of {most}, and takes longer where it keeps more."
+            )
     if record.spec.energy and not any(rate.joules_per_example for one in record.models for rate in one.throughput):
         lines.append("No energy: it takes the scenario throughput, and an NVIDIA GPU whose driver tells.")
     stopped = [one.name for one in record.models if one.latency and one.latency.why_stopped != "precise"]

@@ -25,10 +25,10 @@ _LIBRARIES = ("torch", "transformers", "torchvision")
 _ABOUT = """\
 # Speed
 
-What models of base size cost at the papers' sizes of input, with random weights: time does not depend on them. Models
-of one record were measured in turn, so their ratios are worth more than their milliseconds. `make speed` measures
-again and `make speed-table` writes this page, both from `records/`. What the papers say stands beside it, never in
-a measured column."""
+What models of base size cost at the papers' sizes of input, with random weights: time does not depend on them, but for
+how many proposals the detector keeps. Models of one record were measured in turn, so their ratios are worth more than
+their milliseconds. `make speed` measures again, which writes `records/` and this page; `make speed-table` writes this
+page from `records/`. What the papers say stands beside it, never in a measured column."""
 
 
 def page(records: Mapping[str, ProfileRecord]) -> str:

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vlbench import catalog
+from vlbench.core.errors import first_five
 from vlbench.core.profile import PIPELINE, ModelProfile, ProfileRecord
 from vlbench.core.record import RunRecord
 
@@ -43,12 +45,11 @@ def stages_picture(record: ProfileRecord, folder: Path) -> list[Path]:
 def front_picture(record: ProfileRecord, runs: Sequence[RunRecord], folder: Path) -> list[Path]:
     """Main metrics of runs against the latency of their models, a field per task, with those no other model beats.
 
-    Runs of models that were not profiled, or that are not done, are left out; returns no files where none is left, or
-    where some stages alone were measured.
+    Labels say where a model was measured without its detector, and how much of the split a limited run answered. What
+    `left_out` names is not drawn; returns no files where nothing is left.
     """
-    if record.spec.stages:
-        return []
-    points = {task: found for task in _tasks(runs) if (found := _points(record, runs, task))}
+    drawn = [run for run in runs if not _why_not(record, run)]
+    points = {task: _points(record, drawn, task) for task in dict.fromkeys(map(_label, drawn))}
     if not points:
         return []
     figure, fields = _fields(len(points))
@@ -62,6 +63,15 @@ def front_picture(record: ProfileRecord, runs: Sequence[RunRecord], folder: Path
         axes.set_title(task, fontsize="medium")
         axes.set_xlabel("milliseconds of one example")
     return _saved(figure, folder, "front")
+
+
+def left_out(record: ProfileRecord, runs: Sequence[RunRecord]) -> list[str]:
+    """Which runs `front_picture` does not draw, a sentence for each reason."""
+    by_reason: dict[str, list[str]] = {}
+    for run in runs:
+        if why := _why_not(record, run):
+            by_reason.setdefault(why, []).append(f"{_model(run)} on {run.task.name}")
+    return [f"left out of the picture, {why}: {first_five(names)}" for why, names in by_reason.items()]
 
 
 def pareto(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
@@ -80,8 +90,30 @@ def _ms(one: ModelProfile) -> dict[str, float]:
     return {name: stages[name].p50 for name in order}
 
 
-def _tasks(runs: Sequence[RunRecord]) -> list[str]:
-    return list(dict.fromkeys(_label(run) for run in runs))
+def _why_not(record: ProfileRecord, run: RunRecord) -> str:
+    """Why a run has no point in the picture; empty where it has one."""
+    if record.spec.stages:
+        return "since some stages alone were measured"
+    if run.status != "done" or run.result(run.task.main_metric) is None:
+        return "not done"
+    if _model(run) not in {one.name for one in record.models if one.latency}:
+        return "of models whose latency was not measured"
+    measured = record.spec.task
+    if run.task.name != measured and (_asked(run.task.name) is None or _asked(run.task.name) != _asked(measured)):
+        return f"since {measured} was measured, which asks otherwise (profile with --task {run.task.name})"
+    return ""
+
+
+def _asked(task: str) -> tuple[str, int] | None:
+    """What latency depends on: the kind of answer, and pictures of an example; None of a task that is not known."""
+    if task not in catalog.task_folders():
+        return None
+    card = catalog.task_card(task)
+    return card.output, card.images_per_example
+
+
+def _model(run: RunRecord) -> str:
+    return f"{run.model.name}-{run.model.size}"
 
 
 def _label(run: RunRecord) -> str:
@@ -90,14 +122,23 @@ def _label(run: RunRecord) -> str:
 
 
 def _points(record: ProfileRecord, runs: Sequence[RunRecord], task: str) -> list[tuple[str, float, float]]:
-    """Model, milliseconds and main metric of the runs of one task, the last run of a model counting."""
-    ms = {one.name: one.latency.model.p50 for one in record.models if one.latency}
+    """Model, milliseconds and main metric of the runs of one task, the last run of one label counting."""
+    models = {one.name: one for one in record.models if one.latency}
     found: dict[str, tuple[str, float, float]] = {}
     for run in runs:
-        name, result = f"{run.model.name}-{run.model.size}", run.result(run.task.main_metric)
-        if run.status == "done" and _label(run) == task and name in ms and result is not None:
-            found[name] = (name, ms[name], result.value)
+        one, result = models[_model(run)], run.result(run.task.main_metric)
+        if _label(run) == task and one.latency and result:
+            name = f"{one.name}{_besides(record, one, run)}"
+            found[name] = (name, one.latency.model.p50, result.value)
     return list(found.values())
+
+
+def _besides(record: ProfileRecord, one: ModelProfile, run: RunRecord) -> str:
+    """What a point's reader must know besides the model."""
+    notes = ["without detector"] if one.visual == "regions" and not record.spec.detector else []
+    if run.task.limit is not None:
+        notes.append(f"{run.task.n_scored:,} of {run.task.n_total:,}")
+    return f" ({', '.join(notes)})" if notes else ""
 
 
 def _fields(count: int, height: float = 4.0) -> tuple[Figure, list[Axes]]:

@@ -11,18 +11,21 @@ import pytest
 from vlbench import catalog
 from vlbench.core.errors import ExitCode, VlbenchError
 from vlbench.core.profile import ProfileSpec
+from vlbench.models.detector.config import Layout
 from vlbench.profiling.architectures import architectures, completed
 from vlbench.profiling.profile import profile
 
 MakeHF = Callable[..., Path]
 
 
-@pytest.mark.parametrize("name", sorted({*architectures()} - {"VisionTextDualEncoderModel"}))
+@pytest.mark.parametrize("name", architectures())
 def test_an_architecture_by_its_name(name: str, tmp_path: Path) -> None:
-    card = catalog.model_card(completed(f"hf:{name}", tmp_path))
+    made = completed(f"hf:{name}", tmp_path)
+    card = catalog.model_card(made)
     assert card.name == f"hf:{name}"
-    assert (tmp_path / name / "tokenizer.json").is_file()
-    assert (tmp_path / name / "preprocessor_config.json").is_file() == (card.visual != "regions")
+    folder = Path(made.removeprefix("hf:"))
+    assert (folder / "tokenizer.json").is_file()
+    assert (folder / "preprocessor_config.json").is_file() == (card.visual != "regions")
 
 
 def test_its_default_is_the_papers_base_size(tmp_path: Path) -> None:
@@ -31,13 +34,59 @@ def test_its_default_is_the_papers_base_size(tmp_path: Path) -> None:
     assert (vision["hidden_size"], vision["num_hidden_layers"], vision["patch_size"]) == (768, 12, 32)
 
 
-def test_an_architecture_without_a_default(tmp_path: Path) -> None:
-    with pytest.raises(VlbenchError, match="hf:VisionTextDualEncoderModel has no default") as caught:
-        completed("hf:VisionTextDualEncoderModel", tmp_path)
-    assert caught.value.exit_code == ExitCode.WEIGHTS
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("hf:ClipModel", "unknown architecture 'ClipModel': did you mean 'CLIPModel'"),
+        ("hf:VisionTextDualEncoderModel", "unknown architecture"),
+        ("hf:nothing-like-it", "known: AlignModel, .* hf:OWNER/NAME"),
+    ],
+)
+def test_a_name_that_is_no_architecture_is_not_asked_of_the_hub(name: str, says: str, tmp_path: Path) -> None:
+    with pytest.raises(VlbenchError, match=says) as caught:
+        completed(name, tmp_path)
+    assert caught.value.exit_code == ExitCode.USAGE
 
 
-@pytest.mark.parametrize("name", ["vilt", "hf:", "hf:somebody/clip", "hf:CLIPMode"])
+@pytest.mark.slow
+def test_visual_bert_takes_the_detectors_regions() -> None:
+    spec = ProfileSpec(models=("hf:VisualBertModel",), scenario=(), detector=False, picture=(96, 64))
+    (one,) = profile(spec)[0].models
+    assert not one.error and one.tokens == (36, 14)
+
+
+def test_visual_berts_regions_are_as_wide_as_the_detectors(tmp_path: Path) -> None:
+    made = Path(completed("hf:VisualBertModel", tmp_path).removeprefix("hf:"))
+    assert json.loads((made / "config.json").read_text())["visual_embedding_dim"] == Layout().dim
+
+
+def test_folders_of_one_name(make_hf: MakeHF, tmp_path: Path) -> None:
+    """Also of the name that a profile's own folders have."""
+    config = (make_hf("CLIPModel") / "config.json").read_bytes()
+    (tmp_path / "work" / "pictures").mkdir(parents=True)
+    made = []
+    for parent in ("one", "other"):
+        given = tmp_path / parent / "pictures"
+        given.mkdir(parents=True)
+        (given / "config.json").write_bytes(config)
+        made.append(completed(f"hf:{given}", tmp_path / "work"))
+    assert made[0] != made[1]
+    assert [catalog.model_card(name).name for name in made] == ["hf:pictures", "hf:pictures"]
+    assert list((tmp_path / "work" / "pictures").iterdir()) == []
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"model_type": "bert"}', None])
+def test_messages_name_the_folder_that_was_given(content: str | None, tmp_path: Path) -> None:
+    given = tmp_path / "given"
+    given.mkdir()
+    if content is not None:
+        (given / "config.json").write_text(content)
+    with pytest.raises(VlbenchError, match="given") as caught:
+        catalog.model_card(completed(f"hf:{given}", tmp_path))
+    assert "config.json" in caught.value.message or "'bert'" in caught.value.message
+
+
+@pytest.mark.parametrize("name", ["vilt", "hf:", "hf:somebody/clip"])
 def test_other_names_stay(name: str, tmp_path: Path) -> None:
     assert completed(name, tmp_path) == name
     assert list(tmp_path.iterdir()) == []
@@ -50,6 +99,7 @@ def test_what_embeds_and_compares_pairs_searches_in_three_ways(make_hf: MakeHF) 
     found = {(query.how, query.gallery): query for query in one.retrieval}
     assert {how for how, _ in found} == {"dual", "two-stage", "cross-encoder"}
     assert {size for how, size in found if found[how, size].measured and how == "cross-encoder"} == {100}
+    assert not any(query.measured for (how, _), query in found.items() if how == "two-stage")
     pair = (found["cross-encoder", 10_000].ms - found["cross-encoder", 1_000].ms) / 9_000
     assert found["two-stage", 1_000].ms == pytest.approx(found["dual", 1_000].ms + 100 * pair)
 

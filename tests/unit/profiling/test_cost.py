@@ -6,8 +6,6 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from vlbench.models.detector.config import Layout, Rules
-from vlbench.models.detector.network import FasterRCNN
 from vlbench.profiling.cost import costs, mebibytes
 from vlbench.profiling.timing import Stage
 
@@ -43,39 +41,6 @@ def test_a_convolution_counted_by_hand() -> None:
     with torch.inference_mode():
         operations, _ = costs({"": layer}, [Stage("see", lambda: layer(torch.randn(2, 3, 10, 12)))])
     assert operations.total == 2 * (2 * 5 * 6) * 16 * (3 * 5 * 5)
-
-
-def bottlenecks(blocks: int, inputs: int, width: int, cells: int) -> int:
-    """Multiplications with additions of one stage of a ResNet, all of it on as many cells, with its shortcut."""
-    first = inputs * width + inputs * 4 * width
-    return cells * (first + (blocks - 1) * 4 * width * width + blocks * (9 * width * width + 4 * width * width))
-
-
-def test_the_detector_counted_by_hand() -> None:
-    """ResNet-101 over 600 x 1000 pixels and 300 proposals at 14 x 14 cells, without computing any of it."""
-    with torch.device("meta"):
-        network, pictures = FasterRCNN(Layout(), Rules()), torch.empty(1, 3, 600, 1000)
-        maps, pooled = torch.empty(1, 1024, 38, 63), torch.empty(300, 1024, 14, 14)
-
-    def propose() -> None:
-        hidden = network.rpn.conv(maps)
-        network.rpn.objectness(hidden)
-        network.rpn.deltas(hidden)
-
-    stages = [
-        Stage("backbone", lambda: network.backbone(pictures)),
-        Stage("proposals", propose),
-        Stage("head", lambda: network.head.res5(pooled)),
-    ]
-    operations, parameters = costs({"detector": network}, stages)
-    stem = 300 * 500 * 3 * 64 * 49
-    parts = ((3, 64, 64, 150 * 250), (4, 256, 128, 75 * 125), (23, 512, 256, 38 * 63))
-    assert operations.stages == {
-        "backbone": 2 * (stem + sum(bottlenecks(*part) for part in parts)),
-        "proposals": 2 * 38 * 63 * (9 * 1024 * 512 + 512 * 12 + 512 * 48),
-        "head": 2 * 300 * bottlenecks(3, 1024, 512, 14 * 14),
-    }
-    assert parameters.stages["proposals"] == 9 * 1024 * 512 + 512 + 512 * 60 + 60
 
 
 def test_stages_own_what_they_use_first() -> None:

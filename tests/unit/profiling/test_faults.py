@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,9 +14,7 @@ from vlbench import catalog
 from vlbench.core.errors import ExitCode
 from vlbench.models.vilt.backbone import ViLT
 from vlbench.profiling.subject import SeeReadFuse
-from vlbench.records import folder
 from vlbench.records.profiles import read_profile
-from vlbench.report import speed_pictures
 
 FLAGS = (
     *("--size", "tiny", "--iterations", "2", "--seconds", "0", "--max-seconds", "0.5"),
@@ -178,12 +175,12 @@ def test_a_place_that_cannot_be_written_is_told_before_anything_is_opened(
     assert done.code == ExitCode.DATA and "cannot write" in done.err and len(done.err.splitlines()) == 1
 
 
-def test_runs_of_other_models(vlbench: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(folder, "find_runs", lambda root: [root])
-    monkeypatch.setattr(folder, "read_run", lambda path: SimpleNamespace(status="failed"))
-    monkeypatch.setattr(speed_pictures, "front_picture", lambda *_: [])
-    done = vlbench("profile", "--model", " vilt ", *FLAGS, "--with-runs", tmp_path, "--output-path", tmp_path)
-    assert done.code == ExitCode.OK and f"no finished run in {tmp_path} is of a model measured here whole" in done.err
+def test_runs_of_other_models(vlbench: Command, tmp_path: Path, tiny_world: Path) -> None:
+    runs = tmp_path / "runs"
+    run = ("run", "--task", "nlvr2", "--model", "fake", "--mode", "zero-shot", "--data-root", tiny_world, "--quiet")
+    assert vlbench(*run, "--output-path", runs).code == ExitCode.OK
+    done = vlbench("profile", "--model", " vilt ", *FLAGS, "--with-runs", runs, "--output-path", tmp_path / "profiles")
+    assert done.code == ExitCode.OK and f"no finished run in {runs} is of a model measured here whole" in done.err
 
 
 def test_a_model_named_twice(vlbench: Command, tmp_path: Path) -> None:

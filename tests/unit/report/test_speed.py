@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from xml.etree import ElementTree
 
-from vlbench.core.profile import ProfileRecord
+import pytest
+
+from vlbench.core.profile import ProfileRecord, Query
 from vlbench.core.record import RunRecord
 from vlbench.report.speed import speed_table
-from vlbench.report.speed_pictures import front_picture, pareto, stages_picture
+from vlbench.report.speed_pictures import front_picture, left_out, pareto, stages_picture
+from vlbench.report.speed_text import number
 
 
 def test_the_table(profile: ProfileRecord) -> None:
@@ -15,7 +19,7 @@ def test_the_table(profile: ProfileRecord) -> None:
     cells = [part.strip() for part in row.split("|")[1:-1]]
     assert cells == [
         "cvlp-base", "region", "36 + 14", "220", "1,705", "4,020", "4,050 [3,645, 4,455]", "9", "4,060",
-        "0.20 at 1", "1.00",
+        "0.200 at 1", "1.00",
     ]  # fmt: skip
     assert "cvlp-base takes 40.5 [40.0, 41.0] times as long as vilt-base" in text
     assert "NOISY, do not quote: a load of 3.00" in text
@@ -63,11 +67,7 @@ def test_what_no_stage_accounts_for_is_shown(profile: ProfileRecord) -> None:
 
 
 def test_pictures(profile: ProfileRecord, record: RunRecord, tmp_path: Path) -> None:
-    record = record.model_copy(update={"task": record.task.model_copy(update={"main_metric": "accuracy"})})
-    runs = [
-        record.model_copy(update={"model": record.model.model_copy(update={"name": name, "size": size})})
-        for name, size in (("cvlp", "base"), ("vilt", "base"), ("vilt", "tiny"))
-    ]
+    runs = [run_of(record, name, size) for name, size in (("cvlp", "base"), ("vilt", "base"), ("vilt", "tiny"))]
     paths = [*stages_picture(profile, tmp_path), *front_picture(profile, runs, tmp_path)]
     assert [path.name for path in paths] == ["stages.png", "stages.svg", "front.png", "front.svg"]
     assert all(path.stat().st_size > 1000 for path in paths)
@@ -75,6 +75,80 @@ def test_pictures(profile: ProfileRecord, record: RunRecord, tmp_path: Path) -> 
     ElementTree.fromstring(before[0])
     assert stages_picture(profile.model_copy(update={"models": profile.models[2:]}), tmp_path) == []
     assert front_picture(profile, runs[2:], tmp_path) == []
+
+
+def run_of(record: RunRecord, name: str, size: str, task: str = "coco_retrieval", **facts: object) -> RunRecord:
+    """A run of a model on a task, with an accuracy."""
+    given = {"name": task, "main_metric": "accuracy", **facts}
+    update = {
+        "model": record.model.model_copy(update={"name": name, "size": size}),
+        "task": record.task.model_copy(update=given),
+    }
+    return record.model_copy(update=update)
+
+
+def drawn(profile: ProfileRecord, runs: list[RunRecord], folder: Path) -> str:
+    """All that front.svg says, without the shapes."""
+    (path,) = [path for path in front_picture(profile, runs, folder) if path.suffix == ".svg"]
+    return "\n".join(re.findall("<!-- (.*) -->", path.read_text(encoding="utf-8")))
+
+
+def test_the_latency_of_one_task_is_not_that_of_another(
+    profile: ProfileRecord, record: RunRecord, tmp_path: Path
+) -> None:
+    runs = [
+        run_of(record, "vilt", "base"),
+        run_of(record, "vilt", "base", "flickr30k_retrieval"),  # ranks one picture too
+        run_of(record, "vilt", "base", "nlvr2"),
+        run_of(record, "cvlp", "base", "nlvr2"),
+        run_of(record, "cvlp", "base", "a_task_of_somebodys"),
+        run_of(record, "soho", "base"),
+        run_of(record, "cvlp", "base").model_copy(update={"status": "failed"}),
+    ]
+    text = drawn(profile, runs, tmp_path)
+    assert "coco_retrieval" in text and "flickr30k_retrieval" in text
+    assert "nlvr2" not in text and "somebodys" not in text
+    other = "since coco_retrieval was measured, which asks otherwise (profile with --task "
+    assert left_out(profile, runs) == [
+        f"left out of the picture, {other}nlvr2): cvlp-base on nlvr2, vilt-base on nlvr2",
+        f"left out of the picture, {other}a_task_of_somebodys): cvlp-base on a_task_of_somebodys",
+        "left out of the picture, of models whose latency was not measured: soho-base on coco_retrieval",
+        "left out of the picture, not done: cvlp-base on coco_retrieval",
+    ]
+    of_pairs = profile.model_copy(update={"spec": profile.spec.model_copy(update={"task": "nlvr2"})})
+    text = drawn(of_pairs, runs, tmp_path)
+    assert "nlvr2" in text and "retrieval" not in text
+
+
+def test_labels_say_what_a_point_is_not(profile: ProfileRecord, record: RunRecord, tmp_path: Path) -> None:
+    runs = [run_of(record, "cvlp", "base"), run_of(record, "vilt", "base", limit=100.0, n_scored=100)]
+    assert "(without detector)" not in drawn(profile, runs, tmp_path)
+    without = profile.model_copy(update={"spec": profile.spec.model_copy(update={"detector": False})})
+    text = drawn(without, runs, tmp_path)
+    assert "cvlp-base (without detector)" in text and "vilt-base (100 of 4,000)" in text
+
+
+@pytest.mark.parametrize(
+    ("value", "says"),
+    [
+        (None, "-"), (0.0, "0"), (0.0043, "0.00430"), (0.0000123, "1.23e-05"), (0.2, "0.200"), (9.996, "10.0"),
+        (40.52, "40.5"), (99.96, "100"), (99.94, "99.9"), (1704.6, "1,705"), (-0.043, "-0.0430"),
+    ],
+)  # fmt: skip
+def test_three_significant_digits(value: float | None, says: str) -> None:
+    assert number(value) == says
+
+
+def test_the_footnote_says_how_each_search_was_computed(profile: ProfileRecord) -> None:
+    def footnote(*hows: str) -> str:
+        queries = tuple(Query(how=how, gallery=10**6, ms=1.0, measured=False) for how in hows)
+        one = profile.models[0].model_copy(update={"retrieval": queries})
+        record = profile.model_copy(update={"models": (one, *profile.models[1:])})
+        return speed_table(record).partition("~ computed")[2].partition("\n")[0]
+
+    assert "cost of a pair" in footnote("cross-encoder") and "index" not in footnote("cross-encoder")
+    assert "largest index" in footnote("dual") and "pair" not in footnote("dual")
+    assert "timed apart" in footnote("two-stage") and footnote() == ""
 
 
 def test_the_front() -> None:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
+from vlbench import catalog
 from vlbench.core.profile import ProfileRecord
+from vlbench.data.patches import fitted
 from vlbench.report.published import complexity
-from vlbench.report.speed_pages import records_of
 from vlbench.report.speed_published import cost_table, published_cost, published_ratio, ratio_lines
 
 GIGA = 1e9
-SPEED = Path(__file__).resolve().parents[3] / "leaderboards" / "speed"
 
 
 def vilt(tokens: int, patches: int) -> float:
@@ -22,38 +20,20 @@ def vilt(tokens: int, patches: int) -> float:
     return 12 * layer + patches * 3 * 32 * 32 * width + width * width
 
 
-def bottlenecks(blocks: int, inputs: int, width: int, cells: int) -> int:
-    """Of one stage of a ResNet whose shortcut changes the width, all of it on as many cells."""
-    inner = 9 * width * width + width * 4 * width
-    return cells * (inputs * width + inputs * 4 * width + (blocks - 1) * 4 * width * width + blocks * inner)
-
-
-def backbone() -> int:
-    """Of ResNet-101 up to res4, over 600 x 1000 pixels."""
-    stem = 300 * 500 * 3 * 64 * 49
-    stages = ((3, 64, 64, 150 * 250), (4, 256, 128, 75 * 125), (23, 512, 256, 38 * 63))
-    return stem + sum(bottlenecks(*stage) for stage in stages)
-
-
-def gap(model: str) -> str:
-    return next(row.gap for row in complexity().rows if row.model == model)
-
-
 def test_vilts_gap_in_numbers() -> None:
-    text = gap("ViLT-B/32")
+    text = next(row.gap for row in complexity().rows if row.model == "ViLT-B/32")
     for figure in (2 * vilt(200 + 40, 200), 2 * vilt(240 + 1 + 40, 240)):
         assert f" {figure / GIGA:.1f}" in text
-    assert (1000 * 384 // 600 // 32 - 1) * (384 // 32 - 1) == 209 and "209 patches" in text
 
 
-def test_the_detectors_gap_in_numbers() -> None:
-    text = gap("LXMERT")
-    res5 = 300 * bottlenecks(3, 1024, 512, 14 * 14)
-    assert f" {backbone() / GIGA:.0f}," in text and f"cells {res5 / GIGA:.0f} " in text
-    (cvlp, *_) = [one for record in records_of(SPEED).values() for one in record.models if one.name == "cvlp-base"]
-    assert cvlp.operations is not None
-    whole = cvlp.operations.total / 2 / GIGA
-    assert f"CVLP {whole:.0f}, {100 * (whole / 952.0 - 1):.0f} % above" in text
+def test_vilts_patches_are_those_of_its_preprocessing() -> None:
+    text = next(row.gap for row in complexity().rows if row.model == "ViLT-B/32")
+    config = catalog.model_card("vilt").sizes["base"].config
+    short, long, patch = (int(config[name]) for name in ("short_side", "long_side", "patch"))
+    assert (short, long, patch) == (384, int(1333 / 800 * 384), 32) and f" {long} without the fraction" in text
+    columns, rows = (side // patch for side in fitted(1000, 600, short, long, patch))
+    assert f"{columns * rows} patches" in text
+    assert (columns + 1, rows + 1) == (640 // patch, 384 // patch)
 
 
 def test_which_figures_belong_to_which_model() -> None:

@@ -54,15 +54,18 @@ def prepared(pixels: Tensor, rules: Rules) -> Tensor:
 
 
 def regions_of(found: Found, boxes: Tensor, width: int, height: int) -> Regions:
-    """What was found in a picture of that size, its boxes [R, 4] in the picture's own pixels."""
+    """What was found in a picture of that size, its boxes [R, 4] in the picture's own pixels.
+
+    Numbers come back as float32 whatever the network computed in: NumPy has no bfloat16.
+    """
     classes, attributes = found.described.classes.max(-1), found.described.attributes.max(-1)
     return Regions(
         width=width,
         height=height,
-        boxes=boxes.cpu().numpy(),
-        features=found.described.features.cpu().numpy(),
+        boxes=boxes.float().cpu().numpy(),
+        features=found.described.features.float().cpu().numpy(),
         object_ids=classes.indices.cpu().numpy(),
-        object_confidences=classes.values.cpu().numpy(),
+        object_confidences=classes.values.float().cpu().numpy(),
         attribute_ids=attributes.indices.cpu().numpy(),
-        attribute_confidences=attributes.values.cpu().numpy(),
+        attribute_confidences=attributes.values.float().cpu().numpy(),
     )

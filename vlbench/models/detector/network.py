@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vlbench.models.detector.boxes import suppress, suppress_per_class
-from vlbench.models.detector.config import CELLS, STRIDE, Layout, Rules
-from vlbench.models.detector.pooling import roi_align, roi_pool
+from vlbench.models.detector.config import Layout, Rules
+from vlbench.models.detector.pooling import RegionPooling
 from vlbench.models.detector.proposals import Candidates, ProposalNetwork, candidates
 from vlbench.models.detector.resnet import Backbone, stage
 
@@ -76,6 +76,7 @@ class FasterRCNN(nn.Module):
         self.rules = rules
         self.backbone = Backbone(layout.width, layout.blocks[:3])
         self.rpn = ProposalNetwork(layout.map_channels, layout.rpn_width)
+        self.pool = RegionPooling(rules.pooling)
         self.head = RegionHead(layout)
         self.requires_grad_(False)
         self.eval()
@@ -94,11 +95,6 @@ class FasterRCNN(nn.Module):
         """The proposals of one picture [P, 4]."""
         kept = suppress(found.boxes, found.scores, self.rules.proposal_overlap, self.rules.proposals)
         return found.boxes[kept]
-
-    def pool(self, maps: Tensor, boxes: Tensor) -> Tensor:
-        """One picture's maps [C, h, w] within its proposals [P, 4] -> [P, C, 14, 14]."""
-        pooled = roi_align if self.rules.pooling == "align" else roi_pool
-        return pooled(maps, boxes, 1 / STRIDE, CELLS)
 
     def choose(self, boxes: Tensor, described: Described) -> Tensor:
         """Which of one picture's proposals become its regions, the surest first: int64 [R].

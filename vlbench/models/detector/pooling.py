@@ -6,15 +6,29 @@ Shapes: C channels, h x w cells of the map, R boxes in cells, S x S cells of a p
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from vlbench.models.detector.boxes import torchvision_ops
+from vlbench.models.detector.config import CELLS, STRIDE, Pooling
 
 SAMPLES = 2
 """Bilinear samples along each side of a pooled cell."""
 _AT_ONCE = 50
 """Boxes; more cost memory and save no time."""
+
+
+class RegionPooling(nn.Module):
+    """The network's way to pool; a module without weights, so that what counts operations can leave it out."""
+
+    def __init__(self, pooling: Pooling) -> None:
+        super().__init__()
+        self.pooling = pooling
+
+    def forward(self, maps: Tensor, boxes: Tensor) -> Tensor:
+        """One picture's maps [C, h, w] within its proposals [P, 4] -> [P, C, 14, 14]."""
+        pooled = roi_align if self.pooling == "align" else roi_pool
+        return pooled(maps, boxes, 1 / STRIDE, CELLS)
 
 
 def roi_align(maps: Tensor, boxes: Tensor, scale: float, side: int) -> Tensor:
