@@ -12,7 +12,7 @@ from vlbench.records.collect import FoundRun
 
 COSTS = {
     "parameters": "parameters (M)",
-    "latency": "latency (ms)",
+    "latency": "latency (ms a batch)",
     "memory": "memory (MiB)",
     "examples/s": "examples/s",
 }

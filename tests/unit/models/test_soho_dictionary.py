@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vlbench.models.soho.dictionary import Dictionary, Update
+from vlbench.models.soho.modeling import Dictionary, Update
 
 ENTRIES, WIDTH = 6, 3
 Numbers = NDArray[np.float64]
