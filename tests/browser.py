@@ -60,6 +60,9 @@ _CONTRAST = """(() => {
   return {texts, faint};
 })()"""
 
+_PAINTED = """Promise.all([...document.images].map((one) => one.decode().catch(() => null)))
+  .then(() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => done(true)))))"""
+
 
 class Browser:
     """One page of a Chromium. events: all that it reported, in order."""
@@ -142,10 +145,11 @@ class Browser:
         return Contrast(**self.run(_CONTRAST))
 
     def screenshot(self, path: Path, width: int, height: int, *, dark: bool = False) -> None:
-        """The page as PNG in a window of that size."""
+        """The page as PNG in a window of that size, once its pictures are decoded and painted."""
         scheme = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
         self.send("Emulation.setEmulatedMedia", {"features": scheme})
         self.resize(width, height)
+        self.run(_PAINTED)
         path.write_bytes(base64.b64decode(self.send("Page.captureScreenshot")["data"]))
 
     def resize(self, width: int, height: int) -> None:

@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from PIL import Image
+from PIL import Image, ImageChops
 
 from vlbench.world.generate import ensure_world
 
 LARGEST = 200_000
+# Of 255 levels: Chromium smooths the edges of letters a little differently where it paints a page in other tiles.
+SAME = 8
 KEPT = os.environ.get("VLBENCH_SCREENSHOTS")
 
 
@@ -66,10 +68,10 @@ def test_the_pictures_of_the_documents_can_be_made(
             browser.press("a")
             browser.run("document.getElementById('count').scrollIntoView({behavior: 'instant'})")
         browser.screenshot(shot, width, height, dark=dark)
-    again, kept = (shot.read_bytes() for shot in shots)
-    assert again == kept, "a page looks the same twice"
-    assert len(kept) < LARGEST
-    with Image.open(shots[1]) as picture:
-        assert picture.size == (width, height)
-        assert len(picture.convert("RGB").getcolors(1 << 20) or ()) > 50, "something is drawn"
+    assert shots[1].stat().st_size < LARGEST
+    again, kept = (Image.open(shot).convert("RGB") for shot in shots)
+    assert kept.size == (width, height)
+    assert len(kept.getcolors(1 << 20) or ()) > 50, "something is drawn"
+    apart = max(largest for _, largest in ImageChops.difference(again, kept).getextrema())
+    assert apart <= SAME, "a page looks the same twice"
     assert browser.faults() == []

@@ -6,6 +6,8 @@ import difflib
 from collections.abc import Iterable
 from enum import IntEnum
 
+_NO_MEMORY = ("out of memory", "DefaultCPUAllocator")
+
 
 class ExitCode(IntEnum):
     """The exit codes of the command line; `docs` and the README list the same ones."""
@@ -75,6 +77,13 @@ def unknown(kind: str, value: str, known: Iterable[str], remedy: str = "") -> Vl
 
 LONGEST = 200
 """Characters of an item in a message: an id or an answer from elsewhere may have a hundred thousand."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether it says that memory did not suffice, on a GPU or on the CPU, whose allocator has words but no type."""
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and any(words in str(error) for words in _NO_MEMORY)
+    )
 
 
 def first_five(items: Iterable[str]) -> str:

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from vlbench.core.backbone import Backbone, DualEncoder, Textual, Visual
+from vlbench.core.errors import is_out_of_memory
 from vlbench.core.profile import ProfileSpec, Query
 from vlbench.heads.dual import DualHead
 from vlbench.profiling import memory
@@ -103,7 +104,7 @@ def _searching(size: int, text: Tensor, milliseconds: Clock, needed: bool) -> fl
         query = text[:1].float()
         return milliseconds(lambda: (query @ index.T).topk(_TOP, dim=1))
     except (RuntimeError, MemoryError) as error:
-        if needed or not memory.is_out_of_memory(error):
+        if needed or not is_out_of_memory(error):
             raise
         return None
 

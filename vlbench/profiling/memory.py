@@ -77,14 +77,6 @@ def free(device: torch.device) -> int | None:
     return min(bounds, default=None)
 
 
-def is_out_of_memory(error: Exception) -> bool:
-    """Whether that is what it says; the CPU's allocator raises a plain RuntimeError."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    said = ("DefaultCPUAllocator", "out of memory")
-    return isinstance(error, RuntimeError) and any(word in str(error) for word in said)
-
-
 def _text(path: str) -> str:
     """A file of the system's; empty where there is none."""
     try:

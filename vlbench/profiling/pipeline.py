@@ -8,10 +8,10 @@ from collections.abc import Iterator
 import torch
 from torch.utils.data import DataLoader, IterableDataset
 
+from vlbench.core.errors import is_out_of_memory
 from vlbench.core.profile import INTERVAL_FROM, Pipeline, ProfileSpec
 from vlbench.data.parallel import spare_processes
 from vlbench.profiling.build import Opened
-from vlbench.profiling.memory import is_out_of_memory
 from vlbench.profiling.rule import Rule, times
 from vlbench.profiling.subject import Batch, Loaded, Subject
 from vlbench.profiling.sweep import Cost, repeated

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 import torch
 
+from vlbench.core.errors import is_out_of_memory
 from vlbench.core.profile import INTERVAL_FROM, PIPELINE, ProfileSpec, Rate
 from vlbench.profiling import machine
 from vlbench.profiling.build import Opened
-from vlbench.profiling.memory import is_out_of_memory
 from vlbench.profiling.rule import Rule, times
 from vlbench.profiling.subject import Batch
 from vlbench.profiling.timing import LONG, Stage, measure_one, once

@@ -10,6 +10,7 @@ from statistics import fmean
 from vlbench.core.errors import unknown
 from vlbench.records.collect import FoundRun
 from vlbench.report.figures import COSTS, Figure, doubt, figure
+from vlbench.report.pareto import pareto
 from vlbench.report.protocol import Column, by_system, column, model_name, newest
 
 MAIN = "main"
@@ -249,11 +250,12 @@ def _fronts(table: Table, cost: str) -> Table:
         if heading.metric in COSTS:
             continue
         points = {
-            row.name + row.fingerprint: (_worth(entry.figure), _worth(price.figure))
+            row.name + row.fingerprint: (-_worth(price.figure), _worth(entry.figure))
             for row, entry, price in table.priced(heading, cost)
         }
+        front = pareto([*points.values()])
         for key, point in points.items():
-            if not any(all(map(float.__ge__, other, point)) and other != point for other in points.values()):
+            if point in front:
                 marked[key][heading] = replace(marked[key][heading], front=True)
     return replace(table, rows=tuple(replace(row, entries=marked[row.name + row.fingerprint]) for row in table.rows))
 

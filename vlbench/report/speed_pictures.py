@@ -10,6 +10,7 @@ from vlbench import catalog
 from vlbench.core.errors import first_five
 from vlbench.core.profile import PIPELINE, ModelProfile, ProfileRecord
 from vlbench.core.record import RunRecord
+from vlbench.report.pareto import pareto
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -72,15 +73,6 @@ def left_out(record: ProfileRecord, runs: Sequence[RunRecord]) -> list[str]:
         if why := _why_not(record, run):
             by_reason.setdefault(why, []).append(f"{_model(run)} on {run.task.name}")
     return [f"left out of the picture, {why}: {first_five(names)}" for why, names in by_reason.items()]
-
-
-def pareto(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Of (cost, value) those for which no other is as cheap and better, or cheaper and as good; by cost."""
-    front: list[tuple[float, float]] = []
-    for cost, value in sorted(points, key=lambda point: (point[0], -point[1])):
-        if not front or value > front[-1][1]:
-            front.append((cost, value))
-    return front
 
 
 def _ms(one: ModelProfile) -> dict[str, float]:

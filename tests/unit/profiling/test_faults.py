@@ -66,7 +66,7 @@ def test_a_model_that_returns_nan(vlbench: Command, tmp_path: Path, monkeypatch:
 def test_a_batch_that_is_too_large(vlbench: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fault(call: int, seen: Any) -> Any:
         if len(seen.states) > 2:
-            raise torch.OutOfMemoryError("too much")
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
         return seen
 
     see_with(fault, monkeypatch)

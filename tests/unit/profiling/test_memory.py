@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import pytest
 import torch
 from torch import nn
 
 from vlbench.core.profile import ProfileSpec
-from vlbench.profiling.memory import added, free, is_out_of_memory
+from vlbench.profiling.memory import added, free
 from vlbench.profiling.profile import profile
 
 CPU = torch.device("cpu")
@@ -49,20 +48,6 @@ def test_the_order_of_models_changes_nothing() -> None:
 
     found = activations("vilt", "cvlp")
     assert found == activations("cvlp", "vilt") and all(found.values())
-
-
-@pytest.mark.parametrize(
-    ("error", "is_that"),
-    [
-        (torch.OutOfMemoryError("CUDA"), True),
-        (MemoryError(), True),
-        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), True),
-        (RuntimeError("shapes do not fit"), False),
-        (ValueError("out of memory"), False),
-    ],
-)
-def test_what_says_that_memory_is_out(error: Exception, is_that: bool) -> None:
-    assert is_out_of_memory(error) == is_that
 
 
 def test_free_memory_is_told_or_not_known() -> None:

@@ -9,7 +9,7 @@ import pytest
 from vlbench.core.profile import ProfileRecord, Query
 from vlbench.core.record import RunRecord
 from vlbench.report.speed import speed_table
-from vlbench.report.speed_pictures import front_picture, left_out, pareto, stages_picture
+from vlbench.report.speed_pictures import front_picture, left_out, stages_picture
 from vlbench.report.speed_text import number
 
 
@@ -149,8 +149,3 @@ def test_the_footnote_says_how_each_search_was_computed(profile: ProfileRecord) 
     assert "cost of a pair" in footnote("cross-encoder") and "index" not in footnote("cross-encoder")
     assert "largest index" in footnote("dual") and "pair" not in footnote("dual")
     assert "timed apart" in footnote("two-stage") and footnote() == ""
-
-
-def test_the_front() -> None:
-    points = [(3.0, 70.0), (1.0, 60.0), (2.0, 50.0), (1.0, 55.0), (4.0, 70.0), (5.0, 80.0)]
-    assert pareto(points) == [(1.0, 60.0), (3.0, 70.0), (5.0, 80.0)]

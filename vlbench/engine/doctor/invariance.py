@@ -13,7 +13,7 @@ from torch import Tensor
 
 from vlbench.core.examples import Example, ImageRef
 from vlbench.engine.doctor.subject import Examples, Subject, strangers
-from vlbench.engine.doctor.verdict import Check, compared
+from vlbench.engine.doctor.verdict import Check, compared, judged
 
 CPU, GPU = 1e-5, 1e-3
 """Largest difference of float32 scores, per unit of the largest score: sums in another order; of GPUs, TF32 in them."""
@@ -60,15 +60,7 @@ def _matters(subject: Subject, examples: Examples, plain: Tensor, least: float) 
         counts = largest > least
         found = f"under other {name}: scores {'change' if counts else 'stay as they are, so nothing is looked at'}"
         flips = int((plain.argmax(dim=1) != other.argmax(dim=1)).sum())
-        yield Check(
-            name=name,
-            verdict="ok" if counts else "broken",
-            found=found,
-            n=len(plain),
-            flips=flips,
-            largest=largest,
-            tolerance=least,
-        )
+        yield judged(name, counts, found, len(plain), flips, largest, least)
 
 
 def companion(example: Example[Any], folder: Path | None) -> Example[Any]:

@@ -11,7 +11,7 @@ from vlbench.core.errors import ExitCode, VlbenchError
 from vlbench.core.progress import Silent
 from vlbench.core.spec import RunSpec
 from vlbench.engine.doctor.subject import Subject
-from vlbench.engine.doctor.verdict import Check
+from vlbench.engine.doctor.verdict import Check, judged
 from vlbench.engine.evaluate import run
 from vlbench.engine.runtime.launch import launch
 from vlbench.engine.training.checkpoint import Checkpoints
@@ -82,12 +82,4 @@ def _compared(alone: Path, together: Path, tolerance: float) -> Check:
     largest = float(np.abs(scores[0] - scores[1]).max(initial=0.0)) if same else None
     sound = largest is not None and largest <= tolerance and flips == 0
     found = f"with two processes instead of one: answers {'agree' if sound else 'differ'}"
-    return Check(
-        name=NAME,
-        verdict="ok" if sound else "broken",
-        found=found,
-        n=len(one),
-        flips=flips,
-        largest=largest,
-        tolerance=tolerance,
-    )
+    return judged(NAME, sound, found, len(one), flips, largest, tolerance)

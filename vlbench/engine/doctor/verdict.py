@@ -47,6 +47,19 @@ class Examination(Frozen):
         return [check.name for check in self.checks if check.verdict == "broken"]
 
 
+def judged(name: str, sound: bool, found: str, n: int, flips: int, largest: float | None, tolerance: float) -> Check:
+    """A check of scores that could be compared; a difference that is no finite number is left out."""
+    return Check(
+        name=name,
+        verdict="ok" if sound else "broken",
+        found=found,
+        n=n,
+        flips=flips,
+        largest=largest if largest is not None and isfinite(largest) else None,
+        tolerance=tolerance,
+    )
+
+
 def compared(name: str, plain: Tensor, other: Tensor, tolerance: float, what: str) -> Check:
     """Whether scores [n, C] are those of the plain way of asking, but for the tolerance.
 
@@ -61,12 +74,4 @@ def compared(name: str, plain: Tensor, other: Tensor, tolerance: float, what: st
     sound = largest <= tolerance  # False of NaN
     found = f"{what}: scores {'agree' if sound else 'differ' if isfinite(largest) else 'are no finite numbers'}"
     flips = int((plain.argmax(dim=1) != other.argmax(dim=1)).sum())
-    return Check(
-        name=name,
-        verdict="ok" if sound else "broken",
-        found=found,
-        n=len(plain),
-        flips=flips,
-        largest=largest if isfinite(largest) else None,
-        tolerance=tolerance,
-    )
+    return judged(name, sound, found, len(plain), flips, largest, tolerance)

@@ -21,14 +21,14 @@ from torch.utils.data import Dataset
 
 from vlbench.core.backbone import Tensors
 from vlbench.core.cards import ModelCard, Recipe
-from vlbench.core.errors import VlbenchError
+from vlbench.core.errors import VlbenchError, is_out_of_memory
 from vlbench.core.pretraining import Answering, Pretraining
 from vlbench.core.progress import Progress
 from vlbench.core.spec import PretrainSpec
 from vlbench.engine.answering.batches import loader, related, training_blocks
 from vlbench.engine.pretraining.pairs import Pairs, worths
 from vlbench.engine.runtime.interrupt import Interrupt, Interrupted
-from vlbench.engine.runtime.memory import is_out_of_memory, out_of_memory
+from vlbench.engine.runtime.memory import out_of_memory
 from vlbench.engine.runtime.trackers import Trackers
 from vlbench.engine.training.checkpoint import Checkpoints, TrainState
 from vlbench.engine.training.journal import Journal

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
-from vlbench.core.errors import ExitCode, VlbenchError
+from vlbench.core.errors import ExitCode, VlbenchError, is_out_of_memory
 from vlbench.core.examples import Example
 from vlbench.engine.runtime.randomness import random_state, restore_random_state
 
@@ -17,15 +17,6 @@ Found = TypeVar("Found")
 
 HEADROOM = 0.1
 """Share of a GPU's memory that a trial forward pass must leave free: batches differ, and fragments add up."""
-_SAID = ("out of memory", "DefaultCPUAllocator")
-"""What torch's errors say that have no type of their own."""
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether it says that memory did not suffice, on a GPU or on the CPU."""
-    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
-        return True
-    return isinstance(error, RuntimeError) and any(words in str(error) for words in _SAID)
 
 
 def out_of_memory(what: str, remedy: str) -> VlbenchError:

@@ -13,12 +13,13 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+from vlbench.core.errors import is_out_of_memory
 from vlbench.core.examples import Example
 from vlbench.core.progress import Progress
 from vlbench.engine.answering.batches import Batch, check_augments, loader, related, training_blocks
 from vlbench.engine.answering.learner import Learner
 from vlbench.engine.answering.prompts import PromptBatch, PromptBatches
-from vlbench.engine.runtime.memory import Undo, fits, heaviest, is_out_of_memory, out_of_memory, release
+from vlbench.engine.runtime.memory import Undo, fits, heaviest, out_of_memory, release
 from vlbench.engine.training.lora import add_adapters
 from vlbench.engine.training.optimizer import make_optimizer, make_schedule
 from vlbench.engine.training.plan import Conduct, Plan
