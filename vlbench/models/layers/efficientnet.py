@@ -12,6 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Self
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -176,6 +177,7 @@ class EfficientNet(nn.Module):
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Pixels [N, 3, S, S] -> maps [N, head, h, w], every stride rounding up."""
+        pixels = pixels.contiguous(memory_format=torch.channels_last)  # faster on CPUs; all maps follow
         maps = functional.silu(self.bn1(self.conv_stem(pixels)))
         for stage in self.blocks:
             maps = stage(maps)

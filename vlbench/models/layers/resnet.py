@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Self
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -122,6 +123,7 @@ class ResNet(nn.Module):
 
         extent: the pictures' sizes in whole strides; None where all fill the canvas.
         """
+        pixels = pixels.contiguous(memory_format=torch.channels_last)  # a third faster on CPUs; all maps follow
         maps = _cut(functional.relu(self.bn1(self.conv1(pixels))), extent)
         if self.layout.large_stem:
             # Zeros outside a picture do as well as the -inf beyond the canvas: nothing inside is negative.
