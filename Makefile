@@ -12,6 +12,8 @@ SEED ?= 0
 FUSION := cvlp,lxmert,vilt,soho
 ANSWERING := vqa2,gqa,nlvr2,snli_ve
 RANKING := coco_retrieval,flickr30k_retrieval
+COMMA := ,
+SCORED := nlvr2 $(subst $(COMMA), ,$(RANKING)) vqa2 gqa snli_ve# the longest first, so that both processes end together
 BOARD := $(WORLD)/records --columns main,latency --pareto latency
 
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
@@ -19,7 +21,7 @@ SPEED_RECORD ?= cpu
 SPEED_FLAGS ?= --max-seconds 220
 SPEED_MODELS := cvlp,lxmert,vilt,soho,brivl,hf:CLIPModel,hf:BlipForImageTextRetrieval,hf:ViltModel
 
-.PHONY: run scoreboard scoreboard-answers scoreboard-ranks board check-tables gate gate-frozen frozen-answers \
+.PHONY: run scoreboard $(SCORED:%=scoreboard-%) board check-tables gate gate-frozen frozen-answers \
 	frozen-ranks gate-trained heads reports tables speed speed-table screenshots test test-slow \
 	chromium lint format clean
 
@@ -29,15 +31,15 @@ run: $(VENV)/.installed  ## Install, then finetune and score CVLP on NLVR2 of th
 scoreboard: $(VENV)/.installed  ## Every in-repo model finetuned on six tasks of the built-in world, two at a time; then its tables.
 	rm -rf $(RUNS)/scoreboard
 	$(BIN)/vlbench data world
-	$(MAKE) -j2 scoreboard-answers scoreboard-ranks
+	$(MAKE) -j2 $(SCORED:%=scoreboard-%)
 	rm -rf $(WORLD)/records && mkdir -p $(WORLD)/records
 	cd $(RUNS)/scoreboard && for run in */*/*/; do \
 		cp $$run/run.json $(abspath $(WORLD))/records/$$(echo $${run%/} | tr / -).json; done
 	$(MAKE) board
 
-scoreboard-answers scoreboard-ranks: scoreboard-%: $(VENV)/.installed
+$(SCORED:%=scoreboard-%): scoreboard-%: $(VENV)/.installed
 	$(BIN)/vlbench run --controls none --threads 1 --seed $(SEED) --output-path $(RUNS)/scoreboard \
-		$(if $(filter answers,$*),--model $(FUSION) --task $(ANSWERING),--model $(FUSION),brivl --task $(RANKING))
+		--task $* --model $(FUSION)$(if $(filter %_retrieval,$*),$(COMMA)brivl)
 
 board: $(VENV)/.installed  ## The tables and pictures of leaderboards/world from its records; CHECK=--check only looks.
 	$(BIN)/vlbench leaderboard $(BOARD) --inject $(WORLD)/README.md --picture $(WORLD)/fronts.svg $(CHECK)
