@@ -19,6 +19,8 @@ from vlbench.metrics.uncertainty import group_totals, resampled_means, unseen_sh
 POWER = 0.8
 """How often the smallest detectable difference, were it real, would be found."""
 _LEVEL = 0.05
+_FLIPS = 6
+"""Fewer changes, were they all one way, are no difference at that level: 2 / 2**5 > 0.05."""
 _RESAMPLES = 2000
 _PERMUTATIONS = 9_999
 _AT_ONCE = 1 << 22
@@ -76,14 +78,14 @@ def paired(a: Values, b: Values, groups: Mapping[str, str], seed: int = 0) -> Di
     generator = np.random.default_rng(seed)
     effect = float(sums.sum() / counts.sum())
     binary = {*a.values(), *b.values()} <= {0.0, 1.0}
-    if binary and len(sums) == len(change):
-        p, test = mcnemar(sum(one > 0 for one in change.values()), sum(one < 0 for one in change.values())), "McNemar"
-    else:
-        p, test = permutation(sums, generator), f"permutation of {len(sums):,} groups"
+    flips = [int((sums > 0).sum()), int((sums < 0).sum())]
+    exact = binary and len(sums) == len(change)
+    p = mcnemar(*flips) if exact else permutation(sums, generator)
     stderr, low, high, method = _bootstrap(sums, counts, generator)
+    shown = max(_by_signs(sums, counts), _detectable(stderr, len(sums) - 1.0))
     return Difference(
-        effect, stderr, low, high, p, test, method, len(change), len(sums),
-        detectable=_detectable(stderr, len(sums) - 1.0) if stderr else high - effect,
+        effect, stderr, low, high, p, "McNemar" if exact else f"permutation of {len(sums):,} groups", method,
+        len(change), len(sums), detectable=_by_flips(len(sums), sum(flips)) if exact else shown,
         degrees=len(sums) - 1.0, test_stderr=stderr,
     )  # fmt: skip
 
@@ -138,6 +140,7 @@ def seeded(a: Seeds, b: Seeds, groups: Mapping[str, str], seed: int = 0) -> Diff
     total = max(both, *(variance for variance, _ in parts))
     found = _Chance(total**0.5, _satterthwaite(parts), len(sums))
     effect = float(sums.sum() / counts.sum())
+    shown = found.detectable if found.stderr else _by_signs(sums, counts)
     within = all(0 <= value <= 1 for side in (a, b) for value in side.mean.values())
     low, high = effect - found.reach, effect + found.reach
     return Difference(
@@ -146,7 +149,7 @@ def seeded(a: Seeds, b: Seeds, groups: Mapping[str, str], seed: int = 0) -> Diff
         test=f"t over {len(a.figures)} and {len(b.figures)} seeds and {len(sums):,} groups",
         method="95 % t interval of the seeds' spread and a bootstrap over groups together",
         n=len(change), groups=len(sums),
-        detectable=float("inf") if within and found.detectable > 1 else found.detectable,
+        detectable=float("inf") if within and shown > 1 else shown,
         degrees=found.degrees, test_stderr=test_stderr,
         seed_stderr=sum(variance for variance, _ in parts[:-1]) ** 0.5,
     )  # fmt: skip
@@ -171,7 +174,7 @@ class _Chance:
 
     @property
     def detectable(self) -> float:
-        return _detectable(self.stderr, self.degrees) if self.groups > 1 and self.stderr else self.reach
+        return _detectable(self.stderr, self.degrees) if self.groups > 1 else float("inf")
 
     def p(self, effect: float) -> float:
         """Two-sided."""
@@ -252,6 +255,38 @@ def _satterthwaite(parts: Sequence[tuple[float, float]]) -> float:
     """The degrees of freedom of a sum of (variance, degrees of freedom)."""
     below = sum(variance**2 / free for variance, free in parts if free > 0)
     return sum(variance for variance, _ in parts) ** 2 / below if below else float("inf")
+
+
+def _by_flips(n: int, flips: int) -> float:
+    """The smallest share by which B is right more often that McNemar's test finds with `POWER`, of n examples.
+
+    So many answers flip as in these data, or as many as such a share needs (Connett, Smith and McHugh 1987).
+    """
+    from scipy import optimize, stats
+
+    def power(share: float) -> float:
+        flipping = max(flips / n, share)
+        few, many = (float(stats.binom.ppf(edge, n, flipping)) for edge in (1e-9, 1 - 1e-9))
+        numbers = np.arange(few, many + 1)
+        enough = stats.binom.isf(_LEVEL / 2, numbers, 0.5) + 1
+        found = stats.binom.sf(enough - 1, numbers, (flipping + share) / (2 * flipping))
+        return float(stats.binom.pmf(numbers, n, flipping) @ found)
+
+    return float(optimize.brentq(lambda share: power(share) - POWER, 1e-9, 1)) if n >= _FLIPS else float("inf")
+
+
+def _by_signs(sums: NDArray[np.float64], counts: NDArray[np.float64]) -> float:
+    """The smallest difference that changes enough of G groups one way for a permutation to be unlikely, with `POWER`.
+
+    A changed group changes as those of these data do on average, or by one whole unit where none does.
+    """
+    from scipy import stats
+
+    if len(sums) < _FLIPS:
+        return float("inf")
+    share = stats.beta.ppf(POWER, _FLIPS, len(sums) - _FLIPS + 1)  # of so many groups, at least _FLIPS
+    changed = np.abs(sums[sums != 0])
+    return float(share * len(sums) * (changed.mean() if len(changed) else 1.0) / counts.sum())
 
 
 def _detectable(stderr: float, degrees: float) -> float:

@@ -33,7 +33,44 @@ def test_a_pair_of_binary_runs() -> None:
     stderr = ((12 / 100 - 0.08**2) / 100) ** 0.5
     assert found.stderr == pytest.approx(stderr, rel=0.06)
     assert found.low == pytest.approx(0.08 - 1.96 * stderr, abs=0.015)
-    assert found.detectable == pytest.approx((1.984 + 0.846) * found.stderr, rel=0.01)
+    assert found.detectable == pytest.approx((1.984 + 0.846) * found.stderr, rel=0.03)
+
+
+@pytest.mark.parametrize(("n", "flips"), [(6, 0), (12, 1), (100, 0), (100, 12), (1000, 2), (10_000, 300)])
+def test_what_mcnemar_detects_it_does_four_times_in_five(n: int, flips: int) -> None:
+    a, groups = units(np.tile([0.0, 1.0], n)[:n])
+    b = a | {str(row): 1.0 - row % 2 for row in range(flips)}
+    share = paired(a, b, groups).detectable
+    assert share > 0
+    flipping, repeats = max(share, flips / n), 3000
+    shares = [(flipping + share) / 2, (flipping - share) / 2, 1 - flipping]
+    drawn = np.random.default_rng(n).multinomial(n, shares, repeats)
+    assert near(sum(mcnemar(fixed, broken) < 0.05 for fixed, broken, _ in drawn.tolist()), 0.8, repeats)
+
+
+@pytest.mark.parametrize("together", [1, 2])
+def test_what_is_detectable_has_no_sign_and_takes_six_groups(together: int) -> None:
+    def detectable(a: np.ndarray, b: np.ndarray) -> float:
+        return paired(units(a)[0], units(b)[0], units(a, together)[1]).detectable
+
+    same, other = np.zeros(60 * together), np.ones(60 * together)
+    assert detectable(same, other) == detectable(other, same) > 0
+    few = slice(5 * together)
+    assert detectable(same[few], same[few]) == detectable(same[few], other[few]) == float("inf")
+
+
+@pytest.mark.parametrize("changed", [0, 6])
+def test_what_groups_detect_they_do_four_times_in_five(changed: int) -> None:
+    """A share of 100 groups of three changes one way, which is a sixth of a group's figure each."""
+    a, groups = units(np.zeros(300), 3)
+    b = a | {str(3 * row): 0.5 for row in range(changed)}
+    size = 0.5 if changed else 1.0
+    share = paired(a, b, groups).detectable / (size / 3)
+    generator, repeats, hits = np.random.default_rng(changed), 200, 0
+    for _ in range(repeats):
+        moved = {str(3 * row): size for row in np.flatnonzero(generator.random(100) < share)}
+        hits += paired(a, a | moved, groups).p < 0.05
+    assert hits / repeats >= 0.8 - 4 * (0.8 * 0.2 / repeats) ** 0.5
 
 
 def test_the_permutation_is_scipys() -> None:
@@ -193,7 +230,7 @@ def test_three_seeds_a_side_keep_the_level(spread: float) -> None:
 
 
 def test_the_normal_limit() -> None:
-    a, groups = units(np.tile([0.0, 1.0], 5000))
+    a, groups = units(np.tile([0.0, 1.0], 5000), 2)
     b = a | {str(row): 1.0 for row in range(0, 400, 2)}
     found = paired(a, b, groups)
     z = found.effect / found.stderr
