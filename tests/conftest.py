@@ -53,6 +53,18 @@ def tiny_world(cache: Path) -> Path:
     return ensure_world(cache, size=TINY)
 
 
+@pytest.fixture(scope="session")
+def fake_run(tiny_world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of the fake model, over a whole split; not to be changed."""
+    from vlbench.cli.main import main
+
+    runs = tmp_path_factory.mktemp("runs")
+    arguments = ["run", "--task", "nlvr2", "--model", "fake", "--steps", "1", "--controls", "none", "--quiet"]
+    assert main([*arguments, "--data-root", str(tiny_world), "--output-path", str(runs)]) == 0
+    (record,) = runs.rglob("run.json")
+    return record.parent
+
+
 @pytest.fixture
 def vlbench(capsys: pytest.CaptureFixture[str]) -> Command:
     """Call the command line within this process."""

@@ -24,24 +24,12 @@ HOSTILE = "=a|b<script>alert(1)</script>\u202eevil\u202c😀" + "x" * 300 + "\n\
 FORMS = ("md", "html", "csv", "latex", "json")
 
 
-@pytest.fixture(scope="module")
-def good(tiny_world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished run of the fake model, over a whole split."""
-    from vlbench.cli.main import main
-
-    runs = tmp_path_factory.mktemp("runs")
-    arguments = ["run", "--task", "nlvr2", "--model", "fake", "--steps", "1", "--controls", "none", "--quiet"]
-    assert main([*arguments, "--data-root", str(tiny_world), "--output-path", str(runs)]) == 0
-    (record,) = runs.rglob("run.json")
-    return record.parent
-
-
 @pytest.fixture
-def runs(good: Path, tmp_path: Path) -> Path:
+def runs(fake_run: Path, tmp_path: Path) -> Path:
     """A folder with the good run and, for a test to spoil, a copy of it under another fingerprint."""
     folder = tmp_path / "runs"
-    shutil.copytree(good, folder / "good")
-    shutil.copytree(good, folder / "bad")
+    shutil.copytree(fake_run, folder / "good")
+    shutil.copytree(fake_run, folder / "bad")
     edit(folder / "bad", lambda values: values.update(fingerprint="f" * 16))
     return folder
 

@@ -27,15 +27,9 @@ pytestmark = pytest.mark.filterwarnings("ignore::hypothesis.errors.HypothesisWar
 
 
 @pytest.fixture(scope="module")
-def run(tiny_world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished run of the fake model."""
-    from vlbench.cli.main import main
-
-    runs = tmp_path_factory.mktemp("runs")
-    arguments = ["run", "--task", "nlvr2", "--model", "fake", "--steps", "1", "--controls", "none", "--quiet"]
-    assert main([*arguments, "--data-root", str(tiny_world), "--output-path", str(runs)]) == 0
-    (record,) = runs.rglob("run.json")
-    return record.parent
+def run(fake_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run to spoil."""
+    return shutil.copytree(fake_run, tmp_path_factory.mktemp("spoilt") / "run")
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from vlbench.cli.spec import split_names
 from vlbench.core.errors import ExitCode, first_five
 
 if TYPE_CHECKING:
@@ -57,7 +58,6 @@ def check(
       vlbench data check --task flickr8k_retrieval --data-root PART_OF_FLICKR8K --allow-partial
     """
     from vlbench.cli.progress import open_progress
-    from vlbench.cli.spec import split_names
     from vlbench.engine.source import load_task
 
     with open_progress(quiet=as_json) as progress:
@@ -80,7 +80,8 @@ def _reports(tasks: list[Task], split: str | None, images: bool, progress: Progr
     splits: dict[str, list[SplitReport]] = {}
     for task in tasks:
         name = task.card.name
-        contents[name] = [read_split(task, one) for one in (split.split(",") if split else splits_there(task))]
+        chosen = split_names("split", split) if split else splits_there(task)
+        contents[name] = [read_split(task, one) for one in chosen]
         splits[name] = [
             check_split(task, one, images, partial(progress.step, f"decoding {one.split}")) for one in contents[name]
         ]

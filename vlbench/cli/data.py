@@ -9,6 +9,7 @@ import typer
 
 from vlbench.cli import check, fetch
 from vlbench.cli.check import splits_there
+from vlbench.cli.spec import split_names
 from vlbench.core.domain import known_domain
 
 app = typer.Typer(help="Make, check and describe data.", no_args_is_help=True, rich_markup_mode=None)
@@ -85,5 +86,5 @@ def features(
     with open_progress(quiet) as progress:
         loaded = load_task(task, data_root, tasks_dir=tasks_dir, allow_partial=allow_partial, progress=progress)
         describe = describer(Choice(extractor, weights, regions, device), progress)
-        for name in split.split(",") if split else splits_there(loaded):
+        for name in split_names("split", split) if split else splits_there(loaded):
             typer.echo(write_features(loaded, name, output or loaded.root / "features", describe, progress))

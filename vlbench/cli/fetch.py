@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from vlbench.cli.spec import split_names
 from vlbench.core.errors import DataError, ExitCode, VlbenchError
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ def list_(
 
     from vlbench import catalog
 
-    names = task.split(",") if task else list(catalog.task_folders(tasks_dir))
+    names = split_names("task", task) if task else list(catalog.task_folders(tasks_dir))
     rows = [_row(name, place) for name in names for place in _places(name, data_root, tasks_dir)]
     if as_json:
         typer.echo(json.dumps({"data_root": str(data_root), "files": rows}, ensure_ascii=False))
@@ -68,7 +69,7 @@ def fetch(
       vlbench data fetch nlvr2 --data-root DATA --dry-run
       vlbench data fetch vqa2 --data-root DATA --only 'v2_*'
     """
-    wanted = _wanted(task.split(","), data_root, tasks_dir, only, optional)
+    wanted = _wanted(split_names("task", task), data_root, tasks_dir, only, optional)
     failed = [] if dry_run else _fetch_all(wanted, quiet)
     for place in wanted:
         source = place.source

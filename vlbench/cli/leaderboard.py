@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from vlbench.cli.spec import split_names
+
 
 class Form(StrEnum):
     """How a leaderboard is written."""
@@ -64,7 +66,9 @@ def leaderboard(
         raise VlbenchError(f"--format {form} holds measured figures alone: leave out --published and --expect")
     found = collect(runs)
     versions = _task_versions({run.record.task.name for run in found.runs})
-    choice = Choice(_listed(task), _listed(columns), sort, pareto)
+    choice = Choice(
+        tuple(split_names("task", task)) if task else (), tuple(split_names("columns", columns)), sort, pareto
+    )
     made = board(found.runs, found.faults, choice, __version__, versions)
     parts = []
     if expect:
@@ -91,10 +95,6 @@ def leaderboard(
         typer.echo(f"{path} {'written' if changed else 'is up to date'}")
     if not (inject or output):
         typer.echo(text)
-
-
-def _listed(value: str) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(part.strip() for part in value.split(",") if part.strip()))
 
 
 def _task_versions(tasks: set[str]) -> dict[str, int]:

@@ -294,4 +294,4 @@ def _seeds(seed: int | None, text: str | None) -> list[int]:
 def _controls(text: str | None) -> list[str] | None:
     if text is None:
         return None
-    return [] if text == "none" else [part for part in text.split(",") if part]
+    return [] if text == "none" else split_names("controls", text)

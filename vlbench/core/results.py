@@ -35,7 +35,7 @@ class Ranking:
     """Where a query's best positive stands among all candidates of its fold, counted from 0.
 
     query_id: a picture's key (i2t) or a text's id (t2i). rank_low: negatives scored higher than the best positive.
-    rank_high: with those of equal score. positives: how many positives have that score. top: the ids of the ten best
+    rank_high: with those of equal score. positives: how many positives have that score. top: the ids of the best few
     candidates with their scores, best first, ties in the gallery's order. depth: how many candidates a list ranked
     that does not hold all of them; a rank of that much then means further down.
     """

@@ -92,7 +92,7 @@ def digests(contents: Sequence[Contents], progress: Told | None = None) -> Diges
         for path in one.pictures.values():
             splits[path].add(number)
     paths = list(splits)
-    sizes = {path: size for path, size in zip(paths, parallel_map(_size, paths), strict=True) if size >= 0}
+    sizes = {path: size for path, size in zip(paths, parallel_map(size_of, paths), strict=True) if size >= 0}
     alike: dict[int, list[Path]] = defaultdict(list)
     for path, size in sizes.items():
         alike[size].append(path)
@@ -174,7 +174,8 @@ def _across(group: Sequence[Path], splits: Mapping[Path, set[int]]) -> bool:
     return len(group) > 1 and len(set().union(*(splits[path] for path in group))) > 1
 
 
-def _size(path: Path) -> int:
+def size_of(path: Path) -> int:
+    """In bytes; -1 of a file that cannot be read."""
     try:
         return path.stat().st_size
     except OSError:

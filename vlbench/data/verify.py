@@ -14,7 +14,7 @@ from vlbench.core.task import Task
 from vlbench.data.cache import cache_folder, file_sha256
 from vlbench.data.images import open_image
 from vlbench.data.index import annotation_files
-from vlbench.data.overlap import Contents
+from vlbench.data.overlap import Contents, size_of
 from vlbench.data.parallel import parallel_map
 
 
@@ -127,17 +127,10 @@ def manifest(task: Task, splits: Mapping[str, Sequence[Example[Any]]]) -> str:
         for example in examples:
             pictures.update((ref.key, ref.path) for ref in example.query.images)
     for key in sorted(pictures):
-        digest.update(repr((key, _size(pictures[key]))).encode())
+        digest.update(repr((key, size_of(pictures[key]))).encode())
     for path in task.features():
         digest.update(repr((path.name, file_sha256(path, cache))).encode())
     return digest.hexdigest()
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except OSError:
-        return -1
 
 
 def _hashes(task: Task, split: str) -> Iterator[FileHash]:

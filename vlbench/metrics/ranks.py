@@ -21,7 +21,8 @@ from vlbench.core.results import Direction, Ranking
 Scores: TypeAlias = NDArray[np.floating[Any]]
 Counts: TypeAlias = NDArray[np.int64]
 
-TOP = 10
+TOP = 11
+"""The best that a ranking keeps: one more than R@10 looks at, so that both sides of its edge are known."""
 _AT_ONCE = 1 << 20
 """Scores looked at together: few enough that what is made of them stays in the processor's caches."""
 
@@ -70,7 +71,7 @@ def ranks(scores: Scores, owner: Counts) -> Ranks:
 
 
 def rankings(scores: Scores, gallery: Gallery, counted: Ranks) -> list[Ranking]:
-    """What was counted as rankings, with the ten best of each query: all pictures, then all texts, in gallery order."""
+    """What was counted as rankings, with the best of each query: all pictures, then all texts, in gallery order."""
     pictures, texts = [ref.key for ref in gallery.images], gallery.text_ids
     of_pictures = zip(
         pictures,
@@ -101,7 +102,7 @@ def from_lists(lists: Mapping[str, Sequence[str]], direction: Direction, gallery
     """Rankings in one direction out of lists that have no scores: query id -> candidate ids, best first.
 
     A list need not hold every candidate. Where no right answer is in it, both ranks are its length and mean further
-    down. A list has no ties, and the scores of its ten best are not numbers.
+    down. A list has no ties, and the scores of its best are not numbers.
 
     Raises:
         DataError: a query or a candidate that is not of the gallery, or a candidate given twice.
@@ -143,7 +144,7 @@ def best(scores: Scores, k: int) -> Iterator[tuple[Counts, Scores]]:
 
 
 def _top(scores: Scores, candidates: Sequence[str]) -> Iterator[tuple[tuple[str, float], ...]]:
-    """The ten best candidates of each row by name."""
+    """The `TOP` best candidates of each row by name."""
     for chosen, values in best(scores, TOP):
         yield tuple(zip([candidates[one] for one in chosen], values.tolist(), strict=True))
 

@@ -68,7 +68,7 @@ class Shortlists:
         ]
 
     def best(self, quick: Scores, candidates: Sequence[str]) -> list[tuple[tuple[str, float], ...]]:
-        """The ten best of each query: of the shortlist by the slow score, then the others.
+        """The `TOP` best of each query: of the shortlist by the slow score, then the others.
 
         quick [Q, C]: the quick scores. The slow ones are moved up as far as it takes to exceed them all.
         """
@@ -93,7 +93,7 @@ def in_two_stages(quick: Scores, gallery: Gallery, k: int, look: Look) -> dict[i
     """The rankings that a gallery's quick scores [N, M] come to, for each of the `depths` up to k of the shortlists.
 
     A pair may be on its picture's shortlist and not on its text's; `look` is asked once, for all pairs on either. The
-    ten best of each query come with the last depth only.
+    best of each query come with the last depth only.
 
     Raises:
         DataError: as `metrics.ranks.ranks` does.
@@ -115,7 +115,7 @@ def in_two_stages(quick: Scores, gallery: Gallery, k: int, look: Look) -> dict[i
     )
     found = {depth: lists[0].rankings(pictures, depth) + lists[1].rankings(texts, depth) for depth in depths(k)}
     top = lists[0].best(quick, texts) + lists[1].best(quick.T, pictures)
-    found[k] = [replace(one, top=best_ten) for one, best_ten in zip(found[k], top, strict=True)]
+    found[k] = [replace(one, top=names) for one, names in zip(found[k], top, strict=True)]
     return found
 
 

@@ -33,7 +33,8 @@ class Difference:
     """B minus A over the same units, in the unit of the values.
 
     low, high: the 95 % interval. p: two-sided. test: how p was made, and method how the interval. detectable: the
-    smallest difference that these data would show (p < 0.05) in 80 % of cases; infinite where there is one group.
+    smallest difference, up or down, that these data would show (p < 0.05) in 80 % of cases; where all units agree, the
+    longer side of the interval; above zero, and infinite where there is one group.
     seed_stderr, test_stderr: what chance in training and the choice of test examples each add to `stderr`; chance in
     single answers is in both.
     """
@@ -64,7 +65,7 @@ class Difference:
 def paired(a: Values, b: Values, groups: Mapping[str, str], seed: int = 0) -> Difference:
     """Compare one run with one run, unit by unit.
 
-    a, b: unit -> value of the same units, in [0, 1] as a rule. groups: unit -> its group.
+    a, b: unit -> value of the same units, in [0, 1] but for weights of unlike folds. groups: unit -> its group.
     The test is McNemar's exact one where values are 0 or 1 and every unit is a group of its own, else a permutation
     test that swaps A and B in whole groups. The interval is a percentile bootstrap over groups.
 
@@ -221,15 +222,16 @@ def _bootstrap(
 ) -> tuple[float, float, float, str]:
     """Standard error, low, high and how, of the mean difference.
 
-    Where every unit changed by the same c in [-1, 1], resampling shows nothing: the share of units that may change by
-    -1 or by 1 instead is then bounded as in `unseen_share`.
+    Where every unit changed by the same c, resampling shows nothing: the share of units that may change by -1 or by 1
+    instead, or by -c or c where that is further, is then bounded as in `unseen_share`.
     """
     if len(sums) < 2:
         return 0.0, float("-inf"), float("inf"), "none: one group leaves nothing to estimate"
     means = sums / counts
     if np.ptp(means) < 1e-12:
         share, same = unseen_share(len(sums)), float(means[0])
-        return 0.0, same - share * (1 + same), same + share * (1 - same), "95 % Clopper-Pearson: all units agree"
+        far = max(1.0, abs(same))
+        return 0.0, same - share * (far + same), same + share * (far - same), "95 % Clopper-Pearson: all units agree"
     drawn = resampled_means(sums, counts, generator, _RESAMPLES)
     low, high = np.percentile(drawn, (2.5, 97.5))
     return float(drawn.std(ddof=1)), float(low), float(high), f"95 % percentile bootstrap over {len(sums):,} groups"

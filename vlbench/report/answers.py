@@ -60,9 +60,8 @@ def _of_examples(rows: pd.DataFrame, near: float) -> Iterable[tuple[str, tuple[s
 def _of_rankings(rankings: Iterable[Ranking], near: float) -> Iterable[tuple[str, tuple[str, ...]]]:
     """Each query with its first candidate and the level of recall that finds it, such as `R@5, first 17`."""
     for one in rankings:
-        scores = [score for _, score in one.top]
-        firsts = [name for name, score in one.top if scores[0] - score <= near] or ["none"]
-        ranks = dict.fromkeys([_level(one.rank_high), *(_level(rank) for rank in _ranks(one.rank_high, scores, near))])
+        firsts = [name for name, score in one.top if one.top[0][1] - score <= near] or ["none"]
+        ranks = dict.fromkeys([_level(one.rank_high), *map(_level, _ranks(one, near))])
         answers = (f"{rank}, first {first}" for rank, first in product(ranks, firsts))
         yield f"{one.direction} {one.query_id}", tuple(answers)
 
@@ -71,8 +70,14 @@ def _level(rank: int) -> str:
     return next((f"R@{level}" for level in LEVELS if rank < level), "not found")
 
 
-def _ranks(rank: int, scores: list[float], near: float) -> Iterable[int]:
-    """Where the best positive may stand instead: on the other side of a neighbour that scored nearly the same."""
-    for above, below in ((rank - 1, rank), (rank, rank + 1)):
-        if above >= 0 and below < len(scores) and scores[above] - scores[below] <= near:
-            yield above if below == rank else below
+def _ranks(one: Ranking, near: float) -> Iterable[int]:
+    """Where the best positive may stand instead: anywhere among those that scored nearly the same.
+
+    `top` holds one more than the deepest recall looks at, so that both sides of its edge are known; a positive that
+    stands below `top` has a score that is not, and stays where it is.
+    """
+    scores = [score for _, score in one.top]
+    if one.rank_high >= len(scores) or isnan(own := scores[one.rank_high]):
+        return ()
+    above = sum(score > own + near for score in scores)
+    return range(above, max(above, sum(score >= own - near for score in scores) - one.positives) + 1)

@@ -102,10 +102,10 @@ def _judged(group: Sequence[FoundRun], row: Published, again: Rerun) -> Iterator
     for metric, value in row.metrics.items():
         own = figure(group, metric, "")
         place = (model_name(record), record.task.name, record.task.split, metric)
-        if otherwise or own is None or own.reach is None:
+        if otherwise or own is None or own.ci95 is None:
             why = otherwise or f"no {metric} with an interval"
             yield Expectation(*place, "not comparable", why, published=value, source=row.cited)
             continue
-        low, high = own.value - own.reach, own.value + own.reach
+        low, high = own.ci95
         judgement: Judgement = "below" if high < value else "above" if low > value else "reproduced"
         yield Expectation(*place, judgement, "", own.value, low, high, value, row.cited)

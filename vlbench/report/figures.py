@@ -21,18 +21,23 @@ COSTS = {
 
 @dataclass(frozen=True)
 class Figure:
-    """The mean over seeds, with half the width of its 95 % interval.
+    """The mean over seeds, with its 95 % interval.
 
-    reach: None where there is no interval. spread: the standard deviation over seeds, None for one seed. doubt: why the
+    ci95: None where there is no interval. spread: the standard deviation over seeds, None for one seed. doubt: why the
     figure is shown in grey and never the best; empty where it counts.
     """
 
     value: float
-    reach: float | None = None
+    ci95: tuple[float, float] | None = None
     seeds: tuple[int, ...] = ()
     spread: float | None = None
     higher_is_better: bool = True
     doubt: str = ""
+
+    @property
+    def reach(self) -> float | None:
+        """The longer side of the interval, as it is shown behind the value."""
+        return None if self.ci95 is None else max(self.value - self.ci95[0], self.ci95[1] - self.value)
 
     def near(self, other: Figure) -> bool:
         """Whether the two differ by no more than noise, taken as independent (`vlbench compare` pairs examples)."""
@@ -55,8 +60,8 @@ def figure(runs: Sequence[FoundRun], metric: str, doubt: str) -> Figure | None:
     if not all(map(isfinite, values)):
         return Figure(float("nan"), None, seeds, None, better, doubt or "its figure is not a number")
     if len(results) == 1:
-        return Figure(values[0], _reach(results[0]), seeds, None, better, doubt)
-    return Figure(fmean(values), _reach_of_seeds(results), seeds, stdev(values), better, doubt)
+        return Figure(values[0], _known(results[0]), seeds, None, better, doubt)
+    return Figure(fmean(values), _of_seeds(results), seeds, stdev(values), better, doubt)
 
 
 def doubt(record: RunRecord, version: str, task_versions: Mapping[str, int]) -> str:
@@ -80,20 +85,19 @@ def doubt(record: RunRecord, version: str, task_versions: Mapping[str, int]) -> 
     return ""
 
 
-def _reach(result: Result) -> float | None:
-    if result.ci95 is None or not all(map(isfinite, result.ci95)):
-        return None
-    return max(result.value - result.ci95[0], result.ci95[1] - result.value)
+def _known(result: Result) -> tuple[float, float] | None:
+    return result.ci95 if result.ci95 and all(map(isfinite, result.ci95)) else None
 
 
-def _reach_of_seeds(results: Sequence[Result]) -> float:
-    """Half the interval of the mean over seeds: Student's over the seeds, and the test set's own, as independent."""
+def _of_seeds(results: Sequence[Result]) -> tuple[float, float]:
+    """The interval of the mean over seeds: Student's over the seeds, and the test set's own, as independent."""
     from scipy.special import stdtrit
 
-    count = len(results)
+    mean, count = fmean(result.value for result in results), len(results)
     seeds = float(stdtrit(count - 1, 0.975)) * stdev(result.value for result in results) / sqrt(count)
-    test = fmean(_reach(result) or 0.0 for result in results)
-    return sqrt(seeds**2 + test**2)
+    sides = [(result.value - ends[0], ends[1] - result.value) for result in results if (ends := _known(result))]
+    below, above = (sum(side) / count for side in zip(*sides, strict=True)) if sides else (0.0, 0.0)
+    return mean - sqrt(seeds**2 + below**2), mean + sqrt(seeds**2 + above**2)
 
 
 def _cost(record: RunRecord, name: str) -> float | None:

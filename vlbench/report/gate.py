@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import isclose
 from statistics import median
 from typing import Literal
 
 from vlbench.core.errors import DataError, ExitCode, VlbenchError
-from vlbench.core.record import RunRecord
 from vlbench.metrics.significance import Difference, holm, seeded
 from vlbench.records.collect import FoundRun
 from vlbench.report.answers import read_answers
@@ -23,6 +21,7 @@ from vlbench.report.baseline import (
     side_of,
 )
 from vlbench.report.compare import scaled
+from vlbench.report.swing import most
 
 Kind = Literal["pass", "regression", "improvement", "inconclusive", "missing"]
 Layer = Literal["frozen", "trained", "speed"]
@@ -31,6 +30,8 @@ LAYERS: tuple[Layer, ...] = ("frozen", "trained")
 MIN_SEEDS = 3
 MIN_GROUPS = 50
 """Groups of examples below which an interval of the test set is not to be trusted."""
+_SAME = 1e-6
+"""What sums in another order may add to a figure."""
 _SURE = 0.025
 """One-sided, so that the two-sided 95 % interval lies beyond the limit."""
 
@@ -129,28 +130,45 @@ def _frozen(entry: FrozenEntry, found: Mapping[Subject, list[FoundRun]]) -> Verd
     if now.data != entry.data:
         reason = "its examples or what is right of them are others than the baseline's: make it again"
         return Verdict(of, "frozen", "inconclusive", reason)
-    return _answered(entry, now.said, record)
+    return _answered(entry, now.said, group[0])
 
 
-def _answered(entry: FrozenEntry, said: Mapping[str, str], record: RunRecord) -> Verdict:
+def _answered(entry: FrozenEntry, said: Mapping[str, str], run: FoundRun) -> Verdict:
     """The verdict on the same units asked again."""
     flips = tuple(name for name, answer in sorted(entry.answers.items()) if said[name] != answer)
     near = tuple(name for name in flips if said[name] in entry.near_ties.get(name, ()))
-    result = record.result(entry.metric)
+    result = run.record.result(entry.metric)
     drop = entry.value - result.value if result else None
-    same = drop is not None and isclose(drop, 0.0, abs_tol=1e-6)
+    kind: Kind
     if len(flips) > len(near):
-        reason = f"{len(flips) - len(near):,} of {len(said):,} answers changed"
-    elif flips:
-        reason = f"{len(near):,} near ties changed, nothing else"
+        kind, reason = "regression", f"{len(flips) - len(near):,} of {len(said):,} answers changed"
     else:
-        reason = f"all {len(said):,} answers as before"
-    if not flips and not same:
-        reason += f", but not their {entry.metric}: the metric changed"
-    if record.model.weights_sha256 != entry.weights_sha256:
+        kind, reason = _explained(entry, run, near)
+    if run.record.model.weights_sha256 != entry.weights_sha256:
         reason += "; its weights are others than the baseline's"
-    kind: Kind = "pass" if len(flips) == len(near) and (flips or same) else "regression"
     return Verdict(entry.subject, "frozen", kind, reason, drop, flips=flips, near_ties=near)
+
+
+def _explained(entry: FrozenEntry, run: FoundRun, near: Sequence[str]) -> tuple[Kind, str]:
+    """Whether the figure moved no further than the near ties that changed can have moved it."""
+    said = f"{len(near):,} near ties changed, nothing else" if near else f"all {len(entry.answers):,} answers as before"
+    result = run.record.result(entry.metric)
+    if result is None:
+        return "regression", f"{said}, but its {entry.metric} is gone: the metric changed"
+    moved = abs(entry.value - result.value)
+    if moved <= _SAME:
+        return "pass", said
+    if not near:
+        return "regression", f"{said}, but not their {entry.metric}: the metric changed"
+    reach = most(run.folder, result, near)
+    if reach is None:
+        return "inconclusive", f"{said}; how far they can move its {entry.metric} is not known: make the baseline again"
+    if moved <= reach + _SAME:
+        return "pass", said
+    return (
+        "regression",
+        f"{said}, but its {entry.metric} moved by {moved:.2f}, of which they explain {reach:.2f} at most",
+    )
 
 
 def _trained(

@@ -11,7 +11,7 @@ from vlbench.core.errors import unknown
 from vlbench.records.collect import FoundRun
 from vlbench.report.figures import COSTS, Figure, doubt, figure
 from vlbench.report.pareto import pareto
-from vlbench.report.protocol import Column, by_system, column, model_name, newest
+from vlbench.report.protocol import Column, column, model_name, named, newest
 
 MAIN = "main"
 
@@ -133,7 +133,9 @@ def board(
         _table(data, how, of, columns, choice) for (data, how), of in sorted(kinds.items(), key=lambda kind: kind[0])
     ]
     return Board(
-        tuple(tables), (*(f"left out: {fault}" for fault in faults), *_machines(chosen, columns)), choice.pareto
+        tuple(tables),
+        (*(f"left out: {fault}" for fault in faults), *_machines(chosen, columns), *_batches(chosen, columns)),
+        choice.pareto,
     )
 
 
@@ -146,7 +148,7 @@ def _check_order(sort: str, runs: Sequence[FoundRun], metrics: Collection[str]) 
 def _table(data: str, how: str, runs: Sequence[tuple[FoundRun, str]], columns: Sequence[str], choice: Choice) -> Table:
     mains = {run.record.task.name: main for run, _ in runs if (main := run.record.task.main_metric)}
     rows: dict[tuple[str, str], dict[Heading, Figure]] = {}
-    for name, of, system, why in _systems(runs):
+    for name, of, system, why in named(runs):
         figures = rows.setdefault(
             (name, "" if name == model_name(system[0].record) else system[0].record.fingerprint), {}
         )
@@ -176,20 +178,6 @@ def _table(data: str, how: str, runs: Sequence[tuple[FoundRun, str]], columns: S
     ordered = sorted(made, key=lambda row: _place(row, headings, choice.sort))
     table = Table(data, how, tuple(headings), tuple(ordered))
     return _fronts(table, choice.pareto) if choice.pareto else table
-
-
-def _systems(runs: Sequence[tuple[FoundRun, str]]) -> list[tuple[str, Column, list[FoundRun], str]]:
-    """Each system with its row's name, its column and its doubt; runs in doubt stand by themselves.
-
-    Systems of one model in one column have their first fingerprint in their name.
-    """
-    found = [(system, "") for system in by_system([run for run, why in runs if not why])]
-    found += [([run], why) for run, why in runs if why]
-    places = [(model_name(system[0].record), column(system[0].record)) for system, _ in found]
-    return [
-        (name if places.count((name, of)) == 1 else f"{name} {system[0].record.fingerprint[:8]}", of, system, why)
-        for (system, why), (name, of) in zip(found, places, strict=True)
-    ]
 
 
 def _metrics(run: FoundRun, columns: Sequence[str], mains: Mapping[str, str]) -> list[str]:
@@ -278,3 +266,16 @@ def _machines(runs: Sequence[FoundRun], columns: Sequence[str]) -> list[str]:
     machines = {(of.gpu or of.cpu, of.threads, of.device) for of in (run.record.environment for run in runs)}
     said = "; ".join(sorted(f"{name}, {threads} threads, {device}" for name, threads, device in machines))
     return [f"costs were measured on different machines and do not compare: {said}"] if len(machines) > 1 else []
+
+
+def _batches(runs: Sequence[FoundRun], columns: Sequence[str]) -> list[str]:
+    """A warning where costs of whole batches were measured with batches of different sizes."""
+    sizes = {run.record.spec.eval_batch_size for run in runs if run.record.efficiency} - {None}
+    asked = [name for name in ("latency", "memory") if name in columns]
+    if len(sizes) < 2 or not asked:
+        return []
+    said = ", ".join(f"{size:,}" for size in sorted(filter(None, sizes)))
+    return [
+        f"{' and '.join(asked)} of batches of different sizes do not compare: {said} examples; "
+        "run all with one --eval-batch-size"
+    ]

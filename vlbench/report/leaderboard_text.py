@@ -114,7 +114,7 @@ def _records(found: Board) -> list[dict[str, object]]:
         for row in one.rows:
             for heading, entry in row.entries.items():
                 of = heading.column
-                values = asdict(entry.figure) | {"seeds": list(entry.figure.seeds)}
+                values = asdict(entry.figure) | {"seeds": list(entry.figure.seeds), "reach": entry.figure.reach}
                 place = {"data": of.data, "protocol": of.protocol, "task": of.task, "version": of.version}
                 place |= {"split": of.split, "metric": heading.metric, "model": row.name}
                 place |= {"fingerprint": row.fingerprint, "rank": entry.rank, "tie": entry.tie, "front": entry.front}

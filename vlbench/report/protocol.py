@@ -90,3 +90,17 @@ def by_system(runs: Sequence[FoundRun]) -> list[list[FoundRun]]:
         else:
             grouped += [[run] for run in same]
     return grouped
+
+
+def named(runs: Sequence[tuple[FoundRun, str]]) -> list[tuple[str, Column, list[FoundRun], str]]:
+    """Each system with its name, its column and its doubt; runs in doubt stand by themselves.
+
+    Systems of one model in one column have their first fingerprint in their name.
+    """
+    found = [(system, "") for system in by_system([run for run, why in runs if not why])]
+    found += [([run], why) for run, why in runs if why]
+    places = [(model_name(system[0].record), column(system[0].record)) for system, _ in found]
+    return [
+        (name if places.count((name, of)) == 1 else f"{name} {system[0].record.fingerprint[:8]}", of, system, why)
+        for (system, why), (name, of) in zip(found, places, strict=True)
+    ]

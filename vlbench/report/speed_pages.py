@@ -2,7 +2,7 @@
 
 FOLDER, `leaderboards/speed` where it is left out, holds `records/*.json`, each the `profile.json` of one profile; its
 README.md and a picture of each record's stages are made of them. With `--check` nothing is written, and the exit code
-is 11 where the page is not what the records say.
+is 11 where the page is not what the records say or a picture is missing.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from vlbench.core.errors import ExitCode, VlbenchError
+from vlbench.core.errors import ExitCode, VlbenchError, first_five
 from vlbench.core.profile import ProfileRecord
 from vlbench.data.cache import atomic_write
 from vlbench.records.profiles import read_profile
@@ -37,7 +37,7 @@ def page(records: Mapping[str, ProfileRecord]) -> str:
     for name, record in records.items():
         parts += [f"## {cell(name)}", _conditions(record), speed_table(record)]
         if any(one.latency for one in record.models):
-            parts.append(f"![Milliseconds by stage](pictures/{name}/stages.png)")
+            parts.append(f"![Milliseconds by stage]({_picture(name)})")
     return "\n\n".join(parts) + "\n"
 
 
@@ -61,10 +61,16 @@ def write(folder: Path) -> None:
     atomic_write(folder / PAGE, page(records))
 
 
-def is_current(folder: Path) -> bool:
-    """Whether the page is what the records say."""
-    path = folder / PAGE
-    return path.is_file() and path.read_text(encoding="utf-8") == page(records_of(folder))
+def stale(folder: Path) -> list[Path]:
+    """The page where it is not what the records say, and the pictures that it shows and that are not there."""
+    records, path = records_of(folder), folder / PAGE
+    current = path.is_file() and path.read_text(encoding="utf-8") == page(records)
+    pictures = [folder / _picture(name) for name, one in records.items() if any(of.latency for of in one.models)]
+    return [*([] if current else [path]), *(one for one in pictures if not one.is_file())]
+
+
+def _picture(name: str) -> str:
+    return f"pictures/{name}/stages.png"
 
 
 def _conditions(record: ProfileRecord) -> str:
@@ -88,8 +94,9 @@ def main(arguments: list[str]) -> ExitCode:
         for folder in folders:
             if "--check" not in arguments:
                 write(folder)
-            elif not is_current(folder):
-                print(f"{folder / PAGE} is not what its records say: run make speed-table", file=sys.stderr)
+            elif old := stale(folder):
+                names = first_five(map(str, old))
+                print(f"{names}: missing, or not what the records say: run make speed-table", file=sys.stderr)
                 return ExitCode.STALE
     except VlbenchError as error:
         print(error.message, file=sys.stderr)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,10 @@ from vlbench import catalog
 from vlbench.core.errors import first_five
 from vlbench.core.profile import PIPELINE, ModelProfile, ProfileRecord
 from vlbench.core.record import RunRecord
+from vlbench.records.collect import FoundRun
+from vlbench.report.figures import figure
 from vlbench.report.pareto import pareto
+from vlbench.report.protocol import Column, named, newest
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -44,24 +48,25 @@ def stages_picture(record: ProfileRecord, folder: Path) -> list[Path]:
 
 
 def front_picture(record: ProfileRecord, runs: Sequence[RunRecord], folder: Path) -> list[Path]:
-    """Main metrics of runs against the latency of their models, a field per task, with those no other model beats.
+    """Main metrics of runs against the latency of their models, and those that no other model beats.
 
-    Labels say where a model was measured without its detector, and how much of the split a limited run answered. What
-    `left_out` names is not drawn; returns no files where nothing is left.
+    What compares shares a field: task, data, split and protocol, as in a leaderboard's column. Runs that differ in
+    their seed alone are one point, their mean. Labels say of how many seeds, where a model was measured without its
+    detector, and how much of the split a limited run answered. What `left_out` names is not drawn; returns no files
+    where nothing is left.
     """
-    drawn = [run for run in runs if not _why_not(record, run)]
-    points = {task: _points(record, drawn, task) for task in dict.fromkeys(map(_label, drawn))}
+    points = _points(record, newest([FoundRun(Path(), run) for run in runs if not _why_not(record, run)]))
     if not points:
         return []
     figure, fields = _fields(len(points))
-    for axes, (task, found) in zip(fields, points.items(), strict=True):
+    for axes, (title, found) in zip(fields, points.items(), strict=True):
         axes.scatter([ms for _, ms, _ in found], [value for _, _, value in found], color=_COLOURS[0])
         for name, ms, value in found:
             axes.annotate(name, (ms, value), xytext=(4, 4), textcoords="offset points", fontsize="small")
         front = pareto([(ms, value) for _, ms, value in found])
         axes.plot([ms for ms, _ in front], [value for _, value in front], drawstyle="steps-post", color=_COLOURS[4])
         axes.set_xscale("log")
-        axes.set_title(task, fontsize="medium")
+        axes.set_title(title, fontsize="medium")
         axes.set_xlabel("milliseconds of one example")
     return _saved(figure, folder, "front")
 
@@ -69,8 +74,9 @@ def front_picture(record: ProfileRecord, runs: Sequence[RunRecord], folder: Path
 def left_out(record: ProfileRecord, runs: Sequence[RunRecord]) -> list[str]:
     """Which runs `front_picture` does not draw, a sentence for each reason."""
     by_reason: dict[str, list[str]] = {}
+    drawn = {id(run.record) for run in newest([FoundRun(Path(), run) for run in runs if not _why_not(record, run)])}
     for run in runs:
-        if why := _why_not(record, run):
+        if why := _why_not(record, run) or ("" if id(run) in drawn else "of which there is a newer one"):
             by_reason.setdefault(why, []).append(f"{_model(run)} on {run.task.name}")
     return [f"left out of the picture, {why}: {first_five(names)}" for why, names in by_reason.items()]
 
@@ -86,8 +92,12 @@ def _why_not(record: ProfileRecord, run: RunRecord) -> str:
     """Why a run has no point in the picture; empty where it has one."""
     if record.spec.stages:
         return "since some stages alone were measured"
-    if run.status != "done" or run.result(run.task.main_metric) is None:
+    if run.status != "done":
         return "not done"
+    if (result := run.result(run.task.main_metric)) is None:
+        return "without a figure of their task's main metric"
+    if not isfinite(result.value):
+        return "since their figure is not a number"
     if _model(run) not in {one.name for one in record.models if one.latency}:
         return "of models whose latency was not measured"
     measured = record.spec.task
@@ -108,26 +118,39 @@ def _model(run: RunRecord) -> str:
     return f"{run.model.name}-{run.model.size}"
 
 
-def _label(run: RunRecord) -> str:
-    world = " (built-in world)" if run.task.source == "world" else ""
-    return f"{run.task.name} {run.task.split}{world}: {run.task.main_metric}"
+def _points(record: ProfileRecord, runs: Sequence[FoundRun]) -> dict[str, list[tuple[str, float, float]]]:
+    """Systems by what they share with those they compare to, its title: label, milliseconds and main metric."""
+    latencies = {one.name: one.latency for one in record.models if one.latency}
+    systems = [(name, of, system) for name, of, system, _ in named([(run, "") for run in runs])]
+    titles = _titles({of: system[0].record.task.main_metric for _, of, system in systems})
+    found: dict[str, list[tuple[str, float, float]]] = {}
+    for name, of, system in systems:
+        run = system[0].record
+        if mean := figure(system, run.task.main_metric, ""):
+            label = f"{name}{_besides(record, system)}"
+            found.setdefault(titles[of], []).append((label, latencies[_model(run)].model.p50, mean.value))
+    return found
 
 
-def _points(record: ProfileRecord, runs: Sequence[RunRecord], task: str) -> list[tuple[str, float, float]]:
-    """Model, milliseconds and main metric of the runs of one task, the last run of one label counting."""
-    models = {one.name: one for one in record.models if one.latency}
-    found: dict[str, tuple[str, float, float]] = {}
-    for run in runs:
-        one, result = models[_model(run)], run.result(run.task.main_metric)
-        if _label(run) == task and one.latency and result:
-            name = f"{one.name}{_besides(record, one, run)}"
-            found[name] = (name, one.latency.model.p50, result.value)
-    return list(found.values())
+def _titles(metrics: Mapping[Column, str]) -> dict[Column, str]:
+    """In words what is measured in each column; its version and data only where nothing else tells two apart."""
+    plain = {
+        of: f"{of.title}{'' if of.data == 'real data' else f' ({of.data})'}: {metric}\n{of.protocol}"
+        for of, metric in metrics.items()
+    }
+    return {
+        of: f"{title} (version {of.version}, data {of.manifest})" if [*plain.values()].count(title) > 1 else title
+        for of, title in plain.items()
+    }
 
 
-def _besides(record: ProfileRecord, one: ModelProfile, run: RunRecord) -> str:
+def _besides(record: ProfileRecord, system: Sequence[FoundRun]) -> str:
     """What a point's reader must know besides the model."""
-    notes = ["without detector"] if one.visual == "regions" and not record.spec.detector else []
+    run = system[0].record
+    visual = next(one.visual for one in record.models if one.name == _model(run))
+    notes = ["without detector"] if visual == "regions" and not record.spec.detector else []
+    if len(system) > 1:
+        notes.append(f"{len(system)} seeds")
     if run.task.limit is not None:
         notes.append(f"{run.task.n_scored:,} of {run.task.n_total:,}")
     return f" ({', '.join(notes)})" if notes else ""

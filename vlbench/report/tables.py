@@ -27,7 +27,7 @@ def run_table(record: RunRecord) -> str:
     results = telling(record.results)
     parts = [heading(record), _metrics_table(record) if results else "no results"]
     for result in results:
-        controls = {name: _result(of, result.metric) for name, of in record.controls.items()}
+        controls = {name: result_of(of, result.metric) for name, of in record.controls.items()}
         parts += _slice_tables(result, controls, record.slice_majorities)
     return "\n\n".join([*parts, *_footnotes(results)])
 
@@ -36,7 +36,9 @@ def scoreboard(records: Sequence[RunRecord]) -> str:
     """Models x tasks of several runs: the main metric of each, with its 95 % interval; a dash where there is no run."""
     models = _models(records)
     columns = list(dict.fromkeys(map(_column, records)))
-    found = {(_asked(record), _column(record)): _result(record.results, record.task.main_metric) for record in records}
+    found = {
+        (_asked(record), _column(record)): result_of(record.results, record.task.main_metric) for record in records
+    }
     rows = [
         [cell(name), *(_with_interval(found.get((asked, column))) for column in columns)]
         for asked, name in models.items()
@@ -189,7 +191,7 @@ def _metrics_table(record: RunRecord) -> str:
     headers = ["metric", "value", "95 % interval", "n", unseen, *(f"{name} control" for name in controls)]
     rows = []
     for place, result in enumerate(telling(record.results)):
-        of_controls = [_value(_result(record.controls[name], result.metric)) for name in controls]
+        of_controls = [_value(result_of(record.controls[name], result.metric)) for name in controls]
         first = place == 0
         baseline = record.chance.get(result.metric, record.majority if first else None)
         speed = f"{record.efficiency.examples_per_second:,.1f}" if first and record.efficiency else _NOTHING
@@ -246,7 +248,8 @@ def _table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return tabulate(rows, [cell(name) for name in headers], tablefmt="github", disable_numparse=True, colalign=align)
 
 
-def _result(results: Sequence[Result], metric: str) -> Result | None:
+def result_of(results: Sequence[Result], metric: str) -> Result | None:
+    """The result of that metric; None where there is none."""
     return next((result for result in results if result.metric == metric), None)
 
 

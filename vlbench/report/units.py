@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import isclose, isfinite
 from typing import TYPE_CHECKING
@@ -22,9 +22,9 @@ from vlbench.records.samples import read_samples
 if TYPE_CHECKING:
     import pandas as pd
 
-_RECALL = re.compile(r"(?P<way>tr|ir)_r(?P<k>\d+)(?:_(?P<ties>optimistic|expected))?")
-_SUM = re.compile(r"rsum(?:_(?P<ties>optimistic|expected))?")
-_WAYS: Mapping[str, Direction] = {"tr": "i2t", "ir": "t2i"}
+RECALL = re.compile(r"(?P<way>tr|ir)_r(?P<k>\d+)(?:_(?P<ties>optimistic|expected))?")
+SUM = re.compile(r"rsum(?:_(?P<ties>optimistic|expected))?")
+WAYS: Mapping[str, Direction] = {"tr": "i2t", "ir": "t2i"}
 _TIES: Mapping[str | None, Ties] = {None: "pessimistic", "optimistic": "optimistic", "expected": "expected"}
 
 
@@ -63,7 +63,7 @@ def read_units(run: RunFolder, record: RunRecord, metric: str) -> Units:
         raise _cannot(f"{run.path} has no figure for {metric} ({result.value}): rerun it with --no-resume")
     rows = read_samples(run.samples)
     rows = rows[rows["control"] == ""]
-    if _RECALL.fullmatch(metric) or _SUM.fullmatch(metric):
+    if RECALL.fullmatch(metric) or SUM.fullmatch(metric):
         units = _of_ranking(read_rankings(run.ranks, ()), rows, metric)
     else:
         units = _of_examples(rows, metric, whole=metric == "consistency" != record.task.main_metric)
@@ -106,28 +106,34 @@ def _of_ranking(rankings: Iterable[Ranking], rows: pd.DataFrame, metric: str) ->
     Figures are means over folds, so a query weighs as much as its fold's size makes it.
     """
     picture = dict(zip(rows["example_id"], rows["group"], strict=True))
-    fold = {picture[name]: _fold(text) for name, text in zip(rows["example_id"], rows["reference"], strict=True)}
     ranked = {direction: [one for one in rankings if one.direction == direction] for direction in DIRECTIONS}
-    recall, total = _RECALL.fullmatch(metric), _SUM.fullmatch(metric)
+    recall, total = RECALL.fullmatch(metric), SUM.fullmatch(metric)
     ties = _TIES[(recall or total or {"ties": None})["ties"]]
 
+    weights = {direction: query_weights(queries, rows) for direction, queries in ranked.items()}
+
     def shares(direction: Direction, k: int) -> dict[str, float]:
-        queries = ranked[direction]
-        of = {one.query_id: one.query_id if direction == "i2t" else picture[one.query_id] for one in queries}
-        sizes = Counter(fold[of[one.query_id]] for one in queries)
-        even = len(queries) / len(sizes)
-        return {one.query_id: found(one, k, ties) * even / sizes[fold[of[one.query_id]]] for one in queries}
+        queries, weigh = ranked[direction], weights[direction]
+        return {one.query_id: found(one, k, ties) * weigh[one.query_id] * len(queries) for one in queries}
 
     if recall:
-        values = shares(_WAYS[recall["way"]], int(recall["k"]))
+        values = shares(WAYS[recall["way"]], int(recall["k"]))
         return Units(metric, 100.0, values, {name: picture.get(name, name) for name in values})
-    sums = dict.fromkeys(fold, 0.0)
+    sums = dict.fromkeys(rows["group"], 0.0)
     for direction in DIRECTIONS:
         for k in LEVELS:
             one = shares(direction, k)
             for name, value in one.items():
-                sums[picture.get(name, name)] += value * len(fold) / len(one) / (len(DIRECTIONS) * len(LEVELS))
+                sums[picture.get(name, name)] += value * len(sums) / len(one) / (len(DIRECTIONS) * len(LEVELS))
     return Units(metric, 600.0, sums, {name: name for name in sums})
+
+
+def query_weights(queries: Sequence[Ranking], rows: pd.DataFrame) -> dict[str, float]:
+    """How much each query of one direction weighs in its recall, a mean over folds; together 1."""
+    names = rows["group" if queries and queries[0].direction == "i2t" else "example_id"]
+    fold = dict(zip(names, map(_fold, rows["reference"]), strict=True))
+    sizes = Counter(fold[one.query_id] for one in queries)
+    return {one.query_id: 1 / (len(sizes) * sizes[fold[one.query_id]]) for one in queries}
 
 
 def _fold(reference: str) -> str:

@@ -53,7 +53,7 @@ def test_check_ends_with_5_where_something_is_wrong(vlbench: Call, world: Path) 
     missing, broken = sorted(images.iterdir())[:2]
     missing.unlink()
     broken.write_bytes(b"")
-    arguments = ("data", "check", "--task", "nlvr2", "--data-root", world, "--split", "dev,test-p")
+    arguments = ("data", "check", "--task", "nlvr2", "--data-root", world, "--split", "dev, test-p")
     done = vlbench(*arguments)
     assert done.code == 5
     assert "dev: 1 of 96 pictures are missing" in done.out
@@ -74,12 +74,18 @@ def test_check_where_there_is_nothing(vlbench: Call, tmp_path: Path) -> None:
     assert "no split of nlvr2 is below" in done.err
 
 
+@pytest.mark.parametrize("verb", ["check", "features"])
+def test_a_split_is_named_once(vlbench: Call, world: Path, verb: str) -> None:
+    done = vlbench("data", verb, "--task", "nlvr2", "--data-root", world, "--split", "train,train")
+    assert done.code == 2 and "--split names train more than once" in done.err
+
+
 def test_features_are_written_and_then_used(
     vlbench: Call, world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = world / "nlvr2" / "features"
     shutil.rmtree(folder)
-    done = vlbench("data", "features", "--task", "nlvr2", "--data-root", world, "--split", "train,dev,test-p")
+    done = vlbench("data", "features", "--task", "nlvr2", "--data-root", world, "--split", "train, dev,test-p")
     assert done.code == 0
     assert done.out.splitlines() == [str(folder / f"{split}.tsv") for split in ("train", "dev", "test-p")]
     assert [len((folder / f"{split}.tsv").read_bytes().splitlines()) for split in ("train", "dev")] == [192, 96]

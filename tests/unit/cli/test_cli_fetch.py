@@ -55,6 +55,14 @@ def tasks(server: tuple[Path, str], tmp_path: Path) -> Path:
     return tmp_path / "tasks"
 
 
+def test_names_with_blanks_and_doubles(vlbench: Run) -> None:
+    assert vlbench("data", "list", "--task", "nlvr2, vqa2").code == 0
+    assert vlbench("data", "fetch", "nlvr2, vqa2", "--dry-run").code == 0
+    for asked in (("list", "--task", "nlvr2,nlvr2"), ("fetch", "nlvr2,nlvr2", "--dry-run")):
+        done = vlbench("data", *asked)
+        assert done.code == 2 and "names nlvr2 more than once" in done.err
+
+
 def test_what_is_missing_is_fetched_once(vlbench: Run, tasks: Path, server: tuple[Path, str], tmp_path: Path) -> None:
     place = ("--data-root", tmp_path / "data", "--tasks-dir", tasks)
     listed = vlbench("data", "list", "--task", "mine", "--json", *place)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from vlbench.cli.run import make_specs
+from vlbench.cli.run import _controls, make_specs
 
 NAMES = {"task": "nlvr2,gqa", "model": "cvlp,vilt"}
 
@@ -23,6 +23,11 @@ def test_a_checkpoint_names_the_place_of_each_run() -> None:
     assert [spec.checkpoint for spec in specs] == [
         f"heads/{task}/{model}-tiny" for model in ("cvlp", "vilt") for task in ("nlvr2", "gqa")
     ]
+
+
+@pytest.mark.parametrize(("asked", "found"), [(None, None), ("none", []), ("blind, shuffled", ["blind", "shuffled"])])
+def test_controls_by_name(asked: str | None, found: list[str] | None) -> None:
+    assert _controls(asked) == found
 
 
 @pytest.mark.parametrize("asked", [("--seeds", "0,x"), ("--seed", 1, "--seeds", "0,1")])

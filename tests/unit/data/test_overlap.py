@@ -115,8 +115,25 @@ def test_leaks_are_counted_where_both_are_there_and_told_where_not(place) -> Non
     known = digests([dev, train])
     (counted,) = leaks(task, {"mine": [dev], "theirs": [train]}, {"mine": ours, "theirs": theirs}, known)
     assert (counted.pictures, counted.counted, counted.names) == (1, True, ("a = b",))
-    (nothing, *_), test = [dev], contents("train", {"9": ("z", place("c.png", b"c"))}, "theirs")
-    assert leaks(task, {"mine": [nothing], "theirs": [test]}, {"mine": ours, "theirs": theirs}, {}) == []
+    test = contents("train", {"9": ("z", place("c.png", b"c"))}, "theirs")
+    both, cards = {"mine": [dev], "theirs": [test]}, {"mine": ours, "theirs": theirs}
+    assert leaks(task, both, cards, digests([dev, test])) == []
+
+
+def test_what_nobody_could_compare_stays_as_the_card_says(place) -> None:  # type: ignore[no-untyped-def]
+    told = Leak(split="dev", task="theirs", other="train", pictures=970, source="somebody")
+    ours, theirs = card(told=(told,)), card("theirs")
+    task = Task(ours, Path(), "real", lambda _: iter(()), {})
+    dev = contents("dev", {"1": ("x", place("ours/a.png", b"a"))})
+    absent = {"8": ("y", Path("absent.png"))}
+    for train in (
+        contents("train", {"9": ("z", place("theirs/b.png", b"b"))}, "theirs"),
+        contents("train", absent, "theirs"),
+        contents("train", absent | {"9": ("z", place("theirs/b.png", b"b"))}, "theirs"),
+    ):
+        both, cards = {"mine": [dev], "theirs": [train]}, {"mine": ours, "theirs": theirs}
+        known = {} if train.pictures.keys() == {"b"} else digests([dev, train])
+        assert [(leak.pictures, leak.counted) for leak in leaks(task, both, cards, known)] == [(970, False)]
 
 
 def test_names_count_between_tasks_only_where_they_share_a_folder() -> None:

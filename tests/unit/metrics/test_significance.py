@@ -112,6 +112,18 @@ def test_runs_that_agree_leave_doubt_by_their_size() -> None:
     assert paired(a, a, dict.fromkeys(a, "one group")).detectable == float("inf")
 
 
+@pytest.mark.parametrize("change", [0.0, 0.25, 1.0, 3.0])
+def test_what_is_detectable_knows_no_direction(change: float) -> None:
+    """Also where all 100 units change alike, beyond 1 as well: up to 0.03622 of them may do the opposite."""
+    a, groups = units(np.zeros(100))
+    b, _ = units(np.full(100, change))
+    up, down = paired(a, b, groups), paired(b, a, groups)
+    assert up.detectable == pytest.approx(down.detectable) and up.detectable > 0
+    assert up.effect - up.low == pytest.approx(0.03622 * (max(1, change) + change), rel=1e-3)
+    assert (up.low, up.high) == (pytest.approx(-down.high), pytest.approx(-down.low))
+    assert up.low < up.effect <= up.high
+
+
 def test_seeds_and_examples_are_kept_apart() -> None:
     generator = np.random.default_rng(1)
     base = generator.random(4000)

@@ -36,8 +36,10 @@ from vlbench.core.record import (
 )
 from vlbench.core.spec import RunSpec
 from vlbench.metrics.uncertainty import mean_score
+from vlbench.records.collect import collect
 from vlbench.records.folder import RunFolder
 from vlbench.records.samples import SampleRow, write_samples
+from vlbench.report.leaderboard import Board, Choice, board
 
 METHOD = "bootstrap clustered by group"
 
@@ -139,6 +141,17 @@ def make_run(tmp_path: Path, record: RunRecord) -> MakeRun:
         RunFolder(folder).write_record(made.model_copy(update=changed))
         write_samples(folder / "samples.parquet", rows)
         return folder
+
+    return make
+
+
+@pytest.fixture
+def made_board() -> Callable[..., Board]:
+    """The board of runs."""
+
+    def make(runs: list[Path], pareto: str = "") -> Board:
+        found = collect(runs)
+        return board(found.runs, found.faults, Choice(pareto=pareto), __version__, {})
 
     return make
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -15,6 +16,7 @@ from vlbench.metrics.significance import Seeds, seeded
 from vlbench.records.collect import FoundRun, collect
 from vlbench.records.folder import RunFolder, read_run
 from vlbench.records.rankings import write_ranks
+from vlbench.report.answers import read_answers
 from vlbench.report.baseline import Baseline, read_baseline, updated, write_baseline
 from vlbench.report.compare import scaled
 from vlbench.report.gate import Kind, Limits, Verdict, _said, exit_code, judge
@@ -29,6 +31,12 @@ def runs(*folders: Path) -> tuple[FoundRun, ...]:
 def change(run: Path, **changed: Any) -> Path:
     RunFolder(run).write_record(read_run(run).model_copy(update=changed))
     return run
+
+
+def figure(run: Path, value: float) -> Path:
+    """The run with another figure."""
+    (result,) = read_run(run).results
+    return change(run, results=(result.model_copy(update={"value": value}),))
 
 
 @pytest.fixture
@@ -87,12 +95,30 @@ def test_near_ties_may_flip_to_what_they_led(frozen: Callable[..., Path]) -> Non
 
 def test_the_same_answers_with_another_figure_are_a_fault_of_the_metric(frozen: Callable[..., Path]) -> None:
     baseline = base(frozen("before"))
-    other = frozen("other")
-    (result,) = read_run(other).results
-    change(other, results=(result.model_copy(update={"value": 1.0}),))
+    other = figure(frozen("other"), 1.0)
     (verdict,) = judge(baseline, runs(other), Limits())
     assert verdict.kind == "regression" and verdict.drop == pytest.approx(99.0)
     assert "but not their accuracy" in verdict.reason
+
+
+@pytest.mark.parametrize(
+    ("value", "kind"), [(100.0, "pass"), (99.5, "pass"), (99.4, "regression"), (10.0, "regression")]
+)
+def test_a_near_tie_explains_no_more_than_it_can_move(frozen: Callable[..., Path], value: float, kind: Kind) -> None:
+    """One of 200 answers is half a point."""
+    baseline = base(frozen("before", margin=1e-5))
+    moved = figure(frozen("moved", [*SAID[:7], "other", *SAID[8:]]), value)
+    (verdict,) = judge(baseline, runs(moved), Limits())
+    assert (verdict.kind, verdict.near_ties) == (kind, ("e0007",))
+    if kind == "regression":
+        assert f"moved by {100 - value:.2f}, of which they explain 0.50 at most" in verdict.reason
+
+
+def test_a_figure_that_is_gone_is_no_pass_where_a_near_tie_flipped(frozen: Callable[..., Path]) -> None:
+    baseline = base(frozen("before", margin=1e-5))
+    moved = change(frozen("moved", [*SAID[:7], "other", *SAID[8:]]), results=())
+    (verdict,) = judge(baseline, runs(moved), Limits())
+    assert verdict.kind == "regression" and "its accuracy is gone" in verdict.reason
 
 
 def test_other_references_are_no_verdict(frozen: Callable[..., Path]) -> None:
@@ -127,6 +153,33 @@ def test_a_ranking_answers_in_both_directions_with_its_level(frozen: Callable[..
     assert (swapped.kind, swapped.near_ties) == ("pass", ("t2i close",))
     (worse,) = judge(baseline, runs(folders["worse"]), Limits())
     assert (worse.kind, worse.flips) == ("regression", ("i2t a",))
+
+
+def near_levels(folder: Path, one: Ranking) -> set[str]:
+    """The levels of recall that a query may stand at, by its scores."""
+    write_ranks(RunFolder(folder).ranks, [one])
+    found = read_answers(RunFolder(folder), 1e-4)
+    unit = f"{one.direction} {one.query_id}"
+    return {answer.partition(",")[0] for answer in (found.said[unit], *found.others.get(unit, ()))}
+
+
+def test_near_ties_of_a_ranking_reach_over_a_run_of_neighbours(frozen: Callable[..., Path]) -> None:
+    folder, step = frozen("run"), 1e-5
+
+    def scores(*close: int) -> list[float]:
+        """Eleven, far apart but for those places (from 1) that lie within a near tie."""
+        return [2.0 - 0.1 * (min(close) if place in close else place) - step * place for place in range(1, 12)]
+
+    assert near_levels(folder, ranking("q", 6, *scores(5, 6, 7))) == {"R@10", "R@5"}, "two places up"
+    assert near_levels(folder, ranking("q", 4, *scores(5, 6, 7))) == {"R@5", "R@10"}
+    assert near_levels(folder, ranking("q", 6, *scores(6, 7))) == {"R@10"}, "place 5 is far off"
+    assert near_levels(folder, ranking("q", 9, *scores(10, 11))) == {"R@10", "not found"}
+    assert near_levels(folder, ranking("q", 10, *scores(10, 11))) == {"not found", "R@10"}
+    assert near_levels(folder, ranking("q", 9, *scores(9, 10))) == {"R@10"}
+    assert near_levels(folder, ranking("q", 20, *scores(10, 11))) == {"not found"}, "its own score is not known"
+    assert near_levels(folder, ranking("q", 0, *[float("nan")] * 11)) == {"R@1"}, "a list has no scores"
+    both = replace(ranking("q", 4, *scores(5, 6), direction="i2t"), positives=2)
+    assert near_levels(folder, both) == {"R@5"}, "two right answers: one stays first"
 
 
 def test_seeds_of_two_recipes_are_not_one_system(seeds: Callable[..., list[Path]]) -> None:
@@ -258,9 +311,7 @@ def test_an_update_says_what_moved_and_what_cannot_be_judged(
     told = vlbench("gate", frozen("a"), *seeds("t", 0.7, n=60, count=2), *make).out
     assert "(built-in world (plain), eval), frozen: new 100.00" in told
     assert "2 of the 3 seeds that a verdict needs" in told
-    worse = frozen("b")
-    (result,) = read_run(worse).results
-    change(worse, results=(result.model_copy(update={"value": 50.0}),))
+    worse = figure(frozen("b"), 50.0)
     told = vlbench("gate", worse, *make).out
     assert "frozen: 100.00 -> 50.00" in told and "trained: " not in told
     for idle in ("--json", "--layer=frozen"):

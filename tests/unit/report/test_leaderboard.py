@@ -110,6 +110,17 @@ def test_costs_do_not_decide_the_order(make_run: Callable[..., Path], tmp_path: 
         assert [row.name for row in table.rows] == order, sort
 
 
+def test_costs_of_batches_of_different_sizes_are_told(make_run: Callable[..., Path], tmp_path: Path) -> None:
+    for model, size in (("one", 1), ("many", 256), ("unknown", None)):
+        run = make_run(model, GOOD, model=model)
+        change(run, spec=read_run(run).spec.model_copy(update={"eval_batch_size": size}))
+    said = "of batches of different sizes do not compare: 1, 256 examples; run all with one --eval-batch-size"
+    assert made(tmp_path, Choice(pareto="latency")).notes == (f"latency {said}",)
+    assert made(tmp_path, Choice(columns=("main", "latency", "memory"))).notes == (f"latency and memory {said}",)
+    assert made(tmp_path, Choice(columns=("main", "parameters", "examples/s"))).notes == ()
+    assert made(tmp_path / "runs" / "one", Choice(pareto="latency")).notes == ()
+
+
 def test_latex_says_which_packages_its_marks_need(make_run: Callable[..., Path], tmp_path: Path) -> None:
     make_run("a", GOOD)
     first = render(made(tmp_path), "latex").splitlines()[0]
@@ -232,6 +243,14 @@ def test_metrics_that_some_lack(make_run: Callable[..., Path], tmp_path: Path) -
     change(b, results=(result, result.model_copy(update={"metric": "consistency"})))
     rows = cells(render(made(tmp_path, Choice(columns=("accuracy", "consistency"))), "md"))
     assert {row[0]: row[2] for row in rows[1:]}["cvlp-tiny"] == "-"
+
+
+def test_names_with_commas(make_run: Callable[..., Path], tmp_path: Path, vlbench: Callable[..., Any]) -> None:
+    make_run("a", GOOD)
+    assert vlbench("leaderboard", tmp_path / "runs", "--task", "nlvr2", "--columns", "main, parameters").code == 0
+    for flag, text in (("--columns", "main,main"), ("--task", "nlvr2,")):
+        done = vlbench("leaderboard", tmp_path / "runs", flag, text)
+        assert done.code == 2 and flag in done.err
 
 
 def test_into_a_page(make_run: Callable[..., Path], tmp_path: Path, vlbench: Callable[..., Any]) -> None:

@@ -120,6 +120,22 @@ def test_measured_against_published(real: Callable[..., Path], right: int, judge
     assert page.count("not yet run") == reproduce_page(cards, (), __version__).count("not yet run") - 1
 
 
+@pytest.mark.parametrize(
+    ("ends", "judgement"),
+    [((73.8, 76.9), "reproduced"), ((70.0, 76.8), "below"), ((76.0, 80.0), "reproduced"), ((76.82, 90.0), "above")],
+)
+def test_a_lopsided_interval_is_not_widened(
+    real: Callable[..., Path], ends: tuple[float, float], judgement: str
+) -> None:
+    """Published is 76.81; measured is 76.5 or what the interval lets it be."""
+    run = real(3840)
+    (result,) = read_run(run).results
+    changed = result.model_copy(update={"value": min(max(76.5, ends[0]), ends[1]), "ci95": ends})
+    RunFolder(run).write_record(read_run(run).model_copy(update={"results": (changed,)}))
+    (found,) = expectations(collect([run]).runs, __version__, {})
+    assert (found.judgement, found.low, found.high) == (judgement, *ends)
+
+
 def test_other_protocols_worlds_and_limits_are_not_judged(
     real: Callable[..., Path], make_run: Callable[..., Path]
 ) -> None:

@@ -5,9 +5,11 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+from matplotlib.figure import Figure
 
 from vlbench.core.profile import ProfileRecord, Query
 from vlbench.core.record import RunRecord
+from vlbench.report import speed_pictures
 from vlbench.report.speed import speed_table
 from vlbench.report.speed_pictures import front_picture, left_out, stages_picture
 from vlbench.report.speed_text import number
@@ -78,13 +80,21 @@ def test_pictures(profile: ProfileRecord, record: RunRecord, tmp_path: Path) -> 
 
 
 def run_of(record: RunRecord, name: str, size: str, task: str = "coco_retrieval", **facts: object) -> RunRecord:
-    """A run of a model on a task, with an accuracy."""
+    """A run of a pretrained model on a task, with an accuracy."""
     given = {"name": task, "main_metric": "accuracy", **facts}
     update = {
-        "model": record.model.model_copy(update={"name": name, "size": size}),
+        "fingerprint": f"{name} {size} {task} {facts}",
+        "model": record.model.model_copy(update={"name": name, "size": size, "from_scratch": False}),
         "task": record.task.model_copy(update=given),
     }
     return record.model_copy(update=update)
+
+
+def with_spec(run: RunRecord, value: float = 58.325, **changed: object) -> RunRecord:
+    """The run by another spec, with another accuracy."""
+    spec = run.spec.model_copy(update=changed)
+    results = (run.results[0].model_copy(update={"value": value}), *run.results[1:])
+    return run.model_copy(update={"spec": spec, "results": results, "fingerprint": f"{run.fingerprint} {changed}"})
 
 
 def drawn(profile: ProfileRecord, runs: list[RunRecord], folder: Path) -> str:
@@ -126,6 +136,72 @@ def test_labels_say_what_a_point_is_not(profile: ProfileRecord, record: RunRecor
     without = profile.model_copy(update={"spec": profile.spec.model_copy(update={"detector": False})})
     text = drawn(without, runs, tmp_path)
     assert "cvlp-base (without detector)" in text and "vilt-base (100 of 4,000)" in text
+
+
+def points(
+    profile: ProfileRecord, runs: list[RunRecord], monkeypatch: pytest.MonkeyPatch, folder: Path
+) -> dict[str, list[tuple[str, float]]]:
+    """What is drawn: by the title of its field, labels and figures."""
+    found: dict[str, list[tuple[str, float]]] = {}
+
+    def keep(figure: Figure, folder: Path, name: str) -> list[Path]:
+        for axes in figure.axes:
+            found[axes.get_title()] = [(text.get_text(), text.xy[1]) for text in axes.texts]
+        return []
+
+    monkeypatch.setattr(speed_pictures, "_saved", keep)
+    front_picture(profile, runs, folder)
+    return found
+
+
+def test_what_does_not_compare_shares_no_field(
+    profile: ProfileRecord, record: RunRecord, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    run = run_of(record, "vilt", "base")
+    others = [
+        with_spec(run, mode="eval"), with_spec(run, domain="natural"),
+        run_of(record, "vilt", "base", version=2), run_of(record, "vilt", "base", manifest_sha256="other"),
+    ]  # fmt: skip
+    found = points(profile, [run, *others], monkeypatch, tmp_path)
+    start = "coco_retrieval test-p (built-in world (plain)): accuracy"
+    assert sorted(found) == sorted(
+        [
+            f"{start}\neval",
+            "coco_retrieval test-p (built-in world (natural)): accuracy\nfinetune on train",
+            f"{start}\nfinetune on train (version 1, data m)", f"{start}\nfinetune on train (version 2, data m)",
+            f"{start}\nfinetune on train (version 1, data other)",
+        ]
+    )  # fmt: skip
+    assert all(len(one) == 1 for one in found.values()) and left_out(profile, [run, *others]) == []
+
+
+def test_seeds_are_one_point_and_other_recipes_points_of_their_own(
+    profile: ProfileRecord, record: RunRecord, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    run = run_of(record, "vilt", "base")
+    seeds = [with_spec(run, 10.0 * seed, seed=seed) for seed in (1, 2, 6)]
+    other = with_spec(run, 77.0, answers=Path("others.json"))
+    (found,) = points(profile, [*seeds, other], monkeypatch, tmp_path).values()
+    assert found == [
+        (f"vilt-base {seeds[0].fingerprint[:8]} (3 seeds)", pytest.approx(30.0)),
+        (f"vilt-base {other.fingerprint[:8]}", 77.0),
+    ]
+    (alone,) = points(profile, seeds, monkeypatch, tmp_path).values()
+    assert [label for label, _ in alone] == ["vilt-base (3 seeds)"]
+
+
+def test_every_run_that_is_not_drawn_is_named_with_its_own_reason(profile: ProfileRecord, record: RunRecord) -> None:
+    run = run_of(record, "vilt", "base")
+    older = with_spec(run, 1.0).model_copy(update={"fingerprint": run.fingerprint, "started": "2025-01-01T00:00:00Z"})
+    assert left_out(profile, [run, older]) == [
+        "left out of the picture, of which there is a newer one: vilt-base on coco_retrieval"
+    ]
+    assert left_out(profile, [run.model_copy(update={"results": ()})]) == [
+        "left out of the picture, without a figure of their task's main metric: vilt-base on coco_retrieval"
+    ]
+    assert left_out(profile, [with_spec(run, float("nan"))]) == [
+        "left out of the picture, since their figure is not a number: vilt-base on coco_retrieval"
+    ]
 
 
 @pytest.mark.parametrize(

@@ -47,7 +47,16 @@ def test_what_is_not_current_is_told(folder: Path, capsys: pytest.CaptureFixture
     with (other / PAGE).open("a", encoding="utf-8") as file:
         file.write("faster\n")
     assert main([str(other), "--check"]) == ExitCode.STALE
-    assert f"{other / PAGE} is not what its records say" in capsys.readouterr().err
+    assert f"{other / PAGE}: missing, or not what the records say" in capsys.readouterr().err
+
+
+def test_a_picture_that_the_page_shows_is_there(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main([str(folder)])
+    picture = folder / "pictures" / "small" / "stages.png"
+    picture.unlink()
+    assert main([str(folder), "--check"]) == ExitCode.STALE
+    told = capsys.readouterr().err
+    assert str(picture) in told and PAGE not in told
 
 
 def test_pictures_of_the_same_record_are_the_same(folder: Path) -> None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from math import isfinite
 
 from vlbench.core.record import Result, RunRecord
 from vlbench.report.compare import Comparison, Verdict
 from vlbench.report.compare_text import said
 from vlbench.report.html.views import Cell, Grid, Strip
-from vlbench.report.tables import above, interval, number, p_value, telling, without_sight
+from vlbench.report.tables import above, interval, number, p_value, result_of, telling, without_sight
 
 _NONE = Cell("–")
 
@@ -24,7 +24,7 @@ def headline(record: RunRecord) -> Grid | None:
     rows = []
     for place, result in enumerate(results):
         baseline = record.chance.get(result.metric, record.majority if place == 0 else None)
-        of_controls = [_of(record.controls[name], result.metric) for name in controls]
+        of_controls = [result_of(record.controls[name], result.metric) for name in controls]
         cells = [_figure(None if of is None else of.value) for of in of_controls]
         rows.append((*_measured(result.metric, result, baseline, _full(result)), _figure(baseline), *cells))
     headers = ("metric", "value", "", "95 % interval", "n", unseen, *(f"{name} control" for name in controls))
@@ -72,7 +72,7 @@ def _p(value: float) -> Cell:
 
 
 def _slices(record: RunRecord, result: Result, tag: str, values: Mapping[str, Result]) -> Grid:
-    controls = {name: _of(of, result.metric) for name, of in record.controls.items()}
+    controls = {name: result_of(of, result.metric) for name, of in record.controls.items()}
     # Majorities are of the main metric, the first one.
     majorities = record.slice_majorities if result is record.results[0] else {}
     unseen = without_sight(tag, controls, majorities)
@@ -115,7 +115,3 @@ def _figure(value: float | None) -> Cell:
 
 def _count(n: int) -> Cell:
     return Cell(f"{n:,}", n)
-
-
-def _of(results: Sequence[Result], metric: str) -> Result | None:
-    return next((result for result in results if result.metric == metric), None)

@@ -124,7 +124,7 @@ def test_reranking_orders_the_shortlist_and_leaves_the_rest(learner: Learner) ->
     for row, item in enumerate(found[:7]):
         by_dual = sorted(range(21), key=lambda column, row=row: -dual[row, column])
         order = sorted(by_dual[:4], key=lambda column, row=row: -cross[row, column]) + by_dual[4:]
-        assert [name for name, _ in item.top] == [gallery.text_ids[column] for column in order[:10]]
+        assert [name for name, _ in item.top] == [gallery.text_ids[column] for column in order[:11]]
         assert item.rank_low == min(order.index(column) for column in range(21) if gallery.owner[column] == row)
     for column, item in enumerate(found[7:]):
         by_dual = sorted(range(7), key=lambda row, column=column: -dual[row, column])
@@ -194,7 +194,7 @@ def test_three_ranks_score_to_the_last_bit_as_one_does(
 
     monkeypatch.setattr(Shelf, "_write", in_turn)
     shared, _ = retrieve(model, EXAMPLES, pace(5), k, tmp_path / "shared")
-    assert shared == alone  # ranks, and the scores of the ten best
+    assert shared == alone  # ranks, and the scores of the best
     assert bits(tmp_path / "shared") == bits(tmp_path / "alone")
     assert retrieve(model, EXAMPLES, pace(5), k)[0] == alone  # kept in memory
 

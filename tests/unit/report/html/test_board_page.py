@@ -8,18 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from vlbench import __version__
-from vlbench.records.collect import collect
 from vlbench.records.folder import read_run
 from vlbench.report.html.board_page import board_page
-from vlbench.report.leaderboard import Board, Choice, board
+from vlbench.report.leaderboard import Board
 
 MakeRun = Callable[..., Path]
-
-
-def made(runs: list[Path], pareto: str = "") -> Board:
-    found = collect(runs)
-    return board(found.runs, found.faults, Choice(pareto=pareto), __version__, {})
+MakeBoard = Callable[..., Board]
 
 
 @pytest.fixture
@@ -32,8 +26,8 @@ def runs(make_run: MakeRun) -> list[Path]:
     ]
 
 
-def test_values_are_the_records_and_the_best_is_marked(runs: list[Path]) -> None:
-    text = board_page(made(runs))
+def test_values_are_the_records_and_the_best_is_marked(made_board: MakeBoard, runs: list[Path]) -> None:
+    text = board_page(made_board(runs))
     for run in runs:
         result = read_run(run).result("accuracy")
         assert result is not None
@@ -42,16 +36,16 @@ def test_values_are_the_records_and_the_best_is_marked(runs: list[Path]) -> None
     assert re.findall(r"<strong><bdi>([\d.]+)", text) == [f"{read_run(runs[0]).results[0].value:.2f}"]
 
 
-def test_the_front_has_a_picture_where_it_is_asked_for(runs: list[Path]) -> None:
-    assert "<figure>" not in board_page(made(runs))
-    text = board_page(made(runs, "parameters"))
+def test_the_front_has_a_picture_where_it_is_asked_for(made_board: MakeBoard, runs: list[Path]) -> None:
+    assert "<figure>" not in board_page(made_board(runs))
+    text = board_page(made_board(runs, "parameters"))
     assert len(re.findall('<svg class="chart"', text)) == 1
     assert "on the front: good-tiny." in text, "of equal cost, the better alone"
 
 
-def test_doubts_stand_beside_what_they_are_of(make_run: MakeRun, vlbench: Any) -> None:
+def test_doubts_stand_beside_what_they_are_of(made_board: MakeBoard, make_run: MakeRun, vlbench: Any) -> None:
     run = make_run("a", [1.0, 0.0, 1.0], model="<b>&amp;\u202e")
-    text = board_page(made([make_run("b", [1.0] * 3, status="interrupted"), run]))
+    text = board_page(made_board([make_run("b", [1.0] * 3, status="interrupted"), run]))
     assert 'class="note">the run is interrupted, not done' in text
     assert "&lt;b&gt;&amp;amp;\\u202e-tiny" in text
 

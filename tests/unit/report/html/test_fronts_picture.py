@@ -7,12 +7,11 @@ from xml.etree import ElementTree
 
 import pytest
 
-from vlbench import __version__
 from vlbench.core.errors import VlbenchError
-from vlbench.records.collect import collect
 from vlbench.report.html.fronts_picture import fronts_picture
-from vlbench.report.leaderboard import Board, Choice, board
+from vlbench.report.leaderboard import Board
 
+MakeBoard = Callable[..., Board]
 SVG = "{http://www.w3.org/2000/svg}"
 
 
@@ -21,22 +20,17 @@ def runs(make_run: Callable[..., Path]) -> list[Path]:
     return [make_run("a", [1.0, 0.0, 1.0], model="<b>&amp;"), make_run("b", [1.0] * 3, model="vilt")]
 
 
-def made(runs: list[Path], pareto: str) -> Board:
-    found = collect(runs)
-    return board(found.runs, found.faults, Choice(pareto=pareto), __version__, {})
-
-
-def test_a_field_for_each_task_with_every_system_in_it(runs: list[Path]) -> None:
-    drawn = ElementTree.fromstring(fronts_picture(made(runs, "parameters")))
+def test_a_field_for_each_task_with_every_system_in_it(made_board: MakeBoard, runs: list[Path]) -> None:
+    drawn = ElementTree.fromstring(fronts_picture(made_board(runs, "parameters")))
     assert (drawn.get("width"), drawn.get("height")) == ("480", "320")
     names = [text.text for text in drawn.iter(f"{SVG}text") if text.get("class") == "name"]
     assert sorted(filter(None, names)) == ["<b>&amp;-tiny", "vilt-tiny"]
     assert len(list(drawn.iter(f"{SVG}circle"))) == 2
 
 
-def test_without_a_cost_there_is_nothing_to_draw(runs: list[Path]) -> None:
+def test_without_a_cost_there_is_nothing_to_draw(made_board: MakeBoard, runs: list[Path]) -> None:
     with pytest.raises(VlbenchError, match="give --pareto latency"):
-        fronts_picture(made(runs, ""))
+        fronts_picture(made_board(runs, ""))
 
 
 def test_a_stale_picture_is_told(runs: list[Path], vlbench: Any, tmp_path: Path) -> None:
