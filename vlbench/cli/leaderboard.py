@@ -21,6 +21,9 @@ class Form(StrEnum):
     json = "json"
 
 
+_FORMS = {".html": Form.html, ".htm": Form.html, ".csv": Form.csv, ".tex": Form.latex, ".json": Form.json}
+
+
 def leaderboard(
     runs: Annotated[list[Path], typer.Argument(help="Folders with runs in or below, or records (*.json).")],
     task: Annotated[str, typer.Option(help="Tasks, with commas; left out: all.")] = "",
@@ -28,7 +31,10 @@ def leaderboard(
         str, typer.Option(help="Metrics, `main`, or parameters, latency, memory, examples/s; with commas.")
     ] = "main",
     sort: Annotated[str, typer.Option(help="rank, model, a task or a metric.")] = "rank",
-    form: Annotated[Form, typer.Option("--format", help="md, html, csv, latex or json.")] = Form.md,
+    form: Annotated[
+        Form | None,
+        typer.Option("--format", help="md, html, csv, latex or json; left out: what the file's name ends in, or md."),
+    ] = None,
     pareto: Annotated[str, typer.Option(help="Mark who is best for its latency, memory or parameters.")] = "",
     published: Annotated[bool, typer.Option("--published", help="Published figures in tables beside.")] = False,
     expect: Annotated[bool, typer.Option("--expect", help="Judge each record by its published figure.")] = False,
@@ -49,7 +55,7 @@ def leaderboard(
       vlbench leaderboard runs --columns main,latency --pareto latency --format html --output index.html
     """
     from vlbench import __version__
-    from vlbench.core.errors import VlbenchError, printable
+    from vlbench.core.errors import DataError, VlbenchError, printable
     from vlbench.records.collect import collect
     from vlbench.report.expect import expectations
     from vlbench.report.inject import put
@@ -60,11 +66,14 @@ def leaderboard(
 
     if check and not (inject or output or picture):
         raise VlbenchError("--check needs a file to check: give --inject, --output or --picture")
+    form = form or _FORMS.get((inject or output or Path()).suffix.lower(), Form.md)
     if inject and (output or form not in (Form.md, Form.html)):
         raise VlbenchError(f"--inject {inject} takes Markdown or HTML and no --output: leave one of them out")
     if (published or expect) and form in (Form.csv, Form.json):
         raise VlbenchError(f"--format {form} holds measured figures alone: leave out --published and --expect")
     found = collect(runs)
+    if not found.runs:
+        raise DataError(f"none of {len(found.faults):,} records can be read: {'; '.join(found.faults[:5])}")
     versions = _task_versions({run.record.task.name for run in found.runs})
     choice = Choice(
         tuple(split_names("task", task)) if task else (), tuple(split_names("columns", columns)), sort, pareto

@@ -100,7 +100,8 @@ def _run(arguments: list[str]) -> int:
             print(message)  # a group called without a verb says what its verbs are
             return int(ExitCode.OK)
         give_way(error)
-        print(f"vlbench: {' '.join(message.split())}", file=sys.stderr)
+        said = " ".join(message.split()).replace("Value error, ", "")  # of the library that checks types
+        print(f"vlbench: {said}", file=sys.stderr)
         return int(ExitCode.USAGE)
     except typer.Abort:
         raise KeyboardInterrupt from None

@@ -46,7 +46,7 @@ def _describe(model: type[BaseModel], fault: ErrorDetails) -> str:
     if fault["type"] == "missing":
         return f"{name[:LONGEST]} is missing"
     if fault["type"] != "extra_forbidden":
-        return f"{name[:LONGEST]} is {brief(fault['input'])}: {fault['msg']}"
+        return f"{name[:LONGEST]} is {brief(fault['input'])}: {fault['msg'].removeprefix('Value error, ')}"
     near = difflib.get_close_matches(path[-1], _known_keys(model, path[:-1]), n=1)
     return f"unknown key {brief(name)}" + (f", did you mean {near[0]!r}?" if near else "")
 

@@ -65,16 +65,14 @@ class RunFolder:
 
     @classmethod
     def open(cls, path: Path) -> RunFolder:
-        """The folder of a finished or begun run, given as folder or as its `run.json`.
+        """The folder of a run, given as that, as its `run.json`, or as a folder that holds this run alone.
 
         Raises:
-            VlbenchError: there is no run, with the nearest runs there are.
+            VlbenchError: there is no run, with the nearest runs there are, or there are several.
         """
         path = path.expanduser()
         folder = path.parent if path.name == _RECORD_NAME else path
-        if not os.path.lexists(folder / _RECORD_NAME):
-            raise _no_run(path)
-        return cls(folder)
+        return cls(folder if os.path.lexists(folder / _RECORD_NAME) else _only_run(path))
 
     @property
     def run_json(self) -> Path:
@@ -313,11 +311,24 @@ def _runs(walk: Iterable[tuple[str, list[str], list[str]]]) -> Iterator[Path]:
         below[:] = [name for name in below if not name.startswith(".")]
 
 
-def _no_run(path: Path) -> VlbenchError:
-    """There is no run at `path`: name the runs below it, or those with the nearest names."""
-    inside = list(map(str, _runs(itertools.islice(os.walk(path), _LOOK_AROUND))))
+def _only_run(path: Path) -> Path:
+    """The one run below `path`; an error with the nearest runs where there is none or are several."""
+    walk = os.walk(path)
+    inside = list(_runs(itertools.islice(walk, _LOOK_AROUND)))
+    if len(inside) == 1 and next(walk, None) is None:
+        return inside[0]
     if inside:
-        return VlbenchError(f"{path} holds several folders, expected one run: give {first_five(inside)}")
+        raise VlbenchError(f"{path} holds several folders, expected one run: give {first_five(map(str, inside))}")
+    raise _no_run(path)
+
+
+def _no_run(path: Path) -> VlbenchError:
+    """There is no run at `path`: name those with the nearest names, or what a file is instead."""
+    if path.is_file():
+        return VlbenchError(
+            f"{path} is a file, and a record alone has no samples: give the folder of its run, where run.json and "
+            f"samples.parquet lie"
+        )
     above = next((parent for parent in path.parents if parent.is_dir()), Path())
     others = list(map(str, _runs(itertools.islice(os.walk(above), _LOOK_AROUND))))
     near = difflib.get_close_matches(str(path), others, n=2, cutoff=0.5)

@@ -2,37 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from statistics import fmean, stdev
+from statistics import fmean
 
 from vlbench.core.errors import ExitCode, VlbenchError, first_five, unknown
-from vlbench.core.record import RunRecord
 from vlbench.metrics.significance import Difference, Seeds, holm, paired, seeded
 from vlbench.records.collect import FoundRun
 from vlbench.records.folder import RunFolder, read_run
-from vlbench.report.protocol import by_system, model_name, newest, protocol
-from vlbench.report.units import Units, read_units
-
-
-@dataclass(frozen=True)
-class System:
-    """One system with its runs, which differ in nothing but their seed.
-
-    stderr: of the mean over seeds, from the choice of test examples alone, as the records have it.
-    """
-
-    name: str
-    runs: tuple[FoundRun, ...]
-    units: tuple[Units, ...]
-    mean: float
-    spread: float | None
-    stderr: float | None
-
-    @property
-    def seeds(self) -> tuple[int, ...]:
-        return tuple(run.record.spec.seed for run in self.runs)
+from vlbench.report.protocol import newest
+from vlbench.report.systems import System, settings_apart, systems
+from vlbench.report.units import Units
 
 
 @dataclass(frozen=True)
@@ -89,20 +70,21 @@ def compare_runs(paths: Sequence[Path], metric: str = "", by: str = "") -> Compa
         by: a tag to break the comparison down by, such as answer_type; empty for none.
 
     Raises:
-        VlbenchError: fewer than two runs, an unknown tag, or runs that cannot be compared, with the reason (exit 10).
+        VlbenchError: fewer than two runs, an unknown metric or tag, or runs that cannot be compared (exit 10).
         DataError: a run's files are missing or corrupt.
     """
     if len(paths) < 2:
         raise VlbenchError(f"{len(paths)} run to compare: give two runs or more")
     given = [FoundRun(RunFolder.open(path).run_json, read_run(path)) for path in paths]
-    runs = found if len(found := newest(given)) > 1 else given
+    runs = distinct if len(distinct := newest(given)) > 1 else given
     first = runs[0].record
     for run in runs:
         _check_record(runs[0], run)
     metric = metric or first.task.main_metric
-    systems = _systems(runs, metric)
-    of_first = systems[0].units[0]
-    for one in systems:
+    _check_metric(runs, metric)
+    found = systems(runs, metric)
+    of_first = found[0].units[0]
+    for one in found:
         for run, units in zip(one.runs, one.units, strict=True):
             _check_units(of_first, units, runs[0], run)
     if by and by not in of_first.tags:
@@ -114,9 +96,9 @@ def compare_runs(paths: Sequence[Path], metric: str = "", by: str = "") -> Compa
         metric=metric,
         higher_is_better=result is None or result.higher_is_better,
         by=by,
-        systems=systems,
-        pairs=tuple(_pair(systems[0], other, by) for other in systems[1:]),
-        notes=(*_copies(given, runs), *_notes([run.record for run in runs])),
+        systems=found,
+        pairs=tuple(_pair(found[0], other, by) for other in found[1:]),
+        notes=(*_copies(given, runs), *_notes(runs)),
     )
 
 
@@ -140,45 +122,6 @@ def scaled(found: Difference, scale: float) -> Difference:
         detectable=scale * found.detectable,
         seed_stderr=scale * found.seed_stderr,
         test_stderr=scale * found.test_stderr,
-    )
-
-
-def _systems(runs: Sequence[FoundRun], metric: str) -> tuple[System, ...]:
-    grouped = by_system(runs)
-    if len(grouped) == 1:
-        grouped = [[run] for run in grouped[0]]
-    systems = [_system(group, metric) for group in grouped]
-    alike: dict[str, list[System]] = {}
-    for one in systems:
-        alike.setdefault(one.name, []).append(one)
-    return tuple(
-        replace(one, name=f"{one.name} ({_apart(one, alike[one.name])})") if len(alike[one.name]) > 1 else one
-        for one in systems
-    )
-
-
-def _apart(one: System, alike: Sequence[System]) -> str:
-    """What tells a system from others of its name: its seed, else the fingerprint of its first run, else its folder."""
-    tellings: tuple[Callable[[System], str], ...] = (
-        lambda of: f"seed{'s' * (len(of.seeds) > 1)} {', '.join(map(str, of.seeds))}",
-        lambda of: of.runs[0].record.fingerprint[:8],
-        lambda of: str(of.runs[0].path.parent),
-    )
-    clear = (tell for tell in tellings if len({tell(other) for other in alike}) == len(alike))
-    return next(clear, tellings[-1])(one)
-
-
-def _system(group: Sequence[FoundRun], metric: str) -> System:
-    units = tuple(read_units(run.folder, run.record, metric) for run in group)
-    figures = [one.figure for one in units]
-    errors = [result.stderr for run in group if (result := run.record.result(metric)) and result.stderr is not None]
-    return System(
-        name=model_name(group[0].record),
-        runs=tuple(group),
-        units=units,
-        mean=fmean(figures),
-        spread=stdev(figures) if len(figures) > 1 else None,
-        stderr=fmean(errors) if errors else None,
     )
 
 
@@ -232,6 +175,13 @@ def _check_record(first: FoundRun, run: FoundRun) -> None:
             )
 
 
+def _check_metric(runs: Sequence[FoundRun], metric: str) -> None:
+    """A metric that no run has is a slip of the pen; one that only some have is refused where it is read."""
+    known = {result.metric for run in runs for result in run.record.results}
+    if metric not in known:
+        raise unknown("metric", metric, known, "given as --metric")
+
+
 def _data(run: FoundRun) -> tuple[str, ...]:
     task = run.record.task
     return task.name, str(task.version), task.source, run.record.spec.domain, task.split
@@ -251,8 +201,12 @@ def _check_units(first: Units, units: Units, first_run: FoundRun, run: FoundRun)
 
 
 def _copies(given: Sequence[FoundRun], kept: Sequence[FoundRun]) -> list[str]:
-    """Which of the given runs are left out, as another one is the same run."""
+    """Which of the given runs are left out, as another one is the same run; or that all of them are."""
     same = {run.record.fingerprint: run.path for run in kept}
+    if len(same) == 1:
+        who = "both are" if len(kept) == 2 else "all are"
+        copied = "" if len({run.path.resolve() for run in kept}) == 1 else ": copies, or reruns"
+        return [f"{who} the same run{copied}"]
     return [
         f"{run.path.parent} is the same run as {same[run.record.fingerprint].parent} and does not count again"
         for run in given
@@ -260,19 +214,11 @@ def _copies(given: Sequence[FoundRun], kept: Sequence[FoundRun]) -> list[str]:
     ]
 
 
-def _notes(records: Sequence[RunRecord]) -> list[str]:
+def _notes(runs: Sequence[FoundRun]) -> list[str]:
     """What besides the answers differs between the runs, and what makes them partial."""
-    facts: dict[str, list[str]] = {
-        "protocol": [protocol(record) for record in records],
-        "vlbench": [record.tool.version for record in records],
-        "number type": [str(record.spec.dtype) for record in records],
-    }
-    notes = [
-        f"the runs differ in their {what}: {', '.join(dict.fromkeys(found))}"
-        for what, found in facts.items()
-        if len(set(found)) > 1
-    ]
-    task = records[0].task
+    apart = settings_apart(runs)
+    notes = [f"the runs differ in {apart}"] if apart else []
+    task = runs[0].record.task
     if task.n_scored != task.n_total:
         notes.append(f"partial: {task.n_scored:,} of {task.n_total:,} examples")
     return notes

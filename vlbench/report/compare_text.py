@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 from math import isfinite
 
 from tabulate import tabulate
 
+from vlbench.core.errors import first_five
 from vlbench.metrics.significance import Difference
-from vlbench.report.compare import Comparison, Pair, System, Verdict
-from vlbench.report.tables import cell, p_value
+from vlbench.report.compare import Comparison, Pair, Verdict
+from vlbench.report.systems import System
+from vlbench.report.tables import cell, p_value, signed
 
 _IDS = 10
 """Flips that are named on a terminal; the JSON has all."""
+_GROUPS = re.compile(r"([\d,]+) groups")
 
 
 def comparison_text(found: Comparison) -> str:
@@ -87,11 +91,41 @@ def said(found: Difference) -> str:
     return f"no difference shown; one of {_number(found.detectable)} or more would have been, in 4 of 5 such tests"
 
 
+def methods(pair: Pair) -> str:
+    """How p and intervals were made over all examples and, where otherwise, in which slices."""
+    rows = (pair.overall, *pair.slices)
+    tests = _by_rows([(one.part, one.difference.test) for one in rows])
+    return f"p: {tests}; interval: {_by_rows([(one.part, one.difference.method) for one in rows])}"
+
+
+def _by_rows(said: Sequence[tuple[str, str]]) -> str:
+    """The method of the first row, and the rows of each other one; rows of one method may differ in their groups."""
+    kinds: dict[str, list[tuple[str, str]]] = {}
+    for part, method in said:
+        kinds.setdefault(_GROUPS.sub("{}", method), []).append((part, method))
+    first, *others = [kind.replace("{}", _group_counts(method for _, method in of)) for kind, of in kinds.items()]
+    rows = [[part for part, _ in of] for of in kinds.values()][1:]
+    names = [
+        "slices" if len(of) == len(said) - 1 else f"row{'s' * (len(of) > 1)} {cell(first_five(of))}" for of in rows
+    ]
+    exceptions = "; ".join(f"{name}: {other}" for name, other in zip(names, others, strict=True))
+    return f"{first} ({exceptions})" if exceptions else first
+
+
+def _group_counts(methods: Iterable[str]) -> str:
+    counts = [int(found[1].replace(",", "")) for method in methods for found in _GROUPS.finditer(method)]
+    low, high = min(counts, default=0), max(counts, default=0)
+    return f"{low:,} groups" if low == high else f"{low:,} to {high:,} groups"
+
+
 def _how(pair: Pair) -> str:
     found = pair.overall.difference
-    lines = [f"p: {found.test}; interval: {found.method}"]
+    lines = [methods(pair)]
     if len(pair.a.units) > 1 or len(pair.b.units) > 1:
-        lines.append(f"of its standard error, seeds {found.seed_stderr:.2f} and test examples {found.test_stderr:.2f}")
+        lines.append(
+            f"standard error of B - A: {found.stderr:.2f}, from seeds {found.seed_stderr:.2f} and test examples "
+            f"{found.test_stderr:.2f}; squares add, less the chance in single answers that is in both"
+        )
         alone = [one.name for one in (pair.a, pair.b) if len(one.units) == 1]
         lines += [f"{cell(name)} has one seed, so chance in its training is not counted" for name in alone]
     else:
@@ -106,13 +140,13 @@ def _system(one: System) -> list[str]:
 
 def _verdict(one: Verdict) -> list[str]:
     found = one.difference
-    interval = f"[{found.low:+.2f}, {found.high:+.2f}]" if isfinite(found.low) else "-"
+    interval = f"[{signed(found.low)}, {signed(found.high)}]" if isfinite(found.low) else "-"
     p, detectable = p_value(found.p), _number(found.detectable)
     return [
         cell(one.part),
         f"{one.a:.2f}",
         f"{one.b:.2f}",
-        f"{found.effect:+.2f}",
+        signed(found.effect),
         interval,
         p,
         detectable,

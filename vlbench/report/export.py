@@ -14,7 +14,7 @@ from vlbench import catalog
 from vlbench.core.errors import VlbenchError, unknown
 from vlbench.core.record import Result, RunRecord
 from vlbench.report.markup import as_csv
-from vlbench.report.protocol import protocol, system
+from vlbench.report.protocol import column, protocol, system
 
 _QUESTIONS, _RETRIEVAL = "visual-question-answering", "image-text-retrieval"
 """What a task asks for, in the words of model cards."""
@@ -57,9 +57,7 @@ def _lm_eval(records: Sequence[RunRecord]) -> str:
         raise VlbenchError(f"lm-eval says one limit for all tasks, and these runs have {', '.join(limits)}: give one's")
     content = {
         "results": {record.task.name: _lm_eval_results(record) for record in records},
-        "configs": {
-            record.task.name: {"task": record.task.name, "test_split": record.task.split} for record in records
-        },
+        "configs": {record.task.name: _lm_eval_config(record) for record in records},
         "versions": {record.task.name: record.task.version for record in records},
         "n-shot": {record.task.name: len(record.task.shots) for record in records},
         "higher_is_better": {
@@ -75,8 +73,21 @@ def _lm_eval(records: Sequence[RunRecord]) -> str:
     return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
 
 
+def _lm_eval_config(record: RunRecord) -> dict[str, Any]:
+    """In metadata a task may say what it likes; that tool's own figures are shares of 1, and these are in percent."""
+    told = {
+        "version": record.task.version,
+        "data": column(record).data,
+        "protocol": protocol(record),
+        "seed": record.spec.seed,
+        "figures": "accuracies and recalls in percent",
+    }
+    return {"task": record.task.name, "test_split": record.task.split, "metadata": told}
+
+
 def _lm_eval_results(record: RunRecord) -> dict[str, Any]:
-    row: dict[str, Any] = {"alias": record.task.name}
+    world = " (built-in world)" if record.task.source == "world" else ""
+    row: dict[str, Any] = {"alias": f"{record.task.name}{world}"}
     for result in record.results:
         row[f"{result.metric},none"] = result.value
         known = result.stderr is not None and isfinite(result.stderr)
@@ -122,8 +133,9 @@ def _of_seeds(records: Sequence[RunRecord]) -> list[list[RunRecord]]:
 
 
 _COLUMNS = (
-    "task", "version", "source", "split", "model", "size", "seed", "mode", "metric", "slice", "value_of_slice", "value",
-    "n", "stderr", "ci95_low", "ci95_high", "n_total", "limit", "fingerprint", "started",
+    "task", "version", "source", "domain", "split", "model", "size", "seed", "mode", "protocol", "metric",
+    "slice", "value_of_slice", "value", "n", "stderr", "ci95_low", "ci95_high", "n_total", "limit", "fingerprint",
+    "started",
 )  # fmt: skip
 
 
@@ -146,11 +158,13 @@ def _row(record: RunRecord, result: Result, tag: str, value: str) -> dict[str, s
         "task": record.task.name,
         "version": record.task.version,
         "source": record.task.source,
+        "domain": record.spec.domain if record.task.source == "world" else "",
         "split": record.task.split,
         "model": record.model.name,
         "size": record.model.size,
         "seed": record.spec.seed,
         "mode": record.spec.mode,
+        "protocol": protocol(record),
         "metric": result.metric,
         "slice": tag,
         "value_of_slice": value,
@@ -186,6 +200,8 @@ def _title(record: RunRecord) -> str:
     known = record.task.name in catalog.task_folders()
     title = catalog.task_card(record.task.name).title if known else record.task.name
     told = ["vlbench's built-in world"] if record.task.source == "world" else []
+    if told and record.spec.domain != "plain":
+        told.append(record.spec.domain)
     if record.task.n_scored != record.task.n_total:
         told.append(f"{record.task.n_scored:,} of {record.task.n_total:,} examples")
     return f"{title} ({', '.join(told)})" if told else title

@@ -12,7 +12,7 @@ from xml.etree import ElementTree
 from vlbench.report.baseline import Baseline
 from vlbench.report.gate import MIN_SEEDS, Verdict
 from vlbench.report.markup import bold, table, text
-from vlbench.report.tables import cell
+from vlbench.report.tables import cell, signed
 
 _IDS = 20
 _LONGEST = 300
@@ -89,10 +89,11 @@ def junit(verdicts: Sequence[Verdict]) -> str:
 def _row(one: Verdict) -> list[str]:
     interval = "-"
     if one.low is not None and one.high is not None and isfinite(one.low):
-        interval = f"[{one.low:+.2f}, {one.high:+.2f}]"
+        interval = f"[{signed(one.low)}, {signed(one.high)}]"
     kind = one.kind if one.kind == "pass" else bold(one.kind, "md")
     subject, reason = text(one.subject.title, "md", _LONGEST), text(one.reason, "md", _LONGEST)
-    return [subject, one.layer, kind, _number(one.drop, "+"), interval, _number(one.detectable), reason]
+    drop = "-" if one.drop is None or not isfinite(one.drop) else signed(one.drop)
+    return [subject, one.layer, kind, drop, interval, _number(one.detectable), reason]
 
 
 def _flips(one: Verdict) -> str:
@@ -108,5 +109,5 @@ def _plain(value: str) -> str:
     return cell(value).replace("\\|", "|")
 
 
-def _number(value: float | None, plus: str = "") -> str:
-    return "-" if value is None or not isfinite(value) else f"{value:{plus}.2f}"
+def _number(value: float | None) -> str:
+    return "-" if value is None or not isfinite(value) else f"{value:.2f}"

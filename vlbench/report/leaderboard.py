@@ -7,7 +7,8 @@ from dataclasses import dataclass, field, replace
 from math import isfinite
 from statistics import fmean
 
-from vlbench.core.errors import unknown
+from vlbench import catalog
+from vlbench.core.errors import VlbenchError, unknown
 from vlbench.records.collect import FoundRun
 from vlbench.report.figures import COSTS, Figure, doubt, figure
 from vlbench.report.pareto import pareto
@@ -113,6 +114,8 @@ def board(
     """
     tasks = {run.record.task.name for run in runs}
     for task in choice.tasks:
+        if task not in tasks and task in catalog.task_folders():
+            raise VlbenchError(f"no record of {task}: there are records of {', '.join(sorted(tasks)) or 'nothing'}")
         if task not in tasks:
             raise unknown("task", task, tasks, "tasks that the records have")
     chosen = newest([run for run in runs if not choice.tasks or run.record.task.name in choice.tasks])

@@ -6,11 +6,13 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from vlbench.core.cards import Recipe
 from vlbench.core.record import RunRecord
 from vlbench.core.spec import PLACE
 from vlbench.records.collect import FoundRun
 
 _NOT_MEANING = PLACE | {"seed", "task", "model", "size", "checkpoint", "controls", "eval_batch_size", "resume"}
+_IN_PROTOCOL = {"mode", "train_split", "answer_by", "num_fewshot", "rerank_k"}
 
 
 @dataclass(frozen=True, order=True)
@@ -59,11 +61,40 @@ def model_name(record: RunRecord) -> str:
 
 def system(record: RunRecord) -> str:
     """What runs share that differ in nothing but their seed, on whatever machine they were made."""
-    spec = {name: value for name, value in record.spec.model_dump(mode="json").items() if name not in _NOT_MEANING}
     model = (record.model.name, record.model.size, record.model.weights_sha256, record.model.from_scratch)
-    recipe = record.train.recipe.model_dump(mode="json") if record.train else None
     data = (record.task.name, record.task.version, record.task.manifest_sha256)
-    return json.dumps([model, data, spec, recipe, record.tool.version], sort_keys=True)
+    return json.dumps([model, data, settings(record)], sort_keys=True)
+
+
+def settings(record: RunRecord) -> dict[str, str]:
+    """What a run was told, by the names of RunSpec and, of the recipe it had in the end, of Recipe; and its vlbench."""
+    values = record.spec.model_dump(mode="json", exclude={*_NOT_MEANING, "train"})
+    recipe = record.train.recipe if record.train else record.spec.train
+    values |= recipe.model_dump(mode="json")
+    return {name: _said(value) for name, value in values.items()} | {"vlbench": record.tool.version}
+
+
+def differing(records: Sequence[RunRecord]) -> dict[str, list[str]]:
+    """What the records do not share, protocol, weights of one model and settings: name -> the value of each record.
+
+    A recipe counts where all were trained, and what the protocol says counts once.
+    """
+    told = {"protocol": [protocol(record) for record in records]}
+    if len({model_name(record) for record in records}) == 1:
+        told["weights"] = [record.model.weights_sha256[:8] or "none" for record in records]
+    of_each = [settings(record) for record in records]
+    left_out = _IN_PROTOCOL if all(record.train for record in records) else _IN_PROTOCOL | Recipe.model_fields.keys()
+    if all(of["steps"] != "none" for of in of_each):
+        left_out = left_out | {"epochs"}  # which steps win over
+    told |= {name: [of[name] for of in of_each] for name in of_each[0] if name not in left_out}
+    return {name: values for name, values in told.items() if len(set(values)) > 1}
+
+
+def _said(value: object) -> str:
+    """A setting in a few words; what is not set is none, which some settings can be told as well."""
+    if value is None:
+        return "none"
+    return value if isinstance(value, str) else json.dumps(value).removesuffix(".0")
 
 
 def newest(runs: Sequence[FoundRun]) -> list[FoundRun]:

@@ -19,7 +19,7 @@ from vlbench.report.tables import cell, heading
 if TYPE_CHECKING:
     import pandas as pd
 
-_HEADERS = ("id", "text", "pictures", "reference", "prediction", "confidence")
+_HEADERS = ("id", "text", "pictures", "reference", "prediction")
 _WIDTHS = (20, 44, 24, 16, 16)
 """Characters a column may take before it wraps."""
 _TELLING = ("most", "answer", "image")
@@ -47,15 +47,17 @@ def show_rows(folder: Path, *, wrong: bool, n: int) -> str:
     rows = rows[rows["control"] == ""]
     chosen = rows[~(rows["score"] >= 1)] if wrong else rows
     shown = chosen.head(n)
+    probable = not run.ranks.is_file() and rows["confidence"].dropna().between(0, 1).all()
+    surety = "confidence" if probable else "score"
     kind = "wrong examples" if wrong else "examples"
     count = f"{len(shown):,} of {len(chosen):,} {kind}" + (f" ({len(rows):,} in all)" if wrong else "")
-    return "\n\n".join([heading(record), count, *([_table(shown)] if len(shown) else [])])
+    return "\n\n".join([heading(record), count, *([_table(shown, surety)] if len(shown) else [])])
 
 
-def _table(rows: pd.DataFrame) -> str:
+def _table(rows: pd.DataFrame, surety: str) -> str:
     columns = ("example_id", "text", "image_ids", "reference", "prediction", "confidence", "status", "error")
     cells = [_cells(*values) for values in zip(*(rows[name] for name in columns), strict=True)]
-    return tabulate(cells, _HEADERS, tablefmt="grid", disable_numparse=True)
+    return tabulate(cells, [*_HEADERS, surety], tablefmt="grid", disable_numparse=True)
 
 
 def _cells(

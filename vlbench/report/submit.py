@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -107,7 +108,7 @@ def submission(folder: Path, to: str, output: Path | None = None) -> tuple[Path,
         raise unknown("server", to, SERVERS)
     server, run = SERVERS[to], RunFolder.open(folder)
     record = read_run(run.path)
-    _check(record, to, server)
+    _check(run, record, to, server)
     rows = read_samples(run.samples)
     rows = rows[rows["control"] == ""]
     answers = list(zip(rows["example_id"], rows["prediction"], strict=True))
@@ -117,21 +118,30 @@ def submission(folder: Path, to: str, output: Path | None = None) -> tuple[Path,
     return path, server.where
 
 
-def _check(record: RunRecord, to: str, server: Server) -> None:
+def _check(run: RunFolder, record: RunRecord, to: str, server: Server) -> None:
     """It is a finished run on the real data of what the server takes."""
     task = record.task
-    found = f"{task.name} {task.split}"
-    if task.name != server.task or task.split not in server.splits:
-        wanted = " or ".join(server.splits)
-        from_it = task.name == server.task and task.split in server.hidden
-        scored = f", which it scores {task.split} from too" if from_it else ""
-        raise VlbenchError(
-            f"{to} takes {server.task} {wanted}{scored}, and this run is of {found}: give --split {wanted}"
-        )
+    takes, of = f"{to} takes {server.task} {' or '.join(server.splits)}", f"this run is of {task.name} {task.split}"
+    remedy = _again(run, record, server)
+    if task.name != server.task:
+        raise VlbenchError(f"{takes}, and {of}: give a run of {server.task}")
+    if task.split not in server.splits:
+        scored = f", which it scores {task.split} from too" if task.split in server.hidden else ""
+        raise VlbenchError(f"{takes}{scored}, and {of}: {remedy}")
     if task.source != "real":
-        raise VlbenchError(f"{to} takes answers about the real data, and this run is of the built-in world")
+        raise VlbenchError(f"{to} takes answers about the real data, and this run is of the built-in world: {remedy}")
     if record.status != "done":
         raise VlbenchError(f"this run is {record.status}, not done: run the same command again to finish it")
+
+
+def _again(run: RunFolder, record: RunRecord, server: Server) -> str:
+    """The command that answers what the server takes: with this run's weights where it kept them."""
+    real = record.task.source == "real"
+    split = record.task.split if record.task.split in server.splits else server.splits[0]
+    weights = ("--mode", "eval", "--checkpoint", str(run.path)) if real and run.best.is_dir() else ()
+    model = ("--model", record.spec.model, "--size", record.model.size)
+    command = shlex.join(("vlbench", "run", "--task", server.task, *model, *weights, "--split", split))
+    return f"answer that with `{command} --data-root DIR`"
 
 
 def _check_complete(record: RunRecord, answers: Answers, statuses: Sequence[str]) -> None:

@@ -115,6 +115,11 @@ def p_value(value: float) -> str:
     return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
+def signed(value: float) -> str:
+    """A difference with two decimals; one that rounds to nothing is +0.00, from whichever side."""
+    return f"{round(value, 2) + 0.0:+.2f}"
+
+
 def number(value: float) -> str:
     """Two decimals; more where rounding would pretend to a whole number, so that 50.00 is exactly fifty."""
     if not isfinite(value):

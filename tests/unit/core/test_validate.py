@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from vlbench.core.errors import VlbenchError, first_five, unknown
+from vlbench.core.sources import Source
 from vlbench.core.spec import RunSpec
 from vlbench.core.validate import parse
 
@@ -25,6 +26,12 @@ def test_all_faults_in_one_sentence() -> None:
 def test_near_miss_below_the_top() -> None:
     with pytest.raises(VlbenchError, match=r"'train.epocs', did you mean 'epochs'"):
         parse(RunSpec, {"task": "a", "model": "b", "train": {"epocs": 1}}, "flags")
+
+
+def test_a_rule_of_several_fields_says_only_the_rule() -> None:
+    with pytest.raises(VlbenchError, match=": give a url, or say under by_hand") as caught:
+        parse(Source, {"gives": ["a"], "to": "b"}, "downloads.yaml")
+    assert "Value error" not in caught.value.message
 
 
 def test_unknown_names_the_nearest() -> None:

@@ -247,7 +247,21 @@ def test_near_misses(folder: RunFolder, spec: RunSpec) -> None:
         read_run(folder.path.with_name("0123456789abcdee"))
     with pytest.raises(VlbenchError, match=f"did you mean {folder.path}"):
         read_run(spec.output_path / "nlvr" / "cvlp-tiny" / folder.path.name)
-    with pytest.raises(VlbenchError, match=f"expected one run: give {folder.path}"):
+    other = RunFolder.create(spec, "another")
+    other.write_record(read_run(folder.path))
+    with pytest.raises(VlbenchError, match=f"expected one run: give {folder.path}, {other.path}"):
         read_run(spec.output_path)
     with pytest.raises(VlbenchError, match=r"give a run's folder or its run\.json"):
         read_run(Path("/no/such/place"))
+
+
+def test_a_folder_that_holds_one_run_is_that_run(folder: RunFolder, spec: RunSpec, record: RunRecord) -> None:
+    assert RunFolder.open(spec.output_path) == RunFolder.open(folder.run_json) == folder
+    assert read_run(spec.output_path / "nlvr2") == record
+
+
+def test_a_copy_of_a_record_is_no_run(folder: RunFolder, tmp_path: Path) -> None:
+    copy = tmp_path / "gqa-cvlp.json"
+    copy.write_bytes(folder.run_json.read_bytes())
+    with pytest.raises(VlbenchError, match=r"gqa-cvlp\.json is a file, .* no samples: give the folder of its run"):
+        RunFolder.open(copy)

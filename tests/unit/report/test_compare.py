@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from scipy import stats
 
@@ -13,6 +14,7 @@ from vlbench.core.record import RunRecord
 from vlbench.records.folder import RunFolder, read_run
 from vlbench.report.compare import compare_runs
 from vlbench.report.compare_text import comparison_json, comparison_text
+from vlbench.report.tables import signed
 from vlbench.report.units import read_units
 
 A = [1.0] * 60 + [0.0] * 40
@@ -54,7 +56,9 @@ def test_seeds_of_one_system_stand_together(make_run: Callable[..., Path]) -> No
     assert [one.seeds for one in found.systems] == [(0, 1, 2), (0, 1, 2)]
     assert found.systems[1].spread == pytest.approx(2.0)  # 76, 74 and 72
     assert found.pairs[0].overall.difference.seed_stderr == pytest.approx((2.0**2 / 3) ** 0.5)
-    assert "of its standard error, seeds 1.15" in comparison_text(found)
+    of_seeds = found.pairs[0].overall.difference
+    assert f"standard error of B - A: {of_seeds.stderr:.2f}, from seeds 1.15" in comparison_text(found)
+    assert of_seeds.stderr < (of_seeds.seed_stderr**2 + of_seeds.test_stderr**2) ** 0.5  # shared chance counts once
     alone = compare_runs(a)
     assert [one.name for one in alone.systems] == ["cvlp-tiny (seed 0)", "cvlp-tiny (seed 1)", "cvlp-tiny (seed 2)"]
 
@@ -76,7 +80,7 @@ def test_a_copy_of_a_run_does_not_count_again(make_run: Callable[..., Path]) -> 
 def test_systems_of_one_name_are_told_apart_by_what_differs(make_run: Callable[..., Path], record: RunRecord) -> None:
     a = make_run("a", A)
     b = make_run("b", B, spec=record.spec.model_copy(update={"limit_mode": "head"}))
-    names = [f"cvlp-tiny ({read_run(run).fingerprint[:8]})" for run in (a, b)]
+    names = ["cvlp-tiny (limit_mode random)", "cvlp-tiny (limit_mode head)"]
     assert [one.name for one in compare_runs([a, b]).systems] == names
     again = copied(a, "again")  # nothing else to compare with: the run against its own rerun
     assert [one.name for one in compare_runs([a, again]).systems] == [f"cvlp-tiny ({a})", f"cvlp-tiny ({again})"]
@@ -127,8 +131,16 @@ def test_faults(make_run: Callable[..., Path]) -> None:
     a = make_run("a", A)
     with pytest.raises(VlbenchError, match="give two runs or more"):
         compare_runs([a])
-    with pytest.raises(VlbenchError, match="has no 'consistency': it has accuracy"):
-        compare_runs([a, make_run("b", B)], metric="consistency")
+    b = make_run("b", B)
+    with pytest.raises(VlbenchError, match="unknown metric 'acuracy': did you mean 'accuracy'") as caught:
+        compare_runs([a, b], metric="acuracy")
+    assert caught.value.exit_code == ExitCode.USAGE
+    first = read_run(b).results[0]
+    more = (first, first.model_copy(update={"metric": "consistency"}))
+    RunFolder(b).write_record(read_run(b).model_copy(update={"results": more}))
+    with pytest.raises(VlbenchError, match="has no 'consistency': it has accuracy") as caught:
+        compare_runs([a, b], metric="consistency")
+    assert caught.value.exit_code == ExitCode.NOT_COMPARABLE
     (a / "samples.parquet").write_bytes(b"PAR1")
     with pytest.raises(DataError, match="corrupt"):
         compare_runs([a, make_run("c", B)])
@@ -146,3 +158,85 @@ def test_values_that_do_not_make_the_figure_are_not_compared(make_run: Callable[
         read_units(RunFolder(a), moved, "accuracy")
     whole = record.model_copy(update={"results": (result, result.model_copy(update={"metric": "consistency"}))})
     assert len(read_units(RunFolder(a), whole, "consistency").values) == 100
+
+
+def trained(record: RunRecord, seed: int, **recipe: float) -> dict[str, object]:
+    """What a record says of a training by another recipe."""
+    assert record.train
+    told = record.train.recipe.model_copy(update=recipe)
+    spec = record.spec.model_copy(update={"train": told, "seed": seed, "controls": ()})
+    return {"spec": spec, "train": record.train.model_copy(update={"recipe": told})}
+
+
+def test_another_recipe_is_no_other_seed(make_run: Callable[..., Path], record: RunRecord) -> None:
+    runs = [
+        make_run("a", A, **trained(record, 2, steps=1, lr=0.01)),
+        make_run("b", B, **trained(record, 0, steps=5, lr=0.0002)),
+    ]
+    found = compare_runs(runs)
+    assert [one.name for one in found.systems] == ["cvlp-tiny (lr 0.01, steps 1)", "cvlp-tiny (lr 0.0002, steps 5)"]
+    assert found.notes == ("the runs differ in lr (0.01, 0.0002), steps (1, 5)",)
+    assert [one.seeds for one in found.systems] == [(2,), (0,)]
+
+
+def test_another_protocol_is_named_and_a_recipe_that_nobody_followed_is_not(
+    make_run: Callable[..., Path], record: RunRecord
+) -> None:
+    given = record.spec.model_copy(update={"mode": "eval", "controls": ()})
+    runs = [make_run("a", A, **trained(record, 0, steps=5)), make_run("b", B, spec=given, train=None)]
+    found = compare_runs(runs)
+    assert [one.name for one in found.systems] == ["cvlp-tiny (finetune on train)", "cvlp-tiny (eval)"]
+    assert found.notes == ("the runs differ in protocol (finetune on train, eval)",)
+
+
+def test_no_more_than_five_settings_are_named(make_run: Callable[..., Path], record: RunRecord) -> None:
+    many = {"lr": 0.1, "head_lr": 0.1, "warmup": 0.5, "clip": 1.0, "ema": 0.9, "epochs": 2, "steps": 7}
+    found = compare_runs([make_run("a", A), make_run("b", B, **trained(record, 0, **many))])
+    assert found.notes[0].count("(none, ") == 5 and found.notes[0].endswith("ema (none, 0.9) and 2 more")
+    alike = compare_runs(
+        [make_run(f"c{warmup}", A, **trained(record, 0, **many | {"steps": warmup})) for warmup in (1, 2)]
+    )
+    assert [one.name for one in alike.systems] == ["cvlp-tiny (steps 1)", "cvlp-tiny (steps 2)"]
+
+
+def test_seeds_alone_are_compared_in_the_order_given(make_run: Callable[..., Path]) -> None:
+    high, low = make_run("high", B, seed=2), make_run("low", A, seed=0)
+    assert [one.seeds for one in compare_runs([high, low]).systems] == [(2,), (0,)]
+
+
+def test_the_same_run_twice_is_said(make_run: Callable[..., Path]) -> None:
+    a = make_run("a", A)
+    assert compare_runs([a, a]).notes == ("both are the same run",)
+    assert compare_runs([a, a / "run.json", a]).notes == ("all are the same run",)
+    assert compare_runs([a, copied(a, "again")]).notes == ("both are the same run: copies, or reruns",)
+
+
+def test_the_error_of_a_mean_over_seeds_is_that_of_the_mean(make_run: Callable[..., Path]) -> None:
+    chance = np.random.default_rng(0)
+    runs = [
+        make_run(f"a{seed}", (chance.uniform(size=400) < 0.5).astype(float).tolist(), seed=seed) for seed in range(4)
+    ]
+    system = compare_runs([*runs, make_run("b", [1.0, 0.0] * 200, model="vilt")]).systems[0]
+    assert system.stderr == pytest.approx(100 * (0.25 / (4 * 400)) ** 0.5, rel=0.1)  # four tosses of each coin
+
+
+def test_each_row_has_its_method(make_run: Callable[..., Path]) -> None:
+    """Over all, examples hang together in pairs; in each slice, of which a pair has one example, they do not."""
+    found = compare_runs([make_run("a", A, together=2), make_run("b", B, model="vilt", together=2)], by="kind")
+    tests = [one.difference.test for one in (found.pairs[0].overall, *found.pairs[0].slices)]
+    assert tests == ["permutation of 50 groups", "McNemar", "McNemar"]
+    assert "p: permutation of 50 groups (slices: McNemar); interval: 95 % percentile" in comparison_text(found)
+    same = compare_runs(
+        [make_run("c", [1.0, 0.0] * 50), make_run("d", [1.0, 1.0, 1.0, 0.0] * 25, model="vilt")], by="kind"
+    )
+    assert "interval: 95 % percentile bootstrap over 50 to 100 groups (row even: 95 % Clopper-Pearson" in (
+        comparison_text(same)
+    )
+    alone = compare_runs([make_run("e", A), make_run("f", B, model="vilt")])
+    assert "p: McNemar; interval: 95 % percentile bootstrap over 100 groups\n" in comparison_text(alone)
+
+
+def test_a_difference_of_nothing_has_no_minus() -> None:
+    assert [signed(value) for value in (-0.0, -0.004, 0.004, -0.006, 12.5)] == [
+        "+0.00", "+0.00", "+0.00", "-0.01", "+12.50",
+    ]  # fmt: skip

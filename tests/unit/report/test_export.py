@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -20,12 +21,19 @@ def other(record: RunRecord, **changed: object) -> RunRecord:
 def test_lm_eval(record: RunRecord) -> None:
     content = json.loads(export([record, other(record, name="gqa")], "lm-eval"))
     assert content["results"]["nlvr2"] == {
-        "alias": "nlvr2", "accuracy,none": 58.325, "accuracy_stderr,none": "N/A",
+        "alias": "nlvr2 (built-in world)", "accuracy,none": 58.325, "accuracy_stderr,none": "N/A",
         "consistency,none": 12.5, "consistency_stderr,none": "N/A",
     }  # fmt: skip
     assert content["n-samples"]["gqa"] == {"original": 4000, "effective": 4000}
     assert content["higher_is_better"]["nlvr2"] == {"accuracy": True, "consistency": True}
     assert content["config"]["model_args"] == "cvlp-tiny"
+    assert content["configs"]["nlvr2"]["metadata"] == {
+        "version": 1, "data": "built-in world (plain)", "protocol": "finetune on train", "seed": 0,
+        "figures": "accuracies and recalls in percent",
+    }  # fmt: skip
+    real = json.loads(export([other(record, source="real")], "lm-eval"))
+    assert real["results"]["nlvr2"]["alias"] == "nlvr2"
+    assert real["configs"]["nlvr2"]["metadata"]["data"] == "real data"
 
 
 def test_lm_eval_holds_one_model_and_each_task_once(record: RunRecord) -> None:
@@ -65,6 +73,8 @@ def hub(records: list[RunRecord]) -> list[EvalResult]:
 def test_the_hub_hears_what_makes_a_number_partial(record: RunRecord) -> None:
     (whole, *_), (part, *_) = hub([record]), hub([other(record, n_scored=300, n_total=4096, limit=300.0)])
     assert part.dataset_name == "NLVR2 (vlbench's built-in world, 300 of 4,096 examples)"
+    (textured, *_) = hub([record.model_copy(update={"spec": record.spec.model_copy(update={"domain": "textured"})})])
+    assert textured.dataset_name == "NLVR2 (vlbench's built-in world, textured)"
     assert part.metric_args == {"protocol": "finetune on train", "seeds": [0], "n": 4000, "limit": 300.0}
     assert whole.metric_args and "limit" not in whole.metric_args
 
@@ -98,6 +108,8 @@ def test_csv_is_tidy(record: RunRecord) -> None:
         ("accuracy", "kind", "spatial", "61.25", "3600"),
         ("consistency", "", "", "12.5", "1000"),
     ]
+    assert {(row["domain"], row["protocol"]) for row in rows} == {("plain", "finetune on train")}
+    assert next(csv.DictReader(io.StringIO(export([other(record, source="real")], "csv"))))["domain"] == ""
     assert (rows[0]["ci95_low"], rows[3]["ci95_low"], rows[0]["limit"]) == ("56.7512", "", "")
 
 
@@ -115,4 +127,8 @@ def test_the_command(vlbench, folder: Path, record: RunRecord, tmp_path: Path) -
     assert vlbench("export", tmp_path, "--to", "csv").out == export([record], "csv")
     assert vlbench("export", folder, "--to", "csv", "-o", tmp_path / "out.csv").code == 0
     assert (tmp_path / "out.csv").read_text("utf8") == export([record], "csv")
-    assert "holds no run" in vlbench("export", tmp_path / "none", "--to", "csv").err
+    shutil.copytree(folder, tmp_path / "copy")
+    assert vlbench("export", tmp_path, folder, "--to", "csv").out == export([record], "csv")
+    shutil.copy(folder / "run.json", tmp_path / "nlvr2-cvlp.json")
+    assert vlbench("export", tmp_path / "nlvr2-cvlp.json", "--to", "csv").out == export([record], "csv")
+    assert "none is not there" in vlbench("export", tmp_path / "none", "--to", "csv").err

@@ -155,7 +155,8 @@ def test_ranks_between_tasks_columns_and_order(make_run: Callable[..., Path], tm
     assert len(made(tmp_path, Choice(tasks=("nlvr",))).tables[0].headings) == 1
     for choice, message in (
         (Choice(sort="acuracy"), "unknown order 'acuracy': did you mean 'accuracy'"),
-        (Choice(tasks=("gqa",)), "unknown task 'gqa'"),
+        (Choice(tasks=("gqa",)), "no record of gqa: there are records of nlvr, nlvr2"),
+        (Choice(tasks=("nlvrr",)), "unknown task 'nlvrr': did you mean 'nlvr' or 'nlvr2'"),
         (Choice(columns=("rsum",)), "unknown column 'rsum'"),
         (Choice(pareto="height"), "unknown cost 'height'"),
     ):
@@ -275,3 +276,35 @@ def test_into_a_page(make_run: Callable[..., Path], tmp_path: Path, vlbench: Cal
 def test_pages_without_marks_are_refused(page: str) -> None:
     with pytest.raises(VlbenchError, match="expected one of each"):
         injected(page, "table", "README.md")
+
+
+def test_where_nothing_can_be_read_nothing_is_written(
+    make_run: Callable[..., Path], tmp_path: Path, vlbench: Callable[..., Any]
+) -> None:
+    run, out = make_run("a", GOOD), tmp_path / "board.md"
+    assert vlbench("leaderboard", tmp_path / "runs", "--output", out).code == 0
+    before = out.read_text()
+    (run / "run.json").write_text("{")
+    done = vlbench("leaderboard", tmp_path / "runs", "--output", out)
+    assert (done.code, out.read_text()) == (5, before)
+    assert "none of 1 records can be read" in done.err and "a/run.json is corrupt" in done.err
+
+
+def test_the_file_says_the_format(make_run: Callable[..., Path], tmp_path: Path, vlbench: Callable[..., Any]) -> None:
+    make_run("a", GOOD)
+    marks = "<!-- vlbench:begin -->\n<!-- vlbench:end -->\n"
+    page, table, plain = tmp_path / "in.html", tmp_path / "board.CSV", tmp_path / "notes.txt"
+    for file in (page, plain):
+        file.write_text(marks)
+    for flag, file in (("--inject", page), ("--inject", plain), ("--output", table)):
+        assert vlbench("leaderboard", tmp_path / "runs", flag, file).code == 0
+    assert "<table" in page.read_text() and "|" not in page.read_text()
+    assert "| cvlp-tiny |" in plain.read_text()
+    assert table.read_text().startswith("data,protocol,task")
+    assert vlbench("leaderboard", tmp_path / "runs", "--format", "md", "--output", table).code == 0
+    assert "| cvlp-tiny |" in table.read_text()
+
+
+def test_a_wrong_format_is_said_in_plain_words(tmp_path: Path, vlbench: Callable[..., Any]) -> None:
+    done = vlbench("leaderboard", tmp_path, "--format", "xls")
+    assert done.code == 2 and "--format': 'xls' is not one of" in done.err

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -89,3 +90,19 @@ def test_faults(run: Path, record: RunRecord) -> None:
     RunFolder(run).write_record(record.model_copy(update={"status": "interrupted"}))
     with pytest.raises(VlbenchError, match=r"no samples yet \(status interrupted"):
         show_rows(run, wrong=False, n=1)
+
+
+def test_what_is_no_probability_is_a_score(folder: Path, record: RunRecord) -> None:
+    RunFolder(folder).write_record(record)
+    rows = [row("a", 1.0), row("b", None), replace(row("c", 1.0), confidence=1.826)]
+    write_samples(folder / "samples.parquet", rows)
+    assert last_header(folder) == "score"  # of the whole run, whichever part of it is shown
+    write_samples(folder / "samples.parquet", rows[:2])
+    assert last_header(folder) == "confidence"
+    (folder / "ranks.parquet").touch()
+    assert last_header(folder) == "score"
+
+
+def last_header(folder: Path) -> str:
+    line = next(line for line in show_rows(folder, wrong=False, n=2).splitlines() if line.startswith("| id"))
+    return line.split("|")[-2].strip()

@@ -12,6 +12,7 @@ from vlbench.records.folder import RunFolder
 from vlbench.records.samples import SampleRow, write_samples
 from vlbench.report.submit import SERVERS, submission
 
+AGAIN = "vlbench run --task vqa2 --model cvlp --size tiny"
 ANSWERS = {"7": "yes", "42": 'a "red" bus, or two'}
 
 
@@ -69,10 +70,13 @@ def test_nlvr2(folder: Path, record: RunRecord) -> None:
 @pytest.mark.parametrize(
     ("changed", "says"),
     [
-        ({"source": "world"}, "is of the built-in world"),
-        ({"split": "minival"}, "this run is of vqa2 minival: give --split test"),
-        ({"split": "test-dev"}, "takes vqa2 test, which it scores test-dev from too, .* give --split test$"),
-        ({"name": "gqa"}, "takes vqa2 test, and this run is of gqa test"),
+        ({"source": "world"}, f"is of the built-in world: answer that with `{AGAIN} --split test --data-root DIR`$"),
+        (
+            {"split": "minival"},
+            f"this run is of vqa2 minival: answer that with `{AGAIN} --split test --data-root DIR`$",
+        ),
+        ({"split": "test-dev"}, "takes vqa2 test, which it scores test-dev from too, .* --split test "),
+        ({"name": "gqa"}, "takes vqa2 test, and this run is of gqa test: give a run of vqa2$"),
         ({"n_total": 3}, "the data held 3 examples of vqa2 test where the official split has 2"),
     ],
 )
@@ -105,3 +109,10 @@ def test_a_run_that_is_not_done(folder: Path, record: RunRecord) -> None:
 def test_servers_take_splits_that_exist() -> None:
     for server in SERVERS.values():
         assert {*server.splits, *server.hidden} <= catalog.task_card(server.task).splits.keys()
+
+
+def test_another_split_is_answered_with_the_weights_of_the_run(folder: Path, record: RunRecord) -> None:
+    made(folder, record, "vqa2", "minival", ANSWERS)
+    RunFolder(folder).best.mkdir(parents=True)
+    with pytest.raises(VlbenchError, match=f"{AGAIN} --mode eval --checkpoint {folder} --split test --data-root DIR"):
+        submission(folder, "evalai-vqa2")

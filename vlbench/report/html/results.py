@@ -7,9 +7,9 @@ from math import isfinite
 
 from vlbench.core.record import Result, RunRecord
 from vlbench.report.compare import Comparison, Verdict
-from vlbench.report.compare_text import said
+from vlbench.report.compare_text import methods, said
 from vlbench.report.html.views import Cell, Grid, Strip
-from vlbench.report.tables import above, interval, number, p_value, result_of, telling, without_sight
+from vlbench.report.tables import above, interval, number, p_value, result_of, signed, telling, without_sight
 
 _NONE = Cell("–")
 
@@ -48,21 +48,20 @@ def differences(found: Comparison) -> Grid:
     pair = found.pairs[0]
     headers = ("examples", "A", "B", "B − A", "95 % interval", "p", "p (Holm)", "detectable", "n")
     rows = (_verdict(pair.overall, _NONE), *(_verdict(one, _p(one.holm)) for one in pair.slices))
-    how = pair.overall.difference
     lower = [] if found.higher_is_better else [f"{found.metric}: lower is better"]
     return Grid(
         f"B against A by {found.metric}",
         headers,
         rows,
-        (said(how), f"p: {how.test}; interval: {how.method}", *lower, *found.notes),
+        (said(pair.overall.difference), methods(pair), *lower, *found.notes),
     )
 
 
 def _verdict(one: Verdict, holm: Cell) -> tuple[Cell, ...]:
     found = one.difference
-    reach = f"[{found.low:+.2f}, {found.high:+.2f}]" if isfinite(found.low) else "–"
+    reach = f"[{signed(found.low)}, {signed(found.high)}]" if isfinite(found.low) else "–"
     return (
-        Cell(one.part), _figure(one.a), _figure(one.b), Cell(f"{found.effect:+.2f}", found.effect), Cell(reach),
+        Cell(one.part), _figure(one.a), _figure(one.b), Cell(signed(found.effect), found.effect), Cell(reach),
         _p(found.p), holm, _figure(found.detectable), _count(found.n),
     )  # fmt: skip
 

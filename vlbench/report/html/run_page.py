@@ -67,15 +67,16 @@ def _view(run: Path, other: Path | None, files: PictureFiles, most: int) -> RunV
     letters = ("",) if other is None else ("A", "B")
     folders, records = [RunFolder.open(path) for path in paths], [read_run(path) for path in paths]
     first = records[0]
-    difference = None if other is None else differences(compare_runs(paths, by=_main_tag(first)))
+    compared = None if other is None else compare_runs(paths, by=_main_tag(first))
+    names = [one.name for one in compared.systems] if compared else [model_name(first)]
     rows = [_samples(folder) for folder in folders]
-    sides = tuple(map(side, letters, folders, records, rows))
+    sides = tuple(map(side, letters, names, folders, records, rows))
     probable = isinstance(sides[0].calibration, Calibration)
-    shown = _examples(folders, records, rows, files, most, probable=probable)
+    shown = _examples(folders, records, rows, names, files, most, probable=probable)
     return RunView(
         subject=f"{first.task.name} {first.task.split}",
         sides=sides,
-        difference=difference,
+        difference=differences(compared) if compared else None,
         costs=costs(records),
         provenance=provenance(records),
         examples=shown,
@@ -87,6 +88,7 @@ def _examples(
     folders: Sequence[RunFolder],
     records: Sequence[RunRecord],
     rows: Sequence[pd.DataFrame | None],
+    names: Sequence[str],
     files: PictureFiles,
     most: int,
     *,
@@ -95,7 +97,6 @@ def _examples(
     if rows[0] is None or not most:
         return None
     other = rows[1] if len(rows) > 1 else None
-    names = [model_name(record) for record in records]
     attention = [read_attention(of.attention, record.fingerprint) for of, record in zip(folders, records, strict=True)]
     return examples(rows[0], other, names, files, most, attention, probable=probable)
 

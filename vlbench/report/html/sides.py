@@ -16,7 +16,6 @@ from vlbench.report.html.curves import training_charts
 from vlbench.report.html.provenance import spec
 from vlbench.report.html.results import headline, slices
 from vlbench.report.html.views import Chart, Grid
-from vlbench.report.protocol import model_name
 from vlbench.report.tables import heading
 
 if TYPE_CHECKING:
@@ -45,8 +44,8 @@ class Side:
     spec: str
 
 
-def side(letter: str, folder: RunFolder, record: RunRecord, rows: pd.DataFrame | None) -> Side:
-    """Of a run with these samples (controls left out; None for no such file).
+def side(letter: str, name: str, folder: RunFolder, record: RunRecord, rows: pd.DataFrame | None) -> Side:
+    """Of a run of that name with these samples (controls left out; None for no such file).
 
     Raises:
         DataError: the run's ranks are corrupt.
@@ -59,7 +58,7 @@ def side(letter: str, folder: RunFolder, record: RunRecord, rows: pd.DataFrame |
     trained = training_charts(folder.metrics, record.task.main_metric or "figure")
     return Side(
         letter=letter,
-        name=model_name(record),
+        name=name,
         remarks=tuple(heading(record).replace("\\|", "|").splitlines()),
         figures=_table(letter, figures) if figures else None,
         slices=tuple(_table(letter, grid) for grid in slices(record)),

@@ -240,3 +240,13 @@ def test_the_same_record_gives_the_same_bytes(make_run: MakeRun) -> None:
     run = make_run("a", [1.0, 0.0, 0.5])
     assert run_page(run, None, NOWHERE) == run_page(run, None, NOWHERE)
     assert read_run(run).status == "done"
+
+
+def test_two_runs_of_one_model_have_names_that_tell_them_apart(make_run: MakeRun) -> None:
+    high, low = make_run("high", [1.0, 1.0, 1.0, 0.0], seed=3), make_run("low", [1.0, 0.0, 0.0, 0.0], seed=1)
+    text = run_page(high, low, NOWHERE)
+    assert payload(text)["names"] == ["cvlp-tiny (seed 3)", "cvlp-tiny (seed 1)"]
+    assert "A: <bdi>cvlp-tiny (seed 3)</bdi>" in text and "B: <bdi>cvlp-tiny (seed 1)</bdi>" in text
+    assert tables(text)["B against A by accuracy"][1][1:3] == ["75.00", "25.00"]
+    assert "both are the same run" in run_page(high, high, NOWHERE)
+    assert "both are the same run" not in text
