@@ -46,7 +46,7 @@ from vlbench.engine.runtime.interrupt import Interrupt
 from vlbench.engine.runtime.pace import Pace
 from vlbench.engine.training.checkpoint import Checkpoints
 from vlbench.engine.training.finetune import Finetuning
-from vlbench.engine.training.plan import Conduct, make_plan
+from vlbench.engine.training.plan import Conduct, make_plan, training_units
 from vlbench.heads.build import build_head
 from vlbench.metrics.ranks import from_matrix
 
@@ -144,7 +144,7 @@ def finetuning(batch: int, repeats: int) -> None:
     changes = Recipe(steps=repeats + 2, batch_size=batch, accumulation=1, evaluations=1, augment="none")
     recipe = catalog.model_card("vilt").recipe("snli_ve", "base").merged(changes)
     examples = [replace(one, reference=Label("neutral")) for one in statements(4 * batch)]
-    accelerator, plan = make_accelerator("cpu", "float32"), make_plan(recipe, len(examples))
+    accelerator, plan = make_accelerator("cpu", "float32"), make_plan(recipe, training_units(recipe, examples), 0)
     nowhere = Checkpoints(Path("nothing-is-saved"), None, {}, ())
     training = Finetuning(learner, examples, plan, accelerator, nowhere, 0, Conduct())
     batches = Batches(examples, training.steps.blocks, *other.parts)

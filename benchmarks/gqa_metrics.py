@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import argparse
 import random
-import statistics
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
+
+from sides import Side, measure, spread
 
 from vlbench._tasks.gqa import metric
 from vlbench._tasks.gqa.reference import GqaAnswer
@@ -46,25 +46,13 @@ def main() -> None:
         Prediction(example.id, example.reference.answer if toss.random() < 0.6 else f"answer {toss.randrange(ANSWERS)}")
         for example in examples
     ]
-    sides: dict[str, Callable[[], object]] = {
+    sides: dict[str, Side] = {
         name: lambda measure=measure: measure(predictions, examples)  # type: ignore[misc]
         for name, measure in METRICS.items()
     }
     sides["all of them, and accuracy by five kinds"] = lambda: score(METRICS, "accuracy", SLICES, predictions, examples)
-    for name, side in sides.items():
-        print(f"{name}: {spread([cpu_seconds(side) for _ in range(wanted.repeats)])} CPU-s")
-
-
-def cpu_seconds(side: Callable[[], object]) -> float:
-    """CPU seconds of one call, all threads together."""
-    start = time.process_time()
-    side()
-    return time.process_time() - start
-
-
-def spread(values: Sequence[float]) -> str:
-    """Median and range."""
-    return f"{statistics.median(values):.2f} ({min(values):.2f} to {max(values):.2f})"
+    for name, taken in measure(sides, wanted.repeats).items():
+        print(f"{name}: {spread(taken)} CPU-s")
 
 
 def generated(questions: int, balanced: float, seed: int = 0) -> Iterator[Example[GqaAnswer]]:

@@ -8,15 +8,13 @@ finds what is higher and what is level, for all tie rules. `rankings` is countin
 from __future__ import annotations
 
 import argparse
-import statistics
-import time
 import tracemalloc
-from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from sides import Side, measure, ratios, spread
 
 from vlbench.core.examples import ImageRef
 from vlbench.core.gallery import Gallery
@@ -24,7 +22,6 @@ from vlbench.metrics.ranks import from_matrix, ranks
 
 PICTURES, TEXTS_EACH = 5_000, 5
 
-Side = Callable[[], object]
 Scores = NDArray[np.floating[Any]]
 Counts = NDArray[np.int64]
 
@@ -44,11 +41,7 @@ def main() -> None:
         "ranks": lambda: ranks(scores, owner),
         "rankings": lambda: from_matrix(scores, gallery),
     }
-    seconds: dict[str, list[float]] = {name: [] for name in sides}
-    for _ in range(wanted.repeats):
-        for name, side in sides.items():
-            seconds[name].append(cpu_seconds(side))
-    report(scores, seconds)
+    report(scores, measure(sides, wanted.repeats))
     for name, side in sides.items():
         print(f"{name}: at most {peak(side) / scores.nbytes:.3f} of the scores' {scores.nbytes / 2**20:.0f} MiB more")
 
@@ -88,13 +81,6 @@ def compare(scores: Scores, owner: Counts) -> None:
     print(f"both agree on {scores.shape[0] + scores.shape[1]:,} queries; {tied:,} have ties")
 
 
-def cpu_seconds(side: Side) -> float:
-    """CPU seconds of one call, all threads together."""
-    start = time.process_time()
-    side()
-    return time.process_time() - start
-
-
 def peak(side: Side) -> int:
     """Most bytes that one call holds at once, the scores apart."""
     tracemalloc.start()
@@ -110,13 +96,7 @@ def report(scores: Scores, seconds: dict[str, list[float]]) -> None:
     for name, taken in seconds.items():
         print(f"{name}: {spread(taken)} CPU-s for {scores.shape} scores, {len(taken)} repeats")
     for name in others:
-        ratios = [slow / own for slow, own in zip(seconds[base], seconds[name], strict=True)]
-        print(f"{base} / {name}: {spread(ratios)}")
-
-
-def spread(values: Sequence[float]) -> str:
-    """Median and range."""
-    return f"{statistics.median(values):.2f} ({min(values):.2f} to {max(values):.2f})"
+        print(f"{base} / {name}: {spread(ratios({base: seconds[base], name: seconds[name]}))}")
 
 
 if __name__ == "__main__":

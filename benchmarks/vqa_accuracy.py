@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import argparse
 import random
-import statistics
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import accumulate
 from typing import Any
 
+from sides import Side, measure, ratios, spread
 from vqa_official import evaluate
 
 from vlbench._tasks.vqa2.metric import vqa_accuracy
@@ -25,8 +24,6 @@ from vlbench.metrics.scoring import score
 QUESTIONS, IMAGES, STRINGS = 214_354, 40_504, 28_000
 UNANIMOUS = 0.3
 """Share of questions that all ten people answer alike."""
-
-Side = Callable[[], object]
 
 
 def main() -> None:
@@ -46,11 +43,7 @@ def main() -> None:
         "vqa_accuracy": lambda: vqa_accuracy(predictions, examples),
         "vqa_accuracy and slices": lambda: score({"a": vqa_accuracy}, "a", slices, predictions, examples),
     }
-    seconds: dict[str, list[float]] = {name: [] for name in sides}
-    for _ in range(wanted.repeats):
-        for name, side in sides.items():
-            seconds[name].append(cpu_seconds(side))
-    report(wanted.questions, seconds)
+    report(wanted.questions, measure(sides, wanted.repeats))
 
 
 def compare(
@@ -69,26 +62,13 @@ def compare(
     print(f"both: {ours.value:.4f}; ours with 95 % interval {ours.ci95}")
 
 
-def cpu_seconds(side: Side) -> float:
-    """CPU seconds of one call, all threads together."""
-    start = time.process_time()
-    side()
-    return time.process_time() - start
-
-
 def report(questions: int, seconds: dict[str, list[float]]) -> None:
     """Median and range of each side, and of its ratio to the official procedure in the same round."""
     official, *others = seconds
     for name, taken in seconds.items():
         print(f"{name}: {spread(taken)} CPU-s for {questions:,} questions, {len(taken)} repeats")
     for name in others:
-        ratios = [base / own for base, own in zip(seconds[official], seconds[name], strict=True)]
-        print(f"{official} / {name}: {spread(ratios)}")
-
-
-def spread(values: Sequence[float]) -> str:
-    """Median and range."""
-    return f"{statistics.median(values):.2f} ({min(values):.2f} to {max(values):.2f})"
+        print(f"{official} / {name}: {spread(ratios({official: seconds[official], name: seconds[name]}))}")
 
 
 def generated(questions: int, seed: int = 0) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:

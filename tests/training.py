@@ -24,7 +24,7 @@ from vlbench.engine.runtime.environment import make_accelerator, seed_everything
 from vlbench.engine.runtime.interrupt import Interrupt
 from vlbench.engine.training.checkpoint import Checkpoints
 from vlbench.engine.training.finetune import Finetuning
-from vlbench.engine.training.plan import Conduct, make_plan
+from vlbench.engine.training.plan import Conduct, make_plan, training_units
 from vlbench.heads.build import build_head
 
 
@@ -37,9 +37,8 @@ def train(name: str, world: Path, folder: Path, accumulation: int = 1) -> dict[s
     seed_everything(0)
     backbone = catalog.load_model(job.card, "tiny", make_resources(of_job(job), Silent()))
     learner = Learner(backbone, build_head(job.task.card, job.card, backbone.width, job.labels, job.spec.train))
-    training = Finetuning(
-        learner, job.train, make_plan(job.spec.train, len(job.train)), accelerator, Checkpoints(folder), 0, Conduct()
-    )
+    made = make_plan(job.spec.train, training_units(job.spec.train, job.train), 0)
+    training = Finetuning(learner, job.train, made, accelerator, Checkpoints(folder), 0, Conduct())
     log: list[dict[str, Any]] = []
     training.run(None, log.append, Silent(), Interrupt(), "finetuning")
     weights = b"".join(one.detach().numpy().tobytes() for one in learner.parameters())

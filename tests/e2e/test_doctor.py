@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ import pytest
 import torch
 
 import vlbench.models
+from vlbench.engine.doctor import examine as examining
+from vlbench.engine.job import Job, plan
 from vlbench.heads.pair import PairHead
 
 Call = Callable[..., Any]
@@ -98,7 +101,7 @@ def verdicts(found: dict[str, Any]) -> dict[str, str]:
 
 
 def test_a_sound_model_passes(doctor: Call) -> None:
-    code, found, err = doctor("cvlp", "--size", "tiny", "--steps", 120)
+    code, found, err = doctor("cvlp", "--size", "tiny", "--steps", 120, "--examples", 48)
     assert (code, err, found["verdict"]) == (0, "", "ok")
     assert found["weights"]["matched"] > 100
     assert set(verdicts(found).values()) == {"ok"}
@@ -158,8 +161,39 @@ def test_a_head_that_leaks_is_caught(doctor: Call, monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(PairHead, "targets", spying)
     monkeypatch.setattr(PairHead, "forward", telling)
-    code, found, _ = doctor("Sound", "--steps", 1)
+    code, found, _ = doctor("Sound", "--steps", 1, "--examples", 48)
     assert (code, verdicts(found)["shuffled labels"]) == (12, "broken")
+
+
+@pytest.fixture
+def only(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[list[Any]], list[Any]]], None]:
+    """Let the doctor see these of the examples only."""
+
+    def see(keep: Callable[[list[Any]], list[Any]]) -> None:
+        def planned(spec: Any, progress: Any) -> Job:
+            job = plan(spec, progress)
+            return replace(job, train=keep(list(job.train)), report=keep(list(job.report)))
+
+        monkeypatch.setattr(examining, "plan", planned)
+
+    return see
+
+
+def test_examples_of_one_group_are_told_apart(doctor: Call, only: Any) -> None:
+    only(lambda examples: [replace(one, group="all") for one in examples])
+    code, found, _ = doctor("Sound", "--steps", 0)
+    assert (code, verdicts(found)["pictures"], verdicts(found)["texts"]) == (0, "ok", "ok")
+    assert {check["n"] for check in found["checks"]} == {24}
+
+
+@pytest.mark.parametrize("task", ["nlvr2", "coco_retrieval"])
+def test_one_picture_cannot_be_exchanged(task: str, vlbench: Call, tiny_world: Path, only: Any) -> None:
+    only(lambda examples: [one for one in examples if one.query.images == examples[0].query.images])
+    done = vlbench("doctor", "--model", "cvlp", "--size", "tiny", "--task", task, "--data-root", tiny_world, "--json",
+                   "--steps", 2, "--no-processes", "--device", "cpu")  # fmt: skip
+    found = verdicts(json.loads(done.out))
+    assert found["pictures"] == "skipped" and "broken" not in found.values(), done.out
+    assert found["shuffled labels"] == "skipped"
 
 
 @pytest.mark.slow

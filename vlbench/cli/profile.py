@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
 
+from vlbench.cli.spec import split_models, split_names
 from vlbench.core.errors import ExitCode, VlbenchError
 
 if TYPE_CHECKING:
@@ -70,9 +71,9 @@ def profile(
     from vlbench.report.speed_pictures import front_picture, left_out, stages_picture
 
     given = {name: value for name, value in ctx.params.items() if name in ProfileSpec.model_fields}
-    given["models"], given["scenario"], given["picture"] = _listed(model), _listed(scenario), _sides(picture)
+    given["models"], given["scenario"], given["picture"] = split_models(model), _scenarios(scenario), _sides(picture)
     given["batches"] = _numbers("--batch-sizes", batch_sizes) if batch_sizes else ()
-    given["stages"] = _listed(stages or "")
+    given["stages"] = split_names("stages", stages) if stages is not None else ()
     spec = parse(ProfileSpec, given, "profile")
     runs = _runs(with_runs) if with_runs else []
     name = f"{_safe('-'.join(spec.models))}-{datetime.now(UTC):%Y%m%dT%H%M%S}"
@@ -102,8 +103,13 @@ def _runs(folder: Path) -> list[RunRecord]:
     return runs
 
 
-def _listed(text: str) -> list[str]:
-    return [part.strip() for part in text.split(",") if part.strip()]
+def _scenarios(text: str) -> list[str]:
+    from vlbench.core.profile import Scenario
+
+    if not text.strip(" ,"):
+        known = ", ".join(get_args(Scenario))
+        raise VlbenchError(f"--scenario {text!r} names nothing to measure: give one or more of {known}")
+    return split_names("scenario", text)
 
 
 def _sides(picture: str) -> tuple[int, int]:

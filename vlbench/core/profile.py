@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, FiniteFloat, field_validator
 
 from vlbench.core.record import Environment, ToolInfo
 from vlbench.core.validate import Frozen
@@ -68,13 +68,13 @@ class Times(Frozen):
     which is their range where there are fewer than `INTERVAL_FROM`."""
 
     n: int
-    p50: float
-    p90: float
-    p95: float
-    p99: float
-    mean: float
-    stdev: float
-    ci95: tuple[float, float]
+    p50: FiniteFloat
+    p90: FiniteFloat
+    p95: FiniteFloat
+    p99: FiniteFloat
+    mean: FiniteFloat
+    stdev: FiniteFloat
+    ci95: tuple[FiniteFloat, FiniteFloat]
 
 
 class Latency(Frozen):
@@ -87,18 +87,18 @@ class Latency(Frozen):
     stages: dict[str, Times]
     model: Times
     whole: Times
-    rest: float
+    rest: FiniteFloat
     why_stopped: str
-    warmup_ms: tuple[float, ...]
+    warmup_ms: tuple[FiniteFloat, ...]
 
 
 class Rate(Frozen):
     """Examples per second of the model alone at a batch size; error: why it was not measured."""
 
     batch: int
-    examples_per_second: float = 0.0
+    examples_per_second: FiniteFloat = 0.0
     ms: Times | None = None
-    joules_per_example: float | None = None
+    joules_per_example: FiniteFloat | None = None
     error: str = ""
 
 
@@ -108,7 +108,7 @@ class Pipeline(Frozen):
 
     batch: int
     workers: int
-    examples_per_second: float = 0.0
+    examples_per_second: FiniteFloat = 0.0
     ms: Times | None = None
     error: str = ""
 
@@ -138,10 +138,10 @@ class Memory(Frozen):
     """MiB: weights; activations: most that tensors of one batch of one add; reserved for both by the device's
     allocator; host: most that the process held, other models among it."""
 
-    weights: float
-    activations: float | None = None
-    reserved: float | None = None
-    host: float | None = None
+    weights: FiniteFloat
+    activations: FiniteFloat | None = None
+    reserved: FiniteFloat | None = None
+    host: FiniteFloat | None = None
 
 
 class Query(Frozen):
@@ -153,7 +153,7 @@ class Query(Frozen):
 
     how: str
     gallery: int
-    ms: float
+    ms: FiniteFloat
     measured: bool
 
 
@@ -177,8 +177,8 @@ class ModelProfile(Frozen):
     throughput: tuple[Rate, ...] = ()
     pipeline: Pipeline | None = None
     retrieval: tuple[Query, ...] = ()
-    load_seconds: float | None = None
-    first_batch_seconds: float | None = None
+    load_seconds: FiniteFloat | None = None
+    first_batch_seconds: FiniteFloat | None = None
 
     @property
     def name(self) -> str:
@@ -192,8 +192,8 @@ class Ratio(Frozen):
 
     of: str
     to: str
-    value: float
-    ci95: tuple[float, float]
+    value: FiniteFloat
+    ci95: tuple[FiniteFloat, FiniteFloat]
 
 
 class Machine(Frozen):
@@ -201,7 +201,7 @@ class Machine(Frozen):
 
     cores: int
     threads: int
-    load: float | None
+    load: FiniteFloat | None
     clocks: str = ""
     noisy: bool = False
     reasons: tuple[str, ...] = ()
@@ -221,5 +221,5 @@ class ProfileRecord(Frozen):
     models: tuple[ModelProfile, ...]
     ratios: tuple[Ratio, ...] = ()
     started: str
-    seconds: float
-    spent: dict[str, float] = Field(default_factory=dict)
+    seconds: FiniteFloat
+    spent: dict[str, FiniteFloat] = Field(default_factory=dict)

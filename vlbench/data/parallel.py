@@ -11,6 +11,7 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import TypeVar
 
+from vlbench.core.cores import usable_cores
 from vlbench.core.errors import VlbenchError
 
 Item = TypeVar("Item")
@@ -28,7 +29,7 @@ def parallel_map(function: Callable[[Item], Made], items: Sequence[Item]) -> Ite
     Raises:
         VlbenchError: a worker was killed.
     """
-    workers = min(_cores(), len(items) // _CHUNK)
+    workers = min(usable_cores(), len(items) // _CHUNK)
     if workers < 2:
         yield from map(function, items)
         return
@@ -50,12 +51,8 @@ def spare_processes() -> int:
     Processes that a launcher started on this machine share its cores.
     """
     sharing = os.environ.get("LOCAL_WORLD_SIZE", "")
-    cores = _cores() // (int(sharing) if sharing.isdigit() and int(sharing) else 1)
+    cores = usable_cores() // (int(sharing) if sharing.isdigit() and int(sharing) else 1)
     return min(8, cores // 2) if cores >= 4 else 0
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _leave_interrupts_to_parent() -> None:

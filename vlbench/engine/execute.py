@@ -22,7 +22,7 @@ from vlbench.engine.resources import make_resources, of_job, unique_refs
 from vlbench.engine.runtime.environment import Clock, latencies, make_accelerator
 from vlbench.engine.runtime.interrupt import Interrupt, Interrupted, Stoppable
 from vlbench.engine.runtime.log import Logged
-from vlbench.engine.runtime.pace import Timing
+from vlbench.engine.runtime.pace import examples_per_second
 from vlbench.engine.runtime.ranks import Ranks, is_lost_peer
 from vlbench.engine.runtime.trackers import Trackers, figures, tracked
 from vlbench.engine.training.checkpoint import Checkpoints
@@ -185,10 +185,10 @@ def _model(job: Job, outcome: Outcome, resources: Resources) -> dict[str, object
 
 def _efficiency(outcome: Outcome, clock: Clock, ranks: Ranks) -> Efficiency:
     """Of all ranks together: their batches, and the memory of the one that needed most."""
-    timing = Timing.together(ranks.gather_objects(outcome.timing))
+    timings = ranks.gather_objects(outcome.timing)
     return Efficiency(
-        examples_per_second=timing.examples_per_second,
-        latency_ms=latencies(timing.batches),
+        examples_per_second=examples_per_second(timings),
+        latency_ms=latencies([seconds for timing in timings for seconds in timing.batches]),
         peak_memory_mib=max(ranks.gather_objects(peak_memory_mib())),
         seconds=clock.seconds,
     )

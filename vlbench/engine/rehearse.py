@@ -17,7 +17,7 @@ from vlbench.core.backbone import Fitted
 from vlbench.core.gallery import galleries
 from vlbench.core.progress import Progress
 from vlbench.core.spec import RunSpec
-from vlbench.engine.answering.batches import Batches
+from vlbench.engine.answering.batches import Batches, training_blocks
 from vlbench.engine.answering.compare import compare
 from vlbench.engine.answering.generate import generate
 from vlbench.engine.answering.learner import Learner
@@ -30,7 +30,7 @@ from vlbench.engine.runtime.environment import make_accelerator, seed_everything
 from vlbench.engine.runtime.interrupt import Interrupt
 from vlbench.engine.runtime.pace import Pace
 from vlbench.engine.subset import Examples
-from vlbench.engine.training.plan import make_plan
+from vlbench.engine.training.plan import Plan, make_plan, training_units
 from vlbench.engine.weights.loading import summary
 from vlbench.heads.dual import DualHead
 
@@ -118,11 +118,11 @@ class _Measuring:
         """What the run consists of; training comes first and is measured last, since it leaves gradients."""
         job = self.job
         answering = self._answering()
-        trained = make_plan(job.spec.train, len(job.train)) if job.spec.mode == "finetune" else None
+        trained, amount = self._training() if job.spec.mode == "finetune" else (None, 0)
         if trained:
             size = -(-trained.batch_size // trained.accumulation)
             rate = self._rate(self._train, min(size, len(self.few.train)))
-            yield self._phase("finetune", trained.steps * trained.batch_size, "examples", rate)
+            yield self._phase("finetune", amount, "examples", rate)
         elif job.spec.mode == "probe":
             yield self._phase("encode", len(job.train), "examples", answering)
         if job.select:
@@ -131,6 +131,13 @@ class _Measuring:
             amount, unit = self._work(job.select)
             yield self._phase("select", times * amount, unit, answering)
         yield self._phase("report", *self._work(job.report), answering)
+
+    def _training(self) -> tuple[Plan, int]:
+        """The plan, and how many examples its steps take, which may fill batches in part only."""
+        recipe, seed = self.job.spec.train, self.job.spec.seed
+        units = training_units(recipe, self.job.train)
+        trained = make_plan(recipe, units, seed)
+        return trained, sum(map(len, training_blocks(units, trained.batch_size, trained.steps, seed)))
 
     def _phase(self, name: str, amount: int, unit: str, rate: float) -> Phase:
         return Phase(name, amount, unit, rate, self.processes)

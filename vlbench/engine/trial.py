@@ -16,6 +16,7 @@ from vlbench.core.record import LoadReport, TrainInfo
 from vlbench.core.results import Prediction, Ranking
 from vlbench.data.controls import blind_examples
 from vlbench.data.resources import Resources
+from vlbench.engine.answering.batches import sequential_blocks
 from vlbench.engine.answering.compare import compare
 from vlbench.engine.answering.generate import generate
 from vlbench.engine.answering.learner import Learner
@@ -35,7 +36,7 @@ from vlbench.engine.subset import Examples
 from vlbench.engine.training.checkpoint import Best, Checkpoints
 from vlbench.engine.training.finetune import Finetuning
 from vlbench.engine.training.journal import Journal
-from vlbench.engine.training.plan import Conduct, Plan, make_plan
+from vlbench.engine.training.plan import Conduct, Plan, make_plan, training_units
 from vlbench.engine.training.probe import Selection, probe
 from vlbench.engine.weights.files import STANDS_ON
 from vlbench.engine.weights.loading import summary
@@ -120,7 +121,7 @@ class Trial:
 
     def _finetune(self, learner: Learner, checkpoints: Checkpoints) -> TrainInfo:
         spec, train = self.job.spec, self._seen(self.job.train)
-        plan = make_plan(spec.train, len(train))
+        plan = make_plan(spec.train, training_units(spec.train, train), spec.seed)
         conduct = Conduct(spec.workers, spec.save_every, spec.auto_batch, spec.activation_checkpointing)
         training = Finetuning(learner, train, plan, self.accelerator, checkpoints, spec.seed, conduct)
         select = self._select if self.job.select else None
@@ -144,7 +145,8 @@ class Trial:
     def _probe(self, learner: Learner, checkpoints: Checkpoints) -> TrainInfo:
         job, spec = self.job, self.job.spec
         train, select = self._seen(job.train), self._seen(job.select)
-        plan, pace = make_plan(spec.train, len(train)), self._pace(self._name("probing"))
+        units = sequential_blocks(len(train), 1)  # features are at hand: nothing is gained by related ones together
+        plan, pace = make_plan(spec.train, units, spec.seed), self._pace(self._name("probing"))
         main = job.task.metric(job.task.card.main_metric)
         selection = Selection(select, lambda found: main(found, job.select).value) if select else None
         best = probe(learner, train, selection, plan, pace, self._journal(), spec.seed)

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from vlbench.core.cores import usable_cores
 from vlbench.core.profile import Machine
 
 _IDLE_LOAD = 0.25
@@ -35,7 +36,7 @@ def state(before: float | None, threads: int, spreads: dict[str, float], device:
         threads: torch's.
         spreads: of each model, how far the 95th percentile of its latency lies above the median, as a share.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = usable_cores()
     reasons = []
     if before is not None and before > _IDLE_LOAD * cores:
         reasons.append(f"a load of {before:.2f} on {cores} cores before anything was measured")
@@ -56,7 +57,7 @@ def state(before: float | None, threads: int, spreads: dict[str, float], device:
 
 @contextmanager
 def nvml(device: torch.device) -> Iterator[tuple[Any, Any] | None]:
-    """NVIDIA's management library and the device's handle; None where there is none or the package is absent."""
+    """NVIDIA's management library and the device's handle; None where it does not know it or the package is absent."""
     try:
         import pynvml
 
@@ -65,9 +66,16 @@ def nvml(device: torch.device) -> Iterator[tuple[Any, Any] | None]:
         yield None
         return
     try:
-        yield pynvml, pynvml.nvmlDeviceGetHandleByIndex(device.index or 0)
+        yield _handle(pynvml, device)
     finally:
         pynvml.nvmlShutdown()
+
+
+def _handle(library: Any, device: torch.device) -> tuple[Any, Any] | None:
+    """By the device's own name: torch counts the devices that CUDA_VISIBLE_DEVICES leaves, NVML all of the machine."""
+    with suppress(library.NVMLError):  # a slice of a GPU (MIG) has another sort of name
+        return library, library.nvmlDeviceGetHandleByUUID(f"GPU-{torch.cuda.get_device_properties(device).uuid}")
+    return None
 
 
 def joules(device: torch.device) -> float | None:

@@ -36,13 +36,30 @@ _OF_SWEEP = 0.75
 def profile(spec: ProfileSpec, progress: Progress | None = None) -> tuple[ProfileRecord, dict[str, Durations]]:
     """Measure the models; returns the record, and the raw durations of the latency scenario by model.
 
-    A model that fails keeps its row, with the reason; the others are measured all the same.
+    A model that fails keeps its row, with the reason; the others are measured all the same. The process's threads and
+    torch's generators of chance are afterwards as they were.
 
     Raises:
         VlbenchError: the device is not there, an unknown task, a stage that no model has, or no model can be opened.
     """
-    progress, started, begun = progress or Silent(), datetime.now(UTC), time.perf_counter()
-    device, load = _device(spec), machine.load()
+    device = _device(spec)
+    with _put_back(device):
+        return _profile(spec, device, progress or Silent())
+
+
+@contextmanager
+def _put_back(device: torch.device) -> Iterator[None]:
+    """How many threads torch computes with, and the states of its generators, are as before in the end."""
+    threads = torch.get_num_threads()
+    try:
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _profile(spec: ProfileSpec, device: torch.device, progress: Progress) -> tuple[ProfileRecord, dict[str, Durations]]:
+    started, begun, load = datetime.now(UTC), time.perf_counter(), machine.load()
     if spec.threads is not None:
         torch.set_num_threads(spec.threads)
     task, spent, durations = catalog.task_card(spec.task), dict[str, float](), dict[str, Durations]()

@@ -111,16 +111,13 @@ class SeeReadFuse:
         if self.detection is not None:
             self.decoded.pictures = dict(loaded.pictures)
             return self.stages()[1:]
-        self.images, self.words = self._there(loaded.images), self._there(loaded.words)
+        self.images, self.words = _on(self.device, loaded.images), _on(self.device, loaded.words)
         return [stage for stage in self.stages() if stage.name not in PIPELINE]
 
     def _prepare(self) -> None:
         batch = self.batch
-        self.images = self._there(self.backbone.prepare_images(batch.refs))
-        self.words = self._there(self.backbone.prepare_texts(batch.texts))
-
-    def _there(self, tensors: Tensors) -> Tensors:
-        return {name: value.to(self.device) for name, value in tensors.items()}
+        self.images = _on(self.device, self.backbone.prepare_images(batch.refs))
+        self.words = _on(self.device, self.backbone.prepare_texts(batch.texts))
 
     def _see(self) -> None:
         slots = torch.arange(len(self.batch.refs), device=self.device) % self.batch.pictures
@@ -171,14 +168,11 @@ class Writing:
 
     def take(self, loaded: Loaded) -> list[Stage]:
         """Writing is left."""
-        self.prompts = self._there(loaded.images)
+        self.prompts = _on(self.device, loaded.images)
         return self.stages()[2:]
 
     def _prepare(self) -> None:
-        self.prompts = self._there(self._made())
-
-    def _there(self, tensors: Tensors) -> Tensors:
-        return {name: value.to(self.device) for name, value in tensors.items()}
+        self.prompts = _on(self.device, self._made())
 
     def _made(self) -> Tensors:
         each, refs = self.batch.pictures, self.batch.refs
@@ -186,3 +180,7 @@ class Writing:
             Prompt(Query(tuple(refs[row * each : (row + 1) * each]), text)) for row, text in enumerate(self.batch.texts)
         ]
         return self.model.prepare_prompts(prompts)
+
+
+def _on(device: torch.device, tensors: Tensors) -> Tensors:
+    return {name: value.to(device) for name, value in tensors.items()}

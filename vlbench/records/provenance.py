@@ -11,6 +11,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TypeVar
 
+from vlbench.core.cores import usable_cores
 from vlbench.core.record import Environment, ToolInfo
 from vlbench.core.spec import PretrainSpec, RunSpec
 
@@ -118,9 +119,7 @@ def _threads() -> int:
     wanted = os.environ.get("OMP_NUM_THREADS", "")
     if wanted.isdigit() and int(wanted) > 0:
         return int(wanted)
-    if sys.platform == "linux":
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    return usable_cores()
 
 
 def _gpu() -> tuple[str, str]:

@@ -17,7 +17,7 @@ from vlbench.data.cache import atomic_write
 from vlbench.metrics.significance import Seeds
 from vlbench.records.collect import FoundRun
 from vlbench.report.answers import read_answers
-from vlbench.report.protocol import by_system, column, model_name
+from vlbench.report.protocol import by_system, column, model_name, settings
 from vlbench.report.units import Units, read_units
 
 NEAR_TIE = 1e-4
@@ -63,7 +63,7 @@ class FrozenEntry(Frozen):
 class TrainedEntry(Frozen):
     """What trained seeds scored: the figure of each seed, and each unit's mean over them, in the unit of `Units`.
 
-    noise: as in `Seeds`.
+    noise: as in `Seeds`. settings: what the runs were told, by name; empty in files that are older.
     """
 
     subject: Subject
@@ -75,6 +75,7 @@ class TrainedEntry(Frozen):
     seeds: dict[str, float]
     units: dict[str, float]
     noise: float = 0.0
+    settings: dict[str, str] = Field(default_factory=dict)
 
     @property
     def side(self) -> Seeds:
@@ -171,7 +172,7 @@ def trained_entry(runs: Sequence[FoundRun]) -> TrainedEntry:
         subject=subject(record), task_version=record.task.version, metric=record.task.main_metric,
         scale=units[0].scale, higher_is_better=result is None or result.higher_is_better, data=units[0].data,
         seeds=dict(seeds), units={unit: round(value, _DECIMALS) for unit, value in sorted(side.mean.items())},
-        noise=side.noise,
+        noise=side.noise, settings=settings(record),
     )  # fmt: skip
 
 

@@ -72,7 +72,7 @@ def doubt(record: RunRecord, version: str, task_versions: Mapping[str, int]) -> 
     task = record.task
     if record.status != "done":
         return f"{record.status}: {record.error}" if record.error else f"the run is {record.status}, not done"
-    if task.limit is not None or task.n_scored != task.n_total:
+    if task.n_scored != task.n_total:
         return f"limited: {task.n_scored:,} of {task.n_total:,} examples"
     if record.coverage and (lost := record.coverage.missing + record.coverage.errors):
         return f"{lost:,} of {record.coverage.expected:,} examples without an answer"

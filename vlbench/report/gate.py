@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from statistics import median
 from typing import Literal
 
 from vlbench.core.errors import DataError, ExitCode, VlbenchError
-from vlbench.metrics.significance import Difference, holm, seeded
+from vlbench.metrics.significance import Difference, Seeds, holm, seeded
 from vlbench.records.collect import FoundRun
 from vlbench.report.answers import read_answers
 from vlbench.report.baseline import (
@@ -21,6 +22,7 @@ from vlbench.report.baseline import (
     side_of,
 )
 from vlbench.report.compare import scaled
+from vlbench.report.protocol import SETTINGS, settings
 from vlbench.report.swing import most
 
 Kind = Literal["pass", "regression", "improvement", "inconclusive", "missing"]
@@ -178,7 +180,9 @@ def _trained(
     outcomes = [_drop(entry, found.get(entry.subject, [])) for entry in entries]
     ps = iter(holm([one.beyond(max_drop) for one in outcomes if isinstance(one, Difference)]))
     return [
-        one if isinstance(one, Verdict) else _concluded(entry.subject, one, next(ps), max_drop)
+        one
+        if isinstance(one, Verdict)
+        else _concluded(entry.subject, one, next(ps), max_drop, _told_otherwise(entry, found[entry.subject][0]))
         for entry, one in zip(entries, outcomes, strict=True)
     ]
 
@@ -201,12 +205,30 @@ def _drop(entry: TrainedEntry, group: list[FoundRun]) -> Difference | Verdict:
         return Verdict(of, "trained", "inconclusive", "other examples than the baseline's: make it again")
     if (groups := len({*units[0].groups.values()})) < MIN_GROUPS:
         return Verdict(of, "trained", "inconclusive", f"{groups} groups of examples: {MIN_GROUPS} or more are needed")
+    if _repeated(entry, side):
+        return Verdict(of, "trained", "pass", "every seed and every example scores as before", 0.0)
     worse, better = (side, entry.side) if entry.higher_is_better else (entry.side, side)
     return scaled(seeded(worse, better, units[0].groups), entry.scale)
 
 
-def _concluded(of: Subject, drop: Difference, p: float, max_drop: float) -> Verdict:
+def _repeated(entry: TrainedEntry, side: Seeds) -> bool:
+    """Whether nothing changed at all, which no drop can hide in, however few seeds or examples there are."""
+    pairs = zip(entry.seeds.values(), side.figures, strict=False)
+    units = ((value, side.mean[unit]) for unit, value in entry.units.items())
+    return len(entry.seeds) == len(side.figures) and all(abs(a - b) <= _SAME for a, b in chain(pairs, units))
+
+
+def _told_otherwise(entry: TrainedEntry, run: FoundRun) -> str:
+    """Which settings are others than the baseline's; its version says nothing of what was asked."""
+    now = settings(run.record)
+    names = [name for name in entry.settings if name != "vlbench" and now.get(name) != entry.settings[name]]
+    told = [f"{name} {now.get(name, 'none')} for {entry.settings[name]}" for name in names[:SETTINGS]]
+    return f"; it was told otherwise than the baseline's: {', '.join(told)}" if told else ""
+
+
+def _concluded(of: Subject, drop: Difference, p: float, max_drop: float, otherwise: str) -> Verdict:
     kind, reason = _said(drop, p, max_drop)
+    reason += otherwise
     return Verdict(of, "trained", kind, reason, drop.effect, drop.low, drop.high, drop.detectable)
 
 

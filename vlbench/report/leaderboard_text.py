@@ -77,7 +77,7 @@ def _cell(entry: Entry | None, markup: Markup) -> str:
 
 
 def figure_text(of: Figure, markup: Markup) -> str:
-    """The value with half its interval."""
+    """The value and how far its interval reaches."""
     if not isfinite(of.value):
         return "no figure"
     reach = "" if of.reach is None else f" {sign('±', markup)} {of.reach:.2f}"
@@ -99,7 +99,7 @@ def legend(of: Table, pareto: str, markup: Markup) -> list[str]:
         source = "test sampling" + (
             f" and, over {' or '.join(map(str, seeds))} seeds, chance in training" if seeds else ""
         )
-        lines.append(f"{sign('±', markup)}: half the 95 % interval, from {source}")
+        lines.append(f"{sign('±', markup)}: how far the 95 % interval reaches, on its longer side, from {source}")
     if any(entry.tie for entry in entries):
         lines.append(f"{sign('≈', markup)}: within noise of the best; vlbench compare pairs examples and sees more")
     if pareto and any(entry.front for entry in entries):

@@ -12,6 +12,8 @@ from vlbench.core.spec import PLACE
 from vlbench.records.collect import FoundRun
 
 _NOT_MEANING = PLACE | {"seed", "task", "model", "size", "checkpoint", "controls", "eval_batch_size", "resume"}
+SETTINGS = 5
+"""Settings that are named where systems differ in more."""
 _IN_PROTOCOL = {"mode", "train_split", "answer_by", "num_fewshot", "rerank_k"}
 
 
@@ -123,15 +125,42 @@ def by_system(runs: Sequence[FoundRun]) -> list[list[FoundRun]]:
     return grouped
 
 
+def names(systems: Sequence[Sequence[FoundRun]]) -> list[str]:
+    """What to call systems of one model: its name and, of several, their settings; else seed, fingerprint or folder."""
+    firsts = [runs[0] for runs in systems]
+    name = model_name(firsts[0].record)
+    if len(systems) == 1:
+        return [name]
+    told = list(differing([run.record for run in firsts]).items())[:SETTINGS]
+    of_settings = [
+        ", ".join(values[place] if what == "protocol" else f"{what} {values[place]}" for what, values in told)
+        for place in range(len(systems))
+    ]
+    besides = (
+        [""] * len(systems),
+        [_seeds([run.record.spec.seed for run in runs]) for runs in systems],
+        [run.record.fingerprint[:8] for run in firsts],
+        [str(run.path.parent) for run in firsts],
+    )
+    ways = [[", ".join(filter(None, pair)) for pair in zip(of_settings, more, strict=True)] for more in besides]
+    clear = next((way for way in ways if len(set(way)) == len(systems)), ways[-1])
+    return [f"{name} ({telling})" for telling in clear]
+
+
+def _seeds(seeds: Sequence[int]) -> str:
+    return f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}"
+
+
 def named(runs: Sequence[tuple[FoundRun, str]]) -> list[tuple[str, Column, list[FoundRun], str]]:
     """Each system with its name, its column and its doubt; runs in doubt stand by themselves.
 
-    Systems of one model in one column have their first fingerprint in their name.
+    Systems of one model in one column have in their name what tells them apart.
     """
     found = [(system, "") for system in by_system([run for run, why in runs if not why])]
     found += [([run], why) for run, why in runs if why]
     places = [(model_name(system[0].record), column(system[0].record)) for system, _ in found]
-    return [
-        (name if places.count((name, of)) == 1 else f"{name} {system[0].record.fingerprint[:8]}", of, system, why)
-        for (system, why), (name, of) in zip(found, places, strict=True)
-    ]
+    alike: dict[tuple[str, Column], list[list[FoundRun]]] = {}
+    for (system, _), place in zip(found, places, strict=True):
+        alike.setdefault(place, []).append(system)
+    called = {place: iter(names(systems)) for place, systems in alike.items()}
+    return [(next(called[place]), place[1], system, why) for (system, why), place in zip(found, places, strict=True)]

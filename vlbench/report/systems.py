@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean, stdev
 
 from vlbench.metrics.significance import Seeds
 from vlbench.metrics.uncertainty import clustered_bootstrap
 from vlbench.records.collect import FoundRun
-from vlbench.report.protocol import by_system, differing, model_name
+from vlbench.report.protocol import SETTINGS, by_system, differing, model_name, names
 from vlbench.report.units import Units, read_units
-
-_SETTINGS = 5
-"""Settings that are named where systems differ in more."""
 
 
 @dataclass(frozen=True)
@@ -44,40 +41,16 @@ def systems(runs: Sequence[FoundRun], metric: str) -> tuple[System, ...]:
     alike: dict[str, list[System]] = {}
     for one in found:
         alike.setdefault(one.name, []).append(one)
-    named = {id(one): name for same in alike.values() for one, name in zip(same, _names(same), strict=True)}
-    return tuple(replace(one, name=named[id(one)]) for one in found)
+    called = {name: iter(names([one.runs for one in same])) for name, same in alike.items()}
+    return tuple(replace(one, name=next(called[one.name])) for one in found)
 
 
 def settings_apart(runs: Sequence[FoundRun]) -> str:
     """What the runs were told otherwise, in words: "steps (1, 5), lr (0.01, 0.0002)"; empty where nothing."""
-    told = [f"{name} ({', '.join(dict.fromkeys(values))})" for name, values in _differing(runs).items()]
-    rest = f" and {len(told) - _SETTINGS} more" if len(told) > _SETTINGS else ""
-    return ", ".join(told[:_SETTINGS]) + rest
-
-
-def _differing(runs: Sequence[FoundRun]) -> Mapping[str, list[str]]:
-    return differing([run.record for run in runs])
-
-
-def _names(alike: Sequence[System]) -> list[str]:
-    """Names that tell systems of one model apart: by settings; else by seed, fingerprint or folder besides."""
-    if len(alike) == 1:
-        return [alike[0].name]
-    firsts = [one.runs[0] for one in alike]
-    told = list(_differing(firsts).items())[:_SETTINGS]
-    of_settings = [
-        ", ".join(values[place] if name == "protocol" else f"{name} {values[place]}" for name, values in told)
-        for place in range(len(alike))
-    ]
-    besides = (
-        [""] * len(alike),
-        [f"seed{'s' * (len(one.seeds) > 1)} {', '.join(map(str, one.seeds))}" for one in alike],
-        [run.record.fingerprint[:8] for run in firsts],
-        [str(run.path.parent) for run in firsts],
-    )
-    ways = [[", ".join(filter(None, pair)) for pair in zip(of_settings, more, strict=True)] for more in besides]
-    clear = next((way for way in ways if len(set(way)) == len(alike)), ways[-1])
-    return [f"{one.name} ({telling})" for one, telling in zip(alike, clear, strict=True)]
+    apart = differing([run.record for run in runs])
+    told = [f"{name} ({', '.join(dict.fromkeys(values))})" for name, values in apart.items()]
+    rest = f" and {len(told) - SETTINGS} more" if len(told) > SETTINGS else ""
+    return ", ".join(told[:SETTINGS]) + rest
 
 
 def _system(group: Sequence[FoundRun], metric: str) -> System:

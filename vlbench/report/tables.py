@@ -151,7 +151,9 @@ def _warnings(record: RunRecord) -> list[str]:
     if record.status != "done":
         lines.append(f"{record.status.upper()}: this run is not finished{_reason(record.error)}")
     task = record.task
-    if task.limit is not None:
+    if task.limit is not None and task.n_scored == task.n_total:
+        lines.append(f"limit {task.limit:g} leaves nothing out: {task.n_total:,} examples")
+    elif task.limit is not None:
         chosen = "the first ones" if record.spec.limit_mode == "head" else "chosen at random"
         lines.append(f"limit {task.limit:g}: {task.n_scored:,} of {task.n_total:,} examples, {chosen}")
     elif task.n_scored != task.n_total and record.status == "done":

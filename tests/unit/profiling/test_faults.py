@@ -135,7 +135,13 @@ def test_a_model_without_the_stages_asked_for(vlbench: Command, tmp_path: Path) 
         (("--with-runs", "/nope"), "--with-runs /nope holds no run"),
         (("--model", "nobody"), "unknown model 'nobody'"),
         (("--model", "nobody,noone"), "unknown model 'noone'"),
-        (("--model", " , "), "models"),
+        (("--model", " , "), "--model ' , ' holds an empty name"),
+        (("--model", "vilt,vilt"), "--model names vilt more than once"),
+        (("--scenario", ""), "--scenario '' names nothing to measure: give one or more of latency, throughput, retr"),
+        (("--scenario", ","), "--scenario ',' names nothing to measure"),
+        (("--scenario", "latency,latency"), "--scenario names latency more than once"),
+        (("--scenario", "speed"), "Input should be 'latency', 'throughput' or 'retrieval'"),
+        (("--stages", ""), "--stages '' holds an empty name"),
         (("--device", "mps"), "--device mps is not there"),
         (("--batch-sizes", "0"), "batches"),
     ],
@@ -181,8 +187,3 @@ def test_runs_of_other_models(vlbench: Command, tmp_path: Path, tiny_world: Path
     assert vlbench(*run, "--output-path", runs).code == ExitCode.OK
     done = vlbench("profile", "--model", " vilt ", *FLAGS, "--with-runs", runs, "--output-path", tmp_path / "profiles")
     assert done.code == ExitCode.OK and f"no finished run in {runs} is of a model measured here whole" in done.err
-
-
-def test_a_model_named_twice(vlbench: Command, tmp_path: Path) -> None:
-    done = vlbench("profile", "--model", "vilt,vilt", *FLAGS, "--output-path", tmp_path)
-    assert done.code == ExitCode.SOME_FAILED and "name each model once" in done.out

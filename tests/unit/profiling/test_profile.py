@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,35 @@ def test_operations_and_parameters_are_the_networks(record: ProfileRecord) -> No
         assert not set(one.operations.stages) & set(PIPELINE)
         assert sum(one.parameters.stages.values()) == one.parameters.total
         assert one.operations.stages["see"] > 0
+
+
+def test_a_second_model_of_one_name_is_an_error_of_its_own_row() -> None:
+    first, second = measured(models=("vilt", "vilt"), scenario=()).models
+    assert first.error == "" and "name each model once" in second.error
+
+
+@pytest.mark.parametrize("task", ["nlvr2", "nothing of the kind"])
+def test_threads_and_chance_are_afterwards_as_before(task: str) -> None:
+    threads = torch.get_num_threads()
+    torch.manual_seed(7)
+    state = torch.get_rng_state()
+    with nullcontext() if task == "nlvr2" else pytest.raises(VlbenchError, match="unknown task"):
+        found = measured(models=("vilt",), scenario=(), task=task, threads=threads + 1)
+        assert found.machine.threads == found.environment.threads == threads + 1
+    assert torch.get_num_threads() == threads
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity"])
+@pytest.mark.parametrize("name", ["load_seconds", "first_batch_seconds"])
+def test_a_figure_that_is_no_number_is_refused(name: str, number: str, record: ProfileRecord, tmp_path: Path) -> None:
+    values = record.model_dump(mode="json")
+    values["models"][1][name] = float(number)
+    path = tmp_path / "profile.json"
+    path.write_text(json.dumps(values))
+    assert number in path.read_text()
+    with pytest.raises(VlbenchError, match=rf"profile.json is corrupt .*models\.1\.{name} is .*finite number"):
+        read_profile(path)
 
 
 def test_vilts_operations_counted_by_hand() -> None:

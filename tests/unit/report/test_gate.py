@@ -376,3 +376,25 @@ def test_a_drop_beyond_the_limit_that_could_be_seen_is_seen(spread: float) -> No
         drop = scaled(seeded(now, before, GROUPS), 100)
         seen += _said(drop, drop.beyond(0.5), 0.5)[0] == "regression"
     assert 0.6 <= seen / repeats <= 0.95
+
+
+def test_a_rerun_that_changed_nothing_passes_however_little_could_have_been_seen(
+    seeds: Callable[..., list[Path]],
+) -> None:
+    baseline = base(*seeds("before", 0.7, spread=0.05))
+    (verdict,) = judge(baseline, runs(*seeds("again", 0.7, spread=0.05)), Limits(max_drop=0.5))
+    assert verdict.kind == "pass" and "scores as before" in verdict.reason
+    (verdict,) = judge(baseline, runs(*seeds("other", 0.69, spread=0.05)), Limits(max_drop=0.5))
+    assert verdict.kind == "inconclusive"
+
+
+def test_a_recipe_that_is_another_is_told(seeds: Callable[..., list[Path]]) -> None:
+    baseline = base(*seeds("before", 0.7))
+    now = seeds("now", 0.3)
+    for folder in now:
+        change(folder, spec=read_run(folder).spec.model_copy(update={"answers": Path("others.json")}))
+    (verdict,) = judge(baseline, runs(*now), Limits(max_drop=0.5))
+    assert verdict.kind == "regression"
+    assert verdict.reason.endswith("it was told otherwise than the baseline's: answers others.json for none")
+    (verdict,) = judge(baseline, runs(*seeds("alike", 0.3)), Limits(max_drop=0.5))
+    assert "told otherwise" not in verdict.reason

@@ -183,8 +183,8 @@ def test_seeds_are_one_point_and_other_recipes_points_of_their_own(
     other = with_spec(run, 77.0, answers=Path("others.json"))
     (found,) = points(profile, [*seeds, other], monkeypatch, tmp_path).values()
     assert found == [
-        (f"vilt-base {seeds[0].fingerprint[:8]} (3 seeds)", pytest.approx(30.0)),
-        (f"vilt-base {other.fingerprint[:8]}", 77.0),
+        ("vilt-base (answers none) (3 seeds)", pytest.approx(30.0)),
+        ("vilt-base (answers others.json)", 77.0),
     ]
     (alone,) = points(profile, seeds, monkeypatch, tmp_path).values()
     assert [label for label, _ in alone] == ["vilt-base (3 seeds)"]

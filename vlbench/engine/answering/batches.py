@@ -169,25 +169,30 @@ def related(examples: Sequence[Example[Any]], most: int) -> list[list[int]]:
 
 
 def training_blocks(units: Sequence[Sequence[int]], batch_size: int, steps: int, seed: int) -> list[list[int]]:
-    """The rows of every optimizer step: epoch after epoch of seeded permutations of the units, cut once.
-
-    units: rows that stay in one block, none longer than `batch_size`. A block takes units while they fit, so
-    some blocks, and the last one of an epoch, are shorter; no row is left out of an epoch.
-    """
+    """The rows of every optimizer step: epoch after epoch, as `epoch_blocks` has them, cut once."""
     blocks: list[list[int]] = []
     epoch = 0
     while len(blocks) < steps:
-        order = list(units)
-        random.Random(f"{seed}/epoch {epoch}").shuffle(order)
-        block: list[int] = []
-        for unit in order:
-            if len(block) + len(unit) > batch_size:
-                blocks.append(block)
-                block = []
-            block = [*block, *unit]
-        blocks.append(block)
+        blocks += epoch_blocks(units, batch_size, seed, epoch)
         epoch += 1
     return blocks[:steps]
+
+
+def epoch_blocks(units: Sequence[Sequence[int]], batch_size: int, seed: int, epoch: int) -> list[list[int]]:
+    """The rows of an epoch's optimizer steps: a seeded permutation of the units, no row left out.
+
+    units: rows that stay in one block, none longer than `batch_size`. A block takes units while they fit, so
+    some blocks, and the last one, are shorter.
+    """
+    order = list(units)
+    random.Random(f"{seed}/epoch {epoch}").shuffle(order)
+    blocks, block = list[list[int]](), list[int]()
+    for unit in order:
+        if len(block) + len(unit) > batch_size:
+            blocks.append(block)
+            block = []
+        block += unit
+    return [*blocks, block]
 
 
 def micro_blocks(blocks: Sequence[Sequence[int]], parts: int) -> list[list[int]]:

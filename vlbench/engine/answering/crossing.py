@@ -53,7 +53,8 @@ class Crossing:
 
         def make(numbers: Sequence[int]) -> Iterator[Array]:
             chosen = [blocks[number] for number in numbers]
-            self.timing.examples += sum(map(len, chosen)) + texts
+            # Every rank reads all texts; one counts them.
+            self.timing.examples += sum(map(len, chosen)) + (texts if self.pace.ranks.is_main else 0)
             pairs = [(np.repeat(block, texts), np.tile(np.arange(texts), len(block))) for block in chosen]
             return (scores.reshape(-1, texts) for scores in self._scored(chosen, pairs))
 

@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from vlbench.core.examples import Example, ImageRef
-from vlbench.engine.doctor.subject import Examples, Subject, strangers
+from vlbench.engine.doctor.subject import Examples, Subject, retold, strangers
 from vlbench.engine.doctor.verdict import Check, compared, judged
 
 CPU, GPU = 1e-5, 1e-3
@@ -47,13 +47,13 @@ def check_invariance(subject: Subject, examples: Examples, folder: Path) -> Iter
 
 def _matters(subject: Subject, examples: Examples, plain: Tensor, least: float) -> Iterator[Check]:
     """Whether the scores change with the pictures, and with the texts."""
-    retold = [
-        replace(example, query=replace(example.query, text=other.query.text))
-        for example, other in zip(examples, [*examples[1:], examples[0]], strict=True)
-    ]
-    for name, changed in (("pictures", strangers(examples)), ("texts", retold)):
+    for name, changed in (("pictures", strangers(examples)), ("texts", retold(examples))):
         if name == "pictures" and subject.job.card.visual == "none":
             yield Check(name=name, verdict="skipped", found="the model looks at no pictures, its card says")
+            continue
+        if changed == list(examples):
+            found = f"all {len(examples)} examples have the same {name}, so none can be exchanged: try more --examples"
+            yield Check(name=name, verdict="skipped", found=found)
             continue
         other = subject.scores(changed)
         largest = float((plain - other).abs().nan_to_num().max())

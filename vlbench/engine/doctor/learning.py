@@ -12,18 +12,19 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from scipy.stats import binom
 from torch import Tensor
 
 from vlbench.core.cards import Recipe
 from vlbench.core.examples import Caption, Example
 from vlbench.core.progress import Progress
 from vlbench.engine.answering.batches import Batches, loader, sequential_blocks
-from vlbench.engine.doctor.subject import Examples, Subject, right_for
+from vlbench.engine.doctor.subject import Examples, Subject, right_for, strangers
 from vlbench.engine.doctor.verdict import Check, Verdict
 from vlbench.engine.runtime.interrupt import Interrupt
 from vlbench.engine.training.checkpoint import Checkpoints
 from vlbench.engine.training.finetune import Finetuning
-from vlbench.engine.training.plan import Conduct, make_plan
+from vlbench.engine.training.plan import Conduct, make_plan, training_units
 from vlbench.heads.dual import DualHead
 
 LEARNED = 32
@@ -33,8 +34,8 @@ BY_HEART = 95.0
 ENOUGH = 100
 """Steps under which a model that has not learned them yet is not to blame."""
 BATCH = 8
-DEVIATIONS = 4.0
-"""Standard errors above chance that luck hardly ever reaches."""
+LUCK = 3e-5
+"""How likely what may still be luck is at least: beyond four standard deviations of a normal distribution."""
 _CPU = torch.device("cpu")
 
 
@@ -64,6 +65,8 @@ def check_learning(school: School, train: Examples, held_out: Examples) -> Itera
 
 
 def _by_heart(school: School, train: Examples) -> Check:
+    if reason := _cannot_rank(school.subject, train):
+        return Check(name="overfit-32", verdict="skipped", found=reason)
     _learn(school, train, "learning by heart")
     subject = _asked_about(school.subject, train)
     share = subject.right(subject.scores(train), train)
@@ -77,15 +80,36 @@ def _by_heart(school: School, train: Examples) -> Check:
 
 def _shuffled(school: School, train: Examples, held_out: Examples) -> Check:
     """References that reach an answer by another door than training would show: shuffled, nothing else tells them."""
+    if reason := _cannot_rank(school.subject, train) or _cannot_rank(school.subject, held_out):
+        return Check(name="shuffled labels", verdict="skipped", found=reason)
     _learn(school, shuffled(train), "learning shuffled labels")
     asked = shuffled(held_out)
     share, chance = _taught(_asked_about(school.subject, asked), asked)
-    most = min(99.0, chance + 100 * DEVIATIONS * (chance / 100 * (1 - chance / 100) / len(asked)) ** 0.5)
-    sound = share <= most
-    found = f"{share:.0f} % of held-out examples right where labels are drawn by lot; chance is {chance:.0f} %, " + (
-        f"up to {most:.0f} % may be luck" if sound else f"more than {most:.0f} % are no luck: an answer leaks in"
-    )
-    return Check(name="shuffled labels", verdict="ok" if sound else "broken", found=found, n=len(asked))
+    return judged_by_luck(round(share / 100 * len(asked)), len(asked), chance / 100)
+
+
+def judged_by_luck(right: int, n: int, chance: float) -> Check:
+    """Whether so many of n right answers may be luck, where each is with a chance in [0, 1].
+
+    Where chances differ from one example to the next, with this mean, so many are no likelier than that.
+
+    Source: the binomial distribution; Hoeffding 1956, theorem 4.
+    """
+    most = int(binom.isf(LUCK, n, min(chance, 1.0)))
+    by_lot = f"{right} of {n} held-out examples right where labels are drawn by lot; chance is {100 * chance:.0f} %"
+    if most >= n:
+        found = f"{by_lot}, so that even all {n} may be luck: try more --examples, or a split whose answers vary more"
+        return Check(name="shuffled labels", verdict="skipped", found=found, n=n)
+    sound = right <= most
+    found = f"{by_lot}, {f'up to {most} may be luck' if sound else f'more than {most} are no luck: an answer leaks in'}"
+    return Check(name="shuffled labels", verdict="ok" if sound else "broken", found=found, n=n)
+
+
+def _cannot_rank(subject: Subject, examples: Examples) -> str:
+    """Why nothing is learned; empty where something may be."""
+    if subject.job.ranks and strangers(examples) == list(examples):
+        return f"ranking needs several pictures, and all {len(examples)} examples show one: use data with more"
+    return ""
 
 
 def shuffled(examples: Examples) -> list[Example[Any]]:
@@ -136,7 +160,8 @@ def _majority(examples: Examples) -> float:
 def _learn(school: School, examples: Examples, what: str) -> None:
     """A short finetuning by the engine's own means, at the recipe's rates."""
     job, learner = school.subject.job, school.subject.learner
-    plan = make_plan(_recipe(job.spec.train, school.steps), len(examples))
+    recipe = _recipe(job.spec.train, school.steps)
+    plan = make_plan(recipe, training_units(recipe, examples), job.spec.seed)
     checkpoints = Checkpoints(school.folder / what.replace(" ", "-"))
     training = Finetuning(learner, examples, plan, school.accelerator, checkpoints, job.spec.seed, Conduct())
     training.run(None, lambda _: None, school.progress, school.interrupt, what)

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from vlbench import __version__
+from vlbench.core.cores import usable_cores
 from vlbench.core.validate import Frozen
 from vlbench.data.cache import cache_folder
 from vlbench.records.provenance import environment, without_home
@@ -65,7 +66,7 @@ def machine() -> Machine:
         platform=platform.platform(),
         libraries=place.libraries,
         cpu=place.cpu,
-        cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+        cores=usable_cores(),
         threads=place.threads,
         memory_gib=_memory_gib(),
         gpus=tuple(_gpu(number) for number in range(torch.cuda.device_count())),

@@ -9,7 +9,7 @@ import random
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -23,6 +23,7 @@ from vlbench.engine.job import Job
 from vlbench.heads.dual import DualHead
 
 Examples = Sequence[Example[Any]]
+Value = TypeVar("Value")
 BATCH = 16
 """Examples per forward, where nothing else is tried."""
 CANDIDATES = 8
@@ -120,22 +121,39 @@ class Subject:
 
 
 def strangers(examples: Examples) -> list[Example[Any]]:
-    """The same texts, each under the pictures of the next example."""
-    others = [*examples[1:], examples[0]]
+    """The same texts, each under the pictures of the next example that has others; its own where none has."""
+    images = _next_other([example.query.images for example in examples])
     return [
-        replace(example, query=replace(example.query, images=other.query.images))
-        for example, other in zip(examples, others, strict=True)
+        replace(example, query=replace(example.query, images=other))
+        for example, other in zip(examples, images, strict=True)
     ]
 
 
+def retold(examples: Examples) -> list[Example[Any]]:
+    """The same pictures, each with the text of the next example that has another; its own where none has."""
+    texts = _next_other([example.query.text for example in examples])
+    return [
+        replace(example, query=replace(example.query, text=other))
+        for example, other in zip(examples, texts, strict=True)
+    ]
+
+
+def _next_other(values: Sequence[Value]) -> list[Value]:
+    """For each value the next one, from the last on to the first, that is another; itself where all are the same."""
+    found, n = list(values), len(values)
+    for place in reversed(range(2 * n)):  # two rounds: what the last ones find may stand in front
+        own, after = place % n, (place + 1) % n
+        found[own] = values[after] if values[after] != values[own] else found[after]
+    return found
+
+
 def chosen(examples: Examples, wanted: int, seed: int) -> list[Example[Any]]:
-    """A seeded sample, each of another group, in the order of the examples; fewer where there are not as many."""
-    first: dict[str, int] = {}
-    for row in random.Random(f"doctor {seed}").sample(range(len(examples)), len(examples)):
-        first.setdefault(examples[row].group, row)
-        if len(first) == wanted:
-            break
-    return [examples[row] for row in sorted(first.values())]
+    """A seeded sample in the order of the examples, of as many groups as there are; fewer where all are fewer."""
+    rows = random.Random(f"doctor {seed}").sample(range(len(examples)), len(examples))
+    first = {examples[row].group: row for row in reversed(rows)}
+    leading = set(first.values())
+    rows.sort(key=lambda row: row not in leading)  # stable: of each group the first one drawn, then the rest
+    return [examples[row] for row in sorted(rows[:wanted])]
 
 
 def candidates_of(job: Job, examples: Examples) -> tuple[str, ...]:

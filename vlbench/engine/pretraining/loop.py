@@ -25,7 +25,7 @@ from vlbench.core.errors import VlbenchError, is_out_of_memory
 from vlbench.core.pretraining import Answering, Pretraining
 from vlbench.core.progress import Progress
 from vlbench.core.spec import PretrainSpec
-from vlbench.engine.answering.batches import loader, related, training_blocks
+from vlbench.engine.answering.batches import loader, training_blocks
 from vlbench.engine.pretraining.pairs import Pairs, worths
 from vlbench.engine.runtime.interrupt import Interrupt, Interrupted
 from vlbench.engine.runtime.memory import out_of_memory
@@ -33,7 +33,7 @@ from vlbench.engine.runtime.trackers import Trackers
 from vlbench.engine.training.checkpoint import Checkpoints, TrainState
 from vlbench.engine.training.journal import Journal
 from vlbench.engine.training.optimizer import make_optimizer, make_schedule
-from vlbench.engine.training.plan import Plan, make_plan
+from vlbench.engine.training.plan import Plan, make_plan, training_units
 from vlbench.engine.training.shares import Share, shares
 from vlbench.engine.training.step import (
     all_chance,
@@ -104,6 +104,11 @@ class Prepared(Dataset[Tensors]):
         return batch
 
 
+def planned(work: Work) -> Plan:
+    """The recipe counted over the examples."""
+    return make_plan(work.recipe, training_units(work.recipe, work.examples), work.spec.seed)
+
+
 @dataclass
 class Loop:
     """What a step changes, and how far it is."""
@@ -118,7 +123,7 @@ class Loop:
     @classmethod
     def begun(cls, work: Work) -> Loop:
         """From the last state that was saved, or from the start."""
-        plan = make_plan(work.recipe, len(work.examples))
+        plan = planned(work)
         network = work.network.to(work.accelerator.device)
         optimizer = make_optimizer(network, work.module.backbone, work.recipe)
         wrapped, optimizer = work.accelerator.prepare(Losses(work.module, work.spec.objectives), optimizer)
@@ -156,9 +161,7 @@ class Loop:
     def _shares(self) -> list[list[Share]]:
         """This process's, of the steps that are left."""
         work, size = self.work, self.plan.batch_size
-        together = work.recipe.batches == "related"
-        units = related(work.examples, size) if together else [[row] for row in range(len(work.examples))]
-        blocks = training_blocks(units, size, self.plan.steps, work.spec.seed)
+        blocks = training_blocks(training_units(work.recipe, work.examples), size, self.plan.steps, work.spec.seed)
         place = work.accelerator.process_index, work.accelerator.num_processes
         left = range(self.state.step, len(blocks))
         return [shares(blocks[step], step, self.plan.accumulation, *place) for step in left]

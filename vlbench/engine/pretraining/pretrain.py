@@ -31,7 +31,7 @@ from vlbench.engine.pretraining.folder import (
     last_losses,
     made,
 )
-from vlbench.engine.pretraining.loop import Loop, Work
+from vlbench.engine.pretraining.loop import Loop, Work, planned
 from vlbench.engine.pretraining.pairs import Pairs, load_pairs
 from vlbench.engine.resources import Material, make_resources, unique_refs
 from vlbench.engine.runtime.environment import make_accelerator, seed_everything
@@ -40,7 +40,6 @@ from vlbench.engine.runtime.ranks import Ranks, join
 from vlbench.engine.runtime.trackers import check_trackers, tracked
 from vlbench.engine.training.checkpoint import Checkpoints
 from vlbench.engine.training.durable import synchronise
-from vlbench.engine.training.plan import make_plan
 from vlbench.records.lock import run_lock
 
 RECIPE = "pretrain"
@@ -151,7 +150,7 @@ def _write(work: Work) -> None:
         "settings": dict(work.module.settings()),
         "data": work.examples.tasks[0].source,
         "pairs": len(work.examples),
-        "steps": make_plan(work.recipe, len(work.examples)).steps,
+        "steps": planned(work).steps,
         "losses": last_losses(work.folder, work.module.objectives),
         "vlbench": __version__,
     }

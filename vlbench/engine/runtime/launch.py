@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
+from vlbench.core.cores import usable_cores
 from vlbench.core.errors import ExitCode, VlbenchError
 from vlbench.engine.runtime.interrupt import Interrupted
 from vlbench.engine.runtime.ranks import QUIET, give_way
@@ -120,8 +121,7 @@ def _quiet() -> Iterator[None]:
 @contextmanager
 def _environment(processes: int) -> Iterator[None]:
     """What the processes inherit: a share of the cores, as each by itself would take all, and silence from torch."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    wanted = {"OMP_NUM_THREADS": str(max(1, cores // processes)), QUIET[0]: QUIET[1]}
+    wanted = {"OMP_NUM_THREADS": str(max(1, usable_cores() // processes)), QUIET[0]: QUIET[1]}
     added = {name: value for name, value in wanted.items() if name not in os.environ}
     os.environ.update(added)
     try:

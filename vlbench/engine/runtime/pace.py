@@ -52,22 +52,19 @@ class Pace:
 
 @dataclass
 class Timing:
-    """Wall-clock seconds of each batch; preparation counts. Of a gallery, examples are pictures and texts.
+    """Wall-clock seconds of each batch of one process; preparation counts.
 
-    processes: that worked at the same time, each on batches of its own.
+    examples: those that this process answered, no other process counting them too. Of a gallery, pictures and texts.
     """
 
     batches: list[float] = field(default_factory=list)
     examples: int = 0
-    processes: int = 1
 
-    @classmethod
-    def together(cls, timings: Sequence[Timing]) -> Timing:
-        """Those of all processes as one."""
-        batches = [seconds for timing in timings for seconds in timing.batches]
-        return cls(batches, sum(timing.examples for timing in timings), len(timings))
 
-    @property
-    def examples_per_second(self) -> float:
-        """Over all batches; 0 where nothing was predicted."""
-        return self.examples * self.processes / sum(self.batches) if self.batches else 0.0
+def examples_per_second(timings: Sequence[Timing]) -> float:
+    """Of processes that shared the work: what all answered over the seconds of the one that was busy longest.
+
+    0 where nothing was answered.
+    """
+    longest = max((sum(timing.batches) for timing in timings), default=0.0)
+    return sum(timing.examples for timing in timings) / longest if longest else 0.0

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from vlbench.core.cards import Recipe
+from vlbench.core.examples import Example
+from vlbench.engine.answering.batches import epoch_blocks, related, sequential_blocks
 from vlbench.engine.training.optimizer import needed
 
 
@@ -19,14 +23,37 @@ class Plan:
     evaluate_at: frozenset[int]
 
 
-def make_plan(recipe: Recipe, examples: int) -> Plan:
-    """Count the steps of a recipe over `examples` training examples; `steps` wins over `epochs`."""
+def training_units(recipe: Recipe, examples: Sequence[Example[Any]]) -> list[list[int]]:
+    """The rows that stay in one batch: each by itself or, in `related` batches, with those that belong to it."""
+    if recipe.batches == "related":
+        return related(examples, int(needed(recipe.batch_size, "batch_size")))
+    return sequential_blocks(len(examples), 1)
+
+
+def make_plan(recipe: Recipe, units: Sequence[Sequence[int]], seed: int) -> Plan:
+    """Count the steps of a recipe; `steps` wins over `epochs`.
+
+    Args:
+        units: rows of the training examples that stay in one batch, as `training_units` has them. Where they leave
+            batches partly empty, an epoch has more batches, and not each the same number.
+        seed: that batches are drawn with.
+    """
     batch_size = int(needed(recipe.batch_size, "batch_size"))
-    per_epoch = -(-examples // batch_size)
-    steps = recipe.steps or per_epoch * int(needed(recipe.epochs, "epochs"))
-    evaluations = recipe.evaluations or max(1, steps // per_epoch)
-    at = frozenset(round(steps * (number + 1) / evaluations) for number in range(evaluations))
+    if recipe.steps:
+        steps, epochs = recipe.steps, recipe.steps // _batches(units, batch_size, seed, 0)
+    else:
+        epochs = int(needed(recipe.epochs, "epochs"))
+        steps = sum(_batches(units, batch_size, seed, epoch) for epoch in range(epochs))
+    evaluations = recipe.evaluations or max(1, epochs)
+    at = frozenset(max(1, round(steps * (number + 1) / evaluations)) for number in range(evaluations))
     return Plan(recipe, steps, batch_size, recipe.accumulation or 1, at)
+
+
+def _batches(units: Sequence[Sequence[int]], batch_size: int, seed: int, epoch: int) -> int:
+    """How many batches an epoch has."""
+    if all(len(unit) == 1 for unit in units):
+        return -(-len(units) // batch_size)  # as drawing them gives, without the work
+    return len(epoch_blocks(units, batch_size, seed, epoch))
 
 
 @dataclass(frozen=True)

@@ -16,13 +16,13 @@ from torch.optim.lr_scheduler import LambdaLR
 from vlbench.core.errors import is_out_of_memory
 from vlbench.core.examples import Example
 from vlbench.core.progress import Progress
-from vlbench.engine.answering.batches import Batch, check_augments, loader, related, training_blocks
+from vlbench.engine.answering.batches import Batch, check_augments, loader, training_blocks
 from vlbench.engine.answering.learner import Learner
 from vlbench.engine.answering.prompts import PromptBatch, PromptBatches
 from vlbench.engine.runtime.memory import Undo, fits, heaviest, out_of_memory, release
 from vlbench.engine.training.lora import add_adapters
 from vlbench.engine.training.optimizer import make_optimizer, make_schedule
-from vlbench.engine.training.plan import Conduct, Plan
+from vlbench.engine.training.plan import Conduct, Plan, training_units
 from vlbench.engine.training.recompute import recompute_activations
 from vlbench.engine.training.shares import Share, TrainingBatches, shares
 from vlbench.engine.training.step import backward, total
@@ -72,9 +72,7 @@ class Steps:
     ) -> None:
         self.trained, self.examples, self.plan = trained, examples, plan
         self.accelerator, self.seed, self.conduct = accelerator, seed, conduct
-        together = plan.recipe.batches == "related"
-        units = related(examples, plan.batch_size) if together else [[row] for row in range(len(examples))]
-        self.blocks = training_blocks(units, plan.batch_size, plan.steps, seed)
+        self.blocks = training_blocks(training_units(plan.recipe, examples), plan.batch_size, plan.steps, seed)
         self.accumulation = plan.accumulation
         self.step = 0
         self._stream: Iterator[Batch | PromptBatch] = iter(())

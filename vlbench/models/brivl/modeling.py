@@ -20,6 +20,7 @@ from vlbench.models.layers.blocks import EncoderLayer
 from vlbench.models.layers.efficientnet import B0, B5, EfficientNet, Layout, Stage
 from vlbench.models.layers.embeddings import TextEmbeddings
 from vlbench.models.layers.initialize import initialize
+from vlbench.models.layers.numbers import check_heads
 
 TINY = Layout(16, (Stage(1, 3, 1, 1, 16), Stage(1, 3, 2, 4, 32), Stage(1, 3, 2, 4, 64)), 64)
 LAYOUTS = {"tiny": TINY, "b0": B0, "b5": B5}
@@ -61,8 +62,7 @@ class BriVLConfig(Frozen):
 
     @model_validator(mode="after")
     def _heads_divide_widths(self) -> BriVLConfig:
-        if self.width % self.heads:
-            raise ValueError(f"width {self.width} must be a multiple of heads {self.heads}")
+        check_heads(self.width, self.heads)
         for what, width in (("width", self.width), ("channels of the cnn", LAYOUTS[self.cnn].head)):
             if width % self.head_heads:
                 raise ValueError(f"{what} {width} must be a multiple of head_heads {self.head_heads}")

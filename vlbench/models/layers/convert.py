@@ -96,6 +96,15 @@ def resized_line(table: Tensor, rows: int) -> Tensor:
     return torch.cat([table[:rows], table[-1:].expand(max(0, rows - len(table)), -1)])
 
 
+def matching_score(weights: Mapping[str, Tensor], row: int) -> dict[str, Tensor]:
+    """A head that ranks, out of a matching head `matching.*` [2, ...]: its row for a match; {} where there is none."""
+    return {
+        f"head.score.{kind}": weights[f"matching.{kind}"][row : row + 1].clone()
+        for kind in ("weight", "bias")
+        if f"matching.{kind}" in weights
+    }
+
+
 def answer_rows(rows: Tensor, given: Sequence[str], wanted: Sequence[str]) -> Tensor:
     """The rows [A, ...] of a last layer or of its bias, which stand for the answers `given`, in the order of `wanted`.
 

@@ -20,6 +20,7 @@ from vlbench.models.layers.attention import Attention, attention_mask
 from vlbench.models.layers.blocks import EPSILON, EncoderLayer, FeedForwardBlock, SelfAttentionBlock
 from vlbench.models.layers.embeddings import TextEmbeddings
 from vlbench.models.layers.initialize import initialize
+from vlbench.models.layers.numbers import check_heads
 from vlbench.models.layers.pooler import Pooler
 
 
@@ -49,8 +50,7 @@ class CrossModalConfig(Frozen):
 
     @model_validator(mode="after")
     def _heads_divide_width(self) -> CrossModalConfig:
-        if self.width % self.heads:
-            raise ValueError(f"width {self.width} must be a multiple of heads {self.heads}")
+        check_heads(self.width, self.heads)
         return self
 
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from vlbench.models.layers.convert import Converted, renamed, resized_line, strip, substituted
+from vlbench.models.layers.convert import Converted, matching_score, renamed, resized_line, strip, substituted
 from vlbench.models.layers.crossmodal_pretraining import MATCHED
 
 _PREFIXES = ("lxrt_encoder.model.", "lxmert.", "bert.")
@@ -65,7 +65,7 @@ def convert(state: Mapping[str, object]) -> Converted:
     if _TIED_WORDS in tensors and _WORDS in tensors and torch.equal(tensors[_TIED_WORDS], tensors[_WORDS]):
         del tensors[_TIED_WORDS]
     converted = renamed(tensors, _name)
-    weights = converted.weights | _score(converted.weights)
+    weights = converted.weights | matching_score(converted.weights, MATCHED)
     return Converted(weights, converted.unexpected, _TABLES, _unscaled(weights))
 
 
@@ -89,11 +89,3 @@ def _name(key: str) -> str | None:
     if key.startswith(_NETWORK):
         return f"backbone.network.{substituted(key, _LAYERS)}"
     return next((ours + key.removeprefix(theirs) for theirs, ours in _HEADS if key.startswith(theirs)), None)
-
-
-def _score(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {
-        f"head.score.{kind}": weights[f"matching.{kind}"][MATCHED : MATCHED + 1].clone()
-        for kind in ("weight", "bias")
-        if f"matching.{kind}" in weights
-    }

@@ -21,6 +21,7 @@ from vlbench.models.layers.blocks import EPSILON, EncoderLayer
 from vlbench.models.layers.embeddings import TextEmbeddings
 from vlbench.models.layers.extent import Extent, inside
 from vlbench.models.layers.initialize import initialize
+from vlbench.models.layers.numbers import check_heads, check_sides
 from vlbench.models.layers.resnet import Layout, ResNet
 from vlbench.models.layers.sine import sine_positions
 
@@ -71,10 +72,8 @@ class SOHOConfig(Frozen):
 
     @model_validator(mode="after")
     def _numbers_agree(self) -> SOHOConfig:
-        if self.width % self.heads:
-            raise ValueError(f"width {self.width} must be a multiple of heads {self.heads}")
-        if self.short_side > self.long_side:
-            raise ValueError(f"short_side {self.short_side} must be at most long_side {self.long_side}")
+        check_heads(self.width, self.heads)
+        check_sides(self.short_side, self.long_side)
         return self
 
     @property

@@ -11,7 +11,15 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from vlbench.models.layers.convert import Converted, renamed, resized_grid, resized_line, strip, substituted
+from vlbench.models.layers.convert import (
+    Converted,
+    matching_score,
+    renamed,
+    resized_grid,
+    resized_line,
+    strip,
+    substituted,
+)
 from vlbench.models.vilt.modeling import IMAGE, SECOND_IMAGE
 from vlbench.models.vilt.pretraining import MATCHED
 
@@ -82,7 +90,7 @@ def convert(state: Mapping[str, object]) -> Converted:
     special = _special(tensors)
     converted = renamed(_apart(tensors), _name)
     weights = converted.weights | {f"backbone.network.{name}": value for name, value in special.items()}
-    return Converted(_score(weights) | weights, converted.unexpected, _TABLES)
+    return Converted(matching_score(weights, MATCHED) | weights, converted.unexpected, _TABLES)
 
 
 def _special(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -122,11 +130,3 @@ def _name(key: str) -> str | None:
         return head
     name = substituted(key, _NETWORK)
     return f"backbone.network.{name}" if name.startswith(_KNOWN) else None
-
-
-def _score(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {
-        f"head.score.{kind}": weights[f"matching.{kind}"][MATCHED : MATCHED + 1].clone()
-        for kind in ("weight", "bias")
-        if f"matching.{kind}" in weights
-    }

@@ -19,6 +19,7 @@ from vlbench.core.validate import Frozen
 from vlbench.models.layers.attention import Attention, attention_mask, over_picture
 from vlbench.models.layers.embeddings import TextEmbeddings
 from vlbench.models.layers.initialize import initialize
+from vlbench.models.layers.numbers import check_heads, check_sides
 from vlbench.models.layers.pooler import Pooler
 
 EPSILON = 1e-6
@@ -52,10 +53,8 @@ class ViLTConfig(Frozen):
 
     @model_validator(mode="after")
     def _numbers_agree(self) -> ViLTConfig:
-        if self.width % self.heads:
-            raise ValueError(f"width {self.width} must be a multiple of heads {self.heads}")
-        if self.short_side > self.long_side:
-            raise ValueError(f"short_side {self.short_side} must be at most long_side {self.long_side}")
+        check_heads(self.width, self.heads)
+        check_sides(self.short_side, self.long_side)
         return self
 
     @property

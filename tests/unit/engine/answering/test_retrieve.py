@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -28,9 +28,9 @@ from vlbench.engine.answering import crossing
 from vlbench.engine.answering import retrieve as retrieving
 from vlbench.engine.answering.learner import Learner
 from vlbench.engine.answering.retrieve import retrieve
-from vlbench.engine.answering.shelf import Make, Shelf
+from vlbench.engine.answering.shelf import Array, Make, Shelf
 from vlbench.engine.runtime.interrupt import Interrupt, Interrupted
-from vlbench.engine.runtime.pace import Pace
+from vlbench.engine.runtime.pace import Pace, Timing
 from vlbench.engine.runtime.ranks import Ranks
 from vlbench.heads.dual import DualHead
 from vlbench.heads.rank import RankHead
@@ -197,6 +197,45 @@ def test_three_ranks_score_to_the_last_bit_as_one_does(
     assert shared == alone  # ranks, and the scores of the best
     assert bits(tmp_path / "shared") == bits(tmp_path / "alone")
     assert retrieve(model, EXAMPLES, pace(5), k)[0] == alone  # kept in memory
+
+
+def test_three_ranks_count_every_picture_and_text_once(way: tuple[Learner, int | None]) -> None:
+    model, k = way
+    (gallery,), counted = galleries(EXAMPLES), []
+    for rank in range(3):
+        place, timing = Placed(**vars(pace(2)), place=Ranks(rank, 3)), Timing()
+        search = retrieving.Search(model, gallery, Share(place.place, timing), place, timing)
+        with torch.inference_mode():
+            search.rankings(k)
+        counted.append(timing.examples)
+    assert sum(counted) == 28 and min(counted) > 0, counted
+
+
+@dataclass(frozen=True)
+class Placed(Pace):
+    """As the process of any rank has it."""
+
+    place: Ranks = field(default_factory=Ranks)
+
+    @property
+    def ranks(self) -> Ranks:
+        return self.place
+
+
+class Share(Shelf):
+    """Makes this rank's blocks; what the others would make is not counted."""
+
+    def __init__(self, ranks: Ranks, timing: Timing) -> None:
+        super().__init__(ranks)
+        self.timing = timing
+
+    def fill(self, name: str, sizes: Sequence[int], make: Make) -> Array:
+        before = self.timing.examples
+        whole = np.concatenate(list(make(range(len(sizes)))))
+        self.timing.examples = before
+        if numbers := self.ranks.mine(range(len(sizes))):
+            list(make(numbers))
+        return whole
 
 
 def bits(folder: Path) -> dict[str, bytes]:

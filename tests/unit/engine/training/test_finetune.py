@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,7 +14,9 @@ from torch import nn
 from vlbench import catalog
 from vlbench.core.cards import Recipe
 from vlbench.core.errors import ExitCode, VlbenchError
+from vlbench.core.examples import Example, Label, Query
 from vlbench.core.progress import Silent
+from vlbench.engine.answering.batches import training_blocks
 from vlbench.engine.answering.learner import Learner
 from vlbench.engine.job import Job
 from vlbench.engine.resources import make_resources, of_job
@@ -22,7 +25,7 @@ from vlbench.engine.runtime.interrupt import Interrupt, Interrupted
 from vlbench.engine.training import finetune
 from vlbench.engine.training.checkpoint import Best, Checkpoints, TrainState
 from vlbench.engine.training.finetune import Finetuning, Select
-from vlbench.engine.training.plan import Conduct, make_plan
+from vlbench.engine.training.plan import Conduct, make_plan, training_units
 from vlbench.heads.build import build_head
 
 Values = dict[str, float | int | str]
@@ -71,7 +74,7 @@ def start(job: Job, tmp_path: Path) -> Callable[..., Finetuning]:
             build_head(job.task.card, job.card, backbone.width, job.labels, recipe),
         )
         accelerator = make_accelerator("cpu", "float32", 1)
-        plan = make_plan(recipe, len(job.train))
+        plan = make_plan(recipe, training_units(recipe, job.train), 0)
         return Finetuning(learner, job.train, plan, accelerator, Checkpoints(tmp_path / folder), 0, conduct)
 
     return begin
@@ -102,15 +105,37 @@ def finish(training: Finetuning, select: Select | None = None, log: list[Values]
     ],
 )
 def test_a_plan_counts_steps(recipe: Recipe, examples: int, steps: int, at: set[int]) -> None:
-    plan = make_plan(recipe, examples)
+    plan = make_plan(recipe, [[row] for row in range(examples)], 0)
     assert (plan.steps, plan.evaluate_at, plan.accumulation) == (steps, at, 1)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_epochs_of_related_examples_hold_each_as_often(seed: int) -> None:
+    """Units of 5, and one of 1, of which 8 rows hold one or two: batches are not full, and epochs differ in them."""
+    examples = [
+        Example(str(row), Query((), ""), Label("True"), "last" if row == 100 else str(row // 5)) for row in range(101)
+    ]
+    recipe = Recipe(batch_size=8, epochs=4, batches="related")
+    units = training_units(recipe, examples)
+    assert sorted(map(len, units)) == [1] + [5] * 20
+    plan = make_plan(recipe, units, seed)
+    blocks = training_blocks(units, 8, plan.steps, seed)
+    assert Counter(row for block in blocks for row in block) == dict.fromkeys(range(101), 4)
+    assert len(plan.evaluate_at) == 4 and max(plan.evaluate_at) == plan.steps
+    every = make_plan(Recipe(batch_size=8, steps=2 * plan.steps // 4, batches="related"), units, seed)
+    assert len(every.evaluate_at) == 2
+
+
+def test_more_evaluations_than_steps_are_as_many_as_steps() -> None:
+    recipe = Recipe(batch_size=4, steps=3, evaluations=10)
+    assert make_plan(recipe, [[0], [1]], 0).evaluate_at == {1, 2, 3}
 
 
 @pytest.mark.parametrize("field", ["batch_size", "epochs"])
 def test_a_plan_needs_its_numbers(field: str) -> None:
     recipe = Recipe(batch_size=4, epochs=1).model_copy(update={field: None})
     with pytest.raises(VlbenchError, match=f"the recipe has no {field}: .* --set train.{field}"):
-        make_plan(recipe, 10)
+        make_plan(recipe, [[0]], 0)
 
 
 def test_without_selection_the_last_weights_stay(start: Callable[..., Finetuning], tmp_path: Path) -> None:

@@ -56,7 +56,8 @@ def examples(learner: Learner, pace: Pace) -> list[Example[Label]]:
 
 
 def run(learner: Learner, examples: list[Example[Label]], pace: Pace, selection: Selection | None = None) -> Any:
-    plan = make_plan(PROBE.merged(Recipe(steps=300, lr=0.05, batch_size=20, evaluations=3)), len(examples))
+    recipe = PROBE.merged(Recipe(steps=300, lr=0.05, batch_size=20, evaluations=3))
+    plan = make_plan(recipe, [[row] for row in range(len(examples))], 0)
     log: list[dict[str, float | int | str]] = []
     return probe(learner, examples, selection, plan, pace, log.append, seed=0), log
 
