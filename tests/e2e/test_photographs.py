@@ -76,7 +76,8 @@ def test_the_detectors_features_are_written_kept_and_used(
 
     first = tables[1].read_bytes()
     monkeypatch.setattr("vlbench.models.detector.extractor.DetectorExtractor.__call__", None)  # all of it is kept
-    assert vlbench(*arguments, "--split", "test").code == 0
+    assert vlbench(*arguments, "--split", "test").code == 2  # it would be written over
+    assert vlbench(*arguments, "--split", "test", "--overwrite").code == 0
     assert tables[1].read_bytes() == first
 
     monkeypatch.setattr(resources, "_extracted", lambda *_: pytest.fail("a picture is described anew"))

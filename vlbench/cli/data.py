@@ -68,10 +68,13 @@ def features(
     output: Annotated[
         Path | None, typer.Option(help="Folder of the TSV files; left out: the task's features/.")
     ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace TSV files that are there.")] = False,
     allow_partial: AllowPartial = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress on stderr.")] = False,
 ) -> None:
     """Describe every picture by regions and write one LXMERT-format TSV per split, where runs look for them.
+
+    A file that is there is not written again without --overwrite: nothing is described, and the exit code is 2.
 
     \b
     Examples:
@@ -80,11 +83,15 @@ def features(
     """
     from vlbench.cli.progress import open_progress
     from vlbench.engine.extractors import Choice, describer
-    from vlbench.engine.features import write_features
+    from vlbench.engine.features import free_places, write_features
     from vlbench.engine.source import load_task
 
     with open_progress(quiet) as progress:
         loaded = load_task(task, data_root, tasks_dir=tasks_dir, allow_partial=allow_partial, progress=progress)
+        splits = split_names("split", split) if split else splits_there(loaded)
         describe = describer(Choice(extractor, weights, regions, device), progress)
-        for name in split_names("split", split) if split else splits_there(loaded):
-            typer.echo(write_features(loaded, name, output or loaded.root / "features", describe, progress))
+        places = free_places(output or loaded.root / "features", splits, overwrite)
+        for name, path in places.items():
+            count = write_features(loaded, name, path, describe, progress)
+            typer.echo(path)
+            progress.say(f"{name}: {count:,} pictures described by {extractor}")

@@ -21,7 +21,9 @@ def profile(
     model: Annotated[
         str, typer.Option(help="Models, comma-separated, measured in turn; also hf:CLIPModel, without weights.")
     ],
-    size: Annotated[str | None, typer.Option(help="Size of every model; left out: the paper's.")] = None,
+    size: Annotated[
+        str | None, typer.Option(help="Size of every model but those of hf:, which have one; left out: the paper's.")
+    ] = None,
     task: Annotated[str, typer.Option(help="Task whose head is put on top.")] = "coco_retrieval",
     scenario: Annotated[str, typer.Option(help="latency, throughput, retrieval; comma-separated.")] = "latency",
     picture: Annotated[str, typer.Option(help="Width and height of the pictures.")] = "1000x600",
@@ -31,7 +33,7 @@ def profile(
     stages: Annotated[
         str | None, typer.Option(help="Measure the latency of these stages alone, comma-separated.")
     ] = None,
-    iterations: Annotated[int, typer.Option(help="Of each model at least.")] = 10,
+    iterations: Annotated[int, typer.Option(help="Of each model and batch size at least.")] = 10,
     seconds: Annotated[float, typer.Option(help="Of each model at least.")] = 1.0,
     precision: Annotated[float, typer.Option(help="The median's 95 % interval, as a share of it.")] = 0.02,
     max_seconds: Annotated[float, typer.Option(help="Of each scenario at most.")] = 60.0,
@@ -79,16 +81,15 @@ def profile(
     name = f"{_safe('-'.join(spec.models))}-{datetime.now(UTC):%Y%m%dT%H%M%S}"
     with new_folder(spec.output_path, name) as folder:
         with open_progress(quiet or as_json) as progress:
-            record, durations = measure(spec, progress)
-        raw = {name: {**found.stages, "whole": found.whole} for name, found in durations.items()}
+            record, raw = measure(spec, progress)
         write_profile(folder, record, raw)
         stages_drawn, front = stages_picture(record, folder), front_picture(record, runs, folder)
     for line in left_out(record, runs):
         typer.echo(line, err=True)
     files = "\n".join(map(str, [*stages_drawn, *front, folder]))
     typer.echo(record.model_dump_json() if as_json else f"{speed_table(record)}\n\n{files}")
-    if runs and not front:
-        typer.echo(f"no accuracy is drawn: no finished run in {with_runs} is of a model measured here whole", err=True)
+    if as_json:
+        typer.echo(folder, err=True)
     if any(one.error for one in record.models):
         raise typer.Exit(ExitCode.SOME_FAILED)
 
@@ -113,10 +114,16 @@ def _scenarios(text: str) -> list[str]:
 
 
 def _sides(picture: str) -> tuple[int, int]:
+    from PIL import Image
+
     found = re.fullmatch(r"(\d{1,5})x(\d{1,5})", picture)
     if not found or not (int(found[1]) and int(found[2])):
         raise VlbenchError(f"--picture {picture} is no width and height: give them as 1000x600")
-    return int(found[1]), int(found[2])
+    width, height = int(found[1]), int(found[2])
+    most = Image.MAX_IMAGE_PIXELS
+    if most is not None and width * height > most:
+        raise VlbenchError(f"--picture {picture} has {width * height:,} pixels: give at most {most:,}, as Pillow opens")
+    return width, height
 
 
 def _numbers(flag: str, text: str) -> list[int]:

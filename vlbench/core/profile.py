@@ -19,6 +19,10 @@ DETECTOR = ("detect backbone", "detect proposals", "detect NMS", "detect RoI hea
 """Stages of the detector that makes a region model's regions out of pixels."""
 VISUAL = (*DETECTOR, "see")
 """Stages that the papers call visual embedding."""
+UNOWNED = "other"
+"""Among the stages of parameters: those that none of them uses."""
+REST = "rest"
+"""What tables call the part of the whole that no stage accounts for."""
 INTERVAL_FROM = 6
 """Values that an interval of their median needs: the smallest and the largest of n hold it with 1 - 2 / 2^n."""
 
@@ -29,11 +33,12 @@ class ProfileSpec(Frozen):
     task: whose head is put on the backbone; a ranking needs one picture and one text, and every model can do it.
     scenario: `latency`, one example at a time; `throughput`, growing batches; `retrieval`, a query against galleries.
     picture: width and height in pixels of the pictures, before each model's own preprocessing. words: of the texts.
-    iterations, seconds: each model is measured so often and so long at least; then until the 95 % interval of its
-    median is within `precision` of it. max_seconds: what all models of a scenario may take together, with all that is
-    done before anything counts; nothing is begun that would end later, but for one pass of each model. batches: of
-    throughput; empty doubles from 1 to the fastest. stages: the only ones whose latency is measured, by the names that
-    tables have; empty means all. detector: whether models that look at regions are charged for them.
+    iterations, seconds: each model is measured so often and so long at least, at each batch size; then until the 95 %
+    intervals of the medians, of the whole and of the model's part, are within `precision` of them. max_seconds: what
+    all models of a scenario may take together, with all that is done before anything counts; nothing is begun that
+    would end later, but for one pass of each model. batches: of throughput; empty doubles from 1 to the fastest.
+    stages: the only ones whose latency is measured, by the names that tables have; empty means all. detector: whether
+    models that look at regions are charged for them.
     """
 
     models: tuple[str, ...] = Field(min_length=1)
@@ -90,6 +95,13 @@ class Latency(Frozen):
     rest: FiniteFloat
     why_stopped: str
     warmup_ms: tuple[FiniteFloat, ...]
+
+    @property
+    def parts(self) -> dict[str, float]:
+        """Milliseconds by stage, and of the rest, that add up to the median whole, as medians of stages do not: each
+        stage's share of all seconds, of that median."""
+        shares = {name: times.mean / self.whole.mean for name, times in self.stages.items()}
+        return {name: share * self.whole.p50 for name, share in {**shares, REST: self.rest}.items()}
 
 
 class Rate(Frozen):

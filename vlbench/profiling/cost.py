@@ -11,7 +11,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode, flop_registry, sdpa_flop_count
 
-from vlbench.core.profile import Operations, Parameters
+from vlbench.core.profile import UNOWNED, Operations, Parameters
 from vlbench.models.detector.pooling import RegionPooling
 from vlbench.profiling.timing import Stage
 
@@ -62,7 +62,7 @@ def _parameters(modules: Iterable[nn.Module], owners: Mapping[int, str]) -> Para
     every = {id(one): one for layer in layers for one in layer.parameters(recurse=False)}
     by_stage: dict[str, int] = {}
     for key, parameter in every.items():
-        name = owners.get(key, "other")
+        name = owners.get(key, UNOWNED)
         by_stage[name] = by_stage.get(name, 0) + parameter.numel()
     tables = {id(layer.weight): layer.weight.numel() for layer in layers if isinstance(layer, nn.Embedding)}
     total = sum(parameter.numel() for parameter in every.values())

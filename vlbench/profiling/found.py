@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from vlbench.core.errors import VlbenchError
-from vlbench.core.profile import ModelProfile
+from vlbench.core.profile import ModelProfile, Scenario
 from vlbench.profiling.build import Opened
 from vlbench.profiling.subject import Subject
+from vlbench.profiling.timing import Durations
+from vlbench.records.profiles import Measured
 
 
 @dataclass
@@ -19,6 +21,7 @@ class Found:
     profile: ModelProfile
     opened: Opened | None = None
     subject: Subject | None = None
+    raw: list[Measured] = field(default_factory=list)
 
     @property
     def name(self) -> str:
@@ -28,6 +31,16 @@ class Found:
     def add(self, **parts: object) -> None:
         """Put more into the profile."""
         self.profile = self.profile.model_copy(update=parts)
+
+    def keep(self, scenario: Scenario, durations: Durations, batch: int = 1, whole: str = "whole") -> None:
+        """Keep raw values; whole: what all stages together are called."""
+        named = {stage: values for stage, values in durations.stages.items() if stage}
+        stages: dict[str, Sequence[float]] = {**named, whole: durations.whole}
+        self.raw += [
+            Measured(scenario, self.name, stage, batch, durations.rounds[number], number, value)
+            for stage, values in stages.items()
+            for number, value in enumerate(values)
+        ]
 
     def fail(self, error: Exception) -> None:
         """End it: its row says why."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import torch
 
 from vlbench import catalog
 from vlbench.core.cards import ModelCard, TaskCard
-from vlbench.core.errors import VlbenchError, unknown
+from vlbench.core.errors import VlbenchError, first_five, unknown
 from vlbench.core.profile import DETECTOR, PIPELINE, ModelProfile, ProfileSpec
 from vlbench.data.text import TextEncoder
 from vlbench.profiling import machine, memory
@@ -30,9 +31,11 @@ def resolved(spec: ProfileSpec, folder: Path) -> list[Found]:
         folder: where what is made up may be written.
 
     Raises:
-        VlbenchError: an unknown task, no vocabulary where one was given, a stage that no model has, or nothing is left.
+        VlbenchError: an unknown task, what the scenarios asked for have no use for, no vocabulary where one was given,
+            a stage that no model has, a model named twice, or nothing is left.
     """
     task = catalog.task_card(spec.task)
+    _check_scenarios(spec, task)
     if spec.vocabulary is not None:
         TextEncoder.from_path(spec.vocabulary, spec.words)
     found, stages = list[Found](), dict[str, tuple[str, ...]]()
@@ -43,10 +46,11 @@ def resolved(spec: ProfileSpec, folder: Path) -> list[Found]:
         with caught(one):
             card = catalog.model_card(completed(name, made))
             one.add(model=card.name, size=chosen_size(card, spec.size), visual=card.visual)
-            if one.name in stages:
-                raise VlbenchError("is measured already: name each model once")
             stages[one.name] = stages_of(card, task, spec.detector)
         found.append(one)
+    twice = [name for name, number in Counter(one.name for one in found if not one.profile.error).items() if number > 1]
+    if twice:
+        raise VlbenchError(f"--model names {first_five(twice)} more than once: name each model once")
     _check_stages(found, stages, spec.stages)
     check_any(found)
     return found
@@ -59,6 +63,20 @@ def stages_of(card: ModelCard, task: TaskCard, detector: bool) -> tuple[str, ...
     before = DETECTOR if card.visual == "regions" and detector else ()
     apart = task.output == "rank" and card.ranks_by == "dual"
     return (*PIPELINE, *before, "see", "read", *(() if apart else ("fuse",)), "head")
+
+
+def _check_scenarios(spec: ProfileSpec, task: TaskCard) -> None:
+    """Raises VlbenchError where something was asked for that the scenarios cannot do."""
+    if "retrieval" in spec.scenario and task.output != "rank":
+        raise VlbenchError(
+            f"--task {spec.task} ranks nothing: --scenario retrieval needs a ranking task, e.g. --task coco_retrieval"
+        )
+    for flag, value, scenario in (
+        ("--stages", ",".join(spec.stages), "latency"),
+        ("--batch-sizes", ",".join(map(str, spec.batches)), "throughput"),
+    ):
+        if value and scenario not in spec.scenario:
+            raise VlbenchError(f"{flag} {value} is of {scenario} alone: leave it out, or add --scenario {scenario}")
 
 
 def check_any(found: Sequence[Found]) -> None:

@@ -3,26 +3,33 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch.utils.data import DataLoader, IterableDataset
 
 from vlbench.core.errors import is_out_of_memory
-from vlbench.core.profile import INTERVAL_FROM, Pipeline, ProfileSpec
+from vlbench.core.profile import Pipeline, ProfileSpec
 from vlbench.data.parallel import spare_processes
 from vlbench.profiling.build import Opened
 from vlbench.profiling.rule import Rule, times
 from vlbench.profiling.subject import Batch, Loaded, Subject
 from vlbench.profiling.sweep import Cost, repeated
-from vlbench.profiling.timing import Stage, measure_one, once
+from vlbench.profiling.timing import Durations, Stage, measure_one, once
 
 _AHEAD = 2
 """Batches that each process of torch's loader makes ahead; before the first that counts they are used up."""
 
 
 def pipeline(
-    opened: Opened, spec: ProfileSpec, batch: Batch, largest: int, cost: Cost, device: torch.device, max_seconds: float
+    opened: Opened,
+    spec: ProfileSpec,
+    batch: Batch,
+    largest: int,
+    cost: Cost,
+    device: torch.device,
+    max_seconds: float,
+    keep: Callable[[Durations, int], None] = lambda durations, size: None,
 ) -> Pipeline:
     """Examples per second from files to answers, over batches of one size, in as many processes as a run would use.
 
@@ -31,6 +38,7 @@ def pipeline(
         largest: the size of a batch; half of it, and so on, where it would take longer than there is time.
         cost: of a batch, from which that is told.
         max_seconds: in which it ends.
+        keep: given the raw values and the size of a batch.
     """
     workers = spare_processes()
     size, needed = largest, _least(cost, largest, workers)
@@ -45,8 +53,9 @@ def pipeline(
         if not is_out_of_memory(error):
             raise
         return Pipeline(batch=size, workers=workers, error="out of memory")
-    rate = size * len(found) / sum(found)
-    return Pipeline(batch=size, workers=workers, examples_per_second=rate, ms=times(found))
+    keep(found, size)
+    rate = size * len(found.whole) / sum(found.whole)
+    return Pipeline(batch=size, workers=workers, examples_per_second=rate, ms=times(found.whole))
 
 
 def _least(cost: Cost, size: int, workers: int) -> float:
@@ -57,17 +66,15 @@ def _least(cost: Cost, size: int, workers: int) -> float:
     return (2 + _AHEAD * workers) * each
 
 
-def _measured(
-    subject: Subject, spec: ProfileSpec, workers: int, device: torch.device, max_seconds: float
-) -> list[float]:
-    """Seconds of each batch that counts."""
+def _measured(subject: Subject, spec: ProfileSpec, workers: int, device: torch.device, max_seconds: float) -> Durations:
+    """Of each batch that counts."""
     begun = time.perf_counter()
     batches = iter(DataLoader(_Endless(subject), batch_size=None, num_workers=workers))
     turn = Stage("", lambda: once(subject.take(next(batches)), device))
     for _ in range(1 + _AHEAD * workers):
         turn.run()
-    rule, left = Rule(INTERVAL_FROM, spec.seconds, spec.precision), max_seconds - (time.perf_counter() - begun)
-    return measure_one([turn], rule, left, device, warmup=0).whole
+    rule, left = Rule(spec.iterations, spec.seconds, spec.precision), max_seconds - (time.perf_counter() - begun)
+    return measure_one([turn], rule, left, device, warmup=0)
 
 
 class _Endless(IterableDataset[Loaded]):

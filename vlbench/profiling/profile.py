@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -17,15 +18,16 @@ from vlbench.core.profile import ProfileRecord, ProfileSpec
 from vlbench.core.progress import Progress, Silent
 from vlbench.profiling import machine
 from vlbench.profiling.found import Found, caught
-from vlbench.profiling.gallery import gallery_costs
+from vlbench.profiling.gallery import Stopwatch, gallery_costs
 from vlbench.profiling.inputs import sentences, write_pictures
-from vlbench.profiling.latency import latency, ratios
+from vlbench.profiling.latency import latency, of_model, ratios
 from vlbench.profiling.opening import check_any, open_into, resolved
 from vlbench.profiling.pipeline import pipeline
 from vlbench.profiling.rule import Rule
 from vlbench.profiling.subject import Batch
 from vlbench.profiling.sweep import Sweep, fastest
 from vlbench.profiling.timing import LONG, Durations, measure, once
+from vlbench.records.profiles import Measured
 from vlbench.records.provenance import environment, tool
 
 _DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -33,14 +35,15 @@ _OF_SWEEP = 0.75
 """Of a model's time for throughput; the rest is the pipeline's."""
 
 
-def profile(spec: ProfileSpec, progress: Progress | None = None) -> tuple[ProfileRecord, dict[str, Durations]]:
-    """Measure the models; returns the record, and the raw durations of the latency scenario by model.
+def profile(spec: ProfileSpec, progress: Progress | None = None) -> tuple[ProfileRecord, list[Measured]]:
+    """Measure the models; returns the record, and the raw values of all that was measured again and again.
 
     A model that fails keeps its row, with the reason; the others are measured all the same. The process's threads and
     torch's generators of chance are afterwards as they were.
 
     Raises:
-        VlbenchError: the device is not there, an unknown task, a stage that no model has, or no model can be opened.
+        VlbenchError: the device is not there, an unknown task, a stage that no model has, a model named twice, what
+            the scenarios asked for have no use for, or no model can be opened.
     """
     device = _device(spec)
     with _put_back(device):
@@ -58,7 +61,7 @@ def _put_back(device: torch.device) -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def _profile(spec: ProfileSpec, device: torch.device, progress: Progress) -> tuple[ProfileRecord, dict[str, Durations]]:
+def _profile(spec: ProfileSpec, device: torch.device, progress: Progress) -> tuple[ProfileRecord, list[Measured]]:
     started, begun, load = datetime.now(UTC), time.perf_counter(), machine.load()
     if spec.threads is not None:
         torch.set_num_threads(spec.threads)
@@ -89,7 +92,7 @@ def _profile(spec: ProfileSpec, device: torch.device, progress: Progress) -> tup
         seconds=time.perf_counter() - begun,
         spent=spent,
     )
-    return record, durations
+    return record, [value for one in found for value in one.raw]
 
 
 def _device(spec: ProfileSpec) -> torch.device:
@@ -142,8 +145,9 @@ def _latencies(
         stages = {name: [stage for stage in of if stage.name in spec.stages] for name, of in stages.items()}
     rule = Rule(spec.iterations, spec.seconds, spec.precision)
     step: Callable[[int, int], None] = lambda done, total: progress.step("measuring latency", done, total)  # noqa: E731
-    durations = measure(stages, rule, spec.max_seconds, device, step)
+    durations = measure(stages, rule, spec.max_seconds, device, step, quoted=lambda found: of_model(found, spec.stages))
     for name, one in there.items():
+        one.keep("latency", durations[name])
         if error := durations[name].error:
             one.fail(error)
         else:
@@ -172,21 +176,33 @@ def _rates(one: Found, spec: ProfileSpec, batch: Batch, device: torch.device, ma
     first = one.profile.first_batch_seconds or 0.0
     if first <= LONG:  # most of it was no work of the model's
         first = once(subject.stages(), device)[1]
-    sweep = Sweep(opened, spec, batch, device, first, _OF_SWEEP * max_seconds)
+    keep = partial(one.keep, "throughput")
+    sweep = Sweep(opened, spec, batch, device, first, _OF_SWEEP * max_seconds, keep)
     for rate in sweep.rates():
         one.add(throughput=(*one.profile.throughput, rate))
     if best := fastest(one.profile.throughput):
         left = ends - time.perf_counter()
-        one.add(pipeline=pipeline(opened, spec, batch, best.batch, sweep.cost, device, left))
+        keep = partial(one.keep, "throughput", whole="pipeline")
+        one.add(pipeline=pipeline(opened, spec, batch, best.batch, sweep.cost, device, left, keep))
 
 
 def _retrieve_all(spec: ProfileSpec, found: Sequence[Found], device: torch.device, progress: Progress) -> None:
-    """Cost of a query for every model that ranks."""
-    for done, one in enumerate(found):
-        progress.step("measuring retrieval", done, len(found))
-        if one.opened is None or one.subject is None:
-            continue
+    """Cost of a query for every model; what one leaves of its time is the next ones'."""
+    ends = time.perf_counter() + spec.max_seconds
+    there = [one for one in found if one.opened is not None and one.subject is not None]
+    rule = Rule(spec.iterations, 0.0, spec.precision)
+    for done, one in enumerate(there):
+        step = partial(progress.step, "measuring retrieval", done, len(there))
+        step(one.name)
+        share = (ends - time.perf_counter()) / (len(there) - done)
         with caught(one):
-            for query in gallery_costs(one.opened, one.subject, spec, device):
-                one.add(retrieval=(*one.profile.retrieval, query))
-    progress.step("measuring retrieval", len(found), len(found))
+            _queries(one, Stopwatch(rule, share, device, partial(one.keep, "retrieval"), step))
+    progress.step("measuring retrieval", len(there), len(there))
+
+
+def _queries(one: Found, watch: Stopwatch) -> None:
+    """What was measured is kept whatever comes after it."""
+    if one.opened is None or one.subject is None:
+        return
+    for query in gallery_costs(one.opened, one.subject, watch):
+        one.add(retrieval=(*one.profile.retrieval, query))

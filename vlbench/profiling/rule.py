@@ -22,8 +22,11 @@ class Rule:
 
     def satisfied(self, seconds: Sequence[float]) -> bool:
         """Whether these durations of one subject suffice."""
-        if len(seconds) < max(self.iterations, INTERVAL_FROM) or sum(seconds) < self.seconds:
-            return False
+        enough = len(seconds) >= max(self.iterations, INTERVAL_FROM) and sum(seconds) >= self.seconds
+        return enough and self.is_precise(seconds)
+
+    def is_precise(self, seconds: Sequence[float]) -> bool:
+        """Whether their median is known well enough."""
         low, high = median_interval(seconds)
         return (high - low) / 2 <= self.precision * float(np.median(seconds))
 

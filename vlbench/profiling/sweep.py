@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 
 from vlbench.core.errors import is_out_of_memory
-from vlbench.core.profile import INTERVAL_FROM, PIPELINE, ProfileSpec, Rate
+from vlbench.core.profile import PIPELINE, ProfileSpec, Rate
 from vlbench.profiling import machine
 from vlbench.profiling.build import Opened
 from vlbench.profiling.rule import Rule, times
 from vlbench.profiling.subject import Batch
-from vlbench.profiling.timing import LONG, Stage, measure_one, once
+from vlbench.profiling.timing import LONG, Durations, Stage, measure_one, once
 
 _GAIN = 1.02
 """A batch twice as large must be so much faster per example, or the sweep has seen the best."""
@@ -61,14 +61,22 @@ class Sweep:
         batch: of one example, which is repeated.
         first: seconds that one example took before, about.
         max_seconds: a size that would take it longer is not tried.
+        keep: given the raw values of each size.
     """
 
     def __init__(
-        self, opened: Opened, spec: ProfileSpec, batch: Batch, device: torch.device, first: float, max_seconds: float
+        self,
+        opened: Opened,
+        spec: ProfileSpec,
+        batch: Batch,
+        device: torch.device,
+        first: float,
+        max_seconds: float,
+        keep: Callable[[Durations, int], None] = lambda durations, size: None,
     ) -> None:
         self.opened, self.spec, self.batch, self.device = opened, spec, batch, device
         self.ends = time.perf_counter() + max_seconds
-        self.cost = Cost(1, 0.0, 0.0, first)
+        self.cost, self.keep = Cost(1, 0.0, 0.0, first), keep
 
     def rates(self) -> Iterator[Rate]:
         """One after the other, the smallest first."""
@@ -115,11 +123,13 @@ class Sweep:
 
     def _measured(self, size: int, stages: Sequence[Stage], parts: int) -> Rate:
         used = machine.joules(self.device) if self.spec.energy else None
-        rule = Rule(INTERVAL_FROM, self.spec.seconds, self.spec.precision)
+        rule = Rule(self.spec.iterations, self.spec.seconds, self.spec.precision)
         share, first = self.left / parts, self.cost.model
         if first > max(LONG, share):
+            self.keep(Durations(whole=[first], rounds=[0]), size)
             return Rate(batch=size, examples_per_second=size / first, ms=times([first]))
         found = measure_one(stages, rule, share, self.device, warmup=0)
+        self.keep(found, size)
         after = machine.joules(self.device) if used is not None else None
         energy = (after - used) / (len(found.whole) * size) if after is not None and used is not None else None
         ms = times(found.whole)

@@ -91,6 +91,7 @@ def measure(
     device: torch.device,
     step: Callable[[int, int], None],
     warmup: int = 1,
+    quoted: Callable[[Durations], Sequence[float]] = lambda durations: durations.whole,
 ) -> dict[str, Durations]:
     """Measure the subjects in turn, round after round (A B C, C B A, ...), until the rule is satisfied for each.
 
@@ -103,6 +104,7 @@ def measure(
             first is measured whatever it takes.
         step: told how many subjects are done, and how many there are.
         warmup: iterations of each before anything counts; the first that takes long counts itself.
+        quoted: seconds of every iteration whose median must be as precise as that of the whole.
     """
     begun, turns = time.perf_counter(), [_Turns(name, stages, device) for name, stages in subjects.items()]
     left, number, last = list(turns), 0, None
@@ -113,7 +115,7 @@ def measure(
                 continue
             turn.take(number, 0 if turn is last else 1 if number else warmup)
             last = turn
-        left = [turn for turn in left if not turn.is_done(rule)]
+        left = [turn for turn in left if not turn.is_done(rule, quoted)]
         step(len(subjects) - len(left), len(subjects))
         number += 1
     step(len(subjects), len(subjects))
@@ -147,11 +149,12 @@ class _Turns:
         """Seconds that the next turn will take; again: no other subject has run since the last."""
         return self._last if again or self._last > LONG else 2 * self._last
 
-    def is_done(self, rule: Rule) -> bool:
+    def is_done(self, rule: Rule, quoted: Callable[[Durations], Sequence[float]]) -> bool:
         """Whether it needs no more turns; notes why."""
-        if self.durations.error is None and not rule.satisfied(self.durations.whole):
+        found = self.durations
+        if found.error is None and not (rule.satisfied(found.whole) and rule.is_precise(quoted(found))):
             return False
-        self.durations.why = "failed" if self.durations.error else "precise"
+        found.why = "failed" if found.error else "precise"
         return True
 
     @property

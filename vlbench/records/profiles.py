@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
+from typing import NamedTuple, get_type_hints
 
 from vlbench.core.errors import DataError, VlbenchError
 from vlbench.core.profile import PROFILE_VERSION, ProfileRecord
@@ -18,8 +19,22 @@ from vlbench.records.provenance import without_home
 RECORD = "profile.json"
 TIMES = "times.parquet"
 
-Seconds = Mapping[str, Mapping[str, Sequence[float]]]
-"""Of every iteration: by model, by stage."""
+
+class Measured(NamedTuple):
+    """One raw value, a row of `times.parquet`.
+
+    stage: of the model, `whole` for all of them by the clock on the wall, `pipeline` from files to answers, or a step
+    of a search. batch: examples. round: values of one round were measured one after the other, models in turn.
+    iteration: from 0 for each model, scenario, stage and batch.
+    """
+
+    scenario: str
+    model: str
+    stage: str
+    batch: int
+    round: int
+    iteration: int
+    seconds: float
 
 
 @contextmanager
@@ -61,7 +76,7 @@ def _remove_empty(folders: Sequence[Path]) -> None:
             folder.rmdir()
 
 
-def write_profile(folder: Path, record: ProfileRecord, seconds: Seconds) -> None:
+def write_profile(folder: Path, record: ProfileRecord, raw: Sequence[Measured]) -> None:
     """Write both files, each in one step.
 
     Raises:
@@ -70,16 +85,9 @@ def write_profile(folder: Path, record: ProfileRecord, seconds: Seconds) -> None
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    rows = [
-        (model, stage, number, value)
-        for model, stages in seconds.items()
-        for stage, values in stages.items()
-        for number, value in enumerate(values)
-    ]
-    names = ("model", "stage", "iteration", "seconds")
-    columns = [list(column) for column in zip(*rows, strict=True)] if rows else [[], [], [], []]
-    types = (pa.string(), pa.string(), pa.int64(), pa.float64())
-    table = pa.table({name: pa.array(column, kind) for name, column, kind in zip(names, columns, types, strict=True)})
+    types = {str: pa.string(), int: pa.int64(), float: pa.float64()}
+    schema = pa.schema([(name, types[kind]) for name, kind in get_type_hints(Measured).items()])
+    table = pa.Table.from_pylist([row._asdict() for row in raw], schema)
     buffer = io.BytesIO()
     pq.write_table(table, buffer, compression="zstd")
     text = json.dumps(record.model_dump(mode="json"), indent=2, ensure_ascii=False)

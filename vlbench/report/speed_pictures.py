@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from math import isfinite
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from vlbench import catalog
 from vlbench.core.errors import first_five
-from vlbench.core.profile import PIPELINE, ModelProfile, ProfileRecord
+from vlbench.core.profile import PIPELINE, REST, ModelProfile, ProfileRecord
 from vlbench.core.record import RunRecord
 from vlbench.records.collect import FoundRun
 from vlbench.report.figures import figure
@@ -23,9 +24,10 @@ if TYPE_CHECKING:
 _FORMATS = ("png", "svg")
 _COLOURS = (
     *("#4477aa", "#66ccee", "#228833", "#ccbb44", "#ee6677", "#aa3377", "#bbbbbb", "#222222"),
-    *("#997700", "#99ddff"),
+    *("#997700", "#99ddff", "#dddddd"),
 )
-"""Tol's bright scheme and two more, told apart by those who do not see all colours; as many as there are stages."""
+"""Tol's bright scheme and three more, told apart by those who do not see all colours; as many as there are stages, and
+the rest."""
 
 
 def stages_picture(record: ProfileRecord, folder: Path) -> list[Path]:
@@ -42,7 +44,7 @@ def stages_picture(record: ProfileRecord, folder: Path) -> list[Path]:
         ends = [end + width for end, width in zip(ends, widths, strict=True)]
     axes.set_yticks(range(len(models)), [one.name for one in models])
     axes.invert_yaxis()
-    axes.set_xlabel("milliseconds of one example, medians")
+    axes.set_xlabel("milliseconds of one example: the median, cut by shares of all seconds")
     figure.legend(fontsize="small", loc="outside lower center", ncols=5)
     return _saved(figure, folder, "stages")
 
@@ -78,14 +80,21 @@ def left_out(record: ProfileRecord, runs: Sequence[RunRecord]) -> list[str]:
     for run in runs:
         if why := _why_not(record, run) or ("" if id(run) in drawn else "of which there is a newer one"):
             by_reason.setdefault(why, []).append(f"{_model(run)} on {run.task.name}")
-    return [f"left out of the picture, {why}: {first_five(names)}" for why, names in by_reason.items()]
+    return [f"left out of the picture, {why}: {first_five(_counted(names))}" for why, names in by_reason.items()]
+
+
+def _counted(names: Sequence[str]) -> list[str]:
+    """Each once, with how often it is there."""
+    return [name if number == 1 else f"{number} runs of {name}" for name, number in Counter(names).items()]
 
 
 def _ms(one: ModelProfile) -> dict[str, float]:
-    """Milliseconds by stage, those of the pipeline last."""
-    stages = one.latency.stages if one.latency else {}
-    order = sorted(stages, key=lambda name: name in PIPELINE)
-    return {name: stages[name].p50 for name in order}
+    """Milliseconds by stage that add up to the median whole, those of the pipeline and the rest last."""
+    if one.latency is None:
+        return {}
+    parts = one.latency.parts
+    order = sorted(parts, key=lambda name: (name == REST) + (name in (*PIPELINE, REST)))
+    return {name: max(parts[name], 0.0) for name in order}
 
 
 def _why_not(record: ProfileRecord, run: RunRecord) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import combinations
+
 from tabulate import tabulate
 
 from vlbench.core.profile import ModelProfile, ProfileRecord, Ratio
@@ -31,7 +33,14 @@ def cost_table(record: ProfileRecord) -> str:
 def ratio_lines(record: ProfileRecord) -> str:
     """How many times as long one model takes as another: measured, by operations, and published."""
     models = {one.name: one for one in record.models if one.latency}
-    return "\n".join(f"- {_ratio(record, ratio, models[ratio.of], models[ratio.to])}" for ratio in record.ratios)
+    lines = [_ratio(record, ratio, models[ratio.of], models[ratio.to]) for ratio in record.ratios]
+    known = [{ratio.of, ratio.to} for ratio in record.ratios]
+    lines += [
+        f"{cell(one)} : {cell(other)}: no ratio, as fewer than two rounds measured both"
+        for one, other in combinations(models, 2)
+        if {one, other} not in known
+    ]
+    return "\n".join(f"- {line}" for line in lines)
 
 
 def published_cost(name: str) -> Cost | None:
@@ -52,7 +61,12 @@ def published_ratio(of: str, to: str) -> tuple[float, str] | None:
 
 
 def _ratio(record: ProfileRecord, ratio: Ratio, of: ModelProfile, to: ModelProfile) -> str:
-    line = f"{cell(ratio.of)} takes {interval(ratio.value, ratio.ci95)} times as long as {cell(ratio.to)}"
+    first, second = (cell(f"{one.name}{uncharged(record, one)}") for one in (of, to))
+    low, high = ratio.ci95
+    if low <= 1 <= high:
+        line = f"{first} takes as long as {second} ({number(low)}-{number(high)})"
+    else:
+        line = f"{first} takes {interval(ratio.value, ratio.ci95)} times as long as {second}"
     if not (_is_whole(record, of) and _is_whole(record, to)):
         return line
     more, less = _gflops(of), _gflops(to)
@@ -63,9 +77,19 @@ def _ratio(record: ProfileRecord, ratio: Ratio, of: ModelProfile, to: ModelProfi
     return line
 
 
+def is_uncharged(record: ProfileRecord, one: ModelProfile) -> bool:
+    """Whether a model looks at regions that it is not charged for."""
+    return one.visual == "regions" and not record.spec.detector
+
+
+def uncharged(record: ProfileRecord, one: ModelProfile) -> str:
+    """To be put after the name of a model that is not charged for its regions; else empty."""
+    return " (without detector)" if is_uncharged(record, one) else ""
+
+
 def _is_whole(record: ProfileRecord, one: ModelProfile) -> bool:
     """Whether all that the papers measured was measured: every stage, and what makes the regions."""
-    return not record.spec.stages and (record.spec.detector or one.visual != "regions")
+    return not record.spec.stages and not is_uncharged(record, one)
 
 
 def _gflops(one: ModelProfile) -> float | None:

@@ -89,12 +89,25 @@ def test_features_are_written_and_then_used(
     assert done.code == 0
     assert done.out.splitlines() == [str(folder / f"{split}.tsv") for split in ("train", "dev", "test-p")]
     assert [len((folder / f"{split}.tsv").read_bytes().splitlines()) for split in ("train", "dev")] == [192, 96]
+    assert "train: 192 pictures described by flat" in done.err
 
     monkeypatch.setattr(resources, "_extracted", lambda *_: pytest.fail("a picture is described anew"))
     run = vlbench("run", "--task", "nlvr2", "--model", "cvlp", "--data-root", world, "--output-path", tmp_path / "runs",
                   "--steps", 1, "--batch-size", 8, "--select-on", "none", "--controls", "none")  # fmt: skip
     assert run.code == 0, run.err
     assert read_run(run.run).coverage.scored == 96
+
+
+def test_features_that_are_there_are_not_lost(vlbench: Call, tiny_world: Path, tmp_path: Path) -> None:
+    arguments = ("data", "features", "--task", "nlvr2", "--data-root", tiny_world, "--output", tmp_path)
+    kept = tmp_path / "dev.tsv"
+    kept.write_text("hours of work")
+    refused = vlbench(*arguments, "--split", "test-p,dev")
+    assert (refused.code, refused.out) == (2, "") and f"{kept} would be lost" in refused.err
+    assert [path.name for path in tmp_path.iterdir()] == ["dev.tsv"] and kept.read_text() == "hours of work"
+    done = vlbench(*arguments, "--split", "dev", "--overwrite")
+    assert (done.code, done.out.splitlines()) == (0, [str(kept)])
+    assert len(kept.read_bytes().splitlines()) == 96
 
 
 def test_an_unknown_extractor(vlbench: Call, tiny_world: Path) -> None:

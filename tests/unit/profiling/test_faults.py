@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -144,10 +145,15 @@ def test_a_model_without_the_stages_asked_for(vlbench: Command, tmp_path: Path) 
         (("--stages", ""), "--stages '' holds an empty name"),
         (("--device", "mps"), "--device mps is not there"),
         (("--batch-sizes", "0"), "batches"),
+        (("--batch-sizes", "8,1"), "--batch-sizes 8,1 is of throughput alone"),
+        (("--stages", "see", "--scenario", "throughput"), "--stages see is of latency alone"),
+        (("--scenario", "retrieval", "--task", "vqa2"), "needs a ranking task, e.g. --task coco_retrieval"),
+        (("--scenario", "latency,retrieval", "--task", "nlvr2"), "--task nlvr2 ranks nothing"),
+        (("--picture", "10000x9000"), "90,000,000 pixels: give at most 89,478,485"),
     ],
 )
 def test_what_is_not_there(
-    vlbench: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flags: tuple[str, str], says: str
+    vlbench: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flags: tuple[str, ...], says: str
 ) -> None:
     """It is told before any model is opened, and nothing is left."""
 
@@ -186,4 +192,11 @@ def test_runs_of_other_models(vlbench: Command, tmp_path: Path, tiny_world: Path
     run = ("run", "--task", "nlvr2", "--model", "fake", "--mode", "zero-shot", "--data-root", tiny_world, "--quiet")
     assert vlbench(*run, "--output-path", runs).code == ExitCode.OK
     done = vlbench("profile", "--model", " vilt ", *FLAGS, "--with-runs", runs, "--output-path", tmp_path / "profiles")
-    assert done.code == ExitCode.OK and f"no finished run in {runs} is of a model measured here whole" in done.err
+    (line,) = done.err.splitlines()  # one reason
+    assert done.code == ExitCode.OK and line.startswith("left out of the picture, of models whose latency was not")
+
+
+def test_json_on_stdout_and_the_folder_on_stderr(vlbench: Command, tmp_path: Path) -> None:
+    done = vlbench("profile", "--model", "vilt", *FLAGS, "--json", "--output-path", tmp_path)
+    (folder,) = tmp_path.iterdir()
+    assert done.err.splitlines() == [str(folder)] and json.loads(done.out)["models"][0]["model"] == "vilt"

@@ -5,25 +5,35 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from vlbench.core.profile import ProfileSpec, Query
 from vlbench.profiling import gallery, memory
 from vlbench.profiling.build import Opened, open_model
+from vlbench.profiling.gallery import Stopwatch
 from vlbench.profiling.inputs import sentences, write_pictures
+from vlbench.profiling.rule import Rule
 from vlbench.profiling.subject import Batch, SeeReadFuse
-from vlbench.profiling.timing import once
+from vlbench.profiling.timing import Durations, once
 
 CPU = torch.device("cpu")
-SPEC = ProfileSpec(models=("brivl",), size="tiny", iterations=2, max_seconds=0.1, picture=(96, 64), detector=False)
+SPEC = ProfileSpec(models=("brivl",), size="tiny", picture=(96, 64), detector=False)
+LOOSE = Rule(2, 0.0, 10.0)
+"""Six iterations."""
 
 
 @pytest.fixture
 def model(tmp_path: Path) -> tuple[Opened, SeeReadFuse]:
     """One that embeds, after a pass."""
-    batch = Batch(write_pictures(tmp_path / "p", (96, 64), 1, 0), sentences(1, 12, 0))
-    opened = open_model("brivl", SPEC, tmp_path, CPU)
+    return ran("brivl", tmp_path)
+
+
+def ran(name: str, folder: Path) -> tuple[Opened, SeeReadFuse]:
+    """A model after a pass."""
+    batch = Batch(write_pictures(folder / "p", (96, 64), 1, 0), sentences(1, 12, 0))
+    opened = open_model(name, SPEC, folder, CPU)
     subject = opened.subject(batch, CPU)
     with torch.inference_mode():
         once(subject.stages(), CPU)
@@ -31,9 +41,10 @@ def model(tmp_path: Path) -> tuple[Opened, SeeReadFuse]:
     return opened, subject
 
 
-def found(model: tuple[Opened, SeeReadFuse]) -> dict[int, Query]:
+def found(model: tuple[Opened, SeeReadFuse], seconds: float = 60.0) -> dict[int, Query]:
+    watch = Stopwatch(LOOSE, seconds, CPU, lambda *_: None, lambda _: None)
     with torch.inference_mode():
-        return {query.gallery: query for query in gallery.gallery_costs(*model, SPEC, CPU)}
+        return {query.gallery: query for query in gallery.gallery_costs(*model, watch)}
 
 
 def fail_above(rows: int, error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -71,6 +82,52 @@ def test_out_of_memory_ends_the_measuring_and_not_the_model(
     fail_above(1000, error, monkeypatch)
     queries = found(model)
     assert [*queries] == [*gallery.GALLERIES] and measured(queries) == [100, 1000]
+
+
+def test_an_index_that_takes_too_long_to_make_is_not_made(
+    model: tuple[Opened, SeeReadFuse], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Stopwatch, "left", 0.0)
+    queries = found(model)
+    assert [*queries] == [*gallery.GALLERIES] and measured(queries) == [100]
+
+
+def test_as_many_pairs_as_there_is_time_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pair takes 1 s, and 16.5 s are left for three passes."""
+    kept: dict[str, int] = {}
+    pairs: list[int] = []
+    watch = Stopwatch(LOOSE, 60.0, CPU, lambda _, batch, what: kept.update({what: batch}), lambda _: None)
+    model = ran("vilt", tmp_path)
+    monkeypatch.setattr(Stopwatch, "roughly", lambda *_: 1.0)
+    monkeypatch.setattr(Stopwatch, "left", 16.5)
+    monkeypatch.setattr(model[1], "head", lambda features: pairs.append(len(features.pooled)))
+    with torch.inference_mode():
+        queries = {query.gallery: query for query in gallery.gallery_costs(*model, watch)}
+    assert set(pairs) == {5} and kept == {"read": 1, "read, pairs": 5} and measured(queries) == []
+    more = [queries[size].ms - queries[size // 10].ms for size in (10_000, 100_000)]
+    assert more[1] == pytest.approx(10 * more[0]) and queries[100].ms > 0
+
+
+def test_a_single_pair_where_there_is_no_time_for_two(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = ran("vilt", tmp_path)
+    monkeypatch.setattr(Stopwatch, "left", 5.0)
+    monkeypatch.setattr(Stopwatch, "roughly", lambda *_: 1.0)
+    queries = found(model)
+    assert measured(queries) == [] and queries[1000].ms == pytest.approx(1_000_000, rel=0.01)
+
+
+def test_all_hundred_pairs_where_there_is_time(tmp_path: Path) -> None:
+    queries = found(ran("vilt", tmp_path))
+    assert [*queries] == [*gallery.GALLERIES] and measured(queries) == [100]
+
+
+def test_raw_values_are_handed_over(model: tuple[Opened, SeeReadFuse]) -> None:
+    kept: dict[str, Durations] = {}
+    watch = Stopwatch(LOOSE, 60.0, CPU, lambda found, _, what: kept.update({what: found}), lambda _: None)
+    with torch.inference_mode():
+        queries = {query.gallery: query for query in gallery.gallery_costs(*model, watch)}
+    medians = [1000 * np.median(kept[what].whole) for what in ("read, embed", "search 1,000")]
+    assert queries[1000].ms == pytest.approx(sum(medians))
 
 
 def test_other_faults_are_raised(model: tuple[Opened, SeeReadFuse], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,7 @@ from vlbench.profiling.build import open_model
 from vlbench.profiling.inputs import sentences, write_pictures
 from vlbench.profiling.subject import Batch, SeeReadFuse
 from vlbench.profiling.sweep import Cost
-from vlbench.profiling.timing import once
+from vlbench.profiling.timing import Durations, once
 
 CPU = torch.device("cpu")
 
@@ -74,9 +74,9 @@ def test_batches_as_large_as_there_is_time_for(
     monkeypatch.setattr(rates, "spare_processes", lambda: 0)
     taken: list[int] = []
 
-    def measured(subject: SeeReadFuse, *_: object) -> list[float]:
+    def measured(subject: SeeReadFuse, *_: object) -> Durations:
         taken.append(len(subject.batch.texts))
-        return [0.5, 1.5]
+        return Durations(whole=[0.5, 1.5])
 
     monkeypatch.setattr(rates, "_measured", measured)
     one = Batch(write_pictures(tmp_path / "p", (96, 64), 1, 0), sentences(1, 12, 0))

@@ -23,7 +23,7 @@ from vlbench.profiling.opening import stages_of
 from vlbench.profiling.profile import profile
 from vlbench.profiling.subject import Batch
 from vlbench.profiling.timing import Durations
-from vlbench.records.profiles import read_profile
+from vlbench.records.profiles import Measured, read_profile, write_profile
 from vlbench.report.speed import speed_table
 
 QUICK = {"size": "tiny", "iterations": 2, "seconds": 0.0, "max_seconds": 0.5, "picture": (96, 64), "detector": False}
@@ -38,10 +38,15 @@ def measured(**changed: Any) -> ProfileRecord:
 
 
 @pytest.fixture(scope="module")
-def record() -> ProfileRecord:
-    scenarios = ("latency", "throughput", "retrieval")
-    models = ("vilt", "cvlp", "brivl")
-    return measured(models=models, scenario=scenarios, batches=(1, 4), precision=10.0, max_seconds=20.0)
+def profiled() -> tuple[ProfileRecord, list[Measured]]:
+    changed = {"batches": (1, 4), "precision": 10.0, "max_seconds": 20.0}
+    scenarios, models = ("latency", "throughput", "retrieval"), ("vilt", "cvlp", "brivl")
+    return profile(ProfileSpec(**{**QUICK, **changed}, models=models, scenario=scenarios))
+
+
+@pytest.fixture
+def record(profiled: tuple[ProfileRecord, list[Measured]]) -> ProfileRecord:
+    return profiled[0]
 
 
 def test_every_model_is_measured(record: ProfileRecord) -> None:
@@ -76,9 +81,9 @@ def test_operations_and_parameters_are_the_networks(record: ProfileRecord) -> No
         assert one.operations.stages["see"] > 0
 
 
-def test_a_second_model_of_one_name_is_an_error_of_its_own_row() -> None:
-    first, second = measured(models=("vilt", "vilt"), scenario=()).models
-    assert first.error == "" and "name each model once" in second.error
+def test_a_second_model_of_one_name_is_refused() -> None:
+    with pytest.raises(VlbenchError, match="--model names vilt-tiny more than once: name each model once"):
+        measured(models=("vilt", "vilt"), scenario=())
 
 
 @pytest.mark.parametrize("task", ["nlvr2", "nothing of the kind"])
@@ -135,6 +140,53 @@ def test_the_record_is_kept_and_read_back(
     (folder / "profile.json").write_text(json.dumps({"profile_version": 0}))
     with pytest.raises(VlbenchError, match="is no profile of version 1"):
         read_profile(folder)
+
+
+def test_ratios_can_be_computed_again_from_the_raw_values(
+    profiled: tuple[ProfileRecord, list[Measured]], tmp_path: Path
+) -> None:
+    write_profile(tmp_path, *profiled)
+    rows = pd.read_parquet(tmp_path / "times.parquet")
+    assert [*rows] == ["scenario", "model", "stage", "batch", "round", "iteration", "seconds"]
+    own = rows[(rows["scenario"] == "latency") & ~rows["stage"].isin([*PIPELINE, "whole"])]
+    seconds = own.groupby(["round", "model"])["seconds"].sum().unstack()
+    for ratio in profiled[0].ratios:
+        logs = np.log(seconds[ratio.of] / seconds[ratio.to]).dropna()
+        assert np.exp(logs.median()) == pytest.approx(ratio.value)
+    assert len(profiled[0].ratios) == 3
+
+
+def test_raw_values_of_every_scenario(profiled: tuple[ProfileRecord, list[Measured]]) -> None:
+    record, raw = profiled
+    for one in record.models:
+        for rate in one.throughput:
+            key = ("throughput", one.name, "whole", rate.batch)
+            values = [row.seconds for row in raw if (row.scenario, row.model, row.stage, row.batch) == key]
+            assert rate.ms is not None and len(values) == rate.ms.n
+            assert 1000 * np.median(values) == pytest.approx(rate.ms.p50)
+        assert one.pipeline is not None and one.pipeline.ms is not None
+        values = [row.seconds for row in raw if (row.model, row.stage) == (one.name, "pipeline")]
+        assert 1000 * np.median(values) == pytest.approx(one.pipeline.ms.p50)
+        steps = {row.stage for row in raw if (row.scenario, row.model) == ("retrieval", one.name)}
+        assert (
+            {"read, embed", "search 100"} <= steps
+            if one.model == "brivl"
+            else steps == {"read", "a pair", "read, pairs"}
+        )
+
+
+def test_the_rule_looks_at_what_is_quoted(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[list[float]] = []
+
+    def stop(*given: object, quoted: Any) -> dict[str, Durations]:
+        asked.append(quoted(Durations(stages={"decode": [5.0], "see": [1.0], "fuse": [2.0]}, whole=[8.0])))
+        raise VlbenchError("enough")
+
+    monkeypatch.setattr("vlbench.profiling.profile.measure", stop)
+    for stages in ((), ("decode", "see")):
+        with pytest.raises(VlbenchError, match="enough"):
+            measured(models=("vilt",), stages=stages)
+    assert asked == [[3.0], [6.0]]
 
 
 @pytest.mark.parametrize("detector", [True, False])

@@ -96,6 +96,11 @@ def test_a_first_pass_that_takes_long_counts_where_there_is_no_time_for_another(
     assert used == pytest.approx(4.0 * passes)
 
 
+def test_as_many_iterations_as_asked_for(swept: object) -> None:
+    (rate,), *_ = swept((1,), 100.0, (0.0, 0.01))  # type: ignore[operator]
+    assert rate.ms.n == SPEC.iterations == 10
+
+
 def test_the_fastest() -> None:
     found = [Rate(batch=1, examples_per_second=3.0), Rate(batch=2, examples_per_second=5.0), Rate(batch=4, error="out")]
     assert rates.fastest(found) == found[1] and rates.fastest(found[2:]) is None

@@ -10,7 +10,7 @@ import torch
 from vlbench.profiling import timing
 from vlbench.profiling.latency import latency
 from vlbench.profiling.rule import Rule
-from vlbench.profiling.timing import Stage, measure, measure_one, once
+from vlbench.profiling.timing import Durations, Stage, measure, measure_one, once
 
 CPU = torch.device("cpu")
 
@@ -72,6 +72,18 @@ def test_models_in_turn_until_each_is_known(clock: Clock) -> None:
     assert found["unsure"].why == "out of time" and 35 < clock.now <= 40
     assert found["sure"].rounds == [0, 1, 2, 3, 4, 5, 6]
     assert told[-1] == (2, 2)
+
+
+def test_what_is_quoted_must_be_precise_too(clock: Clock) -> None:
+    """The model's part is 0.5 or 0.75 s, unsure by a fifth; of the whole, 20.5 or 20.75 s, that is a hundredth."""
+
+    def found(**quoted: Callable[[Durations], list[float]]) -> Durations:
+        stages = [clock.stage("decode", 20.0), clock.stage("see", *([0.5, 0.75] * 40))]
+        return measure({"": stages}, Rule(6, 0.0, 0.02), clock.now + 500.0, CPU, nothing, **quoted)[""]
+
+    assert (found().why, len(found().whole)) == ("precise", 6)
+    unsure = found(quoted=lambda durations: durations.of(["see"]))
+    assert unsure.why == "out of time" and len(unsure.whole) > 20
 
 
 @pytest.mark.parametrize(("most", "iterations"), [(1.0, 1), (29.0, 2), (31.0, 3)])

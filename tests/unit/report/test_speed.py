@@ -5,9 +5,10 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from vlbench.core.profile import ProfileRecord, Query
+from vlbench.core.profile import Parameters, ProfileRecord, Query
 from vlbench.core.record import RunRecord
 from vlbench.report import speed_pictures
 from vlbench.report.speed import speed_table
@@ -66,6 +67,126 @@ def test_what_no_stage_accounts_for_is_shown(profile: ProfileRecord) -> None:
         ("cvlp-base", "1.00 % of the whole"),
         ("vilt-base", "1.00 % of the whole"),
     ]
+
+
+def changed_latency(record: ProfileRecord, name: str, **changed: object) -> ProfileRecord:
+    """The record with something else in one model's latency."""
+    models = [
+        one.model_copy(update={"latency": one.latency.model_copy(update=changed)})
+        if one.name == name and one.latency
+        else one
+        for one in record.models
+    ]
+    return record.model_copy(update={"models": tuple(models)})
+
+
+@pytest.fixture
+def uneven(profile: ProfileRecord) -> ProfileRecord:
+    """Stages of vilt that are slow in turn: 1 and 21 ms, so that each has a median of 2 and a mean of 10 ms."""
+    latency = profile.models[1].latency
+    assert latency is not None
+    skewed = latency.whole.model_copy(update={"p50": 2.0, "mean": 10.0})
+    whole = skewed.model_copy(update={"p50": 20.0, "mean": 25.0})
+    stages = {"decode": skewed, "see": skewed}
+    return changed_latency(profile, "vilt-base", stages=stages, whole=whole, rest=0.2)
+
+
+def rows_of(text: str, name: str, column: str) -> dict[str, list[str]]:
+    """By the second cell of a model's rows in the table that has this column: all cells from the third on."""
+    lines = text.splitlines()
+    start = next(number for number, line in enumerate(lines) if f"| {column} " in line)
+    end = lines.index("", start)
+    rows = [[part.strip() for part in line.split("|")[1:-1]] for line in lines[start:end]]
+    return {row[1]: row[2:] for row in rows if row[0] == name}
+
+
+def test_parts_add_up_to_the_whole_where_medians_do_not(
+    uneven: ProfileRecord, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = rows_of(speed_table(uneven), "vilt-base", "stage")
+    column = 3  # of these cells
+    assert {stage: row[column] for stage, row in rows.items()} == {"decode": "8.00", "see": "8.00", "rest": "4.00"}
+    widths: list[float] = []
+    draw = Axes.barh
+
+    def barh(self: Axes, y: object, width: list[float], **rest: object) -> object:
+        widths.append(width[1])
+        return draw(self, y, width, **rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Axes, "barh", barh)
+    stages_picture(uneven, tmp_path)
+    assert sum(widths) == pytest.approx(20.0)
+
+
+def test_medians_that_do_not_add_up_are_told(profile: ProfileRecord, uneven: ProfileRecord) -> None:
+    said = "vilt-base: medians of stages add up to 4.00 ms, and the median whole is 20.0 ms"
+    assert said in speed_table(uneven) and "medians of stages add up" not in speed_table(profile)
+
+
+def test_too_few_values_have_no_tail_and_no_spread(profile: ProfileRecord) -> None:
+    latency = profile.models[1].latency
+    assert latency is not None
+    for n, shown in ((1, ["-", "-"]), (19, ["-", "0"]), (20, ["99.0", "0"])):
+        stages = {"fuse": latency.stages["fuse"].model_copy(update={"n": n})}
+        text = speed_table(changed_latency(profile, "vilt-base", stages=stages))
+        assert rows_of(text, "vilt-base", "stage")["fuse"][1:3] == shown
+
+
+def test_parameters_of_no_stage_are_in_the_rest(profile: ProfileRecord) -> None:
+    held = Parameters(total=3_500_000, embeddings=0, stages={"see": 1_000_000, "other": 2_500_000})
+    one, *others = profile.models
+    models = (one.model_copy(update={"parameters": held}), *others)
+    rows = rows_of(speed_table(profile.model_copy(update={"models": models})), "cvlp-base", "stage")
+    assert rows["rest"][-1] == "2.50" and sum(float(row[-1]) for row in rows.values()) == pytest.approx(3.5)
+
+
+def asking(record: ProfileRecord, **changed: object) -> ProfileRecord:
+    """The record of another spec."""
+    return record.model_copy(update={"spec": record.spec.model_copy(update=changed)})
+
+
+def test_regions_that_are_not_charged_for_are_marked(profile: ProfileRecord) -> None:
+    for mark in ("no-detector", "no detector", "without detector"):
+        assert mark not in speed_table(profile)
+    text = speed_table(asking(profile, detector=False))
+    assert "--no-detector: models that look at regions are not charged" in text
+    assert [*rows_of(text, "cvlp-base", "visual embed")] == ["region, no detector"]
+    assert [*rows_of(text, "vilt-base", "visual embed")] == ["patch"]
+    assert "cvlp-base (without detector) takes 40.5 [40.0, 41.0] times as long as vilt-base" in text
+
+
+def test_which_stages_a_latency_is_of(profile: ProfileRecord) -> None:
+    text = speed_table(asking(profile, stages=("see",)))
+    assert "stages see alone: latency and ratios are of these, all else of whole models" in text
+    assert "alone: latency" not in speed_table(profile)
+
+
+def test_neither_is_called_slower_where_the_interval_holds_1(profile: ProfileRecord) -> None:
+    (ratio,) = profile.ratios
+    for low, says in ((0.693, "takes as long as vilt-base (0.693-1.14)"), (1.01, "takes 1.04 [1.01, 1.14] times as")):
+        changed = ratio.model_copy(update={"value": 1.04, "ci95": (low, 1.14)})
+        assert f"cvlp-base {says}" in speed_table(profile.model_copy(update={"ratios": (changed,)}))
+
+
+def test_a_pair_without_a_ratio_is_named(profile: ProfileRecord) -> None:
+    said = "cvlp-base : vilt-base: no ratio, as fewer than two rounds measured both"
+    assert said not in speed_table(profile) and "Ratios are medians over rounds" in speed_table(profile)
+    text = speed_table(profile.model_copy(update={"ratios": ()}))
+    assert said in text and "Ratios are medians" not in text
+
+
+def test_a_size_that_a_model_does_not_have(profile: ProfileRecord) -> None:
+    assert "--size base" not in speed_table(asking(profile, size="base"))
+    one, *others = profile.models
+    models = (one.model_copy(update={"model": "hf:CLIPModel", "size": "hf"}), *others)
+    text = speed_table(asking(profile, size="base").model_copy(update={"models": models, "ratios": ()}))
+    assert "hf:CLIPModel-hf: of one size, whatever --size base says" in text
+
+
+def test_runs_of_one_name_are_counted(profile: ProfileRecord, record: RunRecord) -> None:
+    runs = [run_of(record, "soho", "base"), run_of(record, "vilt", "tiny"), run_of(record, "soho", "base")]
+    (line,) = left_out(profile, runs)
+    assert line.endswith("not measured: 2 runs of soho-base on coco_retrieval, vilt-tiny on coco_retrieval")
 
 
 def test_pictures(profile: ProfileRecord, record: RunRecord, tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ def test_the_committed_page_is_what_its_records_say() -> None:
 
 @pytest.fixture
 def folder(profile: ProfileRecord, tmp_path: Path) -> Path:
-    write_profile(tmp_path / "made", profile, {})
+    write_profile(tmp_path / "made", profile, ())
     (tmp_path / "records").mkdir()
     (tmp_path / "made" / "profile.json").rename(tmp_path / "records" / "small.json")
     return tmp_path
