@@ -47,7 +47,7 @@ board: $(VENV)/.installed  ## The tables and pictures of leaderboards/world from
 
 check-tables: $(VENV)/.installed  ## Exit 11 where a committed table is stale.
 	$(MAKE) board CHECK=--check
-	$(BIN)/python -m vlbench.report.speed_pages --check
+	$(BIN)/python -m vlbench.report.speed.pages --check
 
 gate: $(VENV)/.installed  ## The runs of RUNS against BASELINE; BASELINE is made by vlbench gate --update-baseline.
 	$(BIN)/vlbench gate $(RUNS) --baseline $(BASELINE)
@@ -99,10 +99,10 @@ speed: $(VENV)/.installed  ## Measure models of base size again; on a GPU SPEED_
 	$(BIN)/vlbench profile --size base --model $(SPEED_MODELS) $(SPEED_FLAGS) --output-path build/speed
 	mkdir -p leaderboards/speed/records
 	cp build/speed/*/profile.json leaderboards/speed/records/$(SPEED_RECORD).json
-	$(BIN)/python -m vlbench.report.speed_pages
+	$(BIN)/python -m vlbench.report.speed.pages
 
 speed-table: $(VENV)/.installed  ## The page of leaderboards/speed out of its records.
-	$(BIN)/python -m vlbench.report.speed_pages
+	$(BIN)/python -m vlbench.report.speed.pages
 
 screenshots: $(VENV)/.installed-dev  ## The pictures of docs/screenshots, of models that are trained first; needs a Chromium.
 	VLBENCH_SCREENSHOTS=docs/screenshots VLBENCH_SCREENSHOT_RUNS=$(RUNS)/screenshots \

@@ -49,10 +49,11 @@ def gate(
     from vlbench.core.errors import DataError, VlbenchError
     from vlbench.data.cache import atomic_write
     from vlbench.records.collect import collect
-    from vlbench.report.baseline import read_baseline, updated, write_baseline
-    from vlbench.report.gate import LAYERS, Limits, exit_code, judge
-    from vlbench.report.gate_text import gate_json, gate_table, update_text
-    from vlbench.report.gate_text import junit as junit_xml
+    from vlbench.report.gate.baseline import read_baseline, updated, write_baseline
+    from vlbench.report.gate.judge import Limits, judge
+    from vlbench.report.gate.text import gate_json, gate_table, update_text
+    from vlbench.report.gate.text import junit as junit_xml
+    from vlbench.report.gate.verdict import LAYERS, exit_code
 
     found = collect(runs)
     for fault in found.faults:

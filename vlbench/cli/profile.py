@@ -69,8 +69,8 @@ def profile(
     from vlbench.core.validate import parse
     from vlbench.profiling.profile import profile as measure
     from vlbench.records.profiles import new_folder, write_profile
-    from vlbench.report.speed import speed_table
-    from vlbench.report.speed_pictures import front_picture, left_out, stages_picture
+    from vlbench.report.speed.pictures import front_picture, left_out, stages_picture
+    from vlbench.report.speed.table import speed_table
 
     given = {name: value for name, value in ctx.params.items() if name in ProfileSpec.model_fields}
     given["models"], given["scenario"], given["picture"] = split_models(model), _scenarios(scenario), _sides(picture)

@@ -24,7 +24,7 @@ from vlbench.profiling.profile import profile
 from vlbench.profiling.subject import Batch
 from vlbench.profiling.timing import Durations
 from vlbench.records.profiles import Measured, read_profile, write_profile
-from vlbench.report.speed import speed_table
+from vlbench.report.speed.table import speed_table
 
 QUICK = {"size": "tiny", "iterations": 2, "seconds": 0.0, "max_seconds": 0.5, "picture": (96, 64), "detector": False}
 FLAGS = (

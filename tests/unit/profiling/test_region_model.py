@@ -18,7 +18,7 @@ from vlbench.profiling.cost import costs
 from vlbench.profiling.profile import profile
 from vlbench.profiling.timing import Stage
 from vlbench.report.published import complexity
-from vlbench.report.speed import speed_table
+from vlbench.report.speed.table import speed_table
 
 REGIONS = 36
 

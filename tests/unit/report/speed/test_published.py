@@ -8,7 +8,7 @@ from vlbench import catalog
 from vlbench.core.profile import ProfileRecord
 from vlbench.data.patches import fitted
 from vlbench.report.published import complexity
-from vlbench.report.speed_published import cost_table, published_cost, published_ratio, ratio_lines
+from vlbench.report.speed.published import cost_table, published_cost, published_ratio, ratio_lines
 
 GIGA = 1e9
 

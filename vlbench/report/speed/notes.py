@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from vlbench.core.profile import INTERVAL_FROM, ProfileRecord
-from vlbench.report.speed_text import number
+from vlbench.report.speed.text import number
 from vlbench.report.tables import cell
 
 _OFF = 0.05

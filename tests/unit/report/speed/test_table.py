@@ -10,10 +10,10 @@ from matplotlib.figure import Figure
 
 from vlbench.core.profile import Parameters, ProfileRecord, Query
 from vlbench.core.record import RunRecord
-from vlbench.report import speed_pictures
-from vlbench.report.speed import speed_table
-from vlbench.report.speed_pictures import front_picture, left_out, stages_picture
-from vlbench.report.speed_text import number
+from vlbench.report.speed import pictures
+from vlbench.report.speed.pictures import front_picture, left_out, stages_picture
+from vlbench.report.speed.table import speed_table
+from vlbench.report.speed.text import number
 
 
 def test_the_table(profile: ProfileRecord) -> None:
@@ -270,7 +270,7 @@ def points(
             found[axes.get_title()] = [(text.get_text(), text.xy[1]) for text in axes.texts]
         return []
 
-    monkeypatch.setattr(speed_pictures, "_saved", keep)
+    monkeypatch.setattr(pictures, "_saved", keep)
     front_picture(profile, runs, folder)
     return found
 

@@ -1,4 +1,4 @@
-"""The page of speed records: `python -m vlbench.report.speed_pages [FOLDER] [--check]`.
+"""The page of speed records: `python -m vlbench.report.speed.pages [FOLDER] [--check]`.
 
 FOLDER, `leaderboards/speed` where it is left out, holds `records/*.json`, each the `profile.json` of one profile; its
 README.md and a picture of each record's stages are made of them. With `--check` nothing is written, and the exit code
@@ -15,8 +15,8 @@ from vlbench.core.errors import ExitCode, VlbenchError, first_five
 from vlbench.core.profile import ProfileRecord
 from vlbench.data.cache import atomic_write
 from vlbench.records.profiles import read_profile
-from vlbench.report.speed import speed_table
-from vlbench.report.speed_pictures import stages_picture
+from vlbench.report.speed.pictures import stages_picture
+from vlbench.report.speed.table import speed_table
 from vlbench.report.tables import cell
 
 FOLDER = Path("leaderboards/speed")

@@ -9,8 +9,9 @@ from math import isfinite
 from statistics import fmean
 from xml.etree import ElementTree
 
-from vlbench.report.baseline import Baseline
-from vlbench.report.gate import MIN_SEEDS, Verdict
+from vlbench.report.gate.baseline import Baseline
+from vlbench.report.gate.trained import MIN_SEEDS
+from vlbench.report.gate.verdict import Verdict
 from vlbench.report.markup import bold, table, text
 from vlbench.report.tables import cell, signed
 

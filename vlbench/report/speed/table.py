@@ -18,9 +18,9 @@ from vlbench.core.profile import (
     Query,
     Times,
 )
-from vlbench.report.speed_notes import COMPUTED, footnote
-from vlbench.report.speed_published import cost_table, is_uncharged, ratio_lines
-from vlbench.report.speed_text import interval, number
+from vlbench.report.speed.notes import COMPUTED, footnote
+from vlbench.report.speed.published import cost_table, is_uncharged, ratio_lines
+from vlbench.report.speed.text import interval, number
 from vlbench.report.tables import cell
 
 _EMBED = {"regions": "region", "grid": "grid", "patches": "patch", "none": "none"}

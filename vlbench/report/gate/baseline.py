@@ -16,7 +16,7 @@ from vlbench.core.validate import Frozen, parse
 from vlbench.data.cache import atomic_write
 from vlbench.metrics.significance import Seeds
 from vlbench.records.collect import FoundRun
-from vlbench.report.answers import read_answers
+from vlbench.report.gate.answers import read_answers
 from vlbench.report.protocol import by_system, column, model_name, settings
 from vlbench.report.units import Units, read_units
 

@@ -1,8 +1,8 @@
 from __future__ import annotations
 
-from vlbench.report.baseline import Subject
-from vlbench.report.gate import Verdict
-from vlbench.report.gate_text import gate_table
+from vlbench.report.gate.baseline import Subject
+from vlbench.report.gate.text import gate_table
+from vlbench.report.gate.verdict import Verdict
 
 OF = Subject(task="nlvr2", split="dev", data="real data", protocol="eval", model="cvlp-base")
 

@@ -10,9 +10,9 @@ import pytest
 from vlbench.core.errors import ExitCode
 from vlbench.core.profile import ProfileRecord
 from vlbench.records.profiles import read_profile, write_profile
-from vlbench.report.speed_pages import PAGE, main, records_of
+from vlbench.report.speed.pages import PAGE, main, records_of
 
-COMMITTED = Path(__file__).resolve().parents[3] / "leaderboards" / "speed"
+COMMITTED = Path(__file__).resolve().parents[4] / "leaderboards" / "speed"
 
 
 def test_the_committed_page_is_what_its_records_say() -> None:
@@ -68,6 +68,6 @@ def test_pictures_of_the_same_record_are_the_same(folder: Path) -> None:
 
 
 def test_no_records_and_the_exit_code(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "vlbench.report.speed_pages", str(tmp_path)]
+    command = [sys.executable, "-m", "vlbench.report.speed.pages", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == ExitCode.USAGE and "holds no profile" in done.stderr and "Traceback" not in done.stderr

@@ -16,10 +16,12 @@ from vlbench.metrics.significance import Seeds, seeded
 from vlbench.records.collect import FoundRun, collect
 from vlbench.records.folder import RunFolder, read_run
 from vlbench.records.rankings import write_ranks
-from vlbench.report.answers import read_answers
-from vlbench.report.baseline import Baseline, read_baseline, updated, write_baseline
 from vlbench.report.compare import scaled
-from vlbench.report.gate import Kind, Limits, Verdict, _said, exit_code, judge
+from vlbench.report.gate.answers import read_answers
+from vlbench.report.gate.baseline import Baseline, read_baseline, updated, write_baseline
+from vlbench.report.gate.judge import Limits, judge
+from vlbench.report.gate.trained import _said
+from vlbench.report.gate.verdict import Kind, Verdict, exit_code
 
 SAID = [str(place % 3) for place in range(200)]
 

@@ -8,7 +8,7 @@ from tabulate import tabulate
 
 from vlbench.core.profile import ModelProfile, ProfileRecord, Ratio
 from vlbench.report.published import Cost, complexity
-from vlbench.report.speed_text import interval, number
+from vlbench.report.speed.text import interval, number
 from vlbench.report.tables import cell
 
 

@@ -1,0 +1,1 @@
+"""The regression gate: what a baseline holds, and whether runs are as good."""

@@ -1,0 +1,1 @@
+"""What models cost: profiles as tables, pictures and pages."""
