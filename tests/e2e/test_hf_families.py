@@ -17,6 +17,7 @@ import transformers as hf
 from vlbench.core.gallery import Gallery, galleries
 from vlbench.data.images import open_image
 from vlbench.engine.source import load_task
+from vlbench.metrics.ranks import TOP
 
 FAMILIES = (
     "ViltModel",
@@ -103,7 +104,7 @@ def test_a_shortlist_by_embeddings_is_looked_at_pair_by_pair(
         )
         order = sorted(range(len(names)), key=lambda place, near=near: -near[place])
         order = sorted(order[:3], key=lambda place, fit=fit: -fit[place]) + order[3:]
-        assert list(row.top_ids) == [names[place] for place in order[:10]]
+        assert list(row.top_ids) == [names[place] for place in order[:TOP]]
 
 
 @torch.no_grad()

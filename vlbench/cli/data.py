@@ -89,8 +89,8 @@ def features(
     with open_progress(quiet) as progress:
         loaded = load_task(task, data_root, tasks_dir=tasks_dir, allow_partial=allow_partial, progress=progress)
         splits = split_names("split", split) if split else splits_there(loaded)
-        describe = describer(Choice(extractor, weights, regions, device), progress)
         places = free_places(output or loaded.root / "features", splits, overwrite)
+        describe = describer(Choice(extractor, weights, regions, device), progress)
         for name, path in places.items():
             count = write_features(loaded, name, path, describe, progress)
             typer.echo(path)

@@ -100,7 +100,7 @@ def _run(arguments: list[str]) -> int:
             print(message)  # a group called without a verb says what its verbs are
             return int(ExitCode.OK)
         give_way(error)
-        said = " ".join(message.split()).replace("Value error, ", "")  # of the library that checks types
+        said = " ".join(message.split()).replace(": Value error, ", ": ", 1)  # of the library that checks types
         print(f"vlbench: {said}", file=sys.stderr)
         return int(ExitCode.USAGE)
     except typer.Abort:

@@ -294,4 +294,6 @@ def _seeds(seed: int | None, text: str | None) -> list[int]:
 def _controls(text: str | None) -> list[str] | None:
     if text is None:
         return None
+    if not text.strip():
+        raise VlbenchError(f"--controls {text!r} names none: give names of controls, or none for no control")
     return [] if text == "none" else split_names("controls", text)

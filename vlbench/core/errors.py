@@ -80,10 +80,10 @@ LONGEST = 200
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether it says that memory did not suffice, on a GPU or on the CPU, whose allocator has words but no type."""
-    return isinstance(error, MemoryError) or (
-        isinstance(error, RuntimeError) and any(words in str(error) for words in _NO_MEMORY)
-    )
+    """Whether it says that memory did not suffice: torch has a type for it on GPUs, and on CPUs words alone."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in _NO_MEMORY)
 
 
 def first_five(items: Iterable[str]) -> str:

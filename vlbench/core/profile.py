@@ -156,10 +156,14 @@ class Memory(Frozen):
     host: FiniteFloat | None = None
 
 
+WAYS = ("dual", "two-stage", "cross-encoder")
+"""Of searching a gallery, the cheapest first."""
+
+
 class Query(Frozen):
     """Milliseconds that one text costs against a gallery of pictures that were encoded before.
 
-    how: dual, two-stage or cross-encoder. measured: False where it was computed: of a search in a smaller index, of a
+    how: one of `WAYS`. measured: False where it was computed: of a search in a smaller index, of a
     search and pairs that were measured apart, or of fewer pairs.
     """
 

@@ -33,8 +33,8 @@ class Difference:
     """B minus A over the same units, in the unit of the values.
 
     low, high: the 95 % interval. p: two-sided. test: how p was made, and method how the interval. detectable: the
-    smallest difference, up or down, that these data would show (p < 0.05) in 80 % of cases; where all units agree, the
-    longer side of the interval; above zero, and infinite where there is one group.
+    smallest difference, up or down, that these data would show (p < 0.05) in 80 % of cases; where all units agree, what
+    six changes one way come to, the fewest that any test shows; infinite where there are fewer groups.
     seed_stderr, test_stderr: what chance in training and the choice of test examples each add to `stderr`; chance in
     single answers is in both.
     """

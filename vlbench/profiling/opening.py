@@ -71,12 +71,14 @@ def _check_scenarios(spec: ProfileSpec, task: TaskCard) -> None:
         raise VlbenchError(
             f"--task {spec.task} ranks nothing: --scenario retrieval needs a ranking task, e.g. --task coco_retrieval"
         )
-    for flag, value, scenario in (
-        ("--stages", ",".join(spec.stages), "latency"),
-        ("--batch-sizes", ",".join(map(str, spec.batches)), "throughput"),
+    for flag, given, value, scenario in (
+        ("--stages", spec.stages, ",".join(spec.stages), "latency"),
+        ("--batch-sizes", spec.batches, ",".join(map(str, spec.batches)), "throughput"),
+        ("--energy", spec.energy, "", "throughput"),
     ):
-        if value and scenario not in spec.scenario:
-            raise VlbenchError(f"{flag} {value} is of {scenario} alone: leave it out, or add --scenario {scenario}")
+        if given and scenario not in spec.scenario:
+            said = f"{flag} {value}".rstrip()
+            raise VlbenchError(f"{said} is of {scenario} alone: leave it out, or add --scenario {scenario}")
 
 
 def check_any(found: Sequence[Found]) -> None:

@@ -24,7 +24,7 @@ class Figure:
     """The mean over seeds, with its 95 % interval.
 
     ci95: None where there is no interval. spread: the standard deviation over seeds, None for one seed. doubt: why the
-    figure is shown in grey and never the best; empty where it counts.
+    figure is shown in grey and never the best; empty where it counts. fingerprints: of the runs that it is of.
     """
 
     value: float
@@ -33,6 +33,7 @@ class Figure:
     spread: float | None = None
     higher_is_better: bool = True
     doubt: str = ""
+    fingerprints: tuple[str, ...] = ()
 
     @property
     def reach(self) -> float | None:

@@ -11,8 +11,9 @@ from vlbench import catalog
 from vlbench.core.errors import VlbenchError, unknown
 from vlbench.records.collect import FoundRun
 from vlbench.report.figures import COSTS, Figure, doubt, figure
+from vlbench.report.naming import placed
 from vlbench.report.pareto import pareto
-from vlbench.report.protocol import Column, column, model_name, named, newest
+from vlbench.report.protocol import Column, column, newest
 
 MAIN = "main"
 
@@ -39,10 +40,9 @@ class Entry:
 
 @dataclass(frozen=True)
 class Row:
-    """One system: its name, the fingerprint of its first run, and its entries by heading."""
+    """What goes by one name: a system of each column, and its entry there."""
 
     name: str
-    fingerprint: str
     entries: Mapping[Heading, Entry]
 
     @property
@@ -150,34 +150,22 @@ def _check_order(sort: str, runs: Sequence[FoundRun], metrics: Collection[str]) 
 
 def _table(data: str, how: str, runs: Sequence[tuple[FoundRun, str]], columns: Sequence[str], choice: Choice) -> Table:
     mains = {run.record.task.name: main for run, _ in runs if (main := run.record.task.main_metric)}
-    rows: dict[tuple[str, str], dict[Heading, Figure]] = {}
-    for name, of, system, why in named(runs):
-        figures = rows.setdefault(
-            (name, "" if name == model_name(system[0].record) else system[0].record.fingerprint), {}
-        )
-        for metric in _metrics(system[0], columns, mains):
-            found = figure(system, metric, why)
-            if found is None and (why or metric == mains.get(system[0].record.task.name)):
-                found = Figure(float("nan"), seeds=(), doubt=why or f"its record has no {metric}")
+    rows: dict[str, dict[Heading, Figure]] = {}
+    for one in placed(runs):
+        figures = rows.setdefault(one.label, {})
+        for metric in _metrics(one.runs[0], columns, mains):
+            found = figure(one.runs, metric, one.doubt)
+            if found is None and (one.doubt or metric == mains.get(one.column.task)):
+                found = Figure(float("nan"), seeds=(), doubt=one.doubt or f"its record has no {metric}")
             if found is not None:
-                figures[Heading(of, metric)] = found
+                prints = tuple(run.record.fingerprint for run in one.runs)
+                figures[Heading(one.column, metric)] = replace(found, fingerprints=prints)
     headings = _titled(sorted({heading for figures in rows.values() for heading in figures}, key=_order(columns)))
     entries = {
-        heading: _entries({key: figures[heading] for key, figures in rows.items() if heading in figures})
+        heading: _entries({name: figures[heading] for name, figures in rows.items() if heading in figures})
         for heading in headings
     }
-    made = [
-        Row(
-            name,
-            fingerprint,
-            {
-                heading: entries[heading][name, fingerprint]
-                for heading in headings
-                if (name, fingerprint) in entries[heading]
-            },
-        )
-        for name, fingerprint in rows
-    ]
+    made = [Row(name, {heading: found[name] for heading, found in entries.items() if name in found}) for name in rows]
     ordered = sorted(made, key=lambda row: _place(row, headings, choice.sort))
     table = Table(data, how, tuple(headings), tuple(ordered))
     return _fronts(table, choice.pareto) if choice.pareto else table
@@ -212,7 +200,7 @@ def _titled(headings: Sequence[Heading]) -> list[Heading]:
     ]
 
 
-def _entries(figures: Mapping[tuple[str, str], Figure]) -> dict[tuple[str, str], Entry]:
+def _entries(figures: Mapping[str, Figure]) -> dict[str, Entry]:
     """Ranks among the figures that count, and which of them are within noise of the best."""
     counting = [one for one in figures.values() if not one.doubt and isfinite(one.value)]
     if not counting:
@@ -236,30 +224,29 @@ def _worth(one: Figure) -> float:
 
 def _fronts(table: Table, cost: str) -> Table:
     """Mark in each column of a metric the rows that no other beats in both the figure and its cost."""
-    marked = {row.name + row.fingerprint: dict(row.entries) for row in table.rows}
+    marked = {row.name: dict(row.entries) for row in table.rows}
     for heading in table.headings:
         if heading.metric in COSTS:
             continue
         points = {
-            row.name + row.fingerprint: (-_worth(price.figure), _worth(entry.figure))
-            for row, entry, price in table.priced(heading, cost)
+            row.name: (-_worth(price.figure), _worth(entry.figure)) for row, entry, price in table.priced(heading, cost)
         }
         front = pareto([*points.values()])
-        for key, point in points.items():
+        for name, point in points.items():
             if point in front:
-                marked[key][heading] = replace(marked[key][heading], front=True)
-    return replace(table, rows=tuple(replace(row, entries=marked[row.name + row.fingerprint]) for row in table.rows))
+                marked[name][heading] = replace(marked[name][heading], front=True)
+    return replace(table, rows=tuple(replace(row, entries=marked[row.name]) for row in table.rows))
 
 
-def _place(row: Row, headings: Sequence[Heading], sort: str) -> tuple[float, float, str, str]:
+def _place(row: Row, headings: Sequence[Heading], sort: str) -> tuple[float, float, str]:
     """Where a row stands: those without a figure that counts last, ties by name; costs count only by their name."""
     if sort == "model":
-        return 0.0, 0.0, row.name, row.fingerprint
+        return 0.0, 0.0, row.name
     asked = [
         one for one in headings if sort == one.metric or (sort in ("rank", one.column.task) and one.metric not in COSTS)
     ]
     ranks = [rank for one in asked if one in row.entries and (rank := row.entries[one].rank) is not None]
-    return float(not ranks), fmean(ranks) if ranks else 0.0, row.name, row.fingerprint
+    return float(not ranks), fmean(ranks) if ranks else 0.0, row.name
 
 
 def _machines(runs: Sequence[FoundRun], columns: Sequence[str]) -> list[str]:

@@ -26,7 +26,7 @@ from vlbench.report.markup import (
 
 FORMATS = (*MARKUPS, "csv", "json")
 _COLUMNS = (
-    "data", "protocol", "task", "version", "split", "metric", "model", "fingerprint", "value", "reach", "seeds",
+    "data", "protocol", "task", "version", "split", "metric", "model", "fingerprints", "value", "reach", "seeds",
     "spread", "rank", "tie", "front", "doubt",
 )  # fmt: skip
 
@@ -114,10 +114,14 @@ def _records(found: Board) -> list[dict[str, object]]:
         for row in one.rows:
             for heading, entry in row.entries.items():
                 of = heading.column
-                values = asdict(entry.figure) | {"seeds": list(entry.figure.seeds), "reach": entry.figure.reach}
+                values = asdict(entry.figure) | {
+                    "seeds": list(entry.figure.seeds),
+                    "fingerprints": list(entry.figure.fingerprints),
+                    "reach": entry.figure.reach,
+                }
                 place = {"data": of.data, "protocol": of.protocol, "task": of.task, "version": of.version}
                 place |= {"split": of.split, "metric": heading.metric, "model": row.name}
-                place |= {"fingerprint": row.fingerprint, "rank": entry.rank, "tie": entry.tie, "front": entry.front}
+                place |= {"rank": entry.rank, "tie": entry.tie, "front": entry.front}
                 known = {
                     name: value if not isinstance(value, float) or isfinite(value) else None
                     for name, value in values.items()
@@ -137,5 +141,5 @@ def _csv(found: Board) -> str:
 
 def _seen(value: object) -> object:
     if isinstance(value, list):
-        return " ".join(map(str, value))
+        value = " ".join(map(str, value))
     return as_csv(value) if isinstance(value, str) else value

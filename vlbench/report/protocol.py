@@ -6,15 +6,11 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from vlbench.core.cards import Recipe
 from vlbench.core.record import RunRecord
 from vlbench.core.spec import PLACE
 from vlbench.records.collect import FoundRun
 
 _NOT_MEANING = PLACE | {"seed", "task", "model", "size", "checkpoint", "controls", "eval_batch_size", "resume"}
-SETTINGS = 5
-"""Settings that are named where systems differ in more."""
-_IN_PROTOCOL = {"mode", "train_split", "answer_by", "num_fewshot", "rerank_k"}
 
 
 @dataclass(frozen=True, order=True)
@@ -43,9 +39,8 @@ def column(record: RunRecord) -> Column:
 def protocol(record: RunRecord) -> str:
     """In words: how the model came to its answers, as far as it changes what a figure means."""
     spec = record.spec
-    trained = spec.mode in ("finetune", "probe")
     train_split = record.train.train_split if record.train else spec.train_split
-    said = [f"{spec.mode} on {train_split}" if trained else str(spec.mode)]
+    said = [f"{spec.mode} on {train_split}" if trains(record) else str(spec.mode)]
     if spec.answer_by:
         said.append(f"answers by {spec.answer_by}")
     if spec.num_fewshot:
@@ -53,6 +48,11 @@ def protocol(record: RunRecord) -> str:
     if spec.rerank_k is not None:
         said.append(f"re-ranking the best {spec.rerank_k:,}")
     return ", ".join(said)
+
+
+def trains(record: RunRecord) -> bool:
+    """Whether the run trains weights; else they were given to it, and its answers are fixed."""
+    return record.spec.mode in ("finetune", "probe")
 
 
 def model_name(record: RunRecord) -> str:
@@ -74,22 +74,6 @@ def settings(record: RunRecord) -> dict[str, str]:
     recipe = record.train.recipe if record.train else record.spec.train
     values |= recipe.model_dump(mode="json")
     return {name: _said(value) for name, value in values.items()} | {"vlbench": record.tool.version}
-
-
-def differing(records: Sequence[RunRecord]) -> dict[str, list[str]]:
-    """What the records do not share, protocol, weights of one model and settings: name -> the value of each record.
-
-    A recipe counts where all were trained, and what the protocol says counts once.
-    """
-    told = {"protocol": [protocol(record) for record in records]}
-    if len({model_name(record) for record in records}) == 1:
-        told["weights"] = [record.model.weights_sha256[:8] or "none" for record in records]
-    of_each = [settings(record) for record in records]
-    left_out = _IN_PROTOCOL if all(record.train for record in records) else _IN_PROTOCOL | Recipe.model_fields.keys()
-    if all(of["steps"] != "none" for of in of_each):
-        left_out = left_out | {"epochs"}  # which steps win over
-    told |= {name: [of[name] for of in of_each] for name in of_each[0] if name not in left_out}
-    return {name: values for name, values in told.items() if len(set(values)) > 1}
 
 
 def _said(value: object) -> str:
@@ -123,44 +107,3 @@ def by_system(runs: Sequence[FoundRun]) -> list[list[FoundRun]]:
         else:
             grouped += [[run] for run in same]
     return grouped
-
-
-def names(systems: Sequence[Sequence[FoundRun]]) -> list[str]:
-    """What to call systems of one model: its name and, of several, their settings; else seed, fingerprint or folder."""
-    firsts = [runs[0] for runs in systems]
-    name = model_name(firsts[0].record)
-    if len(systems) == 1:
-        return [name]
-    told = list(differing([run.record for run in firsts]).items())[:SETTINGS]
-    of_settings = [
-        ", ".join(values[place] if what == "protocol" else f"{what} {values[place]}" for what, values in told)
-        for place in range(len(systems))
-    ]
-    besides = (
-        [""] * len(systems),
-        [_seeds([run.record.spec.seed for run in runs]) for runs in systems],
-        [run.record.fingerprint[:8] for run in firsts],
-        [str(run.path.parent) for run in firsts],
-    )
-    ways = [[", ".join(filter(None, pair)) for pair in zip(of_settings, more, strict=True)] for more in besides]
-    clear = next((way for way in ways if len(set(way)) == len(systems)), ways[-1])
-    return [f"{name} ({telling})" for telling in clear]
-
-
-def _seeds(seeds: Sequence[int]) -> str:
-    return f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}"
-
-
-def named(runs: Sequence[tuple[FoundRun, str]]) -> list[tuple[str, Column, list[FoundRun], str]]:
-    """Each system with its name, its column and its doubt; runs in doubt stand by themselves.
-
-    Systems of one model in one column have in their name what tells them apart.
-    """
-    found = [(system, "") for system in by_system([run for run, why in runs if not why])]
-    found += [([run], why) for run, why in runs if why]
-    places = [(model_name(system[0].record), column(system[0].record)) for system, _ in found]
-    alike: dict[tuple[str, Column], list[list[FoundRun]]] = {}
-    for (system, _), place in zip(found, places, strict=True):
-        alike.setdefault(place, []).append(system)
-    called = {place: iter(names(systems)) for place, systems in alike.items()}
-    return [(next(called[place]), place[1], system, why) for (system, why), place in zip(found, places, strict=True)]

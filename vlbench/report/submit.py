@@ -135,10 +135,13 @@ def _check(run: RunFolder, record: RunRecord, to: str, server: Server) -> None:
 
 
 def _again(run: RunFolder, record: RunRecord, server: Server) -> str:
-    """The command that answers what the server takes: with this run's weights where it kept them."""
+    """The command that answers what the server takes: with this run's weights, its own or those given to it."""
     real = record.task.source == "real"
     split = record.task.split if record.task.split in server.splits else server.splits[0]
-    weights = ("--mode", "eval", "--checkpoint", str(run.path)) if real and run.best.is_dir() else ()
+    mode, checkpoint = record.spec.mode, record.spec.checkpoint if real else None
+    if real and run.best.is_dir():
+        mode, checkpoint = "eval", str(run.path)
+    weights = (*(() if mode == "finetune" else ("--mode", mode)), *(("--checkpoint", checkpoint) if checkpoint else ()))
     model = ("--model", record.spec.model, "--size", record.model.size)
     command = shlex.join(("vlbench", "run", "--task", server.task, *model, *weights, "--split", split))
     return f"answer that with `{command} --data-root DIR`"

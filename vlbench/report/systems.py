@@ -9,7 +9,8 @@ from statistics import fmean, stdev
 from vlbench.metrics.significance import Seeds
 from vlbench.metrics.uncertainty import clustered_bootstrap
 from vlbench.records.collect import FoundRun
-from vlbench.report.protocol import SETTINGS, by_system, differing, model_name, names
+from vlbench.report.naming import SETTINGS, differing, labels
+from vlbench.report.protocol import by_system, model_name
 from vlbench.report.units import Units, read_units
 
 
@@ -41,7 +42,7 @@ def systems(runs: Sequence[FoundRun], metric: str) -> tuple[System, ...]:
     alike: dict[str, list[System]] = {}
     for one in found:
         alike.setdefault(one.name, []).append(one)
-    called = {name: iter(names([one.runs for one in same])) for name, same in alike.items()}
+    called = {name: iter(labels([one.runs for one in same])) for name, same in alike.items()}
     return tuple(replace(one, name=next(called[one.name])) for one in found)
 
 

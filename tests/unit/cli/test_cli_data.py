@@ -110,8 +110,9 @@ def test_features_that_are_there_are_not_lost(vlbench: Call, tiny_world: Path, t
     assert len(kept.read_bytes().splitlines()) == 96
 
 
-def test_an_unknown_extractor(vlbench: Call, tiny_world: Path) -> None:
-    done = vlbench("data", "features", "--task", "nlvr2", "--data-root", tiny_world, "--extractor", "yolo")
+def test_an_unknown_extractor(vlbench: Call, tiny_world: Path, tmp_path: Path) -> None:
+    place = ("--data-root", tiny_world, "--output", tmp_path)
+    done = vlbench("data", "features", "--task", "nlvr2", *place, "--extractor", "yolo")
     assert (done.code, done.out) == (2, "")
     assert "unknown extractor 'yolo': known: fasterrcnn, flat" in done.err
 

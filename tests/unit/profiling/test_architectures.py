@@ -94,7 +94,7 @@ def test_other_names_stay(name: str, tmp_path: Path) -> None:
 
 def test_what_embeds_and_compares_pairs_searches_in_three_ways(make_hf: MakeHF) -> None:
     name = f"hf:{make_hf('BlipForImageTextRetrieval')}"
-    spec = ProfileSpec(models=(name,), scenario=("retrieval",), iterations=2, max_seconds=1.0, picture=(96, 64))
+    spec = ProfileSpec(models=(name,), scenario=("retrieval",), iterations=2, precision=1.0, picture=(96, 64))
     (one,) = profile(spec)[0].models
     found = {(query.how, query.gallery): query for query in one.retrieval}
     assert {how for how, _ in found} == {"dual", "two-stage", "cross-encoder"}

@@ -85,6 +85,20 @@ def test_another_run(folder: Path, record: RunRecord, changed: dict[str, object]
         submission(made(folder, record, "vqa2", "test", ANSWERS, **changed), "evalai-vqa2")
 
 
+@pytest.mark.parametrize(
+    ("spec", "says"),
+    [
+        ({"mode": "eval", "checkpoint": "my weights.pt"}, "--mode eval --checkpoint 'my weights.pt' --split test "),
+        ({"mode": "zero-shot", "checkpoint": None}, "--size tiny --mode zero-shot --split test "),
+        ({"mode": "finetune", "checkpoint": "/w.pt"}, "--size tiny --checkpoint /w.pt --split test "),
+    ],
+)
+def test_the_remedy_is_of_the_same_system(folder: Path, record: RunRecord, spec: dict[str, object], says: str) -> None:
+    told = record.model_copy(update={"spec": record.spec.model_copy(update=spec)})
+    with pytest.raises(VlbenchError, match=says):
+        submission(made(folder, told, "vqa2", "minival", ANSWERS), "evalai-vqa2")
+
+
 def test_part_of_a_split(folder: Path, record: RunRecord) -> None:
     with pytest.raises(CoverageError, match=r"answered 1 of the 2 examples .* run it without --limit"):
         submission(made(folder, record, "vqa2", "test", {"7": "yes"}, n_total=2), "evalai-vqa2")

@@ -46,7 +46,7 @@ def test_the_same_bytes_on_every_machine(tiny_world: Path, tmp_path: Path, domai
 
 def test_one_process_and_two_make_the_same(tiny_world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for cores in (1, 2):
-        monkeypatch.setattr(parallel, "_cores", lambda cores=cores: cores)
+        monkeypatch.setattr(parallel, "usable_cores", lambda cores=cores: cores)
         assert content_sha256(ensure_world(tmp_path / str(cores), size=TINY)) == content_sha256(tiny_world)
 
 

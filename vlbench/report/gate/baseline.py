@@ -17,7 +17,7 @@ from vlbench.data.cache import atomic_write
 from vlbench.metrics.significance import Seeds
 from vlbench.records.collect import FoundRun
 from vlbench.report.gate.answers import read_answers
-from vlbench.report.protocol import by_system, column, model_name, settings
+from vlbench.report.protocol import by_system, column, model_name, settings, trains
 from vlbench.report.units import Units, read_units
 
 NEAR_TIE = 1e-4
@@ -108,11 +108,6 @@ def subject(record: RunRecord) -> Subject:
     )  # fmt: skip
 
 
-def is_trained(record: RunRecord) -> bool:
-    """Whether the run trained its weights; else they were given to it, and its answers are fixed."""
-    return record.spec.mode in ("finetune", "probe")
-
-
 def by_subject(runs: Sequence[FoundRun]) -> dict[Subject, list[FoundRun]]:
     """The runs of each subject, by seed."""
     found: dict[Subject, list[FoundRun]] = {}
@@ -190,7 +185,7 @@ def updated(old: Baseline | None, runs: Sequence[FoundRun], reason: str, version
         for run in group:
             if run.record.status != "done" or not run.record.results:
                 raise VlbenchError(f"{run.path.parent} is {run.record.status} and has no scores to keep: leave it out")
-        if is_trained(group[0].record):
+        if trains(group[0].record):
             trained[of] = trained_entry(group)
         elif len(group) > 1:
             raise VlbenchError(f"{of.title} is there {len(group)} times: give one run of frozen weights")

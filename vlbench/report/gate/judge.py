@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from statistics import median
 
 from vlbench.records.collect import FoundRun
-from vlbench.report.gate.baseline import Baseline, Subject, by_subject, is_trained
+from vlbench.report.gate.baseline import Baseline, Subject, by_subject
 from vlbench.report.gate.frozen import judge_frozen
 from vlbench.report.gate.trained import judge_trained
 from vlbench.report.gate.verdict import LAYERS, Layer, Verdict
+from vlbench.report.protocol import trains
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ def judge(
         verdicts += judge_trained(baseline.trained, found, limits.max_drop)
     known = {entry.subject for entry in baseline.frozen} | {entry.subject for entry in baseline.trained}
     for of, group in found.items():
-        layer: Layer = "trained" if is_trained(group[0].record) else "frozen"
+        layer: Layer = "trained" if trains(group[0].record) else "frozen"
         if of not in known and layer in layers:
             verdicts.append(Verdict(of, layer, "missing", "not in the baseline: add it with --update-baseline"))
     if limits.max_slowdown is not None:

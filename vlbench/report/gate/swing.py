@@ -63,6 +63,7 @@ def _of_parts(rows: pd.DataFrame, changed: Collection[str]) -> Iterable[float]:
     groups = dict(zip(rows["example_id"], rows["group"], strict=True))
     yield len({groups[name] for name in changed}) / len({*groups.values()})
     for column in ("group", "reference", *(name for name in rows.columns if name.startswith("tag_"))):
-        parts = dict(zip(rows["example_id"], rows[column], strict=True))
+        held = rows[rows[column].notna()]  # an example without a tag is in no slice
+        parts = dict(zip(held["example_id"], held[column], strict=True))
         sizes = Counter(parts.values())
-        yield sum(1 / (len(sizes) * sizes[parts[name]]) for name in changed)
+        yield sum(1 / (len(sizes) * sizes[parts[name]]) for name in changed if name in parts)

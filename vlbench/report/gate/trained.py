@@ -11,7 +11,8 @@ from vlbench.records.collect import FoundRun
 from vlbench.report.compare import scaled
 from vlbench.report.gate.baseline import Subject, TrainedEntry, side_of
 from vlbench.report.gate.verdict import SAME, Kind, Verdict, absent
-from vlbench.report.protocol import SETTINGS, settings
+from vlbench.report.naming import SETTINGS
+from vlbench.report.protocol import settings
 
 MIN_SEEDS = 3
 MIN_GROUPS = 50
@@ -39,9 +40,6 @@ def _drop(entry: TrainedEntry, group: list[FoundRun]) -> Difference | Verdict:
     of = entry.subject
     if why := absent(group):
         return Verdict(of, "trained", "missing", why)
-    if min(len(group), len(entry.seeds)) < MIN_SEEDS:
-        sides = f"seeds here: {len(group)}, in the baseline: {len(entry.seeds)}"
-        return Verdict(of, "trained", "inconclusive", f"{sides}; {MIN_SEEDS} on each side are needed")
     if group[0].record.task.version != entry.task_version:
         return Verdict(of, "trained", "inconclusive", "the task has another version: make the baseline again")
     try:
@@ -53,13 +51,17 @@ def _drop(entry: TrainedEntry, group: list[FoundRun]) -> Difference | Verdict:
     if (groups := len({*units[0].groups.values()})) < MIN_GROUPS:
         return Verdict(of, "trained", "inconclusive", f"{groups} groups of examples: {MIN_GROUPS} or more are needed")
     if _repeated(entry, side):
-        return Verdict(of, "trained", "pass", "every seed and every example scores as before", 0.0)
+        reason = f"every seed and every example scores as before{_told_otherwise(entry, group[0])}"
+        return Verdict(of, "trained", "pass", reason, 0.0)
+    if min(len(group), len(entry.seeds)) < MIN_SEEDS:
+        sides = f"seeds here: {len(group)}, in the baseline: {len(entry.seeds)}"
+        return Verdict(of, "trained", "inconclusive", f"{sides}; {MIN_SEEDS} on each side are needed")
     worse, better = (side, entry.side) if entry.higher_is_better else (entry.side, side)
     return scaled(seeded(worse, better, units[0].groups), entry.scale)
 
 
 def _repeated(entry: TrainedEntry, side: Seeds) -> bool:
-    """Whether nothing changed at all, which no drop can hide in, however few seeds or examples there are."""
+    """Whether nothing changed at all, which no drop can hide in, however few seeds there are."""
     pairs = zip(entry.seeds.values(), side.figures, strict=False)
     units = ((value, side.mean[unit]) for unit, value in entry.units.items())
     return len(entry.seeds) == len(side.figures) and all(abs(a - b) <= SAME for a, b in chain(pairs, units))

@@ -10,12 +10,12 @@ _OFF = 0.05
 """Of the median whole, so far from which the sum of the stages' medians is told."""
 _OVER = 1.1
 """Of the seconds allowed, from which it is told why there were more."""
-COMPUTED = {
+_COMPUTED = {
     "dual": "in proportion to the largest index that fitted into memory and time",
     "two-stage": "a search and the pairs of its shortlist, timed apart",
     "cross-encoder": "from the cost of a pair",
 }
-"""By the way of searching, in the order of tables."""
+"""By the way of searching."""
 
 
 def footnote(record: ProfileRecord) -> str:
@@ -32,7 +32,7 @@ def footnote(record: ProfileRecord) -> str:
         lines.append(f"Without a formula, and not counted: {', '.join(sorted(uncounted))}.")
     computed = {query.how for one in record.models for query in one.retrieval if not query.measured}
     if computed:
-        ways = "; ".join(f"{how}: {why}" for how, why in COMPUTED.items() if how in computed)
+        ways = "; ".join(f"{how}: {why}" for how, why in _COMPUTED.items() if how in computed)
         lines.append(f"~ computed, not measured. {ways}.")
     for one in record.models:
         if one.proposals and one.proposals[0] < one.proposals[1]:

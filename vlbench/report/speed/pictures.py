@@ -14,8 +14,9 @@ from vlbench.core.profile import PIPELINE, REST, ModelProfile, ProfileRecord
 from vlbench.core.record import RunRecord
 from vlbench.records.collect import FoundRun
 from vlbench.report.figures import figure
+from vlbench.report.naming import placed
 from vlbench.report.pareto import pareto
-from vlbench.report.protocol import Column, named, newest
+from vlbench.report.protocol import Column, newest
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -130,14 +131,14 @@ def _model(run: RunRecord) -> str:
 def _points(record: ProfileRecord, runs: Sequence[FoundRun]) -> dict[str, list[tuple[str, float, float]]]:
     """Systems by what they share with those they compare to, its title: label, milliseconds and main metric."""
     latencies = {one.name: one.latency for one in record.models if one.latency}
-    systems = [(name, of, system) for name, of, system, _ in named([(run, "") for run in runs])]
-    titles = _titles({of: system[0].record.task.main_metric for _, of, system in systems})
+    systems = placed([(run, "") for run in runs])
+    titles = _titles({one.column: one.runs[0].record.task.main_metric for one in systems})
     found: dict[str, list[tuple[str, float, float]]] = {}
-    for name, of, system in systems:
-        run = system[0].record
-        if mean := figure(system, run.task.main_metric, ""):
-            label = f"{name}{_besides(record, system)}"
-            found.setdefault(titles[of], []).append((label, latencies[_model(run)].model.p50, mean.value))
+    for one in systems:
+        run = one.runs[0].record
+        if mean := figure(one.runs, run.task.main_metric, ""):
+            label = f"{one.label}{_besides(record, one.runs)}"
+            found.setdefault(titles[one.column], []).append((label, latencies[_model(run)].model.p50, mean.value))
     return found
 
 
@@ -160,7 +161,7 @@ def _besides(record: ProfileRecord, system: Sequence[FoundRun]) -> str:
     notes = ["without detector"] if visual == "regions" and not record.spec.detector else []
     if len(system) > 1:
         notes.append(f"{len(system)} seeds")
-    if run.task.limit is not None:
+    if run.task.n_scored != run.task.n_total:
         notes.append(f"{run.task.n_scored:,} of {run.task.n_total:,}")
     return f" ({', '.join(notes)})" if notes else ""
 

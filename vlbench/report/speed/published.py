@@ -63,10 +63,9 @@ def published_ratio(of: str, to: str) -> tuple[float, str] | None:
 def _ratio(record: ProfileRecord, ratio: Ratio, of: ModelProfile, to: ModelProfile) -> str:
     first, second = (cell(f"{one.name}{uncharged(record, one)}") for one in (of, to))
     low, high = ratio.ci95
+    line = f"{first} takes {interval(ratio.value, ratio.ci95)} times as long as {second}"
     if low <= 1 <= high:
-        line = f"{first} takes as long as {second} ({number(low)}-{number(high)})"
-    else:
-        line = f"{first} takes {interval(ratio.value, ratio.ci95)} times as long as {second}"
+        line += " (no difference shown)"
     if not (_is_whole(record, of) and _is_whole(record, to)):
         return line
     more, less = _gflops(of), _gflops(to)

@@ -12,13 +12,14 @@ from vlbench.core.profile import (
     REST,
     UNOWNED,
     VISUAL,
+    WAYS,
     Latency,
     ModelProfile,
     ProfileRecord,
     Query,
     Times,
 )
-from vlbench.report.speed.notes import COMPUTED, footnote
+from vlbench.report.speed.notes import footnote
 from vlbench.report.speed.published import cost_table, is_uncharged, ratio_lines
 from vlbench.report.speed.text import interval, number
 from vlbench.report.tables import cell
@@ -168,7 +169,7 @@ def _galleries(models: Sequence[ModelProfile]) -> str:
     sizes = sorted({query.gallery for one in models for query in one.retrieval})
     rows = []
     for one in models:
-        for how in COMPUTED:
+        for how in WAYS:
             costs = {query.gallery: query for query in one.retrieval if query.how == how}
             if costs:
                 rows.append([cell(one.name), how, *(_cost(costs.get(size)) for size in sizes)])

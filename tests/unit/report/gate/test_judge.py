@@ -380,23 +380,28 @@ def test_a_drop_beyond_the_limit_that_could_be_seen_is_seen(spread: float) -> No
     assert 0.6 <= seen / repeats <= 0.95
 
 
-def test_a_rerun_that_changed_nothing_passes_however_little_could_have_been_seen(
-    seeds: Callable[..., list[Path]],
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_rerun_that_changed_nothing_passes_however_few_seeds_there_are(
+    seeds: Callable[..., list[Path]], count: int
 ) -> None:
-    baseline = base(*seeds("before", 0.7, spread=0.05))
-    (verdict,) = judge(baseline, runs(*seeds("again", 0.7, spread=0.05)), Limits(max_drop=0.5))
-    assert verdict.kind == "pass" and "scores as before" in verdict.reason
-    (verdict,) = judge(baseline, runs(*seeds("other", 0.69, spread=0.05)), Limits(max_drop=0.5))
+    baseline = base(*seeds("before", 0.7, 0.05, count=count))
+    (verdict,) = judge(baseline, runs(*seeds("again", 0.7, 0.05, count=count)), Limits(max_drop=0.5))
+    assert verdict.kind == "pass" and verdict.reason == "every seed and every example scores as before"
+    (verdict,) = judge(baseline, runs(*seeds("other", 0.6, 0.05, count=count)), Limits(max_drop=9.5))
     assert verdict.kind == "inconclusive"
 
 
-def test_a_recipe_that_is_another_is_told(seeds: Callable[..., list[Path]]) -> None:
+@pytest.mark.parametrize(("right", "kind"), [(0.7, "pass"), (0.3, "regression")])
+def test_a_recipe_that_is_another_is_told(seeds: Callable[..., list[Path]], right: float, kind: Kind) -> None:
     baseline = base(*seeds("before", 0.7))
-    now = seeds("now", 0.3)
+    now = seeds("now", right)
     for folder in now:
-        change(folder, spec=read_run(folder).spec.model_copy(update={"answers": Path("others.json")}))
+        train = read_run(folder).train
+        assert train is not None
+        change(folder, train=train.model_copy(update={"recipe": train.recipe.model_copy(update={"lr": 0.5})}))
     (verdict,) = judge(baseline, runs(*now), Limits(max_drop=0.5))
-    assert verdict.kind == "regression"
-    assert verdict.reason.endswith("it was told otherwise than the baseline's: answers others.json for none")
-    (verdict,) = judge(baseline, runs(*seeds("alike", 0.3)), Limits(max_drop=0.5))
-    assert "told otherwise" not in verdict.reason
+    was = baseline.trained[0].settings["lr"]
+    assert verdict.kind == kind
+    assert verdict.reason.endswith(f"it was told otherwise than the baseline's: lr 0.5 for {was}")
+    (verdict,) = judge(baseline, runs(*seeds("alike", right)), Limits(max_drop=0.5))
+    assert verdict.kind == kind and "told otherwise" not in verdict.reason

@@ -1,0 +1,85 @@
+"""What systems are called where several stand together: by what tells them apart."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from vlbench.core.cards import Recipe
+from vlbench.core.record import RunRecord
+from vlbench.records.collect import FoundRun
+from vlbench.report.protocol import Column, by_system, column, model_name, protocol, settings, trains
+
+SETTINGS = 5
+"""Settings that are named where systems differ in more."""
+_IN_PROTOCOL = {"mode", "train_split", "answer_by", "num_fewshot", "rerank_k"}
+
+
+def differing(records: Sequence[RunRecord]) -> dict[str, list[str]]:
+    """What the records do not share, protocol, weights of one model and settings: name -> the value of each record.
+
+    A recipe counts where all train, and what the protocol says counts once.
+    """
+    told = {"protocol": [protocol(record) for record in records]}
+    if len({model_name(record) for record in records}) == 1:
+        told["weights"] = [record.model.weights_sha256[:8] or "none" for record in records]
+    of_each = [settings(record) for record in records]
+    left_out = _IN_PROTOCOL if all(map(trains, records)) else _IN_PROTOCOL | Recipe.model_fields.keys()
+    if all(of["steps"] != "none" for of in of_each):
+        left_out = left_out | {"epochs"}  # which steps win over
+    told |= {name: [of[name] for of in of_each] for name in of_each[0] if name not in left_out}
+    return {name: values for name, values in told.items() if len(set(values)) > 1}
+
+
+def labels(systems: Sequence[Sequence[FoundRun]]) -> list[str]:
+    """What to call systems of one model: its name and, of several, their settings; else seed, fingerprint or folder."""
+    firsts = [runs[0] for runs in systems]
+    name = model_name(firsts[0].record)
+    if len(systems) == 1:
+        return [name]
+    told = list(differing([run.record for run in firsts]).items())[:SETTINGS]
+    of_settings = [
+        ", ".join(values[place] if what == "protocol" else f"{what} {values[place]}" for what, values in told)
+        for place in range(len(systems))
+    ]
+    besides = (
+        [""] * len(systems),
+        [_seeds([run.record.spec.seed for run in runs]) for runs in systems],
+        [run.record.fingerprint[:8] for run in firsts],
+        [str(run.path.parent) for run in firsts],
+    )
+    ways = [[", ".join(filter(None, pair)) for pair in zip(of_settings, more, strict=True)] for more in besides]
+    clear = next((way for way in ways if len(set(way)) == len(systems)), ways[-1])
+    return [f"{name} ({telling})" for telling in clear]
+
+
+def _seeds(seeds: Sequence[int]) -> str:
+    return f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}"
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A system of a table. label: its name there. doubt: why its figures do not count; empty where they do."""
+
+    label: str
+    column: Column
+    runs: tuple[FoundRun, ...]
+    doubt: str
+
+
+def placed(runs: Sequence[tuple[FoundRun, str]]) -> list[Placed]:
+    """The systems of runs that each come with their doubt; those in doubt stand by themselves.
+
+    Systems of one model in one column have labels that tell them apart.
+    """
+    found = [(system, "") for system in by_system([run for run, why in runs if not why])]
+    found += [([run], why) for run, why in runs if why]
+    places = [(model_name(system[0].record), column(system[0].record)) for system, _ in found]
+    alike: dict[tuple[str, Column], list[list[FoundRun]]] = {}
+    for (system, _), place in zip(found, places, strict=True):
+        alike.setdefault(place, []).append(system)
+    called = {place: iter(labels(systems)) for place, systems in alike.items()}
+    return [
+        Placed(next(called[place]), place[1], tuple(system), why)
+        for (system, why), place in zip(found, places, strict=True)
+    ]
