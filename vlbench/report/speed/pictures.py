@@ -45,7 +45,7 @@ def stages_picture(record: ProfileRecord, folder: Path) -> list[Path]:
         ends = [end + width for end, width in zip(ends, widths, strict=True)]
     axes.set_yticks(range(len(models)), [one.name for one in models])
     axes.invert_yaxis()
-    axes.set_xlabel("milliseconds of one example: the median, cut by shares of all seconds")
+    axes.set_xlabel("milliseconds of one example, by stage")
     figure.legend(fontsize="small", loc="outside lower center", ncols=5)
     return _saved(figure, folder, "stages")
 
