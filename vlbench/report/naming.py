@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 from vlbench.core.cards import Recipe
@@ -31,8 +31,20 @@ def differing(records: Sequence[RunRecord]) -> dict[str, list[str]]:
     return {name: values for name, values in told.items() if len(set(values)) > 1}
 
 
-def labels(systems: Sequence[Sequence[FoundRun]]) -> list[str]:
-    """What to call systems of one model: its name and, of several, their settings; else seed, fingerprint or folder."""
+def labels(systems: Sequence[Sequence[FoundRun]], places: Sequence[Hashable]) -> list[str]:
+    """What to call each system: its model's name and, of several in one place, what tells these apart.
+
+    places: of each system; those in one place are of one model.
+    """
+    alike: dict[Hashable, list[Sequence[FoundRun]]] = {}
+    for system, place in zip(systems, places, strict=True):
+        alike.setdefault(place, []).append(system)
+    called = {place: iter(_labels(found)) for place, found in alike.items()}
+    return [next(called[place]) for place in places]
+
+
+def _labels(systems: Sequence[Sequence[FoundRun]]) -> list[str]:
+    """Of systems of one model: its name and, of several, their settings; else seed, fingerprint or folder."""
     firsts = [runs[0] for runs in systems]
     name = model_name(firsts[0].record)
     if len(systems) == 1:
@@ -75,11 +87,8 @@ def placed(runs: Sequence[tuple[FoundRun, str]]) -> list[Placed]:
     found = [(system, "") for system in by_system([run for run, why in runs if not why])]
     found += [([run], why) for run, why in runs if why]
     places = [(model_name(system[0].record), column(system[0].record)) for system, _ in found]
-    alike: dict[tuple[str, Column], list[list[FoundRun]]] = {}
-    for (system, _), place in zip(found, places, strict=True):
-        alike.setdefault(place, []).append(system)
-    called = {place: iter(labels(systems)) for place, systems in alike.items()}
+    called = labels([system for system, _ in found], places)
     return [
-        Placed(next(called[place]), place[1], tuple(system), why)
-        for (system, why), place in zip(found, places, strict=True)
+        Placed(label, of, tuple(system), why)
+        for label, (_, of), (system, why) in zip(called, places, found, strict=True)
     ]

@@ -39,11 +39,8 @@ def systems(runs: Sequence[FoundRun], metric: str) -> tuple[System, ...]:
     if len(grouped) == 1:
         grouped = [[run] for run in runs]
     found = [_system(group, metric) for group in grouped]
-    alike: dict[str, list[System]] = {}
-    for one in found:
-        alike.setdefault(one.name, []).append(one)
-    called = {name: iter(labels([one.runs for one in same])) for name, same in alike.items()}
-    return tuple(replace(one, name=next(called[one.name])) for one in found)
+    called = labels([one.runs for one in found], [one.name for one in found])
+    return tuple(replace(one, name=name) for one, name in zip(found, called, strict=True))
 
 
 def settings_apart(runs: Sequence[FoundRun]) -> str:

@@ -146,6 +146,10 @@ def test_a_model_without_the_stages_asked_for(vlbench: Command, tmp_path: Path) 
         (("--device", "mps"), "--device mps is not there"),
         (("--batch-sizes", "0"), "batches"),
         (("--batch-sizes", "8,1"), "--batch-sizes 8,1 is of throughput alone"),
+        (
+            ("--scenario", "latency", "--energy"),
+            "--energy is of throughput alone: leave it out, or add --scenario throughput",
+        ),
         (("--stages", "see", "--scenario", "throughput"), "--stages see is of latency alone"),
         (("--scenario", "retrieval", "--task", "vqa2"), "needs a ranking task, e.g. --task coco_retrieval"),
         (("--scenario", "latency,retrieval", "--task", "nlvr2"), "--task nlvr2 ranks nothing"),

@@ -308,3 +308,39 @@ def test_the_file_says_the_format(make_run: Callable[..., Path], tmp_path: Path,
 def test_a_wrong_format_is_said_in_plain_words(tmp_path: Path, vlbench: Callable[..., Any]) -> None:
     done = vlbench("leaderboard", tmp_path, "--format", "xls")
     assert done.code == 2 and "--format': 'xls' is not one of" in done.err
+
+
+def told(run: Path, task: str, lr: float) -> None:
+    """Make it a run on that task by a recipe of that learning rate."""
+    record = read_run(run)
+    assert record.train is not None
+    train = record.train.model_copy(update={"recipe": record.train.recipe.model_copy(update={"lr": lr})})
+    change(run, train=train, task=record.task.model_copy(update={"name": task}))
+
+
+def test_one_recipe_has_one_row_over_all_tasks(make_run: Callable[..., Path], tmp_path: Path) -> None:
+    for task in ("nlvr2", "nlvr"):
+        for lr in (0.1, 0.2):
+            told(make_run(f"{task}{lr}", GOOD), task, lr)
+    (table,) = made(tmp_path).tables
+    assert sorted(row.name for row in table.rows) == ["cvlp-tiny (lr 0.1)", "cvlp-tiny (lr 0.2)"]
+    assert {len(row.entries) for row in table.rows} == {2}
+
+
+def test_a_run_that_failed_hides_no_recipe(make_run: Callable[..., Path], tmp_path: Path) -> None:
+    told(good := make_run("good", GOOD), "nlvr2", 0.1)
+    train = read_run(good).train
+    assert train is not None
+    failed = make_run("failed", POOR)
+    spec = read_run(failed).spec
+    given = {"train_split": train.train_split, "train": spec.train.model_copy(update={"lr": 0.2})}
+    change(failed, status="failed", train=None, spec=spec.model_copy(update=given))
+    (table,) = made(tmp_path).tables
+    assert all("lr 0." in row.name for row in table.rows) and len(table.rows) == 2
+
+
+def test_a_limit_that_leaves_nothing_out_is_no_doubt(make_run: Callable[..., Path], tmp_path: Path) -> None:
+    run = make_run("a", GOOD)
+    change(run, task=read_run(run).task.model_copy(update={"limit": 5000.0}))
+    text = render(made(tmp_path), "md")
+    assert "**90.00" in text and "limited" not in text

@@ -77,3 +77,11 @@ def test_a_mean_over_slices_weighs_rare_ones_more(folder: Path) -> None:
     result = Result(metric="macro", value=10.0, n=2)
     assert most(RunFolder(folder), result, ["e3"]) == pytest.approx(50.0)
     assert most(RunFolder(folder), result, ["e4"]) == pytest.approx(100 / 5), "a whole group"
+
+
+def test_an_example_of_no_slice_weighs_nothing_in_their_mean(folder: Path) -> None:
+    """Two slices of one example each: either is half of their mean, however many examples have no tag."""
+    kinds = {"e0": "a", "e1": "b"}
+    cut = [replace(one, tags={"kind": kinds[one.id]} if one.id in kinds else {}) for one in STATEMENTS]
+    write_samples(RunFolder(folder).samples, sample_rows(cut, told("e0"), {one.id: 0.5 for one in cut}, "dev"))
+    assert most(RunFolder(folder), Result(metric="macro", value=10.0, n=2), ["e0"]) == pytest.approx(50.0)
