@@ -88,6 +88,13 @@ def shared_data() -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def golden_case() -> Callable[[str, str], Any]:
+    """Reads a golden case by model and name, a `golden_cases.GoldenCase`."""
+    load: Callable[[str, str], Any] = _beside("golden_cases").load_case
+    return load
+
+
 MakeHF = Callable[..., Path]
 
 

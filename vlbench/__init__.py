@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from vlbench.engine.source import load_task
     from vlbench.report.compare import compare_runs as compare
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = ["RunSpec", "__version__", "compare", "evaluate", "load_model", "load_task", "score"]
 
 _HOMES = {
