@@ -80,7 +80,7 @@ def _reports(tasks: list[Task], split: str | None, images: bool, progress: Progr
     splits: dict[str, list[SplitReport]] = {}
     for task in tasks:
         name = task.card.name
-        chosen = split_names("split", split) if split else splits_there(task)
+        chosen = splits_there(task) if split is None else split_names("split", split)
         contents[name] = [read_split(task, one) for one in chosen]
         splits[name] = [
             check_split(task, one, images, partial(progress.step, f"decoding {one.split}")) for one in contents[name]

@@ -99,6 +99,8 @@ def _from_parquet(path: Path) -> list[Prediction]:
 def _from_sample(name: object, answer: object, status: object, where: str) -> Prediction:
     if not isinstance(name, str) or not isinstance(answer, str | None):
         raise DataError(f"{where}: example_id {name!r} with prediction {answer!r}: expected two strings")
+    if answer is None and status == "ok":
+        raise DataError(f"{where}: the prediction for {name!r} is null with status 'ok': expected a string")
     for known in get_args(Status):
         if status == known:
             return Prediction(name, answer or "", status=known)

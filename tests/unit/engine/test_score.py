@@ -101,3 +101,11 @@ def test_other_faults_are_never_allowed(task, predictions, rows, message, allow_
 def test_an_absent_file_is_named(task, tmp_path):
     with pytest.raises(DataError, match="cannot read predictions"):
         score_file(task, "dev", tmp_path / "absent.csv")
+
+
+def test_an_empty_split_is_not_the_default_one(vlbench, tmp_path):
+    arguments = ("--task", "nlvr2", "--data-root", tmp_path, "--split", "")
+    done = vlbench("score", *arguments, "--predictions", tmp_path / "absent.csv")
+    assert (done.code, done.out) == (2, "") and "unknown split of nlvr2 ''" in done.err
+    done = vlbench("data", "check", *arguments)
+    assert done.code == 2 and "empty name" in done.err

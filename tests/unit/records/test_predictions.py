@@ -103,6 +103,7 @@ def test_faults_are_named(tmp_path, content, message):
     ("columns", "message"),
     [
         ({"status": None}, "lacks the columns status"),
+        ({"prediction": ["True", None, "x"]}, r"row 2: the prediction for 'dev-1-1-0' is null with status 'ok'"),
         ({"status": ["ok", "fine", "ok"]}, "row 2: status is 'fine'"),
         ({"example_id": [1, 2, 3]}, "row 1: example_id 1"),
     ],

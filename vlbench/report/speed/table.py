@@ -14,6 +14,7 @@ from vlbench.core.profile import (
     VISUAL,
     WAYS,
     Latency,
+    Memory,
     ModelProfile,
     ProfileRecord,
     Query,
@@ -77,8 +78,15 @@ def _row(record: ProfileRecord, one: ModelProfile) -> list[str]:
         str(latency.model.n) if latency else "-",
         number(latency.whole.p50 if latency and not record.spec.stages else None),
         f"{number(best)} at {at}" if best else "-",
-        number(one.memory.weights / 1024 + (one.memory.activations or 0.0) / 1024 if one.memory else None),
+        number(_gibibytes(one.memory)),
     ]
+
+
+def _gibibytes(memory: Memory | None) -> float | None:
+    """Weights and activations together; None where either was not measured."""
+    if memory is None or memory.activations is None:
+        return None
+    return (memory.weights + memory.activations) / 1024
 
 
 def visual_ms(latency: Latency) -> float | None:

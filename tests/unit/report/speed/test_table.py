@@ -8,7 +8,7 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from vlbench.core.profile import Parameters, ProfileRecord, Query
+from vlbench.core.profile import Memory, Parameters, ProfileRecord, Query
 from vlbench.core.record import RunRecord
 from vlbench.report.speed import pictures
 from vlbench.report.speed.pictures import front_picture, left_out, stages_picture
@@ -349,3 +349,11 @@ def test_the_footnote_says_how_each_search_was_computed(profile: ProfileRecord) 
     assert "cost of a pair" in footnote("cross-encoder") and "index" not in footnote("cross-encoder")
     assert "largest index" in footnote("dual") and "pair" not in footnote("dual")
     assert "timed apart" in footnote("two-stage") and footnote() == ""
+
+
+def test_memory_that_was_not_measured_is_not_counted_as_none(profile: ProfileRecord) -> None:
+    memory = Memory(weights=900.0, activations=None)
+    models = (profile.models[0].model_copy(update={"memory": memory}), *profile.models[1:])
+    text = speed_table(profile.model_copy(update={"models": models}))
+    row = next(line for line in text.splitlines() if line.startswith("| cvlp-base"))
+    assert row.split("|")[-2].strip() == "-"
