@@ -18,6 +18,8 @@ class SplitCard(Frozen):
     fields in braces that the adapter fills per example. optional: what of them may be missing. count:
     examples the official files hold. md5: of the official file of that name, checked by `vlbench data check`.
     overlaps: splits known to hold some of the same examples or pictures, by construction or as they were published.
+    within: the larger split that holds every example of this one under the same id; empty where there is none.
+    Predictions of the larger split are accepted for this one.
     """
 
     files: dict[str, tuple[str, ...]]
@@ -25,6 +27,7 @@ class SplitCard(Frozen):
     count: int | None = None
     md5: dict[str, str] = Field(default_factory=dict)
     overlaps: tuple[str, ...] = ()
+    within: str = ""
 
 
 class Leak(Frozen):
@@ -83,11 +86,13 @@ class TaskCard(Frozen):
 
     @model_validator(mode="after")
     def _names_agree(self) -> TaskCard:
-        shared = (name for split in self.splits.values() for name in split.overlaps)
+        shared = (name for split in self.splits.values() for name in (*split.overlaps, split.within) if name)
         leaky = (leak.split for leak in self.leaks)
         for role in (self.train_split, self.select_on, self.report_split, *shared, *leaky):
             if role not in self.splits:
                 raise ValueError(f"split {role!r} is not among the card's splits {sorted(self.splits)}")
+        for name in self.splits:
+            self.larger_splits(name)
         if self.main_metric not in self.metrics:
             raise ValueError(f"main_metric {self.main_metric!r} is not among the card's metrics")
         if self.labels and self.min_answer_count is not None:
@@ -95,6 +100,21 @@ class TaskCard(Frozen):
                 "labels are a closed list of answers and min_answer_count makes an open one: give one of them"
             )
         return self
+
+    def larger_splits(self, split: str) -> tuple[str, ...]:
+        """The splits that hold all of this one, the smallest first, by `within`.
+
+        Raises:
+            ValueError: a split is within itself.
+        """
+        found: list[str] = []
+        name = self.splits[split].within
+        while name:
+            if name == split or name in found:
+                raise ValueError(f"split {split!r} is within itself by way of {name!r}: name a larger split")
+            found.append(name)
+            name = self.splits[name].within
+        return tuple(found)
 
 
 class Recipe(Frozen):
