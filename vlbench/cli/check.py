@@ -175,16 +175,29 @@ def _overlap_text(overlaps: list[Overlap]) -> str:
         {
             "splits": f"{one.split}, {one.other}",
             "same examples": len(one.shared.examples),
-            "same pictures": len(one.shared.pictures),
-            "same bytes, other name": len(one.shared.copies),
+            "same images": len(one.shared.pictures),
+            "same bytes, other name": _copied(one),
             "same id, other example": len(one.shared.renamed),
             "verdict": one.verdict,
         }
         for one in overlaps
     ]
     doubtful = [one for one in overlaps if one.verdict in ("WRONG", "copies")]
-    said = [f"{one.split}, {one.other}: both hold {_first(one)}" for one in doubtful]
-    return "\n".join([tabulate(rows, headers="keys", intfmt=","), *said])
+    said = [
+        f"{one.split}, {one.other}: {len(one.shared.copied):,} images of {one.split} and "
+        f"{len(one.shared.copied_other):,} of {one.other} have the same bytes under another name, in "
+        f"{len(one.shared.copies):,} pairs"
+        for one in overlaps
+        if one.shared.copies
+    ]
+    said += [f"{one.split}, {one.other}: both hold {_first(one)}" for one in doubtful]
+    return "\n".join([tabulate(rows, headers="keys", intfmt=",", disable_numparse=[4]), *said])
+
+
+def _copied(overlap: Overlap) -> str:
+    """Different images of the first split and of the other."""
+    ours, theirs = len(overlap.shared.copied), len(overlap.shared.copied_other)
+    return f"{ours:,}, {theirs:,}" if ours or theirs else "0"
 
 
 def _first(overlap: Overlap) -> str:
@@ -193,21 +206,32 @@ def _first(overlap: Overlap) -> str:
 
 
 def _leak_text(leaks: list[FoundLeak]) -> str:
-    """What other tasks train on, and how that is known."""
+    """What other tasks train on; a number that is the card's is not shown as one that was measured."""
     from tabulate import tabulate
 
     rows = [
         {
             "split": one.split,
             "also in": f"{one.task} {one.other}",
-            "pictures": "not counted" if one.pictures is None else f"{one.pictures:,}",
-            "known from": one.source if one.verified else f"{one.source} (unverified)",
+            "images": _leaked(one),
+            "known from": _source(one),
         }
         for one in leaks
     ]
     said = [f"{one.split}: first {first_five(one.names)}" for one in leaks if one.names]
     lead = "warning: a model that was trained on another task has seen pictures of these splits"
     return "\n".join([lead, tabulate(rows, headers="keys", disable_numparse=True), *said])
+
+
+def _leaked(leak: FoundLeak) -> str:
+    number = "no number known" if leak.pictures is None else f"{leak.pictures:,}"
+    return f"{number} (measured)" if leak.counted else f"not measured; task card: {number}"
+
+
+def _source(leak: FoundLeak) -> str:
+    if leak.counted:
+        return leak.source
+    return f"task card: {leak.source}{'' if leak.verified else ' (unverified)'}"
 
 
 def _md5(report: SplitReport) -> str:
