@@ -28,7 +28,7 @@ def leaderboard(
     runs: Annotated[list[Path], typer.Argument(help="Folders with runs in or below, or records (*.json).")],
     task: Annotated[str, typer.Option(help="Tasks, with commas; left out: all.")] = "",
     columns: Annotated[
-        str, typer.Option(help="Metrics, `main`, or parameters, latency, memory, examples/s; with commas.")
+        str, typer.Option(help="Metrics, `main`, selection, or parameters, latency, memory, examples/s; with commas.")
     ] = "main",
     sort: Annotated[str, typer.Option(help="rank, model, a task or a metric.")] = "rank",
     form: Annotated[

@@ -80,7 +80,8 @@ class TaskInfo(Frozen):
 class TrainInfo(Frozen):
     """How it was trained; best_step is the checkpoint reported, selected_on the split that chose it.
 
-    accumulation: forward passes of each process per optimizer step, as they were in the end.
+    accumulation: forward passes of each process per optimizer step, as they were in the end. selection: the main metric
+    of the reported checkpoint on `selected_on`; None where nothing was selected.
     """
 
     recipe: Recipe
@@ -91,6 +92,7 @@ class TrainInfo(Frozen):
     accumulation: int = 1
     best_step: int
     weights: Literal["plain", "ema"]
+    selection: float | None = None
     seed: int
 
 

@@ -139,6 +139,7 @@ class Trial:
             effective_batch=plan.batch_size,
             best_step=best.step,
             weights=best.weights,
+            selection=best.value,
             seed=spec.seed,
         )
 

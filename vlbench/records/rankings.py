@@ -166,7 +166,7 @@ def _restricted(
     named = lists.keys() | {name for names in lists.values() for name in names}
     others = _sides(larger() if named - queries - candidates else (), direction)
     extra = lists.keys() & (others[0] - queries)
-    folds = []
+    folds: list[tuple[Gallery, Mapping[str, Sequence[str]]]] = []
     shortened = 0
     for place, fold in enumerate(galleries(examples)):
         own = _gallery_sides(fold, direction)

@@ -14,7 +14,7 @@ from tabulate import tabulate
 from vlbench.core.errors import VlbenchError
 from vlbench.records.folder import RunFolder, read_run
 from vlbench.records.samples import read_samples
-from vlbench.report.tables import cell, heading
+from vlbench.report.tables import cell, heading, selection_line
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -51,7 +51,8 @@ def show_rows(folder: Path, *, wrong: bool, n: int) -> str:
     surety = "confidence" if probable else "score"
     kind = "wrong examples" if wrong else "examples"
     count = f"{len(shown):,} of {len(chosen):,} {kind}" + (f" ({len(rows):,} in all)" if wrong else "")
-    return "\n\n".join([heading(record), count, *([_table(shown, surety)] if len(shown) else [])])
+    lines = "\n".join(filter(None, [heading(record), selection_line(record)]))
+    return "\n\n".join([lines, count, *([_table(shown, surety)] if len(shown) else [])])
 
 
 def _table(rows: pd.DataFrame, surety: str) -> str:

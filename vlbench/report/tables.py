@@ -105,6 +105,18 @@ def heading(record: RunRecord) -> str:
     return "\n".join([title, *_warnings(record)])
 
 
+def selection_line(record: RunRecord) -> str:
+    """The score that chose the checkpoint, which is not the reported one; empty where nothing was selected."""
+    train = record.train
+    if train is None or train.selection is None:
+        return ""
+    metric = f"{cell(record.task.main_metric)} " if record.task.main_metric else ""
+    return (
+        f"selection: {metric}{train.selection:.2f} on {cell(train.selected_on)} "
+        f"(step {train.best_step:,}, {train.weights} weights)"
+    )
+
+
 def cell(text: str) -> str:
     """A string that cannot break a table or a terminal: one line, no control characters, pipes escaped."""
     return printable(text).replace("|", "\\|")

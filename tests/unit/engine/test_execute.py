@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from collections import Counter
@@ -55,6 +56,10 @@ def test_a_record_is_whole(job: Job, folder: RunFolder) -> None:
         "resources", "finetune", "predict", "finetune (blind)", "predict (blind)",
     }  # fmt: skip
     assert (record.train.steps, record.train.effective_batch, record.train.selected_on) == (2, 8, "dev")
+    lines = [json.loads(line) for line in folder.metrics.read_text("utf8").splitlines()]
+    selected = [line for line in lines if "selection" in line and not line.get("control")]
+    assert record.train.selection == max(line["selection"] for line in selected)
+    assert record.train.best_step in {line["step"] for line in selected if line["selection"] == record.train.selection}
     assert [result.metric for result in record.results] == ["accuracy", "consistency"]
     assert record.majority == 50.0
     assert read_samples(folder.samples)["control"].value_counts().to_dict() == {"": 96, "blind": 96}

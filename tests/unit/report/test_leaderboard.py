@@ -344,3 +344,19 @@ def test_a_limit_that_leaves_nothing_out_is_no_doubt(make_run: Callable[..., Pat
     change(run, task=read_run(run).task.model_copy(update={"limit": 5000.0}))
     text = render(made(tmp_path), "md")
     assert "**90.00" in text and "limited" not in text
+
+
+def test_the_score_on_the_selection_split_is_a_column_that_does_not_rank(
+    make_run: Callable[..., Path], tmp_path: Path
+) -> None:
+    """The better system by its results has the worse score on the selection split; a third selected on nothing."""
+    for name, scores, selection in (("cvlp", GOOD, 70.5), ("vilt", POOR, 90.0), ("soho", FAIR, None)):
+        run = make_run(name, scores, model=name)
+        train = read_run(run).train
+        assert train is not None
+        change(run, train=train.model_copy(update={"selection": selection}))
+    rows = cells(render(made(tmp_path, Choice(columns=("main", "selection"))), "md"))
+    assert rows[0] == ["model", "nlvr2 test-p accuracy", "nlvr2 test-p selection"]
+    assert [(row[0], row[2].strip("*")) for row in rows[1:]] == [
+        ("cvlp-tiny", "70.50"), ("soho-tiny", "-"), ("vilt-tiny", "90.00"),
+    ]  # fmt: skip

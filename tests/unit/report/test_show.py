@@ -106,3 +106,15 @@ def test_what_is_no_probability_is_a_score(folder: Path, record: RunRecord) -> N
 def last_header(folder: Path) -> str:
     line = next(line for line in show_rows(folder, wrong=False, n=2).splitlines() if line.startswith("| id"))
     return line.split("|")[-2].strip()
+
+
+def test_the_score_that_chose_the_checkpoint(folder: Path, record: RunRecord) -> None:
+    assert record.train is not None
+    train = record.train.model_copy(update={"selection": 61.237, "best_step": 1200, "weights": "ema"})
+    task = record.task.model_copy(update={"main_metric": "accuracy"})
+    RunFolder(folder).write_record(record.model_copy(update={"train": train, "task": task}))
+    write_samples(folder / "samples.parquet", [row("1", 1.0)])
+    shown = show_rows(folder, wrong=False, n=1)
+    assert "selection: accuracy 61.24 on dev (step 1,200, ema weights)" in shown
+    RunFolder(folder).write_record(record)
+    assert "selection" not in show_rows(folder, wrong=False, n=1)

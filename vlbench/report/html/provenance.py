@@ -76,6 +76,7 @@ def _training(record: RunRecord) -> str:
     return (
         f"{train.steps:,} steps of {train.effective_batch} on {train.train_split}{rate}, "
         f"best at {train.best_step:,} ({train.weights} weights) by {train.selected_on}"
+        f"{'' if train.selection is None else f', {train.selection:.2f} there'}"
     )
 
 
