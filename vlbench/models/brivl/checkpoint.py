@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from vlbench.models.layers.convert import Converted, renamed, resized_line, strip, substituted
+from vlbench.models.layers.towers import Tower, bert, efficientnet
 
 _TOWERS = {
     "imgencoder": "backbone.network.image",
@@ -91,3 +92,14 @@ def _name(key: str) -> str | None:
     if ours == "cnn.":
         return None if name.startswith(("classifier.", "bert.")) else f"{_TOWERS[tower]}.cnn.{name}"
     return f"{_TOWERS[tower]}.{substituted(ours + name, _LAYERS)}"
+
+
+TOWERS = {
+    "vision": Tower(("backbone.network.image.cnn.",), efficientnet("imgencoder.backbone."), convert),
+    "text": Tower(
+        ("backbone.network.text.embeddings.", "backbone.network.text.layers."),
+        bert("textencoder.backbone.bert."),
+        convert,
+    ),
+}
+"""EfficientNet and RoBERTa (a BERT by its layout), which the paper's pretraining starts from."""

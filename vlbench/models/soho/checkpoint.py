@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from vlbench.models.layers.convert import Converted, renamed, resized_line, strip, substituted
+from vlbench.models.layers.towers import Tower, bert, resnet
 
 _MATCHED = 1
 """The row of the matching head that stands for a match."""
@@ -103,3 +104,10 @@ def _language(name: str) -> str | None:
     if rest == name or not rest.startswith(_EMBEDDINGS):
         return None
     return f"backbone.network.embeddings.{rest.replace('LayerNorm.', 'norm.')}"
+
+
+TOWERS = {
+    "vision": Tower(("backbone.network.resnet.",), resnet("backbone."), convert),
+    "text": Tower(("backbone.network.embeddings.", "backbone.network.layers."), bert("language.bert."), convert),
+}
+"""ResNet (ImageNet) and BERT, which the paper's pretraining starts from."""
