@@ -50,6 +50,20 @@ def test_initialisation_is_berts(config: CrossModalConfig) -> None:
     assert layer.attention.norm.weight.eq(1).all() and not layer.attention.norm.bias.any()
 
 
+@pytest.mark.parametrize(("size", "trained"), [("tiny", True), ("small", False), ("base", False)])
+@pytest.mark.parametrize("model", ["lxmert", "cvlp"])
+def test_the_first_rows_of_the_tables_are_frozen_but_in_tiny(
+    card_of: Callable[[str], ModelCard], config: CrossModalConfig, model: str, size: str, trained: bool
+) -> None:
+    rows = card_of(model).sizes[size].config.get("first_rows", CrossModalConfig.model_fields["first_rows"].default)
+    network = CrossModalNetwork(config.model_copy(update={"first_rows": rows}))
+    assert bool(network.embeddings.position_embeddings.weight[0].any()), "frozen rows start at random too"
+    network.read(torch.tensor([[0, 1, 0]]), torch.ones(1, 3, dtype=torch.bool)).pow(3).sum().backward()
+    tables = (getattr(network.embeddings, f"{name}_embeddings") for name in ("word", "position", "token_type"))
+    assert [bool(table.weight.grad[0].any()) for table in tables] == [trained] * 3
+    assert bool(network.embeddings.position_embeddings.weight.grad[1].any())
+
+
 def test_pooled_trains_all_but_the_last_layers_visual_side(config: CrossModalConfig) -> None:
     network = CrossModalNetwork(config)
     words, regions = torch.ones(2, 5, dtype=torch.bool), torch.ones(2, 3, dtype=torch.bool)
