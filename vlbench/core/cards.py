@@ -109,8 +109,8 @@ class Recipe(Frozen):
     processes and accumulation steps. batches: `shuffled` draws examples singly; `related` keeps those that
     share a picture or a statement in one batch, which then holds both answers to one statement. augment: whether
     training pictures are changed by chance (RandAugment without inversion and cutout, as in ViLT). rank_loss, of a
-    cross-encoder that ranks: `softmax` over a text and negatives (ViLT), `hinge` with the hardest negative (UNITER,
-    VSE++), `binary` (the matching head's own loss). negative_texts, negative_images: drawn for each pair. margin: the
+    cross-encoder that ranks: `softmax` over a text and negatives (ViLT), `hinge`, the mean over the negatives
+    (UNITER), `binary` (the matching head's own loss). negative_texts, negative_images: drawn for each pair. margin: the
     hinge's. lora_rank: of low-rank adapters that are trained in place of the backbone's weights, for models of
     transformers; 0 trains the weights.
     """
