@@ -34,6 +34,8 @@ _PARTS = (
     ("backbone.", "cnn."),
 )
 """Beginnings of names within a tower: what they are here."""
+_UNUSED = (".backbone.classifier.", ".backbone.bert.pooler.", ".backbone.bert.embeddings.position_ids")
+"""Within names of tensors that official files hold and their towers never use."""
 _EMBEDDINGS = ("word_embeddings.", "position_embeddings.", "token_type_embeddings.", "LayerNorm.")
 _LAYERS = (
     ("embeddings.LayerNorm", "embeddings.norm"),
@@ -54,13 +56,15 @@ _TABLES = {"backbone.network.text.embeddings.position_embeddings.weight": resize
 def convert(state: Mapping[str, object]) -> Converted:
     """Official weights, and the temperature they were trained with, for a head that ranks by dot products.
 
-    BERT's pooler and EfficientNet's classifier, which the towers never use, are unexpected.
+    BERT's pooler and EfficientNet's classifier, which the towers never use, are left out.
 
     Raises:
         VlbenchError: exit 6, what `strip` refuses.
     """
     tensors: dict[str, Tensor] = {}
     for key, value in strip(state).items():
+        if any(part in key for part in _UNUSED):
+            continue
         tensors |= _apart(key, value) if _JOINED in key else {key: value}
         if key.endswith(_PROJECT):
             tensors[key] = value.flatten(1)  # a 1x1 convolution: [C, C, 1, 1] -> [C, C]
