@@ -1,4 +1,4 @@
-"""BriVL against the numbers of the official code (tests/golden/brivl); weights load as `--checkpoint FILE` loads them."""
+"""BriVL against numbers of the official code (tests/golden/brivl); weights load as `--checkpoint FILE` loads them."""
 
 from __future__ import annotations
 
