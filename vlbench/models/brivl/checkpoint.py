@@ -20,6 +20,7 @@ _TOWERS = {
     "textencoder": "backbone.network.text",
     "textencoder_mom": "key.text",
 }
+_MOMENTUM = "key."
 TEMPERATURE = 0.07
 _PROJECT = ".learnable.max_pool.0.weight"
 _JOINED = ".self_attn.in_proj_"
@@ -56,7 +57,8 @@ _TABLES = {"backbone.network.text.embeddings.position_embeddings.weight": resize
 def convert(state: Mapping[str, object]) -> Converted:
     """Official weights, and the temperature they were trained with, for a head that ranks by dot products.
 
-    BERT's pooler and EfficientNet's classifier, which the towers never use, are left out.
+    The momentum towers are of use in pretraining alone. BERT's pooler and EfficientNet's classifier, which the towers
+    never use, are left out.
 
     Raises:
         VlbenchError: exit 6, what `strip` refuses.
@@ -70,7 +72,8 @@ def convert(state: Mapping[str, object]) -> Converted:
             tensors[key] = value.flatten(1)  # a 1x1 convolution: [C, C, 1, 1] -> [C, C]
     converted = renamed(tensors, _name)
     scale = {"head.log_scale": torch.tensor(-math.log(TEMPERATURE))}
-    return Converted(converted.weights | scale, converted.unexpected, _TABLES)
+    momentum = frozenset(name for name in converted.weights if name.startswith(_MOMENTUM))
+    return Converted(converted.weights | scale, converted.unexpected, _TABLES, optional=momentum)
 
 
 def _apart(key: str, value: Tensor) -> dict[str, Tensor]:

@@ -24,6 +24,8 @@ _EXACT = {
     "neck.mask_emb.weight": "mask_embedding.weight",
     _MATCHING: "matching.weight",
 }
+_PRETRAINING = frozenset({"mask_embedding.weight", "matching.weight"})
+"""What is of use in pretraining alone."""
 _UNUSED = ("neck.vq.cluster_sum", "language.bert.embeddings.position_ids")
 """How many cells each entry was ever given, which no number depends on; and places counted from 0."""
 _VQA = "head.vqa."
@@ -57,7 +59,8 @@ def convert(state: Mapping[str, object]) -> Converted:
     if _TIED_WORDS in tensors and _WORDS in tensors and torch.equal(tensors[_TIED_WORDS], tensors[_WORDS]):
         del tensors[_TIED_WORDS]
     converted = renamed(tensors, lambda key: _name(key, tensors[key]))
-    return Converted(converted.weights | _score(tensors), converted.unexpected, _TABLES)
+    weights = converted.weights | _score(tensors)
+    return Converted(weights, converted.unexpected, _TABLES, optional=_PRETRAINING)
 
 
 def _score(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
