@@ -98,6 +98,8 @@ def test_every_official_name_has_its_place(ours: BriVLPretraining) -> None:
     }
     converted = convert({"learnable": official | unused | unknown})
     assert converted.unexpected == tuple(sorted(unknown))
+    assert converted.optional == {name for name in state if name.startswith("key.")}
+    assert {name.partition(".")[0] for name in converted.tables} == {"backbone", "key"}
     scale = converted.weights.pop("head.log_scale")
     assert scale.shape == () and float(scale.exp()) == pytest.approx(1 / 0.07)
     result = ours.load_state_dict(converted.weights, strict=False)

@@ -88,6 +88,7 @@ def test_every_official_name_has_its_place(ours: SOHOPretraining) -> None:
     strange = {"module.backbone.fc.weight": torch.zeros(3, 4), "module.neck.vq.age": torch.zeros(9)}
     converted = convert({"state_dict": official | head | strange, "meta": {"epoch": 3}})
     assert converted.unexpected == ("backbone.fc.weight", "neck.vq.age")
+    assert converted.optional == {"mask_embedding.weight", "matching.weight"}
     answering = {name: converted.weights.pop(f"head.classifier.{name}") for name in ("3.bias", "0.weight")}
     assert torch.equal(answering["3.bias"], torch.ones(5)) and answering["0.weight"].shape == (256, 64)
     score = {name: converted.weights.pop(name) for name in ("head.score.weight", "head.score.bias")}

@@ -51,7 +51,9 @@ _LAYERS = (
 )
 
 
-_TABLES = {"backbone.network.text.embeddings.position_embeddings.weight": resized_line}
+_TABLES = {
+    f"{tower}.embeddings.position_embeddings.weight": resized_line for tower in ("backbone.network.text", "key.text")
+}
 
 
 def convert(state: Mapping[str, object]) -> Converted:
