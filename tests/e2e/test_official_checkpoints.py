@@ -284,7 +284,8 @@ def test_official_files_of_soho_and_brivl_rank_as_the_same_weights_do_here(
     assert len({row[2] for row in expected}) > 3
     done = run(*few, "--mode", "eval", "--checkpoint", official)
     assert ranks(done) == expected
-    assert (report(done).missing, report(done).absent) == (0, ()) and report(done).converted == report(done).matched
+    assert (report(done).missing, report(done).unexpected, report(done).absent) == (0, 0, ())
+    assert report(done).converted == report(done).matched
     begun = run(*few, "--checkpoint", official, "--steps", 1, "--batch-size", 4, "--select-on", "none")
     assert (report(begun).missing, report(begun).absent) == (0, ()) and not read_run(begun).model.from_scratch
 

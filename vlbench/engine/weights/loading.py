@@ -154,7 +154,8 @@ def _named(state: Mapping[str, object], own: Mapping[str, Tensor], card: ModelCa
         return _Found({name: value for name, value in state.items() if isinstance(value, Tensor)})
     converted = convert(state)
     implied = {name: value for name, value in converted.implied.items() if name in own}
-    weights = implied | converted.weights
+    passed_over = converted.optional - own.keys()
+    weights = {name: value for name, value in (implied | converted.weights).items() if name not in passed_over}
     return _Found(weights, len(converted.unexpected), frozenset(weights), converted.tables)
 
 

@@ -34,13 +34,15 @@ class Converted:
     """weights: under this package's names. unexpected: the keys of the file that mean nothing here, sorted.
 
     tables: of the weights, those that can be brought to another number of places, and how. implied: what such files
-    take for granted and some sizes here have tensors for.
+    take for granted and some sizes here have tensors for. optional: names of weights that pretraining alone has a use
+    for; a run passes over them, and they are not unexpected.
     """
 
     weights: dict[str, Tensor]
     unexpected: tuple[str, ...]
     tables: Mapping[str, Resize] = field(default_factory=dict)
     implied: Mapping[str, Tensor] = field(default_factory=dict)
+    optional: frozenset[str] = frozenset()
 
 
 def strip(state: Mapping[str, object]) -> dict[str, Tensor]:
