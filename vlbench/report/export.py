@@ -18,7 +18,6 @@ from vlbench.report.protocol import column, protocol, system
 
 _QUESTIONS, _RETRIEVAL = "visual-question-answering", "image-text-retrieval"
 """What a task asks for, in the words of model cards."""
-_SOURCE_URL = "https://pypi.org/project/vlbench/"
 _NO_PERCENTAGE = ("rsum", "rsum_optimistic", "rsum_expected")
 """Metrics where more is better and whose values are sums of percentages."""
 _NAMES = {
@@ -33,7 +32,7 @@ _MEASURES = {"r1": "R@1", "r5": "R@5", "r10": "R@10", "medr": "Median rank", "me
 _RULES = {"_optimistic": ", ties optimistic", "_expected": ", ties expected"}
 
 
-def export(records: Sequence[RunRecord], to: str) -> str:
+def export(records: Sequence[RunRecord], to: str, source_url: str = "") -> str:
     """The finished records in another tool's format.
 
     Values are those of the record, accuracies in percent; lm-eval's are fractions, as that tool's own. Records of the
@@ -42,6 +41,7 @@ def export(records: Sequence[RunRecord], to: str) -> str:
     Args:
         records: runs; each must be done.
         to: a name of FORMATS.
+        source_url: where the runs can be looked up, for hf-model-index, whose sources need an address; empty names none.
 
     Raises:
         VlbenchError: an unknown format, a run that is not done or has a figure that is not a number, or runs that the
@@ -49,6 +49,8 @@ def export(records: Sequence[RunRecord], to: str) -> str:
     """
     if to not in FORMATS:
         raise unknown("format", to, FORMATS)
+    if source_url and to != "hf-model-index":
+        raise VlbenchError(f"--source-url {source_url} is for --to hf-model-index, not {to}: leave it out")
     for record in records:
         if record.status != "done":
             raise VlbenchError(
@@ -59,7 +61,7 @@ def export(records: Sequence[RunRecord], to: str) -> str:
                 f"the run of {record.model.name} on {record.task.name} has no figure for {bad[0]}, which {to} cannot "
                 f"say: rerun it with --no-resume, or leave it out"
             )
-    return FORMATS[to](records)
+    return _hf_model_index(records, source_url) if to == "hf-model-index" else FORMATS[to](records)
 
 
 def _lm_eval(records: Sequence[RunRecord]) -> str:
@@ -117,7 +119,11 @@ def _is_percentage(result: Result) -> bool:
     return result.higher_is_better and result.metric not in _NO_PERCENTAGE
 
 
-def _hf_model_index(records: Sequence[RunRecord]) -> str:
+def _evaluated_with(record: RunRecord) -> str:
+    return f"vlbench {record.tool.version}"
+
+
+def _hf_model_index(records: Sequence[RunRecord], source_url: str = "") -> str:
     """The YAML that stands at the head of a model card, made and checked by the hub's own classes."""
     from huggingface_hub import EvalResult, ModelCardData
 
@@ -136,10 +142,11 @@ def _hf_model_index(records: Sequence[RunRecord]) -> str:
                 "seeds": seeds,
                 "n": result.n,
                 "limit": first.task.limit,
+                "evaluated_with": _evaluated_with(first),
                 **_spread(result, same),
             },
-            source_name=f"vlbench {first.tool.version}",
-            source_url=_SOURCE_URL,
+            source_name=_evaluated_with(first) if source_url else None,
+            source_url=source_url or None,
         )
         for runs in _of_seeds(records)
         for first, seeds in [(runs[0], [run.spec.seed for run in runs])]

@@ -63,9 +63,9 @@ def of_seed(record: RunRecord, seed: int, value: float) -> RunRecord:
     return record.model_copy(update={"spec": spec, "results": results})
 
 
-def hub(records: list[RunRecord]) -> list[EvalResult]:
+def hub(records: list[RunRecord], source_url: str = "") -> list[EvalResult]:
     """The figures as the hub's own classes read them from the card."""
-    data = ModelCard(export(records, "hf-model-index")).data
+    data = ModelCard(export(records, "hf-model-index", source_url)).data
     assert isinstance(data, ModelCardData) and data.eval_results
     return data.eval_results
 
@@ -180,9 +180,15 @@ def test_the_world_has_no_real_data_sets_type(record: RunRecord) -> None:
 
 
 def test_the_hub_hears_the_name_the_source_and_the_interval(record: RunRecord) -> None:
-    accuracy, consistency = hub([record])
+    accuracy, consistency = hub([record], "https://example.org/runs")
     assert (accuracy.metric_name, consistency.metric_name) == ("Accuracy", "Consistency")
-    assert (accuracy.source_name, accuracy.source_url) == ("vlbench 0.1.0", "https://pypi.org/project/vlbench/")
+    assert (accuracy.source_name, accuracy.source_url) == ("vlbench 0.1.0", "https://example.org/runs")
+    unnamed = hub([record])[0]
+    assert (
+        unnamed.source_url is None and unnamed.metric_args and unnamed.metric_args["evaluated_with"] == "vlbench 0.1.0"
+    )
+    with pytest.raises(VlbenchError, match="is for --to hf-model-index, not csv"):
+        export([record], "csv", "https://example.org/runs")
     assert record.results[0].ci95 is not None and accuracy.metric_args and consistency.metric_args
     assert accuracy.metric_args["ci95"] == list(record.results[0].ci95) and "ci95" not in consistency.metric_args
     seeds, _ = hub([of_seed(record, seed, value) for seed, value in ((0, 50.0), (1, 54.0))])
