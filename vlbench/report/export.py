@@ -41,7 +41,7 @@ def export(records: Sequence[RunRecord], to: str, source_url: str = "") -> str:
     Args:
         records: runs; each must be done.
         to: a name of FORMATS.
-        source_url: where the runs can be looked up, for hf-model-index, whose sources need an address; empty names none.
+        source_url: where the runs can be looked up, for hf-model-index, whose sources need an address; may be empty.
 
     Raises:
         VlbenchError: an unknown format, a run that is not done or has a figure that is not a number, or runs that the

@@ -77,7 +77,7 @@ def test_the_hub_hears_what_makes_a_number_partial(record: RunRecord) -> None:
     assert textured.dataset_name == "NLVR2 (vlbench's built-in world, textured)"
     assert part.metric_args == {
         "protocol": "finetune on train", "seeds": [0], "n": 4000, "limit": 300.0,
-        "ci95": [56.7512, 59.9],
+        "evaluated_with": "vlbench 0.1.0", "ci95": [56.7512, 59.9],
     }  # fmt: skip
     assert whole.metric_args and "limit" not in whole.metric_args
 
