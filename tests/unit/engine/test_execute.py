@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -155,3 +157,19 @@ def test_the_config_asks_for_the_same_run(job: Job, folder: RunFolder, tmp_path:
 
     execute(job, folder, Silent())
     assert make_specs({}, {}, folder.config, []) == [job.spec]
+
+
+def test_a_mean_rank_as_main_metric_keeps_the_lowest(make_job: Callable[..., Job]) -> None:
+    recipe = {"steps": 12, "batch_size": 8, "evaluations": 6, "lr": 0.3, "warmup": 0.0}
+    job = make_job(task="flickr30k_retrieval", train=recipe, controls=())
+    card = job.task.card.model_copy(update={"main_metric": "tr_meanr"})
+    job = replace(job, task=replace(job.task, card=card))
+    folder = RunFolder.create(job.spec, job.fingerprint)
+    record = execute(job, folder, Silent())
+    lines = [json.loads(line) for line in folder.metrics.read_text("utf8").splitlines()]
+    ranks = {line["step"]: line["selection"] for line in lines if line.get("weights") == "plain"}
+    averaged = [line["selection"] for line in lines if line.get("weights") == "ema"]
+    assert len(ranks) == 6 and len(set(ranks.values())) > 2 and min([*ranks.values(), *averaged]) > 1
+    kept = ranks[record.train.best_step] if record.train.weights == "plain" else min(averaged)
+    assert kept == min([*ranks.values(), *averaged]) < max(ranks.values())
+    assert record.task.main_metric == "tr_meanr"

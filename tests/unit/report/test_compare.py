@@ -240,3 +240,14 @@ def test_a_difference_of_nothing_has_no_minus() -> None:
     assert [signed(value) for value in (-0.0, -0.004, 0.004, -0.006, 12.5)] == [
         "+0.00", "+0.00", "+0.00", "-0.01", "+12.50",
     ]  # fmt: skip
+
+
+def test_where_lower_is_better_fixed_means_lower(make_run: Callable[..., Path]) -> None:
+    runs = [make_run("a", A), make_run("b", B, model="vilt")]
+    for run in runs:
+        record = read_run(run)
+        results = tuple(one.model_copy(update={"higher_is_better": False}) for one in record.results)
+        RunFolder(run).write_record(record.model_copy(update={"results": results}))
+    (pair,) = compare_runs(runs).pairs
+    assert pair.flips.fixed == ("e0000", "e0001", "e0002", "e0003")
+    assert pair.flips.broken == tuple(f"e{place:04}" for place in range(60, 80))

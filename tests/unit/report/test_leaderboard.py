@@ -344,3 +344,15 @@ def test_a_limit_that_leaves_nothing_out_is_no_doubt(make_run: Callable[..., Pat
     change(run, task=read_run(run).task.model_copy(update={"limit": 5000.0}))
     text = render(made(tmp_path), "md")
     assert "**90.00" in text and "limited" not in text
+
+
+def test_where_lower_is_better_the_lowest_is_first(make_run: Callable[..., Path], tmp_path: Path) -> None:
+    for name, scores, model in (("a", GOOD, "cvlp"), ("b", FAIR, "vilt"), ("c", POOR, "soho")):
+        run = make_run(name, scores, model=model)
+        results = tuple(one.model_copy(update={"higher_is_better": False}) for one in read_run(run).results)
+        change(run, results=results)
+    (table,) = made(tmp_path, Choice(pareto="parameters")).tables
+    assert [row.name for row in table.rows] == ["soho-tiny", "vilt-tiny", "cvlp-tiny"]
+    entries = [row.entries[table.headings[0]] for row in table.rows]
+    assert [entry.rank for entry in entries] == [1, 2, 3] and not any(entry.tie for entry in entries)
+    assert [entry.front for entry in entries] == [True, False, False]  # all have one size

@@ -19,9 +19,10 @@ from vlbench.engine.training.lora import merged_state, remove_adapters
 from vlbench.engine.training.plan import Conduct, Plan
 from vlbench.engine.training.step import all_chance, check_alike, draw_apart, same_buffers, total
 from vlbench.engine.training.steps import Steps, Trained
+from vlbench.metrics.direction import Measured
 
-Select = Callable[[Learner], float]
-"""The main metric of a learner on the selection split, in percent."""
+Select = Callable[[Learner], Measured]
+"""The main metric of a learner on the selection split, with its direction."""
 
 Log = Callable[[dict[str, float | int | str]], None]
 
@@ -126,11 +127,12 @@ class Finetuning:
             candidates.append(("ema", self.trained.average.module))
         for weights, learner in candidates:
             same_buffers(self.accelerator, learner)
-            value = select(learner)
+            measured = select(learner)
+            value = measured.value
             log({"step": self.state.step, "weights": weights, "selection": value})
             progress.say(f"{what}, step {self.state.step}: {value:.2f} on the selection split ({weights} weights)")
             best = self.state.best
-            if best is None or best.value is None or value > best.value:
+            if measured.is_better_than(best.value if best else None):
                 self.state.best = Best(self.state.step, weights, value)
                 self._save_best(learner)
         self.trained.wrapped.train()

@@ -23,10 +23,11 @@ from vlbench.engine.training.checkpoint import Best
 from vlbench.engine.training.finetune import Log
 from vlbench.engine.training.optimizer import make_optimizer, make_schedule
 from vlbench.engine.training.plan import Plan
+from vlbench.metrics.direction import Measured
 
 Examples = Sequence[Example[Any]]
-Measure = Callable[[list[Prediction]], float]
-"""The main metric of predictions for the selection split, in percent."""
+Measure = Callable[[list[Prediction]], Measured]
+"""The main metric of predictions for the selection split, with its direction."""
 
 LEAST_DEVIATION = 1e-6
 """Of a feature that is as good as constant, which dividing would blow up."""
@@ -67,10 +68,10 @@ def probe(
             continue
         with torch.inference_mode():
             answers = head.finish(head(only_pooled(chosen)), [example.id for example in selection.examples])
-        value = selection.measure(answers)
-        log({"step": step, "weights": "plain", "selection": value})
-        if best.value is None or value > best.value:
-            best, kept = Best(step, "plain", value), _copied(learner.head)
+        measured = selection.measure(answers)
+        log({"step": step, "weights": "plain", "selection": measured.value})
+        if measured.is_better_than(best.value):
+            best, kept = Best(step, "plain", measured.value), _copied(learner.head)
     if kept is not None:
         learner.head.load_state_dict(kept)
     _rewrite(learner.head, mean, deviation)

@@ -21,9 +21,11 @@ from vlbench.engine.answering.predict import predict
 from vlbench.engine.defaults import PROBE
 from vlbench.engine.runtime.interrupt import Interrupt, Interrupted
 from vlbench.engine.runtime.pace import Pace
+from vlbench.engine.training.checkpoint import Best
 from vlbench.engine.training.plan import make_plan
 from vlbench.engine.training.probe import Selection, pooled_features, probe
 from vlbench.heads.pair import PairHead
+from vlbench.metrics.direction import Measured
 
 LABELS = ("False", "True")
 
@@ -86,15 +88,37 @@ def test_it_learns_what_is_linear_and_keeps_it(learner: Learner, examples: list[
 def test_the_best_of_the_selection_stays(learner: Learner, examples: list[Example[Label]], pace: Pace) -> None:
     values, answers = iter((80.0, 50.0, 60.0)), []
 
-    def measure(found: list[Any]) -> float:
+    def measure(found: list[Any]) -> Measured:
         answers.append({one.example_id: one.scores["True"] for one in found})
-        return next(values)
+        return Measured(next(values))
 
     best, log = run(learner, examples, pace, Selection(examples, measure))
     assert (best.step, best.value) == (100, 80.0)
     assert [line["selection"] for line in log if "selection" in line] == [80.0, 50.0, 60.0]
     after = {one.example_id: one.scores["True"] for one in predict(learner, examples, pace)[0]}
     assert after == pytest.approx(answers[0], abs=1e-4) and after != pytest.approx(answers[2], abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("values", "higher_is_better", "step"),
+    [((9.0, 4.0, 6.0), False, 200), ((50.0, 70.0, 70.0), True, 200), ((4.0, 4.0, 4.0), False, 100)],
+)
+def test_the_metrics_direction_decides_and_the_first_of_equals_stays(
+    values: tuple[float, ...], higher_is_better: bool, step: int, learner: Learner, examples: list[Any], pace: Pace
+) -> None:
+    left, answers = iter(values), []
+
+    def measure(found: list[Any]) -> Measured:
+        answers.append({one.example_id: one.scores["True"] for one in found})
+        return Measured(next(left), higher_is_better)
+
+    best, _ = run(learner, examples, pace, Selection(examples, measure))
+    assert best == Best(step, "plain", values[step // 100 - 1])
+    after = {one.example_id: one.scores["True"] for one in predict(learner, examples, pace)[0]}
+    assert after == pytest.approx(answers[step // 100 - 1], abs=1e-4)
+    assert all(
+        after != pytest.approx(other, abs=1e-4) for place, other in enumerate(answers) if place != step // 100 - 1
+    )
 
 
 def test_a_loss_that_is_no_number(learner: Learner, examples: list[Example[Label]], pace: Pace) -> None:

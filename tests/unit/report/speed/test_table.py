@@ -349,3 +349,32 @@ def test_the_footnote_says_how_each_search_was_computed(profile: ProfileRecord) 
     assert "cost of a pair" in footnote("cross-encoder") and "index" not in footnote("cross-encoder")
     assert "largest index" in footnote("dual") and "pair" not in footnote("dual")
     assert "timed apart" in footnote("two-stage") and footnote() == ""
+
+
+@pytest.mark.parametrize(("higher_is_better", "front"), [(True, {58.325, 70.0}), (False, {58.325})])
+def test_the_front_improves_in_the_direction_of_the_metric(
+    higher_is_better: bool,
+    front: set[float],
+    profile: ProfileRecord,
+    record: RunRecord,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    """The faster of two models scores 58.325, the slower one 70."""
+    fast, slow = sorted(
+        (one for one in profile.models if one.latency), key=lambda one: one.latency.model.p50 if one.latency else 0.0
+    )[:2]
+    runs = [with_spec(run_of(record, *one.name.split("-")), value) for one, value in ((fast, 58.325), (slow, 70.0))]
+    told = [
+        run.model_copy(update={"results": (run.results[0].model_copy(update={"higher_is_better": higher_is_better}),)})
+        for run in runs
+    ]
+    lines: list[set[float]] = []
+
+    def keep(figure: Figure, folder: Path, name: str) -> list[Path]:
+        lines.extend({float(y) for y in line.get_ydata()} for axes in figure.axes for line in axes.lines)
+        return []
+
+    monkeypatch.setattr(pictures, "_saved", keep)
+    front_picture(profile, told, tmp_path)
+    assert lines == [front]
