@@ -12,6 +12,7 @@ from vlbench.core.errors import VlbenchError
 from vlbench.core.examples import Example
 from vlbench.core.progress import Progress
 from vlbench.engine.answering.learner import Learner
+from vlbench.engine.runtime.environment import remedy_of_nan
 from vlbench.engine.runtime.interrupt import Interrupt, Interrupted
 from vlbench.engine.runtime.randomness import random_state, restore_random_state
 from vlbench.engine.training.checkpoint import Best, Checkpoints, State, TrainState, Weights
@@ -100,8 +101,8 @@ class Finetuning:
         self.state.step += 1
         if not loss == loss:
             raise VlbenchError(
-                f"the loss is not a number at step {self.state.step}: lower --lr ({self.plan.recipe.lr}) or use "
-                f"--dtype float32"
+                f"the loss is not a number at step {self.state.step}: "
+                f"{remedy_of_nan(self.accelerator, self.plan.recipe.lr)}"
             )
         seconds = time.perf_counter() - started
         log({"step": self.state.step, "loss": loss, "lr": rate, "grad_norm": norm, "seconds": round(seconds, 4)})

@@ -18,6 +18,7 @@ from vlbench.core.head import Answering
 from vlbench.core.results import Prediction
 from vlbench.engine.answering.batches import loader, sequential_blocks, training_blocks
 from vlbench.engine.answering.learner import Learner, only_pooled
+from vlbench.engine.runtime.environment import remedy_of_nan
 from vlbench.engine.runtime.pace import Pace
 from vlbench.engine.training.checkpoint import Best
 from vlbench.engine.training.finetune import Log
@@ -62,7 +63,11 @@ def probe(
     best, kept = Best(plan.steps, "plain", None), None
     for step in range(1, plan.steps + 1):
         pace.check()
-        log({"step": step, "loss": training.step(step)})
+        loss = training.step(step)
+        if loss != loss:
+            remedy = remedy_of_nan(pace.accelerator, plan.recipe.lr)
+            raise VlbenchError(f"the loss is not a number at step {step}: {remedy}")
+        log({"step": step, "loss": loss})
         pace.progress.step(pace.what, step, plan.steps)
         if selection is None or chosen is None or step not in plan.evaluate_at:
             continue
@@ -113,8 +118,6 @@ class _Training:
         """One optimizer step, counted from 1: the loss before it."""
         rows, head = torch.tensor(self.blocks[number - 1]), cast(Answering, self.head)
         loss = head.loss(head(only_pooled(self.features[rows].flatten(0, 1))), self.targets[rows])
-        if not bool(loss == loss):
-            raise VlbenchError(f"the loss is not a number at step {number}: lower --lr ({self.plan.recipe.lr})")
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()

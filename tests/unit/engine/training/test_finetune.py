@@ -241,12 +241,27 @@ def test_gradients_are_clipped(start: Callable[..., Finetuning]) -> None:
     assert weights(free.learner) != weights(held.learner)
 
 
+@pytest.mark.parametrize("optimizer", ["adamw", "bert_adam"])
+def test_a_single_step_trains_at_the_full_rate(optimizer: str, start: Callable[..., Finetuning]) -> None:
+    training, log = start(RECIPE.model_copy(update={"steps": 1, "optimizer": optimizer, "weight_decay": 0.0})), []
+    before = weights(training.learner)
+    finish(training, None, log)
+    assert [values["lr"] for values in log] == [0.01] and weights(training.learner) != before
+
+
 def test_a_loss_that_is_no_number_is_named(start: Callable[..., Finetuning]) -> None:
     training = start()
     with torch.no_grad():
         next(training.learner.parameters()).fill_(float("nan"))
-    with pytest.raises(VlbenchError, match=r"the loss is not a number at step 1: lower --lr \(0.01\)"):
+    with pytest.raises(VlbenchError, match=r"the loss is not a number at step 1: lower --lr \(0.01\)") as caught:
         finish(training)
+    assert "--dtype" not in caught.value.message and "not finite" in caught.value.message
+    low = start(folder="low")
+    low.accelerator = make_accelerator("cpu", "bfloat16", 1)
+    with torch.no_grad():
+        next(low.learner.parameters()).fill_(float("nan"))
+    with pytest.raises(VlbenchError, match=r"lower --lr \(0.01\) or use --dtype float32"):
+        finish(low)
 
 
 class Roomy(nn.Module):
