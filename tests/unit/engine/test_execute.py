@@ -173,3 +173,17 @@ def test_a_mean_rank_as_main_metric_keeps_the_lowest(make_job: Callable[..., Job
     kept = ranks[record.train.best_step] if record.train.weights == "plain" else min(averaged)
     assert kept == min([*ranks.values(), *averaged]) < max(ranks.values())
     assert record.task.main_metric == "tr_meanr"
+
+
+def test_random_sizes_change_what_is_trained_and_the_fingerprint(make_job: Callable[..., Job]) -> None:
+    def losses(**changed: object) -> tuple[str, list[float]]:
+        train = {"steps": 2, "batch_size": 4, "batches": "shuffled", "ema": None, "evaluations": 1, **changed}
+        job = make_job(model="soho", task="vqa2", checkpoint="none", train=train, controls=(), limit=8, select_limit=4)
+        folder = RunFolder.create(job.spec, job.fingerprint)
+        execute(job, folder, Silent())
+        lines = [json.loads(line) for line in folder.metrics.read_text("utf8").splitlines()]
+        return job.fingerprint, [line["loss"] for line in lines if "loss" in line]
+
+    plain, resized = losses(), losses(short_side=[24, 40], long_side=64)
+    assert plain[0] != resized[0] and plain[1] != resized[1]
+    assert losses(short_side=[24, 40], long_side=64)[1] == resized[1]
