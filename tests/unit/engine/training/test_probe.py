@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from accelerate import Accelerator
+from torch import nn
 
 from vlbench import catalog
+from vlbench.core.backbone import Features
 from vlbench.core.cards import HeadLayout, Recipe
 from vlbench.core.errors import VlbenchError
 from vlbench.core.examples import Example, ImageRef, Label, Query
@@ -74,6 +77,31 @@ def test_features_are_the_backbones_own_pair_by_pair(
         read = backbone.read(backbone.prepare_texts([example.query.text]))
         torch.testing.assert_close(found[row], backbone.fuse(seen, read).pooled[0].detach())
     assert found.shape == (80, backbone.width) and not found.requires_grad
+
+
+def test_features_are_those_of_evaluation_mode(learner: Learner, examples: list[Example[Label]], pace: Pace) -> None:
+    """Dropout over what is seen, and a batch norm over what is pooled: both would show a training mode."""
+    expected = pooled_features(learner, examples, pace)
+    inner = learner.parts[0]
+    noisy: Any = Dropping(inner)
+    noisy_learner = Learner(noisy, learner.parts[1]).train()
+    torch.testing.assert_close(pooled_features(noisy_learner, examples, pace), expected / (1 + 1e-5) ** 0.5)
+    assert noisy.norm.running_mean.eq(0).all() and int(noisy.norm.num_batches_tracked) == 0
+
+
+class Dropping(nn.Module):
+    """The fake model with layers that behave otherwise in training mode."""
+
+    def __init__(self, inner: Any) -> None:
+        super().__init__()
+        self.inner, self.width = inner, inner.width
+        self.dropout, self.norm = nn.Dropout(0.5), nn.BatchNorm1d(inner.width)
+        self.prepare_images, self.prepare_texts = inner.prepare_images, inner.prepare_texts
+        self.see, self.read = inner.see, inner.read
+
+    def fuse(self, seen: Any, read: Any) -> Features:
+        features = self.inner.fuse(seen, read)
+        return replace(features, pooled=self.dropout(self.norm(features.pooled)))
 
 
 def test_it_learns_what_is_linear_and_keeps_it(learner: Learner, examples: list[Example[Label]], pace: Pace) -> None:
