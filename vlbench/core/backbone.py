@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import TYPE_CHECKING, Protocol, TypeAlias, runtime_checkable
 
+from vlbench.core.cards import ScaleRange
 from vlbench.core.examples import ImageRef, Prompt
 from vlbench.core.record import LoadReport
 
@@ -139,6 +140,15 @@ class Augmenting(Protocol):
 
     def augmented(self, refs: Sequence[ImageRef], rng: Random) -> Tensors:
         """As `prepare_images`, of changed pictures; how one is changed hangs on `rng` and on it, not on the others."""
+        ...
+
+
+@runtime_checkable
+class MultiScale(Protocol):
+    """A backbone that takes images of any size, so that they can be resized at random while it is finetuned."""
+
+    def rescaled(self, refs: Sequence[ImageRef], rng: Random, scales: ScaleRange) -> Tensors:
+        """As `prepare_images`, of images of random sizes; the size of one depends on `rng` and on it, on no other."""
         ...
 
 

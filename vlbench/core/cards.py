@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, NamedTuple
 
-from pydantic import Field, model_validator
+from pydantic import Field, PositiveInt, model_validator
 
 from vlbench.core.validate import Frozen
 
@@ -117,18 +117,33 @@ class TaskCard(Frozen):
         return tuple(found)
 
 
+class ScaleRange(NamedTuple):
+    """Random sizes of training images, in pixels: the short side from `low` to `high`, the long side at most `longest`.
+
+    longest: None keeps the model's own limit.
+    """
+
+    low: int
+    high: int
+    longest: int | None = None
+
+
 class Recipe(Frozen):
     """How to finetune. A field left out keeps the value of the layer below (see `merged`).
 
     lr: peak learning rate. head_lr: the head's, where it differs. visual_lr: that of a network over pixels within
     the backbone, which SGD (momentum 0.9, weight decay 1e-4) then trains, as in SOHO. warmup: share of all steps
-    with linear warm-up, linear decay to 0 after it. milestones: shares of all steps at each of which the rates fall
+    with linear warm-up, linear decay to 0 after it; warmup_steps: their number, in its place. warmup_from: share of the
+    rate that warm-up begins at, 0 where left out. decay_biases: whether weight decay also applies to biases and norms;
+    left out, bert_adam does and adamw does not. milestones: shares of all steps at each of which the rates fall
     to a tenth, in place of the linear decay.
     betas: of Adam. clip: largest gradient norm. ema: momentum of the averaged copy of the finetuned weights, evaluated
     beside the plain ones. steps wins over epochs. batch_size: examples per optimizer step, over all
     processes and accumulation steps. batches: `shuffled` draws examples singly; `related` keeps those that
     share a picture or a statement in one batch, which then holds both answers to one statement. augment: whether
-    training pictures are changed by chance (RandAugment without inversion and cutout, as in ViLT). rank_loss, of a
+    training pictures are changed by chance (RandAugment without inversion and cutout, as in ViLT). short_side: lowest
+    and highest number of pixels that the short side of a training image is resized to, drawn uniformly for each image
+    and step; long_side: the most that the long side may then have (both as in SOHO). rank_loss, of a
     cross-encoder that ranks: `softmax` over a text and negatives (ViLT), `hinge`, the mean over the negatives
     (UNITER), `binary` (the matching head's own loss). negative_texts, negative_images: drawn for each pair. margin: the
     hinge's. lora_rank: of low-rank adapters that are trained in place of the backbone's weights, for models of
@@ -141,6 +156,9 @@ class Recipe(Frozen):
     visual_lr: float | None = Field(default=None, gt=0)
     weight_decay: float | None = Field(default=None, ge=0)
     warmup: float | None = Field(default=None, ge=0, le=1)
+    warmup_steps: int | None = Field(default=None, ge=0)
+    warmup_from: float | None = Field(default=None, ge=0, le=1)
+    decay_biases: bool | None = None
     milestones: tuple[float, ...] | None = None
     betas: tuple[float, float] | None = None
     clip: float | None = Field(default=None, gt=0)
@@ -152,15 +170,33 @@ class Recipe(Frozen):
     evaluations: int | None = Field(default=None, ge=1)
     batches: Literal["shuffled", "related"] | None = None
     augment: Literal["none", "randaugment"] | None = None
+    short_side: tuple[PositiveInt, PositiveInt] | None = None
+    long_side: PositiveInt | None = None
     rank_loss: Literal["softmax", "hinge", "binary"] | None = None
     negative_texts: int | None = Field(default=None, ge=0)
     negative_images: int | None = Field(default=None, ge=0)
     margin: float | None = Field(default=None, gt=0)
     lora_rank: int | None = Field(default=None, ge=0)
 
+    @model_validator(mode="after")
+    def _agrees(self) -> Recipe:
+        if self.warmup is not None and self.warmup_steps is not None:
+            raise ValueError("warmup is a share of all steps and warmup_steps a number of them: give one of the two")
+        if self.short_side is not None and self.short_side[0] > self.short_side[1]:
+            raise ValueError(f"short_side is {list(self.short_side)}: expected the lowest number of pixels first")
+        return self
+
+    @property
+    def scales(self) -> ScaleRange | None:
+        """The random sizes of training images; None where they have the model's own."""
+        return ScaleRange(*self.short_side, self.long_side) if self.short_side else None
+
     def merged(self, over: Recipe) -> Recipe:
-        """This recipe with every field that `over` sets."""
-        return self.model_copy(update=over.model_dump(exclude_none=True))
+        """This recipe with every field that `over` sets; a length of the warm-up replaces one of the other kind."""
+        given = over.model_dump(exclude_none=True)
+        replaced = {"warmup_steps": "warmup", "warmup": "warmup_steps"}
+        dropped: dict[str, None] = {other: None for name, other in replaced.items() if name in given}
+        return self.model_copy(update=dropped | given)
 
 
 class HeadLayout(Frozen):

@@ -133,7 +133,7 @@ class Efficiency(Frozen):
 
 
 class Environment(Frozen):
-    """Where it ran."""
+    """Where it ran. accelerate: variables of launch and device that Accelerate was given, by name."""
 
     python: str
     libraries: dict[str, str]
@@ -143,6 +143,7 @@ class Environment(Frozen):
     driver: str = ""
     world_size: int = 1
     device: str = "cpu"
+    accelerate: dict[str, str] = Field(default_factory=dict)
 
 
 class RunRecord(Frozen):

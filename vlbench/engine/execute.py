@@ -19,7 +19,7 @@ from vlbench.data.controls import blind_resources
 from vlbench.data.resources import Resources
 from vlbench.engine.job import Job
 from vlbench.engine.resources import make_resources, of_job, unique_refs
-from vlbench.engine.runtime.environment import Clock, latencies, make_accelerator
+from vlbench.engine.runtime.environment import Clock, check_device, latencies, make_accelerator
 from vlbench.engine.runtime.interrupt import Interrupt, Interrupted, Stoppable
 from vlbench.engine.runtime.log import Logged
 from vlbench.engine.runtime.pace import examples_per_second
@@ -45,7 +45,9 @@ def execute(job: Job, folder: RunFolder, progress: Progress, ranks: Ranks | None
 
     Raises:
         Interrupted: the state is saved; executing the same job again goes on from there.
+        VlbenchError: among others, a device or precision that is not there, of which no record is left.
     """
+    check_device(job.spec.device, job.arithmetic)
     started, ranks = time.perf_counter(), ranks or Ranks()
     progress = Logged(progress, folder.log) if ranks.is_main else Silent()
     record, fresh = _begun(job, ranks), folder.is_empty()
@@ -132,9 +134,7 @@ def _done(
 ) -> RunRecord:
     """Run the trials on all ranks, then let rank 0 write the samples and fill in all that is known only now."""
     clock = Clock()
-    # Weights that have the precision already need no casting on the way, and answer as in their library.
-    arithmetic = job.spec.dtype if job.loading.dtype == "float32" else "float32"
-    accelerator = make_accelerator(job.spec.device, arithmetic, job.threads)
+    accelerator = make_accelerator(job.spec.device, job.arithmetic, job.threads)
     with tracked(job.spec, folder.path, f"{job.card.name}-{job.size} on {job.task.card.name}", ranks) as trackers:
         with clock.phase("resources"):
             resources = ranks.together(lambda: make_resources(of_job(job), Stoppable(progress, interrupt)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from vlbench import __version__, catalog
 from vlbench.core.cards import ModelCard
@@ -85,6 +86,12 @@ class Job:
             trust_remote_code=self.spec.trust_remote_code,
             at_once=self.spec.checkpoint == PRETRAINED,
         )
+
+    @property
+    def arithmetic(self) -> Literal["float32", "bfloat16", "float16"]:
+        """The precision that is computed in: weights that have it already need no casting, and answer as in their
+        library."""
+        return self.spec.dtype if self.loading.dtype == "float32" else "float32"
 
     @property
     def probes_prompts(self) -> bool:

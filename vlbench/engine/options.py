@@ -47,6 +47,19 @@ def check_adapters(spec: RunSpec, card: ModelCard) -> None:
         raise VlbenchError(f"train.lora_rank {rank} needs peft, which is not installed: pip install 'vlbench[lora]'")
 
 
+def check_scales(spec: RunSpec) -> None:
+    """A limit of random image sizes needs the sizes. spec: with its recipe resolved.
+
+    Raises:
+        VlbenchError: there are none.
+    """
+    if spec.mode == "finetune" and spec.train.long_side is not None and spec.train.short_side is None:
+        raise VlbenchError(
+            f"train.long_side {spec.train.long_side} limits the random sizes that train.short_side asks for, and it "
+            f"asks for none: give both, or leave it out"
+        )
+
+
 def check_placing(spec: RunSpec, card: ModelCard) -> None:
     """A model that writes can be spread over devices or rounded, where its own weights answer untrained.
 

@@ -74,7 +74,7 @@ def rehearse(spec: RunSpec, progress: Progress, processes: int = 1) -> Rehearsal
         VlbenchError: whatever the run itself would stop at before its first batch.
     """
     job = plan(spec, progress)
-    accelerator = make_accelerator(job.spec.device, job.spec.dtype, job.threads)
+    accelerator = make_accelerator(job.spec.device, job.arithmetic, job.threads)
     seed_everything(job.spec.seed)
     few = replace(job, train=_few(job, job.train), select=_few(job, job.select), report=_few(job, job.report))
     resources = make_resources(replace(of_job(few), learned=job.train), progress)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import cast
@@ -41,6 +42,7 @@ from vlbench.engine.training.probe import Selection, probe
 from vlbench.engine.weights.files import STANDS_ON
 from vlbench.engine.weights.frozen import check_frozen
 from vlbench.engine.weights.loading import summary
+from vlbench.metrics.direction import Measured
 from vlbench.records.folder import RunFolder
 
 
@@ -151,8 +153,7 @@ class Trial:
         train, select = self._seen(job.train), self._seen(job.select)
         units = sequential_blocks(len(train), 1)  # features are at hand: nothing is gained by related ones together
         plan, pace = make_plan(spec.train, units, spec.seed), self._pace(self._name("probing"))
-        main = job.task.metric(job.task.card.main_metric)
-        selection = Selection(select, lambda found: main(found, job.select).value) if select else None
+        selection = Selection(select, self._measured) if select else None
         best = probe(learner, train, selection, plan, pace, self._journal(), spec.seed)
         if self.ranks.is_main:
             checkpoints.save_best(learner)
@@ -160,12 +161,16 @@ class Trial:
         checkpoints.load_best(learner)
         return self._trained(plan, best)
 
-    def _select(self, learner: Learner) -> float:
-        """The task's main metric on the selection split, in percent."""
+    def _select(self, learner: Learner) -> Measured:
+        """The task's main metric on the selection split, the same on all ranks."""
         pace = replace(self._pace(self._name("selecting")), stops=False)
         results, _ = self._answer(learner, self.job.select, pace)
-        main = self.job.task.metric(self.job.task.card.main_metric)
-        return self.ranks.share(main(results, self.job.select).value if self.ranks.is_main else 0.0)
+        return self.ranks.share(self._measured(results) if self.ranks.is_main else Measured(0.0))
+
+    def _measured(self, results: Sequence[Prediction] | Sequence[Ranking]) -> Measured:
+        """The task's main metric of results for the selection split."""
+        score = self.job.task.metric(self.job.task.card.main_metric)(results, self.job.select)
+        return Measured(score.value, score.higher_is_better)
 
     def _answer(
         self, learner: Learner, examples: Examples, pace: Pace, shards: Shards | None = None

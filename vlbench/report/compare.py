@@ -8,6 +8,7 @@ from pathlib import Path
 from statistics import fmean
 
 from vlbench.core.errors import ExitCode, VlbenchError, first_five, unknown
+from vlbench.metrics.direction import is_better
 from vlbench.metrics.significance import Difference, Seeds, holm, paired, seeded
 from vlbench.records.collect import FoundRun
 from vlbench.records.folder import RunFolder, read_run
@@ -92,14 +93,15 @@ def compare_runs(paths: Sequence[Path], metric: str = "", by: str = "") -> Compa
     if by and by not in of_first.tags:
         raise unknown("tag", by, of_first.tags or {"none"}, f"given as --by for {metric}")
     result = first.result(metric)
+    better = result is None or result.higher_is_better
     return Comparison(
         task=first.task.name,
         split=first.task.split,
         metric=metric,
-        higher_is_better=result is None or result.higher_is_better,
+        higher_is_better=better,
         by=by,
         systems=found,
-        pairs=tuple(_pair(found[0], other, by) for other in found[1:]),
+        pairs=tuple(_pair(found[0], other, by, better) for other in found[1:]),
         notes=(*left_out, *_copies(given, runs), *_notes(runs)),
     )
 
@@ -147,14 +149,14 @@ def scaled(found: Difference, scale: float) -> Difference:
     )
 
 
-def _pair(a: System, b: System, by: str) -> Pair:
+def _pair(a: System, b: System, by: str, higher_is_better: bool) -> Pair:
     overall = _verdict("all", a, b, None)
     slices = [_verdict(part, a, b, units) for part, units in _parts(a.units[0], by)]
     adjusted = holm([one.difference.p for one in slices])
     return Pair(
         a, b, overall,
         tuple(replace(one, holm=p) for one, p in zip(slices, adjusted, strict=True)),
-        _flips(a.units[0], b.units[0]) if len(a.units) == len(b.units) == 1 else Flips(),
+        _flips(a.units[0], b.units[0], higher_is_better) if len(a.units) == len(b.units) == 1 else Flips(),
     )  # fmt: skip
 
 
@@ -171,9 +173,9 @@ def _parts(units: Units, by: str) -> list[tuple[str, frozenset[str]]]:
     return [(part, frozenset(of)) for part, of in sorted(parts.items())]
 
 
-def _flips(a: Units, b: Units) -> Flips:
-    fixed = sorted(unit for unit, value in a.values.items() if b.values[unit] > value)
-    broken = sorted(unit for unit, value in a.values.items() if b.values[unit] < value)
+def _flips(a: Units, b: Units, higher_is_better: bool) -> Flips:
+    fixed = sorted(unit for unit, value in a.values.items() if is_better(b.values[unit], value, higher_is_better))
+    broken = sorted(unit for unit, value in a.values.items() if is_better(value, b.values[unit], higher_is_better))
     return Flips(tuple(fixed), tuple(broken))
 
 

@@ -9,6 +9,7 @@ from statistics import fmean
 
 from vlbench import catalog
 from vlbench.core.errors import VlbenchError, unknown
+from vlbench.metrics.direction import worth
 from vlbench.records.collect import FoundRun
 from vlbench.report.figures import COSTS, SELECTION, Figure, doubt, figure
 from vlbench.report.naming import placed
@@ -224,7 +225,7 @@ def _entries(figures: Mapping[str, Figure]) -> dict[str, Entry]:
 
 
 def _worth(one: Figure) -> float:
-    return one.value if one.higher_is_better else -one.value
+    return worth(one.value, one.higher_is_better)
 
 
 def _fronts(table: Table, cost: str) -> Table:

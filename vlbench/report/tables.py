@@ -12,6 +12,7 @@ from tabulate import tabulate
 
 from vlbench.core.errors import printable
 from vlbench.core.record import Coverage, Result, RunRecord
+from vlbench.metrics.direction import is_better
 
 _NOTHING = "-"
 _GROUPS = re.compile(r"over ([\d,]+) groups")
@@ -256,9 +257,10 @@ def without_sight(
 
 
 def above(part: Result, value: str, unseen: Mapping[str, Mapping[str, float]]) -> bool:
-    """Whether the part's interval lies above every figure without sight; true where there is none."""
-    low = part.ci95[0] if part.ci95 else part.value
-    return all(low > of[value] for of in unseen.values() if value in of)
+    """Whether the part's interval lies on the better side of every figure without sight; true where there is none."""
+    low, high = part.ci95 or (part.value, part.value)
+    worst = low if part.higher_is_better else high
+    return all(is_better(worst, of[value], part.higher_is_better) for of in unseen.values() if value in of)
 
 
 def _table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

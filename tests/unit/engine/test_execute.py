@@ -7,6 +7,7 @@ import os
 import signal
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -188,3 +189,33 @@ def test_a_run_that_failed_at_work_keeps_its_record(
     with pytest.raises(VlbenchError):
         execute(job, folder, Silent())
     assert read_run(folder.path).status == "failed"
+
+
+def test_a_mean_rank_as_main_metric_keeps_the_lowest(make_job: Callable[..., Job]) -> None:
+    recipe = {"steps": 12, "batch_size": 8, "evaluations": 6, "lr": 0.3, "warmup": 0.0}
+    job = make_job(task="flickr30k_retrieval", train=recipe, controls=())
+    card = job.task.card.model_copy(update={"main_metric": "tr_meanr"})
+    job = replace(job, task=replace(job.task, card=card))
+    folder = RunFolder.create(job.spec, job.fingerprint)
+    record = execute(job, folder, Silent())
+    lines = [json.loads(line) for line in folder.metrics.read_text("utf8").splitlines()]
+    ranks = {line["step"]: line["selection"] for line in lines if line.get("weights") == "plain"}
+    averaged = [line["selection"] for line in lines if line.get("weights") == "ema"]
+    assert len(ranks) == 6 and len(set(ranks.values())) > 2 and min([*ranks.values(), *averaged]) > 1
+    kept = ranks[record.train.best_step] if record.train.weights == "plain" else min(averaged)
+    assert kept == min([*ranks.values(), *averaged]) < max(ranks.values())
+    assert record.task.main_metric == "tr_meanr"
+
+
+def test_random_sizes_change_what_is_trained_and_the_fingerprint(make_job: Callable[..., Job]) -> None:
+    def losses(**changed: object) -> tuple[str, list[float]]:
+        train = {"steps": 2, "batch_size": 4, "batches": "shuffled", "ema": None, "evaluations": 1, **changed}
+        job = make_job(model="soho", task="vqa2", checkpoint="none", train=train, controls=(), limit=8, select_limit=4)
+        folder = RunFolder.create(job.spec, job.fingerprint)
+        execute(job, folder, Silent())
+        lines = [json.loads(line) for line in folder.metrics.read_text("utf8").splitlines()]
+        return job.fingerprint, [line["loss"] for line in lines if "loss" in line]
+
+    plain, resized = losses(), losses(short_side=[24, 40], long_side=64)
+    assert plain[0] != resized[0] and plain[1] != resized[1]
+    assert losses(short_side=[24, 40], long_side=64)[1] == resized[1]

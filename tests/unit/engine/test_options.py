@@ -14,7 +14,7 @@ from vlbench.core.cards import ModelCard
 from vlbench.core.errors import VlbenchError
 from vlbench.core.spec import RunSpec
 from vlbench.engine import options
-from vlbench.engine.options import check_adapters, check_own_code, check_placing
+from vlbench.engine.options import check_adapters, check_own_code, check_placing, check_scales
 
 INSTALLED = ModuleSpec("it", None)
 PLACED = {"mode": "zero-shot", "answer_by": "text", "checkpoint": "pretrained"}
@@ -110,3 +110,12 @@ def test_a_run_is_refused_before_its_data_is_read(
     model = ("--model", f"hf:{make_vlm('llava').folder}", "--task", "nlvr2", "--data-root", tmp_path / "none")
     done = vlbench("run", *model, "--mode", "zero-shot", "--trust-remote-code", "--quantize", "2bit")
     assert done.code == 2 and "quantize" in done.err
+
+
+def test_a_limit_of_sizes_needs_sizes() -> None:
+    check_scales(spec(train={"short_side": [400, 800], "long_side": 1333}))
+    check_scales(spec(train={"long_side": 1333}, mode="eval"))
+    with pytest.raises(VlbenchError, match=r"train\.long_side 1333 limits .*: give both, or leave it out"):
+        check_scales(spec(train={"long_side": 1333}))
+    with pytest.raises(ValueError, match="expected the lowest number of pixels first"):
+        spec(train={"short_side": [800, 400]})

@@ -260,3 +260,14 @@ def test_unfinished_and_limited_runs_are_left_out_where_two_remain(
     )
     with pytest.raises(VlbenchError, match="is failed: finish it first"):
         compare_runs([a, failed])
+
+
+def test_where_lower_is_better_fixed_means_lower(make_run: Callable[..., Path]) -> None:
+    runs = [make_run("a", A), make_run("b", B, model="vilt")]
+    for run in runs:
+        record = read_run(run)
+        results = tuple(one.model_copy(update={"higher_is_better": False}) for one in record.results)
+        RunFolder(run).write_record(record.model_copy(update={"results": results}))
+    (pair,) = compare_runs(runs).pairs
+    assert pair.flips.fixed == ("e0000", "e0001", "e0002", "e0003")
+    assert pair.flips.broken == tuple(f"e{place:04}" for place in range(60, 80))

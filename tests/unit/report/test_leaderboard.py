@@ -393,3 +393,15 @@ def test_a_failed_run_of_the_same_settings_has_a_row_of_its_own(make_run: Callab
     (table,) = made(tmp_path).tables
     assert [row.name for row in table.rows] == ["cvlp-tiny", "cvlp-tiny (failed)", "cvlp-tiny (failed), seed 2"]
     assert not table.ranked
+
+
+def test_where_lower_is_better_the_lowest_is_first(make_run: Callable[..., Path], tmp_path: Path) -> None:
+    for name, scores, model in (("a", GOOD, "cvlp"), ("b", FAIR, "vilt"), ("c", POOR, "soho")):
+        run = make_run(name, scores, model=model)
+        results = tuple(one.model_copy(update={"higher_is_better": False}) for one in read_run(run).results)
+        change(run, results=results)
+    (table,) = made(tmp_path, Choice(pareto="parameters")).tables
+    assert [row.name for row in table.rows] == ["soho-tiny", "vilt-tiny", "cvlp-tiny"]
+    entries = [row.entries[table.headings[0]] for row in table.rows]
+    assert [entry.rank for entry in entries] == [1, 2, 3] and not any(entry.tie for entry in entries)
+    assert [entry.front for entry in entries] == [True, False, False]  # all have one size

@@ -28,6 +28,7 @@ from vlbench.core.spec import PretrainSpec
 from vlbench.engine.answering.batches import loader, training_blocks
 from vlbench.engine.pretraining.initial import Initial
 from vlbench.engine.pretraining.pairs import Pairs, worths
+from vlbench.engine.runtime.environment import remedy_of_nan
 from vlbench.engine.runtime.interrupt import Interrupt, Interrupted
 from vlbench.engine.runtime.memory import out_of_memory
 from vlbench.engine.runtime.trackers import Trackers
@@ -211,8 +212,8 @@ class Loop:
         summed: Tensor = torch.stack(list(found.values())).sum()
         if not bool(summed.isfinite()):
             raise VlbenchError(
-                f"the loss is not a number ({', '.join(found)}): lower --lr ({self.work.recipe.lr}) or use "
-                f"--dtype float32"
+                f"the loss is not a number ({', '.join(found)}): "
+                f"{remedy_of_nan(self.work.accelerator, self.work.recipe.lr)}"
             )
         for name, loss in found.items():
             losses[name] += float(loss.detach()) * weight

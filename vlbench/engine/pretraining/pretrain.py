@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from vlbench import __version__, catalog
+from vlbench.core.ambient import ignored, pin
 from vlbench.core.backbone import Fitted
 from vlbench.core.cards import ModelCard, Recipe
 from vlbench.core.errors import DataError, VlbenchError
@@ -46,7 +47,7 @@ from vlbench.records.lock import run_lock
 RECIPE = "pretrain"
 """Its name among a model card's recipes."""
 NOT_USED = (
-    "ema", "augment", "evaluations", "head_lr",
+    "ema", "augment", "short_side", "long_side", "evaluations", "head_lr",
     "rank_loss", "negative_texts", "negative_images", "margin", "lora_rank",
 )  # fmt: skip
 """Fields of a recipe that are for finetuning alone."""
@@ -59,7 +60,10 @@ def pretrain(spec: PretrainSpec, progress: Progress) -> Path:
         VlbenchError: a model without pretraining, objectives it does not have, or a folder that holds another one.
         Interrupted: asked to stop; the state is saved, and the same spec goes on from there.
     """
+    removed = pin(spec.device)
     ranks = join(spec.device, spec.num_processes)
+    if removed and ranks.is_main:
+        progress.say(ignored(removed))
     card, size, spec, command, examples = ranks.together(lambda: _resolved(spec, progress))
     folder = made(spec.output_path / f"{card.name}-{size}")
     with run_lock(folder) if ranks.is_main else nullcontext(), Interrupt() as interrupt:

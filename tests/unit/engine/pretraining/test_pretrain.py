@@ -12,13 +12,15 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from vlbench import catalog
 from vlbench.core.errors import VlbenchError
 from vlbench.core.progress import Silent
 from vlbench.core.spec import PretrainSpec
-from vlbench.engine.pretraining.pretrain import pretrain
+from vlbench.engine.pretraining.pretrain import pretrain, used
 from vlbench.engine.runtime.interrupt import Interrupted
 from vlbench.engine.source import load_task
 from vlbench.engine.training.journal import Journal, Line
+from vlbench.models.fake.pretraining import FakePretraining
 from vlbench.models.layers.momentum import Queue
 from vlbench.records.folder import read_run
 
@@ -298,3 +300,25 @@ def test_a_step_in_parts_takes_all_keys_in(
 def test_a_dictionary_that_moves_is_not_trained_in_parts(spec: Callable[..., PretrainSpec]) -> None:
     with pytest.raises(VlbenchError, match="soho's dictionary moves in every forward pass"):
         pretrain(spec(model="soho", train={"steps": 1, "batch_size": 8, "accumulation": 2}), Silent())
+
+
+def test_random_sizes_are_for_finetuning_and_no_part_of_a_pretraining(spec: Callable[..., PretrainSpec]) -> None:
+    """The official size's finetuning recipe has them; its pretraining resizes all images alike."""
+    with pytest.raises(VlbenchError, match=r"train\.short_side is for finetuning"):
+        pretrain(spec(train={"steps": 1, "short_side": [400, 800]}), Silent())
+    recipe = used(catalog.model_card("soho").recipe("pretrain", "official"))
+    assert (recipe.short_side, recipe.long_side) == (None, None)
+    assert (recipe.warmup_steps, recipe.decay_biases, recipe.milestones) == (1000, True, (25 / 40, 35 / 40))
+
+
+@pytest.mark.parametrize(("dtype", "remedy"), [("float32", "not finite"), ("bfloat16", "or use --dtype float32")])
+def test_a_loss_that_is_no_number_is_told_with_what_helps(
+    dtype: str, remedy: str, spec: Callable[..., PretrainSpec], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(self: object, batch: object) -> dict[str, torch.Tensor]:
+        return {"itm": torch.tensor(float("nan"), requires_grad=True)}
+
+    monkeypatch.setattr(FakePretraining, "losses", broken)
+    with pytest.raises(VlbenchError, match=r"the loss is not a number \(itm\): lower --lr") as caught:
+        pretrain(spec(dtype=dtype), Silent())
+    assert remedy in caught.value.message and ("float32" in caught.value.message) is (dtype != "float32")

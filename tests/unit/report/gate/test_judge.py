@@ -406,3 +406,16 @@ def test_a_recipe_that_is_another_is_told(seeds: Callable[..., list[Path]], righ
     assert verdict.reason.endswith(f"it was told otherwise than the baseline's: lr 0.5 for {was}")
     (verdict,) = judge(baseline, runs(*seeds("alike", right)), Limits(max_drop=0.5))
     assert verdict.kind == kind and "told otherwise" not in verdict.reason
+
+
+@pytest.mark.parametrize(("higher_is_better", "drop"), [(True, 2.0), (False, -2.0)])
+def test_a_frozen_drop_is_positive_where_the_value_got_worse(
+    higher_is_better: bool, drop: float, frozen: Callable[..., Path]
+) -> None:
+    """The value goes from 100 to 98."""
+    run = frozen("a")
+    (result,) = read_run(run).results
+    change(run, results=(result.model_copy(update={"higher_is_better": higher_is_better}),))
+    before = base(run)
+    (verdict,) = judge(before, runs(figure(run, 98.0)), Limits(), ["frozen"])
+    assert verdict.drop == pytest.approx(drop)

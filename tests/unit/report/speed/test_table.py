@@ -357,3 +357,32 @@ def test_memory_that_was_not_measured_is_not_counted_as_none(profile: ProfileRec
     text = speed_table(profile.model_copy(update={"models": models}))
     row = next(line for line in text.splitlines() if line.startswith("| cvlp-base"))
     assert row.split("|")[-2].strip() == "-"
+
+
+@pytest.mark.parametrize(("higher_is_better", "front"), [(True, {58.325, 70.0}), (False, {58.325})])
+def test_the_front_improves_in_the_direction_of_the_metric(
+    higher_is_better: bool,
+    front: set[float],
+    profile: ProfileRecord,
+    record: RunRecord,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    """The faster of two models scores 58.325, the slower one 70."""
+    fast, slow = sorted(
+        (one for one in profile.models if one.latency), key=lambda one: one.latency.model.p50 if one.latency else 0.0
+    )[:2]
+    runs = [with_spec(run_of(record, *one.name.split("-")), value) for one, value in ((fast, 58.325), (slow, 70.0))]
+    told = [
+        run.model_copy(update={"results": (run.results[0].model_copy(update={"higher_is_better": higher_is_better}),)})
+        for run in runs
+    ]
+    lines: list[set[float]] = []
+
+    def keep(figure: Figure, folder: Path, name: str) -> list[Path]:
+        lines.extend({float(y) for y in line.get_ydata()} for axes in figure.axes for line in axes.lines)
+        return []
+
+    monkeypatch.setattr(pictures, "_saved", keep)
+    front_picture(profile, told, tmp_path)
+    assert lines == [front]
