@@ -16,6 +16,30 @@ from vlbench.report.submit import server_of
 
 _UNRELEASED = "the weights of this network were not released: pretrain it first"
 TASKS = ("vqa2", "gqa", "nlvr2", "snli_ve", "coco_retrieval", "flickr30k_retrieval")
+_OWN = """## Published figures of your own
+
+`vlbench leaderboard RUNS --published FILE|DIR` shows the figures of a YAML file, or of those in a folder, beside the ones
+above, and `--expect` judges runs by them where a row says how it is rerun. The schema is `docs/published.schema.json`;
+`url` says where the figures were published.
+
+```yaml
+model: Ours
+paper: "Somebody 2026, A paper"
+url: https://example.org/paper
+rows:
+  - variant: base
+    source: table 3
+    confidence: read  # or derived, or unverified
+    rerun: {model: cvlp, size: base}
+    scores:
+      nlvr2: {dev: 80.1, test-p: 80.9}
+      vqa2: {test-dev: 74.2}
+      coco_retrieval: {test: {tr: [70.1, 90.2, 95.0], ir: [53.0, 80.3, 88.1]}}  # recall at 1, 5 and 10
+    trained_on:  # [] where it was not finetuned
+      nlvr2: [train]
+      vqa2: {splits: [train, val], confidence: unverified, besides: with questions of Visual Genome}
+      coco_retrieval: [train]
+```"""
 _MARKS: Mapping[Confidence, str] = {"read": "", "derived": " †", "unverified": " ?"}
 _MEANING = {
     "derived": "†: computed from figures of the source",
@@ -104,7 +128,7 @@ def reproduce_page(cards: Mapping[str, TaskCard], runs: Sequence[FoundRun], vers
         if rows:
             headers = ["figures", "published", "trained on", "command", "state"]
             parts += [f"## {card.title}", table(headers, rows, "md")]
-    return "\n\n".join(parts)
+    return "\n\n".join([*parts, _OWN])
 
 
 def expectation_table(found: Sequence[Expectation], markup: Markup) -> str:

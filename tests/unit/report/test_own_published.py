@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -141,6 +142,15 @@ def test_the_committed_schema_takes_what_is_taken(own: Callable[..., Path]) -> N
     assert own_models(own(spelled), CARDS)[0].rows[0].trained_on["nlvr2"].splits == ("train",)
     with pytest.raises(jsonschema.ValidationError):
         validator.validate(row(scores={"nlvr2": {"test-p": {"accuracy": "x"}}}))
+
+
+def test_the_example_of_the_page_is_read(own: Callable[..., Path]) -> None:
+    (example,) = re.findall(
+        r"```yaml\n(.*?)```", (SCHEMA.parent / "reproduce.md").read_text(encoding="utf8"), re.DOTALL
+    )
+    (model,) = own_models(own(example), CARDS)
+    assert model.rows[0].scores["coco_retrieval"]["test"]["ir_r10"] == 88.1
+    assert model.rows[0].trained_on["vqa2"].confidence == "unverified"
 
 
 def test_tasks_of_ones_own_are_taken_where_runs_are_of_them(own: Callable[..., Path]) -> None:
