@@ -18,6 +18,8 @@ from vlbench.core.validate import Frozen, parse
 from vlbench.core.yamlfile import read_yaml
 
 Score = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+_Given = Score | dict[str, Score | tuple[Score, Score, Score]]
+"""A figure of the main metric, or figures by metric, three of them as recall at 1, 5 and 10."""
 Confidence = Literal["read", "derived", "unverified"]
 """`read` in the source or its official code; `derived`: computed from figures read there; `unverified`: recalled."""
 COMPLEXITY = "complexity.yaml"
@@ -49,11 +51,6 @@ class TrainedOn(Frozen):
     confidence: Confidence = "read"
     besides: str = ""
 
-    @model_validator(mode="before")
-    @classmethod
-    def _from_list(cls, given: object) -> object:
-        return {"splits": given} if isinstance(given, list | tuple) else given
-
 
 class PublishedRow(Frozen):
     """Figures of one variant from one source.
@@ -74,7 +71,14 @@ class PublishedRow(Frozen):
     rerun: Rerun | None = None
     notes: dict[str, str] = Field(default_factory=dict)
 
-    @field_validator("scores", mode="before")
+    @field_validator("trained_on", mode="before", json_schema_input_type=dict[str, TrainedOn | tuple[str, ...]])
+    @classmethod
+    def _from_lists(cls, given: object) -> object:
+        if not isinstance(given, dict):
+            return given
+        return {task: {"splits": one} if isinstance(one, list | tuple) else one for task, one in given.items()}
+
+    @field_validator("scores", mode="before", json_schema_input_type=dict[str, dict[str, _Given]])
     @classmethod
     def _spelled_out(cls, scores: object) -> object:
         if not isinstance(scores, dict):

@@ -18,9 +18,9 @@ _UNRELEASED = "the weights of this network were not released: pretrain it first"
 TASKS = ("vqa2", "gqa", "nlvr2", "snli_ve", "coco_retrieval", "flickr30k_retrieval")
 _OWN = """## Published figures of your own
 
-`vlbench leaderboard RUNS --published FILE|DIR` shows the figures of a YAML file, or of those in a folder, beside the ones
-above, and `--expect` judges runs by them where a row says how it is rerun. The schema is `docs/published.schema.json`;
-`url` says where the figures were published.
+`vlbench leaderboard RUNS --published FILE|DIR` shows the figures of a YAML file, or of those in a folder, beside the
+ones above, and `--expect` judges runs by them where a row says how it is rerun. The schema is
+`docs/published.schema.json`; `url` says where the figures were published.
 
 ```yaml
 model: Ours
