@@ -51,7 +51,12 @@ def text(value: str, markup: Markup, longest: int = _LONGEST) -> str:
         return html.escape(cell(short).replace("\\|", "|"))
     if markup == "latex":
         return "".join(_LATEX.get(char, char) for char in cell(short).replace("\\|", "|"))
-    return _WORD.sub(lambda found: _plain_word(found[0]), cell(short))
+    return markdown(short)
+
+
+def markdown(value: str) -> str:
+    """A string as plain content of a Markdown cell, however long: one line, and nothing in it is markup or a link."""
+    return _WORD.sub(lambda found: _plain_word(found[0]), cell(value))
 
 
 def _plain_word(word: str) -> str:
