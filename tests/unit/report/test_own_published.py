@@ -234,6 +234,15 @@ def test_every_row_names_the_splits_it_was_trained_on() -> None:
     assert known["ViLT-B/32", "200K steps, RandAugment", "coco_retrieval"] == ("train",)
 
 
+def test_rows_without_released_weights_say_so() -> None:
+    """SOHO's paper is of a ResNet-101; only a network over a ResNet-18 was released."""
+    lines = [
+        line for line in (SCHEMA.parent / "reproduce.md").read_text(encoding="utf8").splitlines() if "`vlbench" in line
+    ]
+    unreleased = [line for line in lines if "weights of this network were not released" in line]
+    assert unreleased == [line for line in lines if "--model soho" in line] and len(unreleased) == 3
+
+
 def test_recipes_train_on_what_the_published_rows_of_the_model_were_trained_on() -> None:
     for task, card in CARDS.items():
         for one in published(task):
