@@ -25,7 +25,7 @@ def pretrain(
     texts: Annotated[
         list[Path] | None, typer.Option(help="LXMERT's file of captions and questions; may be repeated.")
     ] = None,
-    split: Annotated[str | None, typer.Option(help="Their split; left out: train.")] = None,
+    split: Annotated[str | None, typer.Option(help="Their split, or several with commas; left out: train.")] = None,
     data_root: Annotated[
         Path | None, typer.Option(help="Folder of the real data; left out: the built-in world.")
     ] = None,

@@ -50,7 +50,7 @@ def run(
     ] = None,
     tasks_dir: Annotated[Path | None, typer.Option(help="Folder with task folders of your own.")] = None,
     domain: Annotated[str | None, typer.Option(help="The world's look: plain or textured.")] = None,
-    train_split: Annotated[str | None, typer.Option(help="Split to train on.")] = None,
+    train_split: Annotated[str | None, typer.Option(help="Split to train on, or several with commas.")] = None,
     select_on: Annotated[str | None, typer.Option(help="Split that chooses the checkpoint, or none.")] = None,
     split: Annotated[str | None, typer.Option(help="Split to report.")] = None,
     limit: Annotated[float | None, typer.Option(help="Report on so many examples (500) or such a share (0.1).")] = None,

@@ -6,6 +6,7 @@ from typing import Literal, NamedTuple
 
 from pydantic import Field, PositiveInt, model_validator
 
+from vlbench.core.splits import SplitTuple
 from vlbench.core.validate import Frozen
 
 OutputKind = Literal["classify", "pair", "rank", "generate"]
@@ -147,7 +148,8 @@ class Recipe(Frozen):
     cross-encoder that ranks: `softmax` over a text and negatives (ViLT), `hinge`, the mean over the negatives
     (UNITER), `binary` (the matching head's own loss). negative_texts, negative_images: drawn for each pair. margin: the
     hinge's. lora_rank: of low-rank adapters that are trained in place of the backbone's weights, for models of
-    transformers; 0 trains the weights.
+    transformers; 0 trains the weights. train_splits: finetune on all of these splits, unless RunSpec.train_split names
+    others; None: the task card's train split. In a resolved spec it is None, and train_split names what is trained on.
     """
 
     optimizer: Literal["adamw", "bert_adam"] | None = None
@@ -177,6 +179,7 @@ class Recipe(Frozen):
     negative_images: int | None = Field(default=None, ge=0)
     margin: float | None = Field(default=None, gt=0)
     lora_rank: int | None = Field(default=None, ge=0)
+    train_splits: SplitTuple | None = None
 
     @model_validator(mode="after")
     def _agrees(self) -> Recipe:

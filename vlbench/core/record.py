@@ -8,6 +8,7 @@ from pydantic import Field
 
 from vlbench.core.cards import Recipe
 from vlbench.core.spec import RunSpec
+from vlbench.core.splits import Splits
 from vlbench.core.validate import Frozen
 
 SCHEMA_VERSION = 1
@@ -85,7 +86,7 @@ class TrainInfo(Frozen):
     """
 
     recipe: Recipe
-    train_split: str
+    train_split: Splits
     selected_on: str
     steps: int
     effective_batch: int

@@ -9,6 +9,7 @@ from pydantic import Field, field_validator
 
 from vlbench.core.cards import Recipe
 from vlbench.core.domain import Domain
+from vlbench.core.splits import Splits
 from vlbench.core.validate import Frozen
 
 Control = Literal["blind"]
@@ -24,7 +25,9 @@ class RunSpec(Frozen):
     the task has a closed list or `answers` gives one. num_fewshot: examples of the train split that it is shown with
     their answers before each question. checkpoint: weights to begin with; "none" trains from scratch, None takes those
     that come with the model for the world ("shipped") or that a model of transformers has ("pretrained"), where there
-    are any. data_root: None is the built-in world. select_on: the split the best checkpoint is chosen on, "none"
+    are any. data_root: None is the built-in world.
+    train_split: one split, or several, as `train,nominival` or a list; None takes those of the model card's recipe,
+    else the task card's. select_on: the split the best checkpoint is chosen on, "none"
     takes the last one. limit: a number of examples (>= 1) or a share (< 1) of the reported split. train: overrides
     of the model card's recipe. select_limit: at most so many examples of `select_on`, or of a ranking so many pictures
     with their texts, chosen at random; None: all, or 1,000 pictures. vocabulary: a vocab.txt or tokenizer.json, for
@@ -53,7 +56,7 @@ class RunSpec(Frozen):
     data_root: Path | None = None
     tasks_dir: Path | None = None
     domain: Domain = "plain"
-    train_split: str | None = None
+    train_split: Splits | None = None
     select_on: str | None = None
     split: str | None = None
     limit: float | None = Field(default=None, gt=0)
@@ -103,8 +106,9 @@ PLACE = frozenset(
 class PretrainSpec(Frozen):
     """One pretraining: a model, pairs of pictures and captions, and how long.
 
-    task, split: the tasks whose captions or questions are learned from; None takes COCO's captions, or with `texts`
-    none. texts: LXMERT's files of captions and questions. objectives: of the model's own, those that are trained; None
+    task, split: the tasks whose captions or questions are learned from, and the split or splits of each; None takes
+    COCO's captions, or with `texts` none.
+    texts: LXMERT's files of captions and questions. objectives: of the model's own, those that are trained; None
     trains all. options: of the model's pretraining, by name, e.g. key_drop. checkpoint: weights of the whole model to
     start from: vlbench's own, official ones, or a transformers folder; None starts from random values. init: of single
     towers, the network that each starts from: `vision` or `text` -> a file, a folder or `hf:NAME`. save_every:
@@ -116,7 +120,7 @@ class PretrainSpec(Frozen):
     size: str | None = None
     task: tuple[str, ...] | None = Field(default=None, min_length=1)
     texts: tuple[Path, ...] = ()
-    split: str = "train"
+    split: Splits = "train"
     data_root: Path | None = None
     tasks_dir: Path | None = None
     domain: Domain = "plain"

@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
-from itertools import islice
+from itertools import accumulate, chain, islice
 from pathlib import Path
 from typing import Any, cast, get_args, get_type_hints, overload
 
@@ -15,7 +16,7 @@ from pydantic import TypeAdapter
 
 from vlbench.core.errors import LONGEST, DataError
 from vlbench.core.examples import Example
-from vlbench.core.task import Adapter, SplitFiles
+from vlbench.core.task import Adapter, SplitFiles, ids_of
 from vlbench.data.cache import atomic_file, cache_folder, file_sha256
 
 BIG = 32 << 20
@@ -98,6 +99,40 @@ class Chosen(Sequence[Example[Any]]):
         if isinstance(row, slice):
             return [self.examples[one] for one in self.rows[row]]
         return self.examples[self.rows[row]]
+
+
+class Joined(Sequence[Example[Any]]):
+    """Several sequences of examples, one after the other, none of them held."""
+
+    def __init__(self, parts: Sequence[Sequence[Example[Any]]]) -> None:
+        self.parts = tuple(parts)
+        self._ends = list(accumulate(map(len, self.parts)))
+
+    @property
+    def ids(self) -> list[str]:
+        """All ids in order."""
+        return [name for part in self.parts for name in ids_of(part)]
+
+    def __len__(self) -> int:
+        return self._ends[-1] if self._ends else 0
+
+    def __iter__(self) -> Iterator[Example[Any]]:
+        return chain.from_iterable(self.parts)
+
+    @overload
+    def __getitem__(self, row: int) -> Example[Any]: ...
+
+    @overload
+    def __getitem__(self, row: slice) -> list[Example[Any]]: ...
+
+    def __getitem__(self, row: int | slice) -> Example[Any] | list[Example[Any]]:
+        if isinstance(row, slice):
+            return [self[one] for one in range(*row.indices(len(self)))]
+        if not -len(self) <= row < len(self):
+            raise IndexError(f"row {row} of {len(self)} examples")
+        place = row % len(self)
+        number = bisect_right(self._ends, place)
+        return self.parts[number][place - self._ends[number]]  # counted from the part's end
 
 
 def read_examples(adapter: Adapter, files: SplitFiles) -> Sequence[Example[Any]]:

@@ -8,14 +8,17 @@ from typing import Literal
 
 from vlbench import __version__, catalog
 from vlbench.core.cards import ModelCard
-from vlbench.core.errors import ExitCode, VlbenchError, first_five
+from vlbench.core.errors import ExitCode, VlbenchError
 from vlbench.core.examples import Answered
 from vlbench.core.progress import Progress
 from vlbench.core.spec import RunSpec
-from vlbench.core.task import Task, ids_of
+from vlbench.core.splits import split_tuple
+from vlbench.core.task import Task
 from vlbench.data.answers import answers_sha256
+from vlbench.data.index import Joined
 from vlbench.data.resources import Loading
 from vlbench.data.verify import manifest
+from vlbench.engine.apart import check_apart
 from vlbench.engine.capabilities import refused, takes_prompts
 from vlbench.engine.defaults import resolved
 from vlbench.engine.options import check_own_code
@@ -144,10 +147,12 @@ def plan(spec: RunSpec, progress: Progress) -> Job:
         progress=progress,
     )
     spec = resolved(spec, task, card)
-    train, select, report = (_load(task, split) for split in (spec.train_split, spec.select_on, spec.split))
-    _check_apart(spec, train, select, report)
+    trained = {split: task.load(split) for split in split_tuple(spec.train_split)}
+    select, report = _load(task, spec.select_on), _load(task, spec.split)
+    check_apart(spec, trained, select, report)
+    train = next(iter(trained.values())) if len(trained) == 1 else Joined([*trained.values()])
     select, part = selected_on(select, spec, whole=task.card.output == "rank")
-    sha = manifest(task, {str(spec.train_split): train, str(spec.select_on): select, str(spec.split): report})
+    sha = manifest(task, {**trained, str(spec.select_on): select, str(spec.split): report})
     weights = _weights(spec, card)
     labels = labels_of(spec, task.card, train, weights)
     base = base_of(weights, card.name, str(spec.size)) if weights else None
@@ -196,18 +201,3 @@ def _weights(spec: RunSpec, card: ModelCard) -> Path | None:
 
 def _load(task: Task, split: str | None) -> Examples:
     return [] if split is None or split == "none" else task.load(split)
-
-
-def _check_apart(spec: RunSpec, train: Examples, select: Examples, report: Examples) -> None:
-    """What is reported was neither trained nor selected on (by id: some official splits are parts of others)."""
-    reported = set(ids_of(report))
-    for split, examples, remedy in (
-        (spec.train_split, train, "give another --train-split"),
-        (spec.select_on, select, "give another --select-on, or none for the last checkpoint"),
-    ):
-        shared = reported.intersection(ids_of(examples))
-        if shared:
-            raise VlbenchError(
-                f"--split {spec.split} shares {len(shared):,} examples with {split!r} ({first_five(shared)}), which "
-                f"the model is trained or selected on: {remedy}"
-            )

@@ -15,6 +15,7 @@ from vlbench.core.examples import ImageRef
 from vlbench.core.progress import Progress
 from vlbench.core.record import LoadReport, TrainInfo
 from vlbench.core.results import Prediction, Ranking
+from vlbench.core.splits import NONE
 from vlbench.data.controls import blind_examples
 from vlbench.data.resources import Resources
 from vlbench.engine.answering.batches import sequential_blocks
@@ -138,7 +139,7 @@ class Trial:
         spec = self.job.spec
         return TrainInfo(
             recipe=spec.train,
-            train_split=str(spec.train_split),
+            train_split=spec.train_split or NONE,
             selected_on=str(spec.select_on),
             steps=plan.steps,
             effective_batch=plan.batch_size,

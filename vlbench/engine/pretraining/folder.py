@@ -32,7 +32,7 @@ def command_of(spec: PretrainSpec) -> str:
     for name, known in PretrainSpec.model_fields.items():
         value = getattr(spec, name)
         if name in ("size", "split", "domain", "seed", "dtype") and value != known.default:
-            words += [f"--{name}", str(value)]
+            words += [f"--{name}", ",".join(value) if isinstance(value, tuple) else str(value)]
     if spec.checkpoint is not None:
         words += ["--checkpoint", Path(spec.checkpoint).name]
     if spec.init:

@@ -48,7 +48,7 @@ RECIPE = "pretrain"
 """Its name among a model card's recipes."""
 NOT_USED = (
     "ema", "augment", "short_side", "long_side", "evaluations", "head_lr",
-    "rank_loss", "negative_texts", "negative_images", "margin", "lora_rank",
+    "rank_loss", "negative_texts", "negative_images", "margin", "lora_rank", "train_splits",
 )  # fmt: skip
 """Fields of a recipe that are for finetuning alone."""
 
@@ -68,7 +68,7 @@ def pretrain(spec: PretrainSpec, progress: Progress) -> Path:
     folder = made(spec.output_path / f"{card.name}-{size}")
     with run_lock(folder) if ranks.is_main else nullcontext(), Interrupt() as interrupt:
         work = _begin(card, size, spec, command, examples, folder, progress, interrupt, ranks)
-        ranks.together(lambda: claim(folder, work.spec, examples.manifests(spec.split), work.initial.hashes))
+        ranks.together(lambda: claim(folder, work.spec, examples.manifests(), work.initial.hashes))
         if (folder / WEIGHTS).is_file():
             progress.say("already done: these are the weights of that pretraining")
         else:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 
 from vlbench.core.record import RunRecord
+from vlbench.core.splits import joined
 from vlbench.report.html.views import Cell, Grid
 from vlbench.report.protocol import protocol
 
@@ -74,7 +75,7 @@ def _training(record: RunRecord) -> str:
         return "none"
     rate = "" if train.recipe.lr is None else f", learning rate {train.recipe.lr:g}"
     return (
-        f"{train.steps:,} steps of {train.effective_batch} on {train.train_split}{rate}, "
+        f"{train.steps:,} steps of {train.effective_batch} on {joined(train.train_split)}{rate}, "
         f"best at {train.best_step:,} ({train.weights} weights) by {train.selected_on}"
         f"{'' if train.selection is None else f', {train.selection:.2f} there'}"
     )

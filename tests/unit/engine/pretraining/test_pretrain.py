@@ -16,6 +16,8 @@ from vlbench import catalog
 from vlbench.core.errors import VlbenchError
 from vlbench.core.progress import Silent
 from vlbench.core.spec import PretrainSpec
+from vlbench.engine.pretraining.folder import command_of
+from vlbench.engine.pretraining.pairs import load_pairs
 from vlbench.engine.pretraining.pretrain import pretrain, used
 from vlbench.engine.runtime.interrupt import Interrupted
 from vlbench.engine.source import load_task
@@ -171,6 +173,32 @@ def test_questions_are_answered_where_a_model_learns_that(vlbench: Call, tiny_wo
 def test_texts_that_need_not_be_true_are_refused(spec: Callable[..., PretrainSpec]) -> None:
     with pytest.raises(VlbenchError, match="--task snli_ve: its texts need not be true"):
         pretrain(spec(task=["coco_retrieval", "snli_ve"]), Silent())
+
+
+def test_several_splits(spec: Callable[..., PretrainSpec]) -> None:
+    both = load_pairs(spec(task=["gqa"], split="train,test"), Silent())
+    parts = [both.tasks[0].load(split) for split in ("train", "test")]
+    assert [example.id for example in both] == [example.id for part in parts for example in part]
+    one = load_pairs(spec(task=["gqa"], split="train"), Silent())
+    assert len(one) == len(parts[0]) and one.manifests() != both.manifests()
+    asked = spec(split=["train", "train2014"])
+    assert "--split train,train2014" in command_of(asked)
+
+
+@pytest.mark.parametrize(
+    ("task", "split", "said"),
+    [
+        ("coco_retrieval", "train,val", "--split val: coco_retrieval is evaluated on it"),
+        ("vqa2", "train,val", "--split val: vqa2 is evaluated on nominival, which overlaps it"),
+        ("coco_retrieval", "train2017", "--split train2017: coco_retrieval is evaluated on val, which overlaps it"),
+        ("coco_retrieval", "none", "unknown split of coco_retrieval 'none'"),
+    ],
+)
+def test_splits_that_are_evaluated_on_are_not_learned_from(
+    spec: Callable[..., PretrainSpec], task: str, split: str, said: str
+) -> None:
+    with pytest.raises(VlbenchError, match=said):
+        load_pairs(spec(task=[task], split=split), Silent())
 
 
 def test_a_ranking_run_begins_with_the_matching_head(

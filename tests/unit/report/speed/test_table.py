@@ -36,6 +36,18 @@ def test_a_hostile_name_breaks_no_table(profile: ProfileRecord) -> None:
     assert columns == {12}
 
 
+def test_a_name_links_nothing(profile: ProfileRecord) -> None:
+    models = [
+        one.model_copy(
+            update={"model": "hf:@somebody/www.evil.example", "error": one.error and "see https://evil.example"}
+        )
+        for one in profile.models
+    ]
+    text = speed_table(profile.model_copy(update={"models": tuple(models), "ratios": ()}))
+    assert "somebody" in text and "see `https://evil.example`" in text
+    assert not re.search(r"@|://", re.sub(r"`[^`]*`", "", text))
+
+
 def few(record: ProfileRecord, n: int) -> ProfileRecord:
     """The record with its first model measured only so often."""
     one, *others = record.models
