@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from vlbench import catalog
 from vlbench.core.cards import ModelCard, Recipe, TaskCard
 from vlbench.core.errors import VlbenchError
 from vlbench.core.spec import RunSpec
-from vlbench.core.splits import NONE, Splits, joined
+from vlbench.core.splits import NONE, Splits, joined, split_tuple
 from vlbench.core.task import Task
 from vlbench.data.parallel import spare_processes
 from vlbench.engine.capabilities import takes_prompts
@@ -66,12 +67,13 @@ def resolved(spec: RunSpec, task: Task, card: ModelCard) -> RunSpec:
     )
     by = answer_by(spec, task.card, card, probed)
     recipe = (PROBE if spec.mode == "probe" else card.recipe(spec.task, size)).merged(spec.train)
+    trained_on = _train_split(spec, task.card, recipe) if trains or spec.num_fewshot else NONE
     whole = spec.model_copy(
         update={
             "size": size,
             "checkpoint": checkpoint,
-            "train_split": _train_split(spec, task.card, recipe) if trains or spec.num_fewshot else NONE,
-            "select_on": (spec.select_on or task.card.select_on) if trains else "none",
+            "train_split": trained_on,
+            "select_on": _select_on(spec, task.card, split_tuple(trained_on)) if trains else NONE,
             "split": spec.split or task.card.report_split,
             "select_limit": spec.select_limit or (SELECTED_ON if trains and task.card.output == "rank" else None),
             "controls": controls,
@@ -104,6 +106,17 @@ def _train_split(spec: RunSpec, task: TaskCard, recipe: Recipe) -> Splits:
     if spec.train_split or named is None:
         return spec.train_split or task.train_split
     return named[0] if len(named) == 1 else named
+
+
+def _select_on(spec: RunSpec, task: TaskCard, trained_on: Sequence[str]) -> str:
+    """The split to select on: the flag's, else the task card's, or none where a recipe also trains on that one.
+
+    Papers that train on all of it take the last checkpoint. Splits that the user named are never put right silently.
+    """
+    if spec.select_on or spec.train_split or spec.train.train_splits:
+        return spec.select_on or task.select_on
+    holding = {task.select_on, *task.larger_splits(task.select_on)}
+    return NONE if holding & set(trained_on) else task.select_on
 
 
 def _default_checkpoint(card: ModelCard, size: str, world: bool) -> str:

@@ -115,6 +115,11 @@ def test_flag_then_recipe_then_task_card(make_job: MakeJob, monkeypatch: pytest.
     monkeypatch.setattr(catalog, "model_card", lambda name: changed if name == "fake" else real(name))
     assert make_job(task="vqa2", select_on="none").spec.train_split == ("train", "nominival")
     assert make_job(task="vqa2", select_on="none", train_split="train").spec.train_split == "train"
+    by_recipe = make_job(task="vqa2")
+    assert by_recipe.spec.select_on == "none", "the recipe trains on the split that the task selects on"
+    assert make_job(task="vqa2", train_split="train").spec.select_on == "nominival"
+    with pytest.raises(VlbenchError, match="--select-on nominival shares"):
+        make_job(task="vqa2", train_split="train,nominival")
     assert make_job(task="gqa").spec.train_split == "train"
     with pytest.raises(
         VlbenchError, match=r"--train-split train and train\.train_splits train\+val say the same thing twice"
