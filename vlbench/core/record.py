@@ -14,11 +14,17 @@ SCHEMA_VERSION = 1
 
 
 class ToolInfo(Frozen):
-    """Which code ran; the commit is empty outside a checkout."""
+    """Which code ran; the commit is empty outside a checkout.
+
+    code_sha256: of vlbench's own files, its built-in tasks among them. earlier_code: the same of the code that began the
+    run, where other code resumed it. Both are empty in records of versions before 0.2.0.
+    """
 
     version: str
     commit: str = ""
     dirty: bool = False
+    code_sha256: str = ""
+    earlier_code: tuple[str, ...] = ()
 
 
 class LoadReport(Frozen):
@@ -39,6 +45,8 @@ class LoadReport(Frozen):
 class ModelInfo(Frozen):
     """Which model: sizes, weights, and what they travel with. weights_sha256 is empty from scratch.
 
+    model_sha256: of the card, code and settings of a model that is no part of vlbench; empty where it is.
+
     answers: how many a classifier over open answers knows, and answers_sha256 which; 0 and empty elsewhere.
     extraction: the rule that took answers out of what the model wrote; empty where it wrote nothing. dtype: of most of
     its weights in memory when it answered.
@@ -49,6 +57,7 @@ class ModelInfo(Frozen):
     parameters: int
     from_scratch: bool
     weights_sha256: str = ""
+    model_sha256: str = ""
     load_report: LoadReport | None = None
     preprocessing: dict[str, str | int | float] = Field(default_factory=dict)
     tokenizer_sha256: str = ""
@@ -61,11 +70,13 @@ class ModelInfo(Frozen):
 class TaskInfo(Frozen):
     """Which data: source world or real, the manifest's hash, the split and how much of it.
 
+    task_sha256: of the task's card and code; empty in records of versions before 0.2.0.
     shots: ids of the examples that were shown with their answers before each question.
     """
 
     name: str
     version: int
+    task_sha256: str = ""
     source: Literal["world", "real"]
     manifest_sha256: str
     split: str

@@ -21,7 +21,7 @@ from vlbench.engine.options import check_own_code
 from vlbench.engine.runtime.trackers import check_trackers
 from vlbench.engine.source import load_task
 from vlbench.engine.subset import Examples, limited, selected_on
-from vlbench.engine.weights.files import base_of, chosen_weights, weights_sha256
+from vlbench.engine.weights.files import base_of, chosen_weights, tokenizer_sha256, weights_sha256
 from vlbench.engine.weights.pretrained import PRETRAINED, own_weights
 from vlbench.engine.weights.vocabulary import answerable, labels_of, learnable, named_rows
 from vlbench.engine.writing import draw_shots
@@ -38,6 +38,7 @@ class Job:
     with; None from scratch.
     cut: groups of the reported split that its limit has left some examples of, but not all.
     base: the weights that they stand on, if they are a head alone.
+    task_sha256, model_sha256: of the task's card and code, and of what a model from elsewhere is made of.
     """
 
     spec: RunSpec
@@ -51,6 +52,8 @@ class Job:
     manifest_sha256: str
     weights_sha256: str
     fingerprint: str
+    task_sha256: str = ""
+    model_sha256: str = ""
     labels: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     shots: Examples = ()
@@ -145,6 +148,8 @@ def plan(spec: RunSpec, progress: Progress) -> Job:
     labels = labels_of(spec, task.card, train, weights)
     base = base_of(weights, card.name, str(spec.size)) if weights else None
     weights_hash = weights_sha256(weights, base)
+    task_hash, model_hash = catalog.task_sha256(spec.task, spec.tasks_dir), catalog.own_sha256(card)
+    own_words = spec.vocabulary is not None or card.sizes[str(spec.size)].vocabulary == "its own"
     shots = draw_shots(spec, train)
     scored = limited(report, spec, whole=task.card.output == "rank")
     train, notes = learnable(task.card, [] if shots else train, labels)
@@ -166,12 +171,16 @@ def plan(spec: RunSpec, progress: Progress) -> Job:
             spec,
             recipe=spec.train,
             task_version=task.card.version,
+            task_sha256=task_hash,
             manifest_sha256=sha,
             weights_sha256=weights_hash,
-            model_sha256=catalog.own_sha256(card),
+            model_sha256=model_hash,
+            tokenizer_sha256="" if own_words else tokenizer_sha256(weights),
             answers_sha256=answers_sha256(labels) + answers_sha256(rows),
             vlbench_version=__version__,
         ),
+        task_sha256=task_hash,
+        model_sha256=model_hash,
         labels=labels,
         notes=(*part, *notes),
         shots=shots,

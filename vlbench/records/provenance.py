@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+import importlib.util
 import os
 import platform
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import TypeVar
@@ -22,6 +25,8 @@ _LIBRARIES = (
     "pillow", "pydantic", "pycocotools", "evaluate", "tabulate",
 )  # fmt: skip
 _PACKAGE = Path(__file__).resolve().parents[1]
+_TASKS = "_tasks"
+_CODE = (".py", ".yaml", ".json")
 _PATIENCE = 5.0
 """Seconds that git or nvidia-smi may take before the record does without them."""
 
@@ -48,9 +53,34 @@ def environment(device: str, world_size: int, threads: int | None = None) -> Env
 
 
 def tool() -> ToolInfo:
-    """This vlbench: its version and, in a git checkout, the commit and whether its code was changed since."""
+    """This vlbench: its version, the hash of its files, in a git checkout the commit and whether it was changed since."""
     commit, dirty = _git_state(_PACKAGE.parent)
-    return ToolInfo(version=_version("vlbench") or "not installed", commit=commit, dirty=dirty)
+    return ToolInfo(
+        version=_version("vlbench") or "not installed", commit=commit, dirty=dirty, code_sha256=code_sha256()
+    )
+
+
+def code_sha256() -> str:
+    """The hash of vlbench's own code and cards: the Python, YAML and JSON files of its package and built-in tasks.
+
+    It is the same for a checkout and for a wheel built from it.
+    """
+    tasks = importlib.util.find_spec(f"vlbench.{_TASKS}")
+    found = dict(_files(_PACKAGE))
+    if tasks is not None and tasks.origin:
+        found |= {f"{_TASKS}/{name}": path for name, path in _files(Path(tasks.origin).parent)}
+    digest = hashlib.sha256()
+    for name, path in sorted(found.items()):
+        digest.update(f"{name}\0{hashlib.sha256(path.read_bytes()).hexdigest()}\0".encode())
+    return digest.hexdigest()
+
+
+def _files(folder: Path) -> Iterator[tuple[str, Path]]:
+    """Files of code and cards by their path below the folder; folders that begin with _ are none of the package's."""
+    for path in folder.rglob("*"):
+        name = path.relative_to(folder)
+        if path.suffix in _CODE and not any(part.startswith(("_", ".")) for part in name.parts[:-1]):
+            yield name.as_posix(), path
 
 
 def peak_memory_mib() -> float:

@@ -176,3 +176,15 @@ def brought_answers(weights: Path) -> tuple[str, ...]:
     if listed.is_file():
         return read_answers(listed)
     return transformers_answers(config) if config.is_file() else ()
+
+
+def brought_tokenizer(weights: Path) -> Path | None:
+    """The tokenizer beside the weights, vlbench's or transformers'; None where there is none."""
+    beside = (weights.with_name(name) for name in ("tokenizer.json", "vocab.txt"))
+    return next((path for path in beside if path.is_file()), None)
+
+
+def tokenizer_sha256(weights: Path | None) -> str:
+    """The hash of the tokenizer beside the weights; empty where there is none."""
+    path = brought_tokenizer(weights) if weights else None
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path else ""
