@@ -221,4 +221,4 @@ def _holds(folder: Path, suffixes: tuple[str, ...]) -> bool:
 
 
 def _is_test(path: Path) -> bool:
-    return path.name.startswith("test_") and path.suffix == ".py" or path.name == "conftest.py"
+    return path.name == "conftest.py" or (path.name.startswith("test_") and path.suffix == ".py")

@@ -195,7 +195,8 @@ def _model(job: Job, outcome: Outcome, resources: Resources) -> dict[str, object
         "parameters": outcome.parameters,
         "dtype": outcome.dtype,
         "load_report": outcome.load_report,
-        "preprocessing": _preprocessing(job),
+        "preprocessing": {**_preprocessing(job), **outcome.image_processing},
+        "prompting": outcome.prompting,
         "tokenizer_sha256": resources.words.sha256 if resources.words else own_processor_sha256(job.card),
     }
     if not job.task.card.labels and job.labels:
@@ -248,4 +249,7 @@ def _preprocessing(job: Job) -> dict[str, str | int | float]:
     """What is done to pictures and texts before the model sees them; with the weights' hash it decides the numbers."""
     size = job.card.sizes[job.size]
     limits = {name: value for name, value in size.config.items() if name.startswith("max_")}
-    return {"visual": job.card.visual, "vocabulary": size.vocabulary, "max_text": size.max_text} | limits
+    # vlbench's own models over pixels resize with Pillow; whatever else prepares images is told by the model.
+    resizes = job.card.visual in ("patches", "grid") and not job.model_sha256
+    backend = {"image_backend": "pil"} if resizes else {}
+    return {"visual": job.card.visual, "vocabulary": size.vocabulary, "max_text": size.max_text} | backend | limits

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from vlbench import __version__, catalog
 from vlbench.core.cards import ModelCard
-from vlbench.core.errors import ExitCode, VlbenchError, first_five
+from vlbench.core.errors import DataError, ExitCode, VlbenchError, first_five
 from vlbench.core.examples import Answered
 from vlbench.core.progress import Progress
 from vlbench.core.spec import RunSpec
 from vlbench.core.task import Task, ids_of
 from vlbench.data.answers import answers_sha256
 from vlbench.data.resources import Loading
+from vlbench.data.verified import verify
 from vlbench.data.verify import manifest
 from vlbench.engine.capabilities import refused, takes_prompts
 from vlbench.engine.defaults import resolved
 from vlbench.engine.options import check_own_code
+from vlbench.engine.runtime.ranks import launched
 from vlbench.engine.runtime.trackers import check_trackers
 from vlbench.engine.source import load_task
 from vlbench.engine.subset import Examples, limited, selected_on
@@ -142,6 +146,9 @@ def plan(spec: RunSpec, progress: Progress) -> Job:
     spec = resolved(spec, task, card)
     train, select, report = (_load(task, split) for split in (spec.train_split, spec.select_on, spec.split))
     _check_apart(spec, train, select, report)
+    if spec.verify_data and launched().local_rank == 0:
+        splits = {str(spec.train_split): train, str(spec.select_on): select, str(spec.split): report}
+        _verify(task, splits, progress)
     select, part = selected_on(select, spec, whole=task.card.output == "rank")
     sha = manifest(task, {str(spec.train_split): train, str(spec.select_on): select, str(spec.split): report})
     weights = _weights(spec, card)
@@ -194,6 +201,21 @@ def _weights(spec: RunSpec, card: ModelCard) -> Path | None:
     if spec.checkpoint == PRETRAINED:
         return own_weights(card)
     return chosen_weights(str(spec.checkpoint), card.name, str(spec.size))
+
+
+def _verify(task: Task, splits: Mapping[str, Examples], progress: Progress) -> None:
+    """Hash all data of the splits that have examples.
+
+    Raises:
+        DataError: files that are not as they were at their first verification, named.
+    """
+    for split, examples in splits.items():
+        if len(examples):
+            images = {ref.key: ref.path for example in examples for ref in example.query.images}
+            found = verify(task, split, images, partial(progress.step, f"verifying {split}"))
+            if found.fault:
+                raise DataError(found.fault)
+            progress.say(found.said)
 
 
 def _load(task: Task, split: str | None) -> Examples:

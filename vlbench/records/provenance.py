@@ -22,7 +22,7 @@ Spec = TypeVar("Spec", RunSpec, PretrainSpec)
 
 _LIBRARIES = (
     "torch", "transformers", "tokenizers", "accelerate", "safetensors", "numpy", "scipy", "pandas", "pyarrow",
-    "pillow", "pydantic", "pycocotools", "evaluate", "tabulate",
+    "pillow", "torchvision", "pydantic", "pycocotools", "evaluate", "tabulate",
 )  # fmt: skip
 _PACKAGE = Path(__file__).resolve().parents[1]
 _TASKS = "_tasks"
@@ -42,7 +42,7 @@ def environment(device: str, world_size: int, threads: int | None = None) -> Env
     gpu, driver = _gpu() if device.startswith("cuda") else ("", "")
     return Environment(
         python=platform.python_version(),
-        libraries={name: version for name in _LIBRARIES if (version := _version(name))},
+        libraries={name: version for name in _LIBRARIES if (version := _version(name))} | _decoders(),
         cpu=_cpu(),
         threads=threads or _threads(),
         gpu=gpu,
@@ -53,7 +53,7 @@ def environment(device: str, world_size: int, threads: int | None = None) -> Env
 
 
 def tool() -> ToolInfo:
-    """This vlbench: its version, the hash of its files, in a git checkout the commit and whether it was changed since."""
+    """This vlbench: its version and the hash of its files; in a checkout also the commit and whether it was changed."""
     commit, dirty = _git_state(_PACKAGE.parent)
     return ToolInfo(
         version=_version("vlbench") or "not installed", commit=commit, dirty=dirty, code_sha256=code_sha256()
@@ -116,6 +116,14 @@ def without_home(text: str) -> str:
         return text
     # Only where a path begins: `/data/home/x` does not lie in a home folder `/home`.
     return re.sub(rf"(?<![\w.~/\\-]){re.escape(home)}(?![\w.-])", "~", text)
+
+
+def _decoders() -> dict[str, str]:
+    """The libraries that Pillow decodes JPEG and WebP with, whose versions may change pixels."""
+    from PIL import features
+
+    names = {"libjpeg-turbo": features.version_feature("libjpeg_turbo"), "libwebp": features.version_module("webp")}
+    return {f"pillow/{name}": str(version) for name, version in names.items() if version}
 
 
 def _version(distribution: str) -> str:

@@ -9,10 +9,10 @@ from functools import cache
 from pathlib import Path
 from typing import Literal
 
-import yaml
 from pydantic import Field, field_validator
 
 from vlbench.core.validate import Frozen, parse
+from vlbench.core.yamlfile import read_yaml
 
 COMPLEXITY = "complexity.yaml"
 _LEVELS = (1, 5, 10)
@@ -158,8 +158,7 @@ def _folder() -> Path:
 
 
 def _yaml(path: Path) -> dict[str, object]:
-    values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    return values if isinstance(values, dict) else {"": values}
+    return read_yaml(path, path.name, trusted=True)
 
 
 def _metrics(task: str, given: object) -> object:
