@@ -38,10 +38,10 @@ class RunSpec(Frozen):
     keeping it in memory. dtype: of the arithmetic; of a model that writes and is not trained, of its weights too.
     device_map, quantize: of such a model, whether it is spread over all devices there are, and into how many bits its
     weights are rounded. trust_remote_code: whether code that a model's folder brings along may run. verify_data: all
-    files of the data, images included, are hashed and compared with the hashes kept at their first verification. workers: processes
-    that prepare inputs; left out, as many as suit the machine. cache_pictures: GiB of resized pictures that are kept
-    for later epochs and runs; None keeps none. log_with: experiment trackers that are told as well, by Accelerate's
-    names.
+    files of the data, images included, are hashed and compared with the hashes kept at their first verification.
+    workers: processes that prepare inputs; left out, as many as suit the machine. cache_pictures: GiB of resized
+    pictures that are kept for later epochs and runs; None keeps none. log_with: experiment trackers that are told as
+    well, by Accelerate's names.
     """
 
     task: str

@@ -94,7 +94,8 @@ def file_sha256(path: Path, cache: Path, again: bool = False) -> str:
     if settled and time.time_ns() - max(seen.st_mtime_ns, seen.st_ctime_ns) > _UNSETTLED:
         atomic_write(note, digest)
     else:
-        note.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            note.unlink()
     return digest
 
 

@@ -41,8 +41,8 @@ class Verified:
         if not self.differing:
             return ""
         return (
-            f"{len(self.differing):,} files of split {self.split!r} of {self.task} are not as verified on {self.since}: "
-            f"{first_five(self.differing)}; restore them, or delete {self.place} to accept them as they are"
+            f"{len(self.differing):,} files of split {self.split!r} of {self.task} are not as verified on {self.since} "
+            f"({first_five(self.differing)}): restore them, or delete {self.place} to accept them as they are"
         )
 
     @property

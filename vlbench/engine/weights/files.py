@@ -12,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 from vlbench import catalog
 from vlbench.core.errors import ExitCode, VlbenchError
 from vlbench.data.answers import ANSWERS_FILE, read_answers, transformers_answers
+from vlbench.data.cache import files_sha256
 from vlbench.data.jsonfile import read_json
 
 _LONGEST_HEADER = 100 << 20
@@ -185,6 +186,6 @@ def brought_tokenizer(weights: Path) -> Path | None:
 
 
 def tokenizer_sha256(weights: Path | None) -> str:
-    """The hash of the tokenizer beside the weights; empty where there is none."""
+    """The hash of the tokenizer beside the weights, with its name, which says how it is read; empty without one."""
     path = brought_tokenizer(weights) if weights else None
-    return hashlib.sha256(path.read_bytes()).hexdigest() if path else ""
+    return files_sha256([path]) if path else ""
