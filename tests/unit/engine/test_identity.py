@@ -19,7 +19,7 @@ METRIC = "from vlbench.metrics.accuracy import accuracy\n"
 CARD_EDITS = {
     "prompt": ('prompt: "', 'prompt: "Look. '),
     "extraction": ("extraction: named_label", "extraction: short_answer"),
-    "claims": ("metrics:\n", "claims: {True: it is so}\nmetrics:\n"),
+    "claims": ("metrics:\n", "claims: {'True': it is so}\nmetrics:\n"),
     "slices": ("slices: [", "slices: [directory, "),
     "metrics": ("metrics:\n", "metrics:\n  own: metric:accuracy\n"),
     "labels": ("labels: [", "labels: [Perhaps, "),
