@@ -11,6 +11,7 @@ import pytest
 from vlbench import catalog
 from vlbench.core.errors import DataError, VlbenchError
 from vlbench.engine.evaluate import run
+from vlbench.engine.execute import _preprocessing
 from vlbench.engine.job import Job
 from vlbench.records import provenance
 
@@ -247,6 +248,11 @@ def test_the_hash_of_the_code_is_of_code_and_cards(tmp_path: Path, monkeypatch: 
     for name in ("README.md", "__pycache__/a.py", "models/one/tiny.safetensors"):
         (package / name).write_text("changed")
     assert provenance.code_sha256() == names[-1]
+
+
+def test_models_over_pixels_say_what_resizes_them(make_job: MakeJob) -> None:
+    found = {name: _preprocessing(make_job(model=name)).get("image_backend") for name in ("vilt", "soho", "cvlp")}
+    assert found == {"vilt": "pil", "soho": "pil", "cvlp": None}
 
 
 @pytest.fixture

@@ -101,8 +101,11 @@ class HFGenerative(nn.Module):
 
     def decoding(self, longest: int) -> Decoding:
         """Greedy: at most `longest` tokens, up to one of those that end an answer."""
-        stop = self.prompter.tokenizer.convert_ids_to_tokens(self.stops)
-        return Decoding(max_new_tokens=longest, stop=tuple(map(str, stop)))
+        words = self.prompter.tokenizer.convert_ids_to_tokens(self.stops)
+        named = zip(self.stops, words, strict=True)  # a folder may name tokens that its tokenizer does not have
+        return Decoding(
+            max_new_tokens=longest, stop=tuple(f"token {stop}" if word is None else str(word) for stop, word in named)
+        )
 
     def image_processing(self) -> dict[str, str]:
         """The image processor's class, and the library that it resizes with; nothing of a processor without one."""
