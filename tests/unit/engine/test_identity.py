@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -248,6 +251,21 @@ def test_the_hash_of_the_code_is_of_code_and_cards(tmp_path: Path, monkeypatch: 
     for name in ("README.md", "__pycache__/a.py", "models/one/tiny.safetensors"):
         (package / name).write_text("changed")
     assert provenance.code_sha256() == names[-1]
+
+
+def test_an_installed_package_has_the_hash_of_its_checkout(tmp_path: Path) -> None:
+    """There the tasks lie within the package, and nothing but what it declares is installed."""
+    package, tasks = tmp_path / "vlbench", catalog._built_in_tasks()
+    left = shutil.ignore_patterns("__pycache__", "*.safetensors")
+    shutil.copytree(catalog.HERE, package, ignore=left)
+    for name in ("_tasks", "_published"):
+        shutil.copytree(tasks, package / name, ignore=left, dirs_exist_ok=True)
+    code = "from vlbench.records.provenance import code_sha256, _PACKAGE; print(_PACKAGE, code_sha256())"
+    told = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(tmp_path)},
+    ).stdout.split()  # fmt: skip
+    assert told == [str(package), provenance.code_sha256()]
 
 
 def test_models_over_pixels_say_what_resizes_them(make_job: MakeJob) -> None:
