@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from vlbench import catalog
-
 from vlbench.cli.spec import split_models
 from vlbench.core.errors import VlbenchError
 from vlbench.report import published
