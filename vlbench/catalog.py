@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from vlbench.core.results import Metric
     from vlbench.data.resources import Resources
     from vlbench.models.layers.convert import Converted
+    from vlbench.models.layers.towers import Tower
 
 HERE = Path(__file__).parent
 
@@ -176,6 +177,17 @@ def pretrained_folder(card: ModelCard, *, weights: bool = True) -> Path:
     return folder_of(card, weights=weights)
 
 
+def transformers_folder(name: str) -> Path:
+    """The folder of `hf:FOLDER` or `hf:ID[@REVISION]`, whatever architecture it holds, fetched if it has to be.
+
+    Raises:
+        VlbenchError: exit 6, it is not to be had.
+    """
+    from vlbench.models.hf.folder import fetched_folder
+
+    return fetched_folder(name)
+
+
 def processor_sha256(folder: Path) -> str:
     """Identifies the preprocessing that lies in such a folder."""
     from vlbench.models.hf.folder import processor_sha256 as sha256
@@ -238,6 +250,14 @@ def weights_converter(card: ModelCard) -> Converter | None:
     if not package or importlib.util.find_spec(f"{package}.checkpoint") is None:
         return None
     return cast("Converter", _attribute(importlib.import_module(f"{package}.checkpoint"), "convert"))
+
+
+def model_towers(card: ModelCard) -> Mapping[str, Tower]:
+    """The parts of an in-repo model that can start from a network of images or texts alone, by `vision` and `text`."""
+    name = f"{card.backbone.rsplit(':', 1)[0].rpartition('.')[0]}.checkpoint"
+    if not name.startswith(f"{__package__}.") or importlib.util.find_spec(name) is None:
+        return {}
+    return cast("Mapping[str, Tower]", getattr(importlib.import_module(name), "TOWERS", {}))
 
 
 def load_pretraining(card: ModelCard, size: str, resources: Resources, options: Mapping[str, Option]) -> Pretraining:

@@ -109,8 +109,8 @@ class Recipe(Frozen):
     processes and accumulation steps. batches: `shuffled` draws examples singly; `related` keeps those that
     share a picture or a statement in one batch, which then holds both answers to one statement. augment: whether
     training pictures are changed by chance (RandAugment without inversion and cutout, as in ViLT). rank_loss, of a
-    cross-encoder that ranks: `softmax` over a text and negatives (ViLT), `hinge` with the hardest negative (UNITER,
-    VSE++), `binary` (the matching head's own loss). negative_texts, negative_images: drawn for each pair. margin: the
+    cross-encoder that ranks: `softmax` over a text and negatives (ViLT), `hinge`, the mean over the negatives
+    (UNITER), `binary` (the matching head's own loss). negative_texts, negative_images: drawn for each pair. margin: the
     hinge's. lora_rank: of low-rank adapters that are trained in place of the backbone's weights, for models of
     transformers; 0 trains the weights.
     """
@@ -143,6 +143,20 @@ class Recipe(Frozen):
         return self.model_copy(update=over.model_dump(exclude_none=True))
 
 
+class HeadLayout(Frozen):
+    """How the model's papers shape a classification head.
+
+    hidden: its width as a multiple of the backbone's; 0: a single Linear, nothing hidden. order: what stands between
+    the two Linear: GELU then LayerNorm (`activation-norm`), LayerNorm then GELU (`norm-activation`), or ReLU then
+    dropout (`relu-dropout`, SOHO's released head). epsilon: LayerNorm's. dropout: its probability.
+    """
+
+    hidden: float = 2.0
+    order: Literal["activation-norm", "norm-activation", "relu-dropout"] = "activation-norm"
+    epsilon: float = 1e-12
+    dropout: float = Field(default=0.5, ge=0, lt=1)
+
+
 class SizeCard(Frozen):
     """One size of a model: architecture numbers, its tokenizer, and what differs from the card's recipe.
 
@@ -151,7 +165,8 @@ class SizeCard(Frozen):
     max_text: longest text in tokens, [CLS] and [SEP] among them; what is longer is cut. threads: of a CPU that
     suit this size, None for all: a tiny model gains little from a second one and loses much when it is busy.
     recipes: what differs from the model's own, for every task (`default`) or for one. pretraining: numbers of the
-    model's pretraining, where they differ from the paper's.
+    model's pretraining, where they differ from the paper's. head: the layout of its classification heads, where it
+    differs from the model's.
     """
 
     config: dict[str, int | float | str | bool]
@@ -161,17 +176,7 @@ class SizeCard(Frozen):
     recipes: dict[str, Recipe] = Field(default_factory=dict)
     pretraining: dict[str, int | float | str | bool] = Field(default_factory=dict)
     parameters: int | None = None
-
-
-class HeadLayout(Frozen):
-    """How the model's papers shape a classification head.
-
-    hidden: its width as a multiple of the backbone's; 0: a single Linear, nothing hidden. epsilon: LayerNorm's.
-    """
-
-    hidden: float = 2.0
-    order: Literal["activation-norm", "norm-activation"] = "activation-norm"
-    epsilon: float = 1e-12
+    head: HeadLayout | None = None
 
 
 class ModelCard(Frozen):
@@ -208,6 +213,10 @@ class ModelCard(Frozen):
         if "default" not in self.recipes:
             raise ValueError("recipes need an entry 'default'")
         return self
+
+    def head_layout(self, size: str) -> HeadLayout:
+        """How classification heads of that size are shaped: the size's layout, else the model's."""
+        return self.sizes[size].head or self.head
 
     def recipe(self, task: str, size: str) -> Recipe:
         """The recipe for a task: the model's default, over it the model's for the task, over both the size's two."""

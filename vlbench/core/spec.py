@@ -107,8 +107,11 @@ class PretrainSpec(Frozen):
 
     task, split: the tasks whose captions or questions are learned from; None takes COCO's captions, or with `texts`
     none. texts: LXMERT's files of captions and questions. objectives: of the model's own, those that are trained; None
-    trains all. options: of the model's pretraining, by name, e.g. key_drop. save_every: optimizer steps
-    between states that an interrupted pretraining goes on from. Other fields mean what they mean in RunSpec.
+    trains all. options: of the model's pretraining, by name, e.g. key_drop. checkpoint: weights of the whole model to
+    start from: vlbench's own, official ones, or a transformers folder; None starts from random values. init: of single
+    towers, the network that each starts from: `vision` or `text` -> a file, a folder or `hf:NAME`. save_every:
+    optimizer steps between states that an interrupted pretraining goes on from. Other fields mean what they mean in
+    RunSpec.
     """
 
     model: str
@@ -121,6 +124,8 @@ class PretrainSpec(Frozen):
     domain: Domain = "plain"
     objectives: tuple[str, ...] | None = None
     options: dict[str, bool | int | float | str] = Field(default_factory=dict)
+    checkpoint: str | None = None
+    init: dict[Literal["vision", "text"], str] = Field(default_factory=dict)
     seed: int = 0
     vocabulary: Path | None = None
     train: Recipe = Recipe()

@@ -10,7 +10,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import cast
 
-from vlbench.core.errors import DataError, VlbenchError
+from vlbench.core.errors import DataError, ExitCode, VlbenchError
 from vlbench.core.progress import Progress, Silent
 from vlbench.core.record import Coverage, Efficiency, ModelInfo, RunRecord, TaskInfo, ToolInfo
 from vlbench.core.results import Prediction, Ranking
@@ -52,7 +52,7 @@ def execute(job: Job, folder: RunFolder, progress: Progress, ranks: Ranks | None
     started, ranks = time.perf_counter(), ranks or Ranks()
     progress = Logged(progress, folder.log) if ranks.is_main else Silent()
     earlier = _begun_by(folder) if ranks.is_main else ()
-    record = _begun(job, ranks, earlier)
+    record, fresh = _begun(job, ranks, earlier), folder.is_empty()
     if earlier:
         progress.say(f"{_mixed(record.tool)}: --no-resume runs it from the beginning")
     if ranks.is_main:
@@ -64,13 +64,25 @@ def execute(job: Job, folder: RunFolder, progress: Progress, ranks: Ranks | None
     except (Exception, KeyboardInterrupt) as error:
         if ranks.is_main:
             with suppress(DataError):  # on a full disk the error itself is what the user shall hear of
-                folder.write_record(_ended(record, error))
+                _end(folder, record, error, fresh)
         raise
     record = record.model_copy(update={"status": "done", "seconds": time.perf_counter() - started})
     if ranks.is_main:
         folder.write_record(record)
         _drop_intermediate(folder, job)
     return record
+
+
+def _end(folder: RunFolder, record: RunRecord, error: Exception | KeyboardInterrupt, fresh: bool) -> None:
+    """Record how the run ended; of a command that was rejected before any work was done, nothing stays.
+
+    fresh: whether the folder was empty when the run came to it.
+    """
+    rejected = isinstance(error, VlbenchError) and error.exit_code == ExitCode.USAGE
+    if rejected and fresh and not folder.holds_work():
+        folder.clear()
+    else:
+        folder.write_record(_ended(record, error))
 
 
 def _ended(record: RunRecord, error: Exception | KeyboardInterrupt) -> RunRecord:

@@ -41,6 +41,7 @@ from vlbench.engine.training.journal import Journal
 from vlbench.engine.training.plan import Conduct, Plan, make_plan, training_units
 from vlbench.engine.training.probe import Selection, probe
 from vlbench.engine.weights.files import STANDS_ON
+from vlbench.engine.weights.frozen import check_frozen
 from vlbench.engine.weights.loading import summary
 from vlbench.records.folder import RunFolder
 
@@ -109,6 +110,8 @@ class Trial:
         loaded = begin(learner, job, self.resources)
         if loaded is not None and not self.control:
             self.progress.say(summary(loaded))
+        if job.spec.mode == "finetune":
+            check_frozen(learner, _filled(learner, loaded), "--checkpoint FILE")
         if loaded is None and trains and isinstance(learner.backbone, Fitted):
             learner.backbone.fit(unique_refs(self._seen(job.train)))
         if job.spec.compile:
@@ -220,6 +223,11 @@ class Trial:
 
     def _name(self, what: str) -> str:
         return f"{what} ({self.control})" if self.control else what
+
+
+def _filled(learner: Learner, report: LoadReport | None) -> set[str]:
+    """The names of the backbone's tensors that weights were loaded into; none from scratch."""
+    return set() if report is None else set(learner.state_dict()) - set(report.absent)
 
 
 def _precision(learner: Learner) -> str:

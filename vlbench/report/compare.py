@@ -65,7 +65,8 @@ def compare_runs(paths: Sequence[Path], metric: str = "", by: str = "") -> Compa
 
     Args:
         paths: run folders or run.json files, two or more; those that differ in their seed alone are one system, and
-            copies of one run count once, unless there is no other.
+            copies of one run count once, unless there is no other. Unfinished and limited runs are left out with a
+            note where two complete ones remain.
         metric: the metric; empty for the task's main one.
         by: a tag to break the comparison down by, such as answer_type; empty for none.
 
@@ -75,7 +76,8 @@ def compare_runs(paths: Sequence[Path], metric: str = "", by: str = "") -> Compa
     """
     if len(paths) < 2:
         raise VlbenchError(f"{len(paths)} run to compare: give two runs or more")
-    given = [FoundRun(RunFolder.open(path).run_json, read_run(path)) for path in paths]
+    read = [FoundRun(RunFolder.open(path).run_json, read_run(path)) for path in paths]
+    given, left_out = _complete(read)
     runs = distinct if len(distinct := newest(given)) > 1 else given
     first = runs[0].record
     for run in runs:
@@ -98,8 +100,28 @@ def compare_runs(paths: Sequence[Path], metric: str = "", by: str = "") -> Compa
         by=by,
         systems=found,
         pairs=tuple(_pair(found[0], other, by) for other in found[1:]),
-        notes=(*_copies(given, runs), *_notes(runs)),
+        notes=(*left_out, *_copies(given, runs), *_notes(runs)),
     )
+
+
+def _complete(runs: Sequence[FoundRun]) -> tuple[list[FoundRun], list[str]]:
+    """The runs that are finished and cover their whole split, and a note for each other one.
+
+    All of them where fewer than two are: what is wrong with them is an error then, or they are all limited alike.
+    """
+    faults = [_incomplete(run) for run in runs]
+    complete = [run for run, fault in zip(runs, faults, strict=True) if not fault]
+    if len(complete) < 2:
+        return list(runs), []
+    return complete, [f"left out: {run.path.parent}, {fault}" for run, fault in zip(runs, faults, strict=True) if fault]
+
+
+def _incomplete(run: FoundRun) -> str:
+    """Why a run says less than its whole split; empty where it does not."""
+    task = run.record.task
+    if run.record.status != "done":
+        return f"which is {run.record.status}"
+    return f"limited to {task.n_scored:,} of {task.n_total:,} examples" if task.n_scored != task.n_total else ""
 
 
 def difference(a: Sequence[Units], b: Sequence[Units], part: frozenset[str] | None = None) -> Difference:

@@ -61,8 +61,10 @@ class Table:
 
     @property
     def ranked(self) -> bool:
-        """Whether ranks stand beside the figures: several systems in several columns of metrics."""
-        return len(self.rows) > 1 and sum(one.metric not in COSTS for one in self.headings) > 1
+        """Whether ranks stand beside the scores: several systems that count, in several columns of metrics."""
+        return (
+            sum(bool(row.ranks) for row in self.rows) > 1 and sum(one.metric not in COSTS for one in self.headings) > 1
+        )
 
     def priced(self, heading: Heading, cost: str) -> list[tuple[Row, Entry, Entry]]:
         """The rows that count in that column and in the cost beside it, with their entries in both."""

@@ -7,10 +7,11 @@ import signal
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from vlbench.core.errors import CoverageError, DataError
+from vlbench.core.errors import CoverageError, DataError, VlbenchError
 from vlbench.core.progress import Silent
 from vlbench.core.results import Prediction
 from vlbench.engine import trial
@@ -18,7 +19,7 @@ from vlbench.engine.execute import execute
 from vlbench.engine.job import Job
 from vlbench.engine.runtime.interrupt import Interrupted
 from vlbench.engine.trial import Trial
-from vlbench.records.folder import RunFolder, read_run
+from vlbench.records.folder import RunFolder, find_runs, read_run
 from vlbench.records.samples import read_samples
 
 STEPS = {"steps": 2, "batch_size": 8}
@@ -155,3 +156,30 @@ def test_the_config_asks_for_the_same_run(job: Job, folder: RunFolder, tmp_path:
 
     execute(job, folder, Silent())
     assert make_specs({}, {}, folder.config, []) == [job.spec]
+
+
+def test_a_run_rejected_before_it_began_leaves_no_record(
+    vlbench: Callable[..., Any], tiny_world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    command = ["run", "--task", "nlvr2", "--model", "fake", "--data-root", tiny_world, "--steps", 1, "--quiet",
+               "--controls", "none", "--output-path", tmp_path / "runs"]  # fmt: skip
+    done = vlbench(*command, "--device", "cuda")
+    assert done.code == 2 and "--device cuda is not there" in done.err
+    assert find_runs(tmp_path / "runs") == []
+    assert [path for path in (tmp_path / "runs").rglob("*") if path.is_file() and path.name != ".lock"] == []
+    assert vlbench(*command).code == 0
+    assert vlbench(*command, "--device", "cuda").code == 0, "the finished run stays, since its place does not count"
+
+
+def test_a_run_that_failed_at_work_keeps_its_record(
+    job: Job, folder: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def diverge(self: Trial) -> None:
+        self.folder.metrics.write_text("{}\n")
+        raise VlbenchError("the loss is not a number")
+
+    monkeypatch.setattr(Trial, "run", diverge)
+    with pytest.raises(VlbenchError):
+        execute(job, folder, Silent())
+    assert read_run(folder.path).status == "failed"

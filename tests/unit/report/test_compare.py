@@ -240,3 +240,23 @@ def test_a_difference_of_nothing_has_no_minus() -> None:
     assert [signed(value) for value in (-0.0, -0.004, 0.004, -0.006, 12.5)] == [
         "+0.00", "+0.00", "+0.00", "-0.01", "+12.50",
     ]  # fmt: skip
+
+
+def test_unfinished_and_limited_runs_are_left_out_where_two_remain(
+    make_run: Callable[..., Path], record: RunRecord
+) -> None:
+    a, b = make_run("a", A), make_run("b", B, model="vilt")
+    failed, limited = make_run("c", A, model="soho"), make_run("d", B, model="lxmert")
+    for run, changed in (
+        (failed, {"status": "failed"}),
+        (limited, {"task": record.task.model_copy(update={"n_total": 9000})}),
+    ):
+        RunFolder(run).write_record(read_run(run).model_copy(update=changed))
+    found, plain = compare_runs([failed, a, limited, b]), compare_runs([a, b])
+    assert (found.systems, found.pairs) == (plain.systems, plain.pairs)
+    assert found.notes[:2] == (
+        f"left out: {failed}, which is failed",
+        f"left out: {limited}, limited to 4,000 of 9,000 examples",
+    )
+    with pytest.raises(VlbenchError, match="is failed: finish it first"):
+        compare_runs([a, failed])

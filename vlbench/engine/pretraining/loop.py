@@ -26,6 +26,7 @@ from vlbench.core.pretraining import Answering, Pretraining
 from vlbench.core.progress import Progress
 from vlbench.core.spec import PretrainSpec
 from vlbench.engine.answering.batches import loader, training_blocks
+from vlbench.engine.pretraining.initial import Initial
 from vlbench.engine.pretraining.pairs import Pairs, worths
 from vlbench.engine.runtime.interrupt import Interrupt, Interrupted
 from vlbench.engine.runtime.memory import out_of_memory
@@ -49,7 +50,10 @@ from vlbench.records.folder import RunFolder
 
 @dataclass(frozen=True)
 class Work:
-    """A resolved pretraining: the module, its pairs, the recipe with nothing left open, and where it is written."""
+    """A resolved pretraining: the module, its pairs, the recipe with nothing left open, and where it is written.
+
+    initial: the weights that the module has started from.
+    """
 
     spec: PretrainSpec
     command: str
@@ -62,6 +66,7 @@ class Work:
     checkpoints: Checkpoints
     progress: Progress
     interrupt: Interrupt
+    initial: Initial
 
     @property
     def network(self) -> nn.Module:

@@ -31,6 +31,7 @@ from vlbench.engine.pretraining.folder import (
     last_losses,
     made,
 )
+from vlbench.engine.pretraining.initial import find_initial, load_initial
 from vlbench.engine.pretraining.loop import Loop, Work, planned
 from vlbench.engine.pretraining.pairs import Pairs, load_pairs
 from vlbench.engine.resources import Material, make_resources, unique_refs
@@ -63,7 +64,7 @@ def pretrain(spec: PretrainSpec, progress: Progress) -> Path:
     folder = made(spec.output_path / f"{card.name}-{size}")
     with run_lock(folder) if ranks.is_main else nullcontext(), Interrupt() as interrupt:
         work = _begin(card, size, spec, command, examples, folder, progress, interrupt, ranks)
-        ranks.together(lambda: claim(folder, work.spec, examples.manifests(spec.split)))
+        ranks.together(lambda: claim(folder, work.spec, examples.manifests(spec.split), work.initial.hashes))
         if (folder / WEIGHTS).is_file():
             progress.say("already done: these are the weights of that pretraining")
         else:
@@ -131,9 +132,22 @@ def _begin(
         module.learn_answers(answers)
     if unknown := [name for name in spec.objectives or () if name not in module.objectives]:
         raise VlbenchError(f"{card.name} has no objective {', '.join(unknown)}: it has {', '.join(module.objectives)}")
+    initial = ranks.together(lambda: find_initial(spec, card, size))
+    load_initial(module, card, initial, resources.text.vocabulary_sha256, progress)
     checkpoints = Checkpoints(folder, resources.text, {"model": card.name, "size": size})
     return Work(
-        spec, command, card, examples, module, spec.train, folder, accelerator, checkpoints, progress, interrupt
+        spec,
+        command,
+        card,
+        examples,
+        module,
+        spec.train,
+        folder,
+        accelerator,
+        checkpoints,
+        progress,
+        interrupt,
+        initial,
     )
 
 
@@ -148,6 +162,7 @@ def _write(work: Work) -> None:
         "size": work.spec.size,
         "spec": json.loads((work.folder / SPEC).read_text(encoding="utf8")),
         "settings": dict(work.module.settings()),
+        "initial_weights": dict(work.initial.hashes),
         "data": work.examples.tasks[0].source,
         "pairs": len(work.examples),
         "steps": planned(work).steps,

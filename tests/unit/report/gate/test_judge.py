@@ -10,6 +10,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
+from vlbench import __version__
 from vlbench.core.errors import DataError, VlbenchError
 from vlbench.core.results import Direction, Ranking
 from vlbench.metrics.significance import Seeds, seeded
@@ -271,7 +272,7 @@ def test_the_command(frozen: Callable[..., Path], tmp_path: Path, vlbench: Calla
     make = ("gate", before, "--baseline", file, "--update-baseline")
     assert vlbench(*make).code == 2 and not file.exists()
     assert vlbench(*make, "--reason", "first | <b>\n").code == 0
-    assert json.loads(file.read_text())["changes"] == [{"reason": "first | <b>", "version": "0.1.0"}]
+    assert json.loads(file.read_text())["changes"] == [{"reason": "first | <b>", "version": __version__}]
     done = vlbench("gate", frozen("same"), "--baseline", file)
     assert done.code == 0 and done.out.startswith("1 pass")
     moved = frozen("moved", ["<b>\x01|"] * len(SAID))
