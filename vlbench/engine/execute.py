@@ -37,9 +37,6 @@ from vlbench.records.provenance import code_sha256, environment, peak_memory_mib
 from vlbench.records.rankings import write_ranks
 from vlbench.records.samples import SampleRow, sample_rows, write_samples
 
-_KEPT = ("checkpoints", "controls", "shards", "scores")
-"""Folders in a run's that hold the work which a run goes on from."""
-
 
 def execute(job: Job, folder: RunFolder, progress: Progress, ranks: Ranks | None = None) -> RunRecord:
     """Do the job and leave its record, whatever happens: done, interrupted or failed with the reason.
@@ -105,7 +102,7 @@ def _drop_intermediate(folder: RunFolder, job: Job) -> None:
 def _begun_by(folder: RunFolder) -> tuple[str, ...]:
     """Hashes of the other code of vlbench that began what this run resumes; none where nothing is resumed."""
     before = folder.read_record()
-    if before is None or not any((folder.path / name).exists() for name in _KEPT):
+    if before is None or not folder.holds_work():
         return ()
     codes = dict.fromkeys((*before.tool.earlier_code, before.tool.code_sha256))
     return tuple(code for code in codes if code not in ("", code_sha256()))
