@@ -40,9 +40,11 @@ class Verified:
         """What is wrong, with the remedy; empty where nothing is."""
         if not self.differing:
             return ""
+        several = len(self.differing) != 1
         return (
-            f"{len(self.differing):,} files of split {self.split!r} of {self.task} are not as verified on {self.since} "
-            f"({first_five(self.differing)}): restore them, or delete {self.place} to accept them as they are"
+            f"{len(self.differing):,} file{'s' * several} of split {self.split!r} of {self.task} "
+            f"{'are' if several else 'is'} not as verified on {self.since} "
+            f"({first_five(self.differing)}): restore what was there, or delete {self.place} to accept what is there now"
         )
 
     @property

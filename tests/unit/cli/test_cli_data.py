@@ -228,7 +228,7 @@ def test_check_verifies_what_it_has_seen_before(
     image.write_bytes(bytes(content))
     assert vlbench(*asked).code == 0
     found = vlbench(*asked, "--verify-data")
-    assert found.code == 5 and f"({image}): restore them, or delete" in found.out
+    assert found.code == 5 and f"({image}): restore what was there, or delete" in found.out
 
 
 def test_a_run_verifies_and_says_how_much(

@@ -299,6 +299,6 @@ def test_verified_data_is_counted_and_compared(make_job: MakeJob, world: Path, t
     content[-20] ^= 1
     image.write_bytes(bytes(content))
     assert make_job(data_root=world).fingerprint == plain.fingerprint  # its size is as it was
-    with pytest.raises(DataError, match=r"1 files of split 'dev' of nlvr2 are not as verified on") as caught:
+    with pytest.raises(DataError, match=r"1 file of split 'dev' of nlvr2 is not as verified on") as caught:
         plan(spec, told)
     assert caught.value.exit_code == 5 and str(image) in caught.value.message
