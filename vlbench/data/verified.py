@@ -44,7 +44,7 @@ class Verified:
         return (
             f"{len(self.differing):,} file{'s' * several} of split {self.split!r} of {self.task} "
             f"{'are' if several else 'is'} not as verified on {self.since} "
-            f"({first_five(self.differing)}): restore what was there, or delete {self.place} to accept what is there now"
+            f"({first_five(self.differing)}): restore what was there, or delete {self.place} to accept what is now"
         )
 
     @property

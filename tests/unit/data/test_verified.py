@@ -75,8 +75,8 @@ def test_a_changed_file_of_equal_size_and_time_is_named(root: Path, name: str) -
         found = checked(root)
         assert found.differing == (str(root / name),)
         assert found.fault == (
-            f"1 file of split 'dev' of nlvr2 is not as verified on {first.since} ({root / name}): restore what was there, "
-            f"or delete {found.place} to accept what is there now"
+            f"1 file of split 'dev' of nlvr2 is not as verified on {first.since} ({root / name}): restore what was "
+            f"there, or delete {found.place} to accept what is now"
         )
     found.place.unlink()
     assert checked(root).fault == ""
