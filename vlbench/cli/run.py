@@ -106,6 +106,10 @@ def run(
         bool | None, typer.Option("--resume/--no-resume", help="Go on with, or drop, earlier work.")
     ] = None,
     allow_partial: Annotated[bool | None, typer.Option("--allow-partial", help="Accept other counts; noted.")] = None,
+    verify_data: Annotated[
+        bool | None,
+        typer.Option("--verify-data", help="Hash all data, images too, and compare with the first such hashes."),
+    ] = None,
     config: Annotated[Path | None, typer.Option(help="YAML with the same names; flags win over it.")] = None,
     settings: Annotated[list[str] | None, typer.Option("--set", help="name=value, e.g. train.lr=3e-5; wins.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done and how long it takes.")] = False,

@@ -40,10 +40,11 @@ class RunSpec(Frozen):
     which rounds otherwise. activation_checkpointing: whether training computes what a layer gave once more instead of
     keeping it in memory. dtype: of the arithmetic; of a model that writes and is not trained, of its weights too.
     device_map, quantize: of such a model, whether it is spread over all devices there are, and into how many bits its
-    weights are rounded. trust_remote_code: whether code that a model's folder brings along may run. workers: processes
-    that prepare inputs; left out, as many as suit the machine. cache_pictures: GiB of resized pictures that are kept
-    for later epochs and runs; None keeps none. log_with: experiment trackers that are told as well, by Accelerate's
-    names.
+    weights are rounded. trust_remote_code: whether code that a model's folder brings along may run. verify_data: all
+    files of the data, images included, are hashed and compared with the hashes kept at their first verification.
+    workers: processes that prepare inputs; left out, as many as suit the machine. cache_pictures: GiB of resized
+    pictures that are kept for later epochs and runs; None keeps none. log_with: experiment trackers that are told as
+    well, by Accelerate's names.
     """
 
     task: str
@@ -78,6 +79,7 @@ class RunSpec(Frozen):
     quantize: Literal["8bit", "4bit"] | None = None
     trust_remote_code: bool = False
     allow_partial: bool = False
+    verify_data: bool = False
     device: str | None = None
     num_processes: int | None = Field(default=None, ge=1)
     workers: int = Field(default=0, ge=0)
@@ -97,7 +99,7 @@ class RunSpec(Frozen):
 PLACE = frozenset(
     {
         "data_root", "tasks_dir", "device", "device_map", "num_processes", "workers", "cache_pictures", "threads",
-        "log_with", "output_path", "resume", "auto_batch", "save_every", "activation_checkpointing",
+        "log_with", "output_path", "resume", "verify_data", "auto_batch", "save_every", "activation_checkpointing",
     }
 )  # fmt: skip
 """The spec's fields that say where or how fast, never what: they are no part of the fingerprint."""

@@ -18,6 +18,7 @@ from vlbench.core.errors import LONGEST, DataError
 from vlbench.core.examples import Example
 from vlbench.core.task import Adapter, SplitFiles, ids_of
 from vlbench.data.cache import atomic_file, cache_folder, file_sha256
+from vlbench.data.code import CODE, content_sha256, files_below, with_imports
 
 BIG = 32 << 20
 """Bytes of annotations from which on examples are not held in memory."""
@@ -195,14 +196,16 @@ def _kind(adapter: Adapter) -> type[Example[Any]] | None:
 
 def _key(adapter: Adapter, files: SplitFiles, tables: Sequence[Path], cache: Path) -> str:
     """Changes with the files, with where their pictures lie, and with the code that reads them."""
-    # Adapters read through this package and through each other's modules.
-    tasks, readers = Path(adapter.__code__.co_filename).parents[1], Path(__file__).parent
+    # Adapters read through this package, through modules beside them and through each other's.
+    beside, readers = Path(adapter.__code__.co_filename).parent, Path(__file__).parent
+    code = with_imports(beside, files_below(beside, CODE))
     meaning = [
         files.split,
         str(files.root.absolute()),
         [str(folder.absolute()) for folder in files.siblings],
         {name: str(files.place(name)) for name in files.card.files},
-        [file_sha256(path, cache) for path in (*tables, *sorted(tasks.glob("*/*.py")), *sorted(readers.glob("*.py")))],
+        [file_sha256(path, cache) for path in tables],
+        content_sha256(code | {f"vlbench.data/{path.name}": path for path in readers.glob("*.py")}),
     ]
     return hashlib.sha256(json.dumps(meaning, sort_keys=True).encode()).hexdigest()[:32]
 

@@ -12,7 +12,7 @@ from typing import cast
 
 from vlbench.core.errors import DataError, ExitCode, VlbenchError
 from vlbench.core.progress import Progress, Silent
-from vlbench.core.record import Coverage, Efficiency, ModelInfo, RunRecord, TaskInfo
+from vlbench.core.record import Coverage, Efficiency, ModelInfo, RunRecord, TaskInfo, ToolInfo
 from vlbench.core.results import Prediction, Ranking
 from vlbench.data.answers import answers_sha256
 from vlbench.data.controls import blind_resources
@@ -33,7 +33,7 @@ from vlbench.metrics.coverage import match, ranking_coverage
 from vlbench.metrics.retrieval import chance
 from vlbench.metrics.scoring import Scores, score
 from vlbench.records.folder import RunFolder
-from vlbench.records.provenance import environment, peak_memory_mib, tool
+from vlbench.records.provenance import code_sha256, environment, peak_memory_mib, tool
 from vlbench.records.rankings import write_ranks
 from vlbench.records.samples import SampleRow, sample_rows, write_samples
 
@@ -50,7 +50,10 @@ def execute(job: Job, folder: RunFolder, progress: Progress, ranks: Ranks | None
     check_device(job.spec.device, job.arithmetic)
     started, ranks = time.perf_counter(), ranks or Ranks()
     progress = Logged(progress, folder.log) if ranks.is_main else Silent()
-    record, fresh = _begun(job, ranks), folder.is_empty()
+    earlier = _begun_by(folder) if ranks.is_main else ()
+    record, fresh = _begun(job, ranks, earlier), folder.is_empty()
+    if earlier:
+        progress.say(f"{_mixed(record.tool)}: --no-resume runs it from the beginning")
     if ranks.is_main:
         folder.write_config(job.spec)
         folder.write_record(record)
@@ -98,22 +101,38 @@ def _drop_intermediate(folder: RunFolder, job: Job) -> None:
     shutil.rmtree(folder.path / "shards", ignore_errors=True)
 
 
-def _begun(job: Job, ranks: Ranks) -> RunRecord:
+def _begun_by(folder: RunFolder) -> tuple[str, ...]:
+    """Hashes of the other code of vlbench that began what this run resumes; none where nothing is resumed."""
+    before = folder.read_record()
+    if before is None or not folder.holds_work():
+        return ()
+    codes = dict.fromkeys((*before.tool.earlier_code, before.tool.code_sha256))
+    return tuple(code for code in codes if code not in ("", code_sha256()))
+
+
+def _mixed(code: ToolInfo) -> str:
+    return f"resumed from work of other code of vlbench ({', '.join(one[:8] for one in code.earlier_code)})"
+
+
+def _begun(job: Job, ranks: Ranks, earlier: tuple[str, ...]) -> RunRecord:
+    code = tool().model_copy(update={"earlier_code": earlier})
     return RunRecord(
         status="started",
         fingerprint=job.fingerprint,
         spec=job.spec,
-        tool=tool(),
+        tool=code,
         model=ModelInfo(
             name=job.card.name,
             size=job.size,
             parameters=0,
             from_scratch=job.weights is None,
             weights_sha256=job.weights_sha256,
+            model_sha256=job.model_sha256,
         ),
         task=TaskInfo(
             name=job.task.card.name,
             version=job.task.card.version,
+            task_sha256=job.task_sha256,
             source=job.task.source,
             manifest_sha256=job.manifest_sha256,
             split=str(job.spec.split),
@@ -122,7 +141,7 @@ def _begun(job: Job, ranks: Ranks) -> RunRecord:
             limit=job.spec.limit,
             main_metric=job.task.card.main_metric,
             shots=tuple(example.id for example in job.shots),
-            notes=(*job.task.notes, *job.notes),
+            notes=(*job.task.notes, *job.notes, *([_mixed(code)] if earlier else [])),
         ),
         environment=environment(job.spec.device or "auto", ranks.size, job.threads),
         started=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -185,7 +204,8 @@ def _model(job: Job, outcome: Outcome, resources: Resources) -> dict[str, object
         "parameters": outcome.parameters,
         "dtype": outcome.dtype,
         "load_report": outcome.load_report,
-        "preprocessing": _preprocessing(job),
+        "preprocessing": {**_preprocessing(job), **outcome.image_processing},
+        "prompting": outcome.prompting,
         "tokenizer_sha256": resources.words.sha256 if resources.words else own_processor_sha256(job.card),
     }
     if not job.task.card.labels and job.labels:
@@ -238,4 +258,7 @@ def _preprocessing(job: Job) -> dict[str, str | int | float]:
     """What is done to pictures and texts before the model sees them; with the weights' hash it decides the numbers."""
     size = job.card.sizes[job.size]
     limits = {name: value for name, value in size.config.items() if name.startswith("max_")}
-    return {"visual": job.card.visual, "vocabulary": size.vocabulary, "max_text": size.max_text} | limits
+    # vlbench's own models over pixels resize with Pillow; whatever else prepares images is told by the model.
+    resizes = job.card.visual in ("patches", "grid") and not job.model_sha256
+    backend = {"image_backend": "pil"} if resizes else {}
+    return {"visual": job.card.visual, "vocabulary": size.vocabulary, "max_text": size.max_text} | backend | limits

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
 from vlbench import __version__, catalog
 from vlbench.core.cards import ModelCard
-from vlbench.core.errors import ExitCode, VlbenchError
+from vlbench.core.errors import DataError, ExitCode, VlbenchError
 from vlbench.core.examples import Answered
 from vlbench.core.progress import Progress
 from vlbench.core.spec import RunSpec
@@ -17,15 +19,17 @@ from vlbench.core.task import Task
 from vlbench.data.answers import answers_sha256
 from vlbench.data.index import Joined
 from vlbench.data.resources import Loading
+from vlbench.data.verified import verify
 from vlbench.data.verify import manifest
 from vlbench.engine.apart import check_apart
 from vlbench.engine.capabilities import refused, takes_prompts
 from vlbench.engine.defaults import resolved
 from vlbench.engine.options import check_own_code
+from vlbench.engine.runtime.ranks import launched
 from vlbench.engine.runtime.trackers import check_trackers
 from vlbench.engine.source import load_task
 from vlbench.engine.subset import Examples, limited, selected_on
-from vlbench.engine.weights.files import base_of, chosen_weights, weights_sha256
+from vlbench.engine.weights.files import base_of, chosen_weights, tokenizer_sha256, weights_sha256
 from vlbench.engine.weights.pretrained import PRETRAINED, own_weights
 from vlbench.engine.weights.vocabulary import answerable, labels_of, learnable, named_rows
 from vlbench.engine.writing import draw_shots
@@ -42,6 +46,7 @@ class Job:
     with; None from scratch.
     cut: groups of the reported split that its limit has left some examples of, but not all.
     base: the weights that they stand on, if they are a head alone.
+    task_sha256, model_sha256: of the task's card and code, and of what a model from elsewhere is made of.
     """
 
     spec: RunSpec
@@ -55,6 +60,8 @@ class Job:
     manifest_sha256: str
     weights_sha256: str
     fingerprint: str
+    task_sha256: str = ""
+    model_sha256: str = ""
     labels: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     shots: Examples = ()
@@ -151,12 +158,16 @@ def plan(spec: RunSpec, progress: Progress) -> Job:
     select, report = _load(task, spec.select_on), _load(task, spec.split)
     check_apart(spec, trained, select, report)
     train = next(iter(trained.values())) if len(trained) == 1 else Joined([*trained.values()])
+    if spec.verify_data and launched().local_rank == 0:
+        _verify(task, {**trained, str(spec.select_on): select, str(spec.split): report}, progress)
     select, part = selected_on(select, spec, whole=task.card.output == "rank")
     sha = manifest(task, {**trained, str(spec.select_on): select, str(spec.split): report})
     weights = _weights(spec, card)
     labels = labels_of(spec, task.card, train, weights)
     base = base_of(weights, card.name, str(spec.size)) if weights else None
     weights_hash = weights_sha256(weights, base)
+    task_hash, model_hash = catalog.task_sha256(spec.task, spec.tasks_dir), catalog.own_sha256(card)
+    own_words = spec.vocabulary is not None or card.sizes[str(spec.size)].vocabulary == "its own"
     shots = draw_shots(spec, train)
     scored = limited(report, spec, whole=task.card.output == "rank")
     train, notes = learnable(task.card, [] if shots else train, labels)
@@ -178,12 +189,16 @@ def plan(spec: RunSpec, progress: Progress) -> Job:
             spec,
             recipe=spec.train,
             task_version=task.card.version,
+            task_sha256=task_hash,
             manifest_sha256=sha,
             weights_sha256=weights_hash,
-            model_sha256=catalog.own_sha256(card),
+            model_sha256=model_hash,
+            tokenizer_sha256="" if own_words else tokenizer_sha256(weights),
             answers_sha256=answers_sha256(labels) + answers_sha256(rows),
             vlbench_version=__version__,
         ),
+        task_sha256=task_hash,
+        model_sha256=model_hash,
         labels=labels,
         notes=(*part, *notes),
         shots=shots,
@@ -197,6 +212,21 @@ def _weights(spec: RunSpec, card: ModelCard) -> Path | None:
     if spec.checkpoint == PRETRAINED:
         return own_weights(card)
     return chosen_weights(str(spec.checkpoint), card.name, str(spec.size))
+
+
+def _verify(task: Task, splits: Mapping[str, Examples], progress: Progress) -> None:
+    """Hash all data of the splits that have examples.
+
+    Raises:
+        DataError: files that are not as they were at their first verification, named.
+    """
+    for split, examples in splits.items():
+        if len(examples):
+            images = {ref.key: ref.path for example in examples for ref in example.query.images}
+            found = verify(task, split, images, partial(progress.step, f"verifying {split}"))
+            if found.fault:
+                raise DataError(found.fault)
+            progress.say(found.said)
 
 
 def _load(task: Task, split: str | None) -> Examples:

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import cast
 
 from accelerate import Accelerator
 
-from vlbench.core.backbone import Fitted
+from vlbench.core.backbone import Fitted, ImageProcessing
 from vlbench.core.examples import ImageRef
 from vlbench.core.progress import Progress
-from vlbench.core.record import LoadReport, TrainInfo
+from vlbench.core.record import LoadReport, Prompting, TrainInfo
 from vlbench.core.results import Prediction, Ranking
 from vlbench.core.splits import NONE
 from vlbench.data.controls import blind_examples
 from vlbench.data.resources import Resources
+from vlbench.engine.answering.asked import prompting
 from vlbench.engine.answering.batches import sequential_blocks
 from vlbench.engine.answering.compare import compare
 from vlbench.engine.answering.generate import generate
@@ -51,7 +52,8 @@ from vlbench.records.folder import RunFolder
 class Outcome:
     """What a trial leaves: what it answered about the reported split, and how it came about.
 
-    results: a prediction per example, on rank 0; of a gallery, a ranking per picture and per text.
+    results: a prediction per example, on rank 0; of a gallery, a ranking per picture and per text. prompting,
+    image_processing: how the model was asked and by what its images were prepared, where it says so.
     """
 
     results: list[Prediction] | list[Ranking]
@@ -60,6 +62,8 @@ class Outcome:
     parameters: int
     dtype: str
     load_report: LoadReport | None
+    prompting: Prompting | None = None
+    image_processing: Mapping[str, str] = field(default_factory=dict)
 
 
 def checkpoints_below(folder: RunFolder, control: str) -> Path:
@@ -123,7 +127,16 @@ class Trial:
                 learner, job.report, self._pace(self._name("predicting")), self._shards(learner)
             )
         self.accelerator.free_memory()
-        return Outcome(results, timing, train, parameters, _precision(learner), loaded)
+        return Outcome(
+            results,
+            timing,
+            train,
+            parameters,
+            _precision(learner),
+            loaded,
+            prompting(job, learner, job.report),
+            learner.backbone.image_processing() if isinstance(learner.backbone, ImageProcessing) else {},
+        )
 
     def _finetune(self, learner: Learner, checkpoints: Checkpoints) -> TrainInfo:
         spec, train = self.job.spec, self._seen(self.job.train)

@@ -66,7 +66,8 @@ def system(record: RunRecord) -> str:
     """What runs share that differ in nothing but their seed, on whatever machine they were made."""
     model = (record.model.name, record.model.size, record.model.weights_sha256, record.model.from_scratch)
     data = (record.task.name, record.task.version, record.task.manifest_sha256)
-    return json.dumps([model, data, settings(record)], sort_keys=True)
+    code = (record.task.task_sha256, record.model.model_sha256)
+    return json.dumps([model, data, code, settings(record)], sort_keys=True)
 
 
 def settings(record: RunRecord) -> dict[str, str]:

@@ -9,7 +9,6 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Literal
 
-import yaml
 from pydantic import Field, field_validator, model_validator
 
 from vlbench.core.cards import TaskCard
@@ -269,8 +268,7 @@ def _folder() -> Path:
 
 
 def _yaml(path: Path) -> dict[str, object]:
-    values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    return values if isinstance(values, dict) else {"": values}
+    return read_yaml(path, path.name, trusted=True)
 
 
 def _metrics(task: str, given: object) -> object:

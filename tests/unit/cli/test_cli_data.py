@@ -223,3 +223,41 @@ def test_a_number_of_the_card_is_not_shown_as_measured(vlbench: Call, shared_dat
     row = next(line for line in done.out.splitlines() if "flickr30k_retrieval train" in line)
     assert "not measured; task card: 970" in row and "(unverified)" in row
     assert "(measured)" not in done.out
+
+
+def test_check_verifies_what_it_has_seen_before(
+    vlbench: Call, world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VLBENCH_CACHE", str(tmp_path / "cache"))
+    asked = ("data", "check", "--task", "nlvr2", "--data-root", world, "--split", "dev", "--no-images")
+    files = 97 + len(list((world / "nlvr2" / "features").iterdir()))
+    first = vlbench(*asked, "--verify-data")
+    assert first.code == 0 and f"dev: first verification of {files} files of split 'dev' of nlvr2" in first.out
+    assert f"dev: verified {files} files of split 'dev' of nlvr2: as on " in vlbench(*asked, "--verify-data").out
+    image = sorted((world / "nlvr2" / "images" / "dev").iterdir())[0]
+    content = bytearray(image.read_bytes())
+    content[-20] ^= 1
+    image.write_bytes(bytes(content))
+    assert vlbench(*asked).code == 0
+    found = vlbench(*asked, "--verify-data")
+    assert found.code == 5 and f"({image}): restore what was there, or delete" in found.out
+
+
+def test_a_run_verifies_and_says_how_much(
+    vlbench: Call, world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VLBENCH_CACHE", str(tmp_path / "cache"))
+    asked = ["run", "--task", "nlvr2", "--model", "fake", "--data-root", world, "--steps", 1, "--controls", "none",
+             "--output-path", tmp_path / "runs"]  # fmt: skip
+    first = vlbench(*asked, "--verify-data")
+    assert first.code == 0 and first.err.count("first verification of ") == 3
+    assert read_run(first.run).spec.verify_data
+    again = vlbench(*asked, "--verify-data")
+    assert again.run == first.run and again.err.count("verified ") == 3 and "already done" in again.err
+    image = sorted((world / "nlvr2" / "images" / "test1").iterdir())[0]
+    content = bytearray(image.read_bytes())
+    content[-20] ^= 1
+    image.write_bytes(bytes(content))
+    assert vlbench(*asked).code == 0
+    found = vlbench(*asked, "--verify-data")
+    assert found.code == 5 and str(image) in found.err and "split 'test-p'" in found.err

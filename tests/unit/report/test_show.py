@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from vlbench.core.errors import DataError, VlbenchError
-from vlbench.core.record import RunRecord
+from vlbench.core.record import Decoding, Prompting, RunRecord
 from vlbench.records.folder import RunFolder
 from vlbench.records.samples import SampleRow, write_samples
 from vlbench.report.show import show_rows
@@ -55,6 +55,20 @@ def test_all_rows_of_the_real_run(run: Path) -> None:
     cells = [part.strip() for part in line.split("|")[1:-1]]
     assert cells == ["wrong", "statement wrong", "wrong-img0, wrong-img1", "True", "False", "0.750"]
     assert "error: boom" in text
+
+
+def test_the_prompt_of_an_example_is_shown(run: Path, record: RunRecord) -> None:
+    decoding = Decoding(max_new_tokens=20, stop=("</s>",))
+    asked = Prompting(example="right", prompt="USER: <image>\nIs it?\x1b[31m ASSISTANT:", decoding=decoding)
+    model = record.model.model_copy(update={"prompting": asked})
+    RunFolder(run).write_record(record.model_copy(update={"model": model}))
+    text = show_rows(run, wrong=False, n=1)
+    lines = text.splitlines()
+    place = lines.index("  USER: <image>")
+    assert lines[place - 1].startswith(
+        "prompt of right (max_new_tokens 20, do_sample False, temperature None, num_beams 1"
+    )
+    assert lines[place + 1] == "  Is it?\\x1b[31m ASSISTANT:"
 
 
 def test_wrong_and_n(run: Path) -> None:

@@ -66,17 +66,24 @@ def made(folder: Path) -> Path:
     return folder
 
 
-def claim(folder: Path, spec: PretrainSpec, manifests: Mapping[str, str], initial: Mapping[str, str]) -> None:
+def claim(
+    folder: Path,
+    spec: PretrainSpec,
+    manifests: Mapping[str, str],
+    initial: Mapping[str, str],
+    code: Mapping[str, str],
+) -> None:
     """Make the folder this pretraining's, or check that it is: what was begun otherwise is not gone on with.
 
-    initial: hashes of the weights it starts from, which count in place of their paths.
+    initial: hashes of the weights it starts from, which count in place of their paths. code: the version of vlbench,
+    and hashes of the tasks and of a model that is no part of it.
 
     Raises:
         VlbenchError: it holds another pretraining.
     """
     meaning = portable(spec).model_dump(mode="json", exclude={*PLACE, "save_every", "checkpoint", "init"})
     start = {"initial_weights": dict(initial)} if initial else {}
-    text = json.dumps(meaning | {"manifests": manifests} | start, indent=2, sort_keys=True) + "\n"
+    text = json.dumps(meaning | {"manifests": manifests, "code": dict(code)} | start, indent=2, sort_keys=True) + "\n"
     begun = folder / SPEC
     if begun.is_file() and spec.resume:
         if begun.read_text(encoding="utf8") != text:

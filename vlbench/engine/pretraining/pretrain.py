@@ -68,7 +68,7 @@ def pretrain(spec: PretrainSpec, progress: Progress) -> Path:
     folder = made(spec.output_path / f"{card.name}-{size}")
     with run_lock(folder) if ranks.is_main else nullcontext(), Interrupt() as interrupt:
         work = _begin(card, size, spec, command, examples, folder, progress, interrupt, ranks)
-        ranks.together(lambda: claim(folder, work.spec, examples.manifests(), work.initial.hashes))
+        ranks.together(lambda: _claim(work))
         if (folder / WEIGHTS).is_file():
             progress.say("already done: these are the weights of that pretraining")
         else:
@@ -80,6 +80,14 @@ def pretrain(spec: PretrainSpec, progress: Progress) -> Path:
         if ranks.is_main:
             work.checkpoints.drop_last()
     return folder
+
+
+def _claim(work: Work) -> None:
+    """Make the folder this pretraining's, or check that it is."""
+    spec = work.spec
+    tasks = {f"task {name}": catalog.task_sha256(name, spec.tasks_dir) for name in spec.task or ()}
+    code = {"vlbench": __version__, "model": catalog.own_sha256(work.card), **tasks}
+    claim(work.folder, spec, work.examples.manifests(), work.initial.hashes, code)
 
 
 def used(recipe: Recipe) -> Recipe:

@@ -17,7 +17,7 @@ SIZE = "hf"
 SOURCE = "source"
 """Under which a card's size keeps where the model is from, as the user named it."""
 _ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
-_WITHOUT_WEIGHTS = ("*.json", "*.txt", "*.model", "*.jinja")
+_WITHOUT_WEIGHTS = ("*.json", "*.txt", "*.model", "*.tiktoken", "*.jinja")
 _BESIDES = ("*.py", "additional_chat_templates/*.jinja")
 _WEIGHTS = ("*.safetensors", "*.bin")
 """Safetensors first: where there are some, nothing else is fetched."""

@@ -52,14 +52,32 @@ def _facts(record: RunRecord) -> dict[str, str]:
         "weights loaded": _loaded(record),
         "tokenizer": model.tokenizer_sha256,
         "preprocessing": ", ".join(f"{name} {value}" for name, value in model.preprocessing.items()),
+        "model's code": model.model_sha256,
+        "task's card and code": task.task_sha256,
+        **_asked(record),
         "training": _training(record),
         "seed": str(record.spec.seed),
         "code": f"vlbench {tool.version} {tool.commit[:12]}{' with changes' if tool.dirty else ''}".strip(),
+        "hash of the code": ", then ".join((*tool.earlier_code, tool.code_sha256)),
         "machine": f"{of.gpu or of.cpu}, {of.device}, {of.threads} threads, {of.world_size} processes",
         "libraries": ", ".join(f"{name} {version}" for name, version in {"python": of.python, **of.libraries}.items()),
         "started": f"{record.started}, {record.seconds:,.0f} s",
     }
     return {name: value for name, value in facts.items() if value}
+
+
+def _asked(record: RunRecord) -> dict[str, str]:
+    """The prompt of one example and how answers were generated; nothing where the model was not asked in words."""
+    asked = record.model.prompting
+    if asked is None:
+        return {}
+    how = asked.decoding
+    said = "" if how is None else ", ".join(f"{name} {value}" for name, value in how.model_dump(mode="json").items())
+    return {
+        f"prompt of {asked.example}": asked.prompt,
+        "chat template": asked.chat_template_sha256,
+        "generation": said,
+    }
 
 
 def _loaded(record: RunRecord) -> str:

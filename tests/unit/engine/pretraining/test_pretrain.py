@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -136,6 +137,27 @@ def test_from_the_command_line(vlbench: Call, tiny_world: Path, tmp_path: Path) 
     )
     assert vlbench("pretrain", "--model", "fake", "--sead", 1).code == 2
     assert "--model is missing" in vlbench("pretrain").err
+
+
+@pytest.mark.parametrize("what", ["version", "adapter"])
+def test_other_code_is_another_pretraining(
+    vlbench: Call, tiny_world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    """A version that moves numbers, or another adapter: its weights are not those that lie there."""
+    tasks = tmp_path / "tasks"
+    shutil.copytree(catalog.task_folders()["coco_retrieval"], tasks / "coco_retrieval")
+    command = ["pretrain", "--model", "fake", "--data-root", tiny_world, "--tasks-dir", tasks, "--steps", 1]
+    asked = [*command, "--output-path", tmp_path / "out"]
+    assert vlbench(*asked).code == 0
+    assert "already done" in vlbench(*asked).err
+    if what == "version":
+        monkeypatch.setattr("vlbench.engine.pretraining.pretrain.__version__", "9.9.9")
+    else:
+        with (tasks / "coco_retrieval" / "adapter.py").open("a", encoding="utf8") as file:
+            file.write("# changed\n")
+    done = vlbench(*asked)
+    assert done.code == 2 and "holds another pretraining of fake" in done.err
+    assert vlbench(*asked, "--no-resume").code == 0
 
 
 def test_questions_are_answered_where_a_model_learns_that(vlbench: Call, tiny_world: Path, tmp_path: Path) -> None:

@@ -328,6 +328,14 @@ def test_baselines_that_cannot_be_read(tmp_path: Path, text: str) -> None:
         read_baseline(tmp_path / "baseline.json")
 
 
+def test_a_baseline_with_a_key_given_twice(tmp_path: Path) -> None:
+    (tmp_path / "baseline.json").write_text('{"schema_version": 1, "frozen": [], "frozen": []}')
+    with pytest.raises(
+        DataError, match=r"baseline\.json is no baseline \(the key 'frozen' comes twice in one object\)"
+    ):
+        read_baseline(tmp_path / "baseline.json")
+
+
 def test_a_baseline_of_unfinished_runs_is_refused(
     frozen: Callable[..., Path], seeds: Callable[..., list[Path]]
 ) -> None:
