@@ -11,7 +11,7 @@ from vlbench.core.spec import RunSpec
 from vlbench.core.task import Task
 from vlbench.data.parallel import spare_processes
 from vlbench.engine.capabilities import takes_prompts
-from vlbench.engine.options import check_adapters, check_placing
+from vlbench.engine.options import check_adapters, check_batch_norm, check_placing
 from vlbench.engine.weights.files import holds_linear, weights_file
 from vlbench.engine.weights.pretrained import PRETRAINED
 from vlbench.engine.writing import answer_by, check_shots
@@ -80,6 +80,7 @@ def resolved(spec: RunSpec, task: Task, card: ModelCard) -> RunSpec:
         }
     )
     check_adapters(whole, card)
+    check_batch_norm(whole)
     check_placing(whole, card)
     return whole
 

@@ -17,7 +17,7 @@ from vlbench.data.resources import Loading
 from vlbench.data.verify import manifest
 from vlbench.engine.capabilities import refused, takes_prompts
 from vlbench.engine.defaults import resolved
-from vlbench.engine.options import check_own_code
+from vlbench.engine.options import check_negatives, check_own_code
 from vlbench.engine.runtime.trackers import check_trackers
 from vlbench.engine.source import load_task
 from vlbench.engine.subset import Examples, limited, selected_on
@@ -139,6 +139,7 @@ def plan(spec: RunSpec, progress: Progress) -> Job:
     spec = resolved(spec, task, card)
     train, select, report = (_load(task, split) for split in (spec.train_split, spec.select_on, spec.split))
     _check_apart(spec, train, select, report)
+    check_negatives(spec, task.card, card, train)
     select, part = selected_on(select, spec, whole=task.card.output == "rank")
     sha = manifest(task, {str(spec.train_split): train, str(spec.select_on): select, str(spec.split): report})
     weights = _weights(spec, card)

@@ -30,7 +30,7 @@ from vlbench.engine.runtime.environment import make_accelerator, seed_everything
 from vlbench.engine.runtime.interrupt import Interrupt
 from vlbench.engine.runtime.pace import Pace
 from vlbench.engine.subset import Examples
-from vlbench.engine.training.plan import Plan, make_plan, training_units
+from vlbench.engine.training.plan import Plan, contrasted_images, make_plan, training_units
 from vlbench.engine.weights.loading import summary
 from vlbench.heads.dual import DualHead
 
@@ -136,8 +136,9 @@ class _Measuring:
         """The plan, and how many examples its steps take, which may fill batches in part only."""
         recipe, seed = self.job.spec.train, self.job.spec.seed
         units = training_units(recipe, self.job.train)
-        trained = make_plan(recipe, units, seed)
-        return trained, sum(map(len, training_blocks(units, trained.batch_size, trained.steps, seed)))
+        images = contrasted_images(self.learner.head, self.job.train)
+        trained = make_plan(recipe, units, seed, images)
+        return trained, sum(map(len, training_blocks(units, trained.batch_size, trained.steps, seed, images)))
 
     def _phase(self, name: str, amount: int, unit: str, rate: float) -> Phase:
         return Phase(name, amount, unit, rate, self.processes)
