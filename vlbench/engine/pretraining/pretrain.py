@@ -21,6 +21,7 @@ from vlbench.core.spec import PretrainSpec
 from vlbench.data.answers import ANSWERS_FILE, write_answers
 from vlbench.data.cache import atomic_write
 from vlbench.data.resources import Loading
+from vlbench.engine.pretraining.cut import check_cut
 from vlbench.engine.pretraining.folder import (
     CAPTIONS,
     CARD,
@@ -47,6 +48,7 @@ RECIPE = "pretrain"
 NOT_USED = (
     "ema", "augment", "evaluations", "head_lr",
     "rank_loss", "negative_texts", "negative_images", "margin", "lora_rank",
+    "batch_norm",
 )  # fmt: skip
 """Fields of a recipe that are for finetuning alone."""
 
@@ -120,17 +122,13 @@ def _begin(
     resources = ranks.together(lambda: make_resources(material, Stoppable(progress, interrupt)))
     seed_everything(spec.seed)
     module = catalog.load_pretraining(card, size, resources, spec.options)
-    if not module.divisible and (spec.train.accumulation or 1) * ranks.size > 1:
-        raise VlbenchError(
-            f"{card.name}'s dictionary moves in every forward pass, so its pretraining takes one process and one "
-            f"forward pass per step: leave out --num-processes and train.accumulation"
-        )
     if isinstance(module.backbone, Fitted):
         module.backbone.fit(unique_refs(examples))
     if isinstance(module, Answering) and (answers := examples.answers()):
         module.learn_answers(answers)
     if unknown := [name for name in spec.objectives or () if name not in module.objectives]:
         raise VlbenchError(f"{card.name} has no objective {', '.join(unknown)}: it has {', '.join(module.objectives)}")
+    check_cut(card.name, module, spec.objectives or module.objectives, spec.train, ranks.size)
     checkpoints = Checkpoints(folder, resources.text, {"model": card.name, "size": size})
     return Work(
         spec, command, card, examples, module, spec.train, folder, accelerator, checkpoints, progress, interrupt

@@ -14,6 +14,7 @@ from torch import Tensor, distributed, nn
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from vlbench.core.errors import VlbenchError
 from vlbench.engine.answering.batches import Batch
 from vlbench.engine.answering.learner import Learner
 from vlbench.engine.answering.prompts import PromptBatch
@@ -32,8 +33,8 @@ class _Sum(torch.autograd.Function):
         return _summed(gradients[0])
 
 
-class CPUSyncBatchNorm(nn.SyncBatchNorm):
-    """torch's SyncBatchNorm for processes on CPUs, which its own kernels do not serve.
+class CPUSyncBatchNorm(_BatchNorm):
+    """What torch's SyncBatchNorm is, for processes on CPUs, where torch and DDP reject theirs.
 
     Source: Ioffe and Szegedy 2015; the running variance is the unbiased one, as in torch.
     """
@@ -74,6 +75,16 @@ def synchronise_batch_norms(module: nn.Module, accelerator: Accelerator) -> None
         for one in module.modules():
             if isinstance(one, nn.SyncBatchNorm):
                 one.__class__ = CPUSyncBatchNorm
+
+
+def check_rows(blocks: Sequence[Sequence[int]], processes: int) -> None:
+    """Raises VlbenchError where a step has no row for some process, whose stand-in the statistics would count."""
+    least = min(map(len, blocks))
+    if least < processes:
+        raise VlbenchError(
+            f"batch norms that normalise by the batch need a row of every optimizer step on each of {processes} "
+            f"processes, and the smallest step has {least}: start fewer processes, or give another --batch-size"
+        )
 
 
 def never_ran(batch_norms: Sequence[nn.Module]) -> bool:

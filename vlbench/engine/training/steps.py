@@ -20,7 +20,7 @@ from vlbench.engine.answering.batches import Batch, check_augments, loader, sequ
 from vlbench.engine.answering.learner import Learner
 from vlbench.engine.answering.prompts import PromptBatch, PromptBatches
 from vlbench.engine.runtime.memory import Undo, fits, heaviest, out_of_memory, release
-from vlbench.engine.training.batchnorm import calibrate_batch_norms, never_ran, synchronise_batch_norms
+from vlbench.engine.training.batchnorm import calibrate_batch_norms, check_rows, never_ran, synchronise_batch_norms
 from vlbench.engine.training.contrast import Part, contrast
 from vlbench.engine.training.lora import add_adapters
 from vlbench.engine.training.optimizer import make_optimizer, make_schedule
@@ -96,7 +96,8 @@ class Steps:
         self.images = contrasted_images(trained.learner.head, examples)
         units = training_units(plan.recipe, examples)
         self.blocks = training_blocks(units, plan.batch_size, plan.steps, seed, self.images)
-        self._check_alone()
+        if trained.learner.live_batch_norm:
+            check_rows(self.blocks, accelerator.num_processes)
         self.accumulation = plan.accumulation
         self.step = 0
         self._stream: Iterator[Batch | PromptBatch] = iter(())
@@ -168,15 +169,6 @@ class Steps:
         loss: Tensor = self.trained.wrapped(batch.to(self.accelerator.device)).loss * weight
         losses.append(float(loss.detach()))
         return loss
-
-    def _check_alone(self) -> None:
-        """Statistics of a batch would count a row twice that a process takes for want of one of its own."""
-        least, processes = min(map(len, self.blocks)), self.accelerator.num_processes
-        if self.trained.learner.live_batch_norm and least < processes:
-            raise VlbenchError(
-                f"train.batch_norm live needs a row of every optimizer step for each of {processes} processes, and the "
-                f"smallest step has {least}: start fewer processes, or leave train.batch_norm out"
-            )
 
     def _calibrate(self) -> None:
         """Without weights, batch norms take the statistics of the first training examples; processes take the same."""
