@@ -198,10 +198,17 @@ class _Measuring:
             if self.job.writes
             else Batches(examples, blocks, *self.learner.parts, chance="rehearsal")[0]
         )
+        if isinstance(self.learner.head, DualHead) and self._is_cut():
+            with torch.no_grad(), self.accelerator.autocast():
+                self.learner(batch.to(self.accelerator.device), embeds=True)  # a step in parts embeds each part twice
         with self.accelerator.autocast():
             loss = self.learner(batch.to(self.accelerator.device)).loss
         self.accelerator.backward(loss)
         self.learner.zero_grad(set_to_none=True)
+
+    def _is_cut(self) -> bool:
+        """Whether an optimizer step takes several forward passes or processes."""
+        return self.processes * (self.job.spec.train.accumulation or 1) > 1
 
     def _rate(self, work: Callable[[int], None], most: int) -> float:
         """How many a second: of growing batches the largest that takes no longer than about a second, or `most`."""
