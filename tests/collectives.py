@@ -1,4 +1,7 @@
-"""What processes do together, on numbers known beforehand: `torchrun collectives.py OUT`. Each leaves what it got."""
+"""What processes do together, on known numbers: `torchrun collectives.py OUT WORLD`. Each leaves its results.
+
+And a training in which a step has fewer examples than there are processes.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +39,13 @@ def layer() -> nn.Sequential:
     return nn.Sequential(made).train()
 
 
-def main(out: Path) -> None:
+FEW = "brivl:coco_retrieval@3x2"
+"""A training with two examples in a step."""
+
+
+def main(out: Path, world: Path) -> None:
+    import training  # found beside this script where it is run as one
+
     accelerator = make_accelerator("cpu", "float32", 1)
     rank = accelerator.process_index
     gathered = []
@@ -56,9 +65,10 @@ def main(out: Path) -> None:
         "weight_gradient": net[0].weight.grad.tolist(),
         "running": [net[0].running_mean.tolist(), net[0].running_var.tolist(), int(net[0].num_batches_tracked)],
         "evaluated": net.eval()(own).tolist(),
+        "few": training.train(FEW, world, out / "few"),
     }
     (out / f"{rank}.json").write_text(json.dumps(left))
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), Path(sys.argv[2]))

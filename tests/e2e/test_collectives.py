@@ -14,12 +14,17 @@ from typing import Any
 import pytest
 import torch
 
-SCRIPT = Path(__file__).parents[1] / "collectives.py"
+TESTS = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="module")
 def collectives() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("collectives", SCRIPT)
+    return beside("collectives")
+
+
+def beside(name: str) -> ModuleType:
+    """A script of the tests as a module."""
+    spec = importlib.util.spec_from_file_location(name, TESTS / f"{name}.py")
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -27,11 +32,12 @@ def collectives() -> ModuleType:
 
 
 @pytest.fixture(scope="module")
-def left(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+def left(tiny_world: Path, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     """What each of three processes was left with."""
-    out = tmp_path_factory.mktemp("collectives")
+    out, script = tmp_path_factory.mktemp("collectives"), str(TESTS / "collectives.py")
+    launch = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "3")
     done = subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "3", str(SCRIPT), str(out)],
+        [*launch, script, str(out), str(tiny_world)],
         capture_output=True,
         text=True,
         timeout=300,
@@ -69,3 +75,16 @@ def test_batch_norms_normalise_by_all_maps(left: list[dict[str, Any]], collectiv
         assert mean == pytest.approx(whole[0].running_mean.tolist(), rel=1e-6)
         assert variance == pytest.approx(whole[0].running_var.tolist(), rel=1e-6) and tracked == 1
     assert torch.allclose(joined("evaluated"), whole.eval()(seen), atol=1e-5)
+
+
+def test_a_process_without_an_example_changes_nothing(
+    left: list[dict[str, Any]], collectives: ModuleType, tiny_world: Path, tmp_path: Path
+) -> None:
+    """Steps of two examples on three processes: the third one takes part, and its pair is no negative."""
+    alone = beside("training").train(collectives.FEW, tiny_world, tmp_path)["log"]
+    for one in left:
+        assert one["few"]["weights"] == left[0]["few"]["weights"]
+        for name, tolerance in (("loss", 1e-5), ("grad_norm", 1e-3)):
+            assert [line[name] for line in one["few"]["log"]] == pytest.approx(
+                [line[name] for line in alone], abs=tolerance
+            )

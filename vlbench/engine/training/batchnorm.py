@@ -74,7 +74,7 @@ def synchronise_batch_norms(module: nn.Module, accelerator: Accelerator) -> None
     if accelerator.device.type == "cpu":  # the conversion knows torch's own class alone
         for one in module.modules():
             if isinstance(one, nn.SyncBatchNorm):
-                one.__class__ = CPUSyncBatchNorm
+                cast(nn.Module, one).__class__ = CPUSyncBatchNorm
 
 
 def check_rows(blocks: Sequence[Sequence[int]], processes: int) -> None:

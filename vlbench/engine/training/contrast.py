@@ -69,8 +69,9 @@ def contrast(
     """
     embeddings, states = _embedded(accelerator, learner, parts)
     in_step = torch.empty(len(order), embeddings.shape[1], device=embeddings.device)
-    in_step[list(order)] = gathered_rows(accelerator, embeddings)
-    loss, gradients = _gradients(accelerator, cast(DualHead, learner.head), in_step, targets.to(in_step.device))
+    in_step[list(order)] = gathered_rows(accelerator, embeddings.float())
+    head, targets = cast(DualHead, learner.head), targets.to(in_step.device)
+    loss, gradients = _gradients(accelerator, head, in_step, embeddings.dtype, targets)
     share = 1 / (len(parts) * accelerator.num_processes)  # each part carries as much of the head's gradient
 
     def surrogate(one: tuple[Part, RandomState]) -> Tensor:
@@ -79,7 +80,7 @@ def contrast(
         found: Embedded = wrapped(part.batch.to(accelerator.device), embeds=True)
         own = torch.zeros(len(part.share.places), in_step.shape[1], device=in_step.device)
         own[: len(part.places)] = gradients.embeddings[part.places]
-        carried = (_side_by_side(found) * own).sum()
+        carried = (_side_by_side(found).float() * own).sum()
         for parameter, gradient in zip(found.head, gradients.head, strict=True):
             carried = carried + share * (parameter * gradient).sum()
         return carried
@@ -105,12 +106,12 @@ def _embedded(accelerator: Accelerator, learner: Learner, parts: Sequence[Part])
 
 
 def _gradients(
-    accelerator: Accelerator, head: DualHead, embeddings: Tensor, targets: Tensor
+    accelerator: Accelerator, head: DualHead, embeddings: Tensor, dtype: torch.dtype, targets: Tensor
 ) -> tuple[float, Gradients]:
-    """The loss of a step's embeddings [B, 2E], and its gradients."""
+    """The loss of a step's embeddings [B, 2E], and its gradients. dtype: that the model gives embeddings in."""
     embeddings.requires_grad_()
     with accelerator.autocast():
-        loss = head.loss(head(*embeddings.chunk(2, dim=1)), targets)
+        loss = head.loss(head(*embeddings.to(dtype).chunk(2, dim=1)), targets)
     # In float16 small gradients would vanish on the way through the logits.
     scale = 1.0 if accelerator.scaler is None else float(accelerator.scaler.get_scale())
     found = torch.autograd.grad(loss * scale, [embeddings, *head.parameters()])
@@ -119,5 +120,5 @@ def _gradients(
 
 
 def _side_by_side(found: Embedded) -> Tensor:
-    """Images and texts [b, E] as [b, 2E], float32."""
-    return torch.cat([found.images, found.texts], dim=1).float()
+    """Images and texts [b, E] as [b, 2E]."""
+    return torch.cat([found.images, found.texts], dim=1)
