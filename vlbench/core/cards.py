@@ -115,7 +115,7 @@ class Recipe(Frozen):
     transformers; 0 trains the weights. batch_norm: what batch norms normalise by in finetuning: `frozen`, and where it
     is left out, their running statistics, which stay as they are while their weights and biases learn; `live`, the
     statistics of the batch, over all processes (SyncBatchNorm, so several processes need GPUs) and in a single forward
-    pass per step and process. The loss of a step then depends on which pictures a forward pass repeats.
+    pass per step and process. The loss of a step then depends on which images a forward pass repeats.
     """
 
     optimizer: Literal["adamw", "bert_adam"] | None = None

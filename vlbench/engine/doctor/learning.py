@@ -122,9 +122,7 @@ def _cannot_contrast(school: School, train: Examples) -> str:
     try:
         training_blocks(sequential_blocks(len(train), 1), BATCH, school.steps, seed, images)
     except VlbenchError:
-        return (
-            f"ranking needs several pictures in each batch of {BATCH}, and one shows a single one: use data with more"
-        )
+        return f"ranking needs several images in each batch of {BATCH}, and one holds a single one: use data with more"
     return ""
 
 

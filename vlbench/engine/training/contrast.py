@@ -67,7 +67,7 @@ def contrast(
         order: the places in the step of the pairs of all processes, one process after the other.
         targets: of the step's pairs [B], as the head makes them.
     """
-    embeddings, states = _embedded(accelerator, learner, parts)
+    embeddings, states = _embedded(accelerator, Undo(learner), wrapped, parts)
     in_step = torch.empty(len(order), embeddings.shape[1], device=embeddings.device)
     in_step[list(order)] = gathered_rows(accelerator, embeddings.float())
     head, targets = cast(DualHead, learner.head), targets.to(in_step.device)
@@ -89,17 +89,19 @@ def contrast(
     return loss
 
 
-def _embedded(accelerator: Accelerator, learner: Learner, parts: Sequence[Part]) -> tuple[Tensor, list[RandomState]]:
-    """The embeddings of this process's pairs, [n, 2E], and the states of chance before each part.
+def _embedded(
+    accelerator: Accelerator, undo: Undo, wrapped: nn.Module, parts: Sequence[Part]
+) -> tuple[Tensor, list[RandomState]]:
+    """The embeddings of this process's pairs, [n, 2E], and the state of the random generators before each part.
 
-    Buffers and states of chance are put back: the second pass finds everything as the first one did.
+    undo: called in the end, puts buffers and generators back, so that the second pass finds what the first one found.
     """
-    undo, rows, states = Undo(learner), list[Tensor](), list[RandomState]()
+    rows, states = list[Tensor](), list[RandomState]()
     with torch.no_grad():
         for part in parts:
             states.append(random_state())
             with accelerator.autocast():
-                found: Embedded = learner(part.batch.to(accelerator.device), embeds=True)
+                found: Embedded = wrapped(part.batch.to(accelerator.device), embeds=True)
             rows.append(_side_by_side(found)[: len(part.places)])
     undo()
     return torch.cat(rows), states

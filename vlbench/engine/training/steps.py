@@ -110,7 +110,7 @@ class Steps:
         """
         self.step = step
         self.accumulation = accumulation or self.plan.accumulation
-        if step == 0 and not self.trained.learner.live_batch_norm and never_ran(self.trained.learner.batch_norms()):
+        if step == 0 and self._is_uncalibrated():
             self._calibrate()
         if self.conduct.auto_batch and accumulation is None:
             self._try(progress)
@@ -169,6 +169,12 @@ class Steps:
         loss: Tensor = self.trained.wrapped(batch.to(self.accelerator.device)).loss * weight
         losses.append(float(loss.detach()))
         return loss
+
+    def _is_uncalibrated(self) -> bool:
+        """Whether batch norms would normalise by statistics that nothing was ever counted for."""
+        learner = self.trained.learner
+        frozen = not learner.live_batch_norm and not isinstance(learner.head, GenerateHead)
+        return frozen and never_ran(learner.batch_norms())
 
     def _calibrate(self) -> None:
         """Without weights, batch norms take the statistics of the first training examples; processes take the same."""
