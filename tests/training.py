@@ -1,6 +1,6 @@
-"""Short trainings, by any number of processes: `torchrun training.py WORLD OUT cvlp:nlvr2 ...`.
+"""Short trainings, by any number of processes: `torchrun training.py WORLD OUT cvlp:nlvr2 brivl:coco_retrieval@20x16`.
 
-Every process leaves its log, and what its learner has become.
+After `@` steps and examples per step. Every process leaves its log, and what its learner has become.
 """
 
 from __future__ import annotations
@@ -24,20 +24,24 @@ from vlbench.engine.runtime.environment import make_accelerator, seed_everything
 from vlbench.engine.runtime.interrupt import Interrupt
 from vlbench.engine.training.checkpoint import Checkpoints
 from vlbench.engine.training.finetune import Finetuning
-from vlbench.engine.training.plan import Conduct, make_plan, training_units
+from vlbench.engine.training.plan import Conduct, contrasted_images, make_plan, training_units
 from vlbench.heads.build import build_head
 
 
-def train(name: str, world: Path, folder: Path, accumulation: int = 1) -> dict[str, Any]:
-    """Train for a few steps: the log, and a hash of all parameters."""
-    changes = Recipe(steps=4, batch_size=12, accumulation=accumulation, warmup=0.0, ema=0.9, lr=1e-3)
-    model, task = name.split(":")
+def train(name: str, world: Path, folder: Path, accumulation: int = 1, **changed: Any) -> dict[str, Any]:
+    """Train for a few steps: the log, and a hash of all parameters. changed: other numbers of the recipe."""
+    name, _, size = name.partition("@")
+    steps, batch_size = map(int, size.split("x")) if size else (4, 12)
+    fixed = {"accumulation": accumulation, "warmup": 0.0, "ema": 0.9, "lr": 1e-3}
+    changes = Recipe(steps=steps, batch_size=batch_size, **{**fixed, **changed})
+    model, task = name.rsplit(":", 1)
     job = plan(RunSpec(task=task, model=model, data_root=world, checkpoint="none", train=changes), Silent())
     accelerator = make_accelerator("cpu", "float32", 1)
     seed_everything(0)
-    backbone = catalog.load_model(job.card, "tiny", make_resources(of_job(job), Silent()))
+    backbone = catalog.load_model(job.card, job.size, make_resources(of_job(job), Silent()))
     learner = Learner(backbone, build_head(job.task.card, job.card, backbone.width, job.labels, job.spec.train))
-    made = make_plan(job.spec.train, training_units(job.spec.train, job.train), 0)
+    images = contrasted_images(learner.head, job.train)
+    made = make_plan(job.spec.train, training_units(job.spec.train, job.train), 0, images)
     training = Finetuning(learner, job.train, made, accelerator, Checkpoints(folder), 0, Conduct())
     log: list[dict[str, Any]] = []
     training.run(None, log.append, Silent(), Interrupt(), "finetuning")
@@ -47,8 +51,13 @@ def train(name: str, world: Path, folder: Path, accumulation: int = 1) -> dict[s
 
 def main(world: Path, out: Path, names: list[str]) -> None:
     for name in names:
-        left = train(name, world, out / name)
-        (out / f"{name}-{torch.distributed.get_rank()}.json").write_text(json.dumps(left))
+        left = train(name, world, out / file_name(name))
+        (out / f"{file_name(name)}-{torch.distributed.get_rank()}.json").write_text(json.dumps(left))
+
+
+def file_name(name: str) -> str:
+    """A training's name as that of a file: a model may be named by its folder."""
+    return name.replace("/", "_")
 
 
 if __name__ == "__main__":

@@ -96,6 +96,18 @@ class EndToEnd(Protocol):
 
 
 @runtime_checkable
+class Following(Protocol):
+    """A backbone with modules that gather running statistics of their input in training mode, besides batch norms.
+
+    While it is finetuned they stay in eval mode, as batch norms do.
+    """
+
+    def following(self) -> Iterator[nn.Module]:
+        """These modules."""
+        ...
+
+
+@runtime_checkable
 class Sparing(Protocol):
     """A backbone some tensors of which only its pretraining uses: weights without them are whole all the same."""
 

@@ -13,7 +13,7 @@ from vlbench.core.splits import NONE, Splits, joined, split_tuple
 from vlbench.core.task import Task
 from vlbench.data.parallel import spare_processes
 from vlbench.engine.capabilities import takes_prompts
-from vlbench.engine.options import check_adapters, check_placing, check_scales
+from vlbench.engine.options import check_adapters, check_batch_norm, check_placing, check_scales
 from vlbench.engine.weights.files import holds_linear, weights_file
 from vlbench.engine.weights.pretrained import PRETRAINED
 from vlbench.engine.writing import answer_by, check_shots
@@ -84,6 +84,7 @@ def resolved(spec: RunSpec, task: Task, card: ModelCard) -> RunSpec:
         }
     )
     check_adapters(whole, card)
+    check_batch_norm(whole)
     check_placing(whole, card)
     check_scales(whole)
     return whole

@@ -24,7 +24,7 @@ from vlbench.data.verify import manifest
 from vlbench.engine.apart import check_apart
 from vlbench.engine.capabilities import refused, takes_prompts
 from vlbench.engine.defaults import resolved
-from vlbench.engine.options import check_own_code
+from vlbench.engine.options import check_negatives, check_own_code
 from vlbench.engine.runtime.ranks import launched
 from vlbench.engine.runtime.trackers import check_trackers
 from vlbench.engine.source import load_task
@@ -158,6 +158,7 @@ def plan(spec: RunSpec, progress: Progress) -> Job:
     select, report = _load(task, spec.select_on), _load(task, spec.split)
     check_apart(spec, trained, select, report)
     train = next(iter(trained.values())) if len(trained) == 1 else Joined([*trained.values()])
+    check_negatives(spec, task.card, card, train)
     if spec.verify_data and launched().local_rank == 0:
         _verify(task, {**trained, str(spec.select_on): select, str(spec.split): report}, progress)
     select, part = selected_on(select, spec, whole=task.card.output == "rank")

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib.util import find_spec
+from typing import Any
 
-from vlbench.core.cards import ModelCard
+from vlbench.core.cards import ModelCard, TaskCard
 from vlbench.core.errors import ExitCode, VlbenchError
+from vlbench.core.examples import Example
 from vlbench.core.spec import RunSpec
+from vlbench.core.splits import joined
 from vlbench.engine.weights.pretrained import PRETRAINED
 
 
@@ -58,6 +62,42 @@ def check_scales(spec: RunSpec) -> None:
             f"train.long_side {spec.train.long_side} limits the random sizes that train.short_side asks for, and it "
             f"asks for none: give both, or leave it out"
         )
+
+
+def check_batch_norm(spec: RunSpec) -> None:
+    """Batch norms that normalise by the batch need each step in one forward pass. spec: with its recipe resolved.
+
+    Raises:
+        VlbenchError: a step is cut into several.
+    """
+    if spec.mode != "finetune" or spec.train.batch_norm != "live":
+        return
+    accumulation = spec.train.accumulation or 1
+    if accumulation > 1 or spec.auto_batch:
+        cut = f"train.accumulation {accumulation}" if accumulation > 1 else "--batch-size auto"
+        raise VlbenchError(
+            f"train.batch_norm live needs a whole optimizer step in one forward pass of each process, which {cut} may "
+            f"cut into several: give --batch-size a number and --set train.accumulation=1, or leave train.batch_norm "
+            f"out"
+        )
+
+
+def check_negatives(spec: RunSpec, task: TaskCard, card: ModelCard, train: Sequence[Example[Any]]) -> None:
+    """Two towers learn a ranking from the other images of an optimizer step. spec: with its recipe resolved.
+
+    Raises:
+        VlbenchError: there are none.
+    """
+    if spec.mode != "finetune" or task.output != "rank" or card.ranks_by != "dual":
+        return
+    what = f"{card.name} learns {task.name} by contrasting the images of an optimizer step"
+    if spec.train.batch_size == 1:
+        raise VlbenchError(f"{what}, and --batch-size 1 leaves one image alone: give 2 or more")
+    images = (example.reference.image for example in train)
+    first = next(images, None)
+    if first is not None and all(image == first for image in images):
+        split = joined(spec.train_split)
+        raise VlbenchError(f"{what}, and all texts of {split} belong to one image: train on more images")
 
 
 def check_placing(spec: RunSpec, card: ModelCard) -> None:

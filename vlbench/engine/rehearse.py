@@ -31,7 +31,7 @@ from vlbench.engine.runtime.environment import make_accelerator, seed_everything
 from vlbench.engine.runtime.interrupt import Interrupt
 from vlbench.engine.runtime.pace import Pace
 from vlbench.engine.subset import Examples
-from vlbench.engine.training.plan import Plan, make_plan, training_units
+from vlbench.engine.training.plan import Plan, contrasted_images, make_plan, training_units
 from vlbench.engine.weights.loading import summary
 from vlbench.heads.dual import DualHead
 
@@ -137,8 +137,9 @@ class _Measuring:
         """The plan, and how many examples its steps take, which may fill batches in part only."""
         recipe, seed = self.job.spec.train, self.job.spec.seed
         units = training_units(recipe, self.job.train)
-        trained = make_plan(recipe, units, seed)
-        return trained, sum(map(len, training_blocks(units, trained.batch_size, trained.steps, seed)))
+        images = contrasted_images(self.learner.head, self.job.train)
+        trained = make_plan(recipe, units, seed, images)
+        return trained, sum(map(len, training_blocks(units, trained.batch_size, trained.steps, seed, images)))
 
     def _phase(self, name: str, amount: int, unit: str, rate: float) -> Phase:
         return Phase(name, amount, unit, rate, self.processes)
@@ -198,10 +199,17 @@ class _Measuring:
             if self.job.writes
             else Batches(examples, blocks, *self.learner.parts, chance="rehearsal")[0]
         )
+        if isinstance(self.learner.head, DualHead) and self._is_cut():
+            with torch.no_grad(), self.accelerator.autocast():
+                self.learner(batch.to(self.accelerator.device), embeds=True)  # a step in parts embeds each part twice
         with self.accelerator.autocast():
             loss = self.learner(batch.to(self.accelerator.device)).loss
         self.accelerator.backward(loss)
         self.learner.zero_grad(set_to_none=True)
+
+    def _is_cut(self) -> bool:
+        """Whether an optimizer step takes several forward passes or processes."""
+        return self.processes * (self.job.spec.train.accumulation or 1) > 1
 
     def _rate(self, work: Callable[[int], None], most: int) -> float:
         """How many a second: of growing batches the largest that takes no longer than about a second, or `most`."""

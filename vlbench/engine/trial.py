@@ -39,7 +39,7 @@ from vlbench.engine.subset import Examples
 from vlbench.engine.training.checkpoint import Best, Checkpoints
 from vlbench.engine.training.finetune import Finetuning
 from vlbench.engine.training.journal import Journal
-from vlbench.engine.training.plan import Conduct, Plan, make_plan, training_units
+from vlbench.engine.training.plan import Conduct, Plan, contrasted_images, make_plan, training_units
 from vlbench.engine.training.probe import Selection, probe
 from vlbench.engine.weights.files import STANDS_ON
 from vlbench.engine.weights.frozen import check_frozen
@@ -140,7 +140,8 @@ class Trial:
 
     def _finetune(self, learner: Learner, checkpoints: Checkpoints) -> TrainInfo:
         spec, train = self.job.spec, self._seen(self.job.train)
-        plan = make_plan(spec.train, training_units(spec.train, train), spec.seed)
+        images = contrasted_images(learner.head, train)
+        plan = make_plan(spec.train, training_units(spec.train, train), spec.seed, images)
         conduct = Conduct(spec.workers, spec.save_every, spec.auto_batch, spec.activation_checkpointing)
         training = Finetuning(learner, train, plan, self.accelerator, checkpoints, spec.seed, conduct)
         select = self._select if self.job.select else None

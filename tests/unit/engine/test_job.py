@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -87,6 +88,31 @@ def test_the_fingerprint_is_of_what_is_done_not_where(make_job: MakeJob, tmp_pat
     other = [{"seed": 1}, {"controls": ()}, {"split": "test-u"}, {"train": Recipe(lr=0.1)}, {"limit": 5}]
     assert {make_job(**fields).fingerprint for fields in same} == {plain}
     assert len({make_job(**fields).fingerprint for fields in other} | {plain}) == len(other) + 1
+
+
+def test_how_batch_norms_normalise_is_part_of_a_runs_name(make_job: MakeJob) -> None:
+    plain, live = (make_job(model="soho", train=Recipe(batch_norm=kind, accumulation=1)) for kind in (None, "live"))
+    assert plain.fingerprint != live.fingerprint
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--batch-size", 1), "and --batch-size 1 leaves one image alone: give 2 or more"),
+        (("--batch-size", 4, "--set", "train.batches=related"), "step 1 of training holds one image alone"),
+        (("--batch-size", "auto", "--set", "train.batch_norm=live"), "which --batch-size auto may cut into several"),
+        (("--set", "train.batch_norm=live", "--set", "train.accumulation=2"), "which train.accumulation 2 may cut"),
+    ],
+)
+@pytest.mark.parametrize("extra", [(), ("--dry-run",)])
+def test_steps_that_cannot_be_trained_are_one_sentence(
+    options: tuple[object, ...], extra: tuple[str, ...], said: str, vlbench: Any, tiny_world: Path, tmp_path: Path
+) -> None:
+    task = ("run", "--task", "coco_retrieval", "--model", "brivl", "--data-root", tiny_world, "--checkpoint", "none")
+    done = vlbench(*task, *options, *extra, "--output-path", tmp_path, "--quiet")
+    assert done.code == 2 and said in done.err
+    assert len([line for line in done.err.splitlines() if line.startswith("vlbench: ")]) == 1
+    assert "Traceback" not in done.err
 
 
 def test_limits() -> None:

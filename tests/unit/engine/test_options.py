@@ -12,9 +12,17 @@ import pytest
 from vlbench import catalog
 from vlbench.core.cards import ModelCard
 from vlbench.core.errors import VlbenchError
+from vlbench.core.examples import Caption, Example, Query
 from vlbench.core.spec import RunSpec
 from vlbench.engine import options
-from vlbench.engine.options import check_adapters, check_own_code, check_placing, check_scales
+from vlbench.engine.options import (
+    check_adapters,
+    check_batch_norm,
+    check_negatives,
+    check_own_code,
+    check_placing,
+    check_scales,
+)
 
 INSTALLED = ModuleSpec("it", None)
 PLACED = {"mode": "zero-shot", "answer_by": "text", "checkpoint": "pretrained"}
@@ -119,3 +127,40 @@ def test_a_limit_of_sizes_needs_sizes() -> None:
         check_scales(spec(train={"long_side": 1333}))
     with pytest.raises(ValueError, match="expected the lowest number of pixels first"):
         spec(train={"short_side": [800, 400]})
+
+
+@pytest.mark.parametrize(
+    ("train", "fields", "said"),
+    [
+        ({"batch_norm": "live"}, {}, ""),
+        ({"batch_norm": "live", "accumulation": 1}, {}, ""),
+        ({"batch_norm": "frozen", "accumulation": 4}, {"auto_batch": True}, ""),
+        ({"accumulation": 4}, {"auto_batch": True}, ""),
+        ({"batch_norm": "live", "accumulation": 4}, {"mode": "eval"}, ""),
+        ({"batch_norm": "live", "accumulation": 4}, {}, "which train.accumulation 4 may cut into several: give"),
+        ({"batch_norm": "live"}, {"auto_batch": True}, "which --batch-size auto may cut into several: give"),
+    ],
+)
+def test_live_batch_norms(train: dict[str, object], fields: dict[str, object], said: str) -> None:
+    refuses(lambda: check_batch_norm(spec(train=train, **fields)), said)
+
+
+def captions(*images: str) -> list[Example[Caption]]:
+    return [Example(str(n), Query((), ""), Caption(image), image) for n, image in enumerate(images)]
+
+
+@pytest.mark.parametrize(
+    ("model", "size", "images", "mode", "said"),
+    [
+        ("brivl", 2, "aab", "finetune", ""),
+        ("brivl", 1, "aab", "finetune", "and --batch-size 1 leaves one image alone: give 2 or more"),
+        ("brivl", 8, "aaa", "finetune", "and all texts of train belong to one image: train on more images"),
+        ("brivl", 1, "a", "eval", ""),
+        ("cvlp", 1, "aab", "finetune", ""),  # looks at pairs, and draws their negatives
+        ("CLIPModel", 1, "ab", "finetune", "CLIPModel learns coco_retrieval by contrasting the images of an optimizer"),
+    ],
+)
+def test_two_towers_need_negatives(model: str, size: int, images: str, mode: str, said: str) -> None:
+    task = catalog.task_card("coco_retrieval", None)
+    asked = spec(mode=mode, train={"batch_size": size}, train_split="train")
+    refuses(lambda: check_negatives(asked, task, card(model), captions(*images)), said)

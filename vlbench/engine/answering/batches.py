@@ -184,21 +184,43 @@ def related(examples: Sequence[Example[Any]], most: int) -> list[list[int]]:
     return [rows[start : start + most] for rows in together.values() for start in range(0, len(rows), most)]
 
 
-def training_blocks(units: Sequence[Sequence[int]], batch_size: int, steps: int, seed: int) -> list[list[int]]:
-    """The rows of every optimizer step: epoch after epoch, as `epoch_blocks` has them, cut once."""
+def training_blocks(
+    units: Sequence[Sequence[int]], batch_size: int, steps: int, seed: int, images: Sequence[str] | None = None
+) -> list[list[int]]:
+    """The rows of every optimizer step: epoch after epoch, as `epoch_blocks` has them, cut once.
+
+    Raises:
+        VlbenchError: a step that should contrast images holds a single one.
+    """
     blocks: list[list[int]] = []
     epoch = 0
     while len(blocks) < steps:
-        blocks += epoch_blocks(units, batch_size, seed, epoch)
+        blocks += epoch_blocks(units, batch_size, seed, epoch, images)
         epoch += 1
+    if images is not None:
+        check_negatives(blocks[:steps], images, batch_size)
     return blocks[:steps]
 
 
-def epoch_blocks(units: Sequence[Sequence[int]], batch_size: int, seed: int, epoch: int) -> list[list[int]]:
+def check_negatives(blocks: Sequence[Sequence[int]], images: Sequence[str], batch_size: int) -> None:
+    """Raises VlbenchError where a step has no negatives: all of its texts belong to one image."""
+    for number, block in enumerate(blocks, start=1):
+        if len({images[row] for row in block}) == 1:
+            raise VlbenchError(
+                f"step {number} of training holds one image alone ({images[block[0]]!r}, texts: {len(block)}), and a "
+                f"contrastive loss needs others as negatives: give a larger --batch-size than {batch_size}, more "
+                f"images, or --set train.batches=shuffled"
+            )
+
+
+def epoch_blocks(
+    units: Sequence[Sequence[int]], batch_size: int, seed: int, epoch: int, images: Sequence[str] | None = None
+) -> list[list[int]]:
     """The rows of an epoch's optimizer steps: a seeded permutation of the units, no row left out.
 
     units: rows that stay in one block, none longer than `batch_size`. A block takes units while they fit, so
-    some blocks, and the last one, are shorter.
+    some blocks, and the last one, are shorter. images: of each row, where the other images of a step are the negatives
+    of its loss: a last block with a single image joins the block before it. None where a step needs no negatives.
     """
     order = list(units)
     random.Random(f"{seed}/epoch {epoch}").shuffle(order)
@@ -208,6 +230,8 @@ def epoch_blocks(units: Sequence[Sequence[int]], batch_size: int, seed: int, epo
             blocks.append(block)
             block = []
         block += unit
+    if blocks and images is not None and len({images[row] for row in block}) == 1:
+        return [*blocks[:-1], blocks[-1] + block]
     return [*blocks, block]
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, Self, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.data import Dataset
 
-from vlbench.core.backbone import Backbone, DualEncoder, Features, Generator, Textual, Visual
+from vlbench.core.backbone import Backbone, DualEncoder, Features, Following, Generator, Textual, Visual
 from vlbench.core.errors import VlbenchError
 from vlbench.core.examples import Example
 from vlbench.core.head import Head
@@ -49,6 +50,19 @@ class Output:
     loss: Tensor | None
 
 
+@dataclass(frozen=True)
+class Embedded:
+    """The embeddings of a batch's B pairs, without logits or loss.
+
+    images, texts: [B, E], of length 1. head: a copy of each of the head's parameters, in their order, so that a
+    gradient can be carried on to them through the forward pass that DDP watches.
+    """
+
+    images: Tensor
+    texts: Tensor
+    head: tuple[Tensor, ...]
+
+
 def only_pooled(pooled: Tensor) -> Features:
     """Features of vectors [P, D] alone, which is all that a classifier looks at."""
     none, mask = pooled[:, :0, None], torch.zeros(len(pooled), 0, dtype=torch.bool)
@@ -59,6 +73,9 @@ class Learner(nn.Module):
     """backbone + head. Pictures and texts are encoded once per batch and fused per pair, or go in as one prompt.
 
     asking: how examples become prompts, where a head answers from what a model that writes makes of them.
+    live_batch_norm: whether batch norms normalise by the statistics of the batch while training. By default they use
+    their running statistics, which then stay as they are: a loss does not depend on how a step is cut. Modules that a
+    backbone names as `following` never move.
     """
 
     def __init__(
@@ -68,6 +85,22 @@ class Learner(nn.Module):
         self.backbone = cast(nn.Module, backbone)
         self.head = cast(nn.Module, head)
         self.asking = asking
+        self.live_batch_norm = False
+
+    def train(self, mode: bool = True) -> Self:
+        """As of any module, but what has running statistics stays in eval mode; its weights learn all the same."""
+        super().train(mode)
+        for module in self._kept() if mode else ():
+            module.eval()
+        return self
+
+    def batch_norms(self) -> list[nn.Module]:
+        """All batch norms, those of frozen layers among them."""
+        return [module for module in self.modules() if isinstance(module, _BatchNorm)]
+
+    def _kept(self) -> list[nn.Module]:
+        moving = list(self.backbone.following()) if isinstance(self.backbone, Following) else []
+        return moving if self.live_batch_norm else [*moving, *self.batch_norms()]
 
     @property
     def parts(self) -> tuple[Backbone, Head]:
@@ -99,8 +132,14 @@ class Learner(nn.Module):
             return only_pooled(cast(Generator, self.backbone).states(batch.prompts))
         return self.parts[0].fuse(*self._pairs(batch))
 
-    def forward(self, batch: Batch | PromptBatch) -> Output:
-        """Answer a batch of B examples: the head's logits, and the loss where there are targets."""
+    def forward(self, batch: Batch | PromptBatch, embeds: bool = False) -> Output | Embedded:
+        """Answer a batch of B examples: the head's logits, and the loss where there are targets.
+
+        embeds: give the embeddings of the pairs alone, of two towers.
+        """
+        if embeds and isinstance(batch, Batch):
+            images, texts = embed(self.parts[0], *self._pairs(batch))
+            return Embedded(images, texts, tuple(parameter.clone() for parameter in self.head.parameters()))
         if isinstance(self.head, GenerateHead) and isinstance(batch, PromptBatch):
             losses = self.writing[0].nll(batch.prompts)
             return Output(losses, losses.mean())

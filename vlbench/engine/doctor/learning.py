@@ -16,15 +16,16 @@ from scipy.stats import binom
 from torch import Tensor
 
 from vlbench.core.cards import Recipe
+from vlbench.core.errors import VlbenchError
 from vlbench.core.examples import Caption, Example
 from vlbench.core.progress import Progress
-from vlbench.engine.answering.batches import Batches, loader, sequential_blocks
+from vlbench.engine.answering.batches import Batches, loader, sequential_blocks, training_blocks
 from vlbench.engine.doctor.subject import Examples, Subject, right_for, strangers
 from vlbench.engine.doctor.verdict import Check, Verdict
 from vlbench.engine.runtime.interrupt import Interrupt
 from vlbench.engine.training.checkpoint import Checkpoints
 from vlbench.engine.training.finetune import Finetuning
-from vlbench.engine.training.plan import Conduct, make_plan, training_units
+from vlbench.engine.training.plan import Conduct, contrasted_images, make_plan, training_units
 from vlbench.heads.dual import DualHead
 
 LEARNED = 32
@@ -65,7 +66,7 @@ def check_learning(school: School, train: Examples, held_out: Examples) -> Itera
 
 
 def _by_heart(school: School, train: Examples) -> Check:
-    if reason := _cannot_rank(school.subject, train):
+    if reason := _cannot_rank(school.subject, train) or _cannot_contrast(school, train):
         return Check(name="overfit-32", verdict="skipped", found=reason)
     _learn(school, train, "learning by heart")
     subject = _asked_about(school.subject, train)
@@ -80,7 +81,8 @@ def _by_heart(school: School, train: Examples) -> Check:
 
 def _shuffled(school: School, train: Examples, held_out: Examples) -> Check:
     """References that reach an answer by another door than training would show: shuffled, nothing else tells them."""
-    if reason := _cannot_rank(school.subject, train) or _cannot_rank(school.subject, held_out):
+    unfit = _cannot_rank(school.subject, train) or _cannot_rank(school.subject, held_out)
+    if reason := unfit or _cannot_contrast(school, train):
         return Check(name="shuffled labels", verdict="skipped", found=reason)
     _learn(school, shuffled(train), "learning shuffled labels")
     asked = shuffled(held_out)
@@ -109,6 +111,18 @@ def _cannot_rank(subject: Subject, examples: Examples) -> str:
     """Why nothing is learned; empty where something may be."""
     if subject.job.ranks and strangers(examples) == list(examples):
         return f"ranking needs several pictures, and all {len(examples)} examples show one: use data with more"
+    return ""
+
+
+def _cannot_contrast(school: School, train: Examples) -> str:
+    """Why a step of two towers has no negatives; empty where each has some."""
+    images, seed = contrasted_images(school.subject.learner.head, train), school.subject.job.spec.seed
+    if images is None:
+        return ""
+    try:
+        training_blocks(sequential_blocks(len(train), 1), BATCH, school.steps, seed, images)
+    except VlbenchError:
+        return f"ranking needs several images in each batch of {BATCH}, and one holds a single one: use data with more"
     return ""
 
 
@@ -161,7 +175,8 @@ def _learn(school: School, examples: Examples, what: str) -> None:
     """A short finetuning by the engine's own means, at the recipe's rates."""
     job, learner = school.subject.job, school.subject.learner
     recipe = _recipe(job.spec.train, school.steps)
-    plan = make_plan(recipe, training_units(recipe, examples), job.spec.seed)
+    images = contrasted_images(learner.head, examples)
+    plan = make_plan(recipe, training_units(recipe, examples), job.spec.seed, images)
     checkpoints = Checkpoints(school.folder / what.replace(" ", "-"))
     training = Finetuning(learner, examples, plan, school.accelerator, checkpoints, job.spec.seed, Conduct())
     training.run(None, lambda _: None, school.progress, school.interrupt, what)
@@ -176,6 +191,7 @@ def _recipe(recipe: Recipe, steps: int) -> Recipe:
             "epochs": None,
             "batch_size": BATCH,
             "accumulation": 1,
+            "batch_norm": None,
             "evaluations": 1,
             "batches": "shuffled",
             "augment": "none",

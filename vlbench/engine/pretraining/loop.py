@@ -26,12 +26,14 @@ from vlbench.core.pretraining import Answering, Pretraining
 from vlbench.core.progress import Progress
 from vlbench.core.spec import PretrainSpec
 from vlbench.engine.answering.batches import loader, training_blocks
+from vlbench.engine.pretraining.cut import has_live_batch_norms
 from vlbench.engine.pretraining.initial import Initial
 from vlbench.engine.pretraining.pairs import Pairs, worths
 from vlbench.engine.runtime.environment import remedy_of_nan
 from vlbench.engine.runtime.interrupt import Interrupt, Interrupted
 from vlbench.engine.runtime.memory import out_of_memory
 from vlbench.engine.runtime.trackers import Trackers
+from vlbench.engine.training.batchnorm import check_rows, synchronise_batch_norms
 from vlbench.engine.training.checkpoint import Checkpoints, TrainState
 from vlbench.engine.training.journal import Journal
 from vlbench.engine.training.optimizer import make_optimizer, make_schedule
@@ -131,6 +133,7 @@ class Loop:
         """From the last state that was saved, or from the start."""
         plan = planned(work)
         network = work.network.to(work.accelerator.device)
+        synchronise_batch_norms(network, work.accelerator)
         optimizer = make_optimizer(network, work.module.backbone, work.recipe)
         wrapped, optimizer = work.accelerator.prepare(Losses(work.module, work.spec.objectives), optimizer)
         schedule = make_schedule(optimizer, plan.steps, work.recipe)
@@ -169,6 +172,8 @@ class Loop:
         work, size = self.work, self.plan.batch_size
         blocks = training_blocks(training_units(work.recipe, work.examples), size, self.plan.steps, work.spec.seed)
         place = work.accelerator.process_index, work.accelerator.num_processes
+        if has_live_batch_norms(work.module):
+            check_rows(blocks, work.accelerator.num_processes)
         left = range(self.state.step, len(blocks))
         return [shares(blocks[step], step, self.plan.accumulation, *place) for step in left]
 

@@ -22,6 +22,7 @@ from vlbench.core.spec import PretrainSpec
 from vlbench.data.answers import ANSWERS_FILE, write_answers
 from vlbench.data.cache import atomic_write
 from vlbench.data.resources import Loading
+from vlbench.engine.pretraining.cut import check_cut
 from vlbench.engine.pretraining.folder import (
     CAPTIONS,
     CARD,
@@ -49,6 +50,7 @@ RECIPE = "pretrain"
 NOT_USED = (
     "ema", "augment", "short_side", "long_side", "evaluations", "head_lr",
     "rank_loss", "negative_texts", "negative_images", "margin", "lora_rank", "train_splits",
+    "batch_norm",
 )  # fmt: skip
 """Fields of a recipe that are for finetuning alone."""
 
@@ -133,11 +135,6 @@ def _begin(
     resources = ranks.together(lambda: make_resources(material, Stoppable(progress, interrupt)))
     seed_everything(spec.seed)
     module = catalog.load_pretraining(card, size, resources, spec.options)
-    if not module.divisible and (spec.train.accumulation or 1) * ranks.size > 1:
-        raise VlbenchError(
-            f"{card.name}'s dictionary moves in every forward pass, so its pretraining takes one process and one "
-            f"forward pass per step: leave out --num-processes and train.accumulation"
-        )
     if isinstance(module.backbone, Fitted):
         module.backbone.fit(unique_refs(examples))
     if isinstance(module, Answering) and (answers := examples.answers()):
@@ -146,6 +143,7 @@ def _begin(
         raise VlbenchError(f"{card.name} has no objective {', '.join(unknown)}: it has {', '.join(module.objectives)}")
     initial = ranks.together(lambda: find_initial(spec, card, size))
     load_initial(module, card, initial, resources.text.vocabulary_sha256, progress)
+    check_cut(card.name, module, spec.objectives or module.objectives, spec.train, ranks.size)
     checkpoints = Checkpoints(folder, resources.text, {"model": card.name, "size": size})
     return Work(
         spec,

@@ -10,6 +10,7 @@ from vlbench.core.cards import Recipe
 from vlbench.core.examples import Example
 from vlbench.engine.answering.batches import epoch_blocks, related, sequential_blocks
 from vlbench.engine.training.optimizer import needed
+from vlbench.heads.dual import DualHead
 
 
 @dataclass(frozen=True)
@@ -30,30 +31,38 @@ def training_units(recipe: Recipe, examples: Sequence[Example[Any]]) -> list[lis
     return sequential_blocks(len(examples), 1)
 
 
-def make_plan(recipe: Recipe, units: Sequence[Sequence[int]], seed: int) -> Plan:
+def contrasted_images(head: object, examples: Sequence[Example[Any]]) -> tuple[str, ...] | None:
+    """The image of each training example where the head contrasts it with the other images of a step; else None."""
+    return tuple(example.reference.image for example in examples) if isinstance(head, DualHead) else None
+
+
+def make_plan(recipe: Recipe, units: Sequence[Sequence[int]], seed: int, images: Sequence[str] | None = None) -> Plan:
     """Count the steps of a recipe; `steps` wins over `epochs`.
 
     Args:
         units: rows of the training examples that stay in one batch, as `training_units` has them. Where they leave
             batches partly empty, an epoch has more batches, and not each the same number.
         seed: that batches are drawn with.
+        images: as `contrasted_images` has them.
     """
     batch_size = int(needed(recipe.batch_size, "batch_size"))
     if recipe.steps:
-        steps, epochs = recipe.steps, recipe.steps // _batches(units, batch_size, seed, 0)
+        steps, epochs = recipe.steps, recipe.steps // _batches(units, batch_size, seed, 0, images)
     else:
         epochs = int(needed(recipe.epochs, "epochs"))
-        steps = sum(_batches(units, batch_size, seed, epoch) for epoch in range(epochs))
+        steps = sum(_batches(units, batch_size, seed, epoch, images) for epoch in range(epochs))
     evaluations = recipe.evaluations or max(1, epochs)
     at = frozenset(max(1, round(steps * (number + 1) / evaluations)) for number in range(evaluations))
     return Plan(recipe, steps, batch_size, recipe.accumulation or 1, at)
 
 
-def _batches(units: Sequence[Sequence[int]], batch_size: int, seed: int, epoch: int) -> int:
+def _batches(
+    units: Sequence[Sequence[int]], batch_size: int, seed: int, epoch: int, images: Sequence[str] | None
+) -> int:
     """How many batches an epoch has."""
-    if all(len(unit) == 1 for unit in units):
+    if images is None and all(len(unit) == 1 for unit in units):
         return -(-len(units) // batch_size)  # as drawing them gives, without the work
-    return len(epoch_blocks(units, batch_size, seed, epoch))
+    return len(epoch_blocks(units, batch_size, seed, epoch, images))
 
 
 @dataclass(frozen=True)

@@ -48,6 +48,12 @@ def shares(block: Sequence[int], step: int, accumulation: int, rank: int, size: 
     return [Share(step, tuple(block), tuple(part or [0]), len(part) / len(block)) for part in mine]
 
 
+def gathered_places(rows: int, accumulation: int, size: int) -> list[int]:
+    """The places, in a step of so many rows, of what `size` processes gather: the shares of one after the other's."""
+    every = (share for rank in range(size) for share in shares(range(rows), 0, accumulation, rank, size))
+    return [place for share in every if share.weight for place in share.places]
+
+
 class TrainingBatches(Batches):
     """Shares, each turned into a Batch when asked for; what chance decides does not depend on how a step is cut.
 

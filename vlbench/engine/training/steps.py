@@ -6,29 +6,33 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
-from typing import Any
+from typing import Any, cast
 
 from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from vlbench.core.errors import is_out_of_memory
+from vlbench.core.errors import VlbenchError, is_out_of_memory
 from vlbench.core.examples import Example
 from vlbench.core.progress import Progress
-from vlbench.engine.answering.batches import Batch, check_changes, loader, training_blocks
+from vlbench.engine.answering.batches import Batch, check_changes, loader, sequential_blocks, training_blocks
 from vlbench.engine.answering.learner import Learner
 from vlbench.engine.answering.prompts import PromptBatch, PromptBatches
 from vlbench.engine.runtime.memory import Undo, fits, heaviest, out_of_memory, release
+from vlbench.engine.training.batchnorm import calibrate_batch_norms, check_rows, never_ran, synchronise_batch_norms
+from vlbench.engine.training.contrast import Part, contrast
 from vlbench.engine.training.lora import add_adapters
 from vlbench.engine.training.optimizer import make_optimizer, make_schedule
-from vlbench.engine.training.plan import Conduct, Plan, training_units
+from vlbench.engine.training.plan import Conduct, Plan, contrasted_images, training_units
 from vlbench.engine.training.recompute import recompute_activations
-from vlbench.engine.training.shares import Share, TrainingBatches, shares
-from vlbench.engine.training.step import backward, total
+from vlbench.engine.training.shares import Share, TrainingBatches, gathered_places, shares
+from vlbench.engine.training.step import backward, same_buffers, total
 from vlbench.heads.generate import GenerateHead
 from vlbench.models.layers.momentum import MomentumCopy
 
+CALIBRATED_ON, CALIBRATED_AT_ONCE = 256, 32
+"""Training examples whose statistics batch norms begin with where no weights bring any, and examples per forward."""
 Input = tuple[Batch | PromptBatch, float]
 """What one forward takes, and its loss's share in the step."""
 
@@ -49,6 +53,8 @@ class Trained:
         if plan.recipe.lora_rank:
             add_adapters(learner.backbone, plan.recipe.lora_rank)
         learner = learner.to(accelerator.device)
+        if plan.recipe.batch_norm == "live":
+            _make_live(learner, accelerator)
         optimizer = make_optimizer(learner, learner.parts[0], plan.recipe)
         schedule = make_schedule(optimizer, plan.steps, plan.recipe)
         average = None if plan.recipe.ema is None else MomentumCopy(learner, plan.recipe.ema)
@@ -56,6 +62,21 @@ class Trained:
             recompute_activations(learner)
         wrapped, optimizer = accelerator.prepare(learner, optimizer)
         return cls(learner, wrapped, optimizer, schedule, average)
+
+
+def _make_live(learner: Learner, accelerator: Accelerator) -> None:
+    """Let batch norms normalise by the batch, of all processes.
+
+    Raises:
+        VlbenchError: there is none.
+    """
+    if not learner.batch_norms():
+        raise VlbenchError(
+            f"train.batch_norm live is for models with batch norms, and {type(learner.backbone).__name__} has none: "
+            f"leave it out"
+        )
+    learner.live_batch_norm = True
+    synchronise_batch_norms(learner, accelerator)
 
 
 class Steps:
@@ -72,7 +93,11 @@ class Steps:
     ) -> None:
         self.trained, self.examples, self.plan = trained, examples, plan
         self.accelerator, self.seed, self.conduct = accelerator, seed, conduct
-        self.blocks = training_blocks(training_units(plan.recipe, examples), plan.batch_size, plan.steps, seed)
+        self.images = contrasted_images(trained.learner.head, examples)
+        units = training_units(plan.recipe, examples)
+        self.blocks = training_blocks(units, plan.batch_size, plan.steps, seed, self.images)
+        if trained.learner.live_batch_norm:
+            check_rows(self.blocks, accelerator.num_processes)
         self.accumulation = plan.accumulation
         self.step = 0
         self._stream: Iterator[Batch | PromptBatch] = iter(())
@@ -85,6 +110,8 @@ class Steps:
         """
         self.step = step
         self.accumulation = accumulation or self.plan.accumulation
+        if step == 0 and self._is_uncalibrated():
+            self._calibrate()
         if self.conduct.auto_batch and accumulation is None:
             self._try(progress)
         self._open()
@@ -107,9 +134,9 @@ class Steps:
             self._smaller(undo, progress)
 
     def _done(self) -> tuple[float, float]:
-        trained, losses, own = self.trained, list[float](), self._shares(self.step)
-        parts = zip(islice(self._stream, len(own)), (share.weight for share in own), strict=True)
-        backward(self.accelerator, trained.wrapped, parts, len(own), partial(self._loss, losses))
+        trained, own = self.trained, self._shares(self.step)
+        cut = len(own) * self.accelerator.num_processes > 1
+        loss = self._contrasted(own) if self.images is not None and cut else self._added(own)
         clip = self.plan.recipe.clip or float("inf")
         norm = self.accelerator.clip_grad_norm_(trained.wrapped.parameters(), clip)
         trained.optimizer.step()
@@ -118,13 +145,46 @@ class Steps:
         if trained.average is not None:
             trained.average.update(trained.learner)
         self.step += 1
-        return sum(losses), float(norm)
+        return loss, float(norm)
+
+    def _added(self, own: Sequence[Share]) -> float:
+        """Gradients of losses that add up over the parts of a step; this process's share of its loss."""
+        losses: list[float] = []
+        parts = zip(islice(self._stream, len(own)), (share.weight for share in own), strict=True)
+        backward(self.accelerator, self.trained.wrapped, parts, len(own), partial(self._loss, losses))
+        return sum(losses)
+
+    def _contrasted(self, own: Sequence[Share]) -> float:
+        """Gradients of a loss that contrasts all pairs of a step; the loss on the first process, 0 on the others."""
+        trained, block = self.trained, self.blocks[self.step]
+        batches = islice(self._stream, len(own))
+        parts = [Part(cast(Batch, batch), share) for batch, share in zip(batches, own, strict=True)]
+        order = gathered_places(len(block), self.accumulation, self.accelerator.num_processes)
+        targets = trained.learner.parts[1].targets([self.examples[row] for row in block])
+        loss = contrast(self.accelerator, trained.learner, trained.wrapped, parts, order, targets)
+        return loss if self.accelerator.is_main_process else 0.0
 
     def _loss(self, losses: list[float], one: Input) -> Tensor:
         batch, weight = one
         loss: Tensor = self.trained.wrapped(batch.to(self.accelerator.device)).loss * weight
         losses.append(float(loss.detach()))
         return loss
+
+    def _is_uncalibrated(self) -> bool:
+        """Whether batch norms would normalise by statistics that nothing was ever counted for."""
+        learner = self.trained.learner
+        frozen = not learner.live_batch_norm and not isinstance(learner.head, GenerateHead)
+        return frozen and never_ran(learner.batch_norms())
+
+    def _calibrate(self) -> None:
+        """Without weights, batch norms take the statistics of the first training examples; processes take the same."""
+        learner, rows = self.trained.learner, [row for block in self.blocks for row in block][:CALIBRATED_ON]
+        rows = rows[: len(rows) // CALIBRATED_AT_ONCE * CALIBRATED_AT_ONCE or len(rows)]  # batches of one size
+        examples = [self.examples[row] for row in rows]
+        batches = learner.batches(examples, sequential_blocks(len(rows), CALIBRATED_AT_ONCE))
+        stream = loader(batches, self.conduct.workers, self.accelerator.device)
+        calibrate_batch_norms(learner, (batch.to(self.accelerator.device) for batch in stream))
+        same_buffers(self.accelerator, learner)
 
     def _shares(self, step: int) -> list[Share]:
         place = self.accelerator.process_index, self.accelerator.num_processes

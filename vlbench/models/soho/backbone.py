@@ -53,6 +53,11 @@ class SOHO(nn.Module):
         """Those of the convolutional network, which the paper trains at a learning rate of its own."""
         return self.network.resnet.parameters()
 
+    def following(self) -> Iterator[nn.Module]:
+        """The dictionary, whose entries follow the cells: it does not move while the model is finetuned."""
+        if self.config.token != "none":
+            yield self.network.neck.dictionary
+
     def spared(self) -> tuple[str, ...]:
         """The dictionary and what weighs its entries, where finetuning does without a look-up."""
         if self.config.lookup == "always":

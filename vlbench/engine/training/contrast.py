@@ -1,0 +1,126 @@
+"""A contrastive loss over all pairs of an optimizer step, however many forward passes and processes embed them.
+
+Each part of the step is embedded twice. The first pass has no gradient: from the embeddings of all parts come the loss
+of the step and its gradient with respect to every embedding. The second pass makes the same random draws and carries
+those gradients on to the weights.
+
+Shapes: B pairs of the step, b pairs of a part, n of all parts of a process, E embedding width.
+Source: Gao et al. 2021 (GradCache, arXiv 2101.06983).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from vlbench.engine.answering.batches import Batch
+from vlbench.engine.answering.learner import Embedded, Learner
+from vlbench.engine.runtime.memory import Undo
+from vlbench.engine.runtime.randomness import RandomState, random_state, restore_random_state
+from vlbench.engine.training.shares import Share
+from vlbench.engine.training.step import backward, gathered_rows
+from vlbench.heads.dual import DualHead
+
+
+@dataclass(frozen=True)
+class Part:
+    """One forward pass of this process: its batch, and which of the step's pairs they are."""
+
+    batch: Batch
+    share: Share
+
+    @property
+    def places(self) -> list[int]:
+        """The places of its pairs in the step; none where the process only takes part."""
+        return list(self.share.places) if self.share.weight else []
+
+
+@dataclass(frozen=True)
+class Gradients:
+    """Of the step's loss with respect to its embeddings, [B, 2E] (image and text side by side), and to the head's
+    parameters, in their order."""
+
+    embeddings: Tensor
+    head: tuple[Tensor, ...]
+
+
+def contrast(
+    accelerator: Accelerator,
+    learner: Learner,
+    wrapped: nn.Module,
+    parts: Sequence[Part],
+    order: Sequence[int],
+    targets: Tensor,
+) -> float:
+    """Add up the gradients of the loss over all pairs of a step, as `step.backward` does; the loss.
+
+    Args:
+        accelerator: whose processes each have as many parts.
+        learner: under a DualHead; in training mode.
+        wrapped: the learner as its gradients are exchanged between processes.
+        parts: of this process.
+        order: the places in the step of the pairs of all processes, one process after the other.
+        targets: of the step's pairs [B], as the head makes them.
+    """
+    embeddings, states = _embedded(accelerator, Undo(learner), wrapped, parts)
+    in_step = torch.empty(len(order), embeddings.shape[1], device=embeddings.device)
+    in_step[list(order)] = gathered_rows(accelerator, embeddings.float())
+    head, targets = cast(DualHead, learner.head), targets.to(in_step.device)
+    loss, gradients = _gradients(accelerator, head, in_step, embeddings.dtype, targets)
+    share = 1 / (len(parts) * accelerator.num_processes)  # each part carries as much of the head's gradient
+
+    def surrogate(one: tuple[Part, RandomState]) -> Tensor:
+        part, state = one
+        restore_random_state(state)
+        found: Embedded = wrapped(part.batch.to(accelerator.device), embeds=True)
+        own = torch.zeros(len(part.share.places), in_step.shape[1], device=in_step.device)
+        own[: len(part.places)] = gradients.embeddings[part.places]
+        carried = (_side_by_side(found).float() * own).sum()
+        for parameter, gradient in zip(found.head, gradients.head, strict=True):
+            carried = carried + share * (parameter * gradient).sum()
+        return carried
+
+    backward(accelerator, wrapped, zip(parts, states, strict=True), len(parts), surrogate)
+    return loss
+
+
+def _embedded(
+    accelerator: Accelerator, undo: Undo, wrapped: nn.Module, parts: Sequence[Part]
+) -> tuple[Tensor, list[RandomState]]:
+    """The embeddings of this process's pairs, [n, 2E], and the state of the random generators before each part.
+
+    undo: called in the end, puts buffers and generators back, so that the second pass finds what the first one found.
+    """
+    rows, states = list[Tensor](), list[RandomState]()
+    with torch.no_grad():
+        for part in parts:
+            states.append(random_state())
+            with accelerator.autocast():
+                found: Embedded = wrapped(part.batch.to(accelerator.device), embeds=True)
+            rows.append(_side_by_side(found)[: len(part.places)])
+    undo()
+    return torch.cat(rows), states
+
+
+def _gradients(
+    accelerator: Accelerator, head: DualHead, embeddings: Tensor, dtype: torch.dtype, targets: Tensor
+) -> tuple[float, Gradients]:
+    """The loss of a step's embeddings [B, 2E], and its gradients. dtype: that the model gives embeddings in."""
+    embeddings.requires_grad_()
+    with accelerator.autocast():
+        loss = head.loss(head(*embeddings.to(dtype).chunk(2, dim=1)), targets)
+    # In float16 small gradients would vanish on the way through the logits.
+    scale = 1.0 if accelerator.scaler is None else float(accelerator.scaler.get_scale())
+    found = torch.autograd.grad(loss * scale, [embeddings, *head.parameters()])
+    of_embeddings, *of_head = (gradient / scale for gradient in found)
+    return float(loss.detach()), Gradients(of_embeddings, tuple(of_head))
+
+
+def _side_by_side(found: Embedded) -> Tensor:
+    """Images and texts [b, E] as [b, 2E]."""
+    return torch.cat([found.images, found.texts], dim=1)
