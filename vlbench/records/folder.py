@@ -180,6 +180,10 @@ class RunFolder:
         """Whether nothing but the lock is in it."""
         return all(entry.name == LOCK_NAME for entry in self.path.iterdir())
 
+    def holds_lock_alone(self) -> bool:
+        """Whether a run was rejected in it before any work was done, which leaves a lock and nothing else."""
+        return (self.path / LOCK_NAME).is_file() and self.is_empty()
+
     def holds_work(self) -> bool:
         """Whether anything of it was trained, predicted or scored."""
         written = {_RECORD_NAME, self.config.name, self.log.name, LOCK_NAME}

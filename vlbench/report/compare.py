@@ -67,7 +67,7 @@ def compare_runs(paths: Sequence[Path], metric: str = "", by: str = "") -> Compa
     Args:
         paths: run folders or run.json files, two or more; those that differ in their seed alone are one system, and
             copies of one run count once, unless there is no other. Unfinished and limited runs are left out with a
-            note where two complete ones remain.
+            note where two complete ones remain; so are, without one, folders of runs that were rejected at once.
         metric: the metric; empty for the task's main one.
         by: a tag to break the comparison down by, such as answer_type; empty for none.
 
@@ -77,7 +77,8 @@ def compare_runs(paths: Sequence[Path], metric: str = "", by: str = "") -> Compa
     """
     if len(paths) < 2:
         raise VlbenchError(f"{len(paths)} run to compare: give two runs or more")
-    read = [FoundRun(RunFolder.open(path).run_json, read_run(path)) for path in paths]
+    begun = [path for path in paths if not _never_began(path)]
+    read = [FoundRun(RunFolder.open(path).run_json, read_run(path)) for path in (begun if len(begun) > 1 else paths)]
     given, left_out = _complete(read)
     runs = distinct if len(distinct := newest(given)) > 1 else given
     first = runs[0].record
@@ -104,6 +105,11 @@ def compare_runs(paths: Sequence[Path], metric: str = "", by: str = "") -> Compa
         pairs=tuple(_pair(found[0], other, by, better) for other in found[1:]),
         notes=(*left_out, *_copies(given, runs), *_notes(runs)),
     )
+
+
+def _never_began(path: Path) -> bool:
+    """Whether it is the folder of a run that was rejected before any work was done: only its lock is left."""
+    return RunFolder(path).holds_lock_alone()
 
 
 def _complete(runs: Sequence[FoundRun]) -> tuple[list[FoundRun], list[str]]:

@@ -12,6 +12,7 @@ from scipy import stats
 from vlbench.core.errors import DataError, ExitCode, VlbenchError
 from vlbench.core.record import RunRecord
 from vlbench.records.folder import RunFolder, read_run
+from vlbench.records.lock import run_lock
 from vlbench.report.compare import compare_runs
 from vlbench.report.compare_text import comparison_json, comparison_text
 from vlbench.report.tables import signed
@@ -260,6 +261,20 @@ def test_unfinished_and_limited_runs_are_left_out_where_two_remain(
     )
     with pytest.raises(VlbenchError, match="is failed: finish it first"):
         compare_runs([a, failed])
+
+
+def test_folders_of_runs_that_were_rejected_at_once_do_not_count(make_run: Callable[..., Path], tmp_path: Path) -> None:
+    """`compare runs/*/*/*` meets them as well; all that is left in them is the lock."""
+    a, b, rejected = make_run("a", A), make_run("b", B, model="vilt"), tmp_path / "rejected"
+    rejected.mkdir()
+    with run_lock(rejected):
+        pass
+    assert compare_runs([rejected, a, b]) == compare_runs([a, b])
+    with pytest.raises(VlbenchError, match="rejected holds no run"):
+        compare_runs([a, rejected])
+    (rejected / "samples.parquet").touch()
+    with pytest.raises(VlbenchError, match="rejected holds no run"):
+        compare_runs([rejected, a, b])
 
 
 def test_where_lower_is_better_fixed_means_lower(make_run: Callable[..., Path]) -> None:
