@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -95,6 +96,12 @@ def golden_case() -> Callable[[str, str], Any]:
     return load
 
 
+@pytest.fixture(scope="session")
+def golden() -> Path:
+    """The folder of golden numbers (tests/golden/README.md), for cases that hold no tensors."""
+    return Path(__file__).parent / "golden"
+
+
 MakeHF = Callable[..., Path]
 
 
@@ -158,5 +165,6 @@ def _beside(name: str) -> ModuleType:
     spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # a dataclass looks up the module it is defined in
     spec.loader.exec_module(module)
     return module

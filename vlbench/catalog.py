@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import importlib.util
+import json
 import os
 import sys
 from collections.abc import Callable, Mapping
@@ -19,7 +20,7 @@ from vlbench.core.sources import Source, Sources
 from vlbench.core.task import Adapter, Task
 from vlbench.core.validate import parse
 from vlbench.core.yamlfile import read_yaml
-from vlbench.data.cache import files_sha256
+from vlbench.data.code import CODE, WEIGHTS, content_sha256, data_beside, files_below, with_imports
 
 if TYPE_CHECKING:
     from vlbench.core.backbone import Backbone
@@ -27,10 +28,17 @@ if TYPE_CHECKING:
     from vlbench.core.results import Metric
     from vlbench.data.resources import Resources
     from vlbench.models.layers.convert import Converted
+    from vlbench.models.layers.towers import Tower
 
 HERE = Path(__file__).parent
 
 Card = TypeVar("Card", TaskCard, ModelCard, Sources)
+_DOCUMENTATION = {"title", "description", "homepage", "licence", "citation", "leaks"}
+_CHECKED_ONLY = {"count", "md5", "overlaps"}
+"""Of a task's card and of its splits: what can stop a run or is only shown, and decides no number."""
+_SETTINGS = ("config.json", "generation_config.json", "preprocessor_config.json", "processor_config.json",
+    "tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json", "vocab.txt", "merges.txt")  # fmt: skip
+"""Files beside a plug-in model's code that it may read."""
 Converter: TypeAlias = "Callable[[Mapping[str, object]], Converted]"
 """From weights in a layout of elsewhere to those of a model here."""
 
@@ -169,6 +177,17 @@ def pretrained_folder(card: ModelCard, *, weights: bool = True) -> Path:
     return folder_of(card, weights=weights)
 
 
+def transformers_folder(name: str) -> Path:
+    """The folder of `hf:FOLDER` or `hf:ID[@REVISION]`, whatever architecture it holds, fetched if it has to be.
+
+    Raises:
+        VlbenchError: exit 6, it is not to be had.
+    """
+    from vlbench.models.hf.folder import fetched_folder
+
+    return fetched_folder(name)
+
+
 def processor_sha256(folder: Path) -> str:
     """Identifies the preprocessing that lies in such a folder."""
     from vlbench.models.hf.folder import processor_sha256 as sha256
@@ -176,13 +195,36 @@ def processor_sha256(folder: Path) -> str:
     return sha256(folder)
 
 
+def task_sha256(name: str, tasks_dir: Path | None = None) -> str:
+    """Identifies a task: what of its card decides a number, its code, and the data files directly in its folder.
+
+    Its code is every module in its folder, those of its metrics elsewhere, and what they import but installed
+    libraries and the rest of vlbench.
+
+    Raises:
+        VlbenchError: no such task, or every fault of its card at once.
+        DataError: a file in its folder cannot be read.
+    """
+    card, folder = task_card(name, tasks_dir), _find("task", name, task_folders(tasks_dir))
+    facts = card.model_dump(
+        mode="json", exclude={**dict.fromkeys(_DOCUMENTATION, True), "splits": {"__all__": _CHECKED_ONLY}}
+    )
+    elsewhere = (target.rsplit(":", 1)[0] for target in card.metrics.values())
+    code = with_imports(folder, files_below(folder, CODE), [place for place in elsewhere if "." in place])
+    data = {path.name: path for path in data_beside(folder, but=("task.yaml", "downloads.yaml"))}
+    text = json.dumps(facts, sort_keys=True)
+    return hashlib.sha256(f"{text} {content_sha256(code)} {content_sha256(data)}".encode()).hexdigest()
+
+
 def own_sha256(card: ModelCard) -> str:
     """Identifies all of a model but its weights where that is no part of this package; empty where it is.
 
-    Of a plug-in: its class and the code and card in that folder. Of a model of transformers: all files of its folder.
+    Of a plug-in: its class, and in that folder its card, its code and files of weights and of settings, with the
+    modules that they import but installed libraries. Of a model of transformers: all files of its folder.
 
     Raises:
         VlbenchError: exit 6, they are not to be had.
+        DataError: a file in its folder cannot be read.
     """
     if card.pretrained:
         from vlbench.models.hf.folder import settings_sha256
@@ -191,9 +233,11 @@ def own_sha256(card: ModelCard) -> str:
     place, class_name = card.backbone.rsplit(":", 1)
     if place.startswith(f"{__package__}."):
         return ""
-    folder = Path(place).parent if place.endswith(".py") else _module_folder(place)
-    files = files_sha256([*folder.glob("*.py"), folder / "model.yaml"])
-    return hashlib.sha256(f"{Path(place).name}:{class_name} {files}".encode()).hexdigest()
+    module = Path(place) if place.endswith(".py") else _module_file(place)
+    folder = module.parent
+    beside = (path for name in ("model.yaml", *_SETTINGS) if (path := folder / name).is_file())
+    files = with_imports(folder, [*filter(Path.is_file, [module]), *files_below(folder, (*CODE, *WEIGHTS)), *beside])
+    return hashlib.sha256(f"{Path(place).name}:{class_name} {content_sha256(files)}".encode()).hexdigest()
 
 
 def weights_converter(card: ModelCard) -> Converter | None:
@@ -206,6 +250,14 @@ def weights_converter(card: ModelCard) -> Converter | None:
     if not package or importlib.util.find_spec(f"{package}.checkpoint") is None:
         return None
     return cast("Converter", _attribute(importlib.import_module(f"{package}.checkpoint"), "convert"))
+
+
+def model_towers(card: ModelCard) -> Mapping[str, Tower]:
+    """The parts of an in-repo model that can start from a network of images or texts alone, by `vision` and `text`."""
+    name = f"{card.backbone.rsplit(':', 1)[0].rpartition('.')[0]}.checkpoint"
+    if not name.startswith(f"{__package__}.") or importlib.util.find_spec(name) is None:
+        return {}
+    return cast("Mapping[str, Tower]", getattr(importlib.import_module(name), "TOWERS", {}))
 
 
 def load_pretraining(card: ModelCard, size: str, resources: Resources, options: Mapping[str, Option]) -> Pretraining:
@@ -251,10 +303,14 @@ def _folder_of(plugin: EntryPoint) -> Path:
 
 def _module_folder(module: str) -> Path:
     """Where a module lies; packages above it are imported, it is not."""
+    return _module_file(module).parent
+
+
+def _module_file(module: str) -> Path:
     spec = importlib.util.find_spec(module)
     if spec is None or spec.origin is None:
         raise ImportError("no such module")
-    return Path(spec.origin).parent
+    return Path(spec.origin)
 
 
 def _card(kind: type[Card], path: Path) -> Card:

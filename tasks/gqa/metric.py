@@ -86,7 +86,8 @@ def consistency(predictions: Sequence[Prediction], examples: Questions) -> Score
     if unknown:
         raise MetricAbsentError(
             f"{len(unknown):,} questions that balanced ones entail are not among the examples ({first_five(unknown)}): "
-            f"it takes a split of all questions, such as val_all"
+            f"they are in the split of all questions, val_all for val (val_all_questions.json) and testdev_all for "
+            f"testdev, so score that split, with a prediction for each of its questions"
         )
     if not entailing:
         raise MetricAbsentError("no balanced question entails another")

@@ -68,8 +68,8 @@ def _annotated(name: str, fields: Fields, where: str, evidence: Evidence) -> Que
         detailed=intern(text(types, "detailed", where)),
         global_group=None if group is None else all_strings([group], "global", where)[0],
         entailed=tuple(other for other in strings(fields, "entailed", where) if other != name),
-        valid=choices[0] if choices else None,
-        plausible=choices[1] if choices else None,
+        valid=None if choices is None else choices[0],
+        plausible=None if choices is None else choices[1],
         boxes=evidence.boxes(bare.picture, _objects(fields, where)) if evidence.objects else None,
     )
     tags = _tags(

@@ -238,3 +238,14 @@ def test_an_image_has_its_texts_together_and_at_most_five(name: str, open_task: 
         for gallery in galleries(task.load(split)):
             assert gallery.owner == sorted(gallery.owner)
             assert set(Counter(gallery.owner).values()) <= set(range(1, 6))
+
+
+@every_task
+def test_a_split_within_another_holds_no_example_of_its_own(name: str, open_task: OpenTask) -> None:
+    task = open_task(name)
+    there = splits_there(task)
+    for split in there:
+        for larger in task.card.larger_splits(split):
+            if larger in there:
+                asked = {example.id: example.query for example in task.load(larger)}
+                assert all(asked.get(example.id) == example.query for example in task.load(split)), (split, larger)

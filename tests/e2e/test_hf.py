@@ -280,6 +280,12 @@ def test_clip_compares_with_sentences(make_hf: MakeHF, run: Run, tiny_world: Pat
             logits = loop.model(pixel_values=pixels, input_ids=ids, attention_mask=mask).logits_per_image[0]
         expected.append(list(labels)[int(logits.argmax())])
     assert answers(record) == expected and len(set(expected)) > 1
+    first = examples("snli_ve", tiny_world, record["task"]["split"])[0]
+    told = record["model"]["prompting"]
+    assert told["prompt"] == "\n".join(sentence.format(first.query.text) for sentence in labels.values())
+    assert (told["example"], told["decoding"], told["chat_template_sha256"]) == (first.id, None, "")
+    assert record["model"]["preprocessing"]["image_processor"] == type(loop.eyes).__name__
+    assert record["model"]["preprocessing"]["image_backend"] == loop.eyes.backend
 
 
 def test_clip_compares_with_answers(make_hf: MakeHF, run: Run, vlbench: Run, tiny_world: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections.abc import Callable, Sequence
@@ -85,6 +86,25 @@ def test_it_writes_what_a_loop_writes(
         assert record["results"][0]["value"] <= 100 * (1 - unparsed.mean())
     assert (record["coverage"]["unparsed"], record["coverage"]["scored"]) == (unparsed.sum(), 6)
     assert record["model"]["extraction"] and record["spec"]["answer_by"] == "text"
+    first = examples(task, tiny_world, record)[0]
+    template = (loop.folder / "chat_template.jinja").read_bytes()
+    named = json.loads((loop.folder / "generation_config.json").read_text()).get("eos_token_id", [])
+    ends = {loop.words.eos_token_id, *(named if isinstance(named, list) else [named])}
+    stops = [loop.words.eos_token if end == loop.words.eos_token_id else f"token {end}" for end in sorted(ends)]
+    assert record["model"]["prompting"] == {
+        "example": first.id,
+        "prompt": loop.text([(len(first.query.images), ASKED[task].format(first.query.text), "")]),
+        "chat_template_sha256": hashlib.sha256(template).hexdigest(),
+        "decoding": {
+            "max_new_tokens": LONGEST,
+            "do_sample": False,
+            "temperature": None,
+            "num_beams": 1,
+            "stop": stops,
+        },
+    }
+    made = {name: record["model"]["preprocessing"][name] for name in ("image_processor", "image_backend")}
+    assert made == {"image_processor": type(loop.eyes).__name__, "image_backend": loop.eyes.backend}
 
 
 @pytest.mark.parametrize("task", list(ASKED))
@@ -106,6 +126,8 @@ def test_the_likeliest_candidate_is_a_loops(
         assert list(labels) == sorted(candidates, key=lambda one: -expected[one])
         assert np.log(scores).tolist() == pytest.approx([expected[label] for label in labels], abs=1e-3)
     assert record["coverage"]["unparsed"] == 0 and record["spec"]["answer_by"] == "candidates"
+    told, first = record["model"]["prompting"], examples(task, tiny_world, record)[0]
+    assert told["prompt"] == asked(loop, task, first)[1] and told["decoding"] is None
 
 
 @pytest.mark.parametrize("model_type", ["llava", "qwen2_vl"])
@@ -122,6 +144,8 @@ def test_shots_come_before_the_question(
         loop.written(*asked(loop, "nlvr2", one, shots), LONGEST) for one in examples("nlvr2", tiny_world, record)
     ]
     assert list(record["rows"]["written"]) == written
+    first = examples("nlvr2", tiny_world, record)[0]
+    assert record["model"]["prompting"]["prompt"] == asked(loop, "nlvr2", first, shots)[1]
 
 
 @pytest.fixture

@@ -254,7 +254,7 @@ def test_csv_json_latex_and_yaml(vlbench: Call, evil: Path) -> None:
     assert not re.search(r"(?<!\\)[_#%]|<script|alert\(1\)</", table)
     assert json.loads(vlbench("leaderboard", evil.parent, "--format", "json").out)["rows"]
     found = json.loads(vlbench("export", evil, "--to", "lm-eval").out)
-    assert list(found["results"]) == [HOSTILE]
+    assert list(found["results"]) == [f"vlbench_world_{HOSTILE}"]
     card = vlbench("export", evil, "--to", "hf-model-index").out
     (index,) = yaml.safe_load(card.strip().strip("-"))["model-index"]
     assert index["name"].startswith(HOSTILE)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -43,6 +43,10 @@ def check(
     split: Annotated[str | None, typer.Option(help="Splits, comma-separated; left out: those that are there.")] = None,
     images: Annotated[bool, typer.Option("--images/--no-images", help="Decode and compare every picture.")] = True,
     allow_partial: Annotated[bool, typer.Option("--allow-partial", help="Accept other counts; noted.")] = False,
+    verify_data: Annotated[
+        bool,
+        typer.Option("--verify-data", help="Hash all files, images too, and compare with the first such hashes."),
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
 ) -> None:
     """Count, hash and decode tasks' data, and look for what splits share; exit 5 when something is wrong.
@@ -54,6 +58,7 @@ def check(
     Examples:
       vlbench data check --task nlvr2 --data-root NLVR2
       vlbench data check --task nlvr2 --data-root NLVR2 --split dev --no-images --json
+      vlbench data check --task nlvr2 --data-root NLVR2 --verify-data
       vlbench data check --task snli_ve,flickr30k_retrieval --data-root DATA
       vlbench data check --task flickr8k_retrieval --data-root PART_OF_FLICKR8K --allow-partial
     """
@@ -65,13 +70,15 @@ def check(
             load_task(name, data_root, tasks_dir=tasks_dir, allow_partial=allow_partial, progress=progress)
             for name in split_names("task", task)
         ]
-        reports = _reports(tasks, split, images, progress)
+        reports = _reports(tasks, split, images, verify_data, progress)
     typer.echo(json.dumps(_as_object(reports), ensure_ascii=False, default=str) if as_json else _text(reports))
     if not all(report.ok for report in reports):
         raise typer.Exit(ExitCode.DATA)
 
 
-def _reports(tasks: list[Task], split: str | None, images: bool, progress: Progress) -> list[TaskReport]:
+def _reports(
+    tasks: list[Task], split: str | None, images: bool, verify_data: bool, progress: Progress
+) -> list[TaskReport]:
     from vlbench.data.leaks import leaks
     from vlbench.data.overlap import digests, overlaps
     from vlbench.data.verify import check_split, read_split
@@ -80,11 +87,13 @@ def _reports(tasks: list[Task], split: str | None, images: bool, progress: Progr
     splits: dict[str, list[SplitReport]] = {}
     for task in tasks:
         name = task.card.name
-        chosen = split_names("split", split) if split else splits_there(task)
+        chosen = splits_there(task) if split is None else split_names("split", split)
         contents[name] = [read_split(task, one) for one in chosen]
         splits[name] = [
             check_split(task, one, images, partial(progress.step, f"decoding {one.split}")) for one in contents[name]
         ]
+        if verify_data:
+            splits[name] = [_verified(task, *pair, progress) for pair in zip(splits[name], contents[name], strict=True)]
     every = [one for found in contents.values() for one in found]
     known = digests(every, partial(progress.step, "comparing pictures")) if images else {}
     cards = {task.card.name: task.card for task in tasks}
@@ -93,6 +102,16 @@ def _reports(tasks: list[Task], split: str | None, images: bool, progress: Progr
         for task in tasks
         for name, card in [(task.card.name, task.card)]
     ]
+
+
+def _verified(task: Task, report: SplitReport, contents: Contents, progress: Progress) -> SplitReport:
+    """The report, and whether the split's files are as they were at their first verification."""
+    from vlbench.data.verified import verify
+
+    found = verify(task, report.split, contents.pictures, partial(progress.step, f"verifying {report.split}"))
+    if found.fault:
+        return replace(report, faults=(*report.faults, found.fault))
+    return replace(report, notes=(*report.notes, found.said))
 
 
 def splits_there(task: Task) -> list[str]:
@@ -175,16 +194,29 @@ def _overlap_text(overlaps: list[Overlap]) -> str:
         {
             "splits": f"{one.split}, {one.other}",
             "same examples": len(one.shared.examples),
-            "same pictures": len(one.shared.pictures),
-            "same bytes, other name": len(one.shared.copies),
+            "same images": len(one.shared.pictures),
+            "same bytes, other name": _copied(one),
             "same id, other example": len(one.shared.renamed),
             "verdict": one.verdict,
         }
         for one in overlaps
     ]
     doubtful = [one for one in overlaps if one.verdict in ("WRONG", "copies")]
-    said = [f"{one.split}, {one.other}: both hold {_first(one)}" for one in doubtful]
-    return "\n".join([tabulate(rows, headers="keys", intfmt=","), *said])
+    said = [
+        f"{one.split}, {one.other}: {len(one.shared.copied):,} images of {one.split} and "
+        f"{len(one.shared.copied_other):,} of {one.other} have the same bytes under another name, in "
+        f"{len(one.shared.copies):,} pairs"
+        for one in overlaps
+        if one.shared.copies
+    ]
+    said += [f"{one.split}, {one.other}: both hold {_first(one)}" for one in doubtful]
+    return "\n".join([tabulate(rows, headers="keys", intfmt=",", disable_numparse=[4]), *said])
+
+
+def _copied(overlap: Overlap) -> str:
+    """Different images of the first split and of the other."""
+    ours, theirs = len(overlap.shared.copied), len(overlap.shared.copied_other)
+    return f"{ours:,}, {theirs:,}" if ours or theirs else "0"
 
 
 def _first(overlap: Overlap) -> str:
@@ -193,21 +225,32 @@ def _first(overlap: Overlap) -> str:
 
 
 def _leak_text(leaks: list[FoundLeak]) -> str:
-    """What other tasks train on, and how that is known."""
+    """What other tasks train on; a number that is the card's is not shown as one that was measured."""
     from tabulate import tabulate
 
     rows = [
         {
             "split": one.split,
             "also in": f"{one.task} {one.other}",
-            "pictures": "not counted" if one.pictures is None else f"{one.pictures:,}",
-            "known from": one.source if one.verified else f"{one.source} (unverified)",
+            "images": _leaked(one),
+            "known from": _source(one),
         }
         for one in leaks
     ]
     said = [f"{one.split}: first {first_five(one.names)}" for one in leaks if one.names]
     lead = "warning: a model that was trained on another task has seen pictures of these splits"
     return "\n".join([lead, tabulate(rows, headers="keys", disable_numparse=True), *said])
+
+
+def _leaked(leak: FoundLeak) -> str:
+    number = "no number known" if leak.pictures is None else f"{leak.pictures:,}"
+    return f"{number} (measured)" if leak.counted else f"not measured; task card: {number}"
+
+
+def _source(leak: FoundLeak) -> str:
+    if leak.counted:
+        return leak.source
+    return f"task card: {leak.source}{'' if leak.verified else ' (unverified)'}"
 
 
 def _md5(report: SplitReport) -> str:

@@ -88,7 +88,7 @@ def features(
 
     with open_progress(quiet) as progress:
         loaded = load_task(task, data_root, tasks_dir=tasks_dir, allow_partial=allow_partial, progress=progress)
-        splits = split_names("split", split) if split else splits_there(loaded)
+        splits = splits_there(loaded) if split is None else split_names("split", split)
         places = free_places(output or loaded.root / "features", splits, overwrite)
         describe = describer(Choice(extractor, weights, regions, device), progress)
         for name, path in places.items():

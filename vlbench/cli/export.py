@@ -11,6 +11,9 @@ import typer
 def export(
     runs: Annotated[list[Path], typer.Argument(help="Folders with runs in or below, or records (*.json).")],
     to: Annotated[str, typer.Option(help="lm-eval, hf-model-index or csv.")],
+    source_url: Annotated[
+        str, typer.Option(help="Where the runs can be looked up; hf-model-index names it as their source.")
+    ] = "",
     output: Annotated[Path | None, typer.Option("-o", "--output", help="File; left out: stdout.")] = None,
 ) -> None:
     """Write finished runs in another tool's format; copies of a run count once.
@@ -18,7 +21,7 @@ def export(
     \b
     Examples:
       vlbench export runs --to csv -o runs.csv
-      vlbench export RUN --to hf-model-index
+      vlbench export RUN --to hf-model-index --source-url https://example.org/runs
     """
     from vlbench.core.errors import DataError
     from vlbench.data.cache import atomic_write
@@ -29,7 +32,7 @@ def export(
     found = collect(runs)
     if found.faults:
         raise DataError(found.faults[0])
-    text = exported([run.record for run in newest(found.runs)], to)
+    text = exported([run.record for run in newest(found.runs)], to, source_url)
     if output is None:
         typer.echo(text, nl=False)
     else:

@@ -69,6 +69,8 @@ def _version(version: bool = typer.Option(False, "--version", help="Print the ve
 def main(argv: list[str] | None = None) -> int:
     """Run one command line and return its exit code; a user's fault is one sentence on stderr."""
     arguments = [_hyphenated(argument) for argument in (sys.argv[1:] if argv is None else argv)]
+    if arguments[:1] == ["leaderboard"]:
+        arguments = leaderboard.spelled_out(arguments)
     try:
         return _run(arguments)
     except VlbenchError as error:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from vlbench.cli.spec import deep_update, read_config, read_settings, split_names
+from vlbench.cli.spec import deep_update, read_config, read_settings, read_towers, split_names
 from vlbench.core.errors import VlbenchError
 from vlbench.core.spec import PretrainSpec
 from vlbench.core.validate import parse
@@ -25,13 +25,20 @@ def pretrain(
     texts: Annotated[
         list[Path] | None, typer.Option(help="LXMERT's file of captions and questions; may be repeated.")
     ] = None,
-    split: Annotated[str | None, typer.Option(help="Their split; left out: train.")] = None,
+    split: Annotated[str | None, typer.Option(help="Their split, or several with commas; left out: train.")] = None,
     data_root: Annotated[
         Path | None, typer.Option(help="Folder of the real data; left out: the built-in world.")
     ] = None,
     tasks_dir: Annotated[Path | None, typer.Option(help="Folder with task folders of your own.")] = None,
     domain: Annotated[str | None, typer.Option(help="The world's look: plain or textured.")] = None,
     objectives: Annotated[str | None, typer.Option(help="Of the model's own, e.g. mlm,itm; left out: all.")] = None,
+    checkpoint: Annotated[
+        str | None,
+        typer.Option(help="Weights to start from: own, official or shipped; left out: random values."),
+    ] = None,
+    init: Annotated[
+        str | None, typer.Option(help="Networks that single towers start from: vision=hf:NAME,text=FOLDER.")
+    ] = None,
     epochs: Annotated[int | None, typer.Option(help="Short for --set train.epochs=N.")] = None,
     steps: Annotated[int | None, typer.Option(help="Short for --set train.steps=N.")] = None,
     lr: Annotated[float | None, typer.Option(help="Short for --set train.lr=X.")] = None,
@@ -68,11 +75,15 @@ def pretrain(
       vlbench pretrain --model lxmert --texts mscoco_train.json --texts vgnococo.json --data-root DATA
       vlbench pretrain --model cvlp --size base --task coco_retrieval --data-root DATA --batch-size 256
       vlbench pretrain --model cvlp --num-processes 2
+      vlbench pretrain --model cvlp --checkpoint shipped --steps 500
+      vlbench pretrain --model vilt --size base --init vision=hf:google/vit-base-patch32-384 --data-root DATA
     """
     given = {name: value for name, value in ctx.params.items() if value is not None}
     for name in ("task", "objectives", "log_with"):
         if isinstance(given.get(name), str):
             given[name] = split_names(name.replace("_", "-"), str(given[name]))
+    if init is not None:
+        given["init"] = read_towers(init)
     values: dict[str, object] = read_config(config) if config else {}
     deep_update(values, {name: given[name] for name in PretrainSpec.model_fields if name in given})
     deep_update(values, {"train": {name: given[name] for name in RECIPE_FLAGS if name in given}})

@@ -50,7 +50,7 @@ def run(
     ] = None,
     tasks_dir: Annotated[Path | None, typer.Option(help="Folder with task folders of your own.")] = None,
     domain: Annotated[str | None, typer.Option(help="The world's look: plain or textured.")] = None,
-    train_split: Annotated[str | None, typer.Option(help="Split to train on.")] = None,
+    train_split: Annotated[str | None, typer.Option(help="Split to train on, or several with commas.")] = None,
     select_on: Annotated[str | None, typer.Option(help="Split that chooses the checkpoint, or none.")] = None,
     split: Annotated[str | None, typer.Option(help="Split to report.")] = None,
     limit: Annotated[float | None, typer.Option(help="Report on so many examples (500) or such a share (0.1).")] = None,
@@ -106,6 +106,10 @@ def run(
         bool | None, typer.Option("--resume/--no-resume", help="Go on with, or drop, earlier work.")
     ] = None,
     allow_partial: Annotated[bool | None, typer.Option("--allow-partial", help="Accept other counts; noted.")] = None,
+    verify_data: Annotated[
+        bool | None,
+        typer.Option("--verify-data", help="Hash all data, images too, and compare with the first such hashes."),
+    ] = None,
     config: Annotated[Path | None, typer.Option(help="YAML with the same names; flags win over it.")] = None,
     settings: Annotated[list[str] | None, typer.Option("--set", help="name=value, e.g. train.lr=3e-5; wins.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done and how long it takes.")] = False,

@@ -47,7 +47,7 @@ def score(
             allow_partial=allow_partial,
             progress=progress,
         )
-    report = score_file(loaded, split or loaded.card.report_split, predictions, allow_partial)
+    report = score_file(loaded, loaded.card.report_split if split is None else split, predictions, allow_partial)
     if as_json:
         typer.echo(json.dumps(report.to_json_object(), ensure_ascii=False))
     else:

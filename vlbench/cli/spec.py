@@ -38,6 +38,19 @@ def read_settings(settings: Sequence[str]) -> dict[str, object]:
     return values
 
 
+def read_towers(text: str) -> dict[str, str]:
+    """`vision=hf:NAME,text=FOLDER` as a mapping from a tower to where its weights lie.
+
+    Raises:
+        VlbenchError: one has no `=`, no name or nothing after it, or a tower comes twice.
+    """
+    parts = [part.partition("=") for part in text.split(",")]
+    if faulty := [name for name, _, source in parts if not (name.strip() and source.strip())]:
+        raise VlbenchError(f"--init {text!r} has no TOWER=WEIGHTS at {faulty[0]!r}: write vision=hf:NAME,text=FOLDER")
+    names = split_names("init", ",".join(name for name, _, _ in parts))
+    return dict(zip(names, (source.strip() for _, _, source in parts), strict=True))
+
+
 def deep_update(values: dict[str, object], over: Mapping[str, object]) -> None:
     """Put `over` into `values`, key by key where both hold mappings."""
     for key, value in over.items():

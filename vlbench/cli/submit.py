@@ -19,7 +19,7 @@ def submit(
 
     \b
     Examples:
-      vlbench run --task vqa2 --model vilt --size base --split test --data-root DATA
+      vlbench run --task vqa2 --model vilt --size base --select-on none --split test --data-root DATA
       vlbench submit RUN --to evalai-vqa2
     """
     from vlbench.report.submit import submission

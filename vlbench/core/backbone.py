@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from random import Random
 from typing import TYPE_CHECKING, Protocol, TypeAlias, runtime_checkable
 
+from vlbench.core.cards import ScaleRange
 from vlbench.core.examples import ImageRef, Prompt
-from vlbench.core.record import LoadReport
+from vlbench.core.record import Decoding, LoadReport
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -155,6 +156,15 @@ class Augmenting(Protocol):
 
 
 @runtime_checkable
+class MultiScale(Protocol):
+    """A backbone that takes images of any size, so that they can be resized at random while it is finetuned."""
+
+    def rescaled(self, refs: Sequence[ImageRef], rng: Random, scales: ScaleRange) -> Tensors:
+        """As `prepare_images`, of images of random sizes; the size of one depends on `rng` and on it, on no other."""
+        ...
+
+
+@runtime_checkable
 class Attentive(Protocol):
     """A backbone that can tell what of the picture its answer attends to, and where in the picture that is.
 
@@ -218,4 +228,28 @@ class Generator(Protocol):
 
     def states(self, prompts: Tensors) -> Tensor:
         """What it makes of each prompt: the last hidden state of the prompt's last token, [B, D]."""
+        ...
+
+
+@runtime_checkable
+class Rendering(Protocol):
+    """A generator that can say what text a prompt becomes, and how it generates."""
+
+    chat_template: str
+
+    def rendered(self, prompt: Prompt) -> str:
+        """The text that its tokenizer gets; each image is still one placeholder in it."""
+        ...
+
+    def decoding(self, longest: int) -> Decoding:
+        """How `generate` chooses at most `longest` tokens."""
+        ...
+
+
+@runtime_checkable
+class ImageProcessing(Protocol):
+    """A model whose library prepares its images."""
+
+    def image_processing(self) -> dict[str, str]:
+        """image_processor: its class. image_backend: the library that resizes images, such as pil or torchvision."""
         ...

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, NamedTuple
 
-from pydantic import Field, model_validator
+from pydantic import Field, PositiveInt, model_validator
 
+from vlbench.core.splits import SplitTuple
 from vlbench.core.validate import Frozen
 
 OutputKind = Literal["classify", "pair", "rank", "generate"]
@@ -18,6 +19,8 @@ class SplitCard(Frozen):
     fields in braces that the adapter fills per example. optional: what of them may be missing. count:
     examples the official files hold. md5: of the official file of that name, checked by `vlbench data check`.
     overlaps: splits known to hold some of the same examples or pictures, by construction or as they were published.
+    within: the larger split that holds every example of this one under the same id; empty where there is none.
+    Predictions of the larger split are accepted for this one.
     """
 
     files: dict[str, tuple[str, ...]]
@@ -25,6 +28,7 @@ class SplitCard(Frozen):
     count: int | None = None
     md5: dict[str, str] = Field(default_factory=dict)
     overlaps: tuple[str, ...] = ()
+    within: str = ""
 
 
 class Leak(Frozen):
@@ -83,11 +87,13 @@ class TaskCard(Frozen):
 
     @model_validator(mode="after")
     def _names_agree(self) -> TaskCard:
-        shared = (name for split in self.splits.values() for name in split.overlaps)
+        shared = (name for split in self.splits.values() for name in (*split.overlaps, split.within) if name)
         leaky = (leak.split for leak in self.leaks)
         for role in (self.train_split, self.select_on, self.report_split, *shared, *leaky):
             if role not in self.splits:
                 raise ValueError(f"split {role!r} is not among the card's splits {sorted(self.splits)}")
+        for name in self.splits:
+            self.larger_splits(name)
         if self.main_metric not in self.metrics:
             raise ValueError(f"main_metric {self.main_metric!r} is not among the card's metrics")
         if self.labels and self.min_answer_count is not None:
@@ -96,26 +102,58 @@ class TaskCard(Frozen):
             )
         return self
 
+    def larger_splits(self, split: str) -> tuple[str, ...]:
+        """The splits that hold all of this one, the smallest first, by `within`.
+
+        Raises:
+            ValueError: a split is within itself.
+        """
+        found: list[str] = []
+        name = self.splits[split].within
+        while name:
+            if name == split or name in found:
+                raise ValueError(f"split {split!r} is within itself by way of {name!r}: name a larger split")
+            found.append(name)
+            name = self.splits[name].within
+        return tuple(found)
+
+
+class ScaleRange(NamedTuple):
+    """Random sizes of training images, in pixels: the short side from `low` to `high`, the long side at most `longest`.
+
+    longest: None keeps the model's own limit.
+    """
+
+    low: int
+    high: int
+    longest: int | None = None
+
 
 class Recipe(Frozen):
     """How to finetune. A field left out keeps the value of the layer below (see `merged`).
 
     lr: peak learning rate. head_lr: the head's, where it differs. visual_lr: that of a network over pixels within
     the backbone, which SGD (momentum 0.9, weight decay 1e-4) then trains, as in SOHO. warmup: share of all steps
-    with linear warm-up, linear decay to 0 after it. milestones: shares of all steps at each of which the rates fall
+    with linear warm-up, linear decay to 0 after it; warmup_steps: their number, in its place. warmup_from: share of the
+    rate that warm-up begins at, 0 where left out. decay_biases: whether weight decay also applies to biases and norms;
+    left out, bert_adam does and adamw does not. milestones: shares of all steps at each of which the rates fall
     to a tenth, in place of the linear decay.
     betas: of Adam. clip: largest gradient norm. ema: momentum of the averaged copy of the finetuned weights, evaluated
     beside the plain ones. steps wins over epochs. batch_size: examples per optimizer step, over all
     processes and accumulation steps. batches: `shuffled` draws examples singly; `related` keeps those that
     share a picture or a statement in one batch, which then holds both answers to one statement. augment: whether
-    training pictures are changed by chance (RandAugment without inversion and cutout, as in ViLT). rank_loss, of a
-    cross-encoder that ranks: `softmax` over a text and negatives (ViLT), `hinge` with the hardest negative (UNITER,
-    VSE++), `binary` (the matching head's own loss). negative_texts, negative_images: drawn for each pair. margin: the
+    training pictures are changed by chance (RandAugment without inversion and cutout, as in ViLT). short_side: lowest
+    and highest number of pixels that the short side of a training image is resized to, drawn uniformly for each image
+    and step; long_side: the most that the long side may then have (both as in SOHO). rank_loss, of a
+    cross-encoder that ranks: `softmax` over a text and negatives (ViLT), `hinge`, the mean over the negatives
+    (UNITER), `binary` (the matching head's own loss). negative_texts, negative_images: drawn for each pair. margin: the
     hinge's. lora_rank: of low-rank adapters that are trained in place of the backbone's weights, for models of
     transformers; 0 trains the weights. batch_norm: what batch norms normalise by in finetuning: `frozen`, and where it
     is left out, their running statistics, which stay as they are while their weights and biases learn; `live`, the
     statistics of the batch, over all processes (SyncBatchNorm, so several processes need GPUs) and in a single forward
     pass per step and process. The loss of a step then depends on which images a forward pass repeats.
+    train_splits: finetune on all of these splits, unless RunSpec.train_split names others; None: the task card's
+    train split. In a resolved spec it is None, and train_split names what is trained on.
     """
 
     optimizer: Literal["adamw", "bert_adam"] | None = None
@@ -124,6 +162,9 @@ class Recipe(Frozen):
     visual_lr: float | None = Field(default=None, gt=0)
     weight_decay: float | None = Field(default=None, ge=0)
     warmup: float | None = Field(default=None, ge=0, le=1)
+    warmup_steps: int | None = Field(default=None, ge=0)
+    warmup_from: float | None = Field(default=None, ge=0, le=1)
+    decay_biases: bool | None = None
     milestones: tuple[float, ...] | None = None
     betas: tuple[float, float] | None = None
     clip: float | None = Field(default=None, gt=0)
@@ -135,16 +176,49 @@ class Recipe(Frozen):
     evaluations: int | None = Field(default=None, ge=1)
     batches: Literal["shuffled", "related"] | None = None
     augment: Literal["none", "randaugment"] | None = None
+    short_side: tuple[PositiveInt, PositiveInt] | None = None
+    long_side: PositiveInt | None = None
     rank_loss: Literal["softmax", "hinge", "binary"] | None = None
     negative_texts: int | None = Field(default=None, ge=0)
     negative_images: int | None = Field(default=None, ge=0)
     margin: float | None = Field(default=None, gt=0)
     lora_rank: int | None = Field(default=None, ge=0)
     batch_norm: Literal["frozen", "live"] | None = None
+    train_splits: SplitTuple | None = None
+
+    @model_validator(mode="after")
+    def _agrees(self) -> Recipe:
+        if self.warmup is not None and self.warmup_steps is not None:
+            raise ValueError("warmup is a share of all steps and warmup_steps a number of them: give one of the two")
+        if self.short_side is not None and self.short_side[0] > self.short_side[1]:
+            raise ValueError(f"short_side is {list(self.short_side)}: expected the lowest number of pixels first")
+        return self
+
+    @property
+    def scales(self) -> ScaleRange | None:
+        """The random sizes of training images; None where they have the model's own."""
+        return ScaleRange(*self.short_side, self.long_side) if self.short_side else None
 
     def merged(self, over: Recipe) -> Recipe:
-        """This recipe with every field that `over` sets."""
-        return self.model_copy(update=over.model_dump(exclude_none=True))
+        """This recipe with every field that `over` sets; a length of the warm-up replaces one of the other kind."""
+        given = over.model_dump(exclude_none=True)
+        replaced = {"warmup_steps": "warmup", "warmup": "warmup_steps"}
+        dropped: dict[str, None] = {other: None for name, other in replaced.items() if name in given}
+        return self.model_copy(update=dropped | given)
+
+
+class HeadLayout(Frozen):
+    """How the model's papers shape a classification head.
+
+    hidden: its width as a multiple of the backbone's; 0: a single Linear, nothing hidden. order: what stands between
+    the two Linear: GELU then LayerNorm (`activation-norm`), LayerNorm then GELU (`norm-activation`), or ReLU then
+    dropout (`relu-dropout`, SOHO's released head). epsilon: LayerNorm's. dropout: its probability.
+    """
+
+    hidden: float = 2.0
+    order: Literal["activation-norm", "norm-activation", "relu-dropout"] = "activation-norm"
+    epsilon: float = 1e-12
+    dropout: float = Field(default=0.5, ge=0, lt=1)
 
 
 class SizeCard(Frozen):
@@ -155,7 +229,8 @@ class SizeCard(Frozen):
     max_text: longest text in tokens, [CLS] and [SEP] among them; what is longer is cut. threads: of a CPU that
     suit this size, None for all: a tiny model gains little from a second one and loses much when it is busy.
     recipes: what differs from the model's own, for every task (`default`) or for one. pretraining: numbers of the
-    model's pretraining, where they differ from the paper's.
+    model's pretraining, where they differ from the paper's. head: the layout of its classification heads, where it
+    differs from the model's.
     """
 
     config: dict[str, int | float | str | bool]
@@ -165,17 +240,7 @@ class SizeCard(Frozen):
     recipes: dict[str, Recipe] = Field(default_factory=dict)
     pretraining: dict[str, int | float | str | bool] = Field(default_factory=dict)
     parameters: int | None = None
-
-
-class HeadLayout(Frozen):
-    """How the model's papers shape a classification head.
-
-    hidden: its width as a multiple of the backbone's; 0: a single Linear, nothing hidden. epsilon: LayerNorm's.
-    """
-
-    hidden: float = 2.0
-    order: Literal["activation-norm", "norm-activation"] = "activation-norm"
-    epsilon: float = 1e-12
+    head: HeadLayout | None = None
 
 
 class ModelCard(Frozen):
@@ -212,6 +277,10 @@ class ModelCard(Frozen):
         if "default" not in self.recipes:
             raise ValueError("recipes need an entry 'default'")
         return self
+
+    def head_layout(self, size: str) -> HeadLayout:
+        """How classification heads of that size are shaped: the size's layout, else the model's."""
+        return self.sizes[size].head or self.head
 
     def recipe(self, task: str, size: str) -> Recipe:
         """The recipe for a task: the model's default, over it the model's for the task, over both the size's two."""

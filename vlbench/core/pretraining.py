@@ -5,7 +5,7 @@ Shapes: B pairs of a batch.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from random import Random
 from typing import TYPE_CHECKING, Protocol, TypeAlias, runtime_checkable
 
@@ -85,4 +85,13 @@ class Answering(Protocol):
 
     def prepare_answers(self, worths: Sequence[Mapping[str, float]], rng: Random) -> Tensors:
         """What `losses` takes besides, from what each answer to B pairs is worth (none: no question). In workers."""
+        ...
+
+
+@runtime_checkable
+class HasMomentumCopies(Protocol):
+    """A pretraining whose targets come from slowly moving copies of its networks."""
+
+    def restart_copies(self, loaded: Collection[str]) -> None:
+        """Make the copies equal to their networks, after weights were loaded into the tensors of the names `loaded`."""
         ...

@@ -8,17 +8,24 @@ from pydantic import Field
 
 from vlbench.core.cards import Recipe
 from vlbench.core.spec import RunSpec
+from vlbench.core.splits import Splits
 from vlbench.core.validate import Frozen
 
 SCHEMA_VERSION = 1
 
 
 class ToolInfo(Frozen):
-    """Which code ran; the commit is empty outside a checkout."""
+    """Which code ran; the commit is empty outside a checkout.
+
+    code_sha256: of vlbench's own files, its built-in tasks among them. earlier_code: the same of the code that began
+    the run, where other code resumed it. Both are empty in records of versions before 0.2.0.
+    """
 
     version: str
     commit: str = ""
     dirty: bool = False
+    code_sha256: str = ""
+    earlier_code: tuple[str, ...] = ()
 
 
 class LoadReport(Frozen):
@@ -36,12 +43,43 @@ class LoadReport(Frozen):
     unmatched_answers: int = 0
 
 
+class Decoding(Frozen):
+    """How answers were generated.
+
+    temperature: None where nothing is sampled. stop: tokens that end an answer, empty where the model does not say.
+    """
+
+    max_new_tokens: int
+    do_sample: bool = False
+    temperature: float | None = None
+    num_beams: int = 1
+    stop: tuple[str, ...] = ()
+
+
+class Prompting(Frozen):
+    """What a model was asked in words, by one example.
+
+    example: the id of the first one that was answered. prompt: the text that the model's tokenizer got for it, chat
+    template and shots included; of a model that compares images with sentences, the first ten of them, one a line.
+    chat_template_sha256: of the template that rendered it, empty where there is none. decoding: None where answers were
+    chosen from a list.
+    """
+
+    example: str
+    prompt: str
+    chat_template_sha256: str = ""
+    decoding: Decoding | None = None
+
+
 class ModelInfo(Frozen):
     """Which model: sizes, weights, and what they travel with. weights_sha256 is empty from scratch.
 
+    model_sha256: of the card, code and settings of a model that is no part of vlbench; empty where it is.
+
     answers: how many a classifier over open answers knows, and answers_sha256 which; 0 and empty elsewhere.
     extraction: the rule that took answers out of what the model wrote; empty where it wrote nothing. dtype: of most of
-    its weights in memory when it answered.
+    its weights in memory when it answered. preprocessing: what is done to images and texts; image_backend among it is
+    the library that resizes images. prompting: None where the model gets the examples' texts as they are.
     """
 
     name: str
@@ -49,23 +87,27 @@ class ModelInfo(Frozen):
     parameters: int
     from_scratch: bool
     weights_sha256: str = ""
+    model_sha256: str = ""
     load_report: LoadReport | None = None
     preprocessing: dict[str, str | int | float] = Field(default_factory=dict)
     tokenizer_sha256: str = ""
     answers: int = 0
     answers_sha256: str = ""
     extraction: str = ""
+    prompting: Prompting | None = None
     dtype: str = ""
 
 
 class TaskInfo(Frozen):
     """Which data: source world or real, the manifest's hash, the split and how much of it.
 
+    task_sha256: of the task's card and code; empty in records of versions before 0.2.0.
     shots: ids of the examples that were shown with their answers before each question.
     """
 
     name: str
     version: int
+    task_sha256: str = ""
     source: Literal["world", "real"]
     manifest_sha256: str
     split: str
@@ -80,17 +122,19 @@ class TaskInfo(Frozen):
 class TrainInfo(Frozen):
     """How it was trained; best_step is the checkpoint reported, selected_on the split that chose it.
 
-    accumulation: forward passes of each process per optimizer step, as they were in the end.
+    accumulation: forward passes of each process per optimizer step, as they were in the end. selection: the main metric
+    of the reported checkpoint on `selected_on`; None where nothing was selected.
     """
 
     recipe: Recipe
-    train_split: str
+    train_split: Splits
     selected_on: str
     steps: int
     effective_batch: int
     accumulation: int = 1
     best_step: int
     weights: Literal["plain", "ema"]
+    selection: float | None = None
     seed: int
 
 
@@ -131,7 +175,7 @@ class Efficiency(Frozen):
 
 
 class Environment(Frozen):
-    """Where it ran."""
+    """Where it ran. accelerate: variables of launch and device that Accelerate was given, by name."""
 
     python: str
     libraries: dict[str, str]
@@ -141,6 +185,7 @@ class Environment(Frozen):
     driver: str = ""
     world_size: int = 1
     device: str = "cpu"
+    accelerate: dict[str, str] = Field(default_factory=dict)
 
 
 class RunRecord(Frozen):

@@ -1,4 +1,4 @@
-"""RandAugment: a few random changes of a picture that leave what it shows, for training.
+"""RandAugment: a few random changes of a picture that leave what it shows, and random sizes, for training.
 
 Colours are not inverted and nothing is cut out, since texts speak of colours and of small things.
 Source: Cubuk et al. 2020 (arXiv 1909.13719); which changes and how strong, Kim et al. 2021 (ViLT), official code.
@@ -92,6 +92,19 @@ def _moved(picture: Image.Image, matrix: tuple[float, float, float, float, float
 
 def _either(value: float, rng: Random) -> float:
     return value if rng.random() < 0.5 else -value
+
+
+def drawn_size(width: int, height: int, low: int, high: int, longest: int, rng: Random) -> tuple[int, int]:
+    """A random size of an image, its proportions kept, as (width, height) in pixels, each at least 1.
+
+    low, high: the short side is drawn uniformly from these and all whole numbers between them. longest: of the long
+    side, which a smaller short side than the one drawn may have to make room for.
+
+    Source: the multi-scale training of SOHO's released VQA recipe (`Resize` with a range of scales, as in mmdetection).
+    """
+    short, long = sorted((width, height))
+    scale = min(rng.randint(low, high) / short, longest / long)
+    return max(1, round(width * scale)), max(1, round(height * scale))
 
 
 Operation = Callable[[Image.Image, float, Random], Image.Image]

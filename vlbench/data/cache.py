@@ -7,6 +7,7 @@ import hashlib
 import os
 import secrets
 import sys
+import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -14,6 +15,8 @@ from typing import BinaryIO
 from vlbench.core.errors import DataError
 
 _SHA256_LENGTH = 64
+_UNSETTLED = 2 * 10**9
+"""Nanoseconds within which two changes of a file may get the same time, as coarse file systems keep it."""
 
 
 def cache_folder() -> Path:
@@ -64,24 +67,44 @@ def atomic_write(path: Path, content: bytes | str) -> None:
         file.write(content.encode() if isinstance(content, str) else content)
 
 
-def file_sha256(path: Path, cache: Path) -> str:
-    """The hash of a file's content, remembered in the cache as long as path, size and modification time stay.
+def file_sha256(path: Path, cache: Path, again: bool = False) -> str:
+    """The hash of a file's content, remembered in the cache as long as `stamp` and path stay.
+
+    A file that changed within the last two seconds is not remembered: another change could leave the same times.
+
+    Args:
+        path: of the file.
+        cache: the folder of the cache.
+        again: hash it whatever is remembered, and remember that.
 
     Raises:
         DataError: it cannot be read.
     """
     try:
         seen = path.stat()
-        known = f"{path.resolve()}|{seen.st_size}|{seen.st_mtime_ns}"
+        known = f"{path.resolve()}|{stamp(seen)}"
         note = cache / "sha256" / hashlib.sha256(known.encode()).hexdigest()
-        if note.is_file() and len(remembered := note.read_text("ascii")) == _SHA256_LENGTH:
+        if not again and note.is_file() and len(remembered := note.read_text("ascii")) == _SHA256_LENGTH:
             return remembered
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
+        settled = stamp(path.stat()) == stamp(seen)
     except OSError as error:
         raise DataError(f"cannot read {path} ({error.strerror}): give a readable file") from None
-    atomic_write(note, digest)
+    if settled and time.time_ns() - max(seen.st_mtime_ns, seen.st_ctime_ns) > _UNSETTLED:
+        atomic_write(note, digest)
+    else:
+        with contextlib.suppress(OSError):
+            note.unlink()
     return digest
+
+
+def stamp(seen: os.stat_result) -> str:
+    """What tells a file from what it was before without reading it: size, both times and the inode.
+
+    The time of modification can be set by anybody, that of the last change of the file's status cannot.
+    """
+    return f"{seen.st_size}|{seen.st_mtime_ns}|{seen.st_ctime_ns}|{seen.st_ino}"
 
 
 def files_sha256(files: Iterable[Path]) -> str:

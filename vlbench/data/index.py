@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
-from itertools import islice
+from itertools import accumulate, chain, islice
 from pathlib import Path
 from typing import Any, cast, get_args, get_type_hints, overload
 
@@ -15,8 +16,9 @@ from pydantic import TypeAdapter
 
 from vlbench.core.errors import LONGEST, DataError
 from vlbench.core.examples import Example
-from vlbench.core.task import Adapter, SplitFiles
+from vlbench.core.task import Adapter, SplitFiles, ids_of
 from vlbench.data.cache import atomic_file, cache_folder, file_sha256
+from vlbench.data.code import CODE, content_sha256, files_below, with_imports
 
 BIG = 32 << 20
 """Bytes of annotations from which on examples are not held in memory."""
@@ -100,6 +102,40 @@ class Chosen(Sequence[Example[Any]]):
         return self.examples[self.rows[row]]
 
 
+class Joined(Sequence[Example[Any]]):
+    """Several sequences of examples, one after the other, none of them held."""
+
+    def __init__(self, parts: Sequence[Sequence[Example[Any]]]) -> None:
+        self.parts = tuple(parts)
+        self._ends = list(accumulate(map(len, self.parts)))
+
+    @property
+    def ids(self) -> list[str]:
+        """All ids in order."""
+        return [name for part in self.parts for name in ids_of(part)]
+
+    def __len__(self) -> int:
+        return self._ends[-1] if self._ends else 0
+
+    def __iter__(self) -> Iterator[Example[Any]]:
+        return chain.from_iterable(self.parts)
+
+    @overload
+    def __getitem__(self, row: int) -> Example[Any]: ...
+
+    @overload
+    def __getitem__(self, row: slice) -> list[Example[Any]]: ...
+
+    def __getitem__(self, row: int | slice) -> Example[Any] | list[Example[Any]]:
+        if isinstance(row, slice):
+            return [self[one] for one in range(*row.indices(len(self)))]
+        if not -len(self) <= row < len(self):
+            raise IndexError(f"row {row} of {len(self)} examples")
+        place = row % len(self)
+        number = bisect_right(self._ends, place)
+        return self.parts[number][place - self._ends[number]]  # counted from the part's end
+
+
 def read_examples(adapter: Adapter, files: SplitFiles) -> Sequence[Example[Any]]:
     """What the adapter yields, as a list; from big files as `IndexedExamples`, made on first use.
 
@@ -160,14 +196,16 @@ def _kind(adapter: Adapter) -> type[Example[Any]] | None:
 
 def _key(adapter: Adapter, files: SplitFiles, tables: Sequence[Path], cache: Path) -> str:
     """Changes with the files, with where their pictures lie, and with the code that reads them."""
-    # Adapters read through this package and through each other's modules.
-    tasks, readers = Path(adapter.__code__.co_filename).parents[1], Path(__file__).parent
+    # Adapters read through this package, through modules beside them and through each other's.
+    beside, readers = Path(adapter.__code__.co_filename).parent, Path(__file__).parent
+    code = with_imports(beside, files_below(beside, CODE))
     meaning = [
         files.split,
         str(files.root.absolute()),
         [str(folder.absolute()) for folder in files.siblings],
         {name: str(files.place(name)) for name in files.card.files},
-        [file_sha256(path, cache) for path in (*tables, *sorted(tasks.glob("*/*.py")), *sorted(readers.glob("*.py")))],
+        [file_sha256(path, cache) for path in tables],
+        content_sha256(code | {f"vlbench.data/{path.name}": path for path in readers.glob("*.py")}),
     ]
     return hashlib.sha256(json.dumps(meaning, sort_keys=True).encode()).hexdigest()[:32]
 

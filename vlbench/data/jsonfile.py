@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from vlbench.core.errors import DataError
-from vlbench.data.jsonlines import GZIP, Fields
+from vlbench.data.jsonlines import GZIP, Fields, unique
 
 
 def read_json(path: Path, unique_keys: bool = False) -> object:
@@ -26,7 +26,7 @@ def read_json(path: Path, unique_keys: bool = False) -> object:
     if content.startswith(GZIP):
         raise DataError(f"{path} is compressed by gzip where JSON is expected: unpack it with gunzip")
     try:
-        pairs = _unique if unique_keys else None
+        pairs = unique if unique_keys else None
         value: object = json.loads(content.decode("utf-8-sig"), parse_constant=_refuse, object_pairs_hook=pairs)
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: not UTF-8 ({error.reason} at byte {error.start}): save the file as UTF-8") from None
@@ -91,14 +91,6 @@ def whole_number(fields: Fields, key: str, where: str) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or value < 0:
         raise _unexpected(_found(fields, key), where, "a whole number")
     return value
-
-
-def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        twice = next(key for place, (key, _) in enumerate(pairs) if key in dict(pairs[:place]))
-        raise ValueError(f"the key {reprlib.repr(twice)} comes twice in one object")
-    return found
 
 
 def _refuse(constant: str) -> object:

@@ -14,8 +14,9 @@ from vlbench.data.overlap import Contents, Digests, shared
 class FoundLeak:
     """A split whose pictures a model has seen that was trained on `other` of `task`.
 
-    pictures: how many, None where nobody has counted them. counted: here, in the data; else as the task's card says,
-    which knows it from `source`, `verified` or not. names: of the pictures, where they were counted here.
+    pictures: how many different images of the split, None where nobody has counted them. counted: measured here, in the
+    data; else as the task's card says, which knows it from `source`, `verified` or not. names: of the images that both
+    hold, and pairs of copies, where they were measured here.
     """
 
     split: str
@@ -67,7 +68,8 @@ def _counted(
             names = (*both.pictures, *both.copies)
             if not names and not (by_name or (_comparable(one, known) and _comparable(other, known))):
                 continue  # nobody looked: what the card says of it stays
-            yield FoundLeak(one.split, name, other.split, len(names), True, True, "counted in the data", names)
+            images = len({*both.pictures, *both.copied})  # an image may be in several pairs of copies
+            yield FoundLeak(one.split, name, other.split, images, True, True, "measured in this data", names)
 
 
 def _comparable(one: Contents, known: Digests) -> bool:

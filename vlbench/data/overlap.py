@@ -51,13 +51,16 @@ class Shared:
     """What two splits both hold.
 
     examples: ids that ask the same in both. renamed: ids that ask something else in the other. pictures: names of the
-    same picture. copies: pictures that are the same bytes under two names, as `a = b`.
+    same image. copies: pairs of images with the same bytes under two names, as `a = b`; an image may be in several.
+    copied: the images of the first split that are in such a pair, each once; copied_other: those of the other split.
     """
 
     examples: tuple[str, ...]
     renamed: tuple[str, ...]
     pictures: tuple[str, ...]
     copies: tuple[str, ...]
+    copied: tuple[str, ...] = ()
+    copied_other: tuple[str, ...] = ()
 
     def __bool__(self) -> bool:
         return bool(self.examples or self.renamed or self.pictures or self.copies)
@@ -116,11 +119,14 @@ def shared(one: Contents, other: Contents, known: Digests, by_name: bool = True)
     ids = one.asked.keys() & other.asked.keys()
     same = {name for name in ids if one.asked[name] == other.asked[name]}
     names = {name for name in one.pictures.keys() & other.pictures.keys() if _same(name, one, other, known, by_name)}
+    pairs = list(_copies(one, other, known))
     return Shared(
         examples=tuple(sorted(same)),
         renamed=tuple(sorted(ids - same)),
         pictures=tuple(sorted(names)),
-        copies=tuple(sorted(_copies(one, other, known))),
+        copies=tuple(sorted(f"{name} = {twin}" for name, twin in pairs)),
+        copied=tuple(sorted({name for name, _ in pairs})),
+        copied_other=tuple(sorted({twin for _, twin in pairs})),
     )
 
 
@@ -153,8 +159,8 @@ def _same(name: str, one: Contents, other: Contents, known: Digests, by_name: bo
     return by_name and paths[0].name == paths[1].name
 
 
-def _copies(one: Contents, other: Contents, known: Digests) -> Iterable[str]:
-    """Pictures of `one` whose bytes are those of a file of another name and place in `other`."""
+def _copies(one: Contents, other: Contents, known: Digests) -> Iterable[tuple[str, str]]:
+    """Pairs of an image of `one` and an image of another name and place in `other` that have the same bytes."""
     places: dict[str, list[tuple[str, Path]]] = defaultdict(list)
     for name, path in other.pictures.items():
         if _hashed(known.get(path)):
@@ -162,7 +168,7 @@ def _copies(one: Contents, other: Contents, known: Digests) -> Iterable[str]:
     for name, path in one.pictures.items():
         for twin, place in places.get(known.get(path, ""), ()):
             if twin != name and place != path:
-                yield f"{name} = {twin}"
+                yield name, twin
 
 
 def _hashed(digest: str | None) -> bool:

@@ -54,5 +54,5 @@ def _head(job: Job, backbone: Backbone | Generator) -> Head | GenerateHead:
     if job.probes_prompts:
         return build_probe(job.task.card, backbone.width, job.labels)
     linear = job.spec.mode == "probe" or (job.spec.mode == "eval" and job.weights and holds_linear(job.weights))
-    card = job.card.model_copy(update={"head": HeadLayout(hidden=0)}) if linear else job.card
-    return build_head(job.task.card, card, backbone.width, job.labels, job.spec.train)
+    layout = HeadLayout(hidden=0) if linear else job.card.head_layout(job.size)
+    return build_head(job.task.card, job.card, backbone.width, job.labels, job.spec.train, layout)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from vlbench import catalog
 from vlbench.core.cards import ModelCard, Recipe, TaskCard
 from vlbench.core.errors import VlbenchError
 from vlbench.core.spec import RunSpec
+from vlbench.core.splits import NONE, Splits, joined, split_tuple
 from vlbench.core.task import Task
 from vlbench.data.parallel import spare_processes
 from vlbench.engine.capabilities import takes_prompts
-from vlbench.engine.options import check_adapters, check_batch_norm, check_placing
+from vlbench.engine.options import check_adapters, check_batch_norm, check_placing, check_scales
 from vlbench.engine.weights.files import holds_linear, weights_file
 from vlbench.engine.weights.pretrained import PRETRAINED
 from vlbench.engine.writing import answer_by, check_shots
@@ -64,25 +66,58 @@ def resolved(spec: RunSpec, task: Task, card: ModelCard) -> RunSpec:
         and holds_linear(weights_file(Path(checkpoint)))
     )
     by = answer_by(spec, task.card, card, probed)
+    recipe = (PROBE if spec.mode == "probe" else card.recipe(spec.task, size)).merged(spec.train)
+    trained_on = _train_split(spec, task.card, recipe) if trains or spec.num_fewshot else NONE
     whole = spec.model_copy(
         update={
             "size": size,
             "checkpoint": checkpoint,
-            "train_split": (spec.train_split or task.card.train_split) if trains or spec.num_fewshot else "none",
-            "select_on": (spec.select_on or task.card.select_on) if trains else "none",
+            "train_split": trained_on,
+            "select_on": _select_on(spec, task.card, split_tuple(trained_on)) if trains else NONE,
             "split": spec.split or task.card.report_split,
             "select_limit": spec.select_limit or (SELECTED_ON if trains and task.card.output == "rank" else None),
             "controls": controls,
             "workers": spec.workers if "workers" in spec.model_fields_set or world else spare_processes(),
             "answer_by": by,
             "eval_batch_size": spec.eval_batch_size or (PROMPTS if by or takes_prompts(card, task.card) else PAIRS),
-            "train": (PROBE if spec.mode == "probe" else card.recipe(spec.task, size)).merged(spec.train),
+            "train": recipe.model_copy(update={"train_splits": None}),
         }
     )
     check_adapters(whole, card)
     check_batch_norm(whole)
     check_placing(whole, card)
+    check_scales(whole)
     return whole
+
+
+def _train_split(spec: RunSpec, task: TaskCard, recipe: Recipe) -> Splits:
+    """The splits to train on, or to draw shots from: the flag's, else the recipe's, else the task card's.
+
+    recipe: the card's, over it `spec.train`; shots are drawn from the card's train split whatever it was finetuned on.
+
+    Raises:
+        VlbenchError: the flag and `--set train.train_splits` name splits both.
+    """
+    if spec.train_split and spec.train.train_splits:
+        raise VlbenchError(
+            f"--train-split {joined(spec.train_split)} and train.train_splits {joined(spec.train.train_splits)} say "
+            f"the same thing twice: give one of them"
+        )
+    named = recipe.train_splits if spec.mode in ("finetune", "probe") else spec.train.train_splits
+    if spec.train_split or named is None:
+        return spec.train_split or task.train_split
+    return named[0] if len(named) == 1 else named
+
+
+def _select_on(spec: RunSpec, task: TaskCard, trained_on: Sequence[str]) -> str:
+    """The split to select on: the flag's, else the task card's, or none where a recipe also trains on that one.
+
+    Papers that train on all of it take the last checkpoint. Splits that the user named are never put right silently.
+    """
+    if spec.select_on or spec.train_split or spec.train.train_splits:
+        return spec.select_on or task.select_on
+    holding = {task.select_on, *task.larger_splits(task.select_on)}
+    return NONE if holding & set(trained_on) else task.select_on
 
 
 def _default_checkpoint(card: ModelCard, size: str, world: bool) -> str:

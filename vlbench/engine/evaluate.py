@@ -5,14 +5,16 @@ from __future__ import annotations
 from contextlib import ExitStack
 from typing import TypeAlias, cast
 
+from vlbench.core.ambient import ignored, pin
 from vlbench.core.errors import VlbenchError
 from vlbench.core.progress import Progress, Silent
-from vlbench.core.record import RunRecord
+from vlbench.core.record import RunRecord, ToolInfo
 from vlbench.core.spec import RunSpec
 from vlbench.engine.job import Job, plan
 from vlbench.engine.runtime.ranks import join
 from vlbench.records.folder import RunFolder
 from vlbench.records.lock import run_lock
+from vlbench.records.provenance import code_sha256
 from vlbench.records.rankings import read_rankings
 from vlbench.records.samples import read_samples
 
@@ -32,18 +34,30 @@ def evaluate(spec: RunSpec, progress: Progress | None = None) -> RunRecord:
 
 def run(spec: RunSpec, progress: Progress | None = None) -> tuple[RunRecord, RunFolder]:
     """`evaluate`, and the folder that holds the record; every rank of a run over several processes gets both."""
+    removed = pin(spec.device)
     ranks = join(spec.device, spec.num_processes)
     progress = progress if progress and ranks.is_main else Silent()
+    if removed:
+        progress.say(ignored(removed))
     job = ranks.together(lambda: plan(spec, progress))
     with ExitStack() as locks:
         begun = ranks.together(lambda: _begin(job, spec.resume, locks) if ranks.is_main else None)
         folder, finished = cast(Begun, ranks.share(begun))
         if finished is not None:
-            progress.say("already done: this is the record of that run")
+            progress.say(f"already done{_by_other_code(finished.tool)}: this is the record of that run")
             return finished, folder
         from vlbench.engine.execute import execute  # the first import of torch
 
         return execute(job, folder, progress, ranks), folder
+
+
+def _by_other_code(then: ToolInfo) -> str:
+    """Where the files of vlbench have changed since a run, or while it was done: that, and the remedy."""
+    now = code_sha256()
+    if then.code_sha256 in ("", now) and not then.earlier_code:
+        return ""
+    codes = ", then ".join(code[:8] for code in (*then.earlier_code, then.code_sha256))
+    return f" by other code of vlbench ({codes}; now {now[:8]}), --no-resume runs it again"
 
 
 def _begin(job: Job, resume: bool, locks: ExitStack) -> Begun:

@@ -10,16 +10,16 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import cast
 
-from vlbench.core.errors import DataError, VlbenchError
+from vlbench.core.errors import DataError, ExitCode, VlbenchError
 from vlbench.core.progress import Progress, Silent
-from vlbench.core.record import Coverage, Efficiency, ModelInfo, RunRecord, TaskInfo
+from vlbench.core.record import Coverage, Efficiency, ModelInfo, RunRecord, TaskInfo, ToolInfo
 from vlbench.core.results import Prediction, Ranking
 from vlbench.data.answers import answers_sha256
 from vlbench.data.controls import blind_resources
 from vlbench.data.resources import Resources
 from vlbench.engine.job import Job
 from vlbench.engine.resources import make_resources, of_job, unique_refs
-from vlbench.engine.runtime.environment import Clock, latencies, make_accelerator
+from vlbench.engine.runtime.environment import Clock, check_device, latencies, make_accelerator
 from vlbench.engine.runtime.interrupt import Interrupt, Interrupted, Stoppable
 from vlbench.engine.runtime.log import Logged
 from vlbench.engine.runtime.pace import examples_per_second
@@ -33,7 +33,7 @@ from vlbench.metrics.coverage import match, ranking_coverage
 from vlbench.metrics.retrieval import chance
 from vlbench.metrics.scoring import Scores, score
 from vlbench.records.folder import RunFolder
-from vlbench.records.provenance import environment, peak_memory_mib, tool
+from vlbench.records.provenance import code_sha256, environment, peak_memory_mib, tool
 from vlbench.records.rankings import write_ranks
 from vlbench.records.samples import SampleRow, sample_rows, write_samples
 
@@ -45,10 +45,15 @@ def execute(job: Job, folder: RunFolder, progress: Progress, ranks: Ranks | None
 
     Raises:
         Interrupted: the state is saved; executing the same job again goes on from there.
+        VlbenchError: among others, a device or precision that is not there, of which no record is left.
     """
+    check_device(job.spec.device, job.arithmetic)
     started, ranks = time.perf_counter(), ranks or Ranks()
     progress = Logged(progress, folder.log) if ranks.is_main else Silent()
-    record = _begun(job, ranks)
+    earlier = _begun_by(folder) if ranks.is_main else ()
+    record, fresh = _begun(job, ranks, earlier), folder.is_empty()
+    if earlier:
+        progress.say(f"{_mixed(record.tool)}: --no-resume runs it from the beginning")
     if ranks.is_main:
         folder.write_config(job.spec)
         folder.write_record(record)
@@ -58,13 +63,25 @@ def execute(job: Job, folder: RunFolder, progress: Progress, ranks: Ranks | None
     except (Exception, KeyboardInterrupt) as error:
         if ranks.is_main:
             with suppress(DataError):  # on a full disk the error itself is what the user shall hear of
-                folder.write_record(_ended(record, error))
+                _end(folder, record, error, fresh)
         raise
     record = record.model_copy(update={"status": "done", "seconds": time.perf_counter() - started})
     if ranks.is_main:
         folder.write_record(record)
         _drop_intermediate(folder, job)
     return record
+
+
+def _end(folder: RunFolder, record: RunRecord, error: Exception | KeyboardInterrupt, fresh: bool) -> None:
+    """Record how the run ended; of a command that was rejected before any work was done, nothing stays.
+
+    fresh: whether the folder was empty when the run came to it.
+    """
+    rejected = isinstance(error, VlbenchError) and error.exit_code == ExitCode.USAGE
+    if rejected and fresh and not folder.holds_work():
+        folder.clear()
+    else:
+        folder.write_record(_ended(record, error))
 
 
 def _ended(record: RunRecord, error: Exception | KeyboardInterrupt) -> RunRecord:
@@ -84,22 +101,38 @@ def _drop_intermediate(folder: RunFolder, job: Job) -> None:
     shutil.rmtree(folder.path / "shards", ignore_errors=True)
 
 
-def _begun(job: Job, ranks: Ranks) -> RunRecord:
+def _begun_by(folder: RunFolder) -> tuple[str, ...]:
+    """Hashes of the other code of vlbench that began what this run resumes; none where nothing is resumed."""
+    before = folder.read_record()
+    if before is None or not folder.holds_work():
+        return ()
+    codes = dict.fromkeys((*before.tool.earlier_code, before.tool.code_sha256))
+    return tuple(code for code in codes if code not in ("", code_sha256()))
+
+
+def _mixed(code: ToolInfo) -> str:
+    return f"resumed from work of other code of vlbench ({', '.join(one[:8] for one in code.earlier_code)})"
+
+
+def _begun(job: Job, ranks: Ranks, earlier: tuple[str, ...]) -> RunRecord:
+    code = tool().model_copy(update={"earlier_code": earlier})
     return RunRecord(
         status="started",
         fingerprint=job.fingerprint,
         spec=job.spec,
-        tool=tool(),
+        tool=code,
         model=ModelInfo(
             name=job.card.name,
             size=job.size,
             parameters=0,
             from_scratch=job.weights is None,
             weights_sha256=job.weights_sha256,
+            model_sha256=job.model_sha256,
         ),
         task=TaskInfo(
             name=job.task.card.name,
             version=job.task.card.version,
+            task_sha256=job.task_sha256,
             source=job.task.source,
             manifest_sha256=job.manifest_sha256,
             split=str(job.spec.split),
@@ -108,7 +141,7 @@ def _begun(job: Job, ranks: Ranks) -> RunRecord:
             limit=job.spec.limit,
             main_metric=job.task.card.main_metric,
             shots=tuple(example.id for example in job.shots),
-            notes=(*job.task.notes, *job.notes),
+            notes=(*job.task.notes, *job.notes, *([_mixed(code)] if earlier else [])),
         ),
         environment=environment(job.spec.device or "auto", ranks.size, job.threads),
         started=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -120,9 +153,7 @@ def _done(
 ) -> RunRecord:
     """Run the trials on all ranks, then let rank 0 write the samples and fill in all that is known only now."""
     clock = Clock()
-    # Weights that have the precision already need no casting on the way, and answer as in their library.
-    arithmetic = job.spec.dtype if job.loading.dtype == "float32" else "float32"
-    accelerator = make_accelerator(job.spec.device, arithmetic, job.threads)
+    accelerator = make_accelerator(job.spec.device, job.arithmetic, job.threads)
     with tracked(job.spec, folder.path, f"{job.card.name}-{job.size} on {job.task.card.name}", ranks) as trackers:
         with clock.phase("resources"):
             resources = ranks.together(lambda: make_resources(of_job(job), Stoppable(progress, interrupt)))
@@ -173,7 +204,8 @@ def _model(job: Job, outcome: Outcome, resources: Resources) -> dict[str, object
         "parameters": outcome.parameters,
         "dtype": outcome.dtype,
         "load_report": outcome.load_report,
-        "preprocessing": _preprocessing(job),
+        "preprocessing": {**_preprocessing(job), **outcome.image_processing},
+        "prompting": outcome.prompting,
         "tokenizer_sha256": resources.words.sha256 if resources.words else own_processor_sha256(job.card),
     }
     if not job.task.card.labels and job.labels:
@@ -226,4 +258,7 @@ def _preprocessing(job: Job) -> dict[str, str | int | float]:
     """What is done to pictures and texts before the model sees them; with the weights' hash it decides the numbers."""
     size = job.card.sizes[job.size]
     limits = {name: value for name, value in size.config.items() if name.startswith("max_")}
-    return {"visual": job.card.visual, "vocabulary": size.vocabulary, "max_text": size.max_text} | limits
+    # vlbench's own models over pixels resize with Pillow; whatever else prepares images is told by the model.
+    resizes = job.card.visual in ("patches", "grid") and not job.model_sha256
+    backend = {"image_backend": "pil"} if resizes else {}
+    return {"visual": job.card.visual, "vocabulary": size.vocabulary, "max_text": size.max_text} | backend | limits

@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Literal
 
 from vlbench import __version__, catalog
 from vlbench.core.cards import ModelCard
-from vlbench.core.errors import ExitCode, VlbenchError, first_five
+from vlbench.core.errors import DataError, ExitCode, VlbenchError
 from vlbench.core.examples import Answered
 from vlbench.core.progress import Progress
 from vlbench.core.spec import RunSpec
-from vlbench.core.task import Task, ids_of
+from vlbench.core.splits import split_tuple
+from vlbench.core.task import Task
 from vlbench.data.answers import answers_sha256
+from vlbench.data.index import Joined
 from vlbench.data.resources import Loading
+from vlbench.data.verified import verify
 from vlbench.data.verify import manifest
+from vlbench.engine.apart import check_apart
 from vlbench.engine.capabilities import refused, takes_prompts
 from vlbench.engine.defaults import resolved
 from vlbench.engine.options import check_negatives, check_own_code
+from vlbench.engine.runtime.ranks import launched
 from vlbench.engine.runtime.trackers import check_trackers
 from vlbench.engine.source import load_task
 from vlbench.engine.subset import Examples, limited, selected_on
-from vlbench.engine.weights.files import base_of, chosen_weights, weights_sha256
+from vlbench.engine.weights.files import base_of, chosen_weights, tokenizer_sha256, weights_sha256
 from vlbench.engine.weights.pretrained import PRETRAINED, own_weights
 from vlbench.engine.weights.vocabulary import answerable, labels_of, learnable, named_rows
 from vlbench.engine.writing import draw_shots
@@ -38,6 +46,7 @@ class Job:
     with; None from scratch.
     cut: groups of the reported split that its limit has left some examples of, but not all.
     base: the weights that they stand on, if they are a head alone.
+    task_sha256, model_sha256: of the task's card and code, and of what a model from elsewhere is made of.
     """
 
     spec: RunSpec
@@ -51,6 +60,8 @@ class Job:
     manifest_sha256: str
     weights_sha256: str
     fingerprint: str
+    task_sha256: str = ""
+    model_sha256: str = ""
     labels: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     shots: Examples = ()
@@ -85,6 +96,12 @@ class Job:
             trust_remote_code=self.spec.trust_remote_code,
             at_once=self.spec.checkpoint == PRETRAINED,
         )
+
+    @property
+    def arithmetic(self) -> Literal["float32", "bfloat16", "float16"]:
+        """The precision that is computed in: weights that have it already need no casting, and answer as in their
+        library."""
+        return self.spec.dtype if self.loading.dtype == "float32" else "float32"
 
     @property
     def probes_prompts(self) -> bool:
@@ -137,15 +154,21 @@ def plan(spec: RunSpec, progress: Progress) -> Job:
         progress=progress,
     )
     spec = resolved(spec, task, card)
-    train, select, report = (_load(task, split) for split in (spec.train_split, spec.select_on, spec.split))
-    _check_apart(spec, train, select, report)
+    trained = {split: task.load(split) for split in split_tuple(spec.train_split)}
+    select, report = _load(task, spec.select_on), _load(task, spec.split)
+    check_apart(spec, trained, select, report)
+    train = next(iter(trained.values())) if len(trained) == 1 else Joined([*trained.values()])
     check_negatives(spec, task.card, card, train)
+    if spec.verify_data and launched().local_rank == 0:
+        _verify(task, {**trained, str(spec.select_on): select, str(spec.split): report}, progress)
     select, part = selected_on(select, spec, whole=task.card.output == "rank")
-    sha = manifest(task, {str(spec.train_split): train, str(spec.select_on): select, str(spec.split): report})
+    sha = manifest(task, {**trained, str(spec.select_on): select, str(spec.split): report})
     weights = _weights(spec, card)
     labels = labels_of(spec, task.card, train, weights)
     base = base_of(weights, card.name, str(spec.size)) if weights else None
     weights_hash = weights_sha256(weights, base)
+    task_hash, model_hash = catalog.task_sha256(spec.task, spec.tasks_dir), catalog.own_sha256(card)
+    own_words = spec.vocabulary is not None or card.sizes[str(spec.size)].vocabulary == "its own"
     shots = draw_shots(spec, train)
     scored = limited(report, spec, whole=task.card.output == "rank")
     train, notes = learnable(task.card, [] if shots else train, labels)
@@ -167,12 +190,16 @@ def plan(spec: RunSpec, progress: Progress) -> Job:
             spec,
             recipe=spec.train,
             task_version=task.card.version,
+            task_sha256=task_hash,
             manifest_sha256=sha,
             weights_sha256=weights_hash,
-            model_sha256=catalog.own_sha256(card),
+            model_sha256=model_hash,
+            tokenizer_sha256="" if own_words else tokenizer_sha256(weights),
             answers_sha256=answers_sha256(labels) + answers_sha256(rows),
             vlbench_version=__version__,
         ),
+        task_sha256=task_hash,
+        model_sha256=model_hash,
         labels=labels,
         notes=(*part, *notes),
         shots=shots,
@@ -188,20 +215,20 @@ def _weights(spec: RunSpec, card: ModelCard) -> Path | None:
     return chosen_weights(str(spec.checkpoint), card.name, str(spec.size))
 
 
+def _verify(task: Task, splits: Mapping[str, Examples], progress: Progress) -> None:
+    """Hash all data of the splits that have examples.
+
+    Raises:
+        DataError: files that are not as they were at their first verification, named.
+    """
+    for split, examples in splits.items():
+        if len(examples):
+            images = {ref.key: ref.path for example in examples for ref in example.query.images}
+            found = verify(task, split, images, partial(progress.step, f"verifying {split}"))
+            if found.fault:
+                raise DataError(found.fault)
+            progress.say(found.said)
+
+
 def _load(task: Task, split: str | None) -> Examples:
     return [] if split is None or split == "none" else task.load(split)
-
-
-def _check_apart(spec: RunSpec, train: Examples, select: Examples, report: Examples) -> None:
-    """What is reported was neither trained nor selected on (by id: some official splits are parts of others)."""
-    reported = set(ids_of(report))
-    for split, examples, remedy in (
-        (spec.train_split, train, "give another --train-split"),
-        (spec.select_on, select, "give another --select-on, or none for the last checkpoint"),
-    ):
-        shared = reported.intersection(ids_of(examples))
-        if shared:
-            raise VlbenchError(
-                f"--split {spec.split} shares {len(shared):,} examples with {split!r} ({first_five(shared)}), which "
-                f"the model is trained or selected on: {remedy}"
-            )

@@ -83,6 +83,19 @@ def check_negatives(spec: RunSpec, task: TaskCard, card: ModelCard, train: Seque
         raise VlbenchError(f"{what}, and all texts of {spec.train_split} belong to one image: train on more images")
 
 
+def check_scales(spec: RunSpec) -> None:
+    """A limit of random image sizes needs the sizes. spec: with its recipe resolved.
+
+    Raises:
+        VlbenchError: there are none.
+    """
+    if spec.mode == "finetune" and spec.train.long_side is not None and spec.train.short_side is None:
+        raise VlbenchError(
+            f"train.long_side {spec.train.long_side} limits the random sizes that train.short_side asks for, and it "
+            f"asks for none: give both, or leave it out"
+        )
+
+
 def check_placing(spec: RunSpec, card: ModelCard) -> None:
     """A model that writes can be spread over devices or rounded, where its own weights answer untrained.
 

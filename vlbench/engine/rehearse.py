@@ -17,6 +17,7 @@ from vlbench.core.backbone import Fitted
 from vlbench.core.gallery import galleries
 from vlbench.core.progress import Progress
 from vlbench.core.spec import RunSpec
+from vlbench.core.splits import joined
 from vlbench.engine.answering.batches import Batches, training_blocks
 from vlbench.engine.answering.compare import compare
 from vlbench.engine.answering.generate import generate
@@ -74,7 +75,7 @@ def rehearse(spec: RunSpec, progress: Progress, processes: int = 1) -> Rehearsal
         VlbenchError: whatever the run itself would stop at before its first batch.
     """
     job = plan(spec, progress)
-    accelerator = make_accelerator(job.spec.device, job.spec.dtype, job.threads)
+    accelerator = make_accelerator(job.spec.device, job.arithmetic, job.threads)
     seed_everything(job.spec.seed)
     few = replace(job, train=_few(job, job.train), select=_few(job, job.select), report=_few(job, job.report))
     resources = make_resources(replace(of_job(few), learned=job.train), progress)
@@ -86,7 +87,7 @@ def rehearse(spec: RunSpec, progress: Progress, processes: int = 1) -> Rehearsal
     spec = job.spec
     splits = zip(
         ("train", "select", "report"),
-        (spec.train_split, spec.select_on, spec.split),
+        (joined(spec.train_split), spec.select_on, spec.split),
         (job.train, job.select, job.report),
         strict=True,
     )

@@ -21,6 +21,7 @@ from vlbench.data.resources import Loading, Resources
 from vlbench.data.text import TextEncoder
 from vlbench.engine.job import Job
 from vlbench.engine.subset import Examples
+from vlbench.engine.weights.files import brought_tokenizer
 
 VOCABULARY_SIZE = 4000
 """Of a vocabulary trained on a train split, for sizes without a published one."""
@@ -79,7 +80,7 @@ def make_text(material: Material, progress: Progress) -> TextEncoder:
     """
     size, given = material.card.sizes[material.size], material.vocabulary
     length = size.max_text
-    brought = _brought(material.weights) if material.weights else None
+    brought = brought_tokenizer(material.weights) if material.weights else None
     if brought is not None and given is None:
         return TextEncoder.from_path(brought, length)
     if size.vocabulary == "bert-base-uncased":
@@ -90,12 +91,6 @@ def make_text(material: Material, progress: Progress) -> TextEncoder:
         return TextEncoder.from_vocab(material.tasks[0].root.parent / "vocab.txt", length)
     progress.say("training a WordPiece vocabulary on the texts of the train split")
     return TextEncoder.train((example.query.text for example in material.learned), VOCABULARY_SIZE, length)
-
-
-def _brought(weights: Path) -> Path | None:
-    """The tokenizer beside the weights: vlbench's or transformers'."""
-    beside = (weights.with_name(name) for name in ("tokenizer.json", "vocab.txt"))
-    return next((path for path in beside if path.is_file()), None)
 
 
 def make_regions(material: Material, progress: Progress) -> StoredRegions:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
+from vlbench.core.errors import CoverageError, DataError
 from vlbench.core.examples import Example
 from vlbench.core.record import Coverage, Result
 from vlbench.core.results import Prediction
-from vlbench.core.task import Task
+from vlbench.core.task import Task, ids_of
 from vlbench.core.validate import Frozen
-from vlbench.metrics.coverage import match, ranking_coverage
+from vlbench.metrics.coverage import leave_out, match, ranking_coverage
 from vlbench.metrics.scoring import cut_groups, score
+from vlbench.records.folder import read_record_file
 from vlbench.records.predictions import read_predictions
-from vlbench.records.rankings import read_rankings
+from vlbench.records.rankings import read_rankings_of
 
 
 class ScoreReport(Frozen):
@@ -53,6 +56,9 @@ class ScoreReport(Frozen):
 def score_file(task: Task, split: str, predictions: Path, allow_partial: bool = False) -> ScoreReport:
     """Score the predictions in a file against a split of a task.
 
+    Predictions of a larger split that holds this one (`within` of its card) are accepted: those that answer no example
+    of this split are left out and noted.
+
     allow_partial: examples without a prediction are left out and noted; ids twice or unknown stay errors.
 
     Raises:
@@ -62,8 +68,7 @@ def score_file(task: Task, split: str, predictions: Path, allow_partial: bool = 
     examples = task.load(split)
     if task.card.output == "rank":
         return _score_rankings(task, split, predictions, examples)
-    answers = read_predictions(predictions)
-    coverage = match(answers, examples, task.card.labels, allow_missing=allow_partial)
+    answers, beside, coverage = _matched(task, split, read_predictions(predictions), examples, allow_partial)
     scored = _covered(answers, examples) if coverage.missing else examples
     scores = score(task.metrics, task.card.main_metric, task.card.slices, answers, scored, cut_groups(examples, scored))
     left_out = f"{coverage.missing:,} of {len(examples):,} examples have no prediction and are left out"
@@ -74,16 +79,42 @@ def score_file(task: Task, split: str, predictions: Path, allow_partial: bool = 
         n=len(scored),
         results=scores.results,
         coverage=coverage,
-        notes=(*task.notes, *((left_out,) if coverage.missing else ()), *scores.notes),
+        notes=(*task.notes, *beside, *((left_out,) if coverage.missing else ()), *scores.notes),
     )
+
+
+def _matched(
+    task: Task, split: str, predictions: Sequence[Prediction], examples: Sequence[Example[Any]], allow_partial: bool
+) -> tuple[Sequence[Prediction], tuple[str, ...], Coverage]:
+    """The predictions of this split, notes on those of larger splits alone, and the counts."""
+    unread: list[str] = []
+    kept, notes = leave_out(predictions, examples, _larger_splits(task, split, unread))
+    try:
+        return kept, notes, match(kept, examples, task.card.labels, allow_missing=allow_partial)
+    except CoverageError as error:
+        if not unread:
+            raise
+        raise CoverageError(f"{error.message}; extra ids were not looked up in {'; '.join(unread)}") from None
+
+
+def _larger_splits(task: Task, split: str, unread: list[str]) -> Iterator[tuple[str, Collection[str]]]:
+    """The splits that hold this one, with their ids; why one cannot be read is added to `unread`."""
+    for name in task.card.larger_splits(split):
+        try:
+            ids = frozenset(ids_of(task.reader(task.adapter, task.files(name))))
+        except DataError as error:
+            unread.append(f"{name}, which holds this split ({error.message})")
+        else:
+            yield name, ids
 
 
 def _score_rankings(task: Task, split: str, path: Path, examples: Sequence[Example[Any]]) -> ScoreReport:
     """Rankings are scored whole or not at all: a candidate left out would lift all others."""
-    rankings = read_rankings(path, examples)
+    _check_split(path, task, split)
+    rankings, beside = read_rankings_of(path, examples, lambda: _larger_examples(task, split))
     scores = score(task.metrics, task.card.main_metric, task.card.slices, rankings, examples)
     coverage = ranking_coverage(examples, rankings)
-    notes = (*task.notes, *scores.notes)
+    notes = (*task.notes, *beside, *scores.notes)
     return ScoreReport(
         task=task.card.name,
         source=task.source,
@@ -93,6 +124,32 @@ def _score_rankings(task: Task, split: str, path: Path, examples: Sequence[Examp
         coverage=coverage,
         notes=notes,
     )
+
+
+def _larger_examples(task: Task, split: str) -> list[Example[Any]]:
+    """Those of the splits that hold this one, as far as their files are there."""
+    found: list[Example[Any]] = []
+    for name in task.card.larger_splits(split):
+        with suppress(DataError):
+            found.extend(task.reader(task.adapter, task.files(name)))
+    return found
+
+
+def _check_split(path: Path, task: Task, split: str) -> None:
+    """Reject the ranks of a run on another split: they were counted among other candidates.
+
+    Raises:
+        DataError: the record beside the ranks is of another task or split.
+    """
+    beside = path.with_name("run.json")
+    if path.suffix != ".parquet" or not beside.is_file():
+        return
+    info = read_record_file(beside).task
+    if (info.name, info.split) != (task.card.name, split):
+        raise DataError(
+            f"{path} holds ranks among the candidates of {info.name}, split {info.split}, where {task.card.name}, "
+            f"split {split}, is expected: score that split, or give scores or lists of the best"
+        )
 
 
 def _covered(predictions: Sequence[Prediction], examples: Sequence[Example[Any]]) -> list[Example[Any]]:

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import cast
 
 from accelerate import Accelerator
 
-from vlbench.core.backbone import Fitted
+from vlbench.core.backbone import Fitted, ImageProcessing
 from vlbench.core.examples import ImageRef
 from vlbench.core.progress import Progress
-from vlbench.core.record import LoadReport, TrainInfo
+from vlbench.core.record import LoadReport, Prompting, TrainInfo
 from vlbench.core.results import Prediction, Ranking
+from vlbench.core.splits import NONE
 from vlbench.data.controls import blind_examples
 from vlbench.data.resources import Resources
+from vlbench.engine.answering.asked import prompting
 from vlbench.engine.answering.batches import sequential_blocks
 from vlbench.engine.answering.compare import compare
 from vlbench.engine.answering.generate import generate
@@ -39,7 +42,9 @@ from vlbench.engine.training.journal import Journal
 from vlbench.engine.training.plan import Conduct, Plan, contrasted_images, make_plan, training_units
 from vlbench.engine.training.probe import Selection, probe
 from vlbench.engine.weights.files import STANDS_ON
+from vlbench.engine.weights.frozen import check_frozen
 from vlbench.engine.weights.loading import summary
+from vlbench.metrics.direction import Measured
 from vlbench.records.folder import RunFolder
 
 
@@ -47,7 +52,8 @@ from vlbench.records.folder import RunFolder
 class Outcome:
     """What a trial leaves: what it answered about the reported split, and how it came about.
 
-    results: a prediction per example, on rank 0; of a gallery, a ranking per picture and per text.
+    results: a prediction per example, on rank 0; of a gallery, a ranking per picture and per text. prompting,
+    image_processing: how the model was asked and by what its images were prepared, where it says so.
     """
 
     results: list[Prediction] | list[Ranking]
@@ -56,6 +62,8 @@ class Outcome:
     parameters: int
     dtype: str
     load_report: LoadReport | None
+    prompting: Prompting | None = None
+    image_processing: Mapping[str, str] = field(default_factory=dict)
 
 
 def checkpoints_below(folder: RunFolder, control: str) -> Path:
@@ -104,6 +112,8 @@ class Trial:
         loaded = begin(learner, job, self.resources)
         if loaded is not None and not self.control:
             self.progress.say(summary(loaded))
+        if job.spec.mode == "finetune":
+            check_frozen(learner, _filled(learner, loaded), "--checkpoint FILE")
         if loaded is None and trains and isinstance(learner.backbone, Fitted):
             learner.backbone.fit(unique_refs(self._seen(job.train)))
         if job.spec.compile:
@@ -117,7 +127,16 @@ class Trial:
                 learner, job.report, self._pace(self._name("predicting")), self._shards(learner)
             )
         self.accelerator.free_memory()
-        return Outcome(results, timing, train, parameters, _precision(learner), loaded)
+        return Outcome(
+            results,
+            timing,
+            train,
+            parameters,
+            _precision(learner),
+            loaded,
+            prompting(job, learner, job.report),
+            learner.backbone.image_processing() if isinstance(learner.backbone, ImageProcessing) else {},
+        )
 
     def _finetune(self, learner: Learner, checkpoints: Checkpoints) -> TrainInfo:
         spec, train = self.job.spec, self._seen(self.job.train)
@@ -134,12 +153,13 @@ class Trial:
         spec = self.job.spec
         return TrainInfo(
             recipe=spec.train,
-            train_split=str(spec.train_split),
+            train_split=spec.train_split or NONE,
             selected_on=str(spec.select_on),
             steps=plan.steps,
             effective_batch=plan.batch_size,
             best_step=best.step,
             weights=best.weights,
+            selection=best.value,
             seed=spec.seed,
         )
 
@@ -148,8 +168,7 @@ class Trial:
         train, select = self._seen(job.train), self._seen(job.select)
         units = sequential_blocks(len(train), 1)  # features are at hand: nothing is gained by related ones together
         plan, pace = make_plan(spec.train, units, spec.seed), self._pace(self._name("probing"))
-        main = job.task.metric(job.task.card.main_metric)
-        selection = Selection(select, lambda found: main(found, job.select).value) if select else None
+        selection = Selection(select, self._measured) if select else None
         best = probe(learner, train, selection, plan, pace, self._journal(), spec.seed)
         if self.ranks.is_main:
             checkpoints.save_best(learner)
@@ -157,12 +176,16 @@ class Trial:
         checkpoints.load_best(learner)
         return self._trained(plan, best)
 
-    def _select(self, learner: Learner) -> float:
-        """The task's main metric on the selection split, in percent."""
+    def _select(self, learner: Learner) -> Measured:
+        """The task's main metric on the selection split, the same on all ranks."""
         pace = replace(self._pace(self._name("selecting")), stops=False)
         results, _ = self._answer(learner, self.job.select, pace)
-        main = self.job.task.metric(self.job.task.card.main_metric)
-        return self.ranks.share(main(results, self.job.select).value if self.ranks.is_main else 0.0)
+        return self.ranks.share(self._measured(results) if self.ranks.is_main else Measured(0.0))
+
+    def _measured(self, results: Sequence[Prediction] | Sequence[Ranking]) -> Measured:
+        """The task's main metric of results for the selection split."""
+        score = self.job.task.metric(self.job.task.card.main_metric)(results, self.job.select)
+        return Measured(score.value, score.higher_is_better)
 
     def _answer(
         self, learner: Learner, examples: Examples, pace: Pace, shards: Shards | None = None
@@ -207,6 +230,11 @@ class Trial:
 
     def _name(self, what: str) -> str:
         return f"{what} ({self.control})" if self.control else what
+
+
+def _filled(learner: Learner, report: LoadReport | None) -> set[str]:
+    """The names of the backbone's tensors that weights were loaded into; none from scratch."""
+    return set() if report is None else set(learner.state_dict()) - set(report.absent)
 
 
 def _precision(learner: Learner) -> str:

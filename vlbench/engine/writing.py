@@ -10,6 +10,7 @@ from vlbench.core.cards import ModelCard, TaskCard
 from vlbench.core.errors import VlbenchError
 from vlbench.core.examples import Answered, Example
 from vlbench.core.spec import RunSpec
+from vlbench.core.splits import joined
 from vlbench.engine.capabilities import writes
 
 
@@ -58,8 +59,8 @@ def draw_shots(spec: RunSpec, train: Sequence[Example[Any]]) -> tuple[Example[An
     shots = tuple(example for example, _ in zip(answered, range(spec.num_fewshot), strict=False))
     if len(shots) < spec.num_fewshot:
         raise VlbenchError(
-            f"--num-fewshot {spec.num_fewshot} is more than the {len(shots):,} examples of {spec.train_split!r} that "
-            f"have an answer: give fewer, or another --train-split"
+            f"--num-fewshot {spec.num_fewshot} is more than the {len(shots):,} examples of "
+            f"{joined(spec.train_split)!r} that have an answer: give fewer, or another --train-split"
         )
     return shots
 

@@ -22,10 +22,18 @@ def build_probe(task: TaskCard, width: int, labels: tuple[str, ...]) -> Head:
     return _classifier(task)(width, labels, HeadLayout(hidden=0))
 
 
-def build_head(task: TaskCard, model: ModelCard, width: int, labels: tuple[str, ...], recipe: Recipe) -> Head:
+def build_head(
+    task: TaskCard,
+    model: ModelCard,
+    width: int,
+    labels: tuple[str, ...],
+    recipe: Recipe,
+    layout: HeadLayout | None = None,
+) -> Head:
     """The untrained head for a task over a backbone of that width.
 
-    labels: the answers it chooses from; none where it ranks. recipe: how a head that ranks is trained.
+    labels: the answers it chooses from; none where it ranks. recipe: how a head that ranks is trained. layout: of a
+    classifier, as `ModelCard.head_layout` says for a size; None takes the model's.
 
     Raises:
         VlbenchError: the model cannot do the task's output, or the task's card does not fit it.
@@ -44,9 +52,10 @@ def build_head(task: TaskCard, model: ModelCard, width: int, labels: tuple[str, 
     if task.output == "rank":
         return DualHead() if model.ranks_by == "dual" else RankHead(width, recipe)
     _check_labels(task, labels)
+    layout = layout or model.head
     if task.output == "pair":
-        return PairHead(width, labels, task.images_per_example, model.head)
-    return _classifier(task)(width, labels, model.head)
+        return PairHead(width, labels, task.images_per_example, layout)
+    return _classifier(task)(width, labels, layout)
 
 
 def _check_labels(task: TaskCard, labels: tuple[str, ...]) -> None:

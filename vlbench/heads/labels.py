@@ -90,5 +90,5 @@ def check_finite(logits: Tensor, ids: Sequence[str]) -> None:
     if not all(finite):
         raise VlbenchError(
             f"example {ids[finite.index(False)]!r} got logits that are not finite numbers: training has diverged "
-            f"or the precision is too low; try a smaller --lr or --dtype float32"
+            f"or the precision is too low; try a smaller --lr or, with another --dtype, float32"
         )

@@ -18,6 +18,7 @@ from vlbench.core.backbone import Features
 from vlbench.core.cards import Recipe
 from vlbench.core.errors import VlbenchError
 from vlbench.core.examples import Caption, Example, Query
+from vlbench.objectives.hinge import ranking_loss
 
 TEXTS, MARGIN = 15, 0.2
 _TRIES = 1000
@@ -27,9 +28,9 @@ class RankHead(nn.Module):
     """One score per pair, trained on each example against negatives drawn at random.
 
     negative_texts: captions of other pictures beside the example's own, 15 as in ViLT. negative_images: other pictures
-    beside its picture. Losses: `softmax` over all of them (Kim et al. 2021); `hinge` between the example and its
-    hardest negative of either sort, scores through a sigmoid (Chen et al. 2020, after Faghri et al. 2018); `binary`,
-    each pair by itself (the matching head's own).
+    beside its picture. Losses: `softmax` over all of them (Kim et al. 2021); `hinge`, the mean over all of them of how
+    far each comes within `margin` of the example, scores through a sigmoid (Chen et al. 2020); `binary`, each pair by
+    itself (the matching head's own).
     """
 
     def __init__(self, width: int, recipe: Recipe) -> None:
@@ -76,10 +77,7 @@ class RankHead(nn.Module):
         if self.kind == "binary":
             right = functional.one_hot(targets, scores.shape[1]).to(scores)
             return functional.binary_cross_entropy_with_logits(scores, right)
-        likely = scores.sigmoid()
-        best, texts, images = likely[:, :1], likely[:, 1 : 1 + self.texts], likely[:, 1 + self.texts :]
-        hardest = torch.cat([part.amax(dim=1, keepdim=True) for part in (texts, images) if part.shape[1]], dim=1)
-        return (self.margin - best + hardest).clamp(min=0).sum(dim=1).mean()
+        return ranking_loss(scores[:, 0], scores[:, 1:], self.margin)
 
 
 def _others(

@@ -3,13 +3,42 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 from vlbench.core.errors import CoverageError, first_five
 from vlbench.core.examples import Caption, Example
 from vlbench.core.record import Coverage
 from vlbench.core.results import Prediction, Ranking
+
+
+def leave_out(
+    predictions: Sequence[Prediction], examples: Sequence[Example[Any]], larger: Iterable[tuple[str, Collection[str]]]
+) -> tuple[Sequence[Prediction], tuple[str, ...]]:
+    """The predictions without those that belong to a larger split alone, and a note per such split.
+
+    Predictions whose ids belong to no split stay, so that `match` names them.
+
+    Args:
+        predictions: as they were given.
+        examples: those of the split that is scored.
+        larger: (split, its ids), the smallest split first; the next one is asked for only while there are extra ids.
+
+    Source: `compute_filtered_accuracy.py` of NLVR2 scores the predictions of a whole split on a part of it.
+    """
+    expected = {example.id for example in examples}
+    extra = {prediction.example_id for prediction in predictions} - expected
+    splits, notes, outside = iter(larger), [], set[str]()
+    while extra and (found := next(splits, None)):
+        split, ids = found
+        others = extra.intersection(ids)
+        if others:
+            notes.append(f"{len(others):,} predictions of {split} were left out: they answer no example of this split")
+        outside |= others
+        extra -= others
+    if not outside:
+        return predictions, ()
+    return [prediction for prediction in predictions if prediction.example_id not in outside], tuple(notes)
 
 
 def match(
@@ -32,16 +61,18 @@ def match(
     expected = {example.id for example in examples}
     given = Counter(prediction.example_id for prediction in predictions)
     missing = expected - given.keys()
+    outside = _outside(predictions, labels)
     faults = [
         _fault("missing", () if allow_missing else missing),
         _fault("duplicate", (name for name, times in given.items() if times > 1)),
         _fault("extra", given.keys() - expected),
-        _fault(f"answered with none of {', '.join(labels)}", _outside(predictions, labels)),
+        _fault(f"answered with none of {', '.join(labels)}", outside),
     ]
     if any(faults):
+        rule = " (another answer is rejected: it is neither counted as wrong nor left out)" if outside else ""
         raise CoverageError(
             f"predictions do not match the {len(expected):,} examples one to one: {', '.join(filter(None, faults))}; "
-            f"give each example's id once, with an answer"
+            f"give each example's id once, with an answer{rule}"
         )
     statuses = Counter(prediction.status for prediction in predictions)
     return Coverage(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isfinite
 from typing import Any
 
@@ -134,7 +134,9 @@ def _by_slice(
         if not of_examples:
             return metric([by_id[example.id] for example in part], part)
         values = {example.id: overall.per_example[example.id] for example in part if example.id in overall.per_example}
-        return mean_score(overall.name, values, groups) if values else None
+        if not values:
+            return None
+        return replace(mean_score(overall.name, values, groups), higher_is_better=overall.higher_is_better)
 
     slices: Slices = {}
     for tag in tags:

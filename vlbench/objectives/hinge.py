@@ -1,20 +1,47 @@
-"""Ranking by a margin, with the hardest negative of each query (VSE++)."""
+"""Ranking by a margin: a matching pair must score higher than those that do not match.
+
+Shapes: B pairs, N negatives of each.
+"""
 
 from __future__ import annotations
 
+from typing import Literal
+
+import torch
 from torch import Tensor
 
+Negatives = Literal["hardest", "all"]
 
-def hinge_loss(scores: Tensor, right: Tensor, margin: float = 0.2) -> Tensor:
-    """The sum of both directions of the mean over queries of max(0, margin - own score + hardest wrong score).
 
-    scores [B, B] of pictures (rows) with texts; right [B, B] bool, which belong together: those of the diagonal do, and
-    none of the others marked is a negative. A query without a negative counts 0.
+def hinge_loss(scores: Tensor, right: Tensor, margin: float = 0.2, *, negatives: Negatives = "hardest") -> Tensor:
+    """The sum over queries and both directions of max(0, margin - own score + wrong score), a scalar.
 
-    Source: Faghri et al. 2018, equation 6.
+    Args:
+        scores: [B, B] of images (rows) with texts.
+        right: [B, B] bool, which belong together: those of the diagonal do, and none of the others marked is a
+            negative. VSE++ itself marks the diagonal alone.
+        margin: by which the own score must be higher.
+        negatives: `hardest` takes the hardest wrong one of each query (VSE++, "max of hinges"); `all` sums over all of
+            them (VSE0, "sum of hinges"). A query without a negative counts 0.
+
+    Source: Faghri et al. 2018 (VSE++), equations 5 and 6, and the official code, which sums over the batch.
     """
     own = scores.diagonal()
-    wrong = scores.masked_fill(right, float("-inf"))
-    to_texts = (margin - own + wrong.amax(dim=1)).clamp(min=0)
-    to_images = (margin - own + wrong.amax(dim=0)).clamp(min=0)
-    return to_texts.mean() + to_images.mean()
+    violations = (
+        (margin - own[:, None] + scores).clamp(min=0).masked_fill(right, 0.0),  # [B, B], of images among texts
+        (margin - own[None, :] + scores).clamp(min=0).masked_fill(right, 0.0),  # [B, B], of texts among images
+    )
+    if negatives == "all":
+        return violations[0].sum() + violations[1].sum()
+    return violations[0].amax(dim=1).sum() + violations[1].amax(dim=0).sum()
+
+
+def ranking_loss(right: Tensor, wrong: Tensor, margin: float = 0.2) -> Tensor:
+    """The mean over examples and negatives of max(0, margin - s(right) + s(wrong)), s the sigmoid, a scalar.
+
+    right [B], wrong [B, N]: scores of a cross-encoder, as logits.
+
+    Source: Chen et al. 2020 (UNITER), official code for retrieval.
+    """
+    violations: Tensor = (margin - torch.sigmoid(right)[:, None] + torch.sigmoid(wrong)).clamp(min=0)
+    return violations.mean()

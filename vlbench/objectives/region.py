@@ -40,7 +40,8 @@ def mask_regions(features: Tensor, mask: Tensor, rng: Random, share: float = 0.1
 
 
 def mrfr_loss(predicted: Tensor, features: Tensor, chosen: Tensor, mask: Tensor, share: float = 0.15) -> Tensor:
-    """Region-feature regression: smooth L1 of predicted and true features [N, R, F], meaned over F and real regions.
+    """Region-feature regression by LXMERT: smooth L1 of predicted and true features [N, R, F], averaged over F and real
+    regions.
 
     Regions not chosen [N, R] count 0, those outside the mask [N, R] not at all, and the mean is divided by `share`, so
     that it is about that of chosen regions.
@@ -60,11 +61,40 @@ def mrc_loss(logits: Tensor, classes: Tensor, confidences: Tensor, mask: Tensor,
     return (each * mask).sum() / mask.sum().clamp(min=1) / share
 
 
-def mrc_kl_loss(logits: Tensor, probabilities: Tensor, chosen: Tensor) -> Tensor:
-    """The mean over chosen regions of KL(probabilities || softmax(logits)), both [N, R, C].
+def mrfr_mse_loss(predicted: Tensor, features: Tensor, chosen: Tensor) -> Tensor:
+    """Region-feature regression: the mean squared error over the numbers of chosen regions.
 
-    0 where none was chosen. Source: Chen et al. 2020 (UNITER).
+    predicted and features [N, R, F], chosen [N, R] bool; 0 where none was chosen.
+
+    Source: Chen et al. 2020 (UNITER), official code.
+    """
+    if not bool(chosen.any()):
+        return predicted.sum() * 0.0
+    return functional.mse_loss(predicted[chosen], features[chosen])
+
+
+def mrc_argmax_loss(logits: Tensor, probabilities: Tensor, chosen: Tensor) -> Tensor:
+    """Region classification: the mean over chosen regions of the cross-entropy with the detector's likeliest class.
+
+    logits and probabilities [N, R, C], chosen [N, R] bool; class 0 is the background, which is never the label. 0 where
+    none was chosen.
+
+    Source: Chen et al. 2020 (UNITER), official code.
     """
     if not bool(chosen.any()):
         return logits.sum() * 0.0
-    return functional.kl_div(logits[chosen].log_softmax(dim=-1), probabilities[chosen], reduction="batchmean")
+    labels = probabilities[chosen][:, 1:].argmax(dim=-1) + 1
+    return functional.cross_entropy(logits[chosen], labels)
+
+
+def mrc_kl_loss(logits: Tensor, probabilities: Tensor, chosen: Tensor) -> Tensor:
+    """Region classification: KL(probabilities || softmax(logits)), the mean over chosen regions and over classes.
+
+    logits and probabilities [N, R, C], chosen [N, R] bool; 0 where none was chosen. The mean over classes makes it C
+    times smaller than the divergence itself.
+
+    Source: Chen et al. 2020 (UNITER), official code.
+    """
+    if not bool(chosen.any()):
+        return logits.sum() * 0.0
+    return functional.kl_div(logits[chosen].log_softmax(dim=-1), probabilities[chosen], reduction="none").mean()

@@ -80,7 +80,7 @@ def open_model(name: str, spec: ProfileSpec, folder: Path, device: torch.device)
     resources = Resources(words, decoded, detected if looks_at_regions else None)
     torch.manual_seed(spec.seed)
     model = catalog.load_model(card, size, resources)
-    head = _head(task, card, model)
+    head = _head(task, card, size, model)
     network = random_network(layout, Rules(least=REGIONS, most=REGIONS)) if looks_at_regions and spec.detector else None
     for module in (model, head, network):
         if isinstance(module, nn.Module):
@@ -96,13 +96,14 @@ def chosen_size(card: ModelCard, wanted: str | None) -> str:
     return "base" if "base" in card.sizes else next(iter(card.sizes))
 
 
-def _head(task: TaskCard, card: ModelCard, model: Backbone) -> Head | None:
+def _head(task: TaskCard, card: ModelCard, size: str, model: Backbone) -> Head | None:
     if "generate" in card.outputs and task.output not in card.outputs:
         if task.output == "rank":
             raise VlbenchError(f"{card.name} writes and ranks nothing: profile it with --task vqa2")
         return None
     labels = task.labels or tuple(str(number) for number in range(OPEN_ANSWERS))
-    return build_head(task, card, model.width, () if task.output == "rank" else labels, Recipe())
+    answers = () if task.output == "rank" else labels
+    return build_head(task, card, model.width, answers, Recipe(), card.head_layout(size))
 
 
 def _words(card: ModelCard, size: str, spec: ProfileSpec, folder: Path) -> TextEncoder:

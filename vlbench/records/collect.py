@@ -40,12 +40,14 @@ def collect(paths: Sequence[Path]) -> Collected:
     A record that is met twice counts once.
 
     Raises:
-        VlbenchError: a path that is not there, or folders without a single record, read or not.
+        VlbenchError: a path that is not there, a file that is no JSON, or a folder without a single record, read or
+            not.
     """
     # Path.resolve raises at a link that leads to itself; such a file is named with the others that cannot be read.
-    files = {os.path.realpath(file): file for path in paths for file in _files(path.expanduser())}
-    if not files:
-        raise VlbenchError(f"{', '.join(map(str, paths))}: no runs there; give folders with run.json files in or below")
+    of_each = {path: list(_files(path.expanduser())) for path in paths}
+    if empty := [str(path) for path, found in of_each.items() if not found]:
+        raise VlbenchError(f"{', '.join(empty)}: no runs there; give folders with run.json files in or below")
+    files = {os.path.realpath(file): file for found in of_each.values() for file in found}
     runs, faults = [], []
     with _without_collector():
         for file in files.values():
@@ -71,6 +73,8 @@ def _without_collector() -> Iterator[None]:
 
 def _files(path: Path) -> Iterator[Path]:
     if path.is_file():
+        if path.suffix.lower() != ".json":
+            raise VlbenchError(f"{path} is no run: give a run's folder, its run.json, or a folder of runs")
         yield path
     elif path.is_dir():
         found = [folder / "run.json" for folder in find_runs(path)]

@@ -20,9 +20,11 @@ def fingerprint(
     *,
     recipe: Recipe,
     task_version: int,
+    task_sha256: str,
     manifest_sha256: str,
     weights_sha256: str,
     model_sha256: str,
+    tokenizer_sha256: str,
     answers_sha256: str,
     vlbench_version: str,
 ) -> str:
@@ -32,10 +34,12 @@ def fingerprint(
         spec: the resolved spec; the fields of `core.spec.PLACE` do not count.
         recipe: the resolved recipe (the card's, over it `spec.train`).
         task_version: of the task's card.
+        task_sha256: of what of that card decides a number, and of the task's code.
         manifest_sha256: of the data.
         weights_sha256: of the checkpoint begun with; empty from scratch.
         model_sha256: of all else that the model is made of where that is no part of this package, and stands for the
             model's name, which may be a path, then; empty where it is.
+        tokenizer_sha256: of the tokenizer that lies beside the weights and is used; empty elsewhere.
         answers_sha256: of the answers chosen from and of those that the weights' rows stand for.
         vlbench_version: of this code.
 
@@ -46,9 +50,11 @@ def fingerprint(
         "spec": _spec_meaning(spec),
         "recipe": _recipe_meaning(recipe),
         "task_version": task_version,
+        "task": task_sha256,
         "manifest": manifest_sha256,
         "weights": weights_sha256,
         "model": model_sha256 or spec.model,
+        "tokenizer": tokenizer_sha256,
         "answers": answers_sha256,
         "vlbench": vlbench_version,
     }

@@ -176,6 +176,15 @@ class RunFolder:
         if left != lines:
             atomic_write(self.metrics, "".join(left))
 
+    def is_empty(self) -> bool:
+        """Whether nothing but the lock is in it."""
+        return all(entry.name == LOCK_NAME for entry in self.path.iterdir())
+
+    def holds_work(self) -> bool:
+        """Whether anything of it was trained, predicted or scored."""
+        written = {_RECORD_NAME, self.config.name, self.log.name, LOCK_NAME}
+        return any(entry.name not in written for entry in self.path.iterdir())
+
     def clear(self) -> None:
         """Remove everything but the lock, for a run that begins anew (`--no-resume`)."""
         for entry in self.path.iterdir():

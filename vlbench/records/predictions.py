@@ -33,7 +33,8 @@ def read_predictions(path: Path) -> list[Prediction]:
     if start.startswith(b"PAR1"):
         predictions = _from_parquet(path)
     elif start.startswith(b"{"):
-        predictions = [_from_fields(fields, f"{path}, line {number}") for number, fields in read_json_lines(path)]
+        lines = read_json_lines(path, unique_keys=True)
+        predictions = [_from_fields(fields, f"{path}, line {number}") for number, fields in lines]
     elif start.startswith((b"[", GZIP)):
         predictions = list(_from_json_list(path))
     else:
@@ -61,7 +62,7 @@ def _from_csv(path: Path) -> Iterator[Prediction]:
 
 
 def _from_json_list(path: Path) -> Iterator[Prediction]:
-    for number, entry in enumerate(as_list(read_json(path), str(path)), start=1):
+    for number, entry in enumerate(as_list(read_json(path, unique_keys=True), str(path)), start=1):
         where = f"{path}, entry {number}"
         yield _from_fields(as_object(entry, where), where)
 
@@ -99,6 +100,8 @@ def _from_parquet(path: Path) -> list[Prediction]:
 def _from_sample(name: object, answer: object, status: object, where: str) -> Prediction:
     if not isinstance(name, str) or not isinstance(answer, str | None):
         raise DataError(f"{where}: example_id {name!r} with prediction {answer!r}: expected two strings")
+    if answer is None and status == "ok":
+        raise DataError(f"{where}: the prediction for {name!r} is null with status 'ok': expected a string")
     for known in get_args(Status):
         if status == known:
             return Prediction(name, answer or "", status=known)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
+import importlib.util
 import os
 import platform
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import TypeVar
 
+from vlbench.core.ambient import honoured
 from vlbench.core.cores import usable_cores
 from vlbench.core.record import Environment, ToolInfo
 from vlbench.core.spec import PretrainSpec, RunSpec
@@ -19,9 +23,11 @@ Spec = TypeVar("Spec", RunSpec, PretrainSpec)
 
 _LIBRARIES = (
     "torch", "transformers", "tokenizers", "accelerate", "safetensors", "numpy", "scipy", "pandas", "pyarrow",
-    "pillow", "pydantic", "pycocotools", "evaluate", "tabulate",
+    "pillow", "torchvision", "pydantic", "pycocotools", "evaluate", "tabulate",
 )  # fmt: skip
 _PACKAGE = Path(__file__).resolve().parents[1]
+_TASKS = "_tasks"
+_CODE = (".py", ".yaml", ".json")
 _PATIENCE = 5.0
 """Seconds that git or nvidia-smi may take before the record does without them."""
 
@@ -37,20 +43,46 @@ def environment(device: str, world_size: int, threads: int | None = None) -> Env
     gpu, driver = _gpu() if device.startswith("cuda") else ("", "")
     return Environment(
         python=platform.python_version(),
-        libraries={name: version for name in _LIBRARIES if (version := _version(name))},
+        libraries={name: version for name in _LIBRARIES if (version := _version(name))} | _decoders(),
         cpu=_cpu(),
         threads=threads or _threads(),
         gpu=gpu,
         driver=driver,
         world_size=world_size,
         device=device,
+        accelerate=honoured(),
     )
 
 
 def tool() -> ToolInfo:
-    """This vlbench: its version and, in a git checkout, the commit and whether its code was changed since."""
+    """This vlbench: its version and the hash of its files; in a checkout also the commit and whether it was changed."""
     commit, dirty = _git_state(_PACKAGE.parent)
-    return ToolInfo(version=_version("vlbench") or "not installed", commit=commit, dirty=dirty)
+    return ToolInfo(
+        version=_version("vlbench") or "not installed", commit=commit, dirty=dirty, code_sha256=code_sha256()
+    )
+
+
+def code_sha256() -> str:
+    """The hash of vlbench's own code and cards: the Python, YAML and JSON files of its package and built-in tasks.
+
+    It is the same for a checkout and for a wheel built from it.
+    """
+    tasks = importlib.util.find_spec(f"vlbench.{_TASKS}")
+    found = dict(_files(_PACKAGE))
+    if tasks is not None and tasks.origin:
+        found |= {f"{_TASKS}/{name}": path for name, path in _files(Path(tasks.origin).parent)}
+    digest = hashlib.sha256()
+    for name, path in sorted(found.items()):
+        digest.update(f"{name}\0{hashlib.sha256(path.read_bytes()).hexdigest()}\0".encode())
+    return digest.hexdigest()
+
+
+def _files(folder: Path) -> Iterator[tuple[str, Path]]:
+    """Files of code and cards by their path below the folder; folders that begin with _ are none of the package's."""
+    for path in folder.rglob("*"):
+        name = path.relative_to(folder)
+        if path.suffix in _CODE and not any(part.startswith(("_", ".")) for part in name.parts[:-1]):
+            yield name.as_posix(), path
 
 
 def peak_memory_mib() -> float:
@@ -86,6 +118,14 @@ def without_home(text: str) -> str:
         return text
     # Only where a path begins: `/data/home/x` does not lie in a home folder `/home`.
     return re.sub(rf"(?<![\w.~/\\-]){re.escape(home)}(?![\w.-])", "~", text)
+
+
+def _decoders() -> dict[str, str]:
+    """The libraries that Pillow decodes JPEG and WebP with, whose versions may change pixels."""
+    from PIL import features
+
+    names = {"libjpeg-turbo": features.version_feature("libjpeg_turbo"), "libwebp": features.version_module("webp")}
+    return {f"pillow/{name}": str(version) for name, version in names.items() if version}
 
 
 def _version(distribution: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -43,24 +43,42 @@ def write_ranks(path: Path, rankings: Sequence[Ranking]) -> None:
 
 
 def read_rankings(path: Path, examples: Sequence[Example[Caption]]) -> list[Ranking]:
-    """Read rankings of the examples' gallery; what the file holds is told from its name.
+    """`read_rankings_of` without the notes, for files that rank the candidates of these examples alone."""
+    return read_rankings_of(path, examples)[0]
+
+
+def read_rankings_of(
+    path: Path, examples: Sequence[Example[Caption]], larger: Callable[[], Sequence[Example[Caption]]] = tuple
+) -> tuple[list[Ranking], tuple[str, ...]]:
+    """Read rankings of the examples' gallery, and notes on what was left out; the file's name says what it holds.
 
     `.npy`, or `.safetensors` with one tensor: scores [N, M], a row per picture and a column per text, both in the order
     of the examples. `.json`: `{"i2t": {picture: [text ids, best first]}, "t2i": {text id: [pictures]}}`, either
     direction alone or both. `.parquet`: a run's ranks.
+
+    A list may rank the candidates of a larger gallery: all folds of the split, or a larger split. Those of the query's
+    own fold keep their order, as in the official evaluation of COCO's five folds, so the list restricted to them is
+    what the fold's own list would be. Where it was cut, it then ends early, and recalls beyond its end are absent.
+
+    Args:
+        path: the file.
+        examples: those of the split; empty where a run's ranks need not be compared with them.
+        larger: gives the examples of splits that hold this one; asked only where lists name ids that are unknown.
 
     Raises:
         DataError: the file cannot be read, breaks its format, or does not fit the gallery.
     """
     match path.suffix:
         case ".npy":
-            return list(_of_folds(_npy(path), examples, path))
+            return list(_of_folds(_npy(path), examples, path)), ()
         case ".safetensors":
-            return list(_of_folds(_safetensors(path), examples, path))
+            return list(_of_folds(_safetensors(path), examples, path)), ()
         case ".json":
-            return list(_from_lists(path, examples))
+            return _from_lists(path, examples, larger)
         case ".parquet":
-            return _from_parquet(path)
+            rankings = _from_parquet(path)
+            _check_candidates(path, rankings, examples)
+            return rankings, ()
     raise DataError(
         f"{path} has the suffix {path.suffix!r}: rankings come as .npy or .safetensors (scores, pictures by texts), "
         f".json (lists of the best) or .parquet (a run's ranks)"
@@ -113,29 +131,93 @@ def _of_folds(scores: NDArray[Any], examples: Sequence[Example[Caption]], path: 
         row, column = bottom, right
 
 
-def _from_lists(path: Path, examples: Sequence[Example[Caption]]) -> Iterator[Ranking]:
+def _from_lists(
+    path: Path, examples: Sequence[Example[Caption]], larger: Callable[[], Sequence[Example[Caption]]]
+) -> tuple[list[Ranking], tuple[str, ...]]:
     content = as_object(read_json(path, unique_keys=True), str(path))
     given = [direction for direction in DIRECTIONS if direction in content]
     if not given or len(given) < len(content):
         raise DataError(f"{path} has the keys {', '.join(content) or 'none'}: expected i2t, t2i or both")
-    folds = galleries(examples)
+    found: list[Ranking] = []
+    notes: list[str] = []
     for direction in given:
         lists = {
             query: [str(name) for name in as_list(names, f"{path}, {direction} of {query!r}")]
             for query, names in object_at(content, direction, str(path)).items()
         }
-        for fold in folds:
-            yield from from_lists(_of_fold(lists, direction, fold, folds), direction, fold)
+        restricted, cut = _restricted(lists, direction, examples, larger)
+        for fold, own in restricted:
+            found.extend(from_lists(own, direction, fold))
+        notes.extend(cut)
+    return found, tuple(notes)
 
 
-def _of_fold(
-    lists: Mapping[str, Sequence[str]], direction: Direction, fold: Gallery, folds: Sequence[Gallery]
-) -> Mapping[str, Sequence[str]]:
-    """The fold's own queries; where there is one fold, all, so that a stranger among them is named."""
-    if len(folds) == 1:
-        return lists
-    own = {ref.key for ref in fold.images} if direction == "i2t" else set(fold.text_ids)
-    return {query: names for query, names in lists.items() if query in own}
+def _restricted(
+    lists: Mapping[str, Sequence[str]],
+    direction: Direction,
+    examples: Sequence[Example[Caption]],
+    larger: Callable[[], Sequence[Example[Caption]]],
+) -> tuple[list[tuple[Gallery, Mapping[str, Sequence[str]]]], tuple[str, ...]]:
+    """Each fold with the lists of its queries, without the candidates of other folds and larger splits; and notes.
+
+    Ids that are known nowhere stay, so that `from_lists` names them.
+    """
+    queries, candidates = _sides(examples, direction)
+    named = lists.keys() | {name for names in lists.values() for name in names}
+    others = _sides(larger() if named - queries - candidates else (), direction)
+    extra = lists.keys() & (others[0] - queries)
+    folds: list[tuple[Gallery, Mapping[str, Sequence[str]]]] = []
+    shortened = 0
+    for place, fold in enumerate(galleries(examples)):
+        own = _gallery_sides(fold, direction)
+        elsewhere = (candidates | others[1]) - own[1]
+        kept = {}
+        for query, names in lists.items():
+            if query in own[0] or (place == 0 and query not in queries and query not in extra):
+                kept[query] = [name for name in names if name not in elsewhere]
+                shortened += len(kept[query]) < len(names)
+        folds.append((fold, kept))
+    notes = []
+    if extra:
+        notes.append(f"{len(extra):,} {direction} lists of a larger split were left out: this split has no such query")
+    if shortened:
+        notes.append(
+            f"{shortened:,} {direction} lists rank a larger gallery: only candidates of the query's own gallery count"
+        )
+    return folds, tuple(notes)
+
+
+def _sides(examples: Sequence[Example[Caption]], direction: Direction) -> tuple[set[str], set[str]]:
+    """The ids of queries and of candidates in that direction."""
+    pictures, texts = {example.reference.image for example in examples}, {example.id for example in examples}
+    return (pictures, texts) if direction == "i2t" else (texts, pictures)
+
+
+def _gallery_sides(gallery: Gallery, direction: Direction) -> tuple[set[str], set[str]]:
+    pictures, texts = {ref.key for ref in gallery.images}, set(gallery.text_ids)
+    return (pictures, texts) if direction == "i2t" else (texts, pictures)
+
+
+def _check_candidates(path: Path, rankings: Sequence[Ranking], examples: Sequence[Example[Caption]]) -> None:
+    """Reject ranks that were counted among other candidates than those of the query's gallery.
+
+    Raises:
+        DataError: one of a query's best is not in its gallery, or its rank exceeds the gallery.
+    """
+    for direction in DIRECTIONS:
+        galleries_of = {}
+        for fold in galleries(examples):
+            queries, candidates = _gallery_sides(fold, direction)
+            galleries_of.update(dict.fromkeys(queries, candidates))
+        for item in rankings:
+            own = galleries_of.get(item.query_id) if item.direction == direction else None
+            if own is None:  # the metrics name queries that are missing or extra
+                continue
+            if item.rank_high + item.positives > len(own) or not own.issuperset(name for name, _ in item.top):
+                raise DataError(
+                    f"{path}: {direction} ranks of {item.query_id!r} were counted among other candidates than the "
+                    f"{len(own):,} of its gallery: score the split that was ranked, or give scores or lists of the best"
+                )
 
 
 def _from_parquet(path: Path) -> list[Ranking]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from statistics import fmean
 
 from vlbench.core.errors import ExitCode, VlbenchError, first_five, unknown
+from vlbench.metrics.direction import is_better
 from vlbench.metrics.significance import Difference, Seeds, holm, paired, seeded
 from vlbench.records.collect import FoundRun
 from vlbench.records.folder import RunFolder, read_run
@@ -65,7 +66,8 @@ def compare_runs(paths: Sequence[Path], metric: str = "", by: str = "") -> Compa
 
     Args:
         paths: run folders or run.json files, two or more; those that differ in their seed alone are one system, and
-            copies of one run count once, unless there is no other.
+            copies of one run count once, unless there is no other. Unfinished and limited runs are left out with a
+            note where two complete ones remain.
         metric: the metric; empty for the task's main one.
         by: a tag to break the comparison down by, such as answer_type; empty for none.
 
@@ -75,7 +77,8 @@ def compare_runs(paths: Sequence[Path], metric: str = "", by: str = "") -> Compa
     """
     if len(paths) < 2:
         raise VlbenchError(f"{len(paths)} run to compare: give two runs or more")
-    given = [FoundRun(RunFolder.open(path).run_json, read_run(path)) for path in paths]
+    read = [FoundRun(RunFolder.open(path).run_json, read_run(path)) for path in paths]
+    given, left_out = _complete(read)
     runs = distinct if len(distinct := newest(given)) > 1 else given
     first = runs[0].record
     for run in runs:
@@ -90,16 +93,37 @@ def compare_runs(paths: Sequence[Path], metric: str = "", by: str = "") -> Compa
     if by and by not in of_first.tags:
         raise unknown("tag", by, of_first.tags or {"none"}, f"given as --by for {metric}")
     result = first.result(metric)
+    better = result is None or result.higher_is_better
     return Comparison(
         task=first.task.name,
         split=first.task.split,
         metric=metric,
-        higher_is_better=result is None or result.higher_is_better,
+        higher_is_better=better,
         by=by,
         systems=found,
-        pairs=tuple(_pair(found[0], other, by) for other in found[1:]),
-        notes=(*_copies(given, runs), *_notes(runs)),
+        pairs=tuple(_pair(found[0], other, by, better) for other in found[1:]),
+        notes=(*left_out, *_copies(given, runs), *_notes(runs)),
     )
+
+
+def _complete(runs: Sequence[FoundRun]) -> tuple[list[FoundRun], list[str]]:
+    """The runs that are finished and cover their whole split, and a note for each other one.
+
+    All of them where fewer than two are: what is wrong with them is an error then, or they are all limited alike.
+    """
+    faults = [_incomplete(run) for run in runs]
+    complete = [run for run, fault in zip(runs, faults, strict=True) if not fault]
+    if len(complete) < 2:
+        return list(runs), []
+    return complete, [f"left out: {run.path.parent}, {fault}" for run, fault in zip(runs, faults, strict=True) if fault]
+
+
+def _incomplete(run: FoundRun) -> str:
+    """Why a run says less than its whole split; empty where it does not."""
+    task = run.record.task
+    if run.record.status != "done":
+        return f"which is {run.record.status}"
+    return f"limited to {task.n_scored:,} of {task.n_total:,} examples" if task.n_scored != task.n_total else ""
 
 
 def difference(a: Sequence[Units], b: Sequence[Units], part: frozenset[str] | None = None) -> Difference:
@@ -125,14 +149,14 @@ def scaled(found: Difference, scale: float) -> Difference:
     )
 
 
-def _pair(a: System, b: System, by: str) -> Pair:
+def _pair(a: System, b: System, by: str, higher_is_better: bool) -> Pair:
     overall = _verdict("all", a, b, None)
     slices = [_verdict(part, a, b, units) for part, units in _parts(a.units[0], by)]
     adjusted = holm([one.difference.p for one in slices])
     return Pair(
         a, b, overall,
         tuple(replace(one, holm=p) for one, p in zip(slices, adjusted, strict=True)),
-        _flips(a.units[0], b.units[0]) if len(a.units) == len(b.units) == 1 else Flips(),
+        _flips(a.units[0], b.units[0], higher_is_better) if len(a.units) == len(b.units) == 1 else Flips(),
     )  # fmt: skip
 
 
@@ -149,9 +173,9 @@ def _parts(units: Units, by: str) -> list[tuple[str, frozenset[str]]]:
     return [(part, frozenset(of)) for part, of in sorted(parts.items())]
 
 
-def _flips(a: Units, b: Units) -> Flips:
-    fixed = sorted(unit for unit, value in a.values.items() if b.values[unit] > value)
-    broken = sorted(unit for unit, value in a.values.items() if b.values[unit] < value)
+def _flips(a: Units, b: Units, higher_is_better: bool) -> Flips:
+    fixed = sorted(unit for unit, value in a.values.items() if is_better(b.values[unit], value, higher_is_better))
+    broken = sorted(unit for unit, value in a.values.items() if is_better(value, b.values[unit], higher_is_better))
     return Flips(tuple(fixed), tuple(broken))
 
 

@@ -8,11 +8,13 @@ from typing import Literal
 
 from vlbench import catalog
 from vlbench.core.cards import Recipe
+from vlbench.core.errors import VlbenchError
 from vlbench.core.record import RunRecord
+from vlbench.core.splits import joined, split_tuple
 from vlbench.records.collect import FoundRun
 from vlbench.report.figures import doubt, figure
 from vlbench.report.protocol import by_system, model_name
-from vlbench.report.published import Published, Rerun, published
+from vlbench.report.published import Published, PublishedModel, Rerun, published
 
 Judgement = Literal["reproduced", "below", "above", "not comparable"]
 
@@ -34,8 +36,15 @@ class Expectation:
     source: str = ""
 
 
-def expectations(runs: Sequence[FoundRun], version: str, task_versions: Mapping[str, int]) -> list[Expectation]:
+def expectations(
+    runs: Sequence[FoundRun],
+    version: str,
+    task_versions: Mapping[str, int],
+    models: Sequence[PublishedModel] | None = None,
+) -> list[Expectation]:
     """A judgement for each published figure of each system, or the reason why there is none.
+
+    models: the files whose figures are looked at; None for those of vlbench.
 
     reproduced: the published figure lies in the measured interval, whatever its own was; below and above: it does not;
     not comparable: the run did something else than the published row's command would, as the reason says.
@@ -44,7 +53,7 @@ def expectations(runs: Sequence[FoundRun], version: str, task_versions: Mapping[
     for group in by_system(runs):
         record = group[0].record
         why = next((why for run in group if (why := _why_not(run.record, version, task_versions))), "")
-        rows = list(_of(record))
+        rows = list(_of(record, models))
         if why or not rows:
             why = why or "no published figure of this model, size, task, split and mode"
             place = (model_name(record), record.task.name, record.task.split, record.task.main_metric)
@@ -62,15 +71,15 @@ def _why_not(record: RunRecord, version: str, task_versions: Mapping[str, int]) 
     return doubt(record, version, task_versions)
 
 
-def _of(record: RunRecord) -> Iterator[tuple[Published, Rerun]]:
+def _of(record: RunRecord, models: Sequence[PublishedModel] | None) -> Iterator[tuple[Published, Rerun]]:
     """The rows that this record is a rerun of, with how they are rerun."""
-    for one in published(record.task.name, (record.task.split,)):
+    for one in published(record.task.name, (record.task.split,), models):
         again = one.row.rerun
         if again and (again.model, again.size, again.mode) == (record.model.name, record.model.size, record.spec.mode):
             yield one, again
 
 
-def _otherwise(record: RunRecord, again: Rerun) -> str:
+def _otherwise(record: RunRecord, row: Published, again: Rerun) -> str:
     """What the run did otherwise than the command of the published row would; empty where it did the same."""
     spec, trained = record.spec, record.train
     if spec.rerank_k is not None:
@@ -83,22 +92,28 @@ def _otherwise(record: RunRecord, again: Rerun) -> str:
         return "begun with weights made by vlbench, published with those that its authors released"
     if trained is None:
         return ""
-    usual = catalog.task_card(record.task.name).train_split
-    if trained.train_split != usual:
-        return f"trained on {trained.train_split}, published with {usual}"
-    changed = _changed(trained.recipe, catalog.model_card(again.model).recipe(record.task.name, again.size))
+    if set(split_tuple(trained.train_split)) != set(row.trained_on.splits):
+        return f"trained on {joined(trained.train_split)}, published with {joined(row.trained_on.splits)}"
+    try:
+        usual = catalog.model_card(record.spec.model).recipe(record.task.name, again.size)
+    except VlbenchError:
+        return f"the recipe of {again.model} is not known here"
+    changed = _changed(trained.recipe, usual)
     return f"trained with {changed}, unlike its recipe" if changed else ""
 
 
 def _changed(recipe: Recipe, usual: Recipe) -> str:
-    """The fields of a recipe that are not the usual ones; accumulation changes no step, only where it is computed."""
-    given, known = (one.model_dump(exclude={"accumulation"}) for one in (recipe, usual))
+    """The fields of a recipe that are not the usual ones.
+
+    Accumulation changes no step, only where it is computed; the record names the training splits beside its recipe.
+    """
+    given, known = (one.model_dump(exclude={"accumulation", "train_splits"}) for one in (recipe, usual))
     return ", ".join(f"{name} {value}" for name, value in given.items() if value != known[name])
 
 
 def _judged(group: Sequence[FoundRun], row: Published, again: Rerun) -> Iterator[Expectation]:
     record = group[0].record
-    otherwise = next((why for run in group if (why := _otherwise(run.record, again))), "")
+    otherwise = next((why for run in group if (why := _otherwise(run.record, row, again))), "")
     for metric, value in row.metrics.items():
         own = figure(group, metric, "")
         place = (model_name(record), record.task.name, record.task.split, metric)

@@ -7,7 +7,7 @@ import io
 import json
 from collections.abc import Callable, Mapping, Sequence
 from math import isfinite
-from statistics import fmean
+from statistics import fmean, stdev
 from typing import Any
 
 from vlbench import catalog
@@ -18,14 +18,30 @@ from vlbench.report.protocol import column, protocol, system
 
 _QUESTIONS, _RETRIEVAL = "visual-question-answering", "image-text-retrieval"
 """What a task asks for, in the words of model cards."""
+_NO_PERCENTAGE = ("rsum", "rsum_optimistic", "rsum_expected")
+"""Metrics where more is better and whose values are sums of percentages."""
+_NAMES = {
+    "accuracy": "Accuracy", "consistency": "Consistency", "vqa_accuracy": "VQA accuracy",
+    "vqa_simple": "VQA accuracy, min(k/3, 1)", "vqa_lenient": "VQA accuracy, all answers normalised",
+    "binary": "Accuracy on binary questions", "open": "Accuracy on open questions", "validity": "Validity",
+    "plausibility": "Plausibility", "distribution": "Distribution (lower is better)", "grounding": "Grounding",
+    "rsum": "Sum of recalls",
+}  # fmt: skip
+_RETRIEVED = {"tr": "text retrieval", "ir": "image retrieval"}
+_MEASURES = {"r1": "R@1", "r5": "R@5", "r10": "R@10", "medr": "Median rank", "meanr": "Mean rank"}
+_RULES = {"_optimistic": ", ties optimistic", "_expected": ", ties expected"}
 
 
-def export(records: Sequence[RunRecord], to: str) -> str:
-    """The finished records in another tool's format, figures as they are in the record: accuracies in percent.
+def export(records: Sequence[RunRecord], to: str, source_url: str = "") -> str:
+    """The finished records in another tool's format.
+
+    Values are those of the record, accuracies in percent; lm-eval's are fractions, as that tool's own. Records of the
+    built-in world go by names of their own, never by that of a real data set.
 
     Args:
         records: runs; each must be done.
         to: a name of FORMATS.
+        source_url: where the runs can be looked up, for hf-model-index, whose sources need an address; may be empty.
 
     Raises:
         VlbenchError: an unknown format, a run that is not done or has a figure that is not a number, or runs that the
@@ -33,6 +49,8 @@ def export(records: Sequence[RunRecord], to: str) -> str:
     """
     if to not in FORMATS:
         raise unknown("format", to, FORMATS)
+    if source_url and to != "hf-model-index":
+        raise VlbenchError(f"--source-url {source_url} is for --to hf-model-index, not {to}: leave it out")
     for record in records:
         if record.status != "done":
             raise VlbenchError(
@@ -43,29 +61,29 @@ def export(records: Sequence[RunRecord], to: str) -> str:
                 f"the run of {record.model.name} on {record.task.name} has no figure for {bad[0]}, which {to} cannot "
                 f"say: rerun it with --no-resume, or leave it out"
             )
-    return FORMATS[to](records)
+    return _hf_model_index(records, source_url) if to == "hf-model-index" else FORMATS[to](records)
 
 
 def _lm_eval(records: Sequence[RunRecord]) -> str:
     """The results file of lm-evaluation-harness: one model, a task once."""
     model = _one_model(records, "lm-eval")
-    names = [record.task.name for record in records]
+    names = [_dataset(record) for record in records]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise VlbenchError(f"lm-eval holds a task once, and {', '.join(twice)} comes twice: give one run of each")
     limits = sorted({_limit(record) for record in records})
     if len(limits) > 1:
         raise VlbenchError(f"lm-eval says one limit for all tasks, and these runs have {', '.join(limits)}: give one's")
+    named = list(zip(names, records, strict=True))
     content = {
-        "results": {record.task.name: _lm_eval_results(record) for record in records},
-        "configs": {record.task.name: _lm_eval_config(record) for record in records},
-        "versions": {record.task.name: record.task.version for record in records},
-        "n-shot": {record.task.name: len(record.task.shots) for record in records},
+        "results": {name: _lm_eval_results(record) for name, record in named},
+        "configs": {name: _lm_eval_config(record) for name, record in named},
+        "versions": {name: record.task.version for name, record in named},
+        "n-shot": {name: len(record.task.shots) for name, record in named},
         "higher_is_better": {
-            record.task.name: {result.metric: result.higher_is_better for result in record.results}
-            for record in records
+            name: {result.metric: result.higher_is_better for result in record.results} for name, record in named
         },
         "n-samples": {
-            record.task.name: {"original": record.task.n_total, "effective": record.task.n_scored} for record in records
+            name: {"original": record.task.n_total, "effective": record.task.n_scored} for name, record in named
         },
         "config": {"model": "vlbench", "model_args": model, "limit": records[0].task.limit},
         "git_hash": records[0].tool.commit,
@@ -74,28 +92,38 @@ def _lm_eval(records: Sequence[RunRecord]) -> str:
 
 
 def _lm_eval_config(record: RunRecord) -> dict[str, Any]:
-    """In metadata a task may say what it likes; that tool's own figures are shares of 1, and these are in percent."""
+    """In metadata a task may say what it likes: here also which values are no fractions."""
     told = {
         "version": record.task.version,
         "data": column(record).data,
         "protocol": protocol(record),
         "seed": record.spec.seed,
-        "figures": "accuracies and recalls in percent",
+        "units": {result.metric: "fraction" if _is_percentage(result) else "as recorded" for result in record.results},
     }
-    return {"task": record.task.name, "test_split": record.task.split, "metadata": told}
+    return {"task": _dataset(record), "test_split": record.task.split, "metadata": told}
 
 
 def _lm_eval_results(record: RunRecord) -> dict[str, Any]:
     world = " (built-in world)" if record.task.source == "world" else ""
     row: dict[str, Any] = {"alias": f"{record.task.name}{world}"}
     for result in record.results:
-        row[f"{result.metric},none"] = result.value
+        scale = 100.0 if _is_percentage(result) else 1.0
+        row[f"{result.metric},none"] = result.value / scale
         known = result.stderr is not None and isfinite(result.stderr)
-        row[f"{result.metric}_stderr,none"] = result.stderr if known else "N/A"
+        row[f"{result.metric}_stderr,none"] = result.stderr / scale if known and result.stderr is not None else "N/A"
     return row
 
 
-def _hf_model_index(records: Sequence[RunRecord]) -> str:
+def _is_percentage(result: Result) -> bool:
+    """Accuracies and recalls are in percent; ranks, distances and sums of recalls are not."""
+    return result.higher_is_better and result.metric not in _NO_PERCENTAGE
+
+
+def _evaluated_with(record: RunRecord) -> str:
+    return f"vlbench {record.tool.version}"
+
+
+def _hf_model_index(records: Sequence[RunRecord], source_url: str = "") -> str:
     """The YAML that stands at the head of a model card, made and checked by the hub's own classes."""
     from huggingface_hub import EvalResult, ModelCardData
 
@@ -103,12 +131,22 @@ def _hf_model_index(records: Sequence[RunRecord]) -> str:
     results = [
         EvalResult(
             task_type=_RETRIEVAL if first.chance else _QUESTIONS,
-            dataset_type=first.task.name,
+            dataset_type=_dataset(first),
             dataset_name=_title(first),
             dataset_split=first.task.split,
             metric_type=result.metric,
+            metric_name=_metric_name(result.metric),
             metric_value=fmean(same),
-            metric_args={"protocol": protocol(first), "seeds": seeds, "n": result.n, "limit": first.task.limit},
+            metric_args={
+                "protocol": protocol(first),
+                "seeds": seeds,
+                "n": result.n,
+                "limit": first.task.limit,
+                "evaluated_with": _evaluated_with(first),
+                **_spread(result, same),
+            },
+            source_name=_evaluated_with(first) if source_url else None,
+            source_url=source_url or None,
         )
         for runs in _of_seeds(records)
         for first, seeds in [(runs[0], [run.spec.seed for run in runs])]
@@ -118,12 +156,36 @@ def _hf_model_index(records: Sequence[RunRecord]) -> str:
     return f"---\n{ModelCardData(model_name=model, eval_results=results).to_yaml()}\n---\n"
 
 
+def _spread(result: Result, values: Sequence[float]) -> dict[str, object]:
+    """The interval of one run, or the standard deviation over seeds; arguments are free, the format has no field."""
+    if len(values) > 1:
+        return {"stdev_over_seeds": stdev(values)}
+    if result.ci95 is None or not all(map(isfinite, result.ci95)):
+        return {}
+    return {"ci95": list(result.ci95)}
+
+
+def _metric_name(metric: str) -> str:
+    """The metric in words; the name itself where it has none."""
+    rule = next((ending for ending in _RULES if metric.endswith(ending)), "")
+    stem = metric.removesuffix(rule)
+    side, _, measure = stem.partition("_")
+    if side in _RETRIEVED and measure in _MEASURES:
+        named = f"{_MEASURES[measure]}, {_RETRIEVED[side]}"
+    elif stem in _NAMES:
+        named = _NAMES[stem]
+    else:
+        return metric
+    return named + _RULES.get(rule, "")
+
+
 def _of_seeds(records: Sequence[RunRecord]) -> list[list[RunRecord]]:
     """The runs on each split of a task, by seed: a card has one figure of a metric there."""
     places: dict[tuple[str, str], list[RunRecord]] = {}
     for record in records:
-        places.setdefault((record.task.name, record.task.split), []).append(record)
-    for (task, split), runs in places.items():
+        places.setdefault((_dataset(record), record.task.split), []).append(record)
+    for (_, split), runs in places.items():
+        task = runs[0].task.name
         if len({run.spec.seed for run in runs}) < len(runs) or len({system(run) for run in runs}) > 1:
             raise VlbenchError(
                 f"hf-model-index has one figure for {task} {split}, and {len(runs)} runs of it differ in more than "
@@ -193,6 +255,14 @@ def _one_model(records: Sequence[RunRecord], to: str) -> str:
     if len(names) != 1:
         raise VlbenchError(f"{to} describes one model, and these runs are of {', '.join(names) or 'none'}: give one's")
     return names[0]
+
+
+def _dataset(record: RunRecord) -> str:
+    """The task's name; of the built-in world another one, which no real data set has."""
+    if record.task.source == "real":
+        return record.task.name
+    look = "" if record.spec.domain == "plain" else f"_{record.spec.domain}"
+    return f"vlbench_world_{record.task.name}{look}"
 
 
 def _title(record: RunRecord) -> str:

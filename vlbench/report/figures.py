@@ -18,6 +18,9 @@ COSTS = {
 }
 """What a run cost, as columns beside metrics: name -> heading."""
 
+SELECTION = "selection"
+"""The column of the score on the selection split, by which the checkpoint was chosen; never ranked as a result."""
+
 
 @dataclass(frozen=True)
 class Figure:
@@ -53,6 +56,8 @@ def figure(runs: Sequence[FoundRun], metric: str, doubt: str) -> Figure | None:
     if metric in COSTS:
         costs = [cost for run in runs if (cost := _cost(run.record, metric)) is not None]
         return Figure(fmean(costs), None, seeds, None, metric == "examples/s", doubt) if costs else None
+    if metric == SELECTION:
+        return _selection(runs, seeds, doubt)
     results = [result for run in runs if (result := run.record.result(metric)) is not None]
     if len(results) < len(runs):
         return None
@@ -63,6 +68,17 @@ def figure(runs: Sequence[FoundRun], metric: str, doubt: str) -> Figure | None:
     if len(results) == 1:
         return Figure(values[0], _known(results[0]), seeds, None, better, doubt)
     return Figure(fmean(values), _of_seeds(results), seeds, stdev(values), better, doubt)
+
+
+def _selection(runs: Sequence[FoundRun], seeds: tuple[int, ...], doubt: str) -> Figure | None:
+    """The mean over seeds of what the selection split gave, without an interval; None where a run selected nothing."""
+    trained = [run.record.train for run in runs]
+    values = [train.selection for train in trained if train is not None and train.selection is not None]
+    if len(values) < len(runs):
+        return None
+    main = runs[0].record.result(runs[0].record.task.main_metric)
+    spread = stdev(values) if len(values) > 1 else None
+    return Figure(fmean(values), None, seeds, spread, main is None or main.higher_is_better, doubt)
 
 
 def doubt(record: RunRecord, version: str, task_versions: Mapping[str, int]) -> str:

@@ -9,13 +9,16 @@ from statistics import fmean
 
 from vlbench import catalog
 from vlbench.core.errors import VlbenchError, unknown
+from vlbench.metrics.direction import worth
 from vlbench.records.collect import FoundRun
-from vlbench.report.figures import COSTS, Figure, doubt, figure
+from vlbench.report.figures import COSTS, SELECTION, Figure, doubt, figure
 from vlbench.report.naming import placed
 from vlbench.report.pareto import pareto
 from vlbench.report.protocol import Column, column, newest
 
 MAIN = "main"
+BESIDE = {*COSTS, SELECTION}
+"""Columns that stand beside the results and do not count in a system's rank."""
 
 
 @dataclass(frozen=True, order=True)
@@ -61,8 +64,10 @@ class Table:
 
     @property
     def ranked(self) -> bool:
-        """Whether ranks stand beside the figures: several systems in several columns of metrics."""
-        return len(self.rows) > 1 and sum(one.metric not in COSTS for one in self.headings) > 1
+        """Whether ranks stand beside the scores: several systems that count, in several columns of metrics."""
+        return (
+            sum(bool(row.ranks) for row in self.rows) > 1 and sum(one.metric not in BESIDE for one in self.headings) > 1
+        )
 
     def priced(self, heading: Heading, cost: str) -> list[tuple[Row, Entry, Entry]]:
         """The rows that count in that column and in the cost beside it, with their entries in both."""
@@ -92,7 +97,8 @@ class Board:
 class Choice:
     """What of the records is shown, and how: the flags of `vlbench leaderboard`.
 
-    columns: metrics, `main` for each task's main one, or costs (see COSTS). sort: `rank`, the mean over metrics;
+    columns: metrics, `main` for each task's main one, `selection` for its value on the
+    split that chose the checkpoint, or costs (see COSTS). sort: `rank`, the mean over metrics;
     `model`; a task; a metric or a cost.
     """
 
@@ -122,7 +128,7 @@ def board(
     if choice.pareto and choice.pareto not in COSTS:
         raise unknown("cost", choice.pareto, COSTS, "given as --pareto")
     columns = (*choice.columns, choice.pareto) if choice.pareto not in ("", *choice.columns) else choice.columns
-    known = {result.metric for run in chosen for result in run.record.results} | {MAIN, *COSTS}
+    known = {result.metric for run in chosen for result in run.record.results} | {MAIN, *BESIDE}
     for name in columns:
         if name not in known:
             raise unknown("column", name, known, "given in --columns")
@@ -219,14 +225,14 @@ def _entries(figures: Mapping[str, Figure]) -> dict[str, Entry]:
 
 
 def _worth(one: Figure) -> float:
-    return one.value if one.higher_is_better else -one.value
+    return worth(one.value, one.higher_is_better)
 
 
 def _fronts(table: Table, cost: str) -> Table:
     """Mark in each column of a metric the rows that no other beats in both the figure and its cost."""
     marked = {row.name: dict(row.entries) for row in table.rows}
     for heading in table.headings:
-        if heading.metric in COSTS:
+        if heading.metric in BESIDE:
             continue
         points = {
             row.name: (-_worth(price.figure), _worth(entry.figure)) for row, entry, price in table.priced(heading, cost)
@@ -243,7 +249,9 @@ def _place(row: Row, headings: Sequence[Heading], sort: str) -> tuple[float, flo
     if sort == "model":
         return 0.0, 0.0, row.name
     asked = [
-        one for one in headings if sort == one.metric or (sort in ("rank", one.column.task) and one.metric not in COSTS)
+        one
+        for one in headings
+        if sort == one.metric or (sort in ("rank", one.column.task) and one.metric not in BESIDE)
     ]
     ranks = [rank for one in asked if one in row.entries and (rank := row.entries[one].rank) is not None]
     return float(not ranks), fmean(ranks) if ranks else 0.0, row.name

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from math import isfinite
 
 from vlbench.report.figures import COSTS, Figure
-from vlbench.report.leaderboard import Board, Entry, Heading, Row, Table
+from vlbench.report.leaderboard import BESIDE, Board, Entry, Heading, Row, Table
 from vlbench.report.markup import (
     MARKUPS,
     PREAMBLE,
@@ -86,7 +86,7 @@ def figure_text(of: Figure, markup: Markup) -> str:
 
 def ranks_text(row: Row, headings: Sequence[Heading]) -> str:
     """The row's rank in each column of a metric, in their order: where they differ, tasks disagree on the model."""
-    entries = [row.entries.get(one) for one in headings if one.metric not in COSTS]
+    entries = [row.entries.get(one) for one in headings if one.metric not in BESIDE]
     return " / ".join("-" if entry is None or entry.rank is None else str(entry.rank) for entry in entries)
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import html
+import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Literal, get_args
 
@@ -24,6 +26,8 @@ _SIGNS: Mapping[str, Mapping[Markup, str]] = {
     "≈": {"md": "≈", "html": "≈", "latex": "$\\approx$"},
     "◆": {"md": "◆", "html": "◆", "latex": "$\\blacklozenge$"},
 }
+_WORD, _TICKS = re.compile(r"\S+"), re.compile(r"`+")
+_LINKED = re.compile(r"://|www\.|@", re.IGNORECASE)
 _LATEX = {
     "\\": "\\textbackslash{}", "&": "\\&", "%": "\\%", "$": "\\$", "#": "\\#", "_": "\\_", "{": "\\{", "}": "\\}",
     "~": "\\textasciitilde{}", "^": "\\textasciicircum{}", "<": "\\textless{}", ">": "\\textgreater{}",
@@ -47,14 +51,36 @@ def text(value: str, markup: Markup, longest: int = _LONGEST) -> str:
         return html.escape(cell(short).replace("\\|", "|"))
     if markup == "latex":
         return "".join(_LATEX.get(char, char) for char in cell(short).replace("\\|", "|"))
-    # Markdown shows HTML, links and pictures, so their first characters are spelled out.
-    return cell(short).replace("<", "&lt;").replace("[", "\\[").replace("`", "\\`").replace("*", "\\*")
+    return markdown(short)
+
+
+def markdown(value: str) -> str:
+    """A string as plain content of a Markdown cell, however long: one line, and nothing in it is markup or a link."""
+    return _WORD.sub(lambda found: _plain_word(found[0]), cell(value))
+
+
+def _plain_word(word: str) -> str:
+    """A word that Markdown shows as it is.
+
+    HTML, links and images begin with characters that can be spelled otherwise. GitHub also links bare addresses and
+    names of users, wherever they stand but in code, and after all spellings are undone.
+    """
+    if not _LINKED.search(word):
+        return word.replace("<", "&lt;").replace("[", "\\[").replace("`", "\\`").replace("*", "\\*")
+    fence = "`" * (1 + max(map(len, _TICKS.findall(word)), default=0))
+    space = " " if word.startswith("`") or word.endswith("`") else ""
+    return f"{fence}{space}{word}{space}{fence}"
 
 
 def as_csv(value: str) -> str:
-    """A string as a cell of a spreadsheet, which shall not take it for a formula: one line, no control characters."""
+    """A string as a cell of a spreadsheet, which shall not take it for a formula: one line, no control characters.
+
+    Source: OWASP, CSV Injection, which names = + - @, tab, line ends and the full-width forms of the signs. Tabs and
+    line ends are spelled out here, so that they begin no cell.
+    """
     plain = printable(value)
-    return f"'{plain}" if plain[:1] in tuple("=+-@") else plain
+    first = unicodedata.normalize("NFKC", plain.lstrip()[:1])  # = of full-width, small and raised forms
+    return f"'{plain}" if first in tuple("=+-@−") else plain
 
 
 def bold(value: str, markup: Markup) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from vlbench.core.cards import Recipe
 from vlbench.core.record import RunRecord
 from vlbench.records.collect import FoundRun
-from vlbench.report.protocol import Column, by_system, column, model_name, protocol, settings, trains
+from vlbench.report.protocol import Column, by_system, column, model_name, protocol, settings, system, trains
 
 SETTINGS = 5
 """Settings that are named where systems differ in more."""
@@ -37,8 +37,8 @@ def labels(systems: Sequence[Sequence[FoundRun]], places: Sequence[Hashable]) ->
     places: of each system; those in one place are of one model.
     """
     alike: dict[Hashable, list[Sequence[FoundRun]]] = {}
-    for system, place in zip(systems, places, strict=True):
-        alike.setdefault(place, []).append(system)
+    for runs, place in zip(systems, places, strict=True):
+        alike.setdefault(place, []).append(runs)
     called = {place: iter(_labels(found)) for place, found in alike.items()}
     return [next(called[place]) for place in places]
 
@@ -79,16 +79,39 @@ class Placed:
     doubt: str
 
 
-def placed(runs: Sequence[tuple[FoundRun, str]]) -> list[Placed]:
+def placed(found: Sequence[tuple[FoundRun, str]]) -> list[Placed]:
     """The systems of runs that each come with their doubt; those in doubt stand by themselves.
 
-    Systems of one model in one column have labels that tell them apart.
+    Systems of one model in one column have labels that tell them apart. Those that count are named among themselves, so
+    that an unfinished or limited run beside them changes nothing; those in doubt never share a name with one of them.
     """
-    found = [(system, "") for system in by_system([run for run, why in runs if not why])]
-    found += [([run], why) for run, why in runs if why]
-    places = [(model_name(system[0].record), column(system[0].record)) for system, _ in found]
-    called = labels([system for system, _ in found], places)
-    return [
-        Placed(label, of, tuple(system), why)
-        for label, (_, of), (system, why) in zip(called, places, found, strict=True)
+    complete = by_system([run for run, why in found if not why])
+    names = labels(complete, [(model_name(runs[0].record), column(runs[0].record)) for runs in complete])
+    systems = [
+        Placed(name, column(runs[0].record), tuple(runs), "") for name, runs in zip(names, complete, strict=True)
     ]
+    for run, why in found:
+        if why:
+            systems.append(Placed(_name_in_doubt(run, systems), column(run.record), (run,), why))
+    return systems
+
+
+def _name_in_doubt(run: FoundRun, others: Sequence[Placed]) -> str:
+    """A name that no system that counts has, nor any other in the same column."""
+    place = column(run.record)
+    counting = [one for one in others if not one.doubt]
+    beside = [
+        one for one in counting if one.column == place and model_name(one.runs[0].record) == model_name(run.record)
+    ]
+    same = next((one.label for one in beside if system(one.runs[0].record) == system(run.record)), "")
+    label = same or labels([*(one.runs for one in beside), (run,)], [place] * (len(beside) + 1))[-1]
+    stated = f"{label} ({_state(run)})"
+    taken = {one.label for one in others if not one.doubt or one.column == place}
+    ways = (label, stated, f"{stated}, seed {run.record.spec.seed}")
+    return next((way for way in ways if way not in taken), f"{stated}, {run.record.fingerprint[:8]}")
+
+
+def _state(run: FoundRun) -> str:
+    """How a run in doubt stands, in a word."""
+    task, status = run.record.task, run.record.status
+    return status if status != "done" else "limited" if task.n_scored != task.n_total else "outdated"

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from vlbench.core.record import RunRecord
 from vlbench.core.spec import PLACE
+from vlbench.core.splits import joined
 from vlbench.records.collect import FoundRun
 
 _NOT_MEANING = PLACE | {"seed", "task", "model", "size", "checkpoint", "controls", "eval_batch_size", "resume"}
@@ -40,7 +41,7 @@ def protocol(record: RunRecord) -> str:
     """In words: how the model came to its answers, as far as it changes what a figure means."""
     spec = record.spec
     train_split = record.train.train_split if record.train else spec.train_split
-    said = [f"{spec.mode} on {train_split}" if trains(record) else str(spec.mode)]
+    said = [f"{spec.mode} on {joined(train_split)}" if trains(record) else str(spec.mode)]
     if spec.answer_by:
         said.append(f"answers by {spec.answer_by}")
     if spec.num_fewshot:
@@ -65,7 +66,8 @@ def system(record: RunRecord) -> str:
     """What runs share that differ in nothing but their seed, on whatever machine they were made."""
     model = (record.model.name, record.model.size, record.model.weights_sha256, record.model.from_scratch)
     data = (record.task.name, record.task.version, record.task.manifest_sha256)
-    return json.dumps([model, data, settings(record)], sort_keys=True)
+    code = (record.task.task_sha256, record.model.model_sha256)
+    return json.dumps([model, data, code, settings(record)], sort_keys=True)
 
 
 def settings(record: RunRecord) -> dict[str, str]:

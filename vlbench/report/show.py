@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 
 from tabulate import tabulate
 
-from vlbench.core.errors import VlbenchError
+from vlbench.core.errors import VlbenchError, printable
+from vlbench.core.record import RunRecord
 from vlbench.records.folder import RunFolder, read_run
 from vlbench.records.samples import read_samples
-from vlbench.report.tables import cell, heading
+from vlbench.report.tables import cell, heading, selection_line
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -51,7 +52,20 @@ def show_rows(folder: Path, *, wrong: bool, n: int) -> str:
     surety = "confidence" if probable else "score"
     kind = "wrong examples" if wrong else "examples"
     count = f"{len(shown):,} of {len(chosen):,} {kind}" + (f" ({len(rows):,} in all)" if wrong else "")
-    return "\n\n".join([heading(record), count, *([_table(shown, surety)] if len(shown) else [])])
+    lines = "\n".join(filter(None, [heading(record), selection_line(record)]))
+    parts = [lines, *_asked(record), count, *([_table(shown, surety)] if len(shown) else [])]
+    return "\n\n".join(parts)
+
+
+def _asked(record: RunRecord) -> list[str]:
+    """The prompt of one example and how answers were generated, where the model was asked in words."""
+    asked = record.model.prompting
+    if asked is None:
+        return []
+    how = asked.decoding
+    said = f" ({', '.join(f'{name} {value}' for name, value in how.model_dump(mode='json').items())})" if how else ""
+    lines = "\n".join(f"  {printable(line)}" for line in asked.prompt.splitlines())
+    return [f"prompt of {cell(asked.example)}{printable(said)}:\n{lines}"]
 
 
 def _table(rows: pd.DataFrame, surety: str) -> str:

@@ -12,6 +12,7 @@ from tabulate import tabulate
 
 from vlbench.core.errors import printable
 from vlbench.core.record import Coverage, Result, RunRecord
+from vlbench.metrics.direction import is_better
 
 _NOTHING = "-"
 _GROUPS = re.compile(r"over ([\d,]+) groups")
@@ -103,6 +104,18 @@ def heading(record: RunRecord) -> str:
         f"{cell(task.name)} {cell(task.split)} | {cell(model.name)}-{cell(model.size)} | {data} | n = {task.n_scored:,}"
     )
     return "\n".join([title, *_warnings(record)])
+
+
+def selection_line(record: RunRecord) -> str:
+    """The score that chose the checkpoint, which is not the reported one; empty where nothing was selected."""
+    train = record.train
+    if train is None or train.selection is None:
+        return ""
+    metric = f"{cell(record.task.main_metric)} " if record.task.main_metric else ""
+    return (
+        f"selection: {metric}{train.selection:.2f} on {cell(train.selected_on)} "
+        f"(step {train.best_step:,}, {train.weights} weights)"
+    )
 
 
 def cell(text: str) -> str:
@@ -244,9 +257,10 @@ def without_sight(
 
 
 def above(part: Result, value: str, unseen: Mapping[str, Mapping[str, float]]) -> bool:
-    """Whether the part's interval lies above every figure without sight; true where there is none."""
-    low = part.ci95[0] if part.ci95 else part.value
-    return all(low > of[value] for of in unseen.values() if value in of)
+    """Whether the part's interval lies on the better side of every figure without sight; true where there is none."""
+    low, high = part.ci95 or (part.value, part.value)
+    worst = low if part.higher_is_better else high
+    return all(is_better(worst, of[value], part.higher_is_better) for of in unseen.values() if value in of)
 
 
 def _table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -181,6 +181,8 @@ def test_check_tells_copies_of_test_pictures_in_the_train_split(vlbench: Call, w
     done = vlbench(*arguments)
     assert done.code == 0, "official pictures have twins too, which nobody can mend"
     assert f"train, test-p: both hold the bytes {taken.stem} = {stolen.stem}" in done.out
+    said = "1 images of train and 1 of test-p have the same bytes under another name, in 1 pairs"
+    assert f"train, test-p: {said}" in done.out
     values = json.loads(vlbench(*arguments, "--json").out)
     (overlap,) = values["overlaps"]
     assert (values["ok"], overlap["verdict"], overlap["copies"]) == (True, "copies", [f"{taken.stem} = {stolen.stem}"])
@@ -207,7 +209,55 @@ def test_check_counts_what_another_task_trains_on(vlbench: Call, world: Path) ->
     assert done.code == 0, done.out
     assert "warning: a model that was trained on another task has seen pictures of these splits" in done.out
     assert f"test: first {shown.stem} = {seen.stem}" in done.out
+    assert "1 (measured)" in done.out and "measured in this data" in done.out
     values = json.loads(
         vlbench("data", "check", "--task", "snli_ve,nlvr2", "--data-root", world, "--split", "train,dev", "--json").out
     )
     assert values["ok"] and values["tasks"]["snli_ve"]["leaks"] == []
+
+
+def test_a_number_of_the_card_is_not_shown_as_measured(vlbench: Call, shared_data: Path) -> None:
+    done = vlbench(
+        "data", "check", "--task", "snli_ve", "--data-root", shared_data / "snli_ve_sample", "--allow-partial"
+    )
+    row = next(line for line in done.out.splitlines() if "flickr30k_retrieval train" in line)
+    assert "not measured; task card: 970" in row and "(unverified)" in row
+    assert "(measured)" not in done.out
+
+
+def test_check_verifies_what_it_has_seen_before(
+    vlbench: Call, world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VLBENCH_CACHE", str(tmp_path / "cache"))
+    asked = ("data", "check", "--task", "nlvr2", "--data-root", world, "--split", "dev", "--no-images")
+    files = 97 + len(list((world / "nlvr2" / "features").iterdir()))
+    first = vlbench(*asked, "--verify-data")
+    assert first.code == 0 and f"dev: first verification of {files} files of split 'dev' of nlvr2" in first.out
+    assert f"dev: verified {files} files of split 'dev' of nlvr2: as on " in vlbench(*asked, "--verify-data").out
+    image = sorted((world / "nlvr2" / "images" / "dev").iterdir())[0]
+    content = bytearray(image.read_bytes())
+    content[-20] ^= 1
+    image.write_bytes(bytes(content))
+    assert vlbench(*asked).code == 0
+    found = vlbench(*asked, "--verify-data")
+    assert found.code == 5 and f"({image}): restore what was there, or delete" in found.out
+
+
+def test_a_run_verifies_and_says_how_much(
+    vlbench: Call, world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VLBENCH_CACHE", str(tmp_path / "cache"))
+    asked = ["run", "--task", "nlvr2", "--model", "fake", "--data-root", world, "--steps", 1, "--controls", "none",
+             "--output-path", tmp_path / "runs"]  # fmt: skip
+    first = vlbench(*asked, "--verify-data")
+    assert first.code == 0 and first.err.count("first verification of ") == 3
+    assert read_run(first.run).spec.verify_data
+    again = vlbench(*asked, "--verify-data")
+    assert again.run == first.run and again.err.count("verified ") == 3 and "already done" in again.err
+    image = sorted((world / "nlvr2" / "images" / "test1").iterdir())[0]
+    content = bytearray(image.read_bytes())
+    content[-20] ^= 1
+    image.write_bytes(bytes(content))
+    assert vlbench(*asked).code == 0
+    found = vlbench(*asked, "--verify-data")
+    assert found.code == 5 and str(image) in found.err and "split 'test-p'" in found.err

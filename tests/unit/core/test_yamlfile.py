@@ -59,3 +59,34 @@ def test_a_laugh_is_not_written_out() -> None:
 def test_many_faults_are_counted() -> None:
     with pytest.raises(VlbenchError, match="and 30 more"):
         parse(Card, {"names": [1] * 50}, "card")
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("lr: 1\nsteps: 2\nlr: 3\n", "gives the key 'lr' twice, in lines 1 and 3: leave one of them out"),
+        ("a:\n  - b: {c: 1,\n      d: 2, c: 3}\n", "gives the key 'c' twice, in lines 2 and 3"),
+        ("a: {b: 1, 'b': 2}", "gives the key 'b' twice, in line 1"),
+        ("1: a\n\n'1': b", "gives the key '1' twice, in lines 1 and 3"),
+        ("yes: a\ntrue: b", "gives the key 'true' twice, in lines 1 and 2"),
+        ("x: &x {a: 1}\ny:\n  <<: *x\n  <<: *x", "gives the key '<<' twice, in lines 3 and 4"),
+    ],
+)
+@pytest.mark.parametrize("trusted", [False, True])
+def test_a_key_given_twice_is_named_with_its_lines(content: str, said: str, trusted: bool, tmp_path: Path) -> None:
+    (tmp_path / "card.yaml").write_text(content)
+    with pytest.raises(VlbenchError) as error:
+        read_yaml(tmp_path / "card.yaml", "card.yaml", trusted)
+    assert error.value.message.startswith(f"card.yaml {said}")
+
+
+def test_the_same_key_in_other_mappings_and_over_a_merged_one_is_fine() -> None:
+    text = "x: &x {a: 1, b: 2}\ny: {<<: *x, a: 3}\nz: [{<<: *x, a: 4}, {a: 5}, *x, *x]\nw: {<<: [*x, {a: 6}], b: 7}"
+    for trusted in (False, True):
+        found = parse_yaml(text, "it", trusted)
+        assert found == {
+            "x": {"a": 1, "b": 2},
+            "y": {"a": 3, "b": 2},
+            "z": [{"a": 4, "b": 2}, {"a": 5}, {"a": 1, "b": 2}, {"a": 1, "b": 2}],
+            "w": {"a": 1, "b": 7},
+        }

@@ -8,9 +8,10 @@ from random import Random
 import numpy as np
 import pytest
 from PIL import Image
+from scipy.stats import chisquare
 
 from vlbench.data import augment
-from vlbench.data.augment import OPERATIONS, randaugment
+from vlbench.data.augment import OPERATIONS, drawn_size, randaugment
 
 
 @pytest.fixture
@@ -93,3 +94,27 @@ def test_one_stream_of_chance_decides_all(picture: Image.Image) -> None:
 def test_the_smallest_picture_survives_everything() -> None:
     for name in OPERATIONS:
         assert changed(name, Image.new("RGB", (1, 1), "red"), OPERATIONS[name][2]).shape == (1, 1, 3)
+
+
+def test_short_sides_are_drawn_evenly_between_both_ends() -> None:
+    """640 x 480, from 400 to 800: 401 heights, each about 50 times in 20,000, by a chi-squared test."""
+    rng = Random(0)
+    sizes = [drawn_size(640, 480, 400, 800, 1333, rng) for _ in range(20_000)]
+    counts = Counter(height for _, height in sizes)
+    assert set(counts) == set(range(400, 801))
+    assert chisquare([*counts.values()]).pvalue > 0.001
+    assert all(width == round(height * 4 / 3) for width, height in sizes)
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "expected"),
+    [
+        (2000, 100, (1333, 67)),  # 1333 / 2000 of both sides
+        (100, 2000, (67, 1333)),
+        (1, 1, (400, 400)),
+        (5000, 1, (1333, 1)),
+        (333, 400, (400, 480)),
+    ],
+)
+def test_long_sides_are_limited_and_proportions_kept(width: int, height: int, expected: tuple[int, int]) -> None:
+    assert drawn_size(width, height, 400, 400, 1333, Random(0)) == expected

@@ -146,6 +146,40 @@ def test_names_count_between_tasks_only_where_they_share_a_folder() -> None:
     assert leaks(task, splits, {"mine": ours, "theirs": strangers}, {}) == []
 
 
+def test_copies_are_counted_as_images_and_as_pairs(place) -> None:  # type: ignore[no-untyped-def]
+    """Three names of one image in one split and two in the other: six pairs, three images and two."""
+    dev = contents("dev", {str(n): ("", place(f"dev/{n}.png", b"red")) for n in range(3)})
+    rows = {str(n): ("", place(f"test/{n}.png", b"red" if n < 12 else b"blue")) for n in (10, 11, 12)}
+    test = contents("test", rows)
+    both = shared(dev, test, digests([dev, test]))
+    assert (len(both.copies), both.copied, both.copied_other) == (6, ("0", "1", "2"), ("10", "11"))
+    train = contents("train", rows, "theirs")
+    cards = {"mine": card(), "theirs": card("theirs")}
+    task = Task(cards["mine"], Path(), "real", lambda _: iter(()), {})
+    (leak,) = leaks(task, {"mine": [dev], "theirs": [train]}, cards, digests([dev, train]))
+    assert (leak.pictures, leak.counted, len(leak.names)) == (3, True, 6)
+
+
+@pytest.mark.parametrize("name", list(catalog.task_folders()))
+def test_every_split_of_a_card_states_its_number_of_examples(name: str) -> None:
+    splits = catalog.task_card(name).splits
+    assert [split for split, one in splits.items() if one.count is None] == []
+    assert all(one.count > 0 and set(one.md5) <= set(one.files) for one in splits.values() if one.count is not None)
+
+
+def test_counts_of_parts_add_up_to_the_whole() -> None:
+    """NLVR: 92,244 examples (Suhr et al. 2017, table 1; the paper swaps dev and test); VQA v2: val is cut in two."""
+    nlvr, vqa2 = catalog.task_card("nlvr").splits, catalog.task_card("vqa2").splits
+    assert sum(one.count or 0 for one in nlvr.values()) == 92_244
+    assert (vqa2["nominival"].count or 0) + (vqa2["minival"].count or 0) == vqa2["val"].count
+    for name in catalog.task_folders():
+        card_of = catalog.task_card(name)
+        for split, one in card_of.splits.items():
+            assert all(
+                (one.count or 0) <= (card_of.splits[larger].count or 0) for larger in card_of.larger_splits(split)
+            )
+
+
 def test_cards_name_splits_that_there_are() -> None:
     cards = {name: catalog.task_card(name) for name in catalog.task_folders()}
     told = [(leak.task, leak.other) for one in cards.values() for leak in one.leaks]

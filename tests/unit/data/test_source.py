@@ -87,6 +87,21 @@ def test_extract_all_equals_one_by_one_and_is_done_once(tmp_path: Path, refs: li
     assert changed.sha256 != store.sha256
 
 
+@pytest.mark.skipif(os.name == "nt", reason="st_ctime is when the file was made")
+def test_an_image_changed_at_equal_size_and_time_is_described_again(tmp_path: Path, refs: list[ImageRef]) -> None:
+    path = tmp_path / "shades.ppm"
+    chosen = [*refs[:2], ImageRef(path, "shades")]
+    path.write_bytes(b"P6 4 4 255\n" + bytes(range(48)))
+    before = extract_all(chosen, FlatExtractor(), tmp_path / "cache")
+    seen = path.stat()
+    while path.stat().st_ctime_ns == seen.st_ctime_ns:
+        path.write_bytes(b"P6 4 4 255\n" + bytes(range(200, 248)))
+        os.utime(path, ns=(seen.st_atime_ns, seen.st_mtime_ns))
+    assert (path.stat().st_size, path.stat().st_mtime_ns) == (seen.st_size, seen.st_mtime_ns)
+    after = extract_all(chosen, FlatExtractor(), tmp_path / "cache")
+    assert not np.array_equal(after.get("shades").features, before.get("shades").features)
+
+
 @pytest.mark.parametrize("damage", [lambda path: path.write_bytes(b""), lambda path: path.unlink()])
 def test_a_bad_picture_is_named_and_nothing_is_left(
     tmp_path: Path, refs: list[ImageRef], damage: Callable[[Path], object]

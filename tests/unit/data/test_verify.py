@@ -154,3 +154,20 @@ def test_the_real_nlvr2_annotations(shared_data: Path, monkeypatch: pytest.Monke
         assert report.ok and (report.examples, report.groups) == (examples, groups)
         assert [file.found == file.expected for file in report.md5] == [True]
         assert "no pictures" in report.notes[0]
+
+
+def test_the_real_nlvr_images_that_dev_and_test_share(shared_data: Path) -> None:
+    """Counted apart by hashing every file: 216 images of dev have the bytes of 222 of test, in 258 pairs."""
+    from vlbench.catalog import load_task
+    from vlbench.data.overlap import digests, shared
+
+    task = load_task("nlvr", shared_data / "nlvr1", "real")
+    dev, test = read_split(task, "dev"), read_split(task, "test")
+    both = shared(dev, test, digests([dev, test]))
+    assert (len(both.copied), len(both.copied_other), len(both.copies)) == (216, 222, 258)
+    names: dict[str, tuple[set[str], set[str]]] = {}
+    for side, one in enumerate((dev, test)):
+        for name, path in one.pictures.items():
+            names.setdefault(hashlib.md5(path.read_bytes()).hexdigest(), (set(), set()))[side].add(name)
+    twins = [pair for pair in names.values() if all(pair)]
+    assert sum(len(ours) for ours, _ in twins) == 216 and sum(len(theirs) for _, theirs in twins) == 222

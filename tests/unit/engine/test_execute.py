@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from vlbench.core.errors import CoverageError, DataError
+from vlbench.core.errors import CoverageError, DataError, VlbenchError
 from vlbench.core.progress import Silent
 from vlbench.core.results import Prediction
 from vlbench.engine import trial
@@ -18,7 +21,7 @@ from vlbench.engine.execute import execute
 from vlbench.engine.job import Job
 from vlbench.engine.runtime.interrupt import Interrupted
 from vlbench.engine.trial import Trial
-from vlbench.records.folder import RunFolder, read_run
+from vlbench.records.folder import RunFolder, find_runs, read_run
 from vlbench.records.samples import read_samples
 
 STEPS = {"steps": 2, "batch_size": 8}
@@ -55,6 +58,10 @@ def test_a_record_is_whole(job: Job, folder: RunFolder) -> None:
         "resources", "finetune", "predict", "finetune (blind)", "predict (blind)",
     }  # fmt: skip
     assert (record.train.steps, record.train.effective_batch, record.train.selected_on) == (2, 8, "dev")
+    lines = [json.loads(line) for line in folder.metrics.read_text("utf8").splitlines()]
+    selected = [line for line in lines if "selection" in line and not line.get("control")]
+    assert record.train.selection == max(line["selection"] for line in selected)
+    assert record.train.best_step in {line["step"] for line in selected if line["selection"] == record.train.selection}
     assert [result.metric for result in record.results] == ["accuracy", "consistency"]
     assert record.majority == 50.0
     assert read_samples(folder.samples)["control"].value_counts().to_dict() == {"": 96, "blind": 96}
@@ -155,3 +162,60 @@ def test_the_config_asks_for_the_same_run(job: Job, folder: RunFolder, tmp_path:
 
     execute(job, folder, Silent())
     assert make_specs({}, {}, folder.config, []) == [job.spec]
+
+
+def test_a_run_rejected_before_it_began_leaves_no_record(
+    vlbench: Callable[..., Any], tiny_world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    command = ["run", "--task", "nlvr2", "--model", "fake", "--data-root", tiny_world, "--steps", 1, "--quiet",
+               "--controls", "none", "--output-path", tmp_path / "runs"]  # fmt: skip
+    done = vlbench(*command, "--device", "cuda")
+    assert done.code == 2 and "--device cuda is not there" in done.err
+    assert find_runs(tmp_path / "runs") == []
+    assert [path for path in (tmp_path / "runs").rglob("*") if path.is_file() and path.name != ".lock"] == []
+    assert vlbench(*command).code == 0
+    assert vlbench(*command, "--device", "cuda").code == 0, "the finished run stays, since its place does not count"
+
+
+def test_a_run_that_failed_at_work_keeps_its_record(
+    job: Job, folder: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def diverge(self: Trial) -> None:
+        self.folder.metrics.write_text("{}\n")
+        raise VlbenchError("the loss is not a number")
+
+    monkeypatch.setattr(Trial, "run", diverge)
+    with pytest.raises(VlbenchError):
+        execute(job, folder, Silent())
+    assert read_run(folder.path).status == "failed"
+
+
+def test_a_mean_rank_as_main_metric_keeps_the_lowest(make_job: Callable[..., Job]) -> None:
+    recipe = {"steps": 12, "batch_size": 8, "evaluations": 6, "lr": 0.3, "warmup": 0.0}
+    job = make_job(task="flickr30k_retrieval", train=recipe, controls=())
+    card = job.task.card.model_copy(update={"main_metric": "tr_meanr"})
+    job = replace(job, task=replace(job.task, card=card))
+    folder = RunFolder.create(job.spec, job.fingerprint)
+    record = execute(job, folder, Silent())
+    lines = [json.loads(line) for line in folder.metrics.read_text("utf8").splitlines()]
+    ranks = {line["step"]: line["selection"] for line in lines if line.get("weights") == "plain"}
+    averaged = [line["selection"] for line in lines if line.get("weights") == "ema"]
+    assert len(ranks) == 6 and len(set(ranks.values())) > 2 and min([*ranks.values(), *averaged]) > 1
+    kept = ranks[record.train.best_step] if record.train.weights == "plain" else min(averaged)
+    assert kept == min([*ranks.values(), *averaged]) < max(ranks.values())
+    assert record.task.main_metric == "tr_meanr"
+
+
+def test_random_sizes_change_what_is_trained_and_the_fingerprint(make_job: Callable[..., Job]) -> None:
+    def losses(**changed: object) -> tuple[str, list[float]]:
+        train = {"steps": 2, "batch_size": 4, "batches": "shuffled", "ema": None, "evaluations": 1, **changed}
+        job = make_job(model="soho", task="vqa2", checkpoint="none", train=train, controls=(), limit=8, select_limit=4)
+        folder = RunFolder.create(job.spec, job.fingerprint)
+        execute(job, folder, Silent())
+        lines = [json.loads(line) for line in folder.metrics.read_text("utf8").splitlines()]
+        return job.fingerprint, [line["loss"] for line in lines if "loss" in line]
+
+    plain, resized = losses(), losses(short_side=[24, 40], long_side=64)
+    assert plain[0] != resized[0] and plain[1] != resized[1]
+    assert losses(short_side=[24, 40], long_side=64)[1] == resized[1]

@@ -15,7 +15,14 @@ from vlbench.core.errors import VlbenchError
 from vlbench.core.examples import Caption, Example, Query
 from vlbench.core.spec import RunSpec
 from vlbench.engine import options
-from vlbench.engine.options import check_adapters, check_batch_norm, check_negatives, check_own_code, check_placing
+from vlbench.engine.options import (
+    check_adapters,
+    check_batch_norm,
+    check_negatives,
+    check_own_code,
+    check_placing,
+    check_scales,
+)
 
 INSTALLED = ModuleSpec("it", None)
 PLACED = {"mode": "zero-shot", "answer_by": "text", "checkpoint": "pretrained"}
@@ -148,3 +155,12 @@ def test_two_towers_need_negatives(model: str, size: int, images: str, mode: str
     task = catalog.task_card("coco_retrieval", None)
     asked = spec(mode=mode, train={"batch_size": size}, train_split="train")
     refuses(lambda: check_negatives(asked, task, card(model), captions(*images)), said)
+
+
+def test_a_limit_of_sizes_needs_sizes() -> None:
+    check_scales(spec(train={"short_side": [400, 800], "long_side": 1333}))
+    check_scales(spec(train={"long_side": 1333}, mode="eval"))
+    with pytest.raises(VlbenchError, match=r"train\.long_side 1333 limits .*: give both, or leave it out"):
+        check_scales(spec(train={"long_side": 1333}))
+    with pytest.raises(ValueError, match="expected the lowest number of pixels first"):
+        spec(train={"short_side": [800, 400]})

@@ -101,3 +101,24 @@ def test_other_faults_are_never_allowed(task, predictions, rows, message, allow_
 def test_an_absent_file_is_named(task, tmp_path):
     with pytest.raises(DataError, match="cannot read predictions"):
         score_file(task, "dev", tmp_path / "absent.csv")
+
+
+def test_an_empty_split_is_not_the_default_one(vlbench, tmp_path):
+    arguments = ("--task", "nlvr2", "--data-root", tmp_path, "--split", "")
+    done = vlbench("score", *arguments, "--predictions", tmp_path / "absent.csv")
+    assert (done.code, done.out) == (2, "") and "unknown split of nlvr2 ''" in done.err
+    done = vlbench("data", "check", *arguments)
+    assert done.code == 2 and "empty name" in done.err
+
+
+def test_ranks_of_a_run_on_another_split_are_rejected(vlbench, fake_run, tiny_world, tmp_path):
+    """Queries may be the same in a split and in its folds; the candidates, and so the ranks, are others."""
+    (tmp_path / "run.json").write_bytes((fake_run / "run.json").read_bytes())
+    (tmp_path / "ranks.parquet").write_bytes(b"")
+    done = vlbench(
+        *("score", "--task", "coco_retrieval", "--data-root", tiny_world, "--predictions", tmp_path / "ranks.parquet")
+    )
+    assert done.code == 5
+    assert (
+        "ranks among the candidates of nlvr2, split test-p, where coco_retrieval, split test, is expected" in done.err
+    )

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from vlbench.core.cards import ModelCard, Recipe, SizeCard, SplitCard, TaskCard
+from vlbench.catalog import model_card
+from vlbench.core.cards import HeadLayout, ModelCard, Recipe, SizeCard, SplitCard, TaskCard
 from vlbench.core.errors import VlbenchError
 from vlbench.core.head import Head
 from vlbench.heads.build import build_head
@@ -66,6 +67,22 @@ def test_pair_and_classify_take_labels_width_and_layout() -> None:
     assert (pair.classifier[0].in_features, pair.classifier[0].out_features) == (16, 24)
     classify = build(task(output="classify", images_per_example=1), model("classify", "pair"))
     assert isinstance(classify, ClassifyHead) and classify.classifier[0].in_features == 8
+
+
+def test_a_sizes_layout_wins_over_the_models() -> None:
+    of, small = model("classify"), SizeCard(config={}, vocabulary="own", max_text=20, head=HeadLayout(hidden=2))
+    of = of.model_copy(update={"sizes": {**of.sizes, "small": small}})
+    assert (of.head_layout("tiny"), of.head_layout("small")) == (of.head, HeadLayout(hidden=2))
+    card = task(output="classify", images_per_example=1)
+    wide, narrow = (build_head(card, of, 8, card.labels, Recipe(), of.head_layout(size)) for size in of.sizes)
+    assert (wide.classifier[0].out_features, narrow.classifier[0].out_features) == (24, 16)
+
+
+def test_only_sohos_released_size_has_its_released_head() -> None:
+    card = model_card("soho")
+    released = {name for name in card.sizes if card.head_layout(name).order == "relu-dropout"}
+    assert released == {"official"}
+    assert (card.head_layout("official").hidden, card.head_layout("official").dropout) == (4.0, 0.5)
 
 
 def test_refuses_what_the_model_cannot_do() -> None:

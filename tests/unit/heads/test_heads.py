@@ -52,6 +52,19 @@ def test_the_layout_orders_and_widens() -> None:
     assert head.classifier[0].out_features == 12
 
 
+def test_sohos_released_head_is_relu_and_dropout() -> None:
+    """Dropout draws while training and does nothing in evaluation; the last layer is where other layouts have it."""
+    torch.manual_seed(0)
+    head = ClassifyHead(8, LABELS, HeadLayout(hidden=4.0, order="relu-dropout", dropout=0.5))
+    assert [type(layer) for layer in head.classifier] == [nn.Linear, nn.ReLU, nn.Dropout, nn.Linear]
+    assert (head.classifier[0].out_features, head.classifier[2].p, head.classifier[3].out_features) == (32, 0.5, 3)
+    pooled = features(torch.randn(5, 8))
+    assert not torch.equal(head.train()(pooled), head(pooled))
+    assert torch.equal(head.eval()(pooled), head(pooled))
+    inner = (pooled.pooled @ head.classifier[0].weight.T).clamp(min=0)  # biases begin at 0
+    torch.testing.assert_close(head(pooled), inner @ head.classifier[3].weight.T)
+
+
 def test_pair_sees_both_pictures_in_order() -> None:
     torch.manual_seed(0)
     head, pooled = PairHead(8, LABELS, 2, HeadLayout()), torch.randn(6, 8)

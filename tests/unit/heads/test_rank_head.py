@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -39,6 +40,14 @@ def test_negatives_are_of_other_pictures_and_come_after_the_example() -> None:
         assert all(query.text == own.text and query.images[0].key != image for query in others[6:])
 
 
+def test_any_text_of_another_image_is_as_likely_a_negative() -> None:
+    asked = head(negative_texts=15).queries([0] * 400, EXAMPLES, Random(0))
+    counts = Counter(query.text for query in asked if query.text != EXAMPLES[0].query.text)
+    expected = 400 * 15 / 10  # of ten texts of other images, with a standard deviation of 23
+    assert sorted(counts) == sorted(text for text, image in OWNER.items() if image != "a")
+    assert all(abs(count - expected) < 5 * 23.3 for count in counts.values())
+
+
 def test_negatives_depend_on_the_stream_alone() -> None:
     ranking = head(negative_texts=3)
     assert ranking.queries([0], EXAMPLES, Random(1)) == ranking.queries([0], EXAMPLES, Random(1))
@@ -64,12 +73,12 @@ def test_softmax_loss() -> None:
     assert loss(head(negative_texts=3)) == pytest.approx(expected, rel=1e-6)
 
 
-def test_hinge_takes_the_hardest_text_and_the_hardest_image() -> None:
-    expected = 0.0
-    for right, *negatives in SCORES:
-        for hardest in (max(negatives[:2]), negatives[2]):
-            expected += max(0.0, 0.3 - sigmoid(right) + sigmoid(hardest)) / 2
-    assert loss(head(rank_loss="hinge", margin=0.3, negative_texts=2, negative_images=1)) == pytest.approx(expected)
+def test_hinge_is_the_mean_over_all_negatives() -> None:
+    """By hand: the margin minus sigmoid(1) = .73106 plus the sigmoids of .5, -2, 2 is .19140, below 0, .44974; of the
+    second example, with sigmoid(0) = .5 and the sigmoids of 3, -1, .25, it is .75257, .06894, .36218."""
+    expected = (0.1914008 + 0.0 + 0.4497385 + 0.7525741 + 0.0689414 + 0.3621765) / 6
+    ranking = head(rank_loss="hinge", margin=0.3, negative_texts=2, negative_images=1)
+    assert loss(ranking) == pytest.approx(expected, abs=1e-6)
 
 
 def test_binary_loss() -> None:

@@ -4,7 +4,7 @@ from vlbench.core.errors import CoverageError, ExitCode
 from vlbench.core.examples import Example, Label, Query
 from vlbench.core.record import Coverage
 from vlbench.core.results import Prediction
-from vlbench.metrics.coverage import match
+from vlbench.metrics.coverage import leave_out, match
 
 EXAMPLES = [Example(f"e{number}", Query((), ""), Label("True"), "g") for number in range(8)]
 PREDICTIONS = [Prediction(example.id, "true") for example in EXAMPLES]
@@ -51,3 +51,24 @@ def test_without_labels_any_answer_goes():
 def test_nothing_to_score_is_an_error():
     with pytest.raises(CoverageError, match="no examples"):
         match([], [])
+
+
+def test_predictions_of_a_larger_split_are_left_out_and_others_stay():
+    others = [Prediction(name, "true") for name in ("m1", "m2", "l1", "nowhere")]
+    asked = []
+
+    def larger():
+        for split, ids in (("middle", {"e0", "m1", "m2"}), ("large", {"m1", "l1"}), ("largest", {"nothing"})):
+            asked.append(split)
+            yield split, ids
+
+    kept, notes = leave_out([*PREDICTIONS, *others], EXAMPLES, larger())
+    assert kept == [*PREDICTIONS, others[-1]]
+    said = "were left out: they answer no example of this split"
+    assert notes == (f"2 predictions of middle {said}", f"1 predictions of large {said}")
+    with pytest.raises(CoverageError, match=r"1 extra \(nowhere\)"):
+        match(kept, EXAMPLES)
+    asked.clear()
+    assert leave_out(PREDICTIONS[:3], EXAMPLES, larger()) == (PREDICTIONS[:3], ()) and asked == []
+    leave_out([*PREDICTIONS, others[0]], EXAMPLES, larger())
+    assert asked == ["middle"]

@@ -2,6 +2,7 @@
 
 import ast
 import doctest
+import json
 from pathlib import Path
 
 import numpy as np
@@ -80,7 +81,8 @@ def test_vqa_accuracy_takes_batches_of_ten_answers(evaluate):
 
 def test_gqa_takes_batches_and_leaves_out_what_it_cannot_judge(evaluate):
     module = evaluate.load(str(path("gqa")))
-    question = {"image": "n1", "structural": "query", "detailed": "attr", "group": "", "entailed": [], "plausible": []}
+    question = {"image": "n1", "structural": "query", "detailed": "attr", "group": None, "entailed": []}
+    question["plausible"] = None
     questions = [
         question | {"id": "1", "answer": "red", "valid": ["red", "blue"]},
         question | {"id": "2", "answer": "no", "structural": "verify", "entailed": ["1"], "valid": ["yes", "no"]},
@@ -89,6 +91,49 @@ def test_gqa_takes_batches_and_leaves_out_what_it_cannot_judge(evaluate):
     module.add_batch(predictions=["no"], references=questions[1:])
     found = module.compute()
     assert found == {"accuracy": 50.0, "binary": 100.0, "open": 0.0, "validity": 50.0, "consistency": 0.0}
+
+
+OFFICIAL = ("accuracy", "binary", "open", "validity", "plausibility", "distribution")
+
+
+def official_gqa(golden):
+    """Answers, questions and official values of the golden case; its groups and choices may be empty."""
+    folder = golden / "metrics_gqa"
+    names = ("val_balanced_questions", "val_choices", "predictions", "expected")
+    asked, choices, given, expected = (json.loads((folder / f"{name}.json").read_text("utf8")) for name in names)
+    questions = [
+        {
+            "id": name,
+            "image": fields["imageId"],
+            "answer": fields["answer"],
+            "structural": fields["types"]["structural"],
+            "detailed": fields["types"]["detailed"],
+            "group": fields["groups"]["global"],
+            "entailed": [],
+            "valid": choices[name]["valid"],
+            "plausible": choices[name]["plausible"],
+        }
+        for name, fields in asked.items()
+    ]
+    answers = {one["questionId"]: one["prediction"] for one in given}
+    return [answers[name] for name in asked], questions, {name: expected[name] for name in OFFICIAL}
+
+
+def test_gqa_gives_the_official_values(evaluate, golden):
+    answers, questions, expected = official_gqa(golden)
+    assert any(one["group"] == "" for one in questions) and any(one["group"] is None for one in questions)
+    assert any(one["valid"] == [] for one in questions)
+    found = evaluate.load(str(path("gqa"))).compute(predictions=answers, references=questions)
+    assert found == pytest.approx(expected, abs=1e-9)
+
+
+@pytest.mark.parametrize(("key", "metric"), [("valid", "validity"), ("plausible", "plausibility")])
+def test_gqa_tells_empty_choices_from_none(key, metric, evaluate, golden):
+    answers, questions, _ = official_gqa(golden)
+    empty = [one | {key: [], "detailed": "attr"} for one in questions]
+    assert evaluate.load(str(path("gqa"))).compute(predictions=answers, references=empty)[metric] == 0.0
+    absent = [one | {key: None} for one in questions]
+    assert metric not in evaluate.load(str(path("gqa"))).compute(predictions=answers, references=absent)
 
 
 def test_retrieval_takes_batches_of_rows(evaluate):

@@ -73,3 +73,13 @@ def test_slices_of_a_mean_equal_the_metric_over_the_part():
     direct = accuracy([p for p in PREDICTIONS if p.example_id in {e.id for e in part}], part)
     found = scores.results[0].slices["kind"]["exists"]
     assert (found.value, found.n, found.ci95, found.stderr) == (direct.value, direct.n, direct.ci95, direct.stderr)
+
+
+def test_slices_improve_in_the_direction_of_the_metric():
+    def errors(predictions, examples):
+        values = {one.example_id: float(one.answer != "true") for one in predictions}
+        return Score("errors", 20.0, 5, None, None, values, higher_is_better=False)
+
+    (result,) = score({"errors": errors}, "errors", ["kind"], PREDICTIONS, EXAMPLES).results
+    assert result.higher_is_better is False
+    assert [part.higher_is_better for part in result.slices["kind"].values()] == [False, False]

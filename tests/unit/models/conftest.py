@@ -65,6 +65,7 @@ def config(resources: Resources) -> CrossModalConfig:
         attention_dropout=0.1,
         initial_std=0.02,
         standardise=False,
+        first_rows="trained",
         vocab_size=resources.text.vocab_size,
         region_dim=Made.dim,
     )

@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from vlbench.catalog import shipped_weights
 from vlbench.core.backbone import DualEncoder
 from vlbench.core.cards import ModelCard
 from vlbench.core.errors import VlbenchError
@@ -20,6 +21,7 @@ from vlbench.core.examples import ImageRef
 from vlbench.data.regions.types import Regions
 from vlbench.data.resources import Resources
 from vlbench.data.text import SPECIAL, TextEncoder
+from vlbench.engine.weights.loading import load_weights
 from vlbench.models.brivl.backbone import BriVL
 from vlbench.models.brivl.modeling import box_means
 
@@ -157,6 +159,51 @@ def test_a_region_is_the_mean_of_points_in_its_box(grid: int) -> None:
                 assert float(found[n, r, c]) == pytest.approx(mean, abs=1e-5)
 
 
+def test_official_sampling_on_a_ramp_of_columns() -> None:
+    """A map of 12 x 12 cells whose value is the column: the official code gives 3.82 for this box, whose middle is
+    column 0.9 * 12 - 0.5 = 10.3; geometric sampling gives 9.21 there, where the points beyond the last cell's middle
+    are interpolated with the zeros outside."""
+    ramp = torch.arange(12.0).expand(1, 1, 12, 12).contiguous()
+    box = torch.tensor([[[0.8, 0.8, 1.0, 1.0]]])
+    assert float(box_means(ramp, box, 4, "official")) == pytest.approx(3.82, abs=0.005)
+    assert float(box_means(ramp, box, 4, "geometric")) == pytest.approx(9.21, abs=0.005)
+
+
+def test_official_sampling_shifts_every_point_by_its_axis() -> None:
+    """Maps that are not square: a point at the share x lies where geometric sampling has x * w / (w - 1)."""
+    torch.manual_seed(0)
+    maps = torch.randn(1, 2, 5, 7)
+    boxes = torch.rand(1, 3, 4)
+    shifted = boxes * torch.tensor([7 / 6, 5 / 4, 7 / 6, 5 / 4])
+    torch.testing.assert_close(box_means(maps, boxes, 4, "official"), box_means(maps, shifted, 4, "geometric"))
+
+
+def test_which_sizes_sample_as_the_released_network(card_of: Callable[[str], ModelCard]) -> None:
+    sampling = {name: size.config["sampling"] for name, size in card_of("brivl").sizes.items()}
+    official, geometric = "official", "geometric"
+    assert sampling == {"tiny": geometric, "small": geometric, "base": official, "chinese": official}
+
+
+def test_shipped_weights_embed_as_they_always_did(card_of: Callable[[str], ModelCard], tiny_world: Path) -> None:
+    """The first numbers of what they embedded before sampling was an option."""
+    text = TextEncoder.from_path(tiny_world / "vocab.txt", 32)
+    model = BriVL.from_card(card_of("brivl"), "tiny", Resources(text, Drawn(), Boxes()))
+    weights = shipped_weights("brivl", "tiny")
+    assert weights is not None
+    load_weights(nn.ModuleDict({"backbone": model}), weights)
+    pixels = (torch.arange(2 * 3 * 48 * 48) * 7919 % 256).to(torch.uint8).view(2, 3, 48, 48)
+    boxes = [[[0.1, 0.2, 0.6, 0.9], [0.5, 0.0, 1.0, 0.4], [0, 0, 1, 1]], [[0, 0, 0.3, 0.3], [0, 0, 1, 1], [0] * 4]]
+    mask = torch.tensor([[True, True, True], [True, True, False]])
+    words = model.eval().prepare_texts(["two red squares", "a star above a blue circle"])
+    with torch.no_grad():
+        images = model.network.image(pixels, torch.tensor(boxes), mask)[:, :4]
+        texts = model.read(words).states[:, 0, :4]
+    before = torch.tensor([[-0.026990, 0.064075, 0.058141, -0.007982], [-0.044848, 0.080988, 0.050830, -0.015148]])
+    torch.testing.assert_close(images, before, atol=2e-6, rtol=0)
+    before = torch.tensor([[0.141920, -0.063913, 0.016076, -0.102959], [-0.038381, -0.023256, 0.025963, -0.059430]])
+    torch.testing.assert_close(texts, before, atol=2e-6, rtol=0)
+
+
 def test_chinese_words_are_read_sign_by_sign(card_of: Callable[[str], ModelCard], drawn: Resources) -> None:
     text = TextEncoder.train(["两个红色方块在一个蓝色圆圈上面"], 100, 20)
     model = BriVL.from_card(card_of("brivl"), "tiny", replace(drawn, words=text)).eval()
@@ -209,6 +256,8 @@ def test_too_long_texts_are_an_error(brivl: BriVL, drawn: Resources) -> None:
         ({"width": 66, "heads": 6}, "width 66 must be a multiple of head_heads 4"),
         ({"heads": 5}, "width 64 must be a multiple of heads 5"),
         ({"head_heads": 3}, "must be a multiple of head_heads 3"),
+        ({"sampling": "exact"}, "sampling is 'exact'"),
+        ({"sampling": "official", "side": 8}, "side 8 must be above 8 for sampling 'official'"),
     ],
 )
 def test_faulty_numbers_name_the_size(

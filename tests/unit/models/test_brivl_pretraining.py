@@ -1,4 +1,8 @@
-"""BriVL's pretraining: its loss, its momentum towers and its queues computed anew, step by step."""
+"""BriVL's pretraining: its loss, its momentum towers and its queues computed anew, step by step.
+
+test_brivl_golden.py compares three steps with numbers of the official code, in evaluation mode and with queues that are
+whole batches long. Here it is in training mode, where batch norms and dropout count, and batches cross a queue's end.
+"""
 
 from __future__ import annotations
 

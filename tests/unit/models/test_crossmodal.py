@@ -1,20 +1,15 @@
-"""The network of LXMERT and CVLP: its size, its equations."""
+"""The network of LXMERT and CVLP: its size and its first weights; its values are in test_crossmodal_golden.py."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
-import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from vlbench.core.cards import ModelCard
-from vlbench.models.layers.crossmodal import CrossLayer, CrossModalConfig, CrossModalNetwork
-
-Weights = dict[str, NDArray[np.float64]]
+from vlbench.models.layers.crossmodal import CrossModalConfig, CrossModalNetwork
 
 
 def on_meta(card: ModelCard, size: str) -> CrossModalNetwork:
@@ -55,64 +50,18 @@ def test_initialisation_is_berts(config: CrossModalConfig) -> None:
     assert layer.attention.norm.weight.eq(1).all() and not layer.attention.norm.bias.any()
 
 
-def norm(states: NDArray[np.float64], weights: Weights, name: str) -> NDArray[np.float64]:
-    centred = states - states.mean(-1, keepdims=True)
-    scaled = centred / np.sqrt((centred**2).mean(-1, keepdims=True) + 1e-12)
-    return scaled * weights[f"{name}.weight"] + weights[f"{name}.bias"]
-
-
-def linear(states: NDArray[np.float64], weights: Weights, name: str) -> NDArray[np.float64]:
-    return states @ weights[f"{name}.weight"].T + weights[f"{name}.bias"]
-
-
-def attend(
-    states: NDArray[np.float64], context: NDArray[np.float64], real: list[int], weights: Weights, name: str, heads: int
-) -> NDArray[np.float64]:
-    """One row at a time, one head at a time, one token at a time; `real` lists the tokens that may be looked at."""
-    size = states.shape[-1] // heads
-    query = linear(states, weights, f"{name}.query")
-    key, value = linear(context, weights, f"{name}.key"), linear(context, weights, f"{name}.value")
-    mixed = np.zeros_like(query)
-    for head in range(heads):
-        part = slice(head * size, (head + 1) * size)
-        for token in range(len(states)):
-            scores = [float(query[token, part] @ key[other, part]) / math.sqrt(size) for other in real]
-            exponents = [math.exp(score - max(scores)) for score in scores]
-            for share, other in zip(exponents, real, strict=True):
-                mixed[token, part] += share / sum(exponents) * value[other, part]
-    return linear(mixed, weights, f"{name}.output")
-
-
-def feed_forward(states: NDArray[np.float64], weights: Weights, name: str) -> NDArray[np.float64]:
-    inner = linear(states, weights, f"{name}.inner")
-    gelu = np.vectorize(lambda x: 0.5 * x * (1 + math.erf(x / math.sqrt(2))))
-    return norm(states + linear(gelu(inner), weights, f"{name}.outer"), weights, f"{name}.norm")
-
-
-def test_cross_layer_against_its_equations(config: CrossModalConfig) -> None:
-    torch.manual_seed(0)
-    layer = CrossLayer(config).eval().double()
-    with torch.no_grad():
-        for parameter in layer.parameters():
-            parameter.normal_(std=0.5)
-    weights = {name: value.numpy() for name, value in layer.state_dict().items()}
-    text, visual = torch.randn(2, 5, 16, dtype=torch.float64), torch.randn(2, 4, 16, dtype=torch.float64)
-    words, boxes = (
-        torch.tensor([[1, 1, 1, 0, 0], [1, 1, 1, 1, 1]]) == 1,
-        torch.tensor([[1, 1, 1, 1], [1, 0, 0, 0]]) == 1,
-    )
-    with torch.no_grad():
-        got = layer(text, words[:, None, None], visual, boxes[:, None, None])
-    for row in range(2):
-        real = {"lang": words[row].nonzero().flatten().tolist(), "visn": boxes[row].nonzero().flatten().tolist()}
-        before = {"lang": text[row].numpy(), "visn": visual[row].numpy()}
-        for index, (side, other) in enumerate((("lang", "visn"), ("visn", "lang"))):
-            crossed = attend(before[side], before[other], real[other], weights, "visual_attention.attention", 4)
-            states = norm(before[side] + crossed, weights, "visual_attention.norm")
-            itself = attend(states, states, real[side], weights, f"{side}_self_att.attention", 4)
-            states = norm(states + itself, weights, f"{side}_self_att.norm")
-            expected = feed_forward(states, weights, f"{side}_feed_forward")
-            np.testing.assert_allclose(got[index][row].numpy(), expected, atol=1e-10)
+@pytest.mark.parametrize(("size", "trained"), [("tiny", True), ("small", False), ("base", False)])
+@pytest.mark.parametrize("model", ["lxmert", "cvlp"])
+def test_the_first_rows_of_the_tables_are_frozen_but_in_tiny(
+    card_of: Callable[[str], ModelCard], config: CrossModalConfig, model: str, size: str, trained: bool
+) -> None:
+    rows = card_of(model).sizes[size].config.get("first_rows", CrossModalConfig.model_fields["first_rows"].default)
+    network = CrossModalNetwork(config.model_copy(update={"first_rows": rows}))
+    assert bool(network.embeddings.position_embeddings.weight[0].any()), "frozen rows start at random too"
+    network.read(torch.tensor([[0, 1, 0]]), torch.ones(1, 3, dtype=torch.bool)).pow(3).sum().backward()
+    tables = (getattr(network.embeddings, f"{name}_embeddings") for name in ("word", "position", "token_type"))
+    assert [bool(table.weight.grad[0].any()) for table in tables] == [trained] * 3
+    assert bool(network.embeddings.position_embeddings.weight.grad[1].any())
 
 
 def test_pooled_trains_all_but_the_last_layers_visual_side(config: CrossModalConfig) -> None:

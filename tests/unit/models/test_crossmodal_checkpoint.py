@@ -13,6 +13,7 @@ from vlbench.core.errors import VlbenchError
 from vlbench.heads.classify import ClassifyHead
 from vlbench.heads.layout import HeadLayout
 from vlbench.models.cvlp.backbone import CVLP
+from vlbench.models.cvlp.checkpoint import convert as cvlp_convert
 from vlbench.models.cvlp.pretraining import CVLPPretraining, CVLPPretrainingConfig
 from vlbench.models.layers.crossmodal import CrossModalConfig
 from vlbench.models.lxmert.backbone import LXMERT
@@ -164,10 +165,9 @@ def test_official_files_of_cvlp(theirs: Any, config: CrossModalConfig, resources
         state[f"module.visual_embed_head.logit_fc.{layer}.bias"] = torch.randn(shape[0])
     state["module.lang_embed_head.logit_fc.0.weight"] = torch.randn(32, 16)
     state["module.bert.encoder.scc_layer_l.0.output.dense.weight"] = torch.randn(16, 32)
-    converted = convert(state)
-    assert converted.unexpected == (
-        "encoder.scc_layer_l.0.output.dense.weight", "lang_embed_head.logit_fc.0.weight",
-    )  # fmt: skip
+    state["module.obj_predict_head.decoder_dict.obj.weight"] = torch.randn(5, 16)
+    converted = cvlp_convert(state)
+    assert converted.unexpected == ("encoder.scc_layer_l.0.output.dense.weight",)
     module = CVLPPretraining(CVLP(config, resources), CVLPPretrainingConfig(queue=8))
     missing = module.load_state_dict(converted.weights, strict=False)
     assert not missing.unexpected_keys
@@ -179,6 +179,25 @@ def test_official_files_of_cvlp(theirs: Any, config: CrossModalConfig, resources
         "queue",
     }
     assert torch.equal(module.backbone.network.embeddings.norm.weight, state["module.bert.embeddings.LayerNorm.gamma"])
+
+
+def test_a_wrapped_module_is_told_by_a_whole_part_of_a_name(theirs: Any) -> None:
+    """Data-parallel training and torch.compile wrap any module; `submodule` and `modules` are names like others."""
+    state = {key: value for key, value in theirs("LxmertModel").state_dict().items() if "word_emb" not in key}
+    plain = convert(state).weights
+    for place in range(4):
+        for wrapping in ("module", "_orig_mod", "module._orig_mod"):
+            wrapped = {}
+            for key, value in state.items():
+                parts = ["lxrt_encoder", "model", "bert", *key.split(".")]
+                wrapped[".".join([*parts[:place], wrapping, *parts[place:]])] = value
+            found = convert(wrapped)
+            assert found.unexpected == () and found.weights.keys() == plain.keys()
+            assert all(torch.equal(value, plain[name]) for name, value in found.weights.items())
+    kept = {"submodule.weight": torch.zeros(1), "modules.0.weight": torch.ones(1), "my_module.weight": torch.ones(1)}
+    assert convert(kept).unexpected == ("modules.0.weight", "my_module.weight", "submodule.weight")
+    with pytest.raises(VlbenchError, match=r"holds 'pooler\.dense\.bias' twice"):
+        convert({"pooler.dense.bias": torch.zeros(1), "pooler.module.dense.bias": torch.zeros(1)})
 
 
 def test_official_finetuned_files(theirs: Any, config: CrossModalConfig) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from random import Random
 
 import numpy as np
 import pytest
@@ -12,11 +13,12 @@ import torch
 from PIL import Image
 from torch import nn
 
-from vlbench.core.backbone import Features
-from vlbench.core.cards import ModelCard
+from vlbench.core.backbone import Features, MultiScale
+from vlbench.core.cards import ModelCard, ScaleRange
 from vlbench.core.errors import VlbenchError
-from vlbench.core.examples import ImageRef
+from vlbench.core.examples import Example, ImageRef, Label, Query
 from vlbench.data.resources import Resources
+from vlbench.engine.training.shares import TrainingBatches, shares
 from vlbench.models.soho.backbone import SOHO
 
 SIZES = {
@@ -142,3 +144,72 @@ def test_faulty_numbers_name_the_size(card_of: Callable[[str], ModelCard], drawn
     broken = tiny.model_copy(update={"config": {**tiny.config, "token": "gate", "layer": 3}})
     with pytest.raises(VlbenchError, match=r"size 'tiny' of model 'soho': .*token.*gate.*did you mean 'layers'"):
         SOHO.from_card(card.model_copy(update={"sizes": {"tiny": broken}}), "tiny", drawn)
+
+
+def test_training_images_have_random_sizes_of_their_own(soho: SOHO) -> None:
+    """16 to 32 pixels on the short side; 70 x 30 and 17 x 66 meet the limit of 60 on the long one first."""
+    assert isinstance(soho, MultiScale)
+    scales, keys = ScaleRange(16, 32, 60), ("square", "wide", "tall", "large")
+    drawn = [soho.rescaled(refs(*keys), Random(seed), scales)["sizes"].tolist() for seed in range(200)]
+    assert drawn[0] == soho.rescaled(refs(*keys), Random(0), scales)["sizes"].tolist() != drawn[1]
+    short = [[min(sizes[row]) for sizes in drawn] for row in range(4)]
+    assert set(short[0]) == set(range(16, 33)) and {tuple(sizes[0]) for sizes in drawn} == {
+        (n, n) for n in range(16, 33)
+    }
+    assert set(short[1]) == set(range(16, 27)) and all(max(sizes[1]) <= 60 for sizes in drawn)  # 60 * 30 / 70 = 25.7
+    assert {tuple(sizes[2]) for sizes in drawn} == {(60, 15)}  # 60 * 17 / 66 = 15.5, an even number of halves
+    assert set(short[3]) == set(range(16, 33))
+    assert any(sizes[0][0] != sizes[3][0] for sizes in drawn)
+
+
+def test_the_random_size_depends_on_no_neighbour(soho: SOHO) -> None:
+    scales = ScaleRange(16, 32, 60)
+    together = soho.rescaled(refs("square", "wide", "large"), Random(5), scales)
+    for row, key in enumerate(("square", "wide", "large")):
+        alone = soho.rescaled(refs(key), Random(5), scales)
+        height, width = alone["sizes"][0].tolist()
+        assert together["sizes"][row].tolist() == [height, width]
+        assert torch.equal(together["pixels"][row, :, :height, :width], alone["pixels"][0, :, :height, :width])
+
+
+def test_random_sizes_do_not_depend_on_how_a_step_is_cut(soho: SOHO) -> None:
+    examples = [Example(key, Query((ImageRef(Path(key), key),), "a star"), Label("True"), key) for key in SIZES]
+
+    class Quiet:
+        def queries(self, rows, examples, rng):
+            return [examples[row].query for row in rows]
+
+        def targets(self, block):
+            return torch.zeros(len(block))
+
+    def sizes(step: int, accumulation: int) -> dict[str, list[int]]:
+        parts = shares(range(len(examples)), step, accumulation, 0, 1)
+        batches = TrainingBatches(examples, parts, soho, Quiet(), "0/negatives", False, ScaleRange(16, 32, 60))
+        return {
+            name: size
+            for batch in (batches[number] for number in range(len(parts)))
+            for name, size in zip(batch.ids, batch.images["sizes"].tolist(), strict=True)
+        }
+
+    assert sizes(3, 1) == sizes(3, 2) == sizes(3, 6) != sizes(4, 1)
+
+
+OFFICIAL = {
+    "optimizer": "adamw", "lr": 1e-4, "visual_lr": 1e-2, "weight_decay": 0.01, "decay_biases": True,
+    "warmup_steps": 1000, "warmup_from": 1 / 3, "milestones": (12 / 20, 16 / 20), "clip": 4.0, "epochs": 20,
+    "batch_size": 32 * 8 * 2, "accumulation": 2, "evaluations": 5, "short_side": (400, 800), "long_side": 1333,
+}  # fmt: skip
+"""The released VQA configuration: 8 GPUs with 32 images each and an update every second iteration."""
+TINY = {
+    "optimizer": "adamw", "lr": 5e-4, "weight_decay": 0.01, "warmup": 0.1, "betas": (0.9, 0.98), "clip": 1.0,
+    "ema": 0.99, "epochs": 20, "steps": 600, "batch_size": 64, "accumulation": 2, "evaluations": 3,
+    "batches": "shuffled",
+}  # fmt: skip
+"""As it was before there were random sizes."""
+
+
+@pytest.mark.parametrize(("size", "expected"), [("official", OFFICIAL), ("tiny", TINY)])
+def test_the_recipe_of_the_release_and_of_tiny(
+    size: str, expected: dict[str, object], card_of: Callable[[str], ModelCard]
+) -> None:
+    assert card_of("soho").recipe("vqa2", size).model_dump(exclude_none=True) == expected

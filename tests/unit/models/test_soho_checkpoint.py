@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,9 @@ from vlbench.catalog import model_card
 from vlbench.core.cards import ModelCard
 from vlbench.core.errors import VlbenchError
 from vlbench.data.resources import Resources
+from vlbench.data.text import SPECIAL, TextEncoder
 from vlbench.engine.weights.loading import Wanted, load_weights
+from vlbench.heads.layout import classifier
 from vlbench.models.soho.checkpoint import convert
 from vlbench.models.soho.pretraining import SOHOPretraining
 
@@ -35,7 +38,7 @@ OFFICIAL = (
     ("backbone.network.neck.norm.", "neck.ln."),
     ("backbone.network.neck.dictionary.entries", "neck.vq.embed"),
     ("backbone.network.neck.dictionary.counts", "neck.vq.cluster_size"),
-    ("backbone.network.neck.dictionary.sums", "neck.vq.cluster_sum"),
+    ("backbone.network.neck.dictionary.sums", "neck.vq.embed_avg"),
     ("backbone.network.neck.project.", "neck.pos_line."),
     ("backbone.network.neck.gate.", "neck.gate_fc.conv."),
     ("backbone.network.neck.gate_bn.", "neck.gate_fc.bn."),
@@ -79,9 +82,15 @@ def test_every_official_name_has_its_place(ours: SOHOPretraining) -> None:
     official = {f"module.{official_name(name)}": value for name, value in state.items()}
     assert len(official) == len(state)
     official["module.mask_l_fc.weight"] = state["backbone.network.embeddings.word_embeddings.weight"]
-    head = {"module.head.vqa.3.bias": torch.zeros(5), "module.backbone.fc.weight": torch.zeros(3, 4)}
-    converted = convert({"state_dict": official | head, "meta": {"epoch": 3}})
-    assert converted.unexpected == ("backbone.fc.weight", "head.vqa.3.bias")
+    official["module.neck.vq.cluster_sum"] = torch.ones(9)  # how many cells each entry was ever given
+    official["module.language.bert.embeddings.position_ids"] = torch.arange(64)[None]
+    head = {"module.head.vqa.3.bias": torch.ones(5), "module.head.vqa.0.weight": torch.ones(256, 64)}
+    strange = {"module.backbone.fc.weight": torch.zeros(3, 4), "module.neck.vq.age": torch.zeros(9)}
+    converted = convert({"state_dict": official | head | strange, "meta": {"epoch": 3}})
+    assert converted.unexpected == ("backbone.fc.weight", "neck.vq.age")
+    assert converted.optional == {"mask_embedding.weight", "matching.weight"}
+    answering = {name: converted.weights.pop(f"head.classifier.{name}") for name in ("3.bias", "0.weight")}
+    assert torch.equal(answering["3.bias"], torch.ones(5)) and answering["0.weight"].shape == (256, 64)
     score = {name: converted.weights.pop(name) for name in ("head.score.weight", "head.score.bias")}
     torch.testing.assert_close(score["head.score.weight"][0], state["matching.weight"][1])
     assert score["head.score.weight"].shape == (1, 64) and score["head.score.bias"].tolist() == [0.0]
@@ -102,6 +111,33 @@ def test_a_file_finetuned_for_questions_brings_no_dictionary(ours: SOHOPretraini
     backbone.config = backbone.config.model_copy(update={"lookup": "pretraining"})
     absent = load_weights(learner, tmp_path / "vqa.pth", wanted).absent
     assert {name.split(".")[3] for name in absent} == {"dictionary", "project", "gate", "gate_bn"}
+
+
+@pytest.mark.parametrize("file", ["pretrain_resnet18", "vqa_resnet18"])
+def test_official_files_have_all_shapes_of_the_released_size(
+    card_of: Callable[[str], ModelCard], resources: Resources, tmp_path: Path, golden: Path, file: str
+) -> None:
+    """Names and shapes of the released configuration's files; values are left out, so that nothing is large."""
+    listed = json.loads((golden / "soho" / "official_keys.json").read_text(encoding="utf8"))["keys"][file]
+    words = tmp_path / "vocab.txt"
+    words.write_text("\n".join([*SPECIAL, *(f"word{number}" for number in range(30_522 - len(SPECIAL)))]))
+    resources = replace(resources, words=TextEncoder.from_vocab(words, 16), regions=None)
+    converted = convert({"state_dict": {name: torch.zeros(()).expand(shape) for name, shape in listed.items()}})
+    assert not converted.unexpected
+    with torch.device("meta"):
+        module = SOHOPretraining.from_card(card_of("soho"), "official", resources, {})
+        head = classifier(768, 4 * 768, 3129, card_of("soho").head_layout("official"))
+    shapes = {name: value.shape for name, value in module.state_dict().items()}
+    if file == "pretrain_resnet18":
+        shapes |= {"head.score.weight": (1, 768), "head.score.bias": (1,)}
+    else:
+        spared = tuple(f"backbone.{part}" for part in module.backbone.spared())
+        shapes = {name: shape for name, shape in shapes.items() if not name.startswith(spared)}
+        del shapes["matching.weight"], shapes["mask_embedding.weight"]
+        shapes |= {f"head.classifier.{name}": value.shape for name, value in head.state_dict().items()}
+    assert {name: tuple(value.shape) for name, value in converted.weights.items()} == {
+        name: tuple(shape) for name, shape in shapes.items()
+    }
 
 
 def test_another_copy_of_the_words_is_not_passed_over(ours: SOHOPretraining) -> None:

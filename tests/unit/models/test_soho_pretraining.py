@@ -1,4 +1,8 @@
-"""SOHO's pretraining: what is hidden, what is asked, and its losses computed anew one pair at a time."""
+"""SOHO's pretraining: what is hidden, what is asked, and its losses computed anew one pair at a time.
+
+test_soho_golden.py compares the losses with numbers of the official code, one caption an image. Here an image has two
+captions and is looked at once, and no pair is padded.
+"""
 
 from __future__ import annotations
 

@@ -11,8 +11,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from vlbench import catalog
 from vlbench.core.backbone import Features
-from vlbench.core.cards import HeadLayout
 from vlbench.core.errors import VlbenchError
 from vlbench.heads.classify import ClassifyHead
 from vlbench.heads.pair import PairHead
@@ -26,7 +26,7 @@ WIDTH, PATCH, GRID, LAYERS, POSITIONS = 16, 8, 6, 2, 24
 LABELS = ("yes", "no", "two", "red")
 GRIDS = ((6, 6), (6, 8), (3, 10), (1, 1))
 LENGTHS = (7, 2, 24, 5)
-LAYOUT = HeadLayout(order="norm-activation")
+LAYOUT = catalog.model_card("vilt").head
 
 
 @pytest.fixture

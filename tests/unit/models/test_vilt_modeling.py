@@ -1,19 +1,16 @@
-"""ViLT's network: its size, its equations, positions stretched over each picture's own grid."""
+"""ViLT's network: its size, positions stretched over each image's own grid; its values are in test_vilt_golden.py."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
-import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
 from pydantic import ValidationError
 from torch.nn import functional
 
 from vlbench.core.cards import ModelCard
-from vlbench.models.vilt.modeling import Block, ViLTConfig, ViLTNetwork
+from vlbench.models.vilt.modeling import ViLTConfig, ViLTNetwork
 
 SMALL = {
     "patch": 4, "grid": 3, "short_side": 12, "long_side": 20, "layers": 2, "width": 16, "heads": 4, "inner": 32,
@@ -44,41 +41,6 @@ def test_base_has_the_papers_parameters_and_a_third_type(card_of: Callable[[str]
 def test_numbers_that_clash(change: dict[str, int], said: str) -> None:
     with pytest.raises(ValidationError, match=said):
         ViLTConfig.model_validate({**SMALL, **change})
-
-
-def test_a_block_against_its_equations() -> None:
-    torch.manual_seed(0)
-    block = Block(ViLTConfig.model_validate(SMALL)).eval().double()
-    weights = {name: value.numpy() for name, value in block.state_dict().items()}
-    states = torch.randn(2, 5, 16, dtype=torch.float64)
-    mask = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 0, 1, 0]]) == 1
-    with torch.no_grad():
-        got = block(states, mask[:, None, None]).numpy()
-    for row in range(2):
-        before, real = states[row].numpy(), mask[row].nonzero().flatten().tolist()
-        normed = norm(before, weights, "norm1")
-        query, key, value = (linear(normed, weights, f"attention.{part}") for part in ("query", "key", "value"))
-        mixed = np.zeros_like(query)
-        for head in range(4):
-            part = slice(4 * head, 4 * head + 4)
-            for token in range(5):
-                exponents = [math.exp(float(query[token, part] @ key[other, part]) / 2) for other in real]
-                for share, other in zip(exponents, real, strict=True):
-                    mixed[token, part] += share / sum(exponents) * value[other, part]
-        after = before + linear(mixed, weights, "attention.output")
-        inner = linear(norm(after, weights, "norm2"), weights, "inner")
-        gelu = np.vectorize(lambda x: 0.5 * x * (1 + math.erf(x / math.sqrt(2))))
-        np.testing.assert_allclose(got[row], after + linear(gelu(inner), weights, "outer"), atol=1e-10)
-
-
-def norm(states: NDArray[np.float64], weights: dict[str, NDArray[np.float64]], name: str) -> NDArray[np.float64]:
-    centred = states - states.mean(-1, keepdims=True)
-    scaled = centred / np.sqrt((centred**2).mean(-1, keepdims=True) + 1e-6)
-    return scaled * weights[f"{name}.weight"] + weights[f"{name}.bias"]
-
-
-def linear(states: NDArray[np.float64], weights: dict[str, NDArray[np.float64]], name: str) -> NDArray[np.float64]:
-    return states @ weights[f"{name}.weight"].T + weights[f"{name}.bias"]
 
 
 @pytest.mark.parametrize("grid", [(1, 1), (1, 5), (2, 3), (3, 3), (5, 4), (7, 12)])

@@ -1,8 +1,10 @@
-"""Each objective against a slow computation of its own in float64."""
+"""What the objectives choose, leave out and are when there is nothing to learn; whole values against small hand sums.
+
+The values of the official code are in `test_official.py` and in the models' golden tests.
+"""
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from random import Random
 
@@ -14,10 +16,10 @@ from vlbench.models.layers.momentum import Queue
 from vlbench.objectives.contrast import region_contrast
 from vlbench.objectives.hinge import hinge_loss
 from vlbench.objectives.itc import itc_loss, two_queue_loss
-from vlbench.objectives.itm import hard_negatives, itm_loss, mismatch
+from vlbench.objectives.itm import hard_negatives, mismatch
 from vlbench.objectives.mlm import IGNORED, mask_tokens, mlm_loss
 from vlbench.objectives.mvm import mask_cells, mvm_loss
-from vlbench.objectives.region import mask_regions, mrc_kl_loss, mrc_loss, mrfr_loss
+from vlbench.objectives.region import mask_regions, mrc_loss, mrfr_loss
 from vlbench.objectives.wra import transport, wpa_loss
 
 
@@ -32,18 +34,6 @@ def numbers(generator: torch.Generator, *shape: int) -> Tensor:
 
 def unit(tensor: Tensor) -> Tensor:
     return tensor / tensor.norm(dim=-1, keepdim=True)
-
-
-def minus_log_share(row: list[float], right: int) -> float:
-    return math.log(sum(math.exp(one) for one in row)) - row[right]
-
-
-def dot(one: Tensor, other: Tensor) -> float:
-    return sum(a * b for a, b in zip(one.tolist(), other.tolist(), strict=True))
-
-
-def cosine(one: Tensor, other: Tensor) -> float:
-    return dot(one, other) / math.sqrt(dot(one, one) * dot(other, other))
 
 
 def test_masking_shares_and_places() -> None:
@@ -66,6 +56,20 @@ def test_masking_shares_and_places() -> None:
     assert bool(((seen[swapped] >= 100) & (seen[swapped] < 200)).all())
 
 
+def test_any_word_of_the_vocabulary_replaces_a_token() -> None:
+    """Counted over all of them, so that one word always, or half of the words, does not pass."""
+    ids, size = torch.full((500, 100), 7), 40
+    seen, labels = mask_tokens(
+        ids, torch.zeros_like(ids, dtype=torch.bool), Random(2), vocabulary=range(100, 140), mask_id=4
+    )
+    swapped = seen[(labels != IGNORED) & (seen != 4) & (seen != 7)]
+    counts = torch.bincount(swapped - 100, minlength=size)
+    expected = len(swapped) / size
+    assert len(counts) == size and expected > 15
+    # Pearson's statistic over `size` words: its mean is 39 and its standard deviation 8.8.
+    assert float(((counts - expected) ** 2 / expected).sum()) < 39 + 5 * 8.8
+
+
 def test_whole_words_are_chosen_together() -> None:
     ids = torch.arange(12).repeat(100, 1)
     words = torch.tensor([0, 1, 1, 1, 2, 3, 3, 4, 5, 5, 5, 6]).repeat(100, 1)
@@ -77,29 +81,29 @@ def test_whole_words_are_chosen_together() -> None:
             assert len({row[place] for place in range(12) if words[0, place] == word}) == 1
 
 
-def test_mlm_loss(generator: torch.Generator) -> None:
-    logits, labels = numbers(generator, 2, 3, 5), torch.tensor([[IGNORED, 2, IGNORED], [4, IGNORED, 0]])
-    expected = [
-        minus_log_share(logits[text, place].tolist(), int(labels[text, place]))
-        for text in range(2)
-        for place in range(3)
-        if labels[text, place] != IGNORED
-    ]
-    assert float(mlm_loss(logits, labels)) == pytest.approx(sum(expected) / 3, rel=1e-12)
-    assert float(mlm_loss(logits, torch.full_like(labels, IGNORED))) == 0.0
+def test_no_word_was_chosen(generator: torch.Generator) -> None:
+    logits = numbers(generator, 2, 3, 5).requires_grad_()
+    loss = mlm_loss(logits, torch.full((2, 3), IGNORED))
+    loss.backward()
+    assert float(loss.detach()) == 0.0 and logits.grad is not None
 
 
-def test_mismatch() -> None:
-    rows, matched = mismatch(2000, Random(0))
-    assert all((row == place) == same for place, (row, same) in enumerate(zip(rows, matched, strict=True)))
-    assert sum(matched) / 2000 == pytest.approx(0.5, abs=0.05)
-    assert set(rows) <= set(range(2000)) and mismatch(1, Random(0)) == ([0], [True])
-
-
-def test_itm_loss(generator: torch.Generator) -> None:
-    logits, matched = numbers(generator, 4, 2), torch.tensor([True, False, False, True])
-    expected = sum(minus_log_share(row.tolist(), int(same)) for row, same in zip(logits, matched, strict=True)) / 4
-    assert float(itm_loss(logits, matched)) == pytest.approx(expected, rel=1e-12)
+def test_any_other_row_is_as_likely_a_partner() -> None:
+    """Counted over all of them, so that a draw from two rows only, or from one side, does not pass."""
+    count, times, rng = 9, 4000, Random(0)
+    drawn = torch.zeros(count, count)
+    for _ in range(times):
+        rows, matched = mismatch(count, rng)
+        assert matched == [row == place for place, row in enumerate(rows)]
+        drawn[range(count), rows] += 1
+    own = drawn.diagonal() / times
+    assert own.tolist() == pytest.approx([0.5] * count, abs=0.04)
+    others = drawn[~torch.eye(count, dtype=torch.bool)].view(count, count - 1)
+    expected = times * 0.5 / (count - 1)  # 250, with a standard deviation of 15
+    assert float((others - expected).abs().max()) < 5 * 15.3
+    assert mismatch(1, Random(0)) == ([0], [True])
+    assert all(mismatch(4, Random(seed), share=0.0) == ([0, 1, 2, 3], [True] * 4) for seed in range(5))
+    assert not any(any(mismatch(4, Random(seed), share=1.0)[1]) for seed in range(20))
 
 
 def test_hard_negatives_are_wrong_and_mostly_similar(generator: torch.Generator) -> None:
@@ -115,55 +119,45 @@ def test_hard_negatives_are_wrong_and_mostly_similar(generator: torch.Generator)
         hard_negatives(similarity, torch.ones(3, 3, dtype=torch.bool), generator)
 
 
-def test_itc_in_the_batch_and_with_queues(generator: torch.Generator) -> None:
-    images, texts = unit(numbers(generator, 3, 4)), unit(numbers(generator, 3, 4))
-    image_queue, text_queue = unit(numbers(generator, 5, 4)), unit(numbers(generator, 5, 4))
-
-    def one_way(queries: Tensor, candidates: Tensor) -> float:
-        rows = [[dot(query, one) / 0.1 for one in candidates] for query in queries]
-        return sum(minus_log_share(row, place) for place, row in enumerate(rows)) / 3
-
-    plain = (one_way(images, texts) + one_way(texts, images)) / 2
-    assert float(itc_loss(images, texts, 0.1)) == pytest.approx(plain, rel=1e-12)
-    queued = (one_way(images, torch.cat([texts, text_queue])) + one_way(texts, torch.cat([images, image_queue]))) / 2
-    found = itc_loss(images, texts, 0.1, image_queue=image_queue, text_queue=text_queue)
-    assert float(found) == pytest.approx(queued, rel=1e-12)
-    hard = torch.eye(3, dtype=torch.float64)
-    assert float(itc_loss(images, texts, 0.1, soft=(hard, hard))) == pytest.approx(plain, rel=1e-12)
+def test_hard_negatives_are_drawn_by_similarity(generator: torch.Generator) -> None:
+    """Odds of a half, a third and a sixth among the wrong ones of the first row and of the first column."""
+    similarity = torch.zeros(4, 4)
+    similarity[0, 1:] = similarity[1:, 0] = torch.tensor([3.0, 2.0, 1.0]).log()
+    drawn = [hard_negatives(similarity, torch.eye(4, dtype=torch.bool), generator) for _ in range(3000)]
+    for way in (0, 1):
+        counts = Counter(int(rows[way][0]) for rows in drawn)
+        assert [counts[row] / 3000 for row in range(4)] == pytest.approx([0, 1 / 2, 1 / 3, 1 / 6], abs=0.04)
 
 
-def test_two_queues(generator: torch.Generator) -> None:
-    images, texts, image_keys, text_keys = (unit(numbers(generator, 3, 4)).requires_grad_() for _ in range(4))
-    image_queue, text_queue = unit(numbers(generator, 6, 4)), unit(numbers(generator, 6, 4))
+def test_contrast_within_the_batch() -> None:
+    """Of two orthogonal pairs each own cosine is 1, the other 0: log(1 + exp(-1 / temperature)) each way."""
+    images, texts = (
+        torch.eye(2, dtype=torch.float64).requires_grad_(),
+        torch.eye(2, dtype=torch.float64).requires_grad_(),
+    )
+    loss = itc_loss(images, texts, 1.0)
+    assert float(loss.detach()) == pytest.approx(0.3132616875182228, rel=1e-12)
+    assert float(itc_loss(images, texts, 0.5).detach()) == pytest.approx(0.1269280110429726, rel=1e-12)
+    loss.backward()
+    assert images.grad is not None and texts.grad is not None
 
-    def one_way(queries: Tensor, keys: Tensor, queue: Tensor) -> float:
-        rows = [
-            [dot(query, key) / 0.07, *(dot(query, one) / 0.07 for one in queue)]
-            for query, key in zip(queries, keys, strict=True)
-        ]
-        return sum(minus_log_share(row, 0) for row in rows) / 3
 
-    expected = one_way(images, text_keys, text_queue) + one_way(texts, image_keys, image_queue)
-    found = two_queue_loss(images, texts, image_keys, text_keys, image_queue, text_queue, 0.07)
-    assert float(found.detach()) == pytest.approx(expected, rel=1e-12)
+def test_two_queues() -> None:
+    """Own cosines of 1 and two keys of earlier steps at 0: log(1 + 2 exp(-1 / temperature)), both ways added up."""
+    images, texts, image_keys, text_keys = (torch.eye(4)[:2].double().requires_grad_() for _ in range(4))
+    queue = torch.eye(4)[2:].double()
+    found = two_queue_loss(images, texts, image_keys, text_keys, queue, queue, 1.0)
+    assert float(found.detach()) == pytest.approx(2 * 0.5514447139320509, rel=1e-12)
     found.backward()
     assert images.grad is not None and image_keys.grad is None and text_keys.grad is None
 
 
-def test_region_contrast(generator: torch.Generator) -> None:
-    queries, keys, queue = (
-        numbers(generator, 4, 6).requires_grad_(),
-        numbers(generator, 4, 6),
-        unit(numbers(generator, 9, 6)),
-    )
-    total = 0.0
-    for query, key in zip(queries.detach(), keys, strict=True):
-        scores = [cosine(query, key), *(cosine(query, one) for one in queue)]
-        total += minus_log_share([10 * math.tanh(score / 0.07 / 10) for score in scores], 0)
-    found = region_contrast(queries, keys, queue)
-    assert float(found.detach()) == pytest.approx(total / 4, rel=1e-12)
-    found.backward()
-    assert queries.grad is not None and float(region_contrast(queries, keys, queue[:0]).detach()) == 0.0
+def test_contrast_of_regions_without_a_queue(generator: torch.Generator) -> None:
+    queries, keys = numbers(generator, 4, 6).requires_grad_(), numbers(generator, 4, 6).requires_grad_()
+    queue = unit(numbers(generator, 9, 6))
+    region_contrast(queries, keys, queue).backward()
+    assert queries.grad is not None and keys.grad is None
+    assert float(region_contrast(queries, keys, queue[:0]).detach()) == 0.0
 
 
 def test_hidden_regions(generator: torch.Generator) -> None:
@@ -180,77 +174,72 @@ def test_hidden_regions(generator: torch.Generator) -> None:
     assert all(tuple(row) in real or not any(row) for row in seen[chosen].tolist())
 
 
-def test_region_losses(generator: torch.Generator) -> None:
+def test_any_real_region_replaces_a_hidden_one() -> None:
+    """Counted over all real regions of the batch, of which each holds its own number."""
+    mask = torch.ones(100, 10, dtype=torch.bool)
+    mask[:, 8:] = False
+    features = torch.where(mask, torch.arange(1.0, 1001.0).view(100, 10), 0.0)[..., None]
+    places = torch.zeros(1001)
+    for seed in range(40):
+        seen, chosen = mask_regions(features, mask, Random(seed), share=1.0)
+        swapped = seen[chosen & (seen != features)[..., 0] & (seen != 0)[..., 0]]
+        places += torch.bincount(swapped.flatten().long(), minlength=1001)
+    counts = places[features[mask].flatten().long()]
+    expected = float(counts.sum()) / len(counts)
+    assert float(counts.sum()) == float(places.sum()) and 3 < expected < 6
+    # Counts of one draw each are about Poisson's: their variance is their mean, give or take a seventh.
+    assert float(counts.var()) == pytest.approx(expected, rel=5 * (2 / len(counts)) ** 0.5)
+
+
+def test_padding_does_not_move_the_losses_of_regions(generator: torch.Generator) -> None:
+    """Two images of three regions, one of them padding, cost what the regions alone do, whatever the padding holds."""
     predicted, features = numbers(generator, 2, 3, 4), numbers(generator, 2, 3, 4)
-    chosen = torch.tensor([[True, False, True], [False, False, True]])
+    chosen = torch.tensor([[True, False, True], [False, True, False]])
     mask = torch.tensor([[True, True, True], [True, True, False]])
-    total = 0.0
-    for picture, region in chosen.nonzero().tolist():
-        gaps = (predicted[picture, region] - features[picture, region]).abs().tolist()
-        total += sum(gap * gap / 2 if gap < 1 else gap - 0.5 for gap in gaps) / 4
-    assert float(mrfr_loss(predicted, features, chosen, mask)) == pytest.approx(total / 5 / 0.15, rel=1e-12)
-
     classes, confidences = torch.tensor([[0, 3, 1], [2, 2, 0]]), numbers(generator, 2, 3).sigmoid()
-    total = sum(
-        minus_log_share(predicted[picture, region].tolist(), int(classes[picture, region]))
-        * float(confidences[picture, region])
-        for picture, region in mask.nonzero().tolist()
-    )
-    assert float(mrc_loss(predicted, classes, confidences, mask)) == pytest.approx(total / 5 / 0.15, rel=1e-12)
 
-    likely = features.softmax(dim=-1)
-    total = 0.0
-    for picture, region in chosen.nonzero().tolist():
-        for place in range(4):
-            share = float(likely[picture, region, place])
-            total += share * (math.log(share) + minus_log_share(predicted[picture, region].tolist(), place))
-    assert float(mrc_kl_loss(predicted, likely, chosen)) == pytest.approx(total / 3, rel=1e-12)
-    assert float(mrc_kl_loss(predicted, likely, torch.zeros_like(chosen))) == 0.0
+    def flat(rows: Tensor) -> Tensor:
+        return rows[mask][None]
+
+    alone = mrfr_loss(flat(predicted), flat(features), flat(chosen), flat(mask))
+    assert float(mrfr_loss(predicted, features, chosen, mask)) == pytest.approx(float(alone), rel=1e-12)
+    alone = mrc_loss(flat(predicted), flat(classes), flat(confidences), flat(mask))
+    assert float(mrc_loss(predicted, classes, confidences, mask)) == pytest.approx(float(alone), rel=1e-12)
 
 
-def ipot(cost: list[list[float]], beta: float, iterations: int) -> list[list[float]]:
-    """The algorithm as the paper prints it, in lists, without padding."""
-    words, regions = len(cost), len(cost[0])
-    plan = [[1.0] * regions for _ in range(words)]
-    sigma = [1 / regions] * regions
-    for _ in range(iterations):
-        q = [[math.exp(-cost[i][j] / beta) * plan[i][j] for j in range(regions)] for i in range(words)]
-        delta = [1 / (words * sum(q[i][j] * sigma[j] for j in range(regions))) for i in range(words)]
-        sigma = [1 / (regions * sum(q[i][j] * delta[i] for i in range(words))) for j in range(regions)]
-        plan = [[delta[i] * q[i][j] * sigma[j] for j in range(regions)] for i in range(words)]
-    return plan
-
-
-def test_transport_is_ipot_on_what_is_real(generator: torch.Generator) -> None:
+def test_transport_leaves_padding_out(generator: torch.Generator) -> None:
+    """The plan of what is real is the plan without padding, wherever the padding stands; it carries uniform weight."""
     cost = numbers(generator, 3, 4, 5).abs()
     text_mask = torch.tensor([[True] * 4, [True, True, False, False], [False, True, True, True]])
     visual_mask = torch.tensor([[True] * 5, [True, True, True, False, False], [True, False, True, False, True]])
     plan = transport(cost, text_mask, visual_mask)
     for row in range(3):
         words, regions = text_mask[row].nonzero()[:, 0], visual_mask[row].nonzero()[:, 0]
-        expected = ipot(cost[row][words][:, regions].tolist(), 0.5, 50)
-        torch.testing.assert_close(plan[row][words][:, regions], torch.tensor(expected), atol=1e-5, rtol=1e-4)
+        inner = cost[row][words][:, regions][None]
+        alone = transport(inner, torch.ones(inner.shape[:2]).bool(), torch.ones(1, len(regions)).bool())[0]
+        torch.testing.assert_close(plan[row][words][:, regions], alone, atol=1e-6, rtol=1e-5)
         assert plan[row].sum() == pytest.approx(1.0, abs=1e-5)
-        real = text_mask[row][:, None] & visual_mask[row]
-        assert not plan[row][~real].any()
+        assert not plan[row][~(text_mask[row][:, None] & visual_mask[row])].any()
         assert plan[row].sum(dim=0)[regions].tolist() == pytest.approx([1 / len(regions)] * len(regions), abs=1e-5)
+
+
+def test_transport_carries_words_where_it_costs_nothing() -> None:
+    cost = 1 - torch.eye(3)[None]
+    plan = transport(cost, torch.ones(1, 3).bool(), torch.ones(1, 3).bool())
+    torch.testing.assert_close(plan[0], torch.eye(3) / 3, atol=1e-4, rtol=0)
 
 
 def test_wpa_pulls_matches_and_pushes_others(generator: torch.Generator) -> None:
     text, visual = numbers(generator, 2, 3, 4).requires_grad_(), numbers(generator, 2, 5, 4)
     text_mask, visual_mask = torch.tensor([[True, True, False], [True] * 3]), torch.ones(2, 5, dtype=torch.bool)
-    distances = []
-    for row in range(2):
-        words = text_mask[row].nonzero()[:, 0].tolist()
-        cost = [[1 - cosine(text[row, word].detach(), visual[row, one]) for one in range(5)] for word in words]
-        plan = ipot(cost, 0.5, 50)
-        distances.append(
-            sum(c * p for costs, plans in zip(cost, plan, strict=True) for c, p in zip(costs, plans, strict=True))
-        )
-    found = wpa_loss(text, visual, text_mask, visual_mask, torch.tensor([True, False]))
-    assert float(found.detach()) == pytest.approx((distances[0] - distances[1]) / 2, abs=1e-5)
-    found.backward()
-    assert text.grad is not None and not text.grad[0, 2].any()
+
+    def loss(*matched: bool) -> Tensor:
+        return wpa_loss(text, visual, text_mask, visual_mask, torch.tensor(matched))
+
+    both, first, second = (float(loss(*matched).detach()) for matched in ((True, True), (True, False), (False, True)))
+    assert both > 0 and first + second == pytest.approx(0.0, abs=1e-6)
+    loss(True, False).backward()
+    assert text.grad is not None and text.grad[0, :2].any() and not text.grad[0, 2].any()
 
 
 def test_cells_of_one_entry_are_hidden_together() -> None:
@@ -266,18 +255,21 @@ def test_cells_of_one_entry_are_hidden_together() -> None:
     assert float(mvm_loss(torch.zeros(0, 9), torch.zeros(0, dtype=torch.int64))) == 0.0
 
 
-def test_hinge_takes_the_hardest(generator: torch.Generator) -> None:
-    scores = numbers(generator, 4, 4)
-    right = torch.eye(4, dtype=torch.bool)
-    right[0, 2] = right[2, 0] = True
-    expected = 0.0
-    for one in range(4):
-        own = float(scores[one, one])
-        texts = [float(scores[one, other]) for other in range(4) if not right[one, other]]
-        images = [float(scores[other, one]) for other in range(4) if not right[other, one]]
-        expected += (max(0.0, 0.2 - own + max(texts)) + max(0.0, 0.2 - own + max(images))) / 4
-    assert float(hinge_loss(scores, right)) == pytest.approx(expected, rel=1e-12)
-    assert float(hinge_loss(scores, torch.ones(4, 4, dtype=torch.bool))) == 0.0
+def test_only_what_does_not_belong_is_a_negative() -> None:
+    """Own scores of 1; one other text is right as well, however high it scores."""
+    scores = torch.tensor([[1.0, 0.9, 5.0], [0.0, 1.0, 0.95], [0.0, 0.0, 1.0]], dtype=torch.float64)
+    right = torch.eye(3, dtype=torch.bool)
+    right[0, 2] = True
+    # Images: 0.1 (0.9 against 1), 0.15 (0.95), 0; texts: 0, 0.1 (0.9), 0.15 (0.95).
+    assert float(hinge_loss(scores, right)) == pytest.approx(0.5, rel=1e-12)
+    assert float(hinge_loss(scores, right, negatives="all")) == pytest.approx(0.5, rel=1e-12)
+    scores[0, 2], right[0, 2] = (
+        0.85,
+        False,
+    )  # a second violation of the first image's, and a smaller one of the third text's
+    assert float(hinge_loss(scores, right)) == pytest.approx(0.5, rel=1e-12)
+    assert float(hinge_loss(scores, right, negatives="all")) == pytest.approx(0.6, rel=1e-12)
+    assert float(hinge_loss(scores, torch.ones(3, 3, dtype=torch.bool))) == 0.0
 
 
 def test_a_queue_forgets_the_oldest() -> None:

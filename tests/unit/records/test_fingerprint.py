@@ -20,9 +20,11 @@ def name_of(
     spec: RunSpec,
     recipe: Recipe | None = None,
     task_version: int = 1,
+    task: str = "t",
     manifest: str = "m",
     weights: str = "w",
     model: str = "",
+    tokenizer: str = "",
     answers: str = "a",
     version: str = "0.1.0",
 ) -> str:
@@ -30,9 +32,11 @@ def name_of(
         spec,
         recipe=recipe or Recipe(lr=1e-4, steps=10),
         task_version=task_version,
+        task_sha256=task,
         manifest_sha256=manifest,
         weights_sha256=weights,
         model_sha256=model,
+        tokenizer_sha256=tokenizer,
         answers_sha256=answers,
         vlbench_version=version,
     )
@@ -44,8 +48,8 @@ def test_sixteen_hex_characters_the_same_in_another_process() -> None:
         "from vlbench.core.cards import Recipe\nfrom vlbench.core.spec import RunSpec\n"
         "from vlbench.records.fingerprint import fingerprint\n"
         "print(fingerprint(RunSpec(task='nlvr2', model='cvlp', size='tiny'), recipe=Recipe(lr=1e-4, steps=10),"
-        " task_version=1, manifest_sha256='m', weights_sha256='w',"
-        " model_sha256='', answers_sha256='a', vlbench_version='0.1.0'))"
+        " task_version=1, task_sha256='t', manifest_sha256='m', weights_sha256='w',"
+        " model_sha256='', tokenizer_sha256='', answers_sha256='a', vlbench_version='0.1.0'))"
     )
     there = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert there.stdout.strip() == here
@@ -96,6 +100,7 @@ def test_every_field_of_the_spec_counts_unless_it_is_a_place() -> None:
         "rerank_k": 5,
         "eval_batch_size": 1, "num_fewshot": 2, "save_every": 7, "auto_batch": True, "compile": True,
         "activation_checkpointing": True,
+        "verify_data": True,
         "dtype": "bfloat16", "allow_partial": True, "device": "cuda", "num_processes": 2, "workers": 3,
         "device_map": "auto", "quantize": "8bit", "trust_remote_code": True, "threads": 5, "log_with": ("wandb",),
             "output_path": Path("elsewhere"), "resume": False,
@@ -113,13 +118,15 @@ def test_data_weights_and_versions_count() -> None:
     names = {
         name_of(spec),
         name_of(spec, task_version=2),
+        name_of(spec, task="u"),
+        name_of(spec, tokenizer="k"),
         name_of(spec, manifest="n"),
         name_of(spec, weights=""),
         name_of(spec, model="c"),
         name_of(spec, answers="b"),
         name_of(spec, version="0.2.0"),
     }
-    assert len(names) == 7
+    assert len(names) == 9
 
 
 def test_a_model_from_elsewhere_is_known_by_its_content() -> None:

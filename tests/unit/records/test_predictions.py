@@ -85,6 +85,11 @@ def test_status_of_a_sample_is_kept(tmp_path):
         ('[{"question_id": true, "answer": "a"}]', r"entry 1: 'question_id' is True where a whole number"),
         ('[{"question_id": 1, "answer": 2}]', r"entry 1: 'answer' is 2 where a string"),
         ('[{"question_id": 1}]', r"entry 1: expected one of the keys prediction, answer, found question_id"),
+        (
+            '{"id": "a", "answer": "True"}\n{"id": "b", "answer": "1", "answer": "2"}\n',
+            r"line 2: .*'answer' comes twice",
+        ),
+        ('[{"question_id": 1, "question_id": 2, "answer": "b"}]', r"'question_id' comes twice in one object"),
         ('[["a", "b"]]', r"entry 1: \['a', 'b'\] is found where a JSON object"),
         ('[{"question_id": 1, ', r"predictions: not JSON"),
         ("[]", "holds no predictions"),
@@ -103,6 +108,7 @@ def test_faults_are_named(tmp_path, content, message):
     ("columns", "message"),
     [
         ({"status": None}, "lacks the columns status"),
+        ({"prediction": ["True", None, "x"]}, r"row 2: the prediction for 'dev-1-1-0' is null with status 'ok'"),
         ({"status": ["ok", "fine", "ok"]}, "row 2: status is 'fine'"),
         ({"example_id": [1, 2, 3]}, "row 1: example_id 1"),
     ],

@@ -8,7 +8,9 @@ import sys
 from importlib import metadata
 from pathlib import Path
 
+import PIL
 import pytest
+from PIL import features
 
 from vlbench.core.spec import RunSpec
 from vlbench.records import provenance
@@ -22,6 +24,15 @@ def test_environment_says_what_is_true() -> None:
     assert found.libraries["numpy"] == metadata.version("numpy") and "torch" in found.libraries
     assert (found.device, found.world_size, found.gpu, found.driver) == ("cpu", 2, "", "")
     assert found.cpu and found.threads >= 1
+
+
+def test_what_changes_pixels_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = provenance.environment("cpu", 1).libraries
+    assert found["pillow"] == PIL.__version__
+    assert found["pillow/libjpeg-turbo"] == features.version_feature("libjpeg_turbo")
+    monkeypatch.setattr(metadata, "version", lambda name: {"torchvision": "0.99"}[name])
+    monkeypatch.setattr(metadata, "PackageNotFoundError", KeyError)
+    assert provenance.environment("cpu", 1).libraries["torchvision"] == "0.99"
 
 
 def test_nothing_private_is_told() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from vlbench.core.examples import Caption, Example, ImageRef, Query
 from vlbench.core.gallery import galleries
 from vlbench.core.results import Ranking
 from vlbench.metrics.ranks import from_matrix
-from vlbench.records.rankings import read_rankings, write_ranks
+from vlbench.records.rankings import read_rankings, read_rankings_of, write_ranks
 
 
 def split(fold: str = "") -> list[Example[Caption]]:
@@ -157,3 +158,35 @@ def test_objects_are_never_unpickled(tmp_path: Path) -> None:
     np.save(tmp_path / "scores.npy", np.full((3, 6), None), allow_pickle=True)
     with pytest.raises(DataError, match=r"no readable \.npy"):
         read_rankings(tmp_path / "scores.npy", EXAMPLES)
+
+
+def test_lists_of_a_larger_split_are_restricted(tmp_path: Path) -> None:
+    """Of a split "test" with all images, the part that holds the image "c" alone is scored."""
+    part = [example for example in EXAMPLES if example.reference.image == "c"]
+    lists = {"i2t": {"a": ["b0", "a1"], "c": ["a0", "c1", "b0", "c0"]}, "t2i": {"c0": ["a", "c"], "c1": ["b"]}}
+    (tmp_path / "lists.json").write_text(json.dumps(lists))
+    found, notes = read_rankings_of(tmp_path / "lists.json", part, lambda: EXAMPLES)
+    assert [(one.query_id, one.rank_high, one.depth) for one in found] == [
+        ("c", 0, None),
+        ("c0", 0, None),
+        ("c1", 0, 0),
+    ]
+    assert [note[:22] for note in notes] == [
+        "1 i2t lists of a large",
+        "1 i2t lists rank a lar",
+        "2 t2i lists rank a lar",
+    ]
+    with pytest.raises(DataError, match="'a'"):
+        read_rankings(tmp_path / "lists.json", part)
+
+
+def test_ranks_of_another_gallery_are_rejected(tmp_path: Path) -> None:
+    """Ranks among all images are none among those of a fold, although their queries are the same."""
+    write_ranks(tmp_path / "ranks.parquet", expected())
+    folds = [replace(one, reference=Caption(one.reference.image, one.reference.image)) for one in EXAMPLES]
+    with pytest.raises(DataError, match="counted among other candidates than the 2 of its gallery"):
+        read_rankings(tmp_path / "ranks.parquet", folds)
+    bare = [replace(one, top=()) for one in expected()]
+    write_ranks(tmp_path / "ranks.parquet", bare)
+    with pytest.raises(DataError, match="counted among other candidates"):
+        read_rankings(tmp_path / "ranks.parquet", folds)

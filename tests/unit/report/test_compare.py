@@ -240,3 +240,34 @@ def test_a_difference_of_nothing_has_no_minus() -> None:
     assert [signed(value) for value in (-0.0, -0.004, 0.004, -0.006, 12.5)] == [
         "+0.00", "+0.00", "+0.00", "-0.01", "+12.50",
     ]  # fmt: skip
+
+
+def test_unfinished_and_limited_runs_are_left_out_where_two_remain(
+    make_run: Callable[..., Path], record: RunRecord
+) -> None:
+    a, b = make_run("a", A), make_run("b", B, model="vilt")
+    failed, limited = make_run("c", A, model="soho"), make_run("d", B, model="lxmert")
+    for run, changed in (
+        (failed, {"status": "failed"}),
+        (limited, {"task": record.task.model_copy(update={"n_total": 9000})}),
+    ):
+        RunFolder(run).write_record(read_run(run).model_copy(update=changed))
+    found, plain = compare_runs([failed, a, limited, b]), compare_runs([a, b])
+    assert (found.systems, found.pairs) == (plain.systems, plain.pairs)
+    assert found.notes[:2] == (
+        f"left out: {failed}, which is failed",
+        f"left out: {limited}, limited to 4,000 of 9,000 examples",
+    )
+    with pytest.raises(VlbenchError, match="is failed: finish it first"):
+        compare_runs([a, failed])
+
+
+def test_where_lower_is_better_fixed_means_lower(make_run: Callable[..., Path]) -> None:
+    runs = [make_run("a", A), make_run("b", B, model="vilt")]
+    for run in runs:
+        record = read_run(run)
+        results = tuple(one.model_copy(update={"higher_is_better": False}) for one in record.results)
+        RunFolder(run).write_record(record.model_copy(update={"results": results}))
+    (pair,) = compare_runs(runs).pairs
+    assert pair.flips.fixed == ("e0000", "e0001", "e0002", "e0003")
+    assert pair.flips.broken == tuple(f"e{place:04}" for place in range(60, 80))

@@ -10,7 +10,7 @@ import pytest
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from vlbench.core.errors import VlbenchError
-from vlbench.core.record import RunRecord
+from vlbench.core.record import Result, RunRecord
 from vlbench.report.export import export
 
 
@@ -20,16 +20,16 @@ def other(record: RunRecord, **changed: object) -> RunRecord:
 
 def test_lm_eval(record: RunRecord) -> None:
     content = json.loads(export([record, other(record, name="gqa")], "lm-eval"))
-    assert content["results"]["nlvr2"] == {
-        "alias": "nlvr2 (built-in world)", "accuracy,none": 58.325, "accuracy_stderr,none": "N/A",
-        "consistency,none": 12.5, "consistency_stderr,none": "N/A",
+    assert content["results"]["vlbench_world_nlvr2"] == {
+        "alias": "nlvr2 (built-in world)", "accuracy,none": pytest.approx(0.58325), "accuracy_stderr,none": "N/A",
+        "consistency,none": 0.125, "consistency_stderr,none": "N/A",
     }  # fmt: skip
-    assert content["n-samples"]["gqa"] == {"original": 4000, "effective": 4000}
-    assert content["higher_is_better"]["nlvr2"] == {"accuracy": True, "consistency": True}
+    assert content["n-samples"]["vlbench_world_gqa"] == {"original": 4000, "effective": 4000}
+    assert content["higher_is_better"]["vlbench_world_nlvr2"] == {"accuracy": True, "consistency": True}
     assert content["config"]["model_args"] == "cvlp-tiny"
-    assert content["configs"]["nlvr2"]["metadata"] == {
+    assert content["configs"]["vlbench_world_nlvr2"]["metadata"] == {
         "version": 1, "data": "built-in world (plain)", "protocol": "finetune on train", "seed": 0,
-        "figures": "accuracies and recalls in percent",
+        "units": {"accuracy": "fraction", "consistency": "fraction"},
     }  # fmt: skip
     real = json.loads(export([other(record, source="real")], "lm-eval"))
     assert real["results"]["nlvr2"]["alias"] == "nlvr2"
@@ -50,7 +50,7 @@ def test_the_hub_reads_its_model_index(record: RunRecord) -> None:
     assert isinstance(data, ModelCardData) and data.model_name == "cvlp-tiny" and data.eval_results
     read = [(one.dataset_type, one.dataset_split, one.metric_type, one.metric_value) for one in data.eval_results]
     assert read == [
-        ("nlvr2", "test-p", "accuracy", 58.325), ("nlvr2", "test-p", "consistency", 12.5),
+        ("vlbench_world_nlvr2", "test-p", "accuracy", 58.325), ("vlbench_world_nlvr2", "test-p", "consistency", 12.5),
         ("flickr", "test", "accuracy", 58.325), ("flickr", "test", "consistency", 12.5),
     ]  # fmt: skip
     assert data.eval_results[0].dataset_name == "NLVR2 (vlbench's built-in world)"
@@ -63,9 +63,9 @@ def of_seed(record: RunRecord, seed: int, value: float) -> RunRecord:
     return record.model_copy(update={"spec": spec, "results": results})
 
 
-def hub(records: list[RunRecord]) -> list[EvalResult]:
+def hub(records: list[RunRecord], source_url: str = "") -> list[EvalResult]:
     """The figures as the hub's own classes read them from the card."""
-    data = ModelCard(export(records, "hf-model-index")).data
+    data = ModelCard(export(records, "hf-model-index", source_url)).data
     assert isinstance(data, ModelCardData) and data.eval_results
     return data.eval_results
 
@@ -75,7 +75,10 @@ def test_the_hub_hears_what_makes_a_number_partial(record: RunRecord) -> None:
     assert part.dataset_name == "NLVR2 (vlbench's built-in world, 300 of 4,096 examples)"
     (textured, *_) = hub([record.model_copy(update={"spec": record.spec.model_copy(update={"domain": "textured"})})])
     assert textured.dataset_name == "NLVR2 (vlbench's built-in world, textured)"
-    assert part.metric_args == {"protocol": "finetune on train", "seeds": [0], "n": 4000, "limit": 300.0}
+    assert part.metric_args == {
+        "protocol": "finetune on train", "seeds": [0], "n": 4000, "limit": 300.0,
+        "evaluated_with": "vlbench 0.1.0", "ci95": [56.7512, 59.9],
+    }  # fmt: skip
     assert whole.metric_args and "limit" not in whole.metric_args
 
 
@@ -132,3 +135,72 @@ def test_the_command(vlbench, folder: Path, record: RunRecord, tmp_path: Path) -
     shutil.copy(folder / "run.json", tmp_path / "nlvr2-cvlp.json")
     assert vlbench("export", tmp_path / "nlvr2-cvlp.json", "--to", "csv").out == export([record], "csv")
     assert "none is not there" in vlbench("export", tmp_path / "none", "--to", "csv").err
+
+
+def test_only_percentages_become_fractions(record: RunRecord) -> None:
+    """As lm-evaluation-harness holds an accuracy of 58.325 percent: 0.58325; its standard error too."""
+    values = {
+        "accuracy": 58.325,
+        "tr_r1": 41.0,
+        "rsum": 422.2,
+        "rsum_expected": 400.0,
+        "tr_medr": 3.0,
+        "distribution": 0.2,
+    }
+    lower = {"tr_medr", "distribution"}
+    results = tuple(
+        Result(metric=name, value=value, n=100, stderr=2.0, higher_is_better=name not in lower)
+        for name, value in values.items()
+    )
+    content = json.loads(export([other(record.model_copy(update={"results": results}), source="real")], "lm-eval"))
+    found = content["results"]["nlvr2"]
+    expected = {
+        "accuracy": 0.58325,
+        "tr_r1": 0.41,
+        "rsum": 422.2,
+        "rsum_expected": 400.0,
+        "tr_medr": 3.0,
+        "distribution": 0.2,
+    }
+    assert {name: found[f"{name},none"] for name in values} == pytest.approx(expected)
+    assert (found["accuracy_stderr,none"], found["rsum_stderr,none"]) == (pytest.approx(0.02), 2.0)
+    units = content["configs"]["nlvr2"]["metadata"]["units"]
+    assert [name for name, unit in units.items() if unit == "fraction"] == ["accuracy", "tr_r1"]
+
+
+def test_the_world_has_no_real_data_sets_type(record: RunRecord) -> None:
+    textured = record.model_copy(update={"spec": record.spec.model_copy(update={"domain": "textured"})})
+    for run, name in ((record, "vlbench_world_nlvr2"), (textured, "vlbench_world_nlvr2_textured")):
+        assert {one.dataset_type for one in hub([run])} == {name}
+        content = json.loads(export([run], "lm-eval"))
+        assert all(list(content[key]) == [name] for key in ("results", "configs", "versions", "n-shot", "n-samples"))
+        assert content["configs"][name]["task"] == name
+    both = hub([record, other(record, source="real")])
+    assert [one.dataset_type for one in both] == ["vlbench_world_nlvr2"] * 2 + ["nlvr2"] * 2
+
+
+def test_the_hub_hears_the_name_the_source_and_the_interval(record: RunRecord) -> None:
+    accuracy, consistency = hub([record], "https://example.org/runs")
+    assert (accuracy.metric_name, consistency.metric_name) == ("Accuracy", "Consistency")
+    assert (accuracy.source_name, accuracy.source_url) == ("vlbench 0.1.0", "https://example.org/runs")
+    unnamed = hub([record])[0]
+    assert (
+        unnamed.source_url is None and unnamed.metric_args and unnamed.metric_args["evaluated_with"] == "vlbench 0.1.0"
+    )
+    with pytest.raises(VlbenchError, match="is for --to hf-model-index, not csv"):
+        export([record], "csv", "https://example.org/runs")
+    assert record.results[0].ci95 is not None and accuracy.metric_args and consistency.metric_args
+    assert accuracy.metric_args["ci95"] == list(record.results[0].ci95) and "ci95" not in consistency.metric_args
+    seeds, _ = hub([of_seed(record, seed, value) for seed, value in ((0, 50.0), (1, 54.0))])
+    assert seeds.metric_args and seeds.metric_args["stdev_over_seeds"] == pytest.approx(8**0.5)
+    assert "ci95" not in seeds.metric_args
+
+
+@pytest.mark.parametrize(
+    ("metric", "name"),
+    [("tr_r5", "R@5, text retrieval"), ("ir_medr", "Median rank, image retrieval"), ("my_own", "my_own"),
+     ("ir_r10_expected", "R@10, image retrieval, ties expected"), ("vqa_accuracy", "VQA accuracy")],
+)  # fmt: skip
+def test_metrics_have_names_in_words(record: RunRecord, metric: str, name: str) -> None:
+    run = record.model_copy(update={"results": (Result(metric=metric, value=1.0, n=1),)})
+    assert hub([run])[0].metric_name == name

@@ -336,7 +336,7 @@ def test_a_run_that_failed_hides_no_recipe(make_run: Callable[..., Path], tmp_pa
     given = {"train_split": train.train_split, "train": spec.train.model_copy(update={"lr": 0.2})}
     change(failed, status="failed", train=None, spec=spec.model_copy(update=given))
     (table,) = made(tmp_path).tables
-    assert all("lr 0." in row.name for row in table.rows) and len(table.rows) == 2
+    assert [row.name for row in table.rows] == ["cvlp-tiny", "cvlp-tiny (lr 0.2)"]
 
 
 def test_a_limit_that_leaves_nothing_out_is_no_doubt(make_run: Callable[..., Path], tmp_path: Path) -> None:
@@ -344,3 +344,64 @@ def test_a_limit_that_leaves_nothing_out_is_no_doubt(make_run: Callable[..., Pat
     change(run, task=read_run(run).task.model_copy(update={"limit": 5000.0}))
     text = render(made(tmp_path), "md")
     assert "**90.00" in text and "limited" not in text
+
+
+def test_the_score_on_the_selection_split_is_a_column_that_does_not_rank(
+    make_run: Callable[..., Path], tmp_path: Path
+) -> None:
+    """The better system by its results has the worse score on the selection split; a third selected on nothing."""
+    for name, scores, selection in (("cvlp", GOOD, 70.5), ("vilt", POOR, 90.0), ("soho", FAIR, None)):
+        run = make_run(name, scores, model=name)
+        train = read_run(run).train
+        assert train is not None
+        change(run, train=train.model_copy(update={"selection": selection}))
+    rows = cells(render(made(tmp_path, Choice(columns=("main", "selection"))), "md"))
+    assert rows[0] == ["model", "nlvr2 test-p accuracy", "nlvr2 test-p selection"]
+    assert [(row[0], row[2].strip("*")) for row in rows[1:]] == [
+        ("cvlp-tiny", "70.50"), ("soho-tiny", "-"), ("vilt-tiny", "90.00"),
+    ]  # fmt: skip
+
+
+def test_runs_that_do_not_count_change_neither_names_nor_ranks_of_those_that_do(
+    make_run: Callable[..., Path], tmp_path: Path
+) -> None:
+    for task in ("nlvr2", "nlvr"):
+        told(make_run(f"good-{task}", GOOD), task, 0.1)
+        told(make_run(f"fair-{task}", FAIR, model="vilt"), task, 0.1)
+    (alone,) = made(tmp_path).tables
+    limited, failed, older = (make_run(name, GOOD) for name in ("limited", "failed", "older"))
+    for run in (limited, failed, older):
+        told(run, "nlvr2", 0.1)
+    task = read_run(limited).task
+    change(limited, task=task.model_copy(update={"limit": 100.0, "n_total": 4000}))
+    change(limited, spec=read_run(limited).spec.model_copy(update={"limit": 100.0}))
+    change(failed, status="failed", error="no memory")
+    change(older, tool=read_run(older).tool.model_copy(update={"version": "0.0.1"}))
+    (beside,) = made(tmp_path).tables
+    assert [row.name for row in alone.rows] == ["cvlp-tiny", "vilt-tiny"]
+    assert beside.rows[:2] == alone.rows, "the same rows, ranks and ties"
+    in_doubt = {"cvlp-tiny (limit 100)", "cvlp-tiny (failed)", "cvlp-tiny (vlbench 0.0.1)"}
+    assert {row.name for row in beside.rows[2:]} == in_doubt
+    assert all(entry.figure.doubt for row in beside.rows[2:] for entry in row.entries.values())
+
+
+def test_a_failed_run_of_the_same_settings_has_a_row_of_its_own(make_run: Callable[..., Path], tmp_path: Path) -> None:
+    told(make_run("good", GOOD), "nlvr2", 0.1)
+    for name, seed in (("one", 1), ("two", 2)):
+        told(failed := make_run(name, POOR, seed=seed), "nlvr", 0.1)
+        change(failed, status="failed", error="no memory")
+    (table,) = made(tmp_path).tables
+    assert [row.name for row in table.rows] == ["cvlp-tiny", "cvlp-tiny (failed)", "cvlp-tiny (failed), seed 2"]
+    assert not table.ranked
+
+
+def test_where_lower_is_better_the_lowest_is_first(make_run: Callable[..., Path], tmp_path: Path) -> None:
+    for name, scores, model in (("a", GOOD, "cvlp"), ("b", FAIR, "vilt"), ("c", POOR, "soho")):
+        run = make_run(name, scores, model=model)
+        results = tuple(one.model_copy(update={"higher_is_better": False}) for one in read_run(run).results)
+        change(run, results=results)
+    (table,) = made(tmp_path, Choice(pareto="parameters")).tables
+    assert [row.name for row in table.rows] == ["soho-tiny", "vilt-tiny", "cvlp-tiny"]
+    entries = [row.entries[table.headings[0]] for row in table.rows]
+    assert [entry.rank for entry in entries] == [1, 2, 3] and not any(entry.tie for entry in entries)
+    assert [entry.front for entry in entries] == [True, False, False]  # all have one size

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from vlbench.core.errors import DataError, VlbenchError
-from vlbench.core.record import RunRecord
+from vlbench.core.record import Decoding, Prompting, RunRecord
 from vlbench.records.folder import RunFolder
 from vlbench.records.samples import SampleRow, write_samples
 from vlbench.report.show import show_rows
@@ -55,6 +55,20 @@ def test_all_rows_of_the_real_run(run: Path) -> None:
     cells = [part.strip() for part in line.split("|")[1:-1]]
     assert cells == ["wrong", "statement wrong", "wrong-img0, wrong-img1", "True", "False", "0.750"]
     assert "error: boom" in text
+
+
+def test_the_prompt_of_an_example_is_shown(run: Path, record: RunRecord) -> None:
+    decoding = Decoding(max_new_tokens=20, stop=("</s>",))
+    asked = Prompting(example="right", prompt="USER: <image>\nIs it?\x1b[31m ASSISTANT:", decoding=decoding)
+    model = record.model.model_copy(update={"prompting": asked})
+    RunFolder(run).write_record(record.model_copy(update={"model": model}))
+    text = show_rows(run, wrong=False, n=1)
+    lines = text.splitlines()
+    place = lines.index("  USER: <image>")
+    assert lines[place - 1].startswith(
+        "prompt of right (max_new_tokens 20, do_sample False, temperature None, num_beams 1"
+    )
+    assert lines[place + 1] == "  Is it?\\x1b[31m ASSISTANT:"
 
 
 def test_wrong_and_n(run: Path) -> None:
@@ -106,3 +120,15 @@ def test_what_is_no_probability_is_a_score(folder: Path, record: RunRecord) -> N
 def last_header(folder: Path) -> str:
     line = next(line for line in show_rows(folder, wrong=False, n=2).splitlines() if line.startswith("| id"))
     return line.split("|")[-2].strip()
+
+
+def test_the_score_that_chose_the_checkpoint(folder: Path, record: RunRecord) -> None:
+    assert record.train is not None
+    train = record.train.model_copy(update={"selection": 61.237, "best_step": 1200, "weights": "ema"})
+    task = record.task.model_copy(update={"main_metric": "accuracy"})
+    RunFolder(folder).write_record(record.model_copy(update={"train": train, "task": task}))
+    write_samples(folder / "samples.parquet", [row("1", 1.0)])
+    shown = show_rows(folder, wrong=False, n=1)
+    assert "selection: accuracy 61.24 on dev (step 1,200, ema weights)" in shown
+    RunFolder(folder).write_record(record)
+    assert "selection" not in show_rows(folder, wrong=False, n=1)

@@ -224,3 +224,15 @@ def test_models_of_one_name_keep_a_row_each(record: RunRecord) -> None:
     rows = {row["model"]: row["nlvr2 test-p accuracy"] for row in tables(board)[0]}
     assert rows == {"hf:m/clip-hf": "10.00 -", "hf:o/clip-hf": "20.00 -", "hf:vilt-hf": "30.00 -"}
     assert "hf:o/clip-hf on nlvr2: trained from scratch" in board
+
+
+@pytest.mark.parametrize(("unseen", "named"), [(62.0, False), (60.0, True), (50.0, True)])
+def test_where_lower_is_better_a_part_must_lie_below(unseen: float, named: bool, record: RunRecord) -> None:
+    (accuracy, other), part = (
+        record.results,
+        Result(metric="accuracy", value=58.0, n=400, ci95=(55.0, 61.0), higher_is_better=False),
+    )
+    lower = accuracy.model_copy(update={"higher_is_better": False, "slices": {"kind": {"count": part}}})
+    update = {"results": (lower, other), "slice_majorities": {"kind": {"count": unseen}}, "controls": {}}
+    text = run_table(record.model_copy(update=update))
+    assert ("not above what answers without sight score" in text) is named

@@ -84,3 +84,9 @@ def test_faults_are_named(open_task, tmp_path, change, message):
     write(tmp_path, LINE, {**LINE, **change})
     with pytest.raises(DataError, match=message):
         open_task("nlvr", tmp_path).load("dev")
+
+
+def test_the_released_hidden_split_is_known(open_task, tmp_path):
+    """985 lines, six images each, as the file that was released in 2022."""
+    hidden = open_task("nlvr", tmp_path).card.splits["hidden"]
+    assert (hidden.count, hidden.md5) == (6 * 985, {"annotations": "fb4066fee3fa1d0f64ae2e57b4d23ceb"})

@@ -11,6 +11,7 @@ import numpy as np
 
 from vlbench.core.errors import DataError
 from vlbench.core.examples import ImageRef
+from vlbench.data.cache import stamp
 from vlbench.data.images import open_image
 from vlbench.data.parallel import parallel_map
 from vlbench.data.regions.store import FeatureStore
@@ -111,5 +112,5 @@ def _stamp(refs: Sequence[ImageRef]) -> str:
             raise DataError(
                 f"cannot read the picture {ref.path} ({error.strerror}): restore the file, or remove its examples"
             ) from None
-        digest.update(repr((ref.key, str(ref.path.absolute()), seen.st_size, seen.st_mtime_ns)).encode())
+        digest.update(repr((ref.key, str(ref.path.absolute()), stamp(seen))).encode())
     return digest.hexdigest()

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from vlbench.core.backbone import Augmenting, Backbone, Tensors
+from vlbench.core.backbone import Augmenting, Backbone, MultiScale, Tensors
+from vlbench.core.cards import ScaleRange
 from vlbench.core.errors import ExitCode, VlbenchError
 from vlbench.core.examples import Example, ImageRef, Query
 from vlbench.core.head import Head
@@ -72,10 +73,11 @@ class Batches(Dataset[Batch]):
 
     head: the one that is trained; None to predict, without targets. chance: names the stream that negatives and changes
     of pictures are drawn from. first: the number of the first block in that stream, so that training goes on where it
-    stopped. augment: whether pictures are changed.
+    stopped. augment: whether pictures are changed. scales: random sizes that they are resized to; None keeps the
+    backbone's own.
 
     Raises:
-        VlbenchError: pictures shall be changed and the backbone cannot do that.
+        VlbenchError: pictures shall be changed or resized at random and the backbone cannot do that.
     """
 
     def __init__(
@@ -87,15 +89,15 @@ class Batches(Dataset[Batch]):
         chance: str = "",
         first: int = 0,
         augment: bool = False,
+        scales: ScaleRange | None = None,
     ) -> None:
-        if augment:
-            check_augments(backbone)
+        check_changes(backbone, augment, scales)
         self.examples = examples
         self.blocks = blocks
         self.backbone = backbone
         self.head = head
         self.chance, self.first = chance, first
-        self.augment = augment
+        self.augment, self.scales = augment, scales
 
     def __len__(self) -> int:
         return len(self.blocks)
@@ -126,6 +128,9 @@ class Batches(Dataset[Batch]):
     def _images(self, refs: Sequence[ImageRef], index: int) -> Tensors:
         if self.augment and isinstance(self.backbone, Augmenting):
             return self.backbone.augmented(refs, Random(f"{self.chance}/pictures/{self._number(index)}"))
+        if self.scales is not None and isinstance(self.backbone, MultiScale):
+            rng = Random(f"{self.chance}/pictures/{self._number(index)}")
+            return self.backbone.rescaled(refs, rng, self.scales)
         return self.backbone.prepare_images(refs)
 
     def _queries(self, index: int) -> list[Query]:
@@ -138,13 +143,24 @@ class Batches(Dataset[Batch]):
         return self.first + index
 
 
-def check_augments(backbone: object) -> None:
-    """A backbone that cannot change pictures by chance is a VlbenchError."""
-    if not isinstance(backbone, Augmenting):
+def check_changes(backbone: object, augment: bool, scales: ScaleRange | None) -> None:
+    """Whether the backbone can do with training images what a recipe asks for.
+
+    Raises:
+        VlbenchError: it cannot change them, or not resize them at random, or both are asked for at once.
+    """
+    name = type(backbone).__name__
+    if augment and not isinstance(backbone, Augmenting):
         raise VlbenchError(
-            f"train.augment is for models that can change the pixels they look at, and {type(backbone).__name__} "
-            f"cannot: set it to none"
+            f"train.augment is for models that can change the pixels they look at, and {name} cannot: set it to none"
         )
+    if scales is not None and not isinstance(backbone, MultiScale):
+        raise VlbenchError(
+            f"train.short_side {[*scales[:2]]} is for models that take images of any size (soho), and {name} does not: "
+            f"leave it out"
+        )
+    if augment and scales is not None:
+        raise VlbenchError("train.augment and train.short_side do not go together: leave one of them out")
 
 
 def related(examples: Sequence[Example[Any]], most: int) -> list[list[int]]:

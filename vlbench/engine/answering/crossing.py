@@ -124,5 +124,5 @@ def check_scores(scores: Array, rows: Places, columns: Places) -> None:
         wrong = int(np.isnan(scores).argmax())
         raise DataError(
             f"the score of picture {rows[wrong]} with text {columns[wrong]} is not a number: training has diverged or "
-            f"the precision is too low; try a smaller --lr or --dtype float32"
+            f"the precision is too low; try a smaller --lr or, with another --dtype, float32"
         )

@@ -16,6 +16,7 @@ from vlbench.core.head import Answering
 from vlbench.core.results import Prediction
 from vlbench.engine.answering.batches import Batch, answering_blocks, loader
 from vlbench.engine.answering.learner import Learner
+from vlbench.engine.answering.modes import evaluation_mode
 from vlbench.engine.answering.prompts import PromptBatch
 from vlbench.engine.answering.shards import Shards, cut
 from vlbench.engine.runtime.memory import within_memory
@@ -71,14 +72,11 @@ def answer_all(
     parts = {part: [examples[row].id for block in part for row in blocks[block]] for part in cut(len(blocks))}
     found = _read(shards, parts) if pace.ranks.is_main else {}
     missing = pace.ranks.mine(pace.ranks.share([part for part in parts if part not in found]))
-    was_training = learner.training
-    learner.eval()
-    with torch.inference_mode(), pace.accelerator.autocast():
+    with evaluation_mode(learner), torch.inference_mode(), pace.accelerator.autocast():
         for part, predictions in _answered([*missing], blocks, work, pace, timing):
             found[part] = predictions
             if shards is not None:
                 shards.write(part, predictions)
-    learner.train(was_training)
     answered = zip((row for block in blocks for row in block), _merged(found, parts, shards, pace), strict=False)
     return [prediction for _, prediction in sorted(answered, key=lambda pair: pair[0])], timing
 

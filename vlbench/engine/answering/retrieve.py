@@ -24,6 +24,7 @@ from vlbench.data.cache import atomic_write
 from vlbench.engine.answering.crossing import Crossing, check_scores
 from vlbench.engine.answering.encoding import blocks_of, read, see
 from vlbench.engine.answering.learner import Learner, dual_encoder
+from vlbench.engine.answering.modes import evaluation_mode
 from vlbench.engine.answering.shards import state_sha256
 from vlbench.engine.answering.shelf import Array, Shelf
 from vlbench.engine.runtime.pace import Pace, Timing
@@ -60,15 +61,12 @@ def retrieve(
         Interrupted: asked to stop.
     """
     timing, curve = Timing(), dict[int, list[Ranking]]()
-    was_training = learner.training
-    learner.eval()
-    with torch.inference_mode(), pace.accelerator.autocast():
+    with evaluation_mode(learner), torch.inference_mode(), pace.accelerator.autocast():
         for number, gallery in enumerate(galleries(examples)):
             folder = keep / f"fold-{number}" if keep else None
             search = Search(learner, gallery, _shelf(learner, gallery, pace, rerank_k, folder), pace, timing)
             for depth, rankings in search.rankings(rerank_k).items():
                 curve.setdefault(depth, []).extend(rankings)
-    learner.train(was_training)
     if rerank_k is not None and keep and pace.ranks.is_main:
         by_depth = {depth: recalls(rankings, examples) for depth, rankings in curve.items()}
         atomic_write(keep / "by-depth.json", json.dumps(by_depth, indent=1) + "\n")

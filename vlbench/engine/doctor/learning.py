@@ -195,9 +195,13 @@ def _recipe(recipe: Recipe, steps: int) -> Recipe:
             "evaluations": 1,
             "batches": "shuffled",
             "augment": "none",
+            "short_side": None,
+            "long_side": None,
             "ema": None,
             "milestones": None,
             "warmup": 0.1,
+            "warmup_steps": None,
+            "warmup_from": None,
         }
     )
 

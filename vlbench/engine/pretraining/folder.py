@@ -32,7 +32,11 @@ def command_of(spec: PretrainSpec) -> str:
     for name, known in PretrainSpec.model_fields.items():
         value = getattr(spec, name)
         if name in ("size", "split", "domain", "seed", "dtype") and value != known.default:
-            words += [f"--{name}", str(value)]
+            words += [f"--{name}", ",".join(value) if isinstance(value, tuple) else str(value)]
+    if spec.checkpoint is not None:
+        words += ["--checkpoint", Path(spec.checkpoint).name]
+    if spec.init:
+        words += ["--init", ",".join(f"{tower}={_portable_source(source)}" for tower, source in spec.init.items())]
     if spec.vocabulary is not None:
         words += ["--vocabulary", spec.vocabulary.name]
     if spec.objectives:
@@ -41,6 +45,12 @@ def command_of(spec: PretrainSpec) -> str:
     words += [word for name, value in settings.items() for word in ("--set", f"train.{name}={value}")]
     words += [word for name, value in spec.options.items() for word in ("--set", f"options.{name}={value}")]
     return shlex.join(words)
+
+
+def _portable_source(source: str) -> str:
+    """A source of weights without the folders of this machine: an id on the hub as it is, of a path its last part."""
+    path = Path(source.removeprefix("hf:")).expanduser()
+    return f"{'hf:' if source.startswith('hf:') else ''}{path.name}" if path.exists() else source
 
 
 def made(folder: Path) -> Path:
@@ -56,14 +66,24 @@ def made(folder: Path) -> Path:
     return folder
 
 
-def claim(folder: Path, spec: PretrainSpec, manifests: Mapping[str, str]) -> None:
+def claim(
+    folder: Path,
+    spec: PretrainSpec,
+    manifests: Mapping[str, str],
+    initial: Mapping[str, str],
+    code: Mapping[str, str],
+) -> None:
     """Make the folder this pretraining's, or check that it is: what was begun otherwise is not gone on with.
+
+    initial: hashes of the weights it starts from, which count in place of their paths. code: the version of vlbench,
+    and hashes of the tasks and of a model that is no part of it.
 
     Raises:
         VlbenchError: it holds another pretraining.
     """
-    meaning = portable(spec).model_dump(mode="json", exclude={*PLACE, "save_every"})
-    text = json.dumps(meaning | {"manifests": manifests}, indent=2, sort_keys=True) + "\n"
+    meaning = portable(spec).model_dump(mode="json", exclude={*PLACE, "save_every", "checkpoint", "init"})
+    start = {"initial_weights": dict(initial)} if initial else {}
+    text = json.dumps(meaning | {"manifests": manifests, "code": dict(code)} | start, indent=2, sort_keys=True) + "\n"
     begun = folder / SPEC
     if begun.is_file() and spec.resume:
         if begun.read_text(encoding="utf8") != text:

@@ -27,7 +27,9 @@ from vlbench.core.progress import Progress
 from vlbench.core.spec import PretrainSpec
 from vlbench.engine.answering.batches import loader, training_blocks
 from vlbench.engine.pretraining.cut import has_live_batch_norms
+from vlbench.engine.pretraining.initial import Initial
 from vlbench.engine.pretraining.pairs import Pairs, worths
+from vlbench.engine.runtime.environment import remedy_of_nan
 from vlbench.engine.runtime.interrupt import Interrupt, Interrupted
 from vlbench.engine.runtime.memory import out_of_memory
 from vlbench.engine.runtime.trackers import Trackers
@@ -51,7 +53,10 @@ from vlbench.records.folder import RunFolder
 
 @dataclass(frozen=True)
 class Work:
-    """A resolved pretraining: the module, its pairs, the recipe with nothing left open, and where it is written."""
+    """A resolved pretraining: the module, its pairs, the recipe with nothing left open, and where it is written.
+
+    initial: the weights that the module has started from.
+    """
 
     spec: PretrainSpec
     command: str
@@ -64,6 +69,7 @@ class Work:
     checkpoints: Checkpoints
     progress: Progress
     interrupt: Interrupt
+    initial: Initial
 
     @property
     def network(self) -> nn.Module:
@@ -211,8 +217,8 @@ class Loop:
         summed: Tensor = torch.stack(list(found.values())).sum()
         if not bool(summed.isfinite()):
             raise VlbenchError(
-                f"the loss is not a number ({', '.join(found)}): lower --lr ({self.work.recipe.lr}) or use "
-                f"--dtype float32"
+                f"the loss is not a number ({', '.join(found)}): "
+                f"{remedy_of_nan(self.work.accelerator, self.work.recipe.lr)}"
             )
         for name, loss in found.items():
             losses[name] += float(loss.detach()) * weight

@@ -6,23 +6,31 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, overload
 
+from vlbench.core.cards import TaskCard
 from vlbench.core.errors import VlbenchError
 from vlbench.core.examples import Answered, Example
 from vlbench.core.progress import Progress
 from vlbench.core.spec import PretrainSpec
-from vlbench.core.task import Task
+from vlbench.core.splits import Splits
+from vlbench.core.task import Task, ids_of
 from vlbench.data.answers import frequent_answers
+from vlbench.data.index import Joined
 from vlbench.data.lxmert_text import lxmert_task
 from vlbench.data.verify import manifest
+from vlbench.engine.apart import check_once
 from vlbench.engine.source import load_task
 
 
 @dataclass(frozen=True)
 class Pairs(Sequence[Example[Any]]):
-    """The examples of one split of several tasks, one task after the other; read when asked for."""
+    """The examples of several tasks, one task and of each one split after the other; read when asked for.
+
+    parts: of each task, its splits in the order of `splits`, which are the same for all.
+    """
 
     tasks: tuple[Task, ...]
-    parts: tuple[Sequence[Example[Any]], ...]
+    splits: tuple[str, ...]
+    parts: tuple[Joined, ...]
 
     def __len__(self) -> int:
         return sum(map(len, self.parts))
@@ -41,10 +49,11 @@ class Pairs(Sequence[Example[Any]]):
             place -= len(part)
         raise IndexError(f"row {row} of {len(self)} pairs")
 
-    def manifests(self, split: str) -> dict[str, str]:
+    def manifests(self) -> dict[str, str]:
         """A hash of each task's data."""
         return {
-            task.card.name: manifest(task, {split: part}) for task, part in zip(self.tasks, self.parts, strict=True)
+            task.card.name: manifest(task, dict(zip(self.splits, part.parts, strict=True)))
+            for task, part in zip(self.tasks, self.parts, strict=True)
         }
 
     def answers(self) -> tuple[str, ...]:
@@ -54,17 +63,43 @@ class Pairs(Sequence[Example[Any]]):
 
 
 def load_pairs(spec: PretrainSpec, progress: Progress) -> Pairs:
-    """The split of each task, and the texts.
+    """The splits of each task, and the texts.
 
     Raises:
-        VlbenchError: texts without a data root, or a task whose texts do not each speak of the one picture beside it.
+        VlbenchError: texts without a data root, a task whose texts do not each speak of the one picture beside it, or
+            two splits of a task that hold the same example.
     """
     tasks = tuple(_load(name, spec, progress) for name in spec.task or ())
     if spec.texts:
         if spec.data_root is None:
             raise VlbenchError("--texts needs --data-root: the folder with the TSV files or pictures of its texts")
         tasks += (lxmert_task(spec.texts, spec.data_root),)
-    return Pairs(tasks, tuple(task.load(spec.split) for task in tasks))
+    splits = _names(spec.split)
+    return Pairs(tasks, splits, tuple(_examples(task, splits) for task in tasks))
+
+
+def _examples(task: Task, splits: tuple[str, ...]) -> Joined:
+    parts = {split: task.load(split) for split in splits}
+    check_once("--split", {split: set(ids_of(examples)) for split, examples in parts.items()})
+    return Joined([*parts.values()])
+
+
+def _check_not_evaluated(card: TaskCard, split: str) -> None:
+    """Nothing is learned from splits that are selected or reported on, nor from those that the card says overlap."""
+    for evaluated in (card.select_on, card.report_split):
+        overlaps = split in card.splits and (
+            split in card.splits[evaluated].overlaps or evaluated in card.splits[split].overlaps
+        )
+        if split == evaluated or overlaps:
+            on = "it" if split == evaluated else f"{evaluated}, which overlaps it"
+            raise VlbenchError(
+                f"--split {split}: {card.name} is evaluated on {on}, so nothing may learn from it: "
+                f"take {card.train_split}"
+            )
+
+
+def _names(split: Splits) -> tuple[str, ...]:
+    return (split,) if isinstance(split, str) else split
 
 
 def worths(example: Example[Any]) -> dict[str, float]:
@@ -86,9 +121,6 @@ def _load(name: str, spec: PretrainSpec, progress: Progress) -> Task:
             f"--task {name}: its texts need not be true of one picture, expected captions or questions: take a "
             f"retrieval task, vqa2 or gqa"
         )
-    if spec.split in (task.card.select_on, task.card.report_split):
-        raise VlbenchError(
-            f"--split {spec.split}: {name} is evaluated on it, so nothing may learn from it: "
-            f"take {task.card.train_split}"
-        )
+    for split in _names(spec.split):
+        _check_not_evaluated(task.card, split)
     return task

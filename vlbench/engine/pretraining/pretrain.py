@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from vlbench import __version__, catalog
+from vlbench.core.ambient import ignored, pin
 from vlbench.core.backbone import Fitted
 from vlbench.core.cards import ModelCard, Recipe
 from vlbench.core.errors import DataError, VlbenchError
@@ -32,6 +33,7 @@ from vlbench.engine.pretraining.folder import (
     last_losses,
     made,
 )
+from vlbench.engine.pretraining.initial import find_initial, load_initial
 from vlbench.engine.pretraining.loop import Loop, Work, planned
 from vlbench.engine.pretraining.pairs import Pairs, load_pairs
 from vlbench.engine.resources import Material, make_resources, unique_refs
@@ -46,8 +48,8 @@ from vlbench.records.lock import run_lock
 RECIPE = "pretrain"
 """Its name among a model card's recipes."""
 NOT_USED = (
-    "ema", "augment", "evaluations", "head_lr",
-    "rank_loss", "negative_texts", "negative_images", "margin", "lora_rank",
+    "ema", "augment", "short_side", "long_side", "evaluations", "head_lr",
+    "rank_loss", "negative_texts", "negative_images", "margin", "lora_rank", "train_splits",
     "batch_norm",
 )  # fmt: skip
 """Fields of a recipe that are for finetuning alone."""
@@ -60,12 +62,15 @@ def pretrain(spec: PretrainSpec, progress: Progress) -> Path:
         VlbenchError: a model without pretraining, objectives it does not have, or a folder that holds another one.
         Interrupted: asked to stop; the state is saved, and the same spec goes on from there.
     """
+    removed = pin(spec.device)
     ranks = join(spec.device, spec.num_processes)
+    if removed and ranks.is_main:
+        progress.say(ignored(removed))
     card, size, spec, command, examples = ranks.together(lambda: _resolved(spec, progress))
     folder = made(spec.output_path / f"{card.name}-{size}")
     with run_lock(folder) if ranks.is_main else nullcontext(), Interrupt() as interrupt:
         work = _begin(card, size, spec, command, examples, folder, progress, interrupt, ranks)
-        ranks.together(lambda: claim(folder, work.spec, examples.manifests(spec.split)))
+        ranks.together(lambda: _claim(work))
         if (folder / WEIGHTS).is_file():
             progress.say("already done: these are the weights of that pretraining")
         else:
@@ -77,6 +82,14 @@ def pretrain(spec: PretrainSpec, progress: Progress) -> Path:
         if ranks.is_main:
             work.checkpoints.drop_last()
     return folder
+
+
+def _claim(work: Work) -> None:
+    """Make the folder this pretraining's, or check that it is."""
+    spec = work.spec
+    tasks = {f"task {name}": catalog.task_sha256(name, spec.tasks_dir) for name in spec.task or ()}
+    code = {"vlbench": __version__, "model": catalog.own_sha256(work.card), **tasks}
+    claim(work.folder, spec, work.examples.manifests(), work.initial.hashes, code)
 
 
 def used(recipe: Recipe) -> Recipe:
@@ -129,9 +142,22 @@ def _begin(
     if unknown := [name for name in spec.objectives or () if name not in module.objectives]:
         raise VlbenchError(f"{card.name} has no objective {', '.join(unknown)}: it has {', '.join(module.objectives)}")
     check_cut(card.name, module, spec.objectives or module.objectives, spec.train, ranks.size)
+    initial = ranks.together(lambda: find_initial(spec, card, size))
+    load_initial(module, card, initial, resources.text.vocabulary_sha256, progress)
     checkpoints = Checkpoints(folder, resources.text, {"model": card.name, "size": size})
     return Work(
-        spec, command, card, examples, module, spec.train, folder, accelerator, checkpoints, progress, interrupt
+        spec,
+        command,
+        card,
+        examples,
+        module,
+        spec.train,
+        folder,
+        accelerator,
+        checkpoints,
+        progress,
+        interrupt,
+        initial,
     )
 
 
@@ -146,6 +172,7 @@ def _write(work: Work) -> None:
         "size": work.spec.size,
         "spec": json.loads((work.folder / SPEC).read_text(encoding="utf8")),
         "settings": dict(work.module.settings()),
+        "initial_weights": dict(work.initial.hashes),
         "data": work.examples.tasks[0].source,
         "pairs": len(work.examples),
         "steps": planned(work).steps,

@@ -12,6 +12,7 @@ from vlbench.core.errors import VlbenchError
 from vlbench.core.examples import Example
 from vlbench.core.progress import Progress
 from vlbench.engine.answering.learner import Learner
+from vlbench.engine.runtime.environment import remedy_of_nan
 from vlbench.engine.runtime.interrupt import Interrupt, Interrupted
 from vlbench.engine.runtime.randomness import random_state, restore_random_state
 from vlbench.engine.training.checkpoint import Best, Checkpoints, State, TrainState, Weights
@@ -19,9 +20,10 @@ from vlbench.engine.training.lora import merged_state, remove_adapters
 from vlbench.engine.training.plan import Conduct, Plan
 from vlbench.engine.training.step import all_chance, check_alike, draw_apart, same_buffers, total
 from vlbench.engine.training.steps import Steps, Trained
+from vlbench.metrics.direction import Measured
 
-Select = Callable[[Learner], float]
-"""The main metric of a learner on the selection split, in percent."""
+Select = Callable[[Learner], Measured]
+"""The main metric of a learner on the selection split, with its direction."""
 
 Log = Callable[[dict[str, float | int | str]], None]
 
@@ -99,8 +101,8 @@ class Finetuning:
         self.state.step += 1
         if not loss == loss:
             raise VlbenchError(
-                f"the loss is not a number at step {self.state.step}: lower --lr ({self.plan.recipe.lr}) or use "
-                f"--dtype float32"
+                f"the loss is not a number at step {self.state.step}: "
+                f"{remedy_of_nan(self.accelerator, self.plan.recipe.lr)}"
             )
         seconds = time.perf_counter() - started
         log({"step": self.state.step, "loss": loss, "lr": rate, "grad_norm": norm, "seconds": round(seconds, 4)})
@@ -126,11 +128,12 @@ class Finetuning:
             candidates.append(("ema", self.trained.average.module))
         for weights, learner in candidates:
             same_buffers(self.accelerator, learner)
-            value = select(learner)
+            measured = select(learner)
+            value = measured.value
             log({"step": self.state.step, "weights": weights, "selection": value})
             progress.say(f"{what}, step {self.state.step}: {value:.2f} on the selection split ({weights} weights)")
             best = self.state.best
-            if best is None or best.value is None or value > best.value:
+            if measured.is_better_than(best.value if best else None):
                 self.state.best = Best(self.state.step, weights, value)
                 self._save_best(learner)
         self.trained.wrapped.train()

@@ -17,6 +17,8 @@ from vlbench.core.errors import VlbenchError
 ADAM_BETAS = (0.9, 0.999)
 SGD_MOMENTUM, SGD_DECAY = 0.9, 1e-4
 """Of SOHO's release."""
+_ROUNDING = 1e-6
+"""What a milestone's share of all steps may lie above a whole step for want of precision."""
 
 
 class BertAdam(Optimizer):
@@ -128,9 +130,10 @@ def make_optimizer(module: nn.Module, backbone: object, recipe: Recipe) -> Optim
 
 
 def _of_recipe(trained: Mapping[str, nn.Parameter], recipe: Recipe) -> Optimizer:
-    """AdamW decays no bias and no norm (ViLT's rule); BertAdam decays everything."""
+    """AdamW decays no bias and no norm (ViLT's rule) and BertAdam everything, unless the recipe says otherwise."""
     betas, decay = recipe.betas or ADAM_BETAS, recipe.weight_decay or 0.0
-    spared = 0.0 if recipe.optimizer != "bert_adam" else decay
+    decays_all = recipe.optimizer == "bert_adam" if recipe.decay_biases is None else recipe.decay_biases
+    spared = decay if decays_all else 0.0
     lr = needed(recipe.lr, "lr")
     kinds: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in trained.items():
@@ -143,17 +146,26 @@ def _of_recipe(trained: Mapping[str, nn.Parameter], recipe: Recipe) -> Optimizer
 
 
 def make_schedule(optimizer: Optimizer, steps: int, recipe: Recipe) -> LambdaLR:
-    """Linear warm-up over a share of all steps, from 0; then linear decay to 0, or a tenth at each milestone."""
-    rising = max(1, round(steps * (recipe.warmup or 0.0)))
+    """Linear warm-up from a share of the rate, 0 by default; then linear decay to 0, or a tenth at each milestone.
+
+    Warm-up of no step, which a small share of few steps rounds to, begins at the full rate; so does a single step.
+    """
+    rising = _warmup_steps(steps, recipe)
+    begin = recipe.warmup_from or 0.0
 
     def factor(step: int) -> float:
-        if step < rising:
-            return step / rising
+        warm = begin + (1 - begin) * step / rising if step < rising else 1.0
         if recipe.milestones is not None:
-            return 0.1 ** sum(step >= share * steps for share in recipe.milestones)
-        return max(0.0, (steps - step) / max(1, steps - rising))
+            return warm * 0.1 ** sum(step >= share * steps - _ROUNDING for share in recipe.milestones)
+        return warm if step < rising else max(0.0, (steps - step) / max(1, steps - rising))
 
     return LambdaLR(optimizer, factor)
+
+
+def _warmup_steps(steps: int, recipe: Recipe) -> int:
+    if steps == 1:
+        return 0
+    return recipe.warmup_steps if recipe.warmup_steps is not None else round(steps * (recipe.warmup or 0.0))
 
 
 def needed(value: float | None, name: str) -> float:

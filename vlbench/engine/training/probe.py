@@ -18,15 +18,17 @@ from vlbench.core.head import Answering
 from vlbench.core.results import Prediction
 from vlbench.engine.answering.batches import loader, sequential_blocks, training_blocks
 from vlbench.engine.answering.learner import Learner, only_pooled
+from vlbench.engine.runtime.environment import remedy_of_nan
 from vlbench.engine.runtime.pace import Pace
 from vlbench.engine.training.checkpoint import Best
 from vlbench.engine.training.finetune import Log
 from vlbench.engine.training.optimizer import make_optimizer, make_schedule
 from vlbench.engine.training.plan import Plan
+from vlbench.metrics.direction import Measured
 
 Examples = Sequence[Example[Any]]
-Measure = Callable[[list[Prediction]], float]
-"""The main metric of predictions for the selection split, in percent."""
+Measure = Callable[[list[Prediction]], Measured]
+"""The main metric of predictions for the selection split, with its direction."""
 
 LEAST_DEVIATION = 1e-6
 """Of a feature that is as good as constant, which dividing would blow up."""
@@ -61,16 +63,20 @@ def probe(
     best, kept = Best(plan.steps, "plain", None), None
     for step in range(1, plan.steps + 1):
         pace.check()
-        log({"step": step, "loss": training.step(step)})
+        loss = training.step(step)
+        if loss != loss:
+            remedy = remedy_of_nan(pace.accelerator, plan.recipe.lr)
+            raise VlbenchError(f"the loss is not a number at step {step}: {remedy}")
+        log({"step": step, "loss": loss})
         pace.progress.step(pace.what, step, plan.steps)
         if selection is None or chosen is None or step not in plan.evaluate_at:
             continue
         with torch.inference_mode():
             answers = head.finish(head(only_pooled(chosen)), [example.id for example in selection.examples])
-        value = selection.measure(answers)
-        log({"step": step, "weights": "plain", "selection": value})
-        if best.value is None or value > best.value:
-            best, kept = Best(step, "plain", value), _copied(learner.head)
+        measured = selection.measure(answers)
+        log({"step": step, "weights": "plain", "selection": measured.value})
+        if measured.is_better_than(best.value):
+            best, kept = Best(step, "plain", measured.value), _copied(learner.head)
     if kept is not None:
         learner.head.load_state_dict(kept)
     _rewrite(learner.head, mean, deviation)
@@ -112,8 +118,6 @@ class _Training:
         """One optimizer step, counted from 1: the loss before it."""
         rows, head = torch.tensor(self.blocks[number - 1]), cast(Answering, self.head)
         loss = head.loss(head(only_pooled(self.features[rows].flatten(0, 1))), self.targets[rows])
-        if not bool(loss == loss):
-            raise VlbenchError(f"the loss is not a number at step {number}: lower --lr ({self.plan.recipe.lr})")
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()

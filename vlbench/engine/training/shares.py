@@ -11,6 +11,7 @@ from random import Random
 from typing import Any
 
 from vlbench.core.backbone import Backbone
+from vlbench.core.cards import ScaleRange
 from vlbench.core.examples import Example, Query
 from vlbench.core.head import Head
 from vlbench.engine.answering.batches import Batches, micro_blocks
@@ -70,8 +71,10 @@ class TrainingBatches(Batches):
         head: Head,
         chance: str,
         augment: bool,
+        scales: ScaleRange | None = None,
     ) -> None:
-        super().__init__(examples, [share.rows for share in of], backbone, head, chance, augment=augment)
+        rows = [share.rows for share in of]
+        super().__init__(examples, rows, backbone, head, chance, augment=augment, scales=scales)
         self.of = of
 
     def _queries(self, index: int) -> list[Query]:

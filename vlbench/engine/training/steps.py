@@ -16,7 +16,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from vlbench.core.errors import VlbenchError, is_out_of_memory
 from vlbench.core.examples import Example
 from vlbench.core.progress import Progress
-from vlbench.engine.answering.batches import Batch, check_augments, loader, sequential_blocks, training_blocks
+from vlbench.engine.answering.batches import Batch, check_changes, loader, sequential_blocks, training_blocks
 from vlbench.engine.answering.learner import Learner
 from vlbench.engine.answering.prompts import PromptBatch, PromptBatches
 from vlbench.engine.runtime.memory import Undo, fits, heaviest, out_of_memory, release
@@ -196,13 +196,12 @@ class Steps:
         self._stream = loader(self._prepared(left), self.conduct.workers, self.accelerator.device)
 
     def _prepared(self, of: Sequence[Share]) -> TrainingBatches | PromptBatches:
-        augment = self.plan.recipe.augment == "randaugment"
-        learner = self.trained.learner
+        recipe, learner = self.plan.recipe, self.trained.learner
+        augment, scales = recipe.augment == "randaugment", recipe.scales
         if isinstance(learner.head, GenerateHead):
-            if augment:
-                check_augments(learner.backbone)
+            check_changes(learner.backbone, augment, scales)
             return PromptBatches(self.examples, [share.rows for share in of], *learner.writing, learned=True)
-        return TrainingBatches(self.examples, of, *learner.parts, f"{self.seed}/negatives", augment)
+        return TrainingBatches(self.examples, of, *learner.parts, f"{self.seed}/negatives", augment, scales)
 
     def _try(self, progress: Progress) -> None:
         """Halve forward passes until one over the heaviest examples fits, on all processes."""

@@ -12,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 from vlbench import catalog
 from vlbench.core.errors import ExitCode, VlbenchError
 from vlbench.data.answers import ANSWERS_FILE, read_answers, transformers_answers
+from vlbench.data.cache import files_sha256
 from vlbench.data.jsonfile import read_json
 
 _LONGEST_HEADER = 100 << 20
@@ -176,3 +177,15 @@ def brought_answers(weights: Path) -> tuple[str, ...]:
     if listed.is_file():
         return read_answers(listed)
     return transformers_answers(config) if config.is_file() else ()
+
+
+def brought_tokenizer(weights: Path) -> Path | None:
+    """The tokenizer beside the weights, vlbench's or transformers'; None where there is none."""
+    beside = (weights.with_name(name) for name in ("tokenizer.json", "vocab.txt"))
+    return next((path for path in beside if path.is_file()), None)
+
+
+def tokenizer_sha256(weights: Path | None) -> str:
+    """The hash of the tokenizer beside the weights, with its name, which says how it is read; empty without one."""
+    path = brought_tokenizer(weights) if weights else None
+    return files_sha256([path]) if path else ""

@@ -58,7 +58,20 @@ class _Found:
     unmatched: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class Loaded:
+    """names: of the tensors that values were loaded into."""
+
+    report: LoadReport
+    names: frozenset[str]
+
+
 def load_weights(learner: nn.Module, path: Path, wanted: Wanted | None = None) -> LoadReport:
+    """`load_tensors`, where only its report is needed."""
+    return load_tensors(learner, path, wanted).report
+
+
+def load_tensors(learner: nn.Module, path: Path, wanted: Wanted | None = None) -> Loaded:
     """Load the weights that fit; of the backbone nearly all must, of the head only where it is wanted.
 
     Tables of places are brought to the model's size where its converter says how, and the rows of a classifier into
@@ -93,7 +106,7 @@ def load_weights(learner: nn.Module, path: Path, wanted: Wanted | None = None) -
             ExitCode.WEIGHTS,
         )
     learner.load_state_dict(matched, strict=False)
-    return LoadReport(
+    report = LoadReport(
         matched=len(matched),
         missing=len(own) - len(matched),
         unexpected=found.unknown + sum(name not in own and not name.startswith(_HEAD) for name in found.weights),
@@ -101,6 +114,7 @@ def load_weights(learner: nn.Module, path: Path, wanted: Wanted | None = None) -
         absent=tuple(name for name in own if name.startswith(_BACKBONE) and name not in matched),
         unmatched_answers=len(found.unmatched),
     )
+    return Loaded(report, frozenset(matched))
 
 
 def summary(report: LoadReport) -> str:
@@ -140,7 +154,8 @@ def _named(state: Mapping[str, object], own: Mapping[str, Tensor], card: ModelCa
         return _Found({name: value for name, value in state.items() if isinstance(value, Tensor)})
     converted = convert(state)
     implied = {name: value for name, value in converted.implied.items() if name in own}
-    weights = implied | converted.weights
+    passed_over = converted.optional - own.keys()
+    weights = {name: value for name, value in (implied | converted.weights).items() if name not in passed_over}
     return _Found(weights, len(converted.unexpected), frozenset(weights), converted.tables)
 
 

@@ -25,17 +25,21 @@ METRICS = ("accuracy", "binary", "open", "validity", "plausibility", "consistenc
 
 
 class Question(TypedDict):
-    """A balanced question: its id and picture, and what the official files say of it; empty where they say nothing."""
+    """A balanced question: its id, its image, and what the official files say about it.
+
+    group: the global group, None where the question has none; the empty string is a group of its own, as in the
+    official code. valid, plausible: None where there is no file of choices; an empty list allows no answer.
+    """
 
     id: str
     image: str
     answer: str
     structural: str
     detailed: str
-    group: str
+    group: str | None
     entailed: list[str]
-    valid: list[str]
-    plausible: list[str]
+    valid: list[str] | None
+    plausible: list[str] | None
 
 
 class Gqa(evaluate.Metric):  # type: ignore[misc]
@@ -45,6 +49,8 @@ class Gqa(evaluate.Metric):  # type: ignore[misc]
         text = datasets.Value("string")
         texts = ("id", "image", "answer", "structural", "detailed", "group")
         question = dict.fromkeys(texts, text) | dict.fromkeys(("entailed", "valid", "plausible"), datasets.List(text))
+        # `evaluate` does not allow None in the first row of a plain string column.
+        question["group"] = datasets.Value("large_string")
         return evaluate.MetricInfo(
             description=__doc__,
             citation="Hudson and Manning 2019",
@@ -65,10 +71,10 @@ class Gqa(evaluate.Metric):  # type: ignore[misc]
                     True,
                     one["structural"],
                     one["detailed"],
-                    one["group"] or None,
+                    one["group"],
                     tuple(one["entailed"]),
-                    tuple(one["valid"]) or None,
-                    tuple(one["plausible"]) or None,
+                    _choices(one["valid"]),
+                    _choices(one["plausible"]),
                 ),
                 one["image"],
             )
@@ -81,3 +87,7 @@ class Gqa(evaluate.Metric):  # type: ignore[misc]
             except MetricAbsentError:
                 continue
         return found
+
+
+def _choices(answers: list[str] | None) -> tuple[str, ...] | None:
+    return None if answers is None else tuple(answers)

@@ -95,8 +95,12 @@ class BriVL(nn.Module):
         return np.concatenate([shares, [WHOLE]]).astype(np.float32)
 
     def prepare_texts(self, texts: Sequence[str]) -> Tensors:
-        """The texts' tokens, cut to the longest text in this batch: ids [M, T] int64, mask [M, T] bool."""
-        return prepared_texts(self.text, texts)
+        """The texts' tokens: ids [M, T] int64, mask [M, T] bool, True where a token is real.
+
+        Cut to the longest text in this batch; with official sampling padded to the size's longest text, because the
+        words then attend to padding.
+        """
+        return prepared_texts(self.text, texts, full=self.config.sampling == "official")
 
     def see(self, images: Tensors, slot: Tensor) -> Visual:
         """The picture's embedding as one token; `slot` does not count."""

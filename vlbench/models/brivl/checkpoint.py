@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from vlbench.models.layers.convert import Converted, renamed, resized_line, strip, substituted
+from vlbench.models.layers.towers import Tower, bert, efficientnet
 
 _TOWERS = {
     "imgencoder": "backbone.network.image",
@@ -20,6 +21,7 @@ _TOWERS = {
     "textencoder": "backbone.network.text",
     "textencoder_mom": "key.text",
 }
+_MOMENTUM = "key."
 TEMPERATURE = 0.07
 _PROJECT = ".learnable.max_pool.0.weight"
 _JOINED = ".self_attn.in_proj_"
@@ -34,6 +36,8 @@ _PARTS = (
     ("backbone.", "cnn."),
 )
 """Beginnings of names within a tower: what they are here."""
+_UNUSED = (".backbone.classifier.", ".backbone.bert.pooler.", ".backbone.bert.embeddings.position_ids")
+"""Within names of tensors that official files hold and their towers never use."""
 _EMBEDDINGS = ("word_embeddings.", "position_embeddings.", "token_type_embeddings.", "LayerNorm.")
 _LAYERS = (
     ("embeddings.LayerNorm", "embeddings.norm"),
@@ -48,25 +52,31 @@ _LAYERS = (
 )
 
 
-_TABLES = {"backbone.network.text.embeddings.position_embeddings.weight": resized_line}
+_TABLES = {
+    f"{tower}.embeddings.position_embeddings.weight": resized_line for tower in ("backbone.network.text", "key.text")
+}
 
 
 def convert(state: Mapping[str, object]) -> Converted:
     """Official weights, and the temperature they were trained with, for a head that ranks by dot products.
 
-    BERT's pooler and EfficientNet's classifier, which the towers never use, are unexpected.
+    The momentum towers are of use in pretraining alone. BERT's pooler and EfficientNet's classifier, which the towers
+    never use, are left out.
 
     Raises:
         VlbenchError: exit 6, what `strip` refuses.
     """
     tensors: dict[str, Tensor] = {}
     for key, value in strip(state).items():
+        if any(part in key for part in _UNUSED):
+            continue
         tensors |= _apart(key, value) if _JOINED in key else {key: value}
         if key.endswith(_PROJECT):
             tensors[key] = value.flatten(1)  # a 1x1 convolution: [C, C, 1, 1] -> [C, C]
     converted = renamed(tensors, _name)
     scale = {"head.log_scale": torch.tensor(-math.log(TEMPERATURE))}
-    return Converted(converted.weights | scale, converted.unexpected, _TABLES)
+    momentum = frozenset(name for name in converted.weights if name.startswith(_MOMENTUM))
+    return Converted(converted.weights | scale, converted.unexpected, _TABLES, optional=momentum)
 
 
 def _apart(key: str, value: Tensor) -> dict[str, Tensor]:
@@ -91,3 +101,14 @@ def _name(key: str) -> str | None:
     if ours == "cnn.":
         return None if name.startswith(("classifier.", "bert.")) else f"{_TOWERS[tower]}.cnn.{name}"
     return f"{_TOWERS[tower]}.{substituted(ours + name, _LAYERS)}"
+
+
+TOWERS = {
+    "vision": Tower(("backbone.network.image.cnn.",), efficientnet("imgencoder.backbone."), convert),
+    "text": Tower(
+        ("backbone.network.text.embeddings.", "backbone.network.text.layers."),
+        bert("textencoder.backbone.bert."),
+        convert,
+    ),
+}
+"""EfficientNet and RoBERTa (a BERT by its layout), which the paper's pretraining starts from."""

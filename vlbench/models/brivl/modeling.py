@@ -7,7 +7,7 @@ Source: Huo et al. 2021 (arXiv 2103.06561) and its official code.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import torch
 from pydantic import Field, model_validator
@@ -27,6 +27,8 @@ LAYOUTS = {"tiny": TINY, "b0": B0, "b5": B5}
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """Of ImageNet's red, green and blue, in [0, 1]."""
 
+Sampling: TypeAlias = Literal["official", "geometric"]
+
 
 class BriVLConfig(Frozen):
     """The numbers of the architecture; vocab_size comes from the data's side.
@@ -36,7 +38,10 @@ class BriVLConfig(Frozen):
     first ones count; the whole picture is one more. grid: points along the side of a box that its region is the mean
     of. layers, width, heads, inner, positions, dropout, attention_dropout, initial_std: of the text tower's BERT, as
     elsewhere. frozen_layers: how many of its layers are not trained, its embeddings with them. head_*: of the
-    self-attention on top of each tower. embedding: width of what is compared.
+    self-attention on top of each tower. embedding: width of what is compared. sampling: `official` does what the
+    released weights were trained with: the points of a box lie w / (w - 1) times as far from the left edge of a map of
+    w cells (from its upper edge likewise), and BERT attends to padding; `geometric` takes the points that the box
+    covers, and masks padding.
     """
 
     cnn: Literal["tiny", "b0", "b5"]
@@ -58,14 +63,20 @@ class BriVLConfig(Frozen):
     head_inner: int = Field(ge=1)
     head_dropout: float = Field(ge=0, lt=1)
     embedding: int = Field(ge=1)
+    sampling: Sampling = "geometric"
     vocab_size: int = Field(ge=1)
 
     @model_validator(mode="after")
-    def _heads_divide_widths(self) -> BriVLConfig:
+    def _numbers_agree(self) -> BriVLConfig:
         check_heads(self.width, self.heads)
         for what, width in (("width", self.width), ("channels of the cnn", LAYOUTS[self.cnn].head)):
             if width % self.head_heads:
                 raise ValueError(f"{what} {width} must be a multiple of head_heads {self.head_heads}")
+        if self.sampling == "official" and self.side <= LAYOUTS[self.cnn].stride:
+            raise ValueError(
+                f"side {self.side} must be above {LAYOUTS[self.cnn].stride} for sampling 'official', which needs a map "
+                f"of at least 2 x 2 cells"
+            )
         return self
 
 
@@ -119,6 +130,7 @@ class ImageTower(nn.Module):
         super().__init__()
         layout = LAYOUTS[config.cnn]
         self.grid = config.grid
+        self.sampling = config.sampling
         self.register_buffer("mean", 255 * torch.tensor(MEAN)[:, None, None], persistent=False)
         self.register_buffer("deviation", 255 * torch.tensor(DEVIATION)[:, None, None], persistent=False)
         self.cnn = EfficientNet(layout, config.frozen_stages)
@@ -129,15 +141,19 @@ class ImageTower(nn.Module):
         """Pixels [N, 3, S, S] uint8, boxes [N, R, 4] as shares of the sides, mask [N, R] -> [N, E]."""
         maps = self.cnn((pixels - self.mean) / self.deviation)
         # The official code projects every point before it takes their mean: both are linear, and this is less work.
-        embedded: Tensor = self.head(self.project(box_means(maps, boxes, self.grid)), mask)
+        embedded: Tensor = self.head(self.project(box_means(maps, boxes, self.grid, self.sampling)), mask)
         return embedded
 
 
 class TextTower(nn.Module):
-    """BERT and the head."""
+    """BERT and the head.
+
+    With official sampling BERT attends to padding, so that a text must always be padded to the same length.
+    """
 
     def __init__(self, config: BriVLConfig) -> None:
         super().__init__()
+        self.attends_to_padding = config.sampling == "official"
         self.embeddings = TextEmbeddings(config.vocab_size, config.positions, config.width, config.dropout)
         sizes = (config.width, config.heads, config.inner, config.dropout, config.attention_dropout)
         self.layers = nn.ModuleList(EncoderLayer(*sizes) for _ in range(config.layers))
@@ -150,7 +166,7 @@ class TextTower(nn.Module):
 
     def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
         """Token ids [M, T], mask [M, T] -> [M, E]."""
-        states, keys = self.embeddings(ids), attention_mask(mask)
+        states, keys = self.embeddings(ids), attention_mask(torch.ones_like(mask) if self.attends_to_padding else mask)
         for layer in self.layers:
             states = layer(states, keys)
         embedded: Tensor = self.head(states, mask)
@@ -166,14 +182,20 @@ class BriVLNetwork(nn.Module):
         self.text = TextTower(config)
 
 
-def box_means(maps: Tensor, boxes: Tensor, grid: int) -> Tensor:
+def box_means(maps: Tensor, boxes: Tensor, grid: int, sampling: Sampling = "geometric") -> Tensor:
     """The mean [N, R, C] of each box over maps [N, C, h, w], from grid x grid points in the middle of its parts.
 
     boxes [N, R, 4]: x1, y1, x2, y2 as shares of the sides. Between cells maps are interpolated; outside they are 0.
+    sampling: `geometric` takes a point at the share x of the side where it is, at cell coordinate x * w - 0.5;
+    `official` at x * w / (w - 1) of the side. The official code scales boxes for corners that are aligned, as shares of
+    w - 1, and then samples with corners that are not (`align_corners=False`). It needs h and w of at least 2.
     """
     corner, opposite = boxes[..., None, :2], boxes[..., None, 2:]
     steps = (torch.arange(grid, device=boxes.device) + 0.5)[:, None] / grid
     x, y = (corner + steps * (opposite - corner)).unbind(-1)  # [N, R, grid] each
     points = torch.stack([x[..., None, :].expand(*x.shape, grid), y[..., None].expand(*y.shape, grid)], dim=-1)
+    if sampling == "official":
+        cells = boxes.new_tensor([maps.shape[-1], maps.shape[-2]])
+        points = points * (cells / (cells - 1))
     sampled = functional.grid_sample(maps.float(), 2 * points.flatten(2, 3) - 1, align_corners=False)
     return sampled.mean(dim=-1).transpose(1, 2)  # [N, C, R, grid * grid] -> [N, R, C]

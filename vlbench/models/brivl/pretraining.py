@@ -7,7 +7,7 @@ Source: Huo et al. 2021 (arXiv 2103.06561) and its official code.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from random import Random
 from typing import Self
 
@@ -78,6 +78,11 @@ class BriVLPretraining(nn.Module):
         super().train(mode)
         self.key.eval()
         return self
+
+    def restart_copies(self, loaded: Collection[str]) -> None:
+        """The momentum towers start from the towers again, unless they were loaded too, as official files hold both."""
+        if not any(name.startswith("key.") for name in loaded):
+            self._copy.restart(self.backbone.network)
 
     @property
     def objectives(self) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ Source: Shi et al. 2020 (arXiv 2007.13135) and its official code; where they dif
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from random import Random
 from typing import Literal, Self
 
@@ -91,6 +91,10 @@ class CVLPPretraining(CrossModalPretraining):
         super().train(mode)
         self.key.eval()
         return self
+
+    def restart_copies(self, loaded: Collection[str]) -> None:
+        """The key network starts from the query network again: official files hold no key network of these names."""
+        self._copy.restart(self._query[0])
 
     @property
     def objectives(self) -> tuple[str, ...]:

@@ -19,7 +19,7 @@ from vlbench.core.examples import ImageRef
 from vlbench.data.resources import Resources
 from vlbench.models.hf.folder import check_processor, folder_of
 from vlbench.models.hf.pretrained import Source
-from vlbench.models.hf.processor import Eyes, Words, one_token
+from vlbench.models.hf.processor import Eyes, Words, one_token, processing_of
 
 
 class HFDual(nn.Module):
@@ -46,6 +46,10 @@ class HFDual(nn.Module):
             VlbenchError: no preprocessing in the folder, or one that does not load.
         """
         return cls(Source(folder_of(card), card.name, resources.loading), card.sizes[size].max_text, resources)
+
+    def image_processing(self) -> dict[str, str]:
+        """The image processor's class, and the library that it resizes with."""
+        return processing_of(self.eyes.processor)
 
     def load_pretrained(self) -> PretrainedWeights:
         """Fill the towers with the weights that belong to them; the head they bring is their temperature.

@@ -17,7 +17,7 @@ SIZE = "hf"
 SOURCE = "source"
 """Under which a card's size keeps where the model is from, as the user named it."""
 _ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
-_WITHOUT_WEIGHTS = ("*.json", "*.txt", "*.model", "*.jinja")
+_WITHOUT_WEIGHTS = ("*.json", "*.txt", "*.model", "*.tiktoken", "*.jinja")
 _BESIDES = ("*.py", "additional_chat_templates/*.jinja")
 _WEIGHTS = ("*.safetensors", "*.bin")
 """Safetensors first: where there are some, nothing else is fetched."""
@@ -68,7 +68,16 @@ def folder_of(card: ModelCard, *, weights: bool = True) -> Path:
     Raises:
         VlbenchError: exit 6, it is not to be had.
     """
-    source, revision = _source(str(card.sizes[SIZE].config[SOURCE]))
+    return fetched_folder(str(card.sizes[SIZE].config[SOURCE]), weights=weights)
+
+
+def fetched_folder(name: str, *, weights: bool = True) -> Path:
+    """The folder of `hf:FOLDER` or `hf:ID[@REVISION]`, whatever architecture it holds.
+
+    Raises:
+        VlbenchError: exit 6, it is not to be had.
+    """
+    source, revision = _source(name)
     if Path(source).is_dir():
         return Path(source)
     folder = _fetch_folder(source, revision, _WITHOUT_WEIGHTS)

@@ -16,7 +16,7 @@ from vlbench.models.hf import networks
 from vlbench.models.hf.folder import check_processor, folder_of
 from vlbench.models.hf.networks import SLOTS, Embedding, Network
 from vlbench.models.hf.pretrained import Source
-from vlbench.models.hf.processor import Eyes, Words
+from vlbench.models.hf.processor import Eyes, Words, processing_of
 from vlbench.models.hf.regions import RegionEyes
 
 _NETWORKS: Mapping[str, Callable[[nn.Module, Any], Network]] = {
@@ -58,6 +58,10 @@ class HFFusion(nn.Module):
     @property
     def _network(self) -> Network:
         return cast(Network, self.network)
+
+    def image_processing(self) -> dict[str, str]:
+        """The image processor's class, and the library that it resizes with; nothing where regions are looked at."""
+        return processing_of(self.eyes.processor) if isinstance(self.eyes, Eyes) else {}
 
     def load_pretrained(self) -> PretrainedWeights:
         """Fill the network with the weights that belong to it, and hand out the head that was trained with it.

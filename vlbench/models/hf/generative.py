@@ -15,11 +15,12 @@ from torch import Tensor, nn
 from vlbench.core.backbone import PretrainedWeights, Tensors
 from vlbench.core.cards import ModelCard
 from vlbench.core.examples import Prompt
+from vlbench.core.record import Decoding
 from vlbench.data.resources import Resources
 from vlbench.models.hf.continuation import IGNORED, LABELS, continued, kept, log_likelihoods
 from vlbench.models.hf.folder import folder_of
 from vlbench.models.hf.pretrained import Source
-from vlbench.models.hf.processor import FAULTS
+from vlbench.models.hf.processor import FAULTS, processing_of
 from vlbench.models.hf.prompting import Prompter
 
 
@@ -77,17 +78,39 @@ class HFGenerative(nn.Module):
         """What it writes after each prompt: at most `longest` tokens, always the likeliest."""
         from transformers import GenerationConfig
 
-        network = cast(Any, self.network)
+        network, how = cast(Any, self.network), self.decoding(longest)
         network.generation_config = cast(Any, GenerationConfig)(  # nothing of the sampling that its folder may suggest
-            do_sample=False,
-            num_beams=1,
-            max_new_tokens=longest,
+            do_sample=how.do_sample,
+            num_beams=how.num_beams,
+            max_new_tokens=how.max_new_tokens,
             eos_token_id=self.stops,
             pad_token_id=self.prompter.pad,
         )
         with self._asked():
             written = network.generate(**self._cast(prompts))
         return self.prompter.words(written[:, prompts["input_ids"].shape[1] :])
+
+    @property
+    def chat_template(self) -> str:
+        """The template that renders prompts; empty of a model that was trained without one."""
+        return self.prompter.style.template
+
+    def rendered(self, prompt: Prompt) -> str:
+        """The text that its processor gets; each image is still one placeholder in it."""
+        return self.prompter.style.text(prompt)
+
+    def decoding(self, longest: int) -> Decoding:
+        """Greedy: at most `longest` tokens, up to one of those that end an answer."""
+        words = self.prompter.tokenizer.convert_ids_to_tokens(self.stops)
+        named = zip(self.stops, words, strict=True)  # a folder may name tokens that its tokenizer does not have
+        return Decoding(
+            max_new_tokens=longest, stop=tuple(f"token {stop}" if word is None else str(word) for stop, word in named)
+        )
+
+    def image_processing(self) -> dict[str, str]:
+        """The image processor's class, and the library that it resizes with; nothing of a processor without one."""
+        processor = getattr(self.prompter.processor, "image_processor", None)
+        return {} if processor is None else processing_of(processor)
 
     def likelihood(self, prompts: Tensors, candidates: Sequence[str]) -> Tensor:
         """The log-likelihood [B, C] of each candidate's tokens and its end after the prompt.

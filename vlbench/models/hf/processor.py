@@ -82,6 +82,13 @@ class Eyes:
             raise self.source.fault("an image processor that does not fit its network", error) from None
 
 
+def processing_of(processor: Any) -> dict[str, str]:
+    """What prepares images, as `core.backbone.ImageProcessing` says it; before transformers 5 the name tells of it."""
+    name = type(processor).__name__
+    backend = getattr(processor, "backend", "torchvision" if name.endswith("Fast") else "pil")
+    return {"image_processor": name, "image_backend": str(backend)}
+
+
 def one_token(embedded: Tensor) -> tuple[Tensor, Tensor]:
     """Vectors [N, E] as states [N, 1, E] and their mask."""
     return embedded[:, None], torch.ones(len(embedded), 1, dtype=torch.bool, device=embedded.device)

@@ -12,10 +12,11 @@ from vlbench.models.hf.pretrained import Source
 
 
 class Style(Protocol):
-    """before: how every prompt ends. lead: what stands between that and an answer."""
+    """before: how every prompt ends. lead: what stands between that and an answer. template: empty where none is."""
 
     before: str
     lead: str
+    template: str
 
     def text(self, prompt: Prompt) -> str:
         """The prompt in the model's words, up to where its answer begins."""
@@ -31,6 +32,7 @@ class Chat:
 
     def __init__(self, processor: Any, template: Any, source: Source) -> None:
         self._processor, self._template, self._source = processor, template, source
+        self.template = str(template)
         question = _asked(Query((), "?"))
         self.before = self._rendered([question], ask=True)
         if str(question["content"]) in self.before:
@@ -58,7 +60,7 @@ class Chat:
 class PaliGemma:
     """Pictures, then the task in one line, then the answer. Source: Beyer et al. 2024, section 3.2."""
 
-    before, lead = "\n", ""  # its processor ends the line
+    before, lead, template = "\n", "", ""  # its processor ends the line
 
     def __init__(self, name: str) -> None:
         self._name = name

@@ -18,8 +18,9 @@ from vlbench.core.errors import ExitCode, VlbenchError
 
 _WRAPPERS = ("state_dict", "model", "learnable")
 """Under which a file may keep its weights: ViLT, METER and SOHO; ALBEF, BLIP and DeiT; BriVL."""
-_PARALLEL = "module."
-"""What data-parallel training puts before every name."""
+_WRAPPING = frozenset({"module", "_orig_mod"})
+"""The parts of a dotted name that data-parallel training and torch.compile add, before whichever module they wrap:
+`module.bert.*` of a whole model, `lxrt_encoder.model.module.bert.*` of the encoder in it (LXMERT's `--multiGPU`)."""
 _OLD = ((".LayerNorm.gamma", ".LayerNorm.weight"), (".LayerNorm.beta", ".LayerNorm.bias"))
 """TensorFlow's names, which the first BERT files in PyTorch kept."""
 
@@ -33,17 +34,19 @@ class Converted:
     """weights: under this package's names. unexpected: the keys of the file that mean nothing here, sorted.
 
     tables: of the weights, those that can be brought to another number of places, and how. implied: what such files
-    take for granted and some sizes here have tensors for.
+    take for granted and some sizes here have tensors for. optional: names of weights that pretraining alone has a use
+    for; a run passes over them, and they are not unexpected.
     """
 
     weights: dict[str, Tensor]
     unexpected: tuple[str, ...]
     tables: Mapping[str, Resize] = field(default_factory=dict)
     implied: Mapping[str, Tensor] = field(default_factory=dict)
+    optional: frozenset[str] = frozenset()
 
 
 def strip(state: Mapping[str, object]) -> dict[str, Tensor]:
-    """The tensors of a checkpoint under their plain names: unwrapped, without `module.`, in today's spelling.
+    """The tensors of a checkpoint under their plain names: unwrapped, without `module.` anywhere, in today's spelling.
 
     What is no tensor (an epoch, an optimizer's state) is left out.
 
@@ -57,7 +60,7 @@ def strip(state: Mapping[str, object]) -> dict[str, Tensor]:
         if isinstance(value, Tensor):
             name = _plain(key)
             if name in tensors:
-                raise _refused(f"holds {name!r} twice, once below {_PARALLEL!r}")
+                raise _refused(f"holds {name!r} twice, once below 'module.'")
             tensors[name] = value
     if not tensors:
         raise _refused(f"holds no tensors at its top, nor below {', '.join(_WRAPPERS)}")
@@ -123,9 +126,8 @@ def answer_rows(rows: Tensor, given: Sequence[str], wanted: Sequence[str]) -> Te
 
 
 def _plain(key: str) -> str:
-    while key.startswith(_PARALLEL):
-        key = key.removeprefix(_PARALLEL)
-    return substituted(key, _OLD)
+    kept = [part for part in key.split(".") if part not in _WRAPPING]
+    return substituted(".".join(kept), _OLD)
 
 
 def _refused(fault: str) -> VlbenchError:

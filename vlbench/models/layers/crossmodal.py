@@ -10,7 +10,7 @@ Source: Tan and Bansal 2019 (arXiv 1908.07490); Shi et al. 2020 (arXiv 2007.1313
 from __future__ import annotations
 
 from itertools import islice
-from typing import cast
+from typing import Literal, cast
 
 from pydantic import Field, model_validator
 from torch import Tensor, nn
@@ -30,7 +30,9 @@ class CrossModalConfig(Frozen):
     inner: width between the two products of a feed-forward. positions: the longest text. max_regions: of
     a picture with more, the first ones count. dropout, attention_dropout: probabilities. initial_std: of the
     weights before training. standardise: region features are brought to mean 0 and deviation 1, number by number,
-    as measured on training pictures; the papers take their detector's features as they are.
+    as measured on training pictures; the papers take their detector's features as they are. first_rows: whether the
+    first row of the tables of words, positions and segments is trained by looking it up; `frozen` as in the official
+    code (`padding_idx=0` on all three tables).
     """
 
     language_layers: int = Field(ge=1)
@@ -47,6 +49,7 @@ class CrossModalConfig(Frozen):
     standardise: bool
     vocab_size: int = Field(ge=1)
     region_dim: int = Field(ge=1)
+    first_rows: Literal["frozen", "trained"] = "frozen"
 
     @model_validator(mode="after")
     def _heads_divide_width(self) -> CrossModalConfig:
@@ -128,7 +131,10 @@ class CrossModalNetwork(nn.Module):
 
     def __init__(self, config: CrossModalConfig) -> None:
         super().__init__()
-        self.embeddings = TextEmbeddings(config.vocab_size, config.positions, config.width, config.dropout)
+        sizes = (config.vocab_size, config.positions, config.width)
+        self.embeddings = TextEmbeddings(
+            *sizes, config.dropout, frozen_row=0 if config.first_rows == "frozen" else None
+        )
         self.encoder = Encoder(config)
         self.pooler = Pooler(config.width)
         initialize(self, config.initial_std)

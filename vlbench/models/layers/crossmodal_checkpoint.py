@@ -13,6 +13,7 @@ from torch import Tensor
 
 from vlbench.models.layers.convert import Converted, matching_score, renamed, resized_line, strip, substituted
 from vlbench.models.layers.crossmodal_pretraining import MATCHED
+from vlbench.models.layers.towers import Tower, bert
 
 _PREFIXES = ("lxrt_encoder.model.", "lxmert.", "bert.")
 _NETWORK = ("embeddings.", "encoder.visn_fc.", "encoder.layer.", "encoder.r_layers.", "encoder.x_layers.", "pooler.")
@@ -89,3 +90,13 @@ def _name(key: str) -> str | None:
     if key.startswith(_NETWORK):
         return f"backbone.network.{substituted(key, _LAYERS)}"
     return next((ours + key.removeprefix(theirs) for theirs, ours in _HEADS if key.startswith(theirs)), None)
+
+
+TOWERS = {
+    "text": Tower(
+        ("backbone.network.embeddings.", "backbone.network.encoder.layer."),
+        bert("bert."),
+        convert,
+    )
+}
+"""BERT, for the words' own layers; layers over regions and across both have no counterpart there."""

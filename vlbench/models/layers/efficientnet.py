@@ -9,6 +9,7 @@ Source: Tan and Le 2019 (arXiv 1905.11946).
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Self
 
@@ -40,6 +41,11 @@ class Layout:
     stem: int
     stages: tuple[Stage, ...]
     head: int
+
+    @property
+    def stride(self) -> int:
+        """Pixels along the side of one cell of the last map, the stem's stride of 2 among them."""
+        return 2 * math.prod(stage.stride for stage in self.stages)
 
 
 B0 = Layout(

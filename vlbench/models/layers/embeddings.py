@@ -11,13 +11,19 @@ SEGMENTS = 2
 
 
 class TextEmbeddings(nn.Module):
-    """dropout(LayerNorm(word + position + segment)); every text is segment 0. Source: Devlin et al. 2019."""
+    """dropout(LayerNorm(word + position + segment)); every text is segment 0. Source: Devlin et al. 2019.
 
-    def __init__(self, vocab_size: int, positions: int, width: int, dropout: float) -> None:
+    frozen_row: a row of each of the three tables that gets no gradient through a look-up (`padding_idx`); None where
+    all rows are trained.
+    """
+
+    def __init__(
+        self, vocab_size: int, positions: int, width: int, dropout: float, *, frozen_row: int | None = None
+    ) -> None:
         super().__init__()
-        self.word_embeddings = nn.Embedding(vocab_size, width)
-        self.position_embeddings = nn.Embedding(positions, width)
-        self.token_type_embeddings = nn.Embedding(SEGMENTS, width)
+        self.word_embeddings = nn.Embedding(vocab_size, width, padding_idx=frozen_row)
+        self.position_embeddings = nn.Embedding(positions, width, padding_idx=frozen_row)
+        self.token_type_embeddings = nn.Embedding(SEGMENTS, width, padding_idx=frozen_row)
         self.norm = nn.LayerNorm(width, eps=EPSILON)
         self.dropout = nn.Dropout(dropout)
 

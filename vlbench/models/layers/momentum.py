@@ -22,6 +22,10 @@ class MomentumCopy(Generic[Module]):
         self.module = _copied(source).requires_grad_(False).eval()
         self.momentum = momentum
 
+    def restart(self, source: Module) -> None:
+        """Make the copy equal to `source` again, as after weights were loaded into it."""
+        self.module.load_state_dict(source.state_dict())
+
     @torch.no_grad()
     def update(self, source: Module) -> None:
         """Move the copy one step towards `source`, in place."""

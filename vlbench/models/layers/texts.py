@@ -28,10 +28,14 @@ class Reader(Protocol):
     def prepare_texts(self, texts: Sequence[str]) -> Tensors: ...
 
 
-def prepared_texts(text: TextEncoder, texts: Sequence[str]) -> Tensors:
-    """The texts' tokens, cut to the longest text in this batch: ids [M, T] int64, mask [M, T] bool."""
+def prepared_texts(text: TextEncoder, texts: Sequence[str], *, full: bool = False) -> Tensors:
+    """The texts' tokens: ids [M, T] int64, mask [M, T] bool, True where a token is real.
+
+    T is the length of the longest text in this batch; with `full` it is the tokenizer's longest text, for models in
+    which padding takes part in the attention, so that no text depends on the others of its batch.
+    """
     ids, mask = text.encode(texts)
-    longest = int(mask.sum(axis=1).max(initial=0))
+    longest = text.max_length if full else int(mask.sum(axis=1).max(initial=0))
     return {
         "ids": torch.from_numpy(np.ascontiguousarray(ids[:, :longest])),
         "mask": torch.from_numpy(np.ascontiguousarray(mask[:, :longest])),

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from random import Random
 from typing import Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor, nn
 
 from vlbench.core.backbone import Features, Tensors, Textual, Visual
-from vlbench.core.cards import ModelCard
+from vlbench.core.cards import ModelCard, ScaleRange
 from vlbench.core.examples import ImageRef
 from vlbench.core.validate import parse
+from vlbench.data.augment import drawn_size
 from vlbench.data.kept import resized
 from vlbench.data.resources import Resources
 from vlbench.models.layers.texts import check_length, prepared_texts
@@ -70,7 +73,21 @@ class SOHO(nn.Module):
         Raises:
             DataError: a picture cannot be read.
         """
-        pictures = [self._open(ref) for ref in refs]
+        return self._padded([self._open(ref) for ref in refs])
+
+    def rescaled(self, refs: Sequence[ImageRef], rng: Random, scales: ScaleRange) -> Tensors:
+        """As `prepare_images`, of images of random sizes, each drawn for itself whatever is beside it."""
+        drawn, limit = rng.random(), scales.longest or self.config.long_side
+
+        def opened(ref: ImageRef) -> NDArray[np.uint8]:
+            picture, own = self.pictures.open(ref), Random(f"{drawn}/{ref.key}")
+            size = drawn_size(*picture.size, scales.low, scales.high, limit, own)
+            return np.asarray(picture.resize(size, Image.Resampling.BILINEAR))
+
+        return self._padded([opened(ref) for ref in refs])
+
+    def _padded(self, pictures: Sequence[NDArray[np.uint8]]) -> Tensors:
+        """What `prepare_images` returns, from images [h, w, 3] that were resized already."""
         sizes = np.array([picture.shape[:2] for picture in pictures], np.int64).reshape(-1, 2)
         step, least = self.config.step, self.config.stride
         height, width = (max(least, int(-(-side // step) * step)) for side in sizes.max(axis=0, initial=0))

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from vlbench.models.layers.convert import Converted, renamed, resized_line, strip, substituted
+from vlbench.models.layers.towers import Tower, bert, resnet
 
 _MATCHED = 1
 """The row of the matching head that stands for a match."""
@@ -20,10 +21,16 @@ _EXACT = {
     "neck.conv.conv.weight": "backbone.network.neck.conv.weight",
     "neck.vq.embed": "backbone.network.neck.dictionary.entries",
     "neck.vq.cluster_size": "backbone.network.neck.dictionary.counts",
-    "neck.vq.cluster_sum": "backbone.network.neck.dictionary.sums",
+    "neck.vq.embed_avg": "backbone.network.neck.dictionary.sums",
     "neck.mask_emb.weight": "mask_embedding.weight",
     _MATCHING: "matching.weight",
 }
+_PRETRAINING = frozenset({"mask_embedding.weight", "matching.weight"})
+"""What is of use in pretraining alone."""
+_UNUSED = ("neck.vq.cluster_sum", "language.bert.embeddings.position_ids")
+"""How many cells each entry was ever given, which no number depends on; and places counted from 0."""
+_VQA = "head.vqa."
+"""Linear, ReLU, Dropout, Linear over the state of [CLS]: a head of the layout `relu-dropout`."""
 _EMBEDDINGS = ("word_embeddings.", "position_embeddings.", "token_type_embeddings.", "LayerNorm.")
 _NORM = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
 _GATE = ("neck.gate_fc.", "neck.pos_line.")
@@ -41,19 +48,20 @@ _TABLES = {"backbone.network.embeddings.position_embeddings.weight": resized_lin
 
 
 def convert(state: Mapping[str, object]) -> Converted:
-    """Official pretraining weights, or those finetuned for VQA without their head.
+    """Official pretraining weights, or those finetuned for VQA with their head.
 
-    The matching head is handed to a head that ranks as well: its row for a match, with a bias of 0. The head for VQA
-    (ReLU, dropout) has no counterpart here. Of `mask_l_fc`, a copy of the word embeddings, nothing is needed.
+    The matching head is handed to a head that ranks as well: its row for a match, with a bias of 0. Of `mask_l_fc`, a
+    copy of the word embeddings, nothing is needed, nor of the dictionary's counts since the first step.
 
     Raises:
         VlbenchError: exit 6, what `strip` refuses.
     """
-    tensors = strip(state)
+    tensors = {key: value for key, value in strip(state).items() if key not in _UNUSED}
     if _TIED_WORDS in tensors and _WORDS in tensors and torch.equal(tensors[_TIED_WORDS], tensors[_WORDS]):
         del tensors[_TIED_WORDS]
     converted = renamed(tensors, lambda key: _name(key, tensors[key]))
-    return Converted(converted.weights | _score(tensors), converted.unexpected, _TABLES)
+    weights = converted.weights | _score(tensors)
+    return Converted(weights, converted.unexpected, _TABLES, optional=_PRETRAINING)
 
 
 def _score(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -67,6 +75,8 @@ def _name(key: str, value: Tensor) -> str | None:
     """This package's name of an official tensor; None where it has none."""
     if key in _EXACT:
         return _EXACT[key]
+    if key.startswith(_VQA):
+        return f"head.classifier.{key.removeprefix(_VQA)}"
     part, _, rest = key.partition(".")
     match part:
         case "backbone" if not rest.startswith("fc."):
@@ -103,3 +113,10 @@ def _language(name: str) -> str | None:
     if rest == name or not rest.startswith(_EMBEDDINGS):
         return None
     return f"backbone.network.embeddings.{rest.replace('LayerNorm.', 'norm.')}"
+
+
+TOWERS = {
+    "vision": Tower(("backbone.network.resnet.",), resnet("backbone."), convert),
+    "text": Tower(("backbone.network.embeddings.", "backbone.network.layers."), bert("language.bert."), convert),
+}
+"""ResNet (ImageNet) and BERT, which the paper's pretraining starts from."""

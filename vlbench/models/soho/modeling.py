@@ -6,9 +6,9 @@ D width. Source: Huang et al. 2021 (arXiv 2104.03135) and its official code; whe
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
-from typing import Literal, cast
+from typing import Literal, TypeAlias, cast
 
 import torch
 from pydantic import Field, model_validator
@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from vlbench.core.validate import Frozen
 from vlbench.models.layers.attention import attention_mask, over_picture
-from vlbench.models.layers.blocks import EPSILON, EncoderLayer
+from vlbench.models.layers.blocks import EncoderLayer
 from vlbench.models.layers.embeddings import TextEmbeddings
 from vlbench.models.layers.extent import Extent, inside
 from vlbench.models.layers.initialize import initialize
@@ -35,22 +35,30 @@ MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 SMOOTHING = 1e-5
 
 Update = Literal["paper", "official"]
+Padding: TypeAlias = Literal["exact", "official", "shared"]
 
 
 class SOHOConfig(Frozen):
     """The numbers of the architecture; vocab_size comes from the data's side.
 
-    resnet: the convolutional network. frozen: how many of its stem and stages are not trained. pooling: cells of its
-    last map along the side of one that the transformer sees, max-pooled. token: what stands for a cell: `plain`, its
-    entry (the paper); `gated`, a learned mixture of the projected entry and the cell (the official code); `added`,
-    their sum (an option of that code); `none`, the cell itself, without a dictionary (Pixel-BERT's shape). entries: of
-    the dictionary. update, decay: how entries move, see Dictionary. lookup: `always`, or in `pretraining` only, as the
-    official finetuning has it. short_side, long_side: what pictures are resized to fit, in pixels, keeping their
-    ratio. inner: width between the two products of a feed-forward. positions: the longest text. dropout,
-    attention_dropout: probabilities. initial_std: of the transformer's weights before training.
+    resnet: the convolutional network. channels: of its stem and first stage. frozen: how many of its stem and
+    stages are not trained. pooling: cells of its last map along the side of one that the transformer sees,
+    max-pooled. token: what stands for a cell: `plain`, its entry (the paper); `gated`, a learned mixture of the
+    projected entry and the cell (the official code); `added`, their sum (an option of that code); `none`, the cell
+    itself, without a dictionary (Pixel-BERT's shape). entries: of the dictionary. update, decay: how entries move,
+    see Dictionary. lookup: `always`, or in `pretraining` only, as the official finetuning has it. neck_epsilon: of
+    the LayerNorm over tokens and their positions. padding: which cells of a padded canvas are real. `exact`: those
+    of the picture's own sides, and nothing of the canvas reaches them. `official`: likewise, but real columns are
+    counted as in the official code, which takes a canvas to be as wide as it is high, so that the last columns of a
+    picture higher than wide are masked; as that code with one picture a batch. `shared`: as that code with the
+    batch at hand, where values from the padding reach the cells beside it, and results depend on the other pictures
+    of a batch. short_side, long_side: what pictures are resized to fit, in pixels, keeping their ratio. inner:
+    width between the two products of a feed-forward. positions: the longest text. dropout, attention_dropout:
+    probabilities. initial_std: of the transformer's weights before training.
     """
 
     resnet: Literal["tiny", "resnet18", "resnet101"]
+    channels: int = Field(default=64, ge=1)
     frozen: int = Field(ge=0)
     pooling: int = Field(ge=1)
     token: Literal["plain", "gated", "added", "none"]
@@ -58,6 +66,8 @@ class SOHOConfig(Frozen):
     update: Update
     decay: float = Field(ge=0, lt=1)
     lookup: Literal["always", "pretraining"]
+    neck_epsilon: float = Field(default=1e-5, gt=0)
+    padding: Padding = "exact"
     short_side: int = Field(ge=1)
     long_side: int = Field(ge=1)
     layers: int = Field(ge=1)
@@ -77,9 +87,14 @@ class SOHOConfig(Frozen):
         return self
 
     @property
+    def layout(self) -> Layout:
+        """Of the convolutional network."""
+        return replace(LAYOUTS[self.resnet], width=self.channels)
+
+    @property
     def step(self) -> int:
         """Pixels that the sides of a canvas are multiples of: the convolutional network's stride."""
-        return LAYOUTS[self.resnet].stride
+        return self.layout.stride
 
     @property
     def stride(self) -> int:
@@ -91,11 +106,14 @@ class Dictionary(nn.Module):
     """K entries of D numbers that follow the cells they stand for; no optimizer trains them.
 
     A cell v is given its nearest entry e (Euclidean) and becomes v + stopped(e - v): e going forward, v going back.
-    While training, the entries then move. With n_j cells of the batch given entry j, of mean m_j:
+    While training, the entries move in each step; which entry a cell is given is decided before. `paper`: e is the
+    entry before it moves; `official`: after. With n_j cells of the batch given entry j, of mean m_j:
     `paper`: e_j <- decay * e_j + (1 - decay) * m_j where n_j > 0; other entries stay.
     `official`: averages of counts c_j <- decay * c_j + (1 - decay) * n_j and sums s_j likewise of n_j * m_j, both from
     0; e_j <- s_j / c'_j with c'_j = (c_j + 1e-5) / (C + K * 1e-5) * C and C = sum of c. An entry that no cell was ever
     given becomes 0 in the first step.
+
+    entries [K, D]; counts [K] and sums [K, D]: the averages c and s, with `official` alone.
 
     Source: Huang et al. 2021, equations 2 to 4; van den Oord et al. 2017.
     """
@@ -121,9 +139,11 @@ class Dictionary(nn.Module):
         with torch.autocast(cells.device.type, enabled=False):
             exact = cells.detach().float()
             codes = self._nearest(exact)
-            found = self.entries[codes]
+            found = self.entries[codes]  # a copy
             if self.training:
                 self._move(exact[mask], codes[mask])
+                if self.update == "official":
+                    found = self.entries[codes]
         return cells + (found - exact).to(cells), codes
 
     def _nearest(self, cells: Tensor) -> Tensor:
@@ -172,7 +192,7 @@ class Neck(nn.Module):
         self.token = config.token
         self.lookup = config.lookup == "always"
         self.pooling = config.pooling
-        self.conv = nn.Conv2d(LAYOUTS[config.resnet].channels, width, 1, bias=False)
+        self.conv = nn.Conv2d(config.layout.channels, width, 1, bias=False)
         self.bn = nn.BatchNorm2d(width)
         if config.token != "none":
             self.dictionary = Dictionary(config.entries, width, config.update, config.decay)
@@ -181,7 +201,7 @@ class Neck(nn.Module):
         if config.token == "gated":
             self.gate = nn.Conv2d(2 * width, 2, 1, bias=False)
             self.gate_bn = nn.BatchNorm2d(2)
-        self.norm = nn.LayerNorm(width, eps=EPSILON)
+        self.norm = nn.LayerNorm(width, eps=config.neck_epsilon)
 
     def look(self, maps: Tensor, mask: Tensor) -> Looked:
         """Maps [N, C, 2h, 2w] (or one more), mask [N, h, w] -> their cells."""
@@ -219,9 +239,10 @@ class SOHONetwork(nn.Module):
     def __init__(self, config: SOHOConfig) -> None:
         super().__init__()
         self.step, self.stride = config.step, config.stride
+        self.padding = config.padding
         self.register_buffer("mean", 255 * torch.tensor(MEAN)[:, None, None], persistent=False)
         self.register_buffer("deviation", 255 * torch.tensor(DEVIATION)[:, None, None], persistent=False)
-        self.resnet = ResNet(LAYOUTS[config.resnet], config.frozen)
+        self.resnet = ResNet(config.layout, config.frozen)
         self.neck = Neck(config)
         self.embeddings = TextEmbeddings(config.vocab_size, config.positions, config.width, config.dropout)
         sizes = (config.width, config.heads, config.inner, config.dropout, config.attention_dropout)
@@ -237,7 +258,7 @@ class SOHONetwork(nn.Module):
         """
         height, width = pixels.shape[-2:]
         sides = self._sides(sizes)
-        full = bool((sides == sides.new_tensor([height, width])).all())
+        full = self.padding == "shared" or bool((sides == sides.new_tensor([height, width])).all())
         maps = self.resnet(self._normalised(pixels, sizes), None if full else Extent(sides, height))
         return self.neck.look(maps, self._real(sides, height, width))
 
@@ -259,7 +280,12 @@ class SOHONetwork(nn.Module):
 
     def _real(self, sides: Tensor, height: int, width: int) -> Tensor:
         """Of a canvas H x W, the cells [N, h, w] that are a picture's with these sides [N, 2]."""
-        return inside(sides // self.stride, height // self.stride, width // self.stride)
+        canvas = height // self.stride, width // self.stride
+        if self.padding == "exact":
+            return inside(sides // self.stride, *canvas)
+        if self.padding == "official":
+            return inside(official_cells(sides, sides[:, :1], sides // self.stride), *canvas)
+        return inside(official_cells(sides, sides.new_tensor([[height]]), sides.new_tensor([canvas])), *canvas)
 
     def _normalised(self, pixels: Tensor, sizes: Tensor) -> Tensor:
         """Zero outside the pictures."""
@@ -291,3 +317,13 @@ class SOHONetwork(nn.Module):
         for layer in islice(self.layers, layers):
             states = layer(states, keys)
         return states, keys
+
+
+def official_cells(sides: Tensor, height: Tensor, grid: Tensor) -> Tensor:
+    """Rows and columns [N, 2] of cells that the official code takes to be a picture's.
+
+    sides [N, 2]: of the pictures in pixels; height [N or 1, 1]: of their canvas; grid [N or 1, 2]: rows and columns of
+    cells over it. That code marks the picture in a canvas as wide as it is high, and brings that down to the grid by
+    its nearest pixels: cell k of n is real where k * height / n is inside the picture.
+    """
+    return torch.minimum((sides * grid + height - 1) // height, grid)

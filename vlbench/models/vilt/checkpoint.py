@@ -20,6 +20,7 @@ from vlbench.models.layers.convert import (
     strip,
     substituted,
 )
+from vlbench.models.layers.towers import Tower, vit
 from vlbench.models.vilt.modeling import IMAGE, SECOND_IMAGE
 from vlbench.models.vilt.pretraining import MATCHED
 
@@ -130,3 +131,13 @@ def _name(key: str) -> str | None:
         return head
     name = substituted(key, _NETWORK)
     return f"backbone.network.{name}" if name.startswith(_KNOWN) else None
+
+
+TOWERS = {
+    "vision": Tower(
+        tuple(f"backbone.network.{part}" for part in ("blocks.", "projection.", "positions.", "class_", "norm.")),
+        vit,
+        convert,
+    )
+}
+"""ViT-B/32, whose layers the paper's pretraining starts from; the words' embeddings start at random."""

@@ -14,6 +14,7 @@ from vlbench.core.errors import DataError, VlbenchError
 from vlbench.core.record import RunRecord
 from vlbench.core.validate import Frozen, parse
 from vlbench.data.cache import atomic_write
+from vlbench.data.jsonlines import unique
 from vlbench.metrics.significance import Seeds
 from vlbench.records.collect import FoundRun
 from vlbench.report.gate.answers import read_answers
@@ -202,8 +203,8 @@ def read_baseline(path: Path) -> Baseline:
         DataError: it is not there, corrupt, or of another schema.
     """
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        values = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=unique)
+    except (OSError, ValueError, RecursionError) as error:  # ValueError: no UTF-8, no JSON, or a key given twice
         raise DataError(f"{path} is no baseline ({error}): make one with --update-baseline --reason ...") from None
     version = values.get("schema_version") if isinstance(values, dict) else None
     if not isinstance(values, dict) or version != _SCHEMA:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from vlbench.core.errors import DataError
+from vlbench.metrics.direction import worth
 from vlbench.records.collect import FoundRun
 from vlbench.report.gate.answers import read_answers
 from vlbench.report.gate.baseline import FrozenEntry, Subject
@@ -42,7 +43,7 @@ def _answered(entry: FrozenEntry, said: Mapping[str, str], run: FoundRun) -> Ver
     flips = tuple(name for name, answer in sorted(entry.answers.items()) if said[name] != answer)
     near = tuple(name for name in flips if said[name] in entry.near_ties.get(name, ()))
     result = run.record.result(entry.metric)
-    drop = entry.value - result.value if result else None
+    drop = worth(entry.value - result.value, result.higher_is_better) if result else None
     kind: Kind
     if len(flips) > len(near):
         kind, reason = "regression", f"{len(flips) - len(near):,} of {len(said):,} answers changed"

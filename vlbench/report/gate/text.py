@@ -17,6 +17,8 @@ from vlbench.report.tables import cell, signed
 
 _IDS = 20
 _LONGEST = 300
+_MOST = 10_000
+"""Characters of a line of ids, of which there are few and each is cut already."""
 
 
 def gate_table(verdicts: Sequence[Verdict]) -> str:
@@ -27,7 +29,9 @@ def gate_table(verdicts: Sequence[Verdict]) -> str:
     head = ", ".join(f"{count} {kind}" for kind, count in sorted(counts.items()))
     headers = ["subject", "layer", "verdict", "drop", "95 % interval", "detectable", "reason"]
     parts = [head, table(headers, [_row(verdict) for verdict in verdicts], "md")]
-    parts += [f"{text(one.subject.title, 'md', _LONGEST)}: {_flips(one)}" for one in verdicts if one.flips]
+    parts += [
+        f"{text(one.subject.title, 'md', _LONGEST)}: {text(_flips(one), 'md', _MOST)}" for one in verdicts if one.flips
+    ]
     return "\n\n".join(parts)
 
 

@@ -12,7 +12,7 @@ from vlbench.report.figures import COSTS
 from vlbench.report.html.charts import Point, pareto_chart
 from vlbench.report.html.page import page
 from vlbench.report.html.views import Cell, Chart, Grid
-from vlbench.report.leaderboard import Board, Entry, Heading, Row, Table
+from vlbench.report.leaderboard import BESIDE, Board, Entry, Heading, Row, Table
 from vlbench.report.leaderboard_text import figure_text, legend, ranks_text
 
 
@@ -70,7 +70,7 @@ def fronts(of: Table, pareto: str) -> list[Chart]:
         return []
     charts = []
     for heading in of.headings:
-        if heading.metric in COSTS:
+        if heading.metric in BESIDE:
             continue
         points = [_point(row.name, entry, price) for row, entry, price in of.priced(heading, pareto)]
         charts.append(pareto_chart(heading.title, points, COSTS[pareto], heading.metric, pareto != "examples/s"))

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 
 from vlbench.core.record import RunRecord
+from vlbench.core.splits import joined
 from vlbench.report.html.views import Cell, Grid
 from vlbench.report.protocol import protocol
 
@@ -51,14 +52,32 @@ def _facts(record: RunRecord) -> dict[str, str]:
         "weights loaded": _loaded(record),
         "tokenizer": model.tokenizer_sha256,
         "preprocessing": ", ".join(f"{name} {value}" for name, value in model.preprocessing.items()),
+        "model's code": model.model_sha256,
+        "task's card and code": task.task_sha256,
+        **_asked(record),
         "training": _training(record),
         "seed": str(record.spec.seed),
         "code": f"vlbench {tool.version} {tool.commit[:12]}{' with changes' if tool.dirty else ''}".strip(),
+        "hash of the code": ", then ".join((*tool.earlier_code, tool.code_sha256)),
         "machine": f"{of.gpu or of.cpu}, {of.device}, {of.threads} threads, {of.world_size} processes",
         "libraries": ", ".join(f"{name} {version}" for name, version in {"python": of.python, **of.libraries}.items()),
         "started": f"{record.started}, {record.seconds:,.0f} s",
     }
     return {name: value for name, value in facts.items() if value}
+
+
+def _asked(record: RunRecord) -> dict[str, str]:
+    """The prompt of one example and how answers were generated; nothing where the model was not asked in words."""
+    asked = record.model.prompting
+    if asked is None:
+        return {}
+    how = asked.decoding
+    said = "" if how is None else ", ".join(f"{name} {value}" for name, value in how.model_dump(mode="json").items())
+    return {
+        f"prompt of {asked.example}": asked.prompt,
+        "chat template": asked.chat_template_sha256,
+        "generation": said,
+    }
 
 
 def _loaded(record: RunRecord) -> str:
@@ -74,8 +93,9 @@ def _training(record: RunRecord) -> str:
         return "none"
     rate = "" if train.recipe.lr is None else f", learning rate {train.recipe.lr:g}"
     return (
-        f"{train.steps:,} steps of {train.effective_batch} on {train.train_split}{rate}, "
+        f"{train.steps:,} steps of {train.effective_batch} on {joined(train.train_split)}{rate}, "
         f"best at {train.best_step:,} ({train.weights} weights) by {train.selected_on}"
+        f"{'' if train.selection is None else f', {train.selection:.2f} there'}"
     )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from math import isfinite
 
 from vlbench.core.record import Result, RunRecord
+from vlbench.metrics.direction import worth
 from vlbench.report.compare import Comparison, Verdict
 from vlbench.report.compare_text import methods, said
 from vlbench.report.html.views import Cell, Grid, Strip
@@ -80,7 +81,8 @@ def _slices(record: RunRecord, result: Result, tag: str, values: Mapping[str, Re
     for value, part in values.items():
         known = [of[value] for of in unseen.values() if value in of]
         note = "" if tag not in majorities or above(part, value, unseen) else "not above what is scored without sight"
-        name, *cells = _measured(value, part, max(known, default=None), full)
+        best = max(known, key=lambda value: worth(value, part.higher_is_better), default=None)
+        name, *cells = _measured(value, part, best, full)
         rows.append((Cell(name.text, note=note), *cells, *(_figure(of.get(value)) for of in unseen.values())))
     return Grid(f"{result.metric} by {tag}", (tag, result.metric, "", "95 % interval", "n", *unseen), tuple(rows))
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from vlbench.core.profile import INTERVAL_FROM, ProfileRecord
+from vlbench.report.markup import markdown
 from vlbench.report.speed.text import number
-from vlbench.report.tables import cell
 
 _OFF = 0.05
 """Of the median whole, so far from which the sum of the stages' medians is told."""
@@ -38,14 +38,15 @@ def footnote(record: ProfileRecord) -> str:
         if one.proposals and one.proposals[0] < one.proposals[1]:
             kept, most = one.proposals
             lines.append(
-                f"{cell(one.name)}: the detector kept {kept} proposals of {most}, and takes longer where it keeps more."
+                f"{markdown(one.name)}: the detector kept {kept} proposals of {most}, and takes longer where it keeps "
+                f"more."
             )
     if record.spec.energy and not any(rate.joules_per_example for one in record.models for rate in one.throughput):
         lines.append("No energy: it takes the scenario throughput, and an NVIDIA GPU whose driver tells.")
     stopped = [one.name for one in record.models if one.latency and one.latency.why_stopped != "precise"]
     if stopped:
         lines.append(
-            f"{', '.join(map(cell, stopped))}: out of time before the median was known to "
+            f"{', '.join(map(markdown, stopped))}: out of time before the median was known to "
             f"{100 * record.spec.precision:g} %."
         )
     return "\n".join([*lines, *_few(record), *_one_size(record), *_spent(record)])
@@ -66,7 +67,7 @@ def _of_latency(record: ProfileRecord) -> list[str]:
         sum_of, whole = sum(times.p50 for times in latency.stages.values()), latency.whole.p50
         if abs(sum_of - whole) > _OFF * whole:
             lines.append(
-                f"{cell(name)}: medians of stages add up to {number(sum_of)} ms, and the median whole is "
+                f"{markdown(name)}: medians of stages add up to {number(sum_of)} ms, and the median whole is "
                 f"{number(whole)} ms: its iterations differ too much to quote stages."
             )
     if record.ratios:
@@ -77,15 +78,15 @@ def _of_latency(record: ProfileRecord) -> list[str]:
 def _one_size(record: ProfileRecord) -> list[str]:
     """Models that do not have the size asked for, since they have one alone."""
     size = record.spec.size
-    names = [cell(one.name) for one in record.models if size and not one.error and one.size != size]
-    return [f"{', '.join(names)}: of one size, whatever --size {cell(size or '')} says."] if names else []
+    names = [markdown(one.name) for one in record.models if size and not one.error and one.size != size]
+    return [f"{', '.join(names)}: of one size, whatever --size {markdown(size or '')} says."] if names else []
 
 
 def _few(record: ProfileRecord) -> list[str]:
     """Ratios whose brackets are no intervals."""
     rounds = {one.name: one.latency.model.n for one in record.models if one.latency}
     pairs = [(ratio, min(rounds[ratio.of], rounds[ratio.to])) for ratio in record.ratios]
-    few = [f"{cell(ratio.of)} : {cell(ratio.to)} (n {n})" for ratio, n in pairs if n < INTERVAL_FROM]
+    few = [f"{markdown(ratio.of)} : {markdown(ratio.to)} (n {n})" for ratio, n in pairs if n < INTERVAL_FROM]
     return [f"Ratios with their range in brackets, no interval: {', '.join(few)}."] if few else []
 
 

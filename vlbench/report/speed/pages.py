@@ -15,9 +15,9 @@ from vlbench.core.errors import ExitCode, VlbenchError, first_five
 from vlbench.core.profile import ProfileRecord
 from vlbench.data.cache import atomic_write
 from vlbench.records.profiles import read_profile
+from vlbench.report.markup import markdown
 from vlbench.report.speed.pictures import stages_picture
 from vlbench.report.speed.table import speed_table
-from vlbench.report.tables import cell
 
 FOLDER = Path("leaderboards/speed")
 PAGE = "README.md"
@@ -35,7 +35,7 @@ def page(records: Mapping[str, ProfileRecord]) -> str:
     """The page's text; records: by the name of their file."""
     parts = [_ABOUT]
     for name, record in records.items():
-        parts += [f"## {cell(name)}", _conditions(record), speed_table(record)]
+        parts += [f"## {markdown(name)}", _conditions(record), speed_table(record)]
         if any(one.latency for one in record.models):
             parts.append(f"![Milliseconds by stage]({_picture(name)})")
     return "\n\n".join(parts) + "\n"
@@ -80,7 +80,7 @@ def _conditions(record: ProfileRecord) -> str:
     load = "" if machine.load is None else f", load {machine.load:.2f} before"
     return "\n".join(
         [
-            f"- Machine: {cell(device)}, {machine.cores} cores, {machine.threads} threads{load}.",
+            f"- Machine: {markdown(device)}, {machine.cores} cores, {machine.threads} threads{load}.",
             f"- vlbench {record.tool.version}, Python {where.python}, {libraries}; {record.started[:10]}, "
             f"{record.seconds:.0f} s.",
         ]

@@ -12,6 +12,7 @@ from vlbench import catalog
 from vlbench.core.errors import first_five
 from vlbench.core.profile import PIPELINE, REST, ModelProfile, ProfileRecord
 from vlbench.core.record import RunRecord
+from vlbench.metrics.direction import Measured, worth
 from vlbench.records.collect import FoundRun
 from vlbench.report.figures import figure
 from vlbench.report.naming import placed
@@ -63,15 +64,22 @@ def front_picture(record: ProfileRecord, runs: Sequence[RunRecord], folder: Path
         return []
     figure, fields = _fields(len(points))
     for axes, (title, found) in zip(fields, points.items(), strict=True):
-        axes.scatter([ms for _, ms, _ in found], [value for _, _, value in found], color=_COLOURS[0])
-        for name, ms, value in found:
-            axes.annotate(name, (ms, value), xytext=(4, 4), textcoords="offset points", fontsize="small")
-        front = pareto([(ms, value) for _, ms, value in found])
+        axes.scatter([ms for _, ms, _ in found], [measured.value for _, _, measured in found], color=_COLOURS[0])
+        for name, ms, measured in found:
+            axes.annotate(name, (ms, measured.value), xytext=(4, 4), textcoords="offset points", fontsize="small")
+        front = _front(found)
         axes.plot([ms for ms, _ in front], [value for _, value in front], drawstyle="steps-post", color=_COLOURS[4])
         axes.set_xscale("log")
         axes.set_title(title, fontsize="medium")
         axes.set_xlabel("milliseconds of one example")
     return _saved(figure, folder, "front")
+
+
+def _front(points: Sequence[tuple[str, float, Measured]]) -> list[tuple[float, float]]:
+    """The (milliseconds, value) pairs that no other point beats in both."""
+    better = points[0][2].higher_is_better  # the points of a field are of one metric
+    worths = pareto([(ms, worth(measured.value, better)) for _, ms, measured in points])
+    return [(ms, worth(value, better)) for ms, value in worths]  # worth undoes itself
 
 
 def left_out(record: ProfileRecord, runs: Sequence[RunRecord]) -> list[str]:
@@ -128,17 +136,18 @@ def _model(run: RunRecord) -> str:
     return f"{run.model.name}-{run.model.size}"
 
 
-def _points(record: ProfileRecord, runs: Sequence[FoundRun]) -> dict[str, list[tuple[str, float, float]]]:
+def _points(record: ProfileRecord, runs: Sequence[FoundRun]) -> dict[str, list[tuple[str, float, Measured]]]:
     """Systems by what they share with those they compare to, its title: label, milliseconds and main metric."""
     latencies = {one.name: one.latency for one in record.models if one.latency}
     systems = placed([(run, "") for run in runs])
     titles = _titles({one.column: one.runs[0].record.task.main_metric for one in systems})
-    found: dict[str, list[tuple[str, float, float]]] = {}
+    found: dict[str, list[tuple[str, float, Measured]]] = {}
     for one in systems:
         run = one.runs[0].record
         if mean := figure(one.runs, run.task.main_metric, ""):
             label = f"{one.label}{_besides(record, one.runs)}"
-            found.setdefault(titles[one.column], []).append((label, latencies[_model(run)].model.p50, mean.value))
+            measured = Measured(mean.value, mean.higher_is_better)
+            found.setdefault(titles[one.column], []).append((label, latencies[_model(run)].model.p50, measured))
     return found
 
 

@@ -7,9 +7,9 @@ from itertools import combinations
 from tabulate import tabulate
 
 from vlbench.core.profile import ModelProfile, ProfileRecord, Ratio
+from vlbench.report.markup import markdown
 from vlbench.report.published import Cost, complexity
 from vlbench.report.speed.text import interval, number
-from vlbench.report.tables import cell
 
 
 def cost_table(record: ProfileRecord) -> str:
@@ -19,7 +19,7 @@ def cost_table(record: ProfileRecord) -> str:
     if not found:
         return ""
     rows = [
-        [cell(one.name), number(_gflops(one)), cell(cost.model), f"{cost.visual_tokens} + {cost.text_tokens}",
+        [markdown(one.name), number(_gflops(one)), markdown(cost.model), f"{cost.visual_tokens} + {cost.text_tokens}",
          number(cost.gflops), f"~{cost.milliseconds:.0f}"]
         for one, cost in found
     ]  # fmt: skip
@@ -36,7 +36,7 @@ def ratio_lines(record: ProfileRecord) -> str:
     lines = [_ratio(record, ratio, models[ratio.of], models[ratio.to]) for ratio in record.ratios]
     known = [{ratio.of, ratio.to} for ratio in record.ratios]
     lines += [
-        f"{cell(one)} : {cell(other)}: no ratio, as fewer than two rounds measured both"
+        f"{markdown(one)} : {markdown(other)}: no ratio, as fewer than two rounds measured both"
         for one, other in combinations(models, 2)
         if {one, other} not in known
     ]
@@ -61,7 +61,7 @@ def published_ratio(of: str, to: str) -> tuple[float, str] | None:
 
 
 def _ratio(record: ProfileRecord, ratio: Ratio, of: ModelProfile, to: ModelProfile) -> str:
-    first, second = (cell(f"{one.name}{uncharged(record, one)}") for one in (of, to))
+    first, second = (markdown(f"{one.name}{uncharged(record, one)}") for one in (of, to))
     low, high = ratio.ci95
     line = f"{first} takes {interval(ratio.value, ratio.ci95)} times as long as {second}"
     if low <= 1 <= high:

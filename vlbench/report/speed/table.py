@@ -14,15 +14,16 @@ from vlbench.core.profile import (
     VISUAL,
     WAYS,
     Latency,
+    Memory,
     ModelProfile,
     ProfileRecord,
     Query,
     Times,
 )
+from vlbench.report.markup import markdown
 from vlbench.report.speed.notes import footnote
 from vlbench.report.speed.published import cost_table, is_uncharged, ratio_lines
 from vlbench.report.speed.text import interval, number
-from vlbench.report.tables import cell
 
 _EMBED = {"regions": "region", "grid": "grid", "patches": "patch", "none": "none"}
 """What the papers call it."""
@@ -39,7 +40,7 @@ def speed_table(record: ProfileRecord) -> str:
     parts = [_heading(record), model_table(record)]
     parts += [stage_table(record.models), ratio_lines(record), rate_table(record.models), _galleries(record.models)]
     parts += [start_table(record.models), cost_table(record)]
-    errors = [f"{cell(one.name)}: {cell(one.error)}" for one in record.models if one.error]
+    errors = [f"{markdown(one.name)}: {markdown(one.error)}" for one in record.models if one.error]
     return "\n\n".join(part for part in (*parts, "\n".join(errors), footnote(record)) if part)
 
 
@@ -49,8 +50,10 @@ def _heading(record: ProfileRecord) -> str:
     width, height = spec.picture
     inputs = f"pictures of {width} x {height} pixels, texts of {spec.words} words"
     noisy = [f"NOISY, do not quote: {'; '.join(record.machine.reasons)}"] if record.machine.noisy else []
-    only = [f"stages {cell(', '.join(spec.stages))} alone: latency and ratios are of these, all else of whole models"]
-    line = f"{cell(spec.task)} | {device}, {record.machine.threads} threads | {spec.dtype} | {inputs}"
+    only = [
+        f"stages {markdown(', '.join(spec.stages))} alone: latency and ratios are of these, all else of whole models"
+    ]
+    line = f"{markdown(spec.task)} | {device}, {record.machine.threads} threads | {spec.dtype} | {inputs}"
     without = any(map(partial(is_uncharged, record), record.models))
     free = ["--no-detector: models that look at regions are not charged for making them"] if without else []
     return "\n".join([line, *(only if spec.stages else []), *free, *noisy])
@@ -67,7 +70,7 @@ def _row(record: ProfileRecord, one: ModelProfile) -> list[str]:
     best = max((rate.examples_per_second for rate in one.throughput), default=0.0)
     at = next((rate.batch for rate in one.throughput if rate.examples_per_second == best), 0)
     return [
-        cell(one.name),
+        markdown(one.name),
         _EMBED.get(one.visual, one.visual) + (", no detector" if is_uncharged(record, one) else ""),
         f"{one.tokens[0]} + {one.tokens[1]}" if one.tokens else "-",
         number(parameters.total / 1e6 if parameters else None),
@@ -77,8 +80,15 @@ def _row(record: ProfileRecord, one: ModelProfile) -> list[str]:
         str(latency.model.n) if latency else "-",
         number(latency.whole.p50 if latency and not record.spec.stages else None),
         f"{number(best)} at {at}" if best else "-",
-        number(one.memory.weights / 1024 + (one.memory.activations or 0.0) / 1024 if one.memory else None),
+        number(_gibibytes(one.memory)),
     ]
+
+
+def _gibibytes(memory: Memory | None) -> float | None:
+    """Weights and activations together; None where either was not measured."""
+    if memory is None or memory.activations is None:
+        return None
+    return (memory.weights + memory.activations) / 1024
 
 
 def visual_ms(latency: Latency) -> float | None:
@@ -108,10 +118,10 @@ def stage_table(models: Sequence[ModelProfile]) -> str:
         for name, times in one.latency.stages.items():
             flops = one.operations.stages.get(name, 0) / 1e9 if one.operations else None
             spread = (number(times.p95) if times.n >= _TAIL_FROM else "-", number(times.stdev) if times.n > 1 else "-")
-            rows.append([cell(one.name), name, median(times), *spread, number(parts[name]), number(flops),
+            rows.append([markdown(one.name), name, median(times), *spread, number(parts[name]), number(flops),
                          _millions(one, name)])  # fmt: skip
         rest = f"{100 * one.latency.rest:.2f} % of the whole"
-        rows.append([cell(one.name), REST, rest, "-", "-", number(parts[REST]), "-", _millions(one, UNOWNED)])
+        rows.append([markdown(one.name), REST, rest, "-", "-", number(parts[REST]), "-", _millions(one, UNOWNED)])
     headers = ("model", "stage", "ms p50", "ms p95", "ms stdev", "ms of the whole", "GFLOPs", "params M")
     return tabulate(rows, headers, "github", disable_numparse=True) if rows else ""
 
@@ -124,19 +134,19 @@ def rate_table(models: Sequence[ModelProfile]) -> str:
     """Examples per second, batch by batch, and what ended the sweep."""
     rows = [
         [
-            cell(one.name), str(rate.batch), number(rate.examples_per_second or None),
+            markdown(one.name), str(rate.batch), number(rate.examples_per_second or None),
             median(rate.ms) if rate.ms else "-", number(rate.joules_per_example),
-            cell(f"{rate.error}: stopped here" if rate.error else ""),
+            markdown(f"{rate.error}: stopped here" if rate.error else ""),
         ]
         for one in models
         for rate in one.throughput
     ]  # fmt: skip
     rows += [
         [
-            cell(one.name), str(one.pipeline.batch), number(one.pipeline.examples_per_second or None),
+            markdown(one.name), str(one.pipeline.batch), number(one.pipeline.examples_per_second or None),
             median(one.pipeline.ms) if one.pipeline.ms else "-", "-",
             f"from files to answers, {one.pipeline.workers} loader processes" + (
-                f"; not measured: {cell(one.pipeline.error)}" if one.pipeline.error else ""
+                f"; not measured: {markdown(one.pipeline.error)}" if one.pipeline.error else ""
             ),
         ]
         for one in models
@@ -156,7 +166,7 @@ def start_table(models: Sequence[ModelProfile]) -> str:
         embeddings = one.parameters.embeddings / 1e6 if one.parameters else None
         mib = (memory.weights, memory.activations, memory.reserved, memory.host)
         seconds = (one.load_seconds, one.first_batch_seconds, max(warmup) / 1000 if warmup else None)
-        rows.append([cell(one.name), *map(number, seconds), *map(number, mib), number(embeddings)])
+        rows.append([markdown(one.name), *map(number, seconds), *map(number, mib), number(embeddings)])
     headers = (
         "model", "load s", "first batch s", "warm-up s", "weights MiB", "activations MiB", "reserved MiB",
         "process MiB", "word and position tables M",
@@ -172,7 +182,7 @@ def _galleries(models: Sequence[ModelProfile]) -> str:
         for how in WAYS:
             costs = {query.gallery: query for query in one.retrieval if query.how == how}
             if costs:
-                rows.append([cell(one.name), how, *(_cost(costs.get(size)) for size in sizes)])
+                rows.append([markdown(one.name), how, *(_cost(costs.get(size)) for size in sizes)])
     headers = ("model", "ms per query by", *(f"{size:,} pictures" for size in sizes))
     return tabulate(rows, headers, "github", disable_numparse=True) if rows else ""
 

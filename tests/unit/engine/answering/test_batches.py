@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from vlbench.core.backbone import Features, Tensors, Textual, Visual
+from vlbench.core.cards import ScaleRange
 from vlbench.core.errors import VlbenchError
 from vlbench.core.examples import Example, ImageRef, Label, Query
 from vlbench.engine.answering.batches import (
@@ -134,6 +135,32 @@ def test_changed_pictures_depend_on_the_block_alone() -> None:
 def test_a_model_that_cannot_change_pictures_says_so() -> None:
     with pytest.raises(VlbenchError, match=r"train\.augment .* Recorder cannot: set it to none"):
         Batches([], [], Recorder(), augment=True)
+
+
+class Scaler(Changer):
+    """One that can also take images of random sizes: it notes the sizes asked for."""
+
+    def rescaled(self, refs: Sequence[ImageRef], rng: Random, scales: ScaleRange) -> Tensors:
+        return {"key": torch.tensor([float(rng.randint(scales.low, scales.high)) for _ in refs])}
+
+
+def test_random_sizes_are_asked_for_in_training_only() -> None:
+    examples = [example(name, name, name) for name in "12"]
+    drawn = Batches(examples, [[0, 1]], Scaler(), None, "0", scales=ScaleRange(40, 80))[0].images["key"].tolist()
+    assert all(40 <= size <= 80 for size in drawn)
+    assert Batches(examples, [[0, 1]], Scaler())[0].images["key"].tolist() == [1.0, 2.0]
+
+
+@pytest.mark.parametrize(
+    ("backbone", "augment", "said"),
+    [
+        (Changer(), False, r"train\.short_side \[40, 80\] is for models .*, and Changer does not: leave it out"),
+        (Scaler(), True, "train.augment and train.short_side do not go together"),
+    ],
+)
+def test_random_sizes_that_cannot_be_had_are_an_error(backbone: Recorder, augment: bool, said: str) -> None:
+    with pytest.raises(VlbenchError, match=said):
+        Batches([], [], backbone, augment=augment, scales=ScaleRange(40, 80, 100))
 
 
 def test_questions_about_a_picture_are_answered_together() -> None:

@@ -7,6 +7,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from accelerate import Accelerator
 from PIL import Image
 
 from vlbench import catalog
+from vlbench.core.backbone import Features, Tensors, Textual, Visual
 from vlbench.core.cards import Recipe
 from vlbench.core.errors import VlbenchError
 from vlbench.core.examples import Caption, Example, ImageRef, Query
@@ -285,3 +287,62 @@ def test_the_curve_says_what_smaller_shortlists_come_to(learner: Learner, tmp_pa
         found, _ = retrieve(learner, both, pace(), int(depth))
         assert recalls["tr_r1"] == pytest.approx(tr_r1(found, both).value)
         assert recalls["ir_r5"] == pytest.approx(ir_r5(found, both).value)
+
+
+class Counting(Fake):
+    """Notes how many pairs meet in a forward and how many pictures are prepared together."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pairs: list[int] = []
+        self.pictures: list[int] = []
+
+    def prepare_images(self, refs: Sequence[ImageRef]) -> Tensors:
+        self.pictures.append(len(refs))
+        return super().prepare_images(refs)
+
+    def fuse(self, seen: Visual, read: Textual) -> Features:
+        self.pairs.append(len(seen.mask))
+        return super().fuse(seen, read)
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "pictures", "pairs", "k", "most_pictures", "most_pairs"),
+    [
+        (4, 16, 1 << 16, None, 4, 4),  # the batch size limits both
+        (1, 16, 1 << 16, None, 1, 1),
+        (5, 2, 1 << 16, None, 2, 5),  # 2 pictures to a block
+        (100, 16, 1 << 16, None, 7, 100),
+        (100, 16, 63, None, 3, 63),  # 63 pairs to a block: 3 pictures with 21 texts
+        (100, 16, 20, None, 1, 21),  # a block has a picture at least
+        (3, 16, 1 << 16, 4, 3, 3),
+    ],
+)
+def test_no_forward_is_larger_than_asked_for(
+    batch_size: int,
+    pictures: int,
+    pairs: int,
+    k: int | None,
+    most_pictures: int,
+    most_pairs: int,
+    learner: Learner,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(crossing, "PICTURES", pictures)
+    monkeypatch.setattr(crossing, "PAIRS", pairs)
+    counting = Counting()
+    found, _ = retrieve(Learner(counting, learner.parts[1]), EXAMPLES, pace(batch_size), k)
+    assert max(counting.pairs) == most_pairs and max(counting.pictures) == most_pictures
+    assert k is not None or sum(counting.pairs) == 7 * 21
+    assert len(found) == 28
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_a_ranking_is_made_in_evaluation_mode_and_leaves_the_mode(training: bool, learner: Learner) -> None:
+    expected, modes = retrieve(learner.eval(), EXAMPLES, pace())[0], list[bool]()
+    learner.train(training)
+    head = learner.parts[1]
+    cast(torch.nn.Module, head).register_forward_pre_hook(lambda module, _: modes.append(module.training))
+    assert retrieve(learner, EXAMPLES, pace())[0] == expected
+    assert modes and not any(modes)
+    assert all(module.training is training for module in learner.modules())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -12,13 +13,17 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from vlbench import catalog
 from vlbench.core.errors import ExitCode, VlbenchError
 from vlbench.core.progress import Silent
 from vlbench.core.spec import PretrainSpec
-from vlbench.engine.pretraining.pretrain import pretrain
+from vlbench.engine.pretraining.folder import command_of
+from vlbench.engine.pretraining.pairs import load_pairs
+from vlbench.engine.pretraining.pretrain import pretrain, used
 from vlbench.engine.runtime.interrupt import Interrupted
 from vlbench.engine.source import load_task
 from vlbench.engine.training.journal import Journal, Line
+from vlbench.models.fake.pretraining import FakePretraining
 from vlbench.models.layers.momentum import Queue
 from vlbench.records.folder import read_run
 
@@ -134,6 +139,27 @@ def test_from_the_command_line(vlbench: Call, tiny_world: Path, tmp_path: Path) 
     assert "--model is missing" in vlbench("pretrain").err
 
 
+@pytest.mark.parametrize("what", ["version", "adapter"])
+def test_other_code_is_another_pretraining(
+    vlbench: Call, tiny_world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    """A version that moves numbers, or another adapter: its weights are not those that lie there."""
+    tasks = tmp_path / "tasks"
+    shutil.copytree(catalog.task_folders()["coco_retrieval"], tasks / "coco_retrieval")
+    command = ["pretrain", "--model", "fake", "--data-root", tiny_world, "--tasks-dir", tasks, "--steps", 1]
+    asked = [*command, "--output-path", tmp_path / "out"]
+    assert vlbench(*asked).code == 0
+    assert "already done" in vlbench(*asked).err
+    if what == "version":
+        monkeypatch.setattr("vlbench.engine.pretraining.pretrain.__version__", "9.9.9")
+    else:
+        with (tasks / "coco_retrieval" / "adapter.py").open("a", encoding="utf8") as file:
+            file.write("# changed\n")
+    done = vlbench(*asked)
+    assert done.code == 2 and "holds another pretraining of fake" in done.err
+    assert vlbench(*asked, "--no-resume").code == 0
+
+
 def test_questions_are_answered_where_a_model_learns_that(vlbench: Call, tiny_world: Path, tmp_path: Path) -> None:
     done = vlbench(
         "pretrain", "--model", "lxmert", "--data-root", tiny_world, "--task", "coco_retrieval,vqa2", "--steps", 2,
@@ -169,6 +195,32 @@ def test_questions_are_answered_where_a_model_learns_that(vlbench: Call, tiny_wo
 def test_texts_that_need_not_be_true_are_refused(spec: Callable[..., PretrainSpec]) -> None:
     with pytest.raises(VlbenchError, match="--task snli_ve: its texts need not be true"):
         pretrain(spec(task=["coco_retrieval", "snli_ve"]), Silent())
+
+
+def test_several_splits(spec: Callable[..., PretrainSpec]) -> None:
+    both = load_pairs(spec(task=["gqa"], split="train,test"), Silent())
+    parts = [both.tasks[0].load(split) for split in ("train", "test")]
+    assert [example.id for example in both] == [example.id for part in parts for example in part]
+    one = load_pairs(spec(task=["gqa"], split="train"), Silent())
+    assert len(one) == len(parts[0]) and one.manifests() != both.manifests()
+    asked = spec(split=["train", "train2014"])
+    assert "--split train,train2014" in command_of(asked)
+
+
+@pytest.mark.parametrize(
+    ("task", "split", "said"),
+    [
+        ("coco_retrieval", "train,val", "--split val: coco_retrieval is evaluated on it"),
+        ("vqa2", "train,val", "--split val: vqa2 is evaluated on nominival, which overlaps it"),
+        ("coco_retrieval", "train2017", "--split train2017: coco_retrieval is evaluated on val, which overlaps it"),
+        ("coco_retrieval", "none", "unknown split of coco_retrieval 'none'"),
+    ],
+)
+def test_splits_that_are_evaluated_on_are_not_learned_from(
+    spec: Callable[..., PretrainSpec], task: str, split: str, said: str
+) -> None:
+    with pytest.raises(VlbenchError, match=said):
+        load_pairs(spec(task=[task], split=split), Silent())
 
 
 def test_a_ranking_run_begins_with_the_matching_head(
@@ -315,3 +367,25 @@ def test_cuts_that_would_change_a_loss_are_rejected(
 def test_a_dictionary_that_moves_is_not_trained_in_parts(spec: Callable[..., PretrainSpec]) -> None:
     with pytest.raises(VlbenchError, match="soho's dictionary moves in every forward pass"):
         pretrain(spec(model="soho", train={"steps": 1, "batch_size": 8, "accumulation": 2}), Silent())
+
+
+def test_random_sizes_are_for_finetuning_and_no_part_of_a_pretraining(spec: Callable[..., PretrainSpec]) -> None:
+    """The official size's finetuning recipe has them; its pretraining resizes all images alike."""
+    with pytest.raises(VlbenchError, match=r"train\.short_side is for finetuning"):
+        pretrain(spec(train={"steps": 1, "short_side": [400, 800]}), Silent())
+    recipe = used(catalog.model_card("soho").recipe("pretrain", "official"))
+    assert (recipe.short_side, recipe.long_side) == (None, None)
+    assert (recipe.warmup_steps, recipe.decay_biases, recipe.milestones) == (1000, True, (25 / 40, 35 / 40))
+
+
+@pytest.mark.parametrize(("dtype", "remedy"), [("float32", "not finite"), ("bfloat16", "or use --dtype float32")])
+def test_a_loss_that_is_no_number_is_told_with_what_helps(
+    dtype: str, remedy: str, spec: Callable[..., PretrainSpec], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(self: object, batch: object) -> dict[str, torch.Tensor]:
+        return {"itm": torch.tensor(float("nan"), requires_grad=True)}
+
+    monkeypatch.setattr(FakePretraining, "losses", broken)
+    with pytest.raises(VlbenchError, match=r"the loss is not a number \(itm\): lower --lr") as caught:
+        pretrain(spec(dtype=dtype), Silent())
+    assert remedy in caught.value.message and ("float32" in caught.value.message) is (dtype != "float32")

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
@@ -18,6 +19,7 @@ from vlbench.engine.runtime.randomness import random_state
 from vlbench.engine.training import checkpoint
 from vlbench.engine.training.checkpoint import Best, Checkpoints, TrainState
 from vlbench.engine.training.optimizer import BertAdam
+from vlbench.engine.weights.files import STANDS_ON
 
 
 class Net(nn.Module):
@@ -69,6 +71,25 @@ def test_best_weights_come_back_with_their_tokenizer(tmp_path: Path) -> None:
     assert weights(one) == weights(other)
     again = TextEncoder.from_file(tmp_path / "best" / "tokenizer.json")
     assert (again.sha256, again.max_length) == (text.sha256, 7)
+
+
+def test_best_weights_must_be_complete(tmp_path: Path) -> None:
+    """A file that lacks a tensor, or has one too many, is never half a learner."""
+    places, net = Checkpoints(tmp_path), Net()
+    whole = dict(net.state_dict())
+    for damaged in ({name: whole[name] for name in whole if name != "head.bias"}, whole | {"more": torch.zeros(1)}):
+        places.write_best(damaged)
+        with pytest.raises(RuntimeError, match=r"head\.bias|more"):
+            places.load_best(Net())
+
+
+def test_a_head_on_shipped_weights_is_kept_alone_and_leaves_the_backbone(tmp_path: Path) -> None:
+    places, probed, other = Checkpoints(tmp_path, names={STANDS_ON: "a" * 64}), Net(), Net()
+    places.save_best(probed)
+    assert set(load_file(tmp_path / "best" / "model.safetensors")) == {"head.weight", "head.bias"}
+    backbone = weights(other.backbone)
+    places.load_best(other)
+    assert weights(other.head) == weights(probed.head) and weights(other.backbone) == backbone
 
 
 @pytest.mark.parametrize("kind", [AdamW, BertAdam])

@@ -27,6 +27,7 @@ from vlbench.engine.training.checkpoint import Best, Checkpoints, TrainState
 from vlbench.engine.training.finetune import Finetuning, Select
 from vlbench.engine.training.plan import Conduct, make_plan, training_units
 from vlbench.heads.build import build_head
+from vlbench.metrics.direction import Measured
 
 Values = dict[str, float | int | str]
 RECIPE = Recipe(optimizer="adamw", lr=0.01, weight_decay=0.01, warmup=0.1, clip=1.0, ema=0.5, steps=8, batch_size=6,
@@ -84,10 +85,10 @@ def weights(learner: nn.Module) -> list[list[float]]:
     return [parameter.flatten().tolist() for parameter in learner.parameters()]
 
 
-def scores(*values: float) -> Select:
+def scores(*values: float, higher_is_better: bool = True) -> Select:
     """A selection that measures these values, one after the other."""
     left: Iterator[float] = iter(values)
-    return lambda _: next(left)
+    return lambda _: Measured(next(left), higher_is_better)
 
 
 def finish(training: Finetuning, select: Select | None = None, log: list[Values] | None = None) -> TrainState:
@@ -155,13 +156,19 @@ def test_the_best_weights_are_kept_the_first_of_equals(start: Callable[..., Fine
     training, seen = start(), []
     values = iter([50.0, 51.0, 51.0, 60.0, 60.0, 55.0, 59.0, 60.0])
 
-    def select(learner: Learner) -> float:
+    def select(learner: Learner) -> Measured:
         seen.append(weights(learner))
-        return next(values)
+        return Measured(next(values))
 
     state = finish(training, select)
     assert (state.best, state.selected_at) == (Best(4, "ema", 60.0), 8)
     assert weights(training.learner) == seen[3] != seen[2]
+
+
+def test_where_lower_is_better_the_lowest_is_kept(start: Callable[..., Finetuning]) -> None:
+    training = start(RECIPE.model_copy(update={"ema": None}))
+    state = finish(training, scores(9.0, 4.5, 4.5, 7.0, higher_is_better=False))
+    assert state.best == Best(4, "plain", 4.5)  # of steps 2, 4, 6 and 8
 
 
 def test_the_average_follows_the_weights(start: Callable[..., Finetuning]) -> None:
@@ -170,9 +177,9 @@ def test_the_average_follows_the_weights(start: Callable[..., Finetuning]) -> No
     seen = [weights(training.learner)]
     averaged: list[list[list[float]]] = []
 
-    def select(learner: Learner) -> float:
+    def select(learner: Learner) -> Measured:
         (seen if learner is training.learner else averaged).append(weights(learner))
-        return 0.0
+        return Measured(0.0)
 
     finish(training, select)
     for start_, one, two, average in zip(*seen, averaged[1], strict=True):
@@ -234,12 +241,27 @@ def test_gradients_are_clipped(start: Callable[..., Finetuning]) -> None:
     assert weights(free.learner) != weights(held.learner)
 
 
+@pytest.mark.parametrize("optimizer", ["adamw", "bert_adam"])
+def test_a_single_step_trains_at_the_full_rate(optimizer: str, start: Callable[..., Finetuning]) -> None:
+    training, log = start(RECIPE.model_copy(update={"steps": 1, "optimizer": optimizer, "weight_decay": 0.0})), []
+    before = weights(training.learner)
+    finish(training, None, log)
+    assert [values["lr"] for values in log] == [0.01] and weights(training.learner) != before
+
+
 def test_a_loss_that_is_no_number_is_named(start: Callable[..., Finetuning]) -> None:
     training = start()
     with torch.no_grad():
         next(training.learner.parameters()).fill_(float("nan"))
-    with pytest.raises(VlbenchError, match=r"the loss is not a number at step 1: lower --lr \(0.01\)"):
+    with pytest.raises(VlbenchError, match=r"the loss is not a number at step 1: lower --lr \(0.01\)") as caught:
         finish(training)
+    assert "--dtype" not in caught.value.message and "not finite" in caught.value.message
+    low = start(folder="low")
+    low.accelerator = make_accelerator("cpu", "bfloat16", 1)
+    with torch.no_grad():
+        next(low.learner.parameters()).fill_(float("nan"))
+    with pytest.raises(VlbenchError, match=r"lower --lr \(0.01\) or use --dtype float32"):
+        finish(low)
 
 
 class Roomy(nn.Module):

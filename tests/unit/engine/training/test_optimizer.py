@@ -42,6 +42,92 @@ def test_schedule_rises_then_falls_to_zero() -> None:
     assert rates == pytest.approx([0, 0.5, 1, 0.875, 0.75, 0.625, 0.5, 0.375, 0.25, 0.125, 0])
 
 
+def rates(steps: int, recipe: Recipe, kind: str = "bert_adam") -> list[float]:
+    """The share of the rate that each step is made with."""
+    optimizer = make_optimizer(nn.Linear(1, 1), None, recipe.model_copy(update={"lr": 1.0, "optimizer": kind}))
+    schedule, found = make_schedule(optimizer, steps, recipe), []
+    for _ in range(steps):
+        found.append(schedule.get_last_lr()[0])
+        optimizer.step()
+        schedule.step()
+    return found
+
+
+@pytest.mark.parametrize("kind", ["adamw", "bert_adam"])
+@pytest.mark.parametrize(
+    ("steps", "recipe", "expected"),
+    [
+        (1, Recipe(), [1.0]),
+        (1, Recipe(warmup=0.1), [1.0]),
+        (1, Recipe(warmup=1.0), [1.0]),
+        (1, Recipe(warmup_steps=1000), [1.0]),
+        (4, Recipe(warmup=0.1), [1.0, 0.75, 0.5, 0.25]),
+        (4, Recipe(), [1.0, 0.75, 0.5, 0.25]),
+        (4, Recipe(warmup=0.0, milestones=(0.5,)), [1.0, 1.0, 0.1, 0.1]),
+        (4, Recipe(warmup=0.25), [0.0, 1.0, 2 / 3, 1 / 3]),
+        (20, Recipe(milestones=(0.55,)), [1.0] * 11 + [0.1] * 9),  # 0.55 * 20 is above 11 in floating point
+    ],
+)
+def test_without_warm_up_the_first_step_has_the_full_rate(
+    kind: str, steps: int, recipe: Recipe, expected: list[float]
+) -> None:
+    assert rates(steps, recipe, kind) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(("steps", "warmup"), [(10, 0.0), (10, 0.2), (50, 0.1), (7, 1.0)])
+def test_the_linear_schedule_is_that_of_transformers(steps: int, warmup: float) -> None:
+    transformers = pytest.importorskip("transformers")
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
+    official = transformers.get_linear_schedule_with_warmup(optimizer, round(steps * warmup), steps)
+    expected = []
+    for _ in range(steps):
+        expected.append(official.get_last_lr()[0])
+        optimizer.step()
+        official.step()
+    assert rates(steps, Recipe(warmup=warmup)) == pytest.approx(expected)
+
+
+def test_warm_up_may_begin_at_a_share_of_the_rate() -> None:
+    """mmcv's `warmup='linear', warmup_iters=1000, warmup_ratio=1/3` over milestones, by hand."""
+    recipe = Recipe(warmup_steps=1000, warmup_from=1 / 3, milestones=(0.6, 0.8))
+    found = rates(5000, recipe)
+    expected = {0: 1 / 3, 1: 1 / 3 + 2 / 3000, 250: 0.5, 500: 2 / 3, 999: 1 - 2 / 3000, 1000: 1.0, 2999: 1.0}
+    expected |= {3000: 0.1, 3999: 0.1, 4000: 0.01, 4999: 0.01}
+    assert {step: found[step] for step in expected} == pytest.approx(expected)
+    short = rates(800, recipe)  # milestones before its end count too
+    assert (short[0], short[480]) == (pytest.approx(1 / 3), pytest.approx(0.1 * (1 / 3 + 2 / 3 * 0.48)))
+
+
+def test_a_length_of_the_warm_up_replaces_one_of_the_other_kind() -> None:
+    share, number = Recipe(warmup=0.1, lr=1.0), Recipe(warmup_steps=5)
+    assert share.merged(number) == Recipe(warmup_steps=5, lr=1.0)
+    assert share.merged(number).merged(Recipe(warmup=0.2)) == Recipe(warmup=0.2, lr=1.0)
+    assert share.merged(Recipe(lr=2.0)) == Recipe(warmup=0.1, lr=2.0)
+    with pytest.raises(ValueError, match="give one of the two"):
+        Recipe(warmup=0.1, warmup_steps=5)
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "decay_biases", "decayed"),
+    [
+        ("adamw", None, 1), ("adamw", False, 1), ("adamw", True, 4),
+        ("bert_adam", None, 4), ("bert_adam", True, 4), ("bert_adam", False, 1),
+    ],
+)  # fmt: skip
+def test_biases_and_norms_decay_where_the_recipe_says_so(
+    optimizer: Any, decay_biases: bool | None, decayed: int
+) -> None:
+    """By the effect: gradients of zero, so that only decay moves a tensor; lr 0.5 * decay 0.5 takes a quarter."""
+    module = nn.Sequential(nn.Linear(2, 2), nn.LayerNorm(2))
+    for parameter in module.parameters():
+        nn.init.constant_(parameter, 1.0)
+        parameter.grad = torch.zeros_like(parameter)
+    recipe = Recipe(optimizer=optimizer, lr=0.5, weight_decay=0.5, decay_biases=decay_biases)
+    make_optimizer(module, module, recipe).step()
+    left = [float(parameter.detach().mean()) for parameter in module.parameters()]
+    assert sorted(left) == pytest.approx([0.75] * decayed + [1.0] * (4 - decayed)) and left[0] == pytest.approx(0.75)
+
+
 def test_adamw_spares_biases_and_norms() -> None:
     module = nn.Sequential(nn.Linear(2, 2), nn.LayerNorm(2))
     optimizer = make_optimizer(module, module, Recipe(optimizer="adamw", lr=1e-3, weight_decay=0.5))
@@ -123,7 +209,7 @@ def test_two_optimizers_are_saved_as_one() -> None:
     module.load_state_dict(weights)
     second = make_optimizer(module, module, TWO_RATES)
     second.load_state_dict(state)
-    make_schedule(second, 1, Recipe())
+    make_schedule(second, 2, Recipe(warmup=0.5))
     assert {group["lr"] for group in second.param_groups} == {0.0}  # groups that came by loading are scheduled too
     for group in second.param_groups:
         group["lr"] = 0.1 if "momentum" in group else 1e-3

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from accelerate import Accelerator
+from torch import nn
 
 from vlbench import catalog
+from vlbench.core.backbone import Features
 from vlbench.core.cards import HeadLayout, Recipe
 from vlbench.core.errors import VlbenchError
 from vlbench.core.examples import Example, ImageRef, Label, Query
@@ -21,9 +24,11 @@ from vlbench.engine.answering.predict import predict
 from vlbench.engine.defaults import PROBE
 from vlbench.engine.runtime.interrupt import Interrupt, Interrupted
 from vlbench.engine.runtime.pace import Pace
+from vlbench.engine.training.checkpoint import Best
 from vlbench.engine.training.plan import make_plan
 from vlbench.engine.training.probe import Selection, pooled_features, probe
 from vlbench.heads.pair import PairHead
+from vlbench.metrics.direction import Measured
 
 LABELS = ("False", "True")
 
@@ -74,6 +79,31 @@ def test_features_are_the_backbones_own_pair_by_pair(
     assert found.shape == (80, backbone.width) and not found.requires_grad
 
 
+def test_features_are_those_of_evaluation_mode(learner: Learner, examples: list[Example[Label]], pace: Pace) -> None:
+    """Dropout over what is seen, and a batch norm over what is pooled: both would show a training mode."""
+    expected = pooled_features(learner, examples, pace)
+    inner = learner.parts[0]
+    noisy: Any = Dropping(inner)
+    noisy_learner = Learner(noisy, learner.parts[1]).train()
+    torch.testing.assert_close(pooled_features(noisy_learner, examples, pace), expected / (1 + 1e-5) ** 0.5)
+    assert noisy.norm.running_mean.eq(0).all() and int(noisy.norm.num_batches_tracked) == 0
+
+
+class Dropping(nn.Module):
+    """The fake model with layers that behave otherwise in training mode."""
+
+    def __init__(self, inner: Any) -> None:
+        super().__init__()
+        self.inner, self.width = inner, inner.width
+        self.dropout, self.norm = nn.Dropout(0.5), nn.BatchNorm1d(inner.width)
+        self.prepare_images, self.prepare_texts = inner.prepare_images, inner.prepare_texts
+        self.see, self.read = inner.see, inner.read
+
+    def fuse(self, seen: Any, read: Any) -> Features:
+        features = self.inner.fuse(seen, read)
+        return replace(features, pooled=self.dropout(self.norm(features.pooled)))
+
+
 def test_it_learns_what_is_linear_and_keeps_it(learner: Learner, examples: list[Example[Label]], pace: Pace) -> None:
     before = learner.parts[0].gain.clone()  # type: ignore[attr-defined]
     best, log = run(learner, examples, pace)
@@ -86,15 +116,37 @@ def test_it_learns_what_is_linear_and_keeps_it(learner: Learner, examples: list[
 def test_the_best_of_the_selection_stays(learner: Learner, examples: list[Example[Label]], pace: Pace) -> None:
     values, answers = iter((80.0, 50.0, 60.0)), []
 
-    def measure(found: list[Any]) -> float:
+    def measure(found: list[Any]) -> Measured:
         answers.append({one.example_id: one.scores["True"] for one in found})
-        return next(values)
+        return Measured(next(values))
 
     best, log = run(learner, examples, pace, Selection(examples, measure))
     assert (best.step, best.value) == (100, 80.0)
     assert [line["selection"] for line in log if "selection" in line] == [80.0, 50.0, 60.0]
     after = {one.example_id: one.scores["True"] for one in predict(learner, examples, pace)[0]}
     assert after == pytest.approx(answers[0], abs=1e-4) and after != pytest.approx(answers[2], abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("values", "higher_is_better", "step"),
+    [((9.0, 4.0, 6.0), False, 200), ((50.0, 70.0, 70.0), True, 200), ((4.0, 4.0, 4.0), False, 100)],
+)
+def test_the_metrics_direction_decides_and_the_first_of_equals_stays(
+    values: tuple[float, ...], higher_is_better: bool, step: int, learner: Learner, examples: list[Any], pace: Pace
+) -> None:
+    left, answers = iter(values), []
+
+    def measure(found: list[Any]) -> Measured:
+        answers.append({one.example_id: one.scores["True"] for one in found})
+        return Measured(next(left), higher_is_better)
+
+    best, _ = run(learner, examples, pace, Selection(examples, measure))
+    assert best == Best(step, "plain", values[step // 100 - 1])
+    after = {one.example_id: one.scores["True"] for one in predict(learner, examples, pace)[0]}
+    assert after == pytest.approx(answers[step // 100 - 1], abs=1e-4)
+    assert all(
+        after != pytest.approx(other, abs=1e-4) for place, other in enumerate(answers) if place != step // 100 - 1
+    )
 
 
 def test_a_loss_that_is_no_number(learner: Learner, examples: list[Example[Label]], pace: Pace) -> None:

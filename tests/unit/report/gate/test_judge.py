@@ -10,6 +10,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
+from vlbench import __version__
 from vlbench.core.errors import DataError, VlbenchError
 from vlbench.core.results import Direction, Ranking
 from vlbench.metrics.significance import Seeds, seeded
@@ -271,7 +272,7 @@ def test_the_command(frozen: Callable[..., Path], tmp_path: Path, vlbench: Calla
     make = ("gate", before, "--baseline", file, "--update-baseline")
     assert vlbench(*make).code == 2 and not file.exists()
     assert vlbench(*make, "--reason", "first | <b>\n").code == 0
-    assert json.loads(file.read_text())["changes"] == [{"reason": "first | <b>", "version": "0.1.0"}]
+    assert json.loads(file.read_text())["changes"] == [{"reason": "first | <b>", "version": __version__}]
     done = vlbench("gate", frozen("same"), "--baseline", file)
     assert done.code == 0 and done.out.startswith("1 pass")
     moved = frozen("moved", ["<b>\x01|"] * len(SAID))
@@ -324,6 +325,14 @@ def test_an_update_says_what_moved_and_what_cannot_be_judged(
 def test_baselines_that_cannot_be_read(tmp_path: Path, text: str) -> None:
     (tmp_path / "baseline.json").write_text(text)
     with pytest.raises(DataError, match="baseline"):
+        read_baseline(tmp_path / "baseline.json")
+
+
+def test_a_baseline_with_a_key_given_twice(tmp_path: Path) -> None:
+    (tmp_path / "baseline.json").write_text('{"schema_version": 1, "frozen": [], "frozen": []}')
+    with pytest.raises(
+        DataError, match=r"baseline\.json is no baseline \(the key 'frozen' comes twice in one object\)"
+    ):
         read_baseline(tmp_path / "baseline.json")
 
 
@@ -405,3 +414,16 @@ def test_a_recipe_that_is_another_is_told(seeds: Callable[..., list[Path]], righ
     assert verdict.reason.endswith(f"it was told otherwise than the baseline's: lr 0.5 for {was}")
     (verdict,) = judge(baseline, runs(*seeds("alike", right)), Limits(max_drop=0.5))
     assert verdict.kind == kind and "told otherwise" not in verdict.reason
+
+
+@pytest.mark.parametrize(("higher_is_better", "drop"), [(True, 2.0), (False, -2.0)])
+def test_a_frozen_drop_is_positive_where_the_value_got_worse(
+    higher_is_better: bool, drop: float, frozen: Callable[..., Path]
+) -> None:
+    """The value goes from 100 to 98."""
+    run = frozen("a")
+    (result,) = read_run(run).results
+    change(run, results=(result.model_copy(update={"higher_is_better": higher_is_better}),))
+    before = base(run)
+    (verdict,) = judge(before, runs(figure(run, 98.0)), Limits(), ["frozen"])
+    assert verdict.drop == pytest.approx(drop)

@@ -8,7 +8,7 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from vlbench.core.profile import Parameters, ProfileRecord, Query
+from vlbench.core.profile import Memory, Parameters, ProfileRecord, Query
 from vlbench.core.record import RunRecord
 from vlbench.report.speed import pictures
 from vlbench.report.speed.pictures import front_picture, left_out, stages_picture
@@ -34,6 +34,18 @@ def test_the_table(profile: ProfileRecord) -> None:
 def test_a_hostile_name_breaks_no_table(profile: ProfileRecord) -> None:
     columns = {line.replace("\\|", "").count("|") for line in speed_table(profile).splitlines()[3:7]}
     assert columns == {12}
+
+
+def test_a_name_links_nothing(profile: ProfileRecord) -> None:
+    models = [
+        one.model_copy(
+            update={"model": "hf:@somebody/www.evil.example", "error": one.error and "see https://evil.example"}
+        )
+        for one in profile.models
+    ]
+    text = speed_table(profile.model_copy(update={"models": tuple(models), "ratios": ()}))
+    assert "somebody" in text and "see `https://evil.example`" in text
+    assert not re.search(r"@|://", re.sub(r"`[^`]*`", "", text))
 
 
 def few(record: ProfileRecord, n: int) -> ProfileRecord:
@@ -349,3 +361,40 @@ def test_the_footnote_says_how_each_search_was_computed(profile: ProfileRecord) 
     assert "cost of a pair" in footnote("cross-encoder") and "index" not in footnote("cross-encoder")
     assert "largest index" in footnote("dual") and "pair" not in footnote("dual")
     assert "timed apart" in footnote("two-stage") and footnote() == ""
+
+
+def test_memory_that_was_not_measured_is_not_counted_as_none(profile: ProfileRecord) -> None:
+    memory = Memory(weights=900.0, activations=None)
+    models = (profile.models[0].model_copy(update={"memory": memory}), *profile.models[1:])
+    text = speed_table(profile.model_copy(update={"models": models}))
+    row = next(line for line in text.splitlines() if line.startswith("| cvlp-base"))
+    assert row.split("|")[-2].strip() == "-"
+
+
+@pytest.mark.parametrize(("higher_is_better", "front"), [(True, {58.325, 70.0}), (False, {58.325})])
+def test_the_front_improves_in_the_direction_of_the_metric(
+    higher_is_better: bool,
+    front: set[float],
+    profile: ProfileRecord,
+    record: RunRecord,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    """The faster of two models scores 58.325, the slower one 70."""
+    fast, slow = sorted(
+        (one for one in profile.models if one.latency), key=lambda one: one.latency.model.p50 if one.latency else 0.0
+    )[:2]
+    runs = [with_spec(run_of(record, *one.name.split("-")), value) for one, value in ((fast, 58.325), (slow, 70.0))]
+    told = [
+        run.model_copy(update={"results": (run.results[0].model_copy(update={"higher_is_better": higher_is_better}),)})
+        for run in runs
+    ]
+    lines: list[set[float]] = []
+
+    def keep(figure: Figure, folder: Path, name: str) -> list[Path]:
+        lines.extend({float(y) for y in line.get_ydata()} for axes in figure.axes for line in axes.lines)
+        return []
+
+    monkeypatch.setattr(pictures, "_saved", keep)
+    front_picture(profile, told, tmp_path)
+    assert lines == [front]

@@ -1,0 +1,119 @@
+"""The weights that a pretraining starts from: those of the whole model, or of single networks for its towers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+from torch import nn
+
+from vlbench import catalog
+from vlbench.core.cards import ModelCard
+from vlbench.core.errors import ExitCode, VlbenchError, first_five
+from vlbench.core.pretraining import HasMomentumCopies, Pretraining
+from vlbench.core.progress import Progress
+from vlbench.core.spec import PretrainSpec
+from vlbench.engine.weights.files import chosen_weights, weights_file, weights_sha256
+from vlbench.engine.weights.frozen import check_frozen
+from vlbench.engine.weights.loading import Wanted, load_tensors, summary
+from vlbench.engine.weights.statefile import brought_vocabulary, read_state
+from vlbench.models.hf.folder import PREFIX
+
+WHOLE = "checkpoint"
+
+
+@dataclass(frozen=True)
+class Initial:
+    """files: where weights start, by `checkpoint` for the whole model or by the name of a tower; empty from scratch.
+
+    hashes: of those weights, by the same names.
+    """
+
+    files: Mapping[str, Path]
+    hashes: Mapping[str, str]
+
+
+def find_initial(spec: PretrainSpec, card: ModelCard, size: str) -> Initial:
+    """The files that `--checkpoint` or `--init` means.
+
+    Raises:
+        VlbenchError: both are given, or a tower that the model cannot start so (exit 2); no such weights (exit 6).
+    """
+    whole = chosen_weights(spec.checkpoint or "none", card.name, size)
+    towers = catalog.model_towers(card)
+    if spec.init and whole is not None:
+        raise VlbenchError("--checkpoint fills the whole model and --init its towers: give one of them")
+    if unknown := [name for name in spec.init if name not in towers]:
+        able = f"it takes {', '.join(towers)}" if towers else "it has no tower that can start so"
+        raise VlbenchError(f"--init {unknown[0]} is not for {card.name}: {able}")
+    files: dict[str, Path] = {name: _tower_file(name, source) for name, source in spec.init.items()}
+    if whole is not None:
+        files = {WHOLE: whole}
+    return Initial(files, {name: weights_sha256(path) for name, path in files.items()})
+
+
+def load_initial(module: Pretraining, card: ModelCard, initial: Initial, vocabulary: str, progress: Progress) -> None:
+    """Load the weights, start momentum copies from them, and reject frozen layers that nothing was loaded into.
+
+    vocabulary: identifies the tokens that the rows of the word table stand for; empty where that is not known.
+
+    Raises:
+        VlbenchError: the weights do not fit (exit 6), or frozen layers would stay at random values (exit 2).
+    """
+    network = cast(nn.Module, module)
+    loaded: frozenset[str] = frozenset()
+    if WHOLE in initial.files:
+        found = load_tensors(network, initial.files[WHOLE], Wanted(card, vocabulary=vocabulary))
+        progress.say(summary(found.report))
+        loaded = found.names
+    for name, file in initial.files.items() if WHOLE not in initial.files else ():
+        names = _load_tower(network, card, name, file, vocabulary)
+        progress.say(f"weights: {len(names):,} tensors of the {name} tower loaded")
+        loaded |= names
+    if loaded and isinstance(module, HasMomentumCopies):
+        module.restart_copies(loaded)
+    check_frozen(network, loaded, ", or ".join(("--checkpoint FILE", *_init_flag(card))))
+
+
+def _init_flag(card: ModelCard) -> list[str]:
+    towers = ",".join(f"{name}=hf:FOLDER" for name in catalog.model_towers(card))
+    return [f"--init {towers}"] if towers else []
+
+
+def _tower_file(name: str, source: str) -> Path:
+    folder = catalog.transformers_folder(source) if source.startswith(PREFIX) else Path(source).expanduser()
+    return weights_file(folder, f"--init {name}=")
+
+
+def _load_tower(network: nn.Module, card: ModelCard, name: str, file: Path, vocabulary: str) -> frozenset[str]:
+    """Fill one tower; all of its tensors must be in the file, with the same shapes. Returns the tensors' names.
+
+    Raises:
+        VlbenchError: exit 6, they are not.
+    """
+    tower, own = catalog.model_towers(card)[name], network.state_dict()
+    trained = brought_vocabulary(file) if name == "text" and vocabulary else ""
+    if trained and trained != vocabulary:
+        raise VlbenchError(
+            f"--init text={file.parent} was trained with another vocabulary ({trained[:12]}...) than this model's "
+            f"({vocabulary[:12]}...): give its tokenizer.json or vocab.txt as --vocabulary",
+            ExitCode.WEIGHTS,
+        )
+    found = tower.converted(read_state(file), own)
+    needed = [key for key in own if key.startswith(tower.fills)]
+    if missing := [key for key in needed if key not in found]:
+        raise VlbenchError(
+            f"--init {name}={file.parent} lacks {len(missing)} of the tower's {len(needed)} tensors "
+            f"({first_five(missing)}): give a network of the same architecture and depth, or another --size",
+            ExitCode.WEIGHTS,
+        )
+    if other := [key for key, value in found.items() if value.shape != own[key].shape]:
+        raise VlbenchError(
+            f"--init {name}={file.parent} has {other[0]} of shape {list(found[other[0]].shape)} where this size has "
+            f"{list(own[other[0]].shape)}: give a network of the same width, or another --size or --vocabulary",
+            ExitCode.WEIGHTS,
+        )
+    network.load_state_dict(found, strict=False)
+    return frozenset(found)
