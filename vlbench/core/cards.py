@@ -148,12 +148,12 @@ class Recipe(Frozen):
     cross-encoder that ranks: `softmax` over a text and negatives (ViLT), `hinge`, the mean over the negatives
     (UNITER), `binary` (the matching head's own loss). negative_texts, negative_images: drawn for each pair. margin: the
     hinge's. lora_rank: of low-rank adapters that are trained in place of the backbone's weights, for models of
-    transformers; 0 trains the weights. batch_norm: what batch norms normalise by in finetuning: `frozen`, and where it
+    transformers; 0 trains the weights. train_splits: finetune on all of these splits, unless RunSpec.train_split names
+    others; None: the task card's train split. In a resolved spec it is None, and train_split names what is trained on.
+    batch_norm: what batch norms normalise by in finetuning: `frozen`, and where it
     is left out, their running statistics, which stay as they are while their weights and biases learn; `live`, the
     statistics of the batch, over all processes (SyncBatchNorm, so several processes need GPUs) and in a single forward
     pass per step and process. The loss of a step then depends on which images a forward pass repeats.
-    train_splits: finetune on all of these splits, unless RunSpec.train_split names others; None: the task card's
-    train split. In a resolved spec it is None, and train_split names what is trained on.
     """
 
     optimizer: Literal["adamw", "bert_adam"] | None = None
@@ -183,8 +183,8 @@ class Recipe(Frozen):
     negative_images: int | None = Field(default=None, ge=0)
     margin: float | None = Field(default=None, gt=0)
     lora_rank: int | None = Field(default=None, ge=0)
-    batch_norm: Literal["frozen", "live"] | None = None
     train_splits: SplitTuple | None = None
+    batch_norm: Literal["frozen", "live"] | None = None
 
     @model_validator(mode="after")
     def _agrees(self) -> Recipe:

@@ -10,6 +10,7 @@ from vlbench.core.cards import ModelCard, TaskCard
 from vlbench.core.errors import ExitCode, VlbenchError
 from vlbench.core.examples import Example
 from vlbench.core.spec import RunSpec
+from vlbench.core.splits import joined
 from vlbench.engine.weights.pretrained import PRETRAINED
 
 
@@ -50,6 +51,19 @@ def check_adapters(spec: RunSpec, card: ModelCard) -> None:
         raise VlbenchError(f"train.lora_rank {rank} needs peft, which is not installed: pip install 'vlbench[lora]'")
 
 
+def check_scales(spec: RunSpec) -> None:
+    """A limit of random image sizes needs the sizes. spec: with its recipe resolved.
+
+    Raises:
+        VlbenchError: there are none.
+    """
+    if spec.mode == "finetune" and spec.train.long_side is not None and spec.train.short_side is None:
+        raise VlbenchError(
+            f"train.long_side {spec.train.long_side} limits the random sizes that train.short_side asks for, and it "
+            f"asks for none: give both, or leave it out"
+        )
+
+
 def check_batch_norm(spec: RunSpec) -> None:
     """Batch norms that normalise by the batch need each step in one forward pass. spec: with its recipe resolved.
 
@@ -79,21 +93,11 @@ def check_negatives(spec: RunSpec, task: TaskCard, card: ModelCard, train: Seque
     what = f"{card.name} learns {task.name} by contrasting the images of an optimizer step"
     if spec.train.batch_size == 1:
         raise VlbenchError(f"{what}, and --batch-size 1 leaves one image alone: give 2 or more")
-    if len({example.reference.image for example in train}) == 1:
-        raise VlbenchError(f"{what}, and all texts of {spec.train_split} belong to one image: train on more images")
-
-
-def check_scales(spec: RunSpec) -> None:
-    """A limit of random image sizes needs the sizes. spec: with its recipe resolved.
-
-    Raises:
-        VlbenchError: there are none.
-    """
-    if spec.mode == "finetune" and spec.train.long_side is not None and spec.train.short_side is None:
-        raise VlbenchError(
-            f"train.long_side {spec.train.long_side} limits the random sizes that train.short_side asks for, and it "
-            f"asks for none: give both, or leave it out"
-        )
+    images = (example.reference.image for example in train)
+    first = next(images, None)
+    if first is not None and all(image == first for image in images):
+        split = joined(spec.train_split)
+        raise VlbenchError(f"{what}, and all texts of {split} belong to one image: train on more images")
 
 
 def check_placing(spec: RunSpec, card: ModelCard) -> None:

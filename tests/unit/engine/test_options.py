@@ -120,6 +120,15 @@ def test_a_run_is_refused_before_its_data_is_read(
     assert done.code == 2 and "quantize" in done.err
 
 
+def test_a_limit_of_sizes_needs_sizes() -> None:
+    check_scales(spec(train={"short_side": [400, 800], "long_side": 1333}))
+    check_scales(spec(train={"long_side": 1333}, mode="eval"))
+    with pytest.raises(VlbenchError, match=r"train\.long_side 1333 limits .*: give both, or leave it out"):
+        check_scales(spec(train={"long_side": 1333}))
+    with pytest.raises(ValueError, match="expected the lowest number of pixels first"):
+        spec(train={"short_side": [800, 400]})
+
+
 @pytest.mark.parametrize(
     ("train", "fields", "said"),
     [
@@ -155,12 +164,3 @@ def test_two_towers_need_negatives(model: str, size: int, images: str, mode: str
     task = catalog.task_card("coco_retrieval", None)
     asked = spec(mode=mode, train={"batch_size": size}, train_split="train")
     refuses(lambda: check_negatives(asked, task, card(model), captions(*images)), said)
-
-
-def test_a_limit_of_sizes_needs_sizes() -> None:
-    check_scales(spec(train={"short_side": [400, 800], "long_side": 1333}))
-    check_scales(spec(train={"long_side": 1333}, mode="eval"))
-    with pytest.raises(VlbenchError, match=r"train\.long_side 1333 limits .*: give both, or leave it out"):
-        check_scales(spec(train={"long_side": 1333}))
-    with pytest.raises(ValueError, match="expected the lowest number of pixels first"):
-        spec(train={"short_side": [800, 400]})

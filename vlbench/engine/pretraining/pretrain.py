@@ -141,9 +141,9 @@ def _begin(
         module.learn_answers(answers)
     if unknown := [name for name in spec.objectives or () if name not in module.objectives]:
         raise VlbenchError(f"{card.name} has no objective {', '.join(unknown)}: it has {', '.join(module.objectives)}")
-    check_cut(card.name, module, spec.objectives or module.objectives, spec.train, ranks.size)
     initial = ranks.together(lambda: find_initial(spec, card, size))
     load_initial(module, card, initial, resources.text.vocabulary_sha256, progress)
+    check_cut(card.name, module, spec.objectives or module.objectives, spec.train, ranks.size)
     checkpoints = Checkpoints(folder, resources.text, {"model": card.name, "size": size})
     return Work(
         spec,
