@@ -150,10 +150,10 @@ class Recipe(Frozen):
     hinge's. lora_rank: of low-rank adapters that are trained in place of the backbone's weights, for models of
     transformers; 0 trains the weights. train_splits: finetune on all of these splits, unless RunSpec.train_split names
     others; None: the task card's train split. In a resolved spec it is None, and train_split names what is trained on.
-    batch_norm: what batch norms normalise by in finetuning: `frozen`, and where it
-    is left out, their running statistics, which stay as they are while their weights and biases learn; `live`, the
-    statistics of the batch, over all processes (SyncBatchNorm, so several processes need GPUs) and in a single forward
-    pass per step and process. The loss of a step then depends on which images a forward pass repeats.
+    batch_norm: what batch norms normalise by in finetuning: `frozen`, and where it is left out, their running
+    statistics, which stay as they are while their weights and biases learn; `live`, the statistics of the batch, over
+    all processes (SyncBatchNorm) and in a single forward pass per step and process. The loss of a step then depends on
+    which images a forward pass repeats.
     """
 
     optimizer: Literal["adamw", "bert_adam"] | None = None
