@@ -112,6 +112,22 @@ def test_runs_that_agree_leave_doubt_by_their_size() -> None:
     assert paired(a, a, dict.fromkeys(a, "one group")).detectable == float("inf")
 
 
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_a_change_leaves_no_less_doubt_than_none(seeds: int) -> None:
+    """1 - 0.025 ** 0.01 of 100 units may have changed where none did; where one did, not fewer may have."""
+    a, groups = units(np.tile([0.0, 1.0], 50))
+
+    def compared(b: dict[str, float]) -> tuple[float, float]:
+        found = paired(a, b, groups) if seeds == 1 else seeded(Seeds.of([a] * 3), Seeds.of([b] * 3), groups)
+        return found.low, found.high
+
+    none, up, down = compared(a), compared(a | {"0": 1.0}), compared(a | {"1": 0.0})
+    assert none == (pytest.approx(-0.03622, abs=1e-5), pytest.approx(0.03622, abs=1e-5))
+    assert up[0] >= none[0] and up[1] >= none[1] - 1e-12
+    assert down[0] <= none[0] + 1e-12 and down[1] <= none[1]
+    assert compared(a | {str(row): 1.0 for row in range(0, 60, 2)})[0] > 0  # a clear effect stays one
+
+
 @pytest.mark.parametrize("change", [0.0, 0.25, 1.0, 3.0])
 def test_what_is_detectable_knows_no_direction(change: float) -> None:
     """Also where all 100 units change alike, beyond 1 as well: up to 0.03622 of them may do the opposite."""
