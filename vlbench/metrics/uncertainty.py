@@ -45,7 +45,9 @@ def mean_interval(values: Mapping[Unit, float], groups: Mapping[Unit, str]) -> I
 
 
 def effective_binomial(sums: NDArray[np.float64], counts: NDArray[np.float64], mean: float) -> Interval:
-    """Clopper and Pearson's interval of a mean of values in [0, 1], of Korn and Graubard's effective sample size (1998).
+    """Clopper and Pearson's interval of a mean of values in [0, 1], with Korn and Graubard's effective sample size.
+
+    Source: Korn and Graubard 1998.
 
     The standard error se is that of a ratio of group totals, with G / (G - 1) as for a variance of G groups. The
     effective sample size is p (1 - p) / se^2: the n examples where each of 0 or 1 is a group of its own, so that the
