@@ -109,6 +109,7 @@ def test_runs_that_agree_leave_doubt_by_their_size() -> None:
     assert (found.effect, found.p) == (0.0, 1.0)
     # 100 groups without a change: up to 1 - 0.025 ** 0.01 may have one.
     assert (found.low, found.high) == (pytest.approx(-0.03622, abs=1e-5), pytest.approx(0.03622, abs=1e-5))
+    assert (found.beyond(found.low), found.beyond(found.low - 0.01)) == (1.0, 0.0)
     assert paired(a, a, dict.fromkeys(a, "one group")).detectable == float("inf")
 
 
