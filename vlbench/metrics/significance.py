@@ -234,7 +234,8 @@ def _bootstrap(
         far = max(1.0, abs(same))
         return 0.0, same - share * (far + same), same + share * (far - same), "95 % Clopper-Pearson: all units agree"
     drawn = resampled_means(sums, counts, generator, _RESAMPLES)
-    low, high = _outward(*map(float, np.percentile(drawn, (2.5, 97.5))), float(sums.sum()), share)
+    low, high = (float(end) for end in np.percentile(drawn, (2.5, 97.5)))
+    low, high = _outward(low, high, float(sums.sum()), share)
     return float(drawn.std(ddof=1)), low, high, f"95 % percentile bootstrap over {len(sums):,} groups"
 
 

@@ -89,8 +89,11 @@ class Block(nn.Module):
 def _mean_colour(scaled: Tensor, mask: Tensor) -> Tensor:
     """Each channel's mean over real patches: [N, R, 3 * P * P], mask [N, R] -> [N, 1, 3 * P * P]."""
     real = mask[:, :, None].to(scaled)
-    colour = (scaled.unflatten(2, (CHANNELS, -1)).mean(dim=3) * real).sum(dim=1) / real.sum(dim=1)  # [N, 3]
-    return colour.repeat_interleave(scaled.shape[2] // CHANNELS, dim=1)[:, None]
+    images, patches, numbers = scaled.shape
+    channels = scaled.view(images, patches, CHANNELS, numbers // CHANNELS)
+    colour = (channels.mean(dim=3) * real).sum(dim=1) / real.sum(dim=1)  # [N, 3]
+    spread: Tensor = colour.repeat_interleave(numbers // CHANNELS, dim=1)[:, None]
+    return spread
 
 
 class ViLTNetwork(nn.Module):
