@@ -257,7 +257,7 @@ def without_sight(
 
 
 def above(part: Result, value: str, unseen: Mapping[str, Mapping[str, float]]) -> bool:
-    """Whether the part's interval lies on the better side of every figure without sight; true where there is none."""
+    """Whether the part's interval lies on the better side of every image-blind baseline; true where there is none."""
     low, high = part.ci95 or (part.value, part.value)
     worst = low if part.higher_is_better else high
     return all(is_better(worst, of[value], part.higher_is_better) for of in unseen.values() if value in of)
