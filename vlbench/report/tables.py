@@ -11,7 +11,7 @@ from typing import Literal
 from tabulate import tabulate
 
 from vlbench.core.errors import printable
-from vlbench.core.record import Coverage, Result, RunRecord
+from vlbench.core.record import Coverage, Decoding, Result, RunRecord
 from vlbench.metrics.direction import is_better
 
 _NOTHING = "-"
@@ -116,6 +116,11 @@ def selection_line(record: RunRecord) -> str:
         f"selection: {metric}{train.selection:.2f} on {cell(train.selected_on)} "
         f"(step {train.best_step:,}, {train.weights} weights)"
     )
+
+
+def decoding_text(how: Decoding | None) -> str:
+    """The settings that answers were generated with, as `name value`; empty where nothing was generated."""
+    return "" if how is None else ", ".join(f"{name} {value}" for name, value in how.model_dump(mode="json").items())
 
 
 def cell(text: str) -> str:
