@@ -102,6 +102,10 @@ class TaskCard(Frozen):
             )
         return self
 
+    def overlap(self, split: str, other: str) -> bool:
+        """Whether two splits of this card are the same one, or hold some of the same examples as far as it says."""
+        return split == other or other in self.splits[split].overlaps or split in self.splits[other].overlaps
+
     def larger_splits(self, split: str) -> tuple[str, ...]:
         """The splits that hold all of this one, the smallest first, by `within`.
 
@@ -142,7 +146,7 @@ class Recipe(Frozen):
     beside the plain ones. steps wins over epochs. batch_size: examples per optimizer step, over all
     processes and accumulation steps. batches: `shuffled` draws examples singly; `related` keeps those that
     share a picture or a statement in one batch, which then holds both answers to one statement. augment: whether
-    training pictures are changed by chance (RandAugment without inversion and cutout, as in ViLT). short_side: lowest
+    training images are augmented at random (RandAugment without inversion and cutout, as in ViLT). short_side: lowest
     and highest number of pixels that the short side of a training image is resized to, drawn uniformly for each image
     and step; long_side: the most that the long side may then have (both as in SOHO). rank_loss, of a
     cross-encoder that ranks: `softmax` over a text and negatives (ViLT), `hinge`, the mean over the negatives
