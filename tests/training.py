@@ -1,6 +1,7 @@
 """Short trainings, by any number of processes: `torchrun training.py WORLD OUT cvlp:nlvr2 brivl:coco_retrieval@20x16`.
 
-After `@` steps and examples per step. Every process leaves its log, and what its learner has become.
+After `@` steps and examples per step. So many steps take a low rate: Adam amplifies rounding where a gradient is almost
+zero. Every process leaves its log, and what its learner has become.
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ def train(name: str, world: Path, folder: Path, accumulation: int = 1, **changed
     """Train for a few steps: the log, and a hash of all parameters. changed: other numbers of the recipe."""
     name, _, size = name.partition("@")
     steps, batch_size = map(int, size.split("x")) if size else (4, 12)
-    fixed = {"accumulation": accumulation, "warmup": 0.0, "ema": 0.9, "lr": 1e-3}
+    rate = {"lr": 1e-4, "warmup": 0.1} if size else {"lr": 1e-3, "warmup": 0.0}
+    fixed = {"accumulation": accumulation, "ema": 0.9, **rate}
     changes = Recipe(steps=steps, batch_size=batch_size, **{**fixed, **changed})
     model, task = name.rsplit(":", 1)
     job = plan(RunSpec(task=task, model=model, data_root=world, checkpoint="none", train=changes), Silent())

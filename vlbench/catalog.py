@@ -178,10 +178,10 @@ def pretrained_folder(card: ModelCard, *, weights: bool = True) -> Path:
 
 
 def transformers_folder(name: str) -> Path:
-    """The folder of `hf:FOLDER` or `hf:ID[@REVISION]`, whatever architecture it holds, fetched if it has to be.
+    """The folder of `hf:FOLDER` or `hf:ID[@REVISION]`, whatever architecture it holds; fetched where it is not at hand.
 
     Raises:
-        VlbenchError: exit 6, it is not to be had.
+        VlbenchError: exit 6, it cannot be fetched.
     """
     from vlbench.models.hf.folder import fetched_folder
 

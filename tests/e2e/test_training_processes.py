@@ -78,7 +78,7 @@ def test_a_loss_over_the_step_does_not_depend_on_how_it_is_cut(
         logs = [first["log"], second["log"]]
         if name in towers:
             logs.append(training.train(name, tiny_world, tmp_path / "parts" / training.file_name(name), 16)["log"])
-        assert abs(whole[-1]["loss"] - whole[0]["loss"]) > 0.1  # something is learned
+        assert abs(whole[-1]["loss"] - whole[0]["loss"]) > 0.02  # something is learned
         for log in logs:
             assert column(log, "loss") == pytest.approx(column(whole, "loss"), abs=1e-5)
             assert column(log, "grad_norm") == pytest.approx(column(whole, "grad_norm"), rel=1e-4)

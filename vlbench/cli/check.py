@@ -45,7 +45,9 @@ def check(
     allow_partial: Annotated[bool, typer.Option("--allow-partial", help="Accept other counts; noted.")] = False,
     verify_data: Annotated[
         bool,
-        typer.Option("--verify-data", help="Hash all files, images too, and compare with the first such hashes."),
+        typer.Option(
+            "--verify-data", help="Hash all files of the data, images included; compare with the hashes kept at first."
+        ),
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
 ) -> None:
@@ -238,7 +240,7 @@ def _leak_text(leaks: list[FoundLeak]) -> str:
         for one in leaks
     ]
     said = [f"{one.split}: first {first_five(one.names)}" for one in leaks if one.names]
-    lead = "warning: a model that was trained on another task has seen pictures of these splits"
+    lead = "warning: a model that was trained on another task has seen images of these splits"
     return "\n".join([lead, tabulate(rows, headers="keys", disable_numparse=True), *said])
 
 

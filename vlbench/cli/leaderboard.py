@@ -46,7 +46,7 @@ def leaderboard(
         typer.Option(
             "--published",
             metavar="[FILE|DIR]",
-            help="Published figures in tables beside; with a YAML file or a folder of them, those too.",
+            help="Also show published results; with a YAML file or a folder of such files, those as well.",
         ),
     ] = None,
     expect: Annotated[bool, typer.Option("--expect", help="Judge each record by its published figure.")] = False,
@@ -153,7 +153,11 @@ def _is_yaml(path: Path) -> bool:
 
 
 def _check_no_figures(runs: list[Path]) -> None:
-    """A file of figures among the runs is told where it belongs."""
+    """Check that no file of published figures is among the runs.
+
+    Raises:
+        VlbenchError: one is; the message names the flag for it.
+    """
     from vlbench.core.errors import VlbenchError
 
     if figures := [path for path in runs if _is_yaml(path)]:

@@ -108,7 +108,9 @@ def run(
     allow_partial: Annotated[bool | None, typer.Option("--allow-partial", help="Accept other counts; noted.")] = None,
     verify_data: Annotated[
         bool | None,
-        typer.Option("--verify-data", help="Hash all data, images too, and compare with the first such hashes."),
+        typer.Option(
+            "--verify-data", help="Hash all files of the data, images included; compare with the hashes kept at first."
+        ),
     ] = None,
     config: Annotated[Path | None, typer.Option(help="YAML with the same names; flags win over it.")] = None,
     settings: Annotated[list[str] | None, typer.Option("--set", help="name=value, e.g. train.lr=3e-5; wins.")] = None,

@@ -102,6 +102,10 @@ class TaskCard(Frozen):
             )
         return self
 
+    def overlap(self, split: str, other: str) -> bool:
+        """Whether two splits of this card are the same one, or hold some of the same examples as far as it says."""
+        return split == other or other in self.splits[split].overlaps or split in self.splits[other].overlaps
+
     def larger_splits(self, split: str) -> tuple[str, ...]:
         """The splits that hold all of this one, the smallest first, by `within`.
 
@@ -142,7 +146,7 @@ class Recipe(Frozen):
     beside the plain ones. steps wins over epochs. batch_size: examples per optimizer step, over all
     processes and accumulation steps. batches: `shuffled` draws examples singly; `related` keeps those that
     share a picture or a statement in one batch, which then holds both answers to one statement. augment: whether
-    training pictures are changed by chance (RandAugment without inversion and cutout, as in ViLT). short_side: lowest
+    training images are augmented at random (RandAugment without inversion and cutout, as in ViLT). short_side: lowest
     and highest number of pixels that the short side of a training image is resized to, drawn uniformly for each image
     and step; long_side: the most that the long side may then have (both as in SOHO). rank_loss, of a
     cross-encoder that ranks: `softmax` over a text and negatives (ViLT), `hinge`, the mean over the negatives
@@ -150,10 +154,10 @@ class Recipe(Frozen):
     hinge's. lora_rank: of low-rank adapters that are trained in place of the backbone's weights, for models of
     transformers; 0 trains the weights. train_splits: finetune on all of these splits, unless RunSpec.train_split names
     others; None: the task card's train split. In a resolved spec it is None, and train_split names what is trained on.
-    batch_norm: what batch norms normalise by in finetuning: `frozen`, and where it
-    is left out, their running statistics, which stay as they are while their weights and biases learn; `live`, the
-    statistics of the batch, over all processes (SyncBatchNorm, so several processes need GPUs) and in a single forward
-    pass per step and process. The loss of a step then depends on which images a forward pass repeats.
+    batch_norm: what batch norms normalise by in finetuning: `frozen`, and where it is left out, their running
+    statistics, which stay as they are while their weights and biases learn; `live`, the statistics of the batch, over
+    all processes (SyncBatchNorm) and in a single forward pass per step and process. The loss of a step then depends on
+    which images a forward pass repeats.
     """
 
     optimizer: Literal["adamw", "bert_adam"] | None = None

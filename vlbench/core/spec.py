@@ -43,8 +43,8 @@ class RunSpec(Frozen):
     weights are rounded. trust_remote_code: whether code that a model's folder brings along may run. verify_data: all
     files of the data, images included, are hashed and compared with the hashes kept at their first verification.
     workers: processes that prepare inputs; left out, as many as suit the machine. cache_pictures: GiB of resized
-    pictures that are kept for later epochs and runs; None keeps none. log_with: experiment trackers that are told as
-    well, by Accelerate's names.
+    images that are kept for later epochs and runs; None keeps none. log_with: experiment trackers to log to as well, by
+    Accelerate's names.
     """
 
     task: str
@@ -114,7 +114,7 @@ class PretrainSpec(Frozen):
     trains all. options: of the model's pretraining, by name, e.g. key_drop. checkpoint: weights of the whole model to
     start from: vlbench's own, official ones, or a transformers folder; None starts from random values. init: of single
     towers, the network that each starts from: `vision` or `text` -> a file, a folder or `hf:NAME`. save_every:
-    optimizer steps between states that an interrupted pretraining goes on from. Other fields mean what they mean in
+    optimizer steps between states that an interrupted pretraining resumes from. Other fields mean what they mean in
     RunSpec.
     """
 

@@ -1,4 +1,4 @@
-"""RandAugment: a few random changes of a picture that leave what it shows, and random sizes, for training.
+"""RandAugment: a few random changes of an image that leave what it shows, and random sizes, for training.
 
 Colours are not inverted and nothing is cut out, since texts speak of colours and of small things.
 Source: Cubuk et al. 2020 (arXiv 1909.13719); which changes and how strong, Kim et al. 2021 (ViLT), official code.

@@ -56,7 +56,7 @@ def with_imports(folder: Path, files: Iterable[Path], modules: Iterable[str] = (
     """Files of a folder and every module that they import, directly or not, as far as it is no installed library.
 
     Modules of vlbench count where they belong to a built-in task; installed packages where the folder lies in them or
-    they are named. Imports whose name is put together while the code runs are not found.
+    they are named. Imports of names that are built at run time are not found.
 
     Args:
         folder: where the files lie; modules are looked for there first, then where Python would look for them.

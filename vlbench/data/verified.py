@@ -16,7 +16,7 @@ from vlbench.data.index import annotation_files
 from vlbench.data.jsonfile import as_object, read_json
 from vlbench.data.parallel import parallel_map
 
-Told = Callable[[int, int], None]
+Report = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -57,14 +57,14 @@ class Verified:
         return f"verified {what}: as on {self.since}{more}"
 
 
-def verify(task: Task, split: str, images: Mapping[str, Path], progress: Told | None = None) -> Verified:
+def verify(task: Task, split: str, images: Mapping[str, Path], progress: Report | None = None) -> Verified:
     """Hash a split's annotations, its images and the task's region features, whatever is remembered of them.
 
     Args:
         task: where the files lie; hashes are kept by its name, the real path of its root, and the split.
         split: its name.
         images: the split's, by their keys; those that are missing count only where they have been there before.
-        progress: told files hashed and files to hash.
+        progress: called with the number of files hashed and of files to hash.
 
     Raises:
         DataError: the kept hashes cannot be read or written.
@@ -84,7 +84,7 @@ def verify(task: Task, split: str, images: Mapping[str, Path], progress: Told | 
     return Verified(task.card.name, split, len(found), len(new), since, tuple(sorted(differing)), place)
 
 
-def _hashes(files: Mapping[str, Path], progress: Told | None) -> dict[str, str]:
+def _hashes(files: Mapping[str, Path], progress: Report | None) -> dict[str, str]:
     """The hashes of files by their names; of those that are there."""
     found: dict[str, str] = {}
     hashed = parallel_map(_sha256, list(files.values()))

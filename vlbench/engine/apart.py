@@ -15,7 +15,7 @@ _REPORT = "another --split"
 
 
 def check_apart(spec: RunSpec, trained: Mapping[str, Examples], select: Examples, report: Examples) -> None:
-    """Check that no example is used twice; official splits that are parts of others are told by their ids.
+    """Check that no example is used twice, by id: some official splits are parts of others.
 
     Args:
         spec: the resolved spec, which names the splits.

@@ -112,7 +112,8 @@ def _train_split(spec: RunSpec, task: TaskCard, recipe: Recipe) -> Splits:
 def _select_on(spec: RunSpec, task: TaskCard, trained_on: Sequence[str]) -> str:
     """The split to select on: the flag's, else the task card's, or none where a recipe also trains on that one.
 
-    Papers that train on all of it take the last checkpoint. Splits that the user named are never put right silently.
+    Papers that train on the selection split take the last checkpoint. Splits that the user named are never corrected
+    silently.
     """
     if spec.select_on or spec.train_split or spec.train.train_splits:
         return spec.select_on or task.select_on

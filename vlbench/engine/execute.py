@@ -47,7 +47,7 @@ def execute(job: Job, folder: RunFolder, progress: Progress, ranks: Ranks | None
         Interrupted: the state is saved; executing the same job again goes on from there.
         VlbenchError: among others, a device or precision that is not there, of which no record is left.
     """
-    check_device(job.spec.device, job.arithmetic)
+    check_device(job.spec.device, job.arithmetic)  # before anything is written: a run that resumes keeps its record
     started, ranks = time.perf_counter(), ranks or Ranks()
     progress = Logged(progress, folder.log) if ranks.is_main else Silent()
     earlier = _begun_by(folder) if ranks.is_main else ()
@@ -258,7 +258,7 @@ def _preprocessing(job: Job) -> dict[str, str | int | float]:
     """What is done to pictures and texts before the model sees them; with the weights' hash it decides the numbers."""
     size = job.card.sizes[job.size]
     limits = {name: value for name, value in size.config.items() if name.startswith("max_")}
-    # vlbench's own models over pixels resize with Pillow; whatever else prepares images is told by the model.
+    # vlbench's own models over pixels resize with Pillow; a model whose library prepares them says so itself.
     resizes = job.card.visual in ("patches", "grid") and not job.model_sha256
     backend = {"image_backend": "pil"} if resizes else {}
     return {"visual": job.card.visual, "vocabulary": size.vocabulary, "max_text": size.max_text} | backend | limits

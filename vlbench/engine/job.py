@@ -140,35 +140,22 @@ def plan(spec: RunSpec, progress: Progress) -> Job:
     Raises:
         VlbenchError: names nobody knows, a model that cannot answer the task, splits that clash.
     """
-    card = catalog.model_card(spec.model)
-    if impossible := refusal(spec):
-        raise impossible
-    if spec.size is not None:
-        catalog.check_size(card, spec.size)
-    task = load_task(
-        spec.task,
-        spec.data_root,
-        domain=spec.domain,
-        tasks_dir=spec.tasks_dir,
-        allow_partial=spec.allow_partial,
-        progress=progress,
-    )
+    card = _able_card(spec)
+    task = _task(spec, progress)
     spec = resolved(spec, task, card)
-    trained = {split: task.load(split) for split in split_tuple(spec.train_split)}
-    select, report = _load(task, spec.select_on), _load(task, spec.split)
-    check_apart(spec, trained, select, report)
+    trained, select, report = _splits(spec, task)
     train = next(iter(trained.values())) if len(trained) == 1 else Joined([*trained.values()])
     check_negatives(spec, task.card, card, train)
+    splits = {**trained, str(spec.select_on): select, str(spec.split): report}
     if spec.verify_data and launched().local_rank == 0:
-        _verify(task, {**trained, str(spec.select_on): select, str(spec.split): report}, progress)
+        _verify(task, splits, progress)
     select, part = selected_on(select, spec, whole=task.card.output == "rank")
-    sha = manifest(task, {**trained, str(spec.select_on): select, str(spec.split): report})
+    sha = manifest(task, {**splits, str(spec.select_on): select, str(spec.split): report})
     weights = _weights(spec, card)
     labels = labels_of(spec, task.card, train, weights)
     base = base_of(weights, card.name, str(spec.size)) if weights else None
     weights_hash = weights_sha256(weights, base)
     task_hash, model_hash = catalog.task_sha256(spec.task, spec.tasks_dir), catalog.own_sha256(card)
-    own_words = spec.vocabulary is not None or card.sizes[str(spec.size)].vocabulary == "its own"
     shots = draw_shots(spec, train)
     scored = limited(report, spec, whole=task.card.output == "rank")
     train, notes = learnable(task.card, [] if shots else train, labels)
@@ -194,7 +181,7 @@ def plan(spec: RunSpec, progress: Progress) -> Job:
             manifest_sha256=sha,
             weights_sha256=weights_hash,
             model_sha256=model_hash,
-            tokenizer_sha256="" if own_words else tokenizer_sha256(weights),
+            tokenizer_sha256=_tokenizer_sha256(spec, card, weights),
             answers_sha256=answers_sha256(labels) + answers_sha256(rows),
             vlbench_version=__version__,
         ),
@@ -207,6 +194,49 @@ def plan(spec: RunSpec, progress: Progress) -> Job:
         base=base,
         cut=cut_groups(report, scored),
     )
+
+
+def _able_card(spec: RunSpec) -> ModelCard:
+    """The card of the model, which can answer the task in that mode and has that size.
+
+    Raises:
+        VlbenchError: it cannot, or has not.
+    """
+    card = catalog.model_card(spec.model)
+    if impossible := refusal(spec):
+        raise impossible
+    if spec.size is not None:
+        catalog.check_size(card, spec.size)
+    return card
+
+
+def _task(spec: RunSpec, progress: Progress) -> Task:
+    return load_task(
+        spec.task,
+        spec.data_root,
+        domain=spec.domain,
+        tasks_dir=spec.tasks_dir,
+        allow_partial=spec.allow_partial,
+        progress=progress,
+    )
+
+
+def _splits(spec: RunSpec, task: Task) -> tuple[dict[str, Examples], Examples, Examples]:
+    """The examples of each split to train on, those to select on and those to report on, which are apart.
+
+    Raises:
+        VlbenchError: they are not, as `check_apart`.
+    """
+    trained = {split: task.load(split) for split in split_tuple(spec.train_split)}
+    select, report = _load(task, spec.select_on), _load(task, spec.split)
+    check_apart(spec, trained, select, report)
+    return trained, select, report
+
+
+def _tokenizer_sha256(spec: RunSpec, card: ModelCard, weights: Path | None) -> str:
+    """Of the tokenizer beside the weights; empty where the spec or the model's library brings another."""
+    own = spec.vocabulary is not None or card.sizes[str(spec.size)].vocabulary == "its own"
+    return "" if own else tokenizer_sha256(weights)
 
 
 def _weights(spec: RunSpec, card: ModelCard) -> Path | None:

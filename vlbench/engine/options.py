@@ -55,7 +55,7 @@ def check_scales(spec: RunSpec) -> None:
     """A limit of random image sizes needs the sizes. spec: with its recipe resolved.
 
     Raises:
-        VlbenchError: there are none.
+        VlbenchError: train.long_side is given without train.short_side.
     """
     if spec.mode == "finetune" and spec.train.long_side is not None and spec.train.short_side is None:
         raise VlbenchError(
@@ -86,7 +86,7 @@ def check_negatives(spec: RunSpec, task: TaskCard, card: ModelCard, train: Seque
     """Two towers learn a ranking from the other images of an optimizer step. spec: with its recipe resolved.
 
     Raises:
-        VlbenchError: there are none.
+        VlbenchError: the batch size is 1, or all texts of the training splits belong to one image.
     """
     if spec.mode != "finetune" or task.output != "rank" or card.ranks_by != "dual":
         return

@@ -52,7 +52,7 @@ from vlbench.records.folder import RunFolder
 class Outcome:
     """What a trial leaves: what it answered about the reported split, and how it came about.
 
-    results: a prediction per example, on rank 0; of a gallery, a ranking per picture and per text. prompting,
+    results: a prediction per example, on rank 0; of a gallery, a ranking per image and per text. prompting,
     image_processing: how the model was asked and by what its images were prepared, where it says so.
     """
 

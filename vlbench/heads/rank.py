@@ -27,8 +27,8 @@ _TRIES = 1000
 class RankHead(nn.Module):
     """One score per pair, trained on each example against negatives drawn at random.
 
-    negative_texts: captions of other pictures beside the example's own, 15 as in ViLT. negative_images: other pictures
-    beside its picture. Losses: `softmax` over all of them (Kim et al. 2021); `hinge`, the mean over all of them of how
+    negative_texts: captions of other images besides the example's own, 15 as in ViLT. negative_images: other images
+    besides its own. Losses: `softmax` over all of them (Kim et al. 2021); `hinge`, the mean over all of them of how
     far each comes within `margin` of the example, scores through a sigmoid (Chen et al. 2020); `binary`, each pair by
     itself (the matching head's own).
     """

@@ -21,7 +21,7 @@ from typing import Literal
 from vlbench.core.errors import CoverageError, first_five
 from vlbench.core.examples import Caption, Example
 from vlbench.core.results import Direction, MetricAbsentError, Ranking, Score
-from vlbench.metrics.uncertainty import clustered_bootstrap, mean_score
+from vlbench.metrics.uncertainty import bounded_bootstrap, clustered_bootstrap, mean_score
 
 Ties = Literal["pessimistic", "optimistic", "expected"]
 LEVELS = (1, 5, 10)
@@ -87,10 +87,16 @@ class RecallSum:
         for direction, values in six:
             for picture, share in places.above_average(direction, values).items():
                 shares[picture] += share / len(six)
-        score = mean_score(self.name, shares, {picture: picture for picture in shares})
-        interval = score.ci95 and (6 * score.ci95[0], 6 * score.ci95[1])
-        stderr = None if score.stderr is None else 6 * score.stderr
-        return replace(score, value=600 * mean, stderr=stderr, ci95=interval, per_example={})
+        interval = bounded_bootstrap(shares, {picture: picture for picture in shares})
+        return Score(
+            name=self.name,
+            value=600 * mean,
+            n=len(shares),
+            stderr=None if interval is None else 600 * interval.stderr,
+            ci95=None if interval is None else (600 * interval.low, 600 * interval.high),
+            per_example={},
+            method="" if interval is None else interval.method,
+        )
 
 
 @dataclass(frozen=True)

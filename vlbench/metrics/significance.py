@@ -143,7 +143,7 @@ def seeded(a: Seeds, b: Seeds, groups: Mapping[str, str], seed: int = 0) -> Diff
     effect = float(sums.sum() / counts.sum())
     shown = found.detectable if found.stderr else _by_signs(sums, counts)
     within = all(0 <= value <= 1 for side in (a, b) for value in side.mean.values())
-    low, high = effect - found.reach, effect + found.reach
+    low, high = _outward(effect - found.reach, effect + found.reach, effect, unseen_share(len(sums)))
     return Difference(
         effect, found.stderr, max(low, -1.0) if within else low, min(high, 1.0) if within else high,
         p=found.p(effect) if found.stderr else permutation(sums, generator),
@@ -223,18 +223,25 @@ def _bootstrap(
     """Standard error, low, high and how, of the mean difference.
 
     Where every unit changed by the same c, resampling shows nothing: the share of units that may change by -1 or by 1
-    instead, or by -c or c where that is further, is then bounded as in `unseen_share`.
+    instead, or by -c or c where that is further, is then bounded as in `unseen_share`. Where only
+    some changed, the end in the direction of the effect is at least as far out as where none did.
     """
     if len(sums) < 2:
         return 0.0, float("-inf"), float("inf"), "none: one group leaves nothing to estimate"
-    means = sums / counts
+    means, share = sums / counts, unseen_share(len(sums))
     if np.ptp(means) < 1e-12:
-        share, same = unseen_share(len(sums)), float(means[0])
+        same = float(means[0])
         far = max(1.0, abs(same))
         return 0.0, same - share * (far + same), same + share * (far - same), "95 % Clopper-Pearson: all units agree"
     drawn = resampled_means(sums, counts, generator, _RESAMPLES)
-    low, high = np.percentile(drawn, (2.5, 97.5))
-    return float(drawn.std(ddof=1)), float(low), float(high), f"95 % percentile bootstrap over {len(sums):,} groups"
+    low, high = (float(end) for end in np.percentile(drawn, (2.5, 97.5)))
+    low, high = _outward(low, high, float(sums.sum()), share)
+    return float(drawn.std(ddof=1)), low, high, f"95 % percentile bootstrap over {len(sums):,} groups"
+
+
+def _outward(low: float, high: float, effect: float, share: float) -> tuple[float, float]:
+    """An interval whose end in the direction of the effect reaches at least `share`, as that of no effect does."""
+    return min(low, -share) if effect <= 0 else low, max(high, share) if effect >= 0 else high
 
 
 def _spread(figures: Sequence[float]) -> float:

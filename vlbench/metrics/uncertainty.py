@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
-from dataclasses import dataclass
-from math import fsum
+from dataclasses import dataclass, replace
+from math import fsum, sqrt
 from typing import TypeVar
 
 import numpy as np
@@ -25,6 +25,66 @@ class Interval:
     low: float
     high: float
     method: str
+
+
+def mean_interval(values: Mapping[Unit, float], groups: Mapping[Unit, str]) -> Interval | None:
+    """The interval of the mean of `values`: `effective_binomial` where all lie in [0, 1], else `clustered_bootstrap`.
+
+    groups: the group of each unit of `values`. The result does not depend on the order of units.
+
+    Returns:
+        None where there are fewer than two groups: one group leaves nothing to estimate.
+
+    Raises:
+        DataError: a value that is not finite.
+    """
+    sums, counts = group_totals(values, groups)
+    if not all(0 <= value <= 1 for value in values.values()):
+        return clustered_bootstrap(values, groups)
+    return effective_binomial(sums, counts, fsum(values.values()) / len(values)) if len(sums) > 1 else None
+
+
+def effective_binomial(sums: NDArray[np.float64], counts: NDArray[np.float64], mean: float) -> Interval:
+    """Clopper and Pearson's interval of a mean of values in [0, 1], with Korn and Graubard's effective sample size.
+
+    Source: Korn and Graubard 1998.
+
+    The standard error se is that of a ratio of group totals, with G / (G - 1) as for a variance of G groups. The
+    effective sample size is p (1 - p) / se^2: the n examples where each of 0 or 1 is a group of its own, so that the
+    interval then is Clopper and Pearson's of k out of n. It is at most n: no values in [0, 1] vary more than zeros and
+    ones do, and a se of 0 from alike groups is no certainty. Where every value is 0, or every one 1, it is G. Fewer
+    errors must not give a lower bound, so the low end is nowhere above that of G groups that are all right, and the
+    high end nowhere below that of G groups that are all wrong.
+
+    Args:
+        sums: [G], the sum of the values of each group, G at least 2.
+        counts: [G], the number of values of each group.
+        mean: the mean of all values.
+    """
+    size, units = len(sums), float(counts.sum())
+    if mean in (0.0, 1.0):
+        return _unanimous(mean, size)
+    squares = fsum((sums - mean * counts) ** 2) / units**2
+    variance = squares * size / (size - 1) * (units - 1) / units
+    spread = mean * (1 - mean)
+    effective = min(units, spread / variance) if variance > 0 else units
+    method = f"95 % Clopper-Pearson over {size:,} groups, effective sample size p (1 - p) / se^2; test sampling only"
+    return _at_most_unanimous(Interval(sqrt(variance), *_clopper_pearson(mean * effective, effective), method), size)
+
+
+def _clopper_pearson(successes: float, trials: float) -> tuple[float, float]:
+    """The 95 % interval of a share, of numbers that need not be whole (Clopper, Pearson 1934)."""
+    from scipy.special import betaincinv
+
+    low = betaincinv(successes, trials - successes + 1, 0.025) if successes > 0 else 0.0
+    high = betaincinv(successes + 1, trials - successes, 0.975) if successes < trials else 1.0
+    return float(low), float(high)
+
+
+def _at_most_unanimous(interval: Interval, groups: int) -> Interval:
+    """The interval, widened where groups that all agree would leave more doubt than it does."""
+    reach = unseen_share(groups)
+    return replace(interval, low=min(interval.low, 1 - reach), high=max(interval.high, reach))
 
 
 def clustered_bootstrap(
@@ -52,6 +112,12 @@ def clustered_bootstrap(
     return Interval(float(means.std(ddof=1)), float(low), float(high), method)
 
 
+def bounded_bootstrap(values: Mapping[Unit, float], groups: Mapping[Unit, str]) -> Interval | None:
+    """`clustered_bootstrap` of a mean that lies in [0, 1], nowhere surer than groups that all agree would be."""
+    interval = clustered_bootstrap(values, groups)
+    return interval and _at_most_unanimous(interval, len({groups[unit] for unit in values}))
+
+
 def _unanimous(value: float, groups: int) -> Interval:
     """Clopper and Pearson 1934 for no success, or no failure, in so many groups."""
     reach = unseen_share(groups)
@@ -65,8 +131,8 @@ def unseen_share(groups: int) -> float:
 
 
 def mean_score(name: str, values: Mapping[str, float], groups: Mapping[str, str]) -> Score:
-    """The mean of per-unit values in [0, 1] as a score in percent, with its clustered interval."""
-    interval = clustered_bootstrap(values, groups)
+    """The mean of per-unit values, most often in [0, 1], as a score in percent with the interval of `mean_interval`."""
+    interval = mean_interval(values, groups)
     return Score(
         name=name,
         value=100 * fsum(values.values()) / len(values),

@@ -189,13 +189,14 @@ def _restricted(
 
 def _sides(examples: Sequence[Example[Caption]], direction: Direction) -> tuple[set[str], set[str]]:
     """The ids of queries and of candidates in that direction."""
-    pictures, texts = {example.reference.image for example in examples}, {example.id for example in examples}
-    return (pictures, texts) if direction == "i2t" else (texts, pictures)
+    images, texts = {example.reference.image for example in examples}, {example.id for example in examples}
+    return (images, texts) if direction == "i2t" else (texts, images)
 
 
 def _gallery_sides(gallery: Gallery, direction: Direction) -> tuple[set[str], set[str]]:
-    pictures, texts = {ref.key for ref in gallery.images}, set(gallery.text_ids)
-    return (pictures, texts) if direction == "i2t" else (texts, pictures)
+    """As `_sides`, of one gallery."""
+    images, texts = {ref.key for ref in gallery.images}, set(gallery.text_ids)
+    return (images, texts) if direction == "i2t" else (texts, images)
 
 
 def _check_candidates(path: Path, rankings: Sequence[Ranking], examples: Sequence[Example[Caption]]) -> None:

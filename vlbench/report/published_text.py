@@ -232,16 +232,11 @@ def _split_flags(trained: tuple[str, ...], usual: tuple[str, ...], reported: str
     """
     apart = [*trained, reported]
     candidates = [card.select_on, *([card.report_split] if server_of(card.name, reported) else [])]
-    select = next((one for one in candidates if not any(_clash(one, other, card) for other in apart)), NONE)
+    select = next((one for one in candidates if not any(card.overlap(one, other) for other in apart)), NONE)
     return [
         *([f"--train-split {','.join(trained)}"] if trained != usual else []),
         *([f"--select-on {select}"] if select != card.select_on else []),
     ]
-
-
-def _clash(split: str, other: str, card: TaskCard) -> bool:
-    """Whether the card says that two splits hold the same examples."""
-    return split == other or other in card.splits[split].overlaps or split in card.splits[other].overlaps
 
 
 def _number(value: float | None) -> str:

@@ -15,7 +15,7 @@ from vlbench.core.errors import VlbenchError, printable
 from vlbench.core.record import RunRecord
 from vlbench.records.folder import RunFolder, read_run
 from vlbench.records.samples import read_samples
-from vlbench.report.tables import cell, heading, selection_line
+from vlbench.report.tables import cell, decoding_text, heading, selection_line
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -62,8 +62,8 @@ def _asked(record: RunRecord) -> list[str]:
     asked = record.model.prompting
     if asked is None:
         return []
-    how = asked.decoding
-    said = f" ({', '.join(f'{name} {value}' for name, value in how.model_dump(mode='json').items())})" if how else ""
+    settings = decoding_text(asked.decoding)
+    said = f" ({settings})" if settings else ""
     lines = "\n".join(f"  {printable(line)}" for line in asked.prompt.splitlines())
     return [f"prompt of {cell(asked.example)}{printable(said)}:\n{lines}"]
 

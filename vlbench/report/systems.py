@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from statistics import fmean, stdev
 
 from vlbench.metrics.significance import Seeds
-from vlbench.metrics.uncertainty import clustered_bootstrap
+from vlbench.metrics.uncertainty import mean_interval
 from vlbench.records.collect import FoundRun
 from vlbench.report.naming import SETTINGS, differing, labels
 from vlbench.report.protocol import by_system, model_name
@@ -65,11 +65,11 @@ def _system(group: Sequence[FoundRun], metric: str) -> System:
 
 
 def _stderr(group: Sequence[FoundRun], units: Sequence[Units], metric: str) -> float | None:
-    """As the record has it; of several seeds, the bootstrap over groups of what each unit scores on average."""
+    """As the record has it; of several seeds, that of what each unit scores on average."""
     if len(group) == 1:
         result = group[0].record.result(metric)
         return result.stderr if result else None
     if any(one.values.keys() != units[0].values.keys() for one in units):
         return None  # which the comparison refuses
-    interval = clustered_bootstrap(Seeds.of([one.values for one in units]).mean, units[0].groups)
+    interval = mean_interval(Seeds.of([one.values for one in units]).mean, units[0].groups)
     return units[0].scale * interval.stderr if interval else None

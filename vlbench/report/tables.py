@@ -11,7 +11,7 @@ from typing import Literal
 from tabulate import tabulate
 
 from vlbench.core.errors import printable
-from vlbench.core.record import Coverage, Result, RunRecord
+from vlbench.core.record import Coverage, Decoding, Result, RunRecord
 from vlbench.metrics.direction import is_better
 
 _NOTHING = "-"
@@ -116,6 +116,11 @@ def selection_line(record: RunRecord) -> str:
         f"selection: {metric}{train.selection:.2f} on {cell(train.selected_on)} "
         f"(step {train.best_step:,}, {train.weights} weights)"
     )
+
+
+def decoding_text(how: Decoding | None) -> str:
+    """The settings that answers were generated with, as `name value`; empty where nothing was generated."""
+    return "" if how is None else ", ".join(f"{name} {value}" for name, value in how.model_dump(mode="json").items())
 
 
 def cell(text: str) -> str:
@@ -257,7 +262,7 @@ def without_sight(
 
 
 def above(part: Result, value: str, unseen: Mapping[str, Mapping[str, float]]) -> bool:
-    """Whether the part's interval lies on the better side of every figure without sight; true where there is none."""
+    """Whether the part's interval lies on the better side of every image-blind baseline; true where there is none."""
     low, high = part.ci95 or (part.value, part.value)
     worst = low if part.higher_is_better else high
     return all(is_better(worst, of[value], part.higher_is_better) for of in unseen.values() if value in of)

@@ -207,7 +207,7 @@ def test_check_counts_what_another_task_trains_on(vlbench: Call, world: Path) ->
         Image.new("RGB", (5, 7), "orange").save(path, "PNG")
     done = vlbench("data", "check", "--task", "snli_ve,nlvr2", "--data-root", world)
     assert done.code == 0, done.out
-    assert "warning: a model that was trained on another task has seen pictures of these splits" in done.out
+    assert "warning: a model that was trained on another task has seen images of these splits" in done.out
     assert f"test: first {shown.stem} = {seen.stem}" in done.out
     assert "1 (measured)" in done.out and "measured in this data" in done.out
     values = json.loads(

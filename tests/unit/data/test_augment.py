@@ -65,6 +65,27 @@ def test_moves_go_either_way_and_bring_in_black(picture: Image.Image) -> None:
     assert not np.array_equal(changed("rotate", picture, 9.0), levels)
 
 
+@pytest.mark.parametrize("way", [1, -1])
+def test_a_shear_moves_rows_along_themselves_the_further_the_lower(way: int) -> None:
+    """A white line in column 20 leans by a quarter of a pixel per row; the other axis is the same, mirrored."""
+    levels = np.zeros((24, 40, 3), np.uint8)
+    levels[:, 20] = 255
+    upright, lying = Image.fromarray(levels), Image.fromarray(levels.transpose(1, 0, 2))
+    seed = next(seed for seed in range(9) if (Random(seed).random() < 0.5) == (way == 1))
+    leaning = changed("shear_x", upright, 0.25, seed)[..., 0]
+    assert (leaning > 0).sum(axis=1).tolist() == [1] * 24
+    assert np.abs(leaning.argmax(axis=1) - (20 - way * 0.25 * np.arange(24))).max() <= 1
+    assert np.array_equal(changed("shear_y", lying, 0.25, seed)[..., 0], leaning.T)
+
+
+def test_moves_along_both_axes_are_the_same_mirrored(picture: Image.Image) -> None:
+    mirrored = picture.transpose(Image.Transpose.TRANSPOSE)
+    for seed in range(4):
+        for name, strength in (("translate", 5.0), ("shear", 0.2)):
+            across, down = changed(f"{name}_x", picture, strength, seed), changed(f"{name}_y", mirrored, strength, seed)
+            assert np.array_equal(across.transpose(1, 0, 2), down)
+
+
 def test_changes_are_drawn_evenly_with_the_strength_asked_for(
     picture: Image.Image, monkeypatch: pytest.MonkeyPatch
 ) -> None:

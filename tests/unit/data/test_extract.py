@@ -64,6 +64,18 @@ def test_specks_smoothed_edges_and_faint_texture_make_no_regions() -> None:
     assert extract(noisy.clip(0, 255).astype(np.uint8)).boxes.tolist() == [[10, 10, 23, 23]]
 
 
+@pytest.mark.parametrize("channel", [0, 1, 2])
+def test_each_channel_tells_parts_apart(channel: int) -> None:
+    """A square that differs from its background in one channel; a background that fades in one is no plain colour."""
+    colour, seen = [100, 100, 100], canvas(colour=(100, 100, 100))
+    colour[channel] = 160
+    put(seen, "square", (colour[0], colour[1], colour[2]), 10, 20, 9)
+    assert extract(seen).boxes.tolist() == [[10, 20, 19, 29]]
+    faded = canvas(colour=(100, 100, 100))
+    faded[..., channel] = np.arange(48) * 4
+    assert len(extract(faded).boxes) == 1 + 4 + 9 + 16
+
+
 def test_panels_and_what_is_in_them_are_regions_and_the_gap_between_is_not() -> None:
     pixels = canvas(100, 400, (128, 128, 128))
     for x in (0, 150, 300):

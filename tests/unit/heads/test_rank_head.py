@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 
+from vlbench.core.backbone import Features
 from vlbench.core.cards import Recipe
 from vlbench.core.errors import VlbenchError
 from vlbench.core.examples import Caption, Example, ImageRef, Query
@@ -59,6 +60,21 @@ def test_one_picture_has_no_negatives() -> None:
         head().queries([0], EXAMPLES[:5], Random(0))
     with pytest.raises(VlbenchError, match="both 0"):
         head(negative_texts=0)
+
+
+def test_a_pair_gets_one_number() -> None:
+    """Of a linear layer with one output, by hand; a second one would be a classifier's."""
+    ranking = head()
+    assert {name: tuple(of.shape) for name, of in ranking.named_parameters()} == {
+        "score.weight": (1, 4),
+        "score.bias": (1,),
+    }
+    with torch.no_grad():
+        ranking.score.weight.copy_(torch.tensor([[1.0, -2.0, 0.5, 3.0]]))
+        ranking.score.bias.fill_(0.25)
+    none, mask = torch.zeros(2, 0, 4), torch.zeros(2, 0, dtype=torch.bool)
+    pooled = torch.tensor([[1.0, 1.0, 2.0, 0.0], [0.0, 0.0, 0.0, -1.0]])
+    assert ranking(Features(pooled, none, none, mask, mask)).tolist() == [0.25, -2.75]
 
 
 SCORES = [[1.0, 0.5, -2.0, 2.0], [0.0, 3.0, -1.0, 0.25]]

@@ -192,7 +192,9 @@ def test_scores_say_what_they_are():
         assert score.name == name and getattr(retrieval, name).__doc__
         assert score.n == (len(owner) if name.startswith("ir") else 30)
         assert score.higher_is_better == ("_me" not in name)
-        assert score.method.startswith("no interval" if "medr" in name else "95 % percentile bootstrap over 30 groups")
+        resampled = name.startswith("rsum") or "meanr" in name
+        how = "95 % percentile bootstrap over 30 groups" if resampled else "95 % Clopper-Pearson over 30 groups"
+        assert score.method.startswith("no interval" if "medr" in name else how)
     ids = {"tr_r1": {f"p{row}" for row in range(30)}, "ir_r1": {f"t{column}" for column in range(len(owner))}}
     for name, expected in ids.items():
         units = getattr(retrieval, name)(rankings, examples).per_example
@@ -343,6 +345,18 @@ def test_perfect_and_useless_scores_still_leave_doubt(right, total):
     score = retrieval.rsum(from_matrix(scores, *galleries(examples)), examples)
     assert score.value == total and "Clopper-Pearson" in score.method
     assert score.ci95 == pytest.approx((600 * 0.025 ** (1 / 40), 600) if right else (0, 600 * (1 - 0.025 ** (1 / 40))))
+
+
+@pytest.mark.parametrize("name", ["tr_r1", "ir_r1", "rsum"])
+def test_a_fault_never_raises_the_lower_end(name):
+    """200 texts of 40 pictures, all found first or all but one, which comes second."""
+    owner = np.repeat(np.arange(40), 5)
+    scores = (owner == np.arange(40)[:, None]).astype(np.float32)
+    examples = split(owner)
+    perfect = getattr(retrieval, name)(from_matrix(scores, *galleries(examples)), examples)
+    scores[1, 0] = scores[0, 100] = 2  # text 0 finds picture 1 first, picture 0 finds text 100
+    score = getattr(retrieval, name)(from_matrix(scores, *galleries(examples)), examples)
+    assert score.value < perfect.value and score.ci95[0] <= perfect.ci95[0]
 
 
 @pytest.mark.parametrize("name", ["tr_r1", "ir_r10", "rsum", "tr_medr", "ir_meanr"])

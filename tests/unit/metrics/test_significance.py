@@ -109,7 +109,26 @@ def test_runs_that_agree_leave_doubt_by_their_size() -> None:
     assert (found.effect, found.p) == (0.0, 1.0)
     # 100 groups without a change: up to 1 - 0.025 ** 0.01 may have one.
     assert (found.low, found.high) == (pytest.approx(-0.03622, abs=1e-5), pytest.approx(0.03622, abs=1e-5))
+    assert (found.beyond(found.low), found.beyond(found.low - 0.01)) == (1.0, 0.0)
     assert paired(a, a, dict.fromkeys(a, "one group")).detectable == float("inf")
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_a_change_leaves_no_less_doubt_than_none(seeds: int) -> None:
+    """1 - 0.025 ** 0.01 of 100 units may have changed where none did; where one did, not fewer may have."""
+    a, groups = units(np.tile([0.0, 1.0], 50))
+
+    def compared(b: dict[str, float]) -> tuple[float, float]:
+        found = paired(a, b, groups) if seeds == 1 else seeded(Seeds.of([a] * 3), Seeds.of([b] * 3), groups)
+        return found.low, found.high
+
+    none, up, down = compared(a), compared(a | {"0": 1.0}), compared(a | {"1": 0.0})
+    assert none == (pytest.approx(-0.03622, abs=1e-5), pytest.approx(0.03622, abs=1e-5))
+    assert up[0] >= none[0] and up[1] >= none[1] - 1e-12
+    assert down[0] <= none[0] + 1e-12 and down[1] <= none[1]
+    both = compared(a | {"0": 1.0, "1": 0.0})  # which cancel each other
+    assert both[0] <= none[0] + 1e-12 and both[1] >= none[1] - 1e-12
+    assert compared(a | {str(row): 1.0 for row in range(0, 60, 2)})[0] > 0  # a clear effect stays one
 
 
 @pytest.mark.parametrize("change", [0.0, 0.25, 1.0, 3.0])
@@ -158,14 +177,41 @@ def test_one_group_tells_nothing_however_many_seeds() -> None:
     assert (found.low, found.high, found.detectable) == (float("-inf"), float("inf"), float("inf"))
 
 
-def test_chance_in_single_answers_is_counted_once() -> None:
+@pytest.mark.parametrize("seeds", [2, 3])
+def test_chance_in_single_answers_is_counted_once(seeds: int) -> None:
     """Two-way analysis of variance by hand: S seeds, U units, residual mean square over S x U."""
     generator = np.random.default_rng(0)
-    table = generator.random((3, 500))
-    rest = [[table[s, u] - table[:, u].mean() - table[s].mean() + table.mean() for u in range(500)] for s in range(3)]
-    square = sum(value**2 for row in rest for value in row) / (2 * 499)
-    assert Seeds.of([units(row)[0] for row in table]).noise == pytest.approx(square / 1500)
+    table = generator.random((seeds, 500))
+    of_seed, of_unit, mean = table.mean(axis=1), table.mean(axis=0), table.mean()
+    rest = [[table[s, u] - of_unit[u] - of_seed[s] + mean for u in range(500)] for s in range(seeds)]
+    square = sum(value**2 for row in rest for value in row) / ((seeds - 1) * 499)
+    assert Seeds.of([units(row)[0] for row in table]).noise == pytest.approx(square / (seeds * 500))
     assert Seeds.of([units(table[0])[0]]).noise == 0.0
+
+
+def test_two_groups_tell_something() -> None:
+    """Groups that differ by 3 and by 5: drawn with replacement their mean is 3, 4, 4 or 5, so that its variance is .5;
+    Student's t of one degree of freedom is Cauchy's distribution."""
+    a, groups = units(np.zeros(6), 3)
+    b, _ = units(np.repeat([3.0, 5.0], 3))
+    alone = paired(a, b, groups)
+    assert (alone.effect, alone.low, alone.high) == (4.0, 3.0, 5.0)
+    assert alone.stderr == pytest.approx(0.5**0.5, rel=0.05)
+    found = seeded(Seeds.of([a] * 3), Seeds.of([b] * 3), groups)
+    assert found.stderr == pytest.approx(alone.stderr, rel=0.05) and found.degrees == pytest.approx(1)
+    assert found.low == pytest.approx(4 - stats.cauchy.isf(0.025) * found.stderr)
+    assert found.p == pytest.approx(2 * stats.cauchy.sf(4 / found.stderr))
+    assert found.detectable == pytest.approx((stats.cauchy.isf(0.025) + stats.cauchy.isf(0.2)) * found.stderr)
+    for either in (alone, found):
+        assert either.beyond(3.0) == pytest.approx(stats.cauchy.sf(1 / either.stderr))
+
+
+def test_six_groups_are_the_fewest_that_show_a_difference() -> None:
+    """All six of six groups must change one way, 2 / 2**6 < 0.05: where a group does with q, q**6 is to be 0.8."""
+    a, groups = units(np.zeros(12), 2)
+    assert paired(a, a, groups).detectable == pytest.approx(0.8 ** (1 / 6) / 2)
+    fewer = {name: value for name, value in a.items() if int(name) < 10}
+    assert paired(fewer, fewer, groups).detectable == float("inf")
 
 
 def test_values_of_other_units_are_refused() -> None:

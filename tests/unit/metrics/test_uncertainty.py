@@ -1,13 +1,17 @@
+import itertools
 import math
 import random
 import statistics
 
+import numpy as np
 import pytest
-from scipy.stats import beta
+from scipy.stats import beta, binom, binomtest
 
 from vlbench.core.errors import DataError
 from vlbench.metrics import uncertainty
-from vlbench.metrics.uncertainty import clustered_bootstrap, mean_score
+from vlbench.metrics.uncertainty import bounded_bootstrap, clustered_bootstrap, mean_interval, mean_score
+
+SAMPLING = "test sampling only"
 
 
 def grouped(groups, size, draw):
@@ -72,9 +76,11 @@ def test_values_must_be_finite(value):
 def test_mean_score_is_in_percent():
     values, groups = grouped(400, 1, lambda group: float(group % 4 == 0))
     score = mean_score("share", values, groups)
-    interval = clustered_bootstrap(values, groups)
+    exact = binomtest(100, 400).proportion_ci(method="exact")
     assert (score.name, score.value, score.n) == ("share", 25.0, 400)
-    assert (score.stderr, score.ci95) == (100 * interval.stderr, (100 * interval.low, 100 * interval.high))
+    assert score.stderr == pytest.approx(100 * math.sqrt(0.25 * 0.75 / 400))
+    assert score.ci95 == pytest.approx((100 * exact.low, 100 * exact.high))
+    assert score.method == "95 % Clopper-Pearson over 400 groups, effective sample size p (1 - p) / se^2; " + SAMPLING
 
 
 def test_unanimous_groups_still_leave_doubt() -> None:
@@ -86,3 +92,106 @@ def test_unanimous_groups_still_leave_doubt() -> None:
         low, high = (beta.ppf(0.025, 20 * value, 1), 1.0) if value else (0.0, beta.ppf(0.975, 1, 20))
         assert (found.low, found.high) == pytest.approx((low, high))
         assert "Clopper-Pearson" in found.method
+
+
+def filled(right: int, units: int, size: int = 1) -> uncertainty.Interval:
+    """The interval where the first `right` of so many units are 1; groups of `size` units follow each other."""
+    values = {unit: float(unit < right) for unit in range(units)}
+    found = mean_interval(values, {unit: str(unit // size) for unit in values})
+    assert found is not None
+    return found
+
+
+@pytest.mark.parametrize("units", [2, 30, 100])
+def test_units_by_themselves_get_the_exact_binomial_interval(units: int) -> None:
+    for right in range(units + 1):
+        found, exact = filled(right, units), binomtest(right, units).proportion_ci(method="exact")
+        assert (found.low, found.high) == pytest.approx((exact.low, exact.high), abs=1e-9)
+
+
+@pytest.mark.parametrize(("units", "size"), [(30, 1), (100, 1), (100, 2), (120, 4)])
+def test_more_right_answers_never_lower_the_interval(units: int, size: int) -> None:
+    """Groups are filled one after the other; those of four are compared where they are whole, since a group in between
+    tells otherwise than the rest how much its members hang together."""
+    found = [filled(right, units, size) for right in range(0, units + 1, size if size > 2 else 1)]
+    for before, after in itertools.pairwise(found):
+        assert before.low <= after.low + 1e-12 and before.high <= after.high + 1e-12
+
+
+@pytest.mark.parametrize("size", [1, 2, 5])
+@pytest.mark.parametrize("wrong", [0.0, 0.9])
+def test_one_fault_never_makes_an_interval_surer(size: int, wrong: float) -> None:
+    """99 of 100 right and the last one wrong, or worth .9, against 100 of 100; and the same from below."""
+    values = dict.fromkeys(range(100), 1.0)
+    groups = {unit: str(unit // size) for unit in values}
+    whole, less = mean_interval(values, groups), mean_interval(values | {7: wrong}, groups)
+    assert whole is not None and less is not None and less.low <= whole.low
+    none, some = (
+        mean_interval({unit: 1 - value for unit, value in of.items()}, groups) for of in (values, {**values, 7: wrong})
+    )
+    assert none is not None and some is not None and none.high <= some.high
+
+
+def test_the_interval_covers_at_thirty_examples() -> None:
+    """The chance of all counts whose interval holds the true share, by the binomial distribution itself."""
+    intervals = [filled(right, 30) for right in range(31)]
+    for share in [place / 200 for place in range(1, 200)]:
+        held = [right for right, one in enumerate(intervals) if one.low <= share <= one.high]
+        assert binom.pmf(held, 30, share).sum() >= 0.95
+
+
+@pytest.mark.parametrize("share", [0.5, 0.8, 0.95])
+def test_the_interval_covers_groups_that_hang_together(share: float) -> None:
+    """1,000 samples of 30 groups of five; each group has a share of its own, from a beta distribution."""
+    generator, repeats, covered = np.random.default_rng(3), 1000, 0
+    groups = {unit: str(unit // 5) for unit in range(150)}
+    for _ in range(repeats):
+        own = np.repeat(generator.beta(2 * share, 2 * (1 - share), 30), 5)
+        found = mean_interval(dict(enumerate((generator.random(150) < own).astype(float).tolist())), groups)
+        covered += found is not None and found.low <= share <= found.high
+    assert covered / repeats >= 0.95 - 2 * math.sqrt(0.95 * 0.05 / repeats)
+
+
+def test_groups_that_hang_together_give_a_wider_interval() -> None:
+    """20 groups of 3, 15 of them right throughout. By hand: the variance of 20 group means of 0 and 1 is .75 * .25 *
+    20 / 19, that of their mean a twentieth; 59 / 60 brings 60 groups of one to the binomial .75 * .25 / 60."""
+    together, apart = filled(45, 60, 3), filled(45, 60)
+    square = 0.75 * 0.25 / 19 * 59 / 60
+    size = 0.75 * 0.25 / square
+    assert together.stderr == pytest.approx(math.sqrt(square)) and 19 < size < 20
+    assert together.low == pytest.approx(beta.ppf(0.025, 0.75 * size, 0.25 * size + 1))
+    assert together.high == pytest.approx(beta.ppf(0.975, 0.75 * size + 1, 0.25 * size))
+    assert together.low < apart.low and together.high > apart.high
+
+
+@pytest.mark.parametrize("value", [(0.5, 0.5), (0.0, 1.0), (1.0, 0.0, 0.5)])
+def test_groups_that_are_all_alike_are_no_certainty(value: tuple[float, ...]) -> None:
+    """Resampled, a mean of groups that are all .5 does not move; the interval is that of 60 tosses of a coin."""
+    values = {unit: value[unit % len(value)] for unit in range(60)}
+    found = mean_interval(values, {unit: str(unit // len(value)) for unit in values})
+    exact = binomtest(30, 60).proportion_ci(method="exact")
+    assert found is not None and found.stderr == pytest.approx(0, abs=1e-12)
+    assert (found.low, found.high) == pytest.approx((exact.low, exact.high))
+
+
+def test_values_outside_of_zero_and_one_are_resampled() -> None:
+    values, groups = grouped(50, 2, lambda group: float(group % 3))
+    assert mean_interval(values, groups) == clustered_bootstrap(values, groups)
+    assert mean_interval(dict.fromkeys("ab", 1.0), dict.fromkeys("ab", "one")) is None
+
+
+def test_the_interval_does_not_depend_on_order() -> None:
+    toss = random.Random(8)
+    values = {unit: toss.choice([0.0, 0.3, 0.6, 0.9, 1.0]) for unit in range(200)}
+    groups = {unit: str(unit % 37) for unit in values}
+    shuffled = toss.sample(list(values), 200)
+    assert mean_interval({unit: values[unit] for unit in shuffled}, groups) == mean_interval(values, groups)
+
+
+def test_a_resampled_share_is_no_surer_than_groups_that_agree() -> None:
+    groups = {unit: str(unit) for unit in range(100)}
+    whole = bounded_bootstrap(dict.fromkeys(groups, 1.0), groups)
+    less = bounded_bootstrap(dict.fromkeys(groups, 1.0) | {3: 0.9}, groups)
+    assert whole is not None and less is not None and less.low <= whole.low == pytest.approx(0.025**0.01)
+    middle = {unit: unit / 100 for unit in groups}
+    assert bounded_bootstrap(middle, groups) == clustered_bootstrap(middle, groups)

@@ -5,18 +5,23 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from vlbench.core.cards import ModelCard
+from vlbench import catalog
+from vlbench.core.cards import ModelCard, Recipe
 from vlbench.core.examples import ImageRef
 from vlbench.core.validate import parse
 from vlbench.data.regions.types import Regions
 from vlbench.data.resources import Resources
 from vlbench.data.text import TextEncoder
+from vlbench.engine.answering.learner import Learner
+from vlbench.engine.weights.loading import Wanted, load_weights
+from vlbench.heads.build import build_head
 from vlbench.models.cvlp.backbone import CVLP
 from vlbench.models.layers.crossmodal import CrossModalConfig
 from vlbench.models.layers.initialize import initialize
@@ -77,6 +82,26 @@ def cvlp(config: CrossModalConfig, resources: Resources) -> CVLP:
     model = CVLP(config, resources).eval()
     initialize(model, std=0.5)  # large weights, so that a wrong mask or order shows
     return model
+
+
+@pytest.fixture
+def load_finetuned() -> Callable[[ModelCard, Resources, Any, str, Path], Learner]:
+    """Build the size `golden` of a card under a task's head, and load an official file that fits it wholly.
+
+    case: a `golden_cases.GoldenCase`, whose logits say how many answers the head has.
+    """
+
+    def make(card: ModelCard, resources: Resources, case: Any, task: str, file: Path) -> Learner:
+        labels = tuple(str(number) for number in range(case.outputs["logits"].shape[1]))
+        backbone = catalog.load_model(card, "golden", resources)
+        head = build_head(catalog.task_card(task), card, backbone.width, labels, Recipe())
+        learner = Learner(backbone, head).eval()
+        report = load_weights(learner, file, Wanted(card, with_head=True))
+        assert (report.missing, report.unexpected, report.absent) == (0, 0, ())
+        assert report.matched == report.converted == len(learner.state_dict())
+        return learner
+
+    return make
 
 
 @pytest.fixture

@@ -18,14 +18,13 @@ from torch import Tensor
 
 from vlbench import catalog
 from vlbench.core.backbone import Features
-from vlbench.core.cards import ModelCard, Recipe, SizeCard
+from vlbench.core.cards import ModelCard, SizeCard
 from vlbench.core.examples import ImageRef
 from vlbench.data.regions.types import Regions
 from vlbench.data.resources import Resources
 from vlbench.data.text import SPECIAL, TextEncoder
 from vlbench.engine.answering.learner import Learner
 from vlbench.engine.weights.loading import Wanted, load_weights
-from vlbench.heads.build import build_head
 from vlbench.models.cvlp.pretraining import CVLPPretraining
 from vlbench.models.layers.convert import strip
 from vlbench.models.layers.crossmodal_checkpoint import convert
@@ -81,19 +80,11 @@ def build(tmp_path: Path) -> Build:
 
 
 @pytest.fixture
-def finetuned(build: Build) -> Callable[..., Learner]:
+def finetuned(build: Build, load_finetuned: Callable[..., Learner]) -> Callable[..., Learner]:
     """The learner of a task with the weights of an official file; all of them fit."""
 
     def make(model: str, case: Any, task: str, file: Path) -> Learner:
-        card, resources = build(model, case.config)
-        labels = tuple(str(number) for number in range(case.outputs["logits"].shape[1]))
-        backbone = catalog.load_model(card, "golden", resources)
-        head = build_head(catalog.task_card(task), card, backbone.width, labels, Recipe())
-        learner = Learner(backbone, head).eval()
-        report = load_weights(learner, file, Wanted(card, with_head=True))
-        assert (report.missing, report.unexpected, report.absent) == (0, 0, ())
-        assert report.matched == report.converted == len(learner.state_dict())
-        return learner
+        return load_finetuned(*build(model, case.config), case, task, file)
 
     return make
 

@@ -198,6 +198,7 @@ OFFICIAL = {
     "optimizer": "adamw", "lr": 1e-4, "visual_lr": 1e-2, "weight_decay": 0.01, "decay_biases": True,
     "warmup_steps": 1000, "warmup_from": 1 / 3, "milestones": (12 / 20, 16 / 20), "clip": 4.0, "epochs": 20,
     "batch_size": 32 * 8 * 2, "accumulation": 2, "evaluations": 5, "short_side": (400, 800), "long_side": 1333,
+    "train_splits": ("train", "val"),
 }  # fmt: skip
 """The released VQA configuration: 8 GPUs with 32 images each and an update every second iteration."""
 TINY = {

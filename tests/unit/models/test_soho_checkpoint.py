@@ -21,6 +21,8 @@ from vlbench.heads.layout import classifier
 from vlbench.models.soho.checkpoint import convert
 from vlbench.models.soho.pretraining import SOHOPretraining
 
+GOLDEN = Path(__file__).resolve().parents[2] / "golden"
+
 
 @pytest.fixture
 def ours(card_of: Callable[[str], ModelCard], resources: Resources) -> SOHOPretraining:
@@ -115,10 +117,10 @@ def test_a_file_finetuned_for_questions_brings_no_dictionary(ours: SOHOPretraini
 
 @pytest.mark.parametrize("file", ["pretrain_resnet18", "vqa_resnet18"])
 def test_official_files_have_all_shapes_of_the_released_size(
-    card_of: Callable[[str], ModelCard], resources: Resources, tmp_path: Path, golden: Path, file: str
+    card_of: Callable[[str], ModelCard], resources: Resources, tmp_path: Path, file: str
 ) -> None:
     """Names and shapes of the released configuration's files; values are left out, so that nothing is large."""
-    listed = json.loads((golden / "soho" / "official_keys.json").read_text(encoding="utf8"))["keys"][file]
+    listed = json.loads((GOLDEN / "soho" / "official_keys.json").read_text(encoding="utf8"))["keys"][file]
     words = tmp_path / "vocab.txt"
     words.write_text("\n".join([*SPECIAL, *(f"word{number}" for number in range(30_522 - len(SPECIAL)))]))
     resources = replace(resources, words=TextEncoder.from_vocab(words, 16), regions=None)

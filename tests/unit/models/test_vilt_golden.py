@@ -16,14 +16,13 @@ from torch import Tensor
 
 from vlbench import catalog
 from vlbench.core.backbone import Features, Tensors
-from vlbench.core.cards import ModelCard, Recipe, SizeCard
+from vlbench.core.cards import ModelCard, SizeCard
 from vlbench.core.examples import ImageRef
 from vlbench.data.patches import fitted, in_patches
 from vlbench.data.resources import Resources
 from vlbench.data.text import SPECIAL, TextEncoder
 from vlbench.engine.answering.learner import Learner
 from vlbench.engine.weights.loading import Wanted, load_weights
-from vlbench.heads.build import build_head
 from vlbench.models.vilt.backbone import ViLT
 from vlbench.models.vilt.pretraining import ViLTPretraining
 
@@ -68,19 +67,11 @@ def build(tmp_path: Path) -> Build:
 
 
 @pytest.fixture
-def finetuned(build: Build) -> Callable[[Any, str, Path], Learner]:
+def finetuned(build: Build, load_finetuned: Callable[..., Learner]) -> Callable[[Any, str, Path], Learner]:
     """The learner of a task with the weights of an official file; all of them fit."""
 
     def make(case: Any, task: str, file: Path) -> Learner:
-        card, resources = build(case.config)
-        labels = tuple(str(number) for number in range(case.outputs["logits"].shape[1]))
-        backbone = catalog.load_model(card, "golden", resources)
-        head = build_head(catalog.task_card(task), card, backbone.width, labels, Recipe())
-        learner = Learner(backbone, head).eval()
-        report = load_weights(learner, file, Wanted(card, with_head=True))
-        assert (report.missing, report.unexpected, report.absent) == (0, 0, ())
-        assert report.matched == report.converted == len(learner.state_dict())
-        return learner
+        return load_finetuned(*build(case.config), case, task, file)
 
     return make
 

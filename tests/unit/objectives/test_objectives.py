@@ -131,10 +131,7 @@ def test_hard_negatives_are_drawn_by_similarity(generator: torch.Generator) -> N
 
 def test_contrast_within_the_batch() -> None:
     """Of two orthogonal pairs each own cosine is 1, the other 0: log(1 + exp(-1 / temperature)) each way."""
-    images, texts = (
-        torch.eye(2, dtype=torch.float64).requires_grad_(),
-        torch.eye(2, dtype=torch.float64).requires_grad_(),
-    )
+    images, texts = (torch.eye(2, dtype=torch.float64).requires_grad_() for _ in range(2))
     loss = itc_loss(images, texts, 1.0)
     assert float(loss.detach()) == pytest.approx(0.3132616875182228, rel=1e-12)
     assert float(itc_loss(images, texts, 0.5).detach()) == pytest.approx(0.1269280110429726, rel=1e-12)
@@ -263,10 +260,8 @@ def test_only_what_does_not_belong_is_a_negative() -> None:
     # Images: 0.1 (0.9 against 1), 0.15 (0.95), 0; texts: 0, 0.1 (0.9), 0.15 (0.95).
     assert float(hinge_loss(scores, right)) == pytest.approx(0.5, rel=1e-12)
     assert float(hinge_loss(scores, right, negatives="all")) == pytest.approx(0.5, rel=1e-12)
-    scores[0, 2], right[0, 2] = (
-        0.85,
-        False,
-    )  # a second violation of the first image's, and a smaller one of the third text's
+    # A second violation of the first image's, and a smaller one of the third text's.
+    scores[0, 2], right[0, 2] = 0.85, False
     assert float(hinge_loss(scores, right)) == pytest.approx(0.5, rel=1e-12)
     assert float(hinge_loss(scores, right, negatives="all")) == pytest.approx(0.6, rel=1e-12)
     assert float(hinge_loss(scores, torch.ones(3, 3, dtype=torch.bool))) == 0.0

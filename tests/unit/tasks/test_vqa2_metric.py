@@ -102,7 +102,7 @@ def test_the_official_procedure_gives_the_same(official, questions):
     assert result.value == pytest.approx(expected.overall, abs=1e-10)
     assert parts["answer_type"] == pytest.approx(expected.by_answer_type, abs=1e-10)
     assert parts["question_type"] == pytest.approx(expected.by_question_type, abs=1e-10)
-    assert result.method.startswith(f"95 % percentile bootstrap over {len({one.group for one in examples}):,} groups")
+    assert result.method.startswith(f"95 % Clopper-Pearson over {len({one.group for one in examples}):,} groups")
 
 
 def test_the_variants_differ_where_their_names_say(official, questions):

@@ -18,7 +18,7 @@ _SENTENCES = 10
 
 
 def prompting(job: Job, learner: Learner, examples: Sequence[Example[Any]]) -> Prompting | None:
-    """How the first example was put into words; None where the model gets texts as they are, or ranks."""
+    """The prompt of the first example and how answers are generated; None for texts as they are, and for rankings."""
     if not len(examples):
         return None
     first = examples[0]
@@ -42,5 +42,5 @@ def prompting(job: Job, learner: Learner, examples: Sequence[Example[Any]]) -> P
 
 
 def _plain(prompt: Prompt) -> str:
-    """The words of a prompt before the model puts them together."""
+    """The text of a prompt, for a model that does not say how it renders one."""
     return "\n".join([*(f"{shot.query.text} {shot.answer}" for shot in prompt.shots), prompt.query.text])

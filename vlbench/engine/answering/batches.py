@@ -73,11 +73,11 @@ class Batches(Dataset[Batch]):
 
     head: the one that is trained; None to predict, without targets. chance: names the stream that negatives and changes
     of pictures are drawn from. first: the number of the first block in that stream, so that training goes on where it
-    stopped. augment: whether pictures are changed. scales: random sizes that they are resized to; None keeps the
+    stopped. augment: whether images are augmented. scales: random sizes that they are resized to; None keeps the
     backbone's own.
 
     Raises:
-        VlbenchError: pictures shall be changed or resized at random and the backbone cannot do that.
+        VlbenchError: images shall be augmented or resized at random and the backbone cannot do that.
     """
 
     def __init__(

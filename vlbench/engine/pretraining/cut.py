@@ -13,7 +13,7 @@ from vlbench.core.errors import VlbenchError
 from vlbench.core.pretraining import Pretraining
 
 MATCHING = "itm"
-"""The objective whose wrong pairs are put together out of one forward pass."""
+"""The objective whose mismatched pairs are formed within one forward pass."""
 
 
 def check_cut(name: str, module: Pretraining, objectives: Collection[str], recipe: Recipe, processes: int) -> None:

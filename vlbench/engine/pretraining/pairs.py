@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, overload
+from typing import Any
 
 from vlbench.core.cards import TaskCard
 from vlbench.core.errors import VlbenchError
@@ -21,39 +20,21 @@ from vlbench.engine.apart import check_once
 from vlbench.engine.source import load_task
 
 
-@dataclass(frozen=True)
-class Pairs(Sequence[Example[Any]]):
+class Pairs(Joined):
     """The examples of several tasks, one task and of each one split after the other; read when asked for.
 
-    parts: of each task, its splits in the order of `splits`, which are the same for all.
+    of_tasks: the examples of each task, its splits in the order of `splits`, which are the same for all.
     """
 
-    tasks: tuple[Task, ...]
-    splits: tuple[str, ...]
-    parts: tuple[Joined, ...]
-
-    def __len__(self) -> int:
-        return sum(map(len, self.parts))
-
-    @overload
-    def __getitem__(self, row: int) -> Example[Any]: ...
-    @overload
-    def __getitem__(self, row: slice) -> Sequence[Example[Any]]: ...
-    def __getitem__(self, row: int | slice) -> Example[Any] | Sequence[Example[Any]]:
-        if isinstance(row, slice):
-            return [self[place] for place in range(*row.indices(len(self)))]
-        place = row + len(self) if row < 0 else row
-        for part in self.parts if place >= 0 else ():
-            if place < len(part):
-                return part[place]
-            place -= len(part)
-        raise IndexError(f"row {row} of {len(self)} pairs")
+    def __init__(self, tasks: Sequence[Task], splits: tuple[str, ...], of_tasks: Sequence[Joined]) -> None:
+        super().__init__(of_tasks)
+        self.tasks, self.splits, self.of_tasks = tuple(tasks), splits, tuple(of_tasks)
 
     def manifests(self) -> dict[str, str]:
         """A hash of each task's data."""
         return {
             task.card.name: manifest(task, dict(zip(self.splits, part.parts, strict=True)))
-            for task, part in zip(self.tasks, self.parts, strict=True)
+            for task, part in zip(self.tasks, self.of_tasks, strict=True)
         }
 
     def answers(self) -> tuple[str, ...]:
@@ -66,7 +47,7 @@ def load_pairs(spec: PretrainSpec, progress: Progress) -> Pairs:
     """The splits of each task, and the texts.
 
     Raises:
-        VlbenchError: texts without a data root, a task whose texts do not each speak of the one picture beside it, or
+        VlbenchError: texts without a data root, a task whose texts do not each describe one image, or
             two splits of a task that hold the same example.
     """
     tasks = tuple(_load(name, spec, progress) for name in spec.task or ())
@@ -87,10 +68,7 @@ def _examples(task: Task, splits: tuple[str, ...]) -> Joined:
 def _check_not_evaluated(card: TaskCard, split: str) -> None:
     """Nothing is learned from splits that are selected or reported on, nor from those that the card says overlap."""
     for evaluated in (card.select_on, card.report_split):
-        overlaps = split in card.splits and (
-            split in card.splits[evaluated].overlaps or evaluated in card.splits[split].overlaps
-        )
-        if split == evaluated or overlaps:
+        if split == evaluated or (split in card.splits and card.overlap(split, evaluated)):
             on = "it" if split == evaluated else f"{evaluated}, which overlaps it"
             raise VlbenchError(
                 f"--split {split}: {card.name} is evaluated on {on}, so nothing may learn from it: "

@@ -68,7 +68,7 @@ def _make_live(learner: Learner, accelerator: Accelerator) -> None:
     """Let batch norms normalise by the batch, of all processes.
 
     Raises:
-        VlbenchError: there is none.
+        VlbenchError: the model has no batch norm.
     """
     if not learner.batch_norms():
         raise VlbenchError(

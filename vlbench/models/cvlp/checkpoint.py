@@ -20,7 +20,7 @@ def convert(state: Mapping[str, object]) -> Converted:
     """As `crossmodal_checkpoint.convert`, without the heads that CVLP never trains.
 
     Raises:
-        VlbenchError: exit 6, what `strip` refuses.
+        VlbenchError: exit 6, what `strip` rejects.
     """
     found = crossmodal_checkpoint.convert(state)
     return replace(

@@ -75,7 +75,7 @@ def fetched_folder(name: str, *, weights: bool = True) -> Path:
     """The folder of `hf:FOLDER` or `hf:ID[@REVISION]`, whatever architecture it holds.
 
     Raises:
-        VlbenchError: exit 6, it is not to be had.
+        VlbenchError: exit 6, it cannot be fetched.
     """
     source, revision = _source(name)
     if Path(source).is_dir():

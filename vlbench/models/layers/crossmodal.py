@@ -30,7 +30,7 @@ class CrossModalConfig(Frozen):
     inner: width between the two products of a feed-forward. positions: the longest text. max_regions: of
     a picture with more, the first ones count. dropout, attention_dropout: probabilities. initial_std: of the
     weights before training. standardise: region features are brought to mean 0 and deviation 1, number by number,
-    as measured on training pictures; the papers take their detector's features as they are. first_rows: whether the
+    as measured on training images; the papers take their detector's features as they are. first_rows: whether the
     first row of the tables of words, positions and segments is trained by looking it up; `frozen` as in the official
     code (`padding_idx=0` on all three tables).
     """

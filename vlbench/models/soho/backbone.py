@@ -76,24 +76,24 @@ class SOHO(nn.Module):
         return self._padded([self._open(ref) for ref in refs])
 
     def rescaled(self, refs: Sequence[ImageRef], rng: Random, scales: ScaleRange) -> Tensors:
-        """As `prepare_images`, of images of random sizes, each drawn for itself whatever is beside it."""
+        """As `prepare_images`, of images of random sizes; the size of one does not depend on others of the batch."""
         drawn, limit = rng.random(), scales.longest or self.config.long_side
 
         def opened(ref: ImageRef) -> NDArray[np.uint8]:
-            picture, own = self.pictures.open(ref), Random(f"{drawn}/{ref.key}")
-            size = drawn_size(*picture.size, scales.low, scales.high, limit, own)
-            return np.asarray(picture.resize(size, Image.Resampling.BILINEAR))
+            image, own = self.pictures.open(ref), Random(f"{drawn}/{ref.key}")
+            size = drawn_size(*image.size, scales.low, scales.high, limit, own)
+            return np.asarray(image.resize(size, Image.Resampling.BILINEAR))
 
         return self._padded([opened(ref) for ref in refs])
 
-    def _padded(self, pictures: Sequence[NDArray[np.uint8]]) -> Tensors:
+    def _padded(self, images: Sequence[NDArray[np.uint8]]) -> Tensors:
         """What `prepare_images` returns, from images [h, w, 3] that were resized already."""
-        sizes = np.array([picture.shape[:2] for picture in pictures], np.int64).reshape(-1, 2)
+        sizes = np.array([image.shape[:2] for image in images], np.int64).reshape(-1, 2)
         step, least = self.config.step, self.config.stride
         height, width = (max(least, int(-(-side // step) * step)) for side in sizes.max(axis=0, initial=0))
-        pixels = np.zeros((len(pictures), height, width, 3), np.uint8)
-        for row, picture in enumerate(pictures):
-            pixels[row, : picture.shape[0], : picture.shape[1]] = picture
+        pixels = np.zeros((len(images), height, width, 3), np.uint8)
+        for row, image in enumerate(images):
+            pixels[row, : image.shape[0], : image.shape[1]] = image
         channels_first = np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))
         return {"pixels": torch.from_numpy(channels_first), "sizes": torch.from_numpy(sizes)}
 

@@ -48,11 +48,11 @@ class SOHOConfig(Frozen):
     itself, without a dictionary (Pixel-BERT's shape). entries: of the dictionary. update, decay: how entries move,
     see Dictionary. lookup: `always`, or in `pretraining` only, as the official finetuning has it. neck_epsilon: of
     the LayerNorm over tokens and their positions. padding: which cells of a padded canvas are real. `exact`: those
-    of the picture's own sides, and nothing of the canvas reaches them. `official`: likewise, but real columns are
+    of the image's own sides, and nothing of the canvas reaches them. `official`: likewise, but real columns are
     counted as in the official code, which takes a canvas to be as wide as it is high, so that the last columns of a
-    picture higher than wide are masked; as that code with one picture a batch. `shared`: as that code with the
-    batch at hand, where values from the padding reach the cells beside it, and results depend on the other pictures
-    of a batch. short_side, long_side: what pictures are resized to fit, in pixels, keeping their ratio. inner:
+    image higher than wide are masked; as that code with one image a batch. `shared`: as that code with the
+    batch at hand, where values from the padding reach the cells beside it, and results depend on the other images
+    of a batch. short_side, long_side: what images are resized to fit, in pixels, keeping their ratio. inner:
     width between the two products of a feed-forward. positions: the longest text. dropout, attention_dropout:
     probabilities. initial_std: of the transformer's weights before training.
     """
@@ -320,10 +320,10 @@ class SOHONetwork(nn.Module):
 
 
 def official_cells(sides: Tensor, height: Tensor, grid: Tensor) -> Tensor:
-    """Rows and columns [N, 2] of cells that the official code takes to be a picture's.
+    """Rows and columns [N, 2] of cells that the official code takes to be an image's.
 
-    sides [N, 2]: of the pictures in pixels; height [N or 1, 1]: of their canvas; grid [N or 1, 2]: rows and columns of
-    cells over it. That code marks the picture in a canvas as wide as it is high, and brings that down to the grid by
-    its nearest pixels: cell k of n is real where k * height / n is inside the picture.
+    sides [N, 2]: of the images in pixels; height [N or 1, 1]: of their canvas; grid [N or 1, 2]: rows and columns of
+    cells over it. That code marks the image in a canvas as wide as it is high, and brings that down to the grid by
+    its nearest pixels: cell k of n is real where k * height / n is inside the image.
     """
     return torch.minimum((sides * grid + height - 1) // height, grid)

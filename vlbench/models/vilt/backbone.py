@@ -49,6 +49,16 @@ class ViLT(nn.Module):
         values = {**card.sizes[size].config, "vocab_size": resources.text.vocab_size}
         return cls(parse(ViLTConfig, values, f"size {size!r} of model {card.name!r}"), resources)
 
+    @torch.no_grad()
+    def fit(self, refs: Sequence[ImageRef]) -> None:
+        """Take pixels less the mean of their image from now on, where the size does so; there is nothing to measure."""
+        if self.network.centred is not None:
+            self.network.centred.fill_(1)
+
+    def spared(self) -> tuple[str, ...]:
+        """What says whether pixels are centred: weights without it were trained on pixels that are not."""
+        return ("network.centred",)
+
     def prepare_images(self, refs: Sequence[ImageRef]) -> Tensors:
         """The pictures' patches, all of them, padded with zeros to the largest number in this batch.
 
@@ -89,7 +99,7 @@ class ViLT(nn.Module):
 
     def see(self, images: Tensors, slot: Tensor) -> Visual:
         """Projection, positions, and the type of the picture's slot: [N, 1 + R, D], the class token first."""
-        projected = self.network.project(images["patches"])
+        projected = self.network.project(images["patches"], images["mask"])
         states = self.network.place(projected, images["places"], images["grids"], slot)
         return Visual(states, with_class(images["mask"]))
 

@@ -75,6 +75,8 @@ _TABLES = {
     "backbone.network.positions.weight": resized_grid,
     "backbone.network.text.position_embeddings.weight": resized_line,
 }
+_IMPLIED = {"backbone.network.centred": torch.zeros(())}
+"""Such networks saw pixels as they are."""
 
 
 def convert(state: Mapping[str, object]) -> Converted:
@@ -91,7 +93,7 @@ def convert(state: Mapping[str, object]) -> Converted:
     special = _special(tensors)
     converted = renamed(_apart(tensors), _name)
     weights = converted.weights | {f"backbone.network.{name}": value for name, value in special.items()}
-    return Converted(matching_score(weights, MATCHED) | weights, converted.unexpected, _TABLES)
+    return Converted(matching_score(weights, MATCHED) | weights, converted.unexpected, _TABLES, _IMPLIED)
 
 
 def _special(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -26,6 +26,7 @@ EPSILON = 1e-6
 """Of the blocks' LayerNorms, as in the ViT that ViLT's start from."""
 TEXT, IMAGE, SECOND_IMAGE = 0, 1, 2
 """Rows of the modal-type table; the last one is for the second picture of NLVR2."""
+CHANNELS = 3
 GREY = 127.5
 """A pixel of this value is 0 to the network, black is -1 and white 1."""
 
@@ -35,7 +36,8 @@ class ViLTConfig(Frozen):
 
     patch: pixels along a patch's side. grid: places along the side of the table of positions. short_side, long_side: of
     a resized picture, in pixels, see `data.patches.fitted`. inner: width between the two products of a feed-forward.
-    positions: the longest text. dropout: a probability. initial_std: of the weights before training.
+    positions: the longest text. dropout: a probability. initial_std: of the weights before training. centre: whether a
+    network that begins without weights sees pixels less the mean of their image, channel by channel (`centred`).
     """
 
     patch: int = Field(ge=1)
@@ -49,6 +51,7 @@ class ViLTConfig(Frozen):
     positions: int = Field(ge=2)
     dropout: float = Field(ge=0, lt=1)
     initial_std: float = Field(gt=0)
+    centre: bool = False
     vocab_size: int = Field(ge=1)
 
     @model_validator(mode="after")
@@ -60,7 +63,7 @@ class ViLTConfig(Frozen):
     @property
     def pixels(self) -> int:
         """Numbers in a patch."""
-        return 3 * self.patch * self.patch
+        return CHANNELS * self.patch * self.patch
 
 
 class Block(nn.Module):
@@ -83,12 +86,29 @@ class Block(nn.Module):
         return updated
 
 
+def _mean_colour(scaled: Tensor, mask: Tensor) -> Tensor:
+    """Each channel's mean over real patches: [N, R, 3 * P * P], mask [N, R] -> [N, 1, 3 * P * P]."""
+    real = mask[:, :, None].to(scaled)
+    images, patches, numbers = scaled.shape
+    channels = scaled.view(images, patches, CHANNELS, numbers // CHANNELS)
+    colour = (channels.mean(dim=3) * real).sum(dim=1) / real.sum(dim=1)  # [N, 3]
+    spread: Tensor = colour.repeat_interleave(numbers // CHANNELS, dim=1)[:, None]
+    return spread
+
+
 class ViLTNetwork(nn.Module):
-    """The whole network. Row b of each result depends on row b of the input alone."""
+    """The whole network. Row b of each result depends on row b of the input alone.
+
+    centred: 1 where pixels are taken less the mean of their image, 0 where not; None in sizes that never do so. A
+    buffer, since weights fit the one or the other.
+    """
+
+    centred: Tensor | None
 
     def __init__(self, config: ViLTConfig) -> None:
         super().__init__()
         self.grid = config.grid
+        self.register_buffer("centred", torch.zeros(()) if config.centre else None)
         self.projection = nn.Linear(config.pixels, config.width)
         self.class_token = nn.Parameter(torch.zeros(config.width))
         self.class_position = nn.Parameter(torch.zeros(config.width))
@@ -109,9 +129,12 @@ class ViLTNetwork(nn.Module):
         """Give second pictures the first ones' type, as finetuning begins with it in the official code."""
         self.types.weight[SECOND_IMAGE] = self.types.weight[IMAGE]
 
-    def project(self, patches: Tensor) -> Tensor:
-        """Patches [N, R, 3 * P * P] uint8 -> [N, R, D]."""
+    def project(self, patches: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Patches [N, R, 3 * P * P] uint8, and which of them are real [N, R], all where None -> [N, R, D]."""
         scaled = (patches.to(self.projection.weight.dtype) - GREY) / GREY
+        if self.centred is not None:
+            mask = torch.ones_like(patches[:, :, 0], dtype=torch.bool) if mask is None else mask
+            scaled = scaled - self.centred * _mean_colour(scaled, mask)
         projected: Tensor = self.projection(scaled)
         return projected
 

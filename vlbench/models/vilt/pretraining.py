@@ -93,7 +93,7 @@ class ViLTPretraining(nn.Module):
         """
         values = {**card.sizes[size].pretraining, **options}
         config = parse(ViLTPretrainingConfig, values, f"pretraining of {card.name}-{size}")
-        return cls(ViLT.from_card(card, size, resources), config)
+        return cls(ViLT.from_card(_uncentred(card, size), size, resources), config)
 
     @property
     def objectives(self) -> tuple[str, ...]:
@@ -155,7 +155,7 @@ class ViLTPretraining(nn.Module):
 
     def losses(self, batch: Tensors) -> Mapping[str, Tensor]:
         """The losses of a prepared batch."""
-        projected = self.backbone.network.project(batch["patches"])
+        projected = self.backbone.network.project(batch["patches"], batch["visual_mask"])
         _, text, _ = self._fused(batch, batch["hidden_ids"], projected)
         losses = {"mlm": mlm_loss(self.words(text), batch["labels"])}
         rows = batch["image_rows"]
@@ -196,6 +196,12 @@ class ViLTPretraining(nn.Module):
         """The matching head's row for a match, for a head that ranks."""
         row = slice(MATCHED, MATCHED + 1)
         return {"head.score.weight": self.matching.weight[row], "head.score.bias": self.matching.bias[row]}
+
+
+def _uncentred(card: ModelCard, size: str) -> ModelCard:
+    """The card with pixels as they are: thousands of steps do without centring, as those of the shipped weights did."""
+    plain = card.sizes[size].model_copy(update={"config": {**card.sizes[size].config, "centre": False}})
+    return card.model_copy(update={"sizes": {**card.sizes, size: plain}})
 
 
 def _image_rows(count: int, rng: Random) -> list[int]:

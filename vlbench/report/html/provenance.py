@@ -9,6 +9,7 @@ from vlbench.core.record import RunRecord
 from vlbench.core.splits import joined
 from vlbench.report.html.views import Cell, Grid
 from vlbench.report.protocol import protocol
+from vlbench.report.tables import decoding_text
 
 
 def provenance(records: Sequence[RunRecord]) -> Grid:
@@ -71,12 +72,10 @@ def _asked(record: RunRecord) -> dict[str, str]:
     asked = record.model.prompting
     if asked is None:
         return {}
-    how = asked.decoding
-    said = "" if how is None else ", ".join(f"{name} {value}" for name, value in how.model_dump(mode="json").items())
     return {
         f"prompt of {asked.example}": asked.prompt,
         "chat template": asked.chat_template_sha256,
-        "generation": said,
+        "generation": decoding_text(asked.decoding),
     }
 
 

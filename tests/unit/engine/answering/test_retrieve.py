@@ -290,7 +290,7 @@ def test_the_curve_says_what_smaller_shortlists_come_to(learner: Learner, tmp_pa
 
 
 class Counting(Fake):
-    """Notes how many pairs meet in a forward and how many pictures are prepared together."""
+    """Notes how many pairs meet in a forward and how many images are prepared together."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -311,10 +311,10 @@ class Counting(Fake):
     [
         (4, 16, 1 << 16, None, 4, 4),  # the batch size limits both
         (1, 16, 1 << 16, None, 1, 1),
-        (5, 2, 1 << 16, None, 2, 5),  # 2 pictures to a block
+        (5, 2, 1 << 16, None, 2, 5),  # 2 images to a block
         (100, 16, 1 << 16, None, 7, 100),
-        (100, 16, 63, None, 3, 63),  # 63 pairs to a block: 3 pictures with 21 texts
-        (100, 16, 20, None, 1, 21),  # a block has a picture at least
+        (100, 16, 63, None, 3, 63),  # 63 pairs to a block: 3 images with 21 texts
+        (100, 16, 20, None, 1, 21),  # a block has an image at least
         (3, 16, 1 << 16, 4, 3, 3),
     ],
 )
