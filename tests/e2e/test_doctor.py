@@ -12,6 +12,8 @@ import pytest
 import torch
 
 import vlbench.models
+from vlbench import catalog
+from vlbench.core.cards import ModelCard, Recipe
 from vlbench.engine.doctor import examine as examining
 from vlbench.engine.job import Job, plan
 from vlbench.heads.pair import PairHead
@@ -112,6 +114,19 @@ def test_a_sound_model_passes(doctor: Call) -> None:
 def test_the_fake_model_is_not_asked_about_pictures(doctor: Call) -> None:
     code, found, _ = doctor("fake", "--steps", 0)
     assert (code, verdicts(found)["pictures"]) == (0, "skipped")
+
+
+def test_a_recipe_may_train_on_the_reported_split(doctor: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    """ViLT's and SOHO's recipes for VQA v2 train on val, which holds minival, the split reported by default."""
+    real = catalog.model_card
+
+    def card(name: str) -> ModelCard:
+        on_test = Recipe(train_splits=("train", "test-p"))
+        return real(name).model_copy(update={"recipes": {**real(name).recipes, "nlvr2": on_test}})
+
+    monkeypatch.setattr(catalog, "model_card", card)
+    code, found, err = doctor("fake", "--steps", 0, "--no-processes")
+    assert (code, found["verdict"], err) == (0, "ok", "")
 
 
 @pytest.mark.parametrize(

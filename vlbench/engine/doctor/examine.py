@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from vlbench import catalog
 from vlbench.core.backbone import Fitted
 from vlbench.core.progress import Progress
 from vlbench.core.spec import RunSpec
@@ -49,7 +50,7 @@ def examine(spec: RunSpec, extent: Extent, progress: Progress) -> Examination:
         VlbenchError: the user's fault in the spec; exit 6 where weights do not load.
         Interrupted: asked to stop.
     """
-    job = plan(spec.model_copy(update={"mode": "finetune", "controls": ()}), progress)
+    job = plan(_finetuning(spec), progress)
     sample = _Sample(chosen(job.report, extent.examples, 0), chosen(job.train, LEARNED, 0))
     accelerator = make_accelerator(spec.device, "float32", job.threads)
     material = replace(of_job(job), seen=[*sample.asked, *sample.learned])
@@ -88,3 +89,12 @@ def _checks(school: School, sample: _Sample, written: Checkpoints | None) -> Ite
         yield check_processes(school.subject, written, len(sample.asked))
     if school.steps:
         yield from check_learning(school, sample.learned, sample.asked)
+
+
+def _finetuning(spec: RunSpec) -> RunSpec:
+    """The run that is looked at: it learns from the task's own train split.
+
+    A recipe may train on more, on what is reported by default too; the few examples that are learned here need none.
+    """
+    trained_on = catalog.task_card(spec.task, spec.tasks_dir).train_split
+    return spec.model_copy(update={"mode": "finetune", "controls": (), "train_split": trained_on})
