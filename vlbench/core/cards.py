@@ -204,9 +204,9 @@ class Recipe(Frozen):
         return ScaleRange(*self.short_side, self.long_side) if self.short_side else None
 
     def merged(self, over: Recipe) -> Recipe:
-        """This recipe with every field that `over` sets; a length of the warm-up replaces one of the other kind."""
+        """This recipe with every field that `over` sets; a length of one kind replaces that of another kind."""
         given = over.model_dump(exclude_none=True)
-        replaced = {"warmup_steps": "warmup", "warmup": "warmup_steps"}
+        replaced = {"warmup_steps": "warmup", "warmup": "warmup_steps", "epochs": "steps"}
         dropped: dict[str, None] = {other: None for name, other in replaced.items() if name in given}
         return self.model_copy(update=dropped | given)
 

@@ -37,6 +37,8 @@ class ViLT(nn.Module):
         self.width = config.width
         self.text = resources.text
         self.pictures = resources.pictures
+        self.centres = True
+        """Whether `fit` centres pixels: pretraining from scratch does without it."""
         self.network = ViLTNetwork(config)
 
     @classmethod
@@ -52,7 +54,7 @@ class ViLT(nn.Module):
     @torch.no_grad()
     def fit(self, refs: Sequence[ImageRef]) -> None:
         """Take pixels less the mean of their image from now on, where the size does so; there is nothing to measure."""
-        if self.network.centred is not None:
+        if self.network.centred is not None and self.centres:
             self.network.centred.fill_(1)
 
     def spared(self) -> tuple[str, ...]:

@@ -74,6 +74,8 @@ class ViLTPretraining(nn.Module):
         super().__init__()
         width, std = backbone.width, backbone.config.initial_std
         self.backbone = backbone
+        # From scratch thousands of steps do without centring, as those of the shipped weights did; loaded weights say.
+        backbone.centres = False
         self.config = config
         self.words = Guess(width, backbone.text.vocab_size)
         self.matching = nn.Linear(width, 2)
@@ -93,7 +95,7 @@ class ViLTPretraining(nn.Module):
         """
         values = {**card.sizes[size].pretraining, **options}
         config = parse(ViLTPretrainingConfig, values, f"pretraining of {card.name}-{size}")
-        return cls(ViLT.from_card(_uncentred(card, size), size, resources), config)
+        return cls(ViLT.from_card(card, size, resources), config)
 
     @property
     def objectives(self) -> tuple[str, ...]:
@@ -196,12 +198,6 @@ class ViLTPretraining(nn.Module):
         """The matching head's row for a match, for a head that ranks."""
         row = slice(MATCHED, MATCHED + 1)
         return {"head.score.weight": self.matching.weight[row], "head.score.bias": self.matching.bias[row]}
-
-
-def _uncentred(card: ModelCard, size: str) -> ModelCard:
-    """The card with pixels as they are: thousands of steps do without centring, as those of the shipped weights did."""
-    plain = card.sizes[size].model_copy(update={"config": {**card.sizes[size].config, "centre": False}})
-    return card.model_copy(update={"sizes": {**card.sizes, size: plain}})
 
 
 def _image_rows(count: int, rng: Random) -> list[int]:

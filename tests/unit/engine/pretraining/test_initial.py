@@ -210,3 +210,15 @@ def test_flags(vlbench: Call, tiny_world: Path, words: int, tmp_path: Path) -> N
     for text, fault in (("text", "no TOWER=WEIGHTS"), ("text=a,text=b", "more than once"), ("txet=a", "init")):
         done = vlbench(*command, "--init", text, "--output-path", tmp_path / "other")
         assert done.code == 2 and fault in done.err
+
+
+@pytest.mark.parametrize("centred", [0.0, 1.0])
+def test_weights_say_whether_their_pixels_are_centred(
+    spec: Callable[..., PretrainSpec], tmp_path: Path, centred: float
+) -> None:
+    state = load_file(catalog.shipped_weights("vilt", "tiny"))  # type: ignore[arg-type]
+    save_file(state | {"backbone.network.centred": torch.tensor(centred)}, tmp_path / "w.safetensors")
+    folder = pretrain(spec(model="vilt", checkpoint=str(tmp_path / "w.safetensors")), Silent())
+    assert load_file(folder / "model.safetensors")["backbone.network.centred"] == centred
+    scratch = pretrain(spec(model="vilt", resume=False), Silent())
+    assert load_file(scratch / "model.safetensors")["backbone.network.centred"] == 0

@@ -103,6 +103,13 @@ def test_a_length_of_the_warm_up_replaces_one_of_the_other_kind() -> None:
     assert share.merged(number) == Recipe(warmup_steps=5, lr=1.0)
     assert share.merged(number).merged(Recipe(warmup=0.2)) == Recipe(warmup=0.2, lr=1.0)
     assert share.merged(Recipe(lr=2.0)) == Recipe(warmup=0.1, lr=2.0)
+
+
+def test_epochs_asked_for_replace_the_steps_of_a_recipe() -> None:
+    by_steps = Recipe(epochs=10, steps=300)
+    assert by_steps.merged(Recipe(epochs=2)) == Recipe(epochs=2)
+    assert by_steps.merged(Recipe(epochs=2, steps=5)) == Recipe(epochs=2, steps=5)
+    assert by_steps.merged(Recipe(steps=5)) == Recipe(epochs=10, steps=5)
     with pytest.raises(ValueError, match="give one of the two"):
         Recipe(warmup=0.1, warmup_steps=5)
 
