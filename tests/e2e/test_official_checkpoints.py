@@ -159,7 +159,8 @@ def test_answer_rows_go_by_their_strings(run: Callable[..., Path], tiny_world: P
     model.save_pretrained(folder)
     wanted = ["no", "3", "Red", "yes"]
     listed.write_text(json.dumps(wanted))
-    more = ("--steps", 1, "--lr", 1e-12, "--set", "train.weight_decay=0", "--set", "train.evaluations=1")
+    still = ("lr=1e-12", "head_lr=1e-12", "weight_decay=0", "evaluations=1")
+    more = ("--steps", 1, *(word for value in still for word in ("--set", f"train.{value}")))
     done = run("vqa2", "vilt", "--checkpoint", folder, "--answers", listed, *more)
     given = model.state_dict()["classifier.3.weight"]
     got = load_file(done / "checkpoints" / "best" / "model.safetensors")["head.classifier.3.weight"]
