@@ -96,6 +96,12 @@ def golden_case() -> Callable[[str, str], Any]:
     return load
 
 
+@pytest.fixture(scope="session")
+def golden() -> Path:
+    """The folder of golden numbers (tests/golden/README.md), for cases that hold no tensors."""
+    return Path(__file__).parent / "golden"
+
+
 MakeHF = Callable[..., Path]
 
 
