@@ -138,7 +138,7 @@ def test_copies_that_a_file_holds_are_loaded_as_well(resources_of: Call, tmp_pat
 
 
 @pytest.fixture
-def resources_of(tiny_world: Path, monkeypatch: pytest.MonkeyPatch) -> Call:
+def resources_of(tiny_world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Call:
     """The card of a model and the resources that its pretraining on the tiny world has."""
 
     def of(name: str) -> tuple[Any, Resources]:
@@ -151,7 +151,8 @@ def resources_of(tiny_world: Path, monkeypatch: pytest.MonkeyPatch) -> Call:
 
         monkeypatch.setattr(module, "make_resources", keep)
         with pytest.raises(VlbenchError, match="has no objective nothing"):
-            pretrain(PretrainSpec(model=name, data_root=tiny_world, objectives=("nothing",)), Silent())
+            asked = {"model": name, "data_root": tiny_world, "output_path": tmp_path, "objectives": ("nothing",)}
+            pretrain(PretrainSpec.model_validate(asked), Silent())
         return catalog.model_card(name), kept[-1]
 
     return of
