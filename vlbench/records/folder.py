@@ -28,6 +28,8 @@ from vlbench.records.lock import LOCK_NAME
 from vlbench.records.provenance import portable, without_home
 
 _RECORD_NAME = "run.json"
+_WORK = ("checkpoints", "controls", "shards", "scores")
+"""Where a run keeps what it has trained and predicted."""
 _PROBE_BYTES = 64 * 1024
 """Room that a new run folder must have at the very least: its record, config and log."""
 _LOOK_AROUND = 2000
@@ -186,8 +188,8 @@ class RunFolder:
 
     def holds_work(self) -> bool:
         """Whether anything of it was trained, predicted or scored."""
-        written = {_RECORD_NAME, self.config.name, self.log.name, LOCK_NAME}
-        return any(entry.name not in written for entry in self.path.iterdir())
+        made = (self.metrics, self.samples, self.ranks, *(self.path / name for name in _WORK))
+        return any(path.exists() for path in made)
 
     def clear(self) -> None:
         """Remove everything but the lock, for a run that begins anew (`--no-resume`)."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Collection, Hashable, Sequence
 from dataclasses import dataclass
 
 from vlbench.core.cards import Recipe
@@ -86,27 +86,37 @@ def placed(found: Sequence[tuple[FoundRun, str]]) -> list[Placed]:
     that an unfinished or limited run beside them changes nothing; those in doubt never share a name with one of them.
     """
     complete = by_system([run for run, why in found if not why])
-    names = labels(complete, [(model_name(runs[0].record), column(runs[0].record)) for runs in complete])
+    names = labels(complete, [_place(runs[0]) for runs in complete])
     systems = [
         Placed(name, column(runs[0].record), tuple(runs), "") for name, runs in zip(names, complete, strict=True)
     ]
+    in_doubt = _names_in_doubt([run for run, why in found if why], systems)
+    taken = {one.label for one in systems}
     for run, why in found:
         if why:
-            systems.append(Placed(_name_in_doubt(run, systems), column(run.record), (run,), why))
+            place = column(run.record)
+            beside = {one.label for one in systems if one.doubt and one.column == place}
+            name = _unlike(taken | beside, in_doubt[system(run.record)], run)
+            systems.append(Placed(name, place, (run,), why))
     return systems
 
 
-def _name_in_doubt(run: FoundRun, others: Sequence[Placed]) -> str:
-    """A name that no system that counts has, nor any other in the same column."""
-    place = column(run.record)
-    counting = [one for one in others if not one.doubt]
-    beside = [
-        one for one in counting if one.column == place and model_name(one.runs[0].record) == model_name(run.record)
-    ]
-    same = next((one.label for one in beside if system(one.runs[0].record) == system(run.record)), "")
-    label = same or labels([*(one.runs for one in beside), (run,)], [place] * (len(beside) + 1))[-1]
+def _place(run: FoundRun) -> tuple[str, Column]:
+    return model_name(run.record), column(run.record)
+
+
+def _names_in_doubt(runs: Sequence[FoundRun], complete: Sequence[Placed]) -> dict[str, str]:
+    """What runs in doubt are called, by their system: as a complete run of the same settings, else by what differs."""
+    known = {system(one.runs[0].record): one.label for one in complete}
+    others = {key: run for run in runs if (key := system(run.record)) not in known}
+    groups = [*(one.runs for one in complete), *((run,) for run in others.values())]
+    named = labels(groups, [_place(group[0]) for group in groups])[len(complete) :]
+    return known | dict(zip(others, named, strict=True))
+
+
+def _unlike(taken: Collection[str], label: str, run: FoundRun) -> str:
+    """The label, followed by how the run stands where that name is taken, and by more where that is as well."""
     stated = f"{label} ({_state(run)})"
-    taken = {one.label for one in others if not one.doubt or one.column == place}
     ways = (label, stated, f"{stated}, seed {run.record.spec.seed}")
     return next((way for way in ways if way not in taken), f"{stated}, {run.record.fingerprint[:8]}")
 

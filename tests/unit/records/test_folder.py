@@ -265,3 +265,16 @@ def test_a_copy_of_a_record_is_no_run(folder: RunFolder, tmp_path: Path) -> None
     copy.write_bytes(folder.run_json.read_bytes())
     with pytest.raises(VlbenchError, match=r"gqa-cvlp\.json is a file, .* no samples: give the folder of its run"):
         RunFolder.open(copy)
+
+
+def test_what_is_written_before_any_work_is_no_work(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    assert folder.is_empty() and not folder.holds_work()
+    for path in (folder.run_json, folder.config, folder.log):
+        path.touch()
+    (tmp_path / "trackers").mkdir()
+    assert not folder.is_empty() and not folder.holds_work()
+    for path in (folder.metrics, folder.samples, tmp_path / "shards"):
+        path.touch()
+        assert folder.holds_work()
+        path.unlink()

@@ -380,7 +380,8 @@ def test_runs_that_do_not_count_change_neither_names_nor_ranks_of_those_that_do(
     (beside,) = made(tmp_path).tables
     assert [row.name for row in alone.rows] == ["cvlp-tiny", "vilt-tiny"]
     assert beside.rows[:2] == alone.rows, "the same rows, ranks and ties"
-    in_doubt = {"cvlp-tiny (limit 100)", "cvlp-tiny (failed)", "cvlp-tiny (vlbench 0.0.1)"}
+    limit, old = f"limit 100, vlbench {__version__}", "limit none, vlbench 0.0.1"
+    in_doubt = {f"cvlp-tiny ({limit})", "cvlp-tiny (failed)", f"cvlp-tiny ({old})"}
     assert {row.name for row in beside.rows[2:]} == in_doubt
     assert all(entry.figure.doubt for row in beside.rows[2:] for entry in row.entries.values())
 
@@ -405,3 +406,17 @@ def test_where_lower_is_better_the_lowest_is_first(make_run: Callable[..., Path]
     entries = [row.entries[table.headings[0]] for row in table.rows]
     assert [entry.rank for entry in entries] == [1, 2, 3] and not any(entry.tie for entry in entries)
     assert [entry.front for entry in entries] == [True, False, False]  # all have one size
+
+
+def test_recipes_keep_their_rows_where_no_run_counts(make_run: Callable[..., Path], tmp_path: Path) -> None:
+    """All runs are limited: each recipe has one row over both tasks, whatever the order of the fingerprints."""
+    for task in ("nlvr2", "nlvr"):
+        for lr, scores in ((0.1, GOOD), (0.2, POOR)):
+            told(run := make_run(f"{task}{lr}", scores), task, lr)
+            prints = "b" if (task == "nlvr2") == (lr == 0.1) else "a"
+            change(
+                run, task=read_run(run).task.model_copy(update={"n_total": 4000}), fingerprint=prints + task + str(lr)
+            )
+    (table,) = made(tmp_path).tables
+    values = {row.name: {round(entry.figure.value) for entry in row.entries.values()} for row in table.rows}
+    assert values == {"cvlp-tiny (lr 0.1)": {90}, "cvlp-tiny (lr 0.2)": {50}}
