@@ -92,7 +92,7 @@ reports: $(VENV)/.installed  ## Of the runs of RUNS a table, a page to sort, and
 	done
 
 tables: $(VENV)/.installed  ## Published figures as pages: docs/published, docs/reproduce.md.
-	$(BIN)/python -m vlbench.report.pages
+	$(BIN)/python -m vlbench.report.published.pages
 
 speed: $(VENV)/.installed  ## Measure models of base size again; on a GPU SPEED_RECORD=gpu SPEED_FLAGS='--device cuda'.
 	rm -rf build/speed

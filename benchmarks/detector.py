@@ -16,9 +16,9 @@ import numpy as np
 import torch
 
 from vlbench.core.progress import Silent
-from vlbench.data.images import open_image
+from vlbench.data.images.load import open_image
 from vlbench.engine.extractors import Choice, open_detector
-from vlbench.profiling.rule import median_interval
+from vlbench.profiling.stopping_rule import median_interval
 
 ENDINGS = (".jpg", ".jpeg", ".png")
 

@@ -33,17 +33,17 @@ from vlbench.core.examples import Caption, Example, ImageRef, Label, Query
 from vlbench.core.gallery import galleries
 from vlbench.core.progress import Silent
 from vlbench.core.results import Ranking
-from vlbench.data.images import Pictures
-from vlbench.data.patches import fitted
+from vlbench.data.images.load import Pictures
+from vlbench.data.images.patches import fitted
 from vlbench.data.resources import Resources
-from vlbench.data.text import TextEncoder
-from vlbench.engine.answering.batches import Batch, Batches, sequential_blocks
-from vlbench.engine.answering.learner import Learner
-from vlbench.engine.answering.predict import predict
-from vlbench.engine.answering.retrieve import retrieve
+from vlbench.data.text.tokenizer import TextEncoder
+from vlbench.engine.batching.batches import Batch, Batches, sequential_blocks
+from vlbench.engine.evaluators.learner import Learner
+from vlbench.engine.evaluators.predict import predict
+from vlbench.engine.evaluators.retrieval import retrieve
 from vlbench.engine.runtime.environment import make_accelerator
 from vlbench.engine.runtime.interrupt import Interrupt
-from vlbench.engine.runtime.pace import Pace
+from vlbench.engine.runtime.progress_timing import Pace
 from vlbench.engine.training.checkpoint import Checkpoints
 from vlbench.engine.training.finetune import Finetuning
 from vlbench.engine.training.plan import Conduct, make_plan, training_units

@@ -25,8 +25,8 @@ import torch
 from vlbench.core.profile import PIPELINE, ProfileSpec
 from vlbench.profiling.build import open_model
 from vlbench.profiling.inputs import sentences, write_pictures
-from vlbench.profiling.rule import Rule, median_interval
-from vlbench.profiling.subject import Batch
+from vlbench.profiling.stages import Batch
+from vlbench.profiling.stopping_rule import Rule, median_interval
 from vlbench.profiling.timing import Durations, Stage, measure_one, once
 
 CPU = torch.device("cpu")

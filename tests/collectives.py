@@ -14,7 +14,7 @@ from torch import nn
 
 from vlbench.engine.runtime.environment import make_accelerator
 from vlbench.engine.training.batchnorm import synchronise_batch_norms
-from vlbench.engine.training.step import gathered_rows, total
+from vlbench.engine.training.collectives import gathered_rows, total
 
 COUNTS = ((3, 1, 2), (2, 0, 3), (1, 1, 1))
 """Rows of each process, time after time."""

@@ -18,7 +18,7 @@ from vlbench import catalog
 from vlbench.core.cards import Recipe
 from vlbench.core.progress import Silent
 from vlbench.core.spec import RunSpec
-from vlbench.engine.answering.learner import Learner
+from vlbench.engine.evaluators.learner import Learner
 from vlbench.engine.job import plan
 from vlbench.engine.resources import make_resources, of_job
 from vlbench.engine.runtime.environment import make_accelerator, seed_everything

@@ -14,14 +14,14 @@ if TYPE_CHECKING:
     from vlbench.engine.evaluate import evaluate
     from vlbench.engine.score import score_file as score
     from vlbench.engine.source import load_task
-    from vlbench.report.compare import compare_runs as compare
+    from vlbench.report.compare.comparison import compare_runs as compare
 
 __version__ = "0.2.0"
 __all__ = ["RunSpec", "__version__", "compare", "evaluate", "load_model", "load_task", "score"]
 
 _HOMES = {
     "RunSpec": ("vlbench.core.spec", "RunSpec"),
-    "compare": ("vlbench.report.compare", "compare_runs"),
+    "compare": ("vlbench.report.compare.comparison", "compare_runs"),
     "evaluate": ("vlbench.engine.evaluate", "evaluate"),
     "load_model": ("vlbench.catalog", "load_model"),
     "load_task": ("vlbench.engine.source", "load_task"),

@@ -20,7 +20,7 @@ from vlbench.core.sources import Source, Sources
 from vlbench.core.task import Adapter, Task
 from vlbench.core.validate import parse
 from vlbench.core.yamlfile import read_yaml
-from vlbench.data.code import CODE, WEIGHTS, content_sha256, data_beside, files_below, with_imports
+from vlbench.data.files.code import CODE, WEIGHTS, content_sha256, data_beside, files_below, with_imports
 
 if TYPE_CHECKING:
     from vlbench.core.backbone import Backbone
@@ -112,7 +112,7 @@ def load_task(
 
     data_root: where the folders lie that tasks share; left out: below `root`.
     """
-    from vlbench.data.index import read_examples  # pyarrow, which no listing needs
+    from vlbench.data.cache.index import read_examples  # pyarrow, which no listing needs
 
     folder = _find("task", name, task_folders(tasks_dir))
     card = task_card(name, tasks_dir)

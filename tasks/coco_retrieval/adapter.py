@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from vlbench.core.examples import Caption, Example
 from vlbench.core.task import SplitFiles
-from vlbench.data.karpathy import retrieval_examples
+from vlbench.data.splits.karpathy import retrieval_examples
 
 
 def examples(files: SplitFiles) -> Iterator[Example[Caption]]:

@@ -11,9 +11,9 @@ from vlbench._tasks.gqa.fields import number, strings
 from vlbench._tasks.gqa.reference import Box
 from vlbench.core.errors import DataError
 from vlbench.core.task import SplitFiles
-from vlbench.data.jsonfile import as_object, object_at
-from vlbench.data.jsonlines import Fields
-from vlbench.data.jsonstream import entries
+from vlbench.data.json.document import as_object, object_at
+from vlbench.data.json.lines import Fields
+from vlbench.data.json.stream import entries
 
 Choices = tuple[tuple[str, ...], tuple[str, ...]]
 """The valid answers to a question, and the plausible ones."""

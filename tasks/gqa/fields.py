@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from sys import intern
 
 from vlbench.core.errors import DataError
-from vlbench.data.jsonfile import list_at
-from vlbench.data.jsonlines import Fields
+from vlbench.data.json.document import list_at
+from vlbench.data.json.lines import Fields
 
 
 def strings(fields: Fields, key: str, where: str) -> list[str]:

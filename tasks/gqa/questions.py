@@ -10,9 +10,9 @@ from sys import intern
 from vlbench._tasks.gqa.evidence import Evidence
 from vlbench._tasks.gqa.fields import all_strings, flag, strings
 from vlbench._tasks.gqa.reference import GqaAnswer
-from vlbench.data.jsonfile import as_object, list_at, object_at
-from vlbench.data.jsonlines import Fields, folder, one_of, text
-from vlbench.data.jsonstream import entries
+from vlbench.data.json.document import as_object, list_at, object_at
+from vlbench.data.json.lines import Fields, folder, one_of, text
+from vlbench.data.json.stream import entries
 
 STRUCTURAL = ("verify", "query", "choose", "logical", "compare")
 NO_STEPS = ("exist", "query: name", "choose name")

@@ -9,7 +9,7 @@ from pathlib import Path
 from vlbench.core.errors import DataError
 from vlbench.core.examples import Example, ImageRef, Label, Query
 from vlbench.core.task import SplitFiles
-from vlbench.data.jsonlines import folder, one_of, read_json_lines, text
+from vlbench.data.json.lines import folder, one_of, read_json_lines, text
 
 LABELS = ("False", "True")
 TAGS = ("kind", "synset")

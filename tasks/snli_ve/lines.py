@@ -7,7 +7,7 @@ from pathlib import Path
 
 from vlbench.core.examples import Example, ImageRef, Label, Query
 from vlbench.core.task import SplitFiles
-from vlbench.data.jsonlines import Fields, folder, one_of, read_json_lines, text
+from vlbench.data.json.lines import Fields, folder, one_of, read_json_lines, text
 
 LABELS = ("contradiction", "neutral", "entailment")
 IMAGE_KEYS = ("Flickr30K_ID", "Flikr30kID")

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from vlbench._tasks.vqa2.reference import VqaAnswers, read_answers
 from vlbench.core.errors import DataError
-from vlbench.data.jsonfile import as_object, list_at, read_json, whole_number
-from vlbench.data.jsonlines import Fields, text
+from vlbench.data.json.document import as_object, list_at, read_json, whole_number
+from vlbench.data.json.lines import Fields, text
 
 
 @dataclass(frozen=True, slots=True)

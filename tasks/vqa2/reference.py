@@ -9,8 +9,8 @@ from sys import intern
 
 from vlbench._tasks.vqa2.normalise import Memo, normalise
 from vlbench.core.errors import DataError
-from vlbench.data.jsonfile import as_object
-from vlbench.data.jsonlines import Fields, text
+from vlbench.data.json.document import as_object
+from vlbench.data.json.lines import Fields, text
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,8 +26,8 @@ from vlbench.core.spec import RunSpec
 from vlbench.data.regions.extract import FlatExtractor
 from vlbench.data.regions.source import StoredRegions
 from vlbench.data.resources import Resources
-from vlbench.engine.answering.batches import Batch, Batches
-from vlbench.engine.answering.learner import Learner
+from vlbench.engine.batching.batches import Batch, Batches
+from vlbench.engine.evaluators.learner import Learner
 from vlbench.engine.job import plan
 from vlbench.engine.resources import make_resources, of_job, unique_refs
 from vlbench.engine.weights.loading import load_weights

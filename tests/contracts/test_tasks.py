@@ -22,7 +22,7 @@ from vlbench.core.examples import Caption, Example, ImageRef, Label, Query
 from vlbench.core.gallery import galleries
 from vlbench.core.results import MetricAbsentError, Prediction, Ranking, Score
 from vlbench.core.task import Task
-from vlbench.data.index import annotation_files
+from vlbench.data.cache.index import annotation_files
 from vlbench.engine.source import load_task
 from vlbench.metrics.ranks import from_matrix
 

@@ -19,7 +19,7 @@ from torch import Tensor
 from vlbench.core.errors import ExitCode
 from vlbench.core.examples import Example
 from vlbench.core.gallery import galleries
-from vlbench.data.images import open_image
+from vlbench.data.images.load import open_image
 from vlbench.engine.source import load_task
 from vlbench.metrics.ranks import from_matrix
 from vlbench.records.rankings import read_rankings

@@ -15,7 +15,7 @@ import torch
 import transformers as hf
 
 from vlbench.core.gallery import Gallery, galleries
-from vlbench.data.images import open_image
+from vlbench.data.images.load import open_image
 from vlbench.engine.source import load_task
 from vlbench.metrics.ranks import TOP
 

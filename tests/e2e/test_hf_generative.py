@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load_file
 
 from vlbench.core.examples import Example
-from vlbench.data.images import open_image
+from vlbench.data.images.load import open_image
 from vlbench.engine.source import load_task
 
 Run = Callable[..., dict[str, Any]]

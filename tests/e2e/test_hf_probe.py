@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from vlbench.core.examples import Example
-from vlbench.data.images import open_image
+from vlbench.data.images.load import open_image
 from vlbench.engine.source import load_task
 
 LABELS = ("contradiction", "neutral", "entailment")

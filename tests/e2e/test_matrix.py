@@ -10,7 +10,7 @@ import pytest
 
 from vlbench import catalog
 from vlbench.records.folder import read_run
-from vlbench.report.tables import number
+from vlbench.report.tables.results import number
 from vlbench.world.generate import world_info
 
 Call = Callable[..., Any]

@@ -19,7 +19,7 @@ from vlbench import catalog
 from vlbench.core.progress import Silent
 from vlbench.core.record import LoadReport
 from vlbench.core.spec import RunSpec
-from vlbench.data.text import TextEncoder
+from vlbench.data.text.tokenizer import TextEncoder
 from vlbench.engine.job import Job, plan
 from vlbench.engine.resources import make_resources, of_job
 from vlbench.records.folder import read_run

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from vlbench.data.images import open_image
+from vlbench.data.images.load import open_image
 from vlbench.data.regions.store import store_for_tsv
 from vlbench.data.regions.tsv import read_tsv
 from vlbench.engine import resources

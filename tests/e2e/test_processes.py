@@ -19,7 +19,7 @@ import pandas as pd
 import pytest
 
 from vlbench.core.errors import ExitCode
-from vlbench.engine.answering.shards import Shards
+from vlbench.engine.batching.prediction_shards import Shards
 from vlbench.records.folder import find_runs
 
 TESTS = Path(__file__).resolve().parents[1]

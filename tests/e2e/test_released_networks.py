@@ -23,7 +23,7 @@ from vlbench.core.cards import SizeCard
 from vlbench.core.progress import Silent
 from vlbench.core.record import LoadReport
 from vlbench.core.spec import RunSpec
-from vlbench.data.text import SPECIAL
+from vlbench.data.text.tokenizer import SPECIAL
 from vlbench.engine.job import Job, plan
 from vlbench.engine.resources import make_resources, of_job
 from vlbench.engine.weights.loading import Wanted, load_weights

@@ -18,8 +18,8 @@ import pytest
 from vlbench import catalog
 from vlbench.cli.main import main
 from vlbench.core.cards import ModelCard
-from vlbench.engine import rehearse
-from vlbench.report.published import published
+from vlbench.engine import dry_run as rehearse
+from vlbench.report.published.results import published
 from vlbench.world.generate import is_world
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "reproduce.md"

@@ -14,7 +14,7 @@ from vlbench.core.cards import SplitCard
 from vlbench.core.errors import DataError, VlbenchError
 from vlbench.core.examples import Example, ImageRef, Label, Query
 from vlbench.core.task import SplitFiles
-from vlbench.data.index import inside
+from vlbench.data.cache.index import inside
 
 Call = Callable[..., Any]
 ESCAPE = "\x1b]0;owned\x07\x1b[2J"

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from vlbench import catalog
 from vlbench.core.results import MetricAbsentError
 from vlbench.core.task import Task
-from vlbench.data.index import annotation_files
+from vlbench.data.cache.index import annotation_files
 from vlbench.metrics.baseline import majority
 from vlbench.world.generate import world_info
 

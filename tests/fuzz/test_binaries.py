@@ -20,12 +20,12 @@ from PIL import Image
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from vlbench.data.images import open_image
+from vlbench.data.images.load import open_image
 from vlbench.data.regions.store import store_for_tsv
 from vlbench.data.regions.tsv import read_tsv, write_tsv
 from vlbench.data.regions.types import Regions
 from vlbench.engine.weights.loading import load_weights
-from vlbench.engine.weights.statefile import read_state, written_by
+from vlbench.engine.weights.state_dict import read_state, written_by
 
 Change = Callable[[bytes, Random], bytes]
 pytestmark = pytest.mark.filterwarnings("ignore::hypothesis.errors.HypothesisWarning")

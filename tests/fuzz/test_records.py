@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from vlbench import catalog
 from vlbench.engine.score import score_file
 from vlbench.report.show import show_rows
-from vlbench.report.tables import run_table, score_table
+from vlbench.report.tables.results import run_table, score_table
 
 Offer = Callable[[Random], None]
 pytestmark = pytest.mark.filterwarnings("ignore::hypothesis.errors.HypothesisWarning")

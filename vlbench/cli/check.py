@@ -16,9 +16,9 @@ from vlbench.core.errors import ExitCode, first_five
 if TYPE_CHECKING:
     from vlbench.core.progress import Progress
     from vlbench.core.task import Task
-    from vlbench.data.leaks import FoundLeak
-    from vlbench.data.overlap import Contents, Overlap
-    from vlbench.data.verify import SplitReport
+    from vlbench.data.splits.leaks import FoundLeak
+    from vlbench.data.splits.overlap import Contents, Overlap
+    from vlbench.data.splits.verify import SplitReport
 
 
 @dataclass(frozen=True)
@@ -81,9 +81,9 @@ def check(
 def _reports(
     tasks: list[Task], split: str | None, images: bool, verify_data: bool, progress: Progress
 ) -> list[TaskReport]:
-    from vlbench.data.leaks import leaks
-    from vlbench.data.overlap import digests, overlaps
-    from vlbench.data.verify import check_split, read_split
+    from vlbench.data.splits.leaks import leaks
+    from vlbench.data.splits.overlap import digests, overlaps
+    from vlbench.data.splits.verify import check_split, read_split
 
     contents: dict[str, list[Contents]] = {}
     splits: dict[str, list[SplitReport]] = {}
@@ -108,7 +108,7 @@ def _reports(
 
 def _verified(task: Task, report: SplitReport, contents: Contents, progress: Progress) -> SplitReport:
     """The report, and whether the split's files are as they were at their first verification."""
-    from vlbench.data.verified import verify
+    from vlbench.data.splits.verified import verify
 
     found = verify(task, report.split, contents.pictures, partial(progress.step, f"verifying {report.split}"))
     if found.fault:

@@ -22,8 +22,8 @@ def compare(
       vlbench compare runs/nlvr2/cvlp-tiny/0123456789abcdef runs/nlvr2/vilt-tiny/fedcba9876543210
       vlbench compare runs/vqa2/cvlp-tiny/* runs/vqa2/vilt-tiny/* --by answer_type --json
     """
-    from vlbench.report.compare import compare_runs
-    from vlbench.report.compare_text import comparison_json, comparison_text
+    from vlbench.report.compare.comparison import compare_runs
+    from vlbench.report.compare.text import comparison_json, comparison_text
 
     found = compare_runs(runs, metric, by)
     typer.echo(json.dumps(comparison_json(found), ensure_ascii=False) if as_json else comparison_text(found))

@@ -39,7 +39,7 @@ def world(
       vlbench data world --domain textured --seed 1
     """
     from vlbench.cli.progress import open_progress
-    from vlbench.data.cache import cache_folder
+    from vlbench.data.cache.folder import cache_folder
     from vlbench.world.generate import ensure_world
 
     with open_progress(quiet) as progress:

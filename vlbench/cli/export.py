@@ -24,10 +24,10 @@ def export(
       vlbench export RUN --to hf-model-index --source-url https://example.org/runs
     """
     from vlbench.core.errors import DataError
-    from vlbench.data.cache import atomic_write
+    from vlbench.data.cache.folder import atomic_write
     from vlbench.records.collect import collect
     from vlbench.report.export import export as exported
-    from vlbench.report.protocol import newest
+    from vlbench.report.tables.protocol import newest
 
     found = collect(runs)
     if found.faults:

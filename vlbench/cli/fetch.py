@@ -14,7 +14,7 @@ from vlbench.cli.spec import split_names
 from vlbench.core.errors import DataError, ExitCode, VlbenchError
 
 if TYPE_CHECKING:
-    from vlbench.data.fetch import Place
+    from vlbench.data.files.fetch import Place
 
 TasksDir = Annotated[Path | None, typer.Option(help="Folder with task folders of your own.")]
 DataRoot = Annotated[Path, typer.Option(help="Folder that the tasks' folders lie in.")]
@@ -103,7 +103,7 @@ def _wanted(names: Sequence[str], root: Path, tasks_dir: Path | None, only: str,
 def _fetch_all(wanted: Sequence[Place], quiet: bool) -> list[str]:
     """Fetch what can be, one after the other; returns why some were not."""
     from vlbench.cli.progress import open_progress
-    from vlbench.data.fetch import fetch as fetch_one
+    from vlbench.data.files.fetch import fetch as fetch_one
 
     failed: list[str] = []
     with open_progress(quiet) as progress:
@@ -119,7 +119,7 @@ def _fetch_all(wanted: Sequence[Place], quiet: bool) -> list[str]:
 
 def _places(name: str, root: Path, tasks_dir: Path | None) -> list[Place]:
     from vlbench import catalog
-    from vlbench.data.fetch import places
+    from vlbench.data.files.fetch import places
 
     sources = catalog.task_sources(name, tasks_dir)
     if not sources and tasks_dir is None:

@@ -47,7 +47,7 @@ def gate(
     """
     from vlbench import __version__
     from vlbench.core.errors import DataError, VlbenchError
-    from vlbench.data.cache import atomic_write
+    from vlbench.data.cache.folder import atomic_write
     from vlbench.records.collect import collect
     from vlbench.report.gate.baseline import read_baseline, updated, write_baseline
     from vlbench.report.gate.judge import Limits, judge

@@ -13,7 +13,7 @@ from vlbench.cli.spec import split_names
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from vlbench.report.published import PublishedModel
+    from vlbench.report.published.results import PublishedModel
 
 
 class Form(StrEnum):
@@ -70,12 +70,12 @@ def leaderboard(
     from vlbench import __version__
     from vlbench.core.errors import DataError, VlbenchError, printable
     from vlbench.records.collect import collect
-    from vlbench.report.expect import expectations
-    from vlbench.report.inject import put
-    from vlbench.report.leaderboard import Choice, board
-    from vlbench.report.leaderboard_text import render
-    from vlbench.report.markup import as_markup
-    from vlbench.report.published_text import expectation_table, published_table
+    from vlbench.report.published.reproduction import expectations
+    from vlbench.report.published.text import expectation_table, published_table
+    from vlbench.report.tables.inject import put
+    from vlbench.report.tables.leaderboard import Choice, board
+    from vlbench.report.tables.leaderboard_text import render
+    from vlbench.report.tables.markup import as_markup
 
     if check and not (inject or output or picture):
         raise VlbenchError("--check needs a file to check: give --inject, --output or --picture")
@@ -112,7 +112,7 @@ def leaderboard(
             typer.echo(printable(note), err=True)
     files = [(path, text) for path in (inject or output,) if path]
     if picture:
-        from vlbench.report.html.fronts_picture import fronts_picture
+        from vlbench.report.html.fronts import fronts_picture
 
         files.append((picture, fronts_picture(made)))
     for path, content in files:
@@ -171,7 +171,7 @@ def _published(places: list[str], of_runs: set[str]) -> Sequence[PublishedModel]
         VlbenchError: exit 2 for a place that is not there; exit 5 for a file that is not what the schema says.
     """
     from vlbench import catalog
-    from vlbench.report.published import own_models, published_models
+    from vlbench.report.published.results import own_models, published_models
 
     cards = {name: catalog.task_card(name) for name in catalog.task_folders()}
     named = [Path(place).expanduser() for place in dict.fromkeys(places) if place]

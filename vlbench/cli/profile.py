@@ -69,7 +69,7 @@ def profile(
     from vlbench.core.validate import parse
     from vlbench.profiling.profile import profile as measure
     from vlbench.records.profiles import new_folder, write_profile
-    from vlbench.report.speed.pictures import front_picture, left_out, stages_picture
+    from vlbench.report.speed.charts import front_picture, left_out, stages_picture
     from vlbench.report.speed.table import speed_table
 
     given = {name: value for name, value in ctx.params.items() if name in ProfileSpec.model_fields}

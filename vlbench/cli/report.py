@@ -30,9 +30,9 @@ def report(
       vlbench report runs/vqa2/cvlp-tiny/0123456789abcdef runs/vqa2/vilt-tiny/fedcba9876543210 --html both.html
     """
     from vlbench.cli.progress import open_progress
-    from vlbench.data.cache import atomic_write
+    from vlbench.data.cache.folder import atomic_write
     from vlbench.engine.attention import keep_attention
-    from vlbench.engine.pictures import picture_files
+    from vlbench.engine.image_paths import picture_files
     from vlbench.records.folder import RunFolder, read_run
     from vlbench.report.html.run_page import run_page
 

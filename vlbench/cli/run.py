@@ -166,9 +166,9 @@ def _possible(specs: list[RunSpec]) -> list[RunSpec]:
 
 def _rehearse(specs: list[RunSpec], quiet: bool) -> None:
     """Say of each run what it would do."""
+    from vlbench.cli.dry_run import rehearsal_text
     from vlbench.cli.progress import open_progress
-    from vlbench.cli.rehearsal import rehearsal_text
-    from vlbench.engine.rehearse import rehearse
+    from vlbench.engine.dry_run import rehearse
 
     for number, spec in enumerate(specs):
         if is_launched():
@@ -182,7 +182,7 @@ def _rehearse(specs: list[RunSpec], quiet: bool) -> None:
 def _run_all(specs: list[RunSpec], quiet: bool) -> None:
     """Do all that can be done, then a table of it; what failed is named at the end."""
     from vlbench.engine.runtime.interrupt import Interrupted
-    from vlbench.report.tables import scoreboard
+    from vlbench.report.tables.results import scoreboard
 
     records: list[RunRecord] = []
     failed: list[str] = []
@@ -226,7 +226,7 @@ def _in_process(spec: RunSpec, quiet: bool, name: str) -> str:
 def _run_here(spec: RunSpec, quiet: bool, name: str) -> tuple[RunRecord, RunFolder]:
     from vlbench.cli.progress import open_progress
     from vlbench.engine.evaluate import run as run_job
-    from vlbench.report.tables import run_table
+    from vlbench.report.tables.results import run_table
 
     with open_progress(quiet or not launched().is_main) as progress:
         if name:

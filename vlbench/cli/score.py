@@ -36,7 +36,7 @@ def score(
     from vlbench.cli.progress import open_progress
     from vlbench.engine.score import score_file
     from vlbench.engine.source import load_task
-    from vlbench.report.tables import score_table
+    from vlbench.report.tables.results import score_table
 
     with open_progress(quiet=as_json) as progress:
         loaded = load_task(

@@ -9,7 +9,7 @@ from PIL.Image import Image
 
 from vlbench.core.examples import ImageRef
 from vlbench.data.regions.types import RegionSource
-from vlbench.data.text import TextEncoder
+from vlbench.data.text.tokenizer import TextEncoder
 
 
 class PictureSource(Protocol):

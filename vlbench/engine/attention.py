@@ -14,7 +14,7 @@ from vlbench.core.progress import Progress
 from vlbench.core.record import RunRecord
 from vlbench.core.spec import RunSpec
 from vlbench.engine.job import Job, plan
-from vlbench.engine.subset import Examples
+from vlbench.engine.limit import Examples
 from vlbench.engine.weights.files import weights_file
 from vlbench.engine.weights.pretrained import PRETRAINED
 from vlbench.records.attention import Attended, Attention, read_attention, write_attention
@@ -145,8 +145,8 @@ def _computed(
     job: Job, asked: Examples, answers: Mapping[str, str], progress: Progress
 ) -> Mapping[str, Sequence[Attended]]:
     """The attention by example id."""
-    from vlbench.engine.answering.attention import attended  # the first import of torch
-    from vlbench.engine.begin import begin, new_learner
+    from vlbench.engine.build import begin, new_learner
+    from vlbench.engine.evaluators.attention import attended  # the first import of torch
     from vlbench.engine.resources import make_resources, of_job
     from vlbench.engine.runtime.environment import make_accelerator
     from vlbench.engine.runtime.interrupt import Interrupt, Stoppable

@@ -14,15 +14,15 @@ from vlbench.core.errors import DataError, ExitCode, VlbenchError
 from vlbench.core.progress import Progress, Silent
 from vlbench.core.record import Coverage, Efficiency, ModelInfo, RunRecord, TaskInfo, ToolInfo
 from vlbench.core.results import Prediction, Ranking
-from vlbench.data.answers import answers_sha256
-from vlbench.data.controls import blind_resources
+from vlbench.data.images.controls import blind_resources
 from vlbench.data.resources import Resources
+from vlbench.data.text.answers import answers_sha256
 from vlbench.engine.job import Job
 from vlbench.engine.resources import make_resources, of_job, unique_refs
 from vlbench.engine.runtime.environment import Clock, check_device, latencies, make_accelerator
 from vlbench.engine.runtime.interrupt import Interrupt, Interrupted, Stoppable
 from vlbench.engine.runtime.log import Logged
-from vlbench.engine.runtime.pace import examples_per_second
+from vlbench.engine.runtime.progress_timing import examples_per_second
 from vlbench.engine.runtime.ranks import Ranks, is_lost_peer
 from vlbench.engine.runtime.trackers import Trackers, figures, tracked
 from vlbench.engine.training.checkpoint import Checkpoints

@@ -11,14 +11,14 @@ from typing import TypeAlias
 from vlbench.core.errors import VlbenchError, first_five, unknown
 from vlbench.core.examples import ImageRef
 from vlbench.core.progress import Progress
-from vlbench.data.cache import cache_folder
+from vlbench.data.cache.folder import cache_folder
 from vlbench.data.regions.extract import FlatExtractor
-from vlbench.data.regions.kept import extract_each
+from vlbench.data.regions.region_cache import extract_each
 from vlbench.data.regions.source import extract_all
 from vlbench.data.regions.types import Regions
 from vlbench.engine.runtime.environment import make_accelerator
 from vlbench.engine.weights.files import weights_file, weights_sha256
-from vlbench.engine.weights.statefile import read_state
+from vlbench.engine.weights.state_dict import read_state
 from vlbench.models.detector.checkpoint import load_network
 from vlbench.models.detector.config import Layout, Rules
 from vlbench.models.detector.extractor import DetectorExtractor

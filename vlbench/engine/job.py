@@ -16,22 +16,22 @@ from vlbench.core.progress import Progress
 from vlbench.core.spec import RunSpec
 from vlbench.core.splits import split_tuple
 from vlbench.core.task import Task
-from vlbench.data.answers import answers_sha256
-from vlbench.data.index import Joined
+from vlbench.data.cache.index import Joined
 from vlbench.data.resources import Loading
-from vlbench.data.verified import verify
-from vlbench.data.verify import manifest
+from vlbench.data.splits.verified import verify
+from vlbench.data.splits.verify import manifest
+from vlbench.data.text.answers import answers_sha256
 from vlbench.engine.apart import check_apart
 from vlbench.engine.capabilities import refused, takes_prompts
 from vlbench.engine.defaults import resolved
+from vlbench.engine.limit import Examples, limited, selected_on
 from vlbench.engine.options import check_negatives, check_own_code
 from vlbench.engine.runtime.ranks import launched
 from vlbench.engine.runtime.trackers import check_trackers
 from vlbench.engine.source import load_task
-from vlbench.engine.subset import Examples, limited, selected_on
+from vlbench.engine.weights.answer_vocabulary import answerable, labels_of, learnable, named_rows
 from vlbench.engine.weights.files import base_of, chosen_weights, tokenizer_sha256, weights_sha256
 from vlbench.engine.weights.pretrained import PRETRAINED, own_weights
-from vlbench.engine.weights.vocabulary import answerable, labels_of, learnable, named_rows
 from vlbench.engine.writing import draw_shots
 from vlbench.metrics.scoring import cut_groups
 from vlbench.records.fingerprint import fingerprint

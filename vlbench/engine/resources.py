@@ -11,16 +11,16 @@ from vlbench.core.cards import ModelCard
 from vlbench.core.examples import ImageRef
 from vlbench.core.progress import Progress
 from vlbench.core.task import Task
-from vlbench.data.cache import cache_folder
-from vlbench.data.images import Pictures
-from vlbench.data.kept import KeptPictures
+from vlbench.data.cache.folder import cache_folder
+from vlbench.data.images.image_cache import KeptPictures
+from vlbench.data.images.load import Pictures
 from vlbench.data.regions.extract import FlatExtractor
 from vlbench.data.regions.source import StoredRegions, extract_all
 from vlbench.data.regions.store import FeatureStore, store_for_tsv
 from vlbench.data.resources import Loading, Resources
-from vlbench.data.text import TextEncoder
+from vlbench.data.text.tokenizer import TextEncoder
 from vlbench.engine.job import Job
-from vlbench.engine.subset import Examples
+from vlbench.engine.limit import Examples
 from vlbench.engine.weights.files import brought_tokenizer
 
 VOCABULARY_SIZE = 4000

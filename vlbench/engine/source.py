@@ -12,7 +12,7 @@ from vlbench.core.domain import Domain
 from vlbench.core.errors import DataError, VlbenchError
 from vlbench.core.progress import Progress, Silent
 from vlbench.core.task import Task
-from vlbench.data.cache import cache_folder
+from vlbench.data.cache.folder import cache_folder
 from vlbench.world.generate import ensure_world, is_world, world_info
 
 

@@ -16,29 +16,29 @@ from vlbench.core.progress import Progress
 from vlbench.core.record import LoadReport, Prompting, TrainInfo
 from vlbench.core.results import Prediction, Ranking
 from vlbench.core.splits import NONE
-from vlbench.data.controls import blind_examples
+from vlbench.data.images.controls import blind_examples
 from vlbench.data.resources import Resources
-from vlbench.engine.answering.asked import prompting
-from vlbench.engine.answering.batches import sequential_blocks
-from vlbench.engine.answering.compare import compare
-from vlbench.engine.answering.generate import generate
-from vlbench.engine.answering.learner import Learner
-from vlbench.engine.answering.predict import predict
-from vlbench.engine.answering.retrieve import retrieve
-from vlbench.engine.answering.shards import Shards, state_sha256
-from vlbench.engine.begin import begin, new_learner
+from vlbench.engine.batching.batches import sequential_blocks
+from vlbench.engine.batching.prediction_shards import Shards, state_sha256
+from vlbench.engine.build import begin, new_learner
+from vlbench.engine.evaluators.generation import generate
+from vlbench.engine.evaluators.learner import Learner
+from vlbench.engine.evaluators.predict import predict
+from vlbench.engine.evaluators.prompting import prompting
+from vlbench.engine.evaluators.retrieval import retrieve
+from vlbench.engine.evaluators.zero_shot import compare
 from vlbench.engine.job import Job
+from vlbench.engine.limit import Examples
 from vlbench.engine.resources import unique_refs
 from vlbench.engine.runtime.compiling import compile_forward
 from vlbench.engine.runtime.environment import Clock, seed_everything
 from vlbench.engine.runtime.interrupt import Interrupt
-from vlbench.engine.runtime.pace import Pace, Timing
+from vlbench.engine.runtime.progress_timing import Pace, Timing
 from vlbench.engine.runtime.ranks import Ranks
 from vlbench.engine.runtime.trackers import Trackers
-from vlbench.engine.subset import Examples
 from vlbench.engine.training.checkpoint import Best, Checkpoints
 from vlbench.engine.training.finetune import Finetuning
-from vlbench.engine.training.journal import Journal
+from vlbench.engine.training.metrics_log import Journal
 from vlbench.engine.training.plan import Conduct, Plan, contrasted_images, make_plan, training_units
 from vlbench.engine.training.probe import Selection, probe
 from vlbench.engine.weights.files import STANDS_ON

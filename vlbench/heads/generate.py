@@ -16,7 +16,7 @@ from vlbench.core.cards import TaskCard
 from vlbench.core.errors import DataError
 from vlbench.core.examples import Answered, Example, Prompt, Query, Shot
 from vlbench.core.results import Prediction
-from vlbench.data.extraction import RULES
+from vlbench.data.text.extraction import RULES
 from vlbench.heads.labels import check_finite, ranked
 
 LONGEST = 20

@@ -21,14 +21,14 @@ from vlbench.core.head import Head
 from vlbench.core.profile import ProfileSpec
 from vlbench.data.regions.types import Regions
 from vlbench.data.resources import Resources
-from vlbench.data.text import TextEncoder
+from vlbench.data.text.tokenizer import TextEncoder
 from vlbench.heads.build import build_head
 from vlbench.models.detector.config import Layout, Rules
 from vlbench.models.detector.network import FasterRCNN, random_network
 from vlbench.profiling.architectures import completed
 from vlbench.profiling.detection import Detection
 from vlbench.profiling.inputs import Decoded, Detected, made_up_vocabulary
-from vlbench.profiling.subject import Batch, SeeReadFuse, Subject, Writing
+from vlbench.profiling.stages import Batch, SeeReadFuse, Subject, Writing
 
 OPEN_ANSWERS = 3129
 """Of VQA's usual list, which a classifier over open answers is as wide as."""

@@ -21,8 +21,8 @@ from vlbench.core.profile import Query
 from vlbench.heads.dual import DualHead
 from vlbench.profiling import memory
 from vlbench.profiling.build import Opened
-from vlbench.profiling.rule import Rule
-from vlbench.profiling.subject import SeeReadFuse, Subject
+from vlbench.profiling.stages import SeeReadFuse, Subject
+from vlbench.profiling.stopping_rule import Rule
 from vlbench.profiling.timing import LONG, Durations, Stage, measure_one, once
 
 GALLERIES = (100, 1_000, 10_000, 100_000, 1_000_000)

@@ -11,9 +11,9 @@ from PIL import Image
 
 from vlbench.core.errors import VlbenchError
 from vlbench.core.examples import ImageRef
-from vlbench.data.images import open_image
+from vlbench.data.images.load import open_image
 from vlbench.data.regions.types import Regions
-from vlbench.data.text import SPECIAL, TextEncoder
+from vlbench.data.text.tokenizer import SPECIAL, TextEncoder
 
 WORDS = 30_522
 """Size of bert-base-uncased's vocabulary, which tables of words are as long as."""

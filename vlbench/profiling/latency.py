@@ -8,7 +8,7 @@ from itertools import combinations
 from statistics import median
 
 from vlbench.core.profile import PIPELINE, Latency, Ratio
-from vlbench.profiling.rule import median_interval, times
+from vlbench.profiling.stopping_rule import median_interval, times
 from vlbench.profiling.timing import Durations
 
 

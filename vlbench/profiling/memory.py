@@ -16,7 +16,7 @@ from torch.utils._pytree import tree_leaves
 
 from vlbench.core.profile import Memory
 from vlbench.profiling import machine
-from vlbench.profiling.cost import mebibytes
+from vlbench.profiling.flops import mebibytes
 
 _MIB = 2**20
 

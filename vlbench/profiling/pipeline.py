@@ -12,8 +12,8 @@ from vlbench.core.errors import is_out_of_memory
 from vlbench.core.profile import Pipeline, ProfileSpec
 from vlbench.data.parallel import spare_processes
 from vlbench.profiling.build import Opened
-from vlbench.profiling.rule import Rule, times
-from vlbench.profiling.subject import Batch, Loaded, Subject
+from vlbench.profiling.stages import Batch, Loaded, Subject
+from vlbench.profiling.stopping_rule import Rule, times
 from vlbench.profiling.sweep import Cost, repeated
 from vlbench.profiling.timing import Durations, Stage, measure_one, once
 

@@ -17,14 +17,14 @@ from vlbench.core.errors import VlbenchError
 from vlbench.core.profile import ProfileRecord, ProfileSpec
 from vlbench.core.progress import Progress, Silent
 from vlbench.profiling import machine
-from vlbench.profiling.found import Found, caught
 from vlbench.profiling.gallery import Stopwatch, gallery_costs
 from vlbench.profiling.inputs import sentences, write_pictures
 from vlbench.profiling.latency import latency, of_model, ratios
-from vlbench.profiling.opening import check_any, open_into, resolved
+from vlbench.profiling.load import check_any, open_into, resolved
+from vlbench.profiling.model_state import Found, caught
 from vlbench.profiling.pipeline import pipeline
-from vlbench.profiling.rule import Rule
-from vlbench.profiling.subject import Batch
+from vlbench.profiling.stages import Batch
+from vlbench.profiling.stopping_rule import Rule
 from vlbench.profiling.sweep import Sweep, fastest
 from vlbench.profiling.timing import LONG, Durations, measure, once
 from vlbench.records.profiles import Measured

@@ -12,8 +12,8 @@ from vlbench.core.errors import is_out_of_memory
 from vlbench.core.profile import PIPELINE, ProfileSpec, Rate
 from vlbench.profiling import machine
 from vlbench.profiling.build import Opened
-from vlbench.profiling.rule import Rule, times
-from vlbench.profiling.subject import Batch
+from vlbench.profiling.stages import Batch
+from vlbench.profiling.stopping_rule import Rule, times
 from vlbench.profiling.timing import LONG, Durations, Stage, measure_one, once
 
 _GAIN = 1.02

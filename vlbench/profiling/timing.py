@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import torch
 
-from vlbench.profiling.rule import Rule
+from vlbench.profiling.stopping_rule import Rule
 
 LONG = 1.0
 """Seconds of a pass to which what it finds in the caches is nothing: filling them takes milliseconds."""

@@ -23,7 +23,7 @@ from vlbench.core.errors import DataError, ExitCode, VlbenchError, first_five
 from vlbench.core.record import SCHEMA_VERSION, RunRecord
 from vlbench.core.spec import RunSpec
 from vlbench.core.validate import parse
-from vlbench.data.cache import atomic_write
+from vlbench.data.cache.folder import atomic_write
 from vlbench.records.lock import LOCK_NAME
 from vlbench.records.provenance import portable, without_home
 

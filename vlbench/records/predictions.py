@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 
 from vlbench.core.errors import DataError
 from vlbench.core.results import Prediction, Status
-from vlbench.data.jsonfile import as_list, as_object, read_json, whole_number
-from vlbench.data.jsonlines import GZIP, Fields, read_json_lines, read_lines, text
+from vlbench.data.json.document import as_list, as_object, read_json, whole_number
+from vlbench.data.json.lines import GZIP, Fields, read_json_lines, read_lines, text
 
 ID_KEYS = ("identifier", "id", "example_id", "question_id", "questionId")
 ANSWER_KEYS = ("prediction", "answer")

@@ -13,7 +13,7 @@ from typing import NamedTuple, get_type_hints
 from vlbench.core.errors import DataError, VlbenchError
 from vlbench.core.profile import PROFILE_VERSION, ProfileRecord
 from vlbench.core.validate import parse
-from vlbench.data.cache import atomic_write, cannot_write
+from vlbench.data.cache.folder import atomic_write, cannot_write
 from vlbench.records.provenance import without_home
 
 RECORD = "profile.json"

@@ -14,8 +14,8 @@ from vlbench.core.errors import DataError
 from vlbench.core.examples import Caption, Example
 from vlbench.core.gallery import Gallery, galleries
 from vlbench.core.results import Direction, Ranking
-from vlbench.data.cache import atomic_write
-from vlbench.data.jsonfile import as_list, as_object, object_at, read_json
+from vlbench.data.cache.folder import atomic_write
+from vlbench.data.json.document import as_list, as_object, object_at, read_json
 from vlbench.metrics.ranks import from_lists, from_matrix
 
 DIRECTIONS: tuple[Direction, ...] = get_args(Direction)

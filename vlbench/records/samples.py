@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from vlbench.core.errors import CoverageError, DataError, first_five
 from vlbench.core.examples import Example
 from vlbench.core.results import Prediction, Status
-from vlbench.data.cache import atomic_write
+from vlbench.data.cache.folder import atomic_write
 from vlbench.records.provenance import without_home
 
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ from typing import Any
 from vlbench import catalog
 from vlbench.core.errors import VlbenchError, unknown
 from vlbench.core.record import Result, RunRecord
-from vlbench.report.markup import as_csv
-from vlbench.report.protocol import column, protocol, system
+from vlbench.report.tables.markup import as_csv
+from vlbench.report.tables.protocol import column, protocol, system
 
 _QUESTIONS, _RETRIEVAL = "visual-question-answering", "image-text-retrieval"
 """What a task asks for, in the words of model cards."""

@@ -15,7 +15,7 @@ from vlbench.core.errors import VlbenchError, printable
 from vlbench.core.record import RunRecord
 from vlbench.records.folder import RunFolder, read_run
 from vlbench.records.samples import read_samples
-from vlbench.report.tables import cell, decoding_text, heading, selection_line
+from vlbench.report.tables.results import cell, decoding_text, heading, selection_line
 
 if TYPE_CHECKING:
     import pandas as pd

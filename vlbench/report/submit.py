@@ -13,7 +13,7 @@ from pathlib import Path
 from vlbench import catalog
 from vlbench.core.errors import CoverageError, DataError, VlbenchError, first_five, unknown
 from vlbench.core.record import RunRecord
-from vlbench.data.cache import atomic_write
+from vlbench.data.cache.folder import atomic_write
 from vlbench.records.folder import RunFolder, read_run
 from vlbench.records.samples import read_samples
 

@@ -16,13 +16,13 @@ from typing import TypeAlias
 from vlbench.core.domain import Domain
 from vlbench.core.errors import DataError, VlbenchError
 from vlbench.core.validate import Frozen, parse
-from vlbench.data.cache import atomic_write, cannot_write
-from vlbench.world import gqa, karpathy, nlvr2, snli_ve, vqa2
+from vlbench.data.cache.folder import atomic_write, cannot_write
+from vlbench.world.exporters import gqa, karpathy, nlvr2, snli_ve, vqa2
+from vlbench.world.language.statements import KINDS
 from vlbench.world.lock import held
-from vlbench.world.pools import Pool, export_pool
 from vlbench.world.progress import Progress
-from vlbench.world.scenes import SPLITS, Scene, Split, make_scenes, write_scenes
-from vlbench.world.statements import KINDS
+from vlbench.world.scenes.pools import Pool, export_pool
+from vlbench.world.scenes.scene import SPLITS, Scene, Split, make_scenes, write_scenes
 
 WORLD_VERSION = 3
 """Raised whenever the same seed would give other bytes."""

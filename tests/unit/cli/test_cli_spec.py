@@ -12,7 +12,7 @@ import pytest
 from vlbench import catalog
 from vlbench.cli.spec import split_models
 from vlbench.core.errors import VlbenchError
-from vlbench.report import published
+from vlbench.report.published import results as published
 
 
 def test_a_comma_in_a_path_separates_nothing(tmp_path: Path) -> None:

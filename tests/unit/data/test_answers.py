@@ -8,7 +8,13 @@ import pytest
 
 from vlbench.core.errors import DataError
 from vlbench.core.examples import Example, Label, Query
-from vlbench.data.answers import answers_sha256, frequent_answers, read_answers, transformers_answers, write_answers
+from vlbench.data.text.answers import (
+    answers_sha256,
+    frequent_answers,
+    read_answers,
+    transformers_answers,
+    write_answers,
+)
 
 
 def examples(*answers: str) -> list[Example[Label]]:

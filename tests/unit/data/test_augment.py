@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 from scipy.stats import chisquare
 
-from vlbench.data import augment
-from vlbench.data.augment import OPERATIONS, drawn_size, randaugment
+from vlbench.data.images import augment
+from vlbench.data.images.augment import OPERATIONS, drawn_size, randaugment
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from vlbench.core.errors import DataError, ExitCode
-from vlbench.data.cache import atomic_file, atomic_write, cache_folder, file_sha256
+from vlbench.data.cache.folder import atomic_file, atomic_write, cache_folder, file_sha256
 
 
 def names(folder: Path) -> list[str]:
@@ -51,7 +51,7 @@ def test_a_full_disk(tmp_path: Path) -> None:
     code = (
         "import resource, sys, pathlib\n"
         "from vlbench.core.errors import DataError\n"
-        "from vlbench.data.cache import atomic_write\n"
+        "from vlbench.data.cache.folder import atomic_write\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
         "try: atomic_write(pathlib.Path(sys.argv[1]), b'x' * 5000)\n"
         "except DataError as error: print(error.message)\n"
@@ -86,7 +86,7 @@ ONE, TWO = hashlib.sha256(b"one").hexdigest(), hashlib.sha256(b"two").hexdigest(
 @pytest.fixture
 def remembers(monkeypatch: pytest.MonkeyPatch) -> None:
     """A cache that remembers files however young they are."""
-    monkeypatch.setattr("vlbench.data.cache._UNSETTLED", -1)
+    monkeypatch.setattr("vlbench.data.cache.folder._UNSETTLED", -1)
 
 
 def written(path: Path, content: bytes) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from vlbench.data.code import CODE, WEIGHTS, content_sha256, data_beside, files_below, with_imports
+from vlbench.data.files.code import CODE, WEIGHTS, content_sha256, data_beside, files_below, with_imports
 
 
 def made(folder: Path, **files: str) -> Path:

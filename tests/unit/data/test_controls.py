@@ -9,13 +9,13 @@ import numpy as np
 from PIL import Image
 
 from vlbench.core.examples import Example, ImageRef, Label, Query
-from vlbench.data.controls import BLIND_KEY, blind_examples, blind_resources
-from vlbench.data.images import Pictures
+from vlbench.data.images.controls import BLIND_KEY, blind_examples, blind_resources
+from vlbench.data.images.load import Pictures
 from vlbench.data.regions.source import StoredRegions
 from vlbench.data.regions.store import FeatureStore
 from vlbench.data.regions.types import Regions
 from vlbench.data.resources import Resources
-from vlbench.data.text import TextEncoder
+from vlbench.data.text.tokenizer import TextEncoder
 
 Make = Callable[..., Regions]
 

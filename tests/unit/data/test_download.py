@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from vlbench.core.errors import DataError
-from vlbench.data.download import Patience, download
+from vlbench.data.files.download import Patience, download
 
 CONTENT = bytes(range(256)) * 2000
 
@@ -200,7 +200,7 @@ def test_another_file_than_the_checksum_says(server: Server, tmp_path: Path) -> 
 
 
 def test_no_space(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vlbench.data.download.shutil.disk_usage", lambda _: type("Usage", (), {"free": 1000})())
+    monkeypatch.setattr("vlbench.data.files.download.shutil.disk_usage", lambda _: type("Usage", (), {"free": 1000})())
     with pytest.raises(DataError, match=r"needs 512,000 bytes more and .* has 1,000 left"):
         fetch(server, tmp_path / "file.zip")
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from vlbench.data.images import open_image
+from vlbench.data.images.load import open_image
 from vlbench.data.regions.extract import FlatExtractor
 from vlbench.data.regions.types import Regions
 

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vlbench.data import extraction
-from vlbench.data.extraction import RULES, named_label, short_answer, verbatim
+from vlbench.data.text import extraction
+from vlbench.data.text.extraction import RULES, named_label, short_answer, verbatim
 
 LABELS = ("entailment", "neutral", "contradiction")
 

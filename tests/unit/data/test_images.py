@@ -15,7 +15,7 @@ from PIL import Image
 
 from vlbench.core.errors import DataError
 from vlbench.core.examples import ImageRef
-from vlbench.data.images import Pictures, mean_picture, open_image
+from vlbench.data.images.load import Pictures, mean_picture, open_image
 
 COLOUR = (10, 200, 30)
 

@@ -14,8 +14,8 @@ from vlbench.core.cards import SplitCard
 from vlbench.core.errors import DataError
 from vlbench.core.examples import Example, ImageRef, Query
 from vlbench.core.task import Indexed, SplitFiles, ids_of
-from vlbench.data import index
-from vlbench.data.index import IndexedExamples, annotation_files, read_examples
+from vlbench.data.cache import index
+from vlbench.data.cache.index import IndexedExamples, annotation_files, read_examples
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,8 +15,8 @@ from vlbench.core.errors import DataError
 from vlbench.core.examples import Caption, Example
 from vlbench.core.gallery import galleries
 from vlbench.core.task import SplitFiles
-from vlbench.data import karpathy
-from vlbench.data.karpathy import retrieval_examples
+from vlbench.data.splits import karpathy
+from vlbench.data.splits.karpathy import retrieval_examples
 
 Entry = dict[str, Any]
 

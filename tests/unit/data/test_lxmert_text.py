@@ -10,8 +10,8 @@ import pytest
 
 from vlbench.core.errors import DataError
 from vlbench.core.examples import Answered, Caption
-from vlbench.data import index
-from vlbench.data.lxmert_text import Worths, lxmert_task
+from vlbench.data.cache import index
+from vlbench.data.text.lxmert import Worths, lxmert_task
 
 ENTRIES: list[dict[str, Any]] = [
     {

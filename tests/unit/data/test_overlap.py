@@ -10,8 +10,8 @@ from vlbench import catalog
 from vlbench.core.cards import Leak, SplitCard, TaskCard
 from vlbench.core.examples import Example, ImageRef, Label, Query
 from vlbench.core.task import Task
-from vlbench.data.leaks import leaks
-from vlbench.data.overlap import Contents, digests, overlaps, shared
+from vlbench.data.splits.leaks import leaks
+from vlbench.data.splits.overlap import Contents, digests, overlaps, shared
 
 
 def card(name: str = "mine", siblings: tuple[str, ...] = (), told: tuple[Leak, ...] = ()) -> TaskCard:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from vlbench.data.patches import cut, fitted, stack
+from vlbench.data.images.patches import cut, fitted, stack
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from vlbench.core.errors import DataError, VlbenchError
-from vlbench.data.text import TextEncoder
+from vlbench.data.text.tokenizer import TextEncoder
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 WORDS = ["the", "red", "circle", "##s", "a", "blue", "is", ".", "un", "##touch", "##able", "cafe", "##d"]
@@ -90,7 +90,7 @@ def test_training_is_bounded_and_covers_its_texts() -> None:
 
 
 def test_training_gives_the_same_vocabulary_in_every_process() -> None:
-    code = f"from vlbench.data.text import TextEncoder; print(TextEncoder.train({TEXTS!r}, 80, 16).sha256)"
+    code = f"from vlbench.data.text.tokenizer import TextEncoder; print(TextEncoder.train({TEXTS!r}, 80, 16).sha256)"
     hashes = {TextEncoder.train(TEXTS, 80, 16).sha256}
     for seed in ("1", "2"):
         environment = os.environ | {"PYTHONHASHSEED": seed}
@@ -108,7 +108,7 @@ def test_bert_from_a_folder_or_file(tmp_path: Path, vocab: Path) -> None:
 
 
 def test_bert_out_of_reach_says_what_to_give(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vlbench.data.text._BERT", str(tmp_path / "nowhere"))
+    monkeypatch.setattr("vlbench.data.text.tokenizer._BERT", str(tmp_path / "nowhere"))
     with pytest.raises(VlbenchError, match=r"--vocabulary PATH/vocab\.txt"):
         TextEncoder.bert(None, 20)
     with pytest.raises(VlbenchError, match=r"no vocabulary at .*--vocabulary"):

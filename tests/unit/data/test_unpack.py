@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from vlbench.core.errors import DataError
-from vlbench.data.unpack import unpack
+from vlbench.data.files.unpack import unpack
 
 
 def make_zip(path: Path, names: dict[str, bytes], mode: int = 0) -> Path:

@@ -12,7 +12,7 @@ import pytest
 
 from vlbench.core.errors import DataError, ExitCode
 from vlbench.core.task import Task
-from vlbench.data.verified import Verified, verify
+from vlbench.data.splits.verified import Verified, verify
 from vlbench.engine.source import load_task
 
 Verify = Callable[..., Verified]

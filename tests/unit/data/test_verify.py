@@ -14,7 +14,7 @@ from vlbench.core.cards import SplitCard, TaskCard
 from vlbench.core.errors import DataError, VlbenchError
 from vlbench.core.examples import Example, ImageRef, Label, Query
 from vlbench.core.task import SplitFiles, Task
-from vlbench.data.verify import check_split, manifest, read_split
+from vlbench.data.splits.verify import check_split, manifest, read_split
 
 LINES = ["1 red", "2 green", "3 blue", "4 green"]
 
@@ -159,7 +159,7 @@ def test_the_real_nlvr2_annotations(shared_data: Path, monkeypatch: pytest.Monke
 def test_the_real_nlvr_images_that_dev_and_test_share(shared_data: Path) -> None:
     """Counted apart by hashing every file: 216 images of dev have the bytes of 222 of test, in 258 pairs."""
     from vlbench.catalog import load_task
-    from vlbench.data.overlap import digests, shared
+    from vlbench.data.splits.overlap import digests, shared
 
     task = load_task("nlvr", shared_data / "nlvr1", "real")
     dev, test = read_split(task, "dev"), read_split(task, "test")

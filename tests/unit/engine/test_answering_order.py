@@ -9,10 +9,10 @@ from accelerate import Accelerator
 from vlbench.core.cards import HeadLayout
 from vlbench.core.examples import Example, ImageRef, Label, Query
 from vlbench.core.progress import Silent
-from vlbench.engine.answering.learner import Learner
-from vlbench.engine.answering.predict import predict
+from vlbench.engine.evaluators.learner import Learner
+from vlbench.engine.evaluators.predict import predict
 from vlbench.engine.runtime.interrupt import Interrupt
-from vlbench.engine.runtime.pace import Pace
+from vlbench.engine.runtime.progress_timing import Pace
 from vlbench.heads.classify import ClassifyHead
 from vlbench.models.fake.backbone import Fake
 

@@ -17,9 +17,9 @@ from vlbench.core.cards import Recipe
 from vlbench.core.errors import VlbenchError
 from vlbench.core.examples import Example, Label, Query
 from vlbench.core.spec import RunSpec
-from vlbench.data.answers import write_answers
+from vlbench.data.text.answers import write_answers
 from vlbench.engine.job import Job
-from vlbench.engine.subset import limited
+from vlbench.engine.limit import limited
 
 MakeJob = Callable[..., Job]
 EXAMPLES = [Example(f"e-{number}", Query((), ""), Label("True"), "g") for number in range(40)]

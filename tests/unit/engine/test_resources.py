@@ -11,7 +11,7 @@ import pytest
 
 from vlbench.core.errors import VlbenchError
 from vlbench.core.progress import Silent
-from vlbench.data.text import TextEncoder
+from vlbench.data.text.tokenizer import TextEncoder
 from vlbench.engine import resources
 from vlbench.engine.job import Job
 from vlbench.engine.resources import make_regions, make_resources, make_text, of_job, unique_refs
@@ -50,7 +50,9 @@ def test_base_says_what_to_give(make_job: MakeJob, monkeypatch: pytest.MonkeyPat
     def unreachable(name: str) -> None:
         raise OSError(f"no {name} here")
 
-    monkeypatch.setattr("vlbench.data.text.Tokenizer", type("Tokenizer", (), {"from_pretrained": unreachable}))
+    monkeypatch.setattr(
+        "vlbench.data.text.tokenizer.Tokenizer", type("Tokenizer", (), {"from_pretrained": unreachable})
+    )
     with pytest.raises(VlbenchError, match=r"bert-base-uncased .* give it with --vocabulary PATH/vocab\.txt"):
         make_text(of_job(make_job(model="cvlp", size="base")), Silent())
 

@@ -17,10 +17,10 @@ from vlbench.core.cards import ModelCard, Recipe
 from vlbench.core.errors import VlbenchError
 from vlbench.core.examples import Example, Label, Query
 from vlbench.core.splits import split_tuple
-from vlbench.data.index import Joined
+from vlbench.data.cache.index import Joined
 from vlbench.engine.job import Job
 from vlbench.records.folder import read_run
-from vlbench.report.protocol import protocol
+from vlbench.report.tables.protocol import protocol
 
 MakeJob = Callable[..., Job]
 BOTH = {"task": "vqa2", "train_split": "train,nominival", "select_on": "none"}

@@ -11,7 +11,7 @@ from vlbench import catalog
 from vlbench.core.errors import VlbenchError
 from vlbench.core.examples import Example, Label, Query
 from vlbench.core.spec import RunSpec
-from vlbench.data.answers import write_answers
+from vlbench.data.text.answers import write_answers
 from vlbench.engine.capabilities import writes
 from vlbench.engine.job import Job
 from vlbench.engine.writing import draw_shots

@@ -18,8 +18,8 @@ from vlbench.core.examples import ImageRef
 from vlbench.core.validate import parse
 from vlbench.data.regions.types import Regions
 from vlbench.data.resources import Resources
-from vlbench.data.text import TextEncoder
-from vlbench.engine.answering.learner import Learner
+from vlbench.data.text.tokenizer import TextEncoder
+from vlbench.engine.evaluators.learner import Learner
 from vlbench.engine.weights.loading import Wanted, load_weights
 from vlbench.heads.build import build_head
 from vlbench.models.cvlp.backbone import CVLP

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from vlbench.core.backbone import Attentive, Backbone, Features, Textual, Visual
 from vlbench.core.examples import ImageRef
-from vlbench.data.images import Pictures
+from vlbench.data.images.load import Pictures
 from vlbench.data.resources import Resources
 from vlbench.models.brivl.backbone import BriVL
 from vlbench.models.hf.fusion import HFFusion

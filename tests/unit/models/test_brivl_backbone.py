@@ -20,7 +20,7 @@ from vlbench.core.errors import VlbenchError
 from vlbench.core.examples import ImageRef
 from vlbench.data.regions.types import Regions
 from vlbench.data.resources import Resources
-from vlbench.data.text import SPECIAL, TextEncoder
+from vlbench.data.text.tokenizer import SPECIAL, TextEncoder
 from vlbench.engine.weights.loading import load_weights
 from vlbench.models.brivl.backbone import BriVL
 from vlbench.models.brivl.modeling import box_means

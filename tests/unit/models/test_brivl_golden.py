@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from vlbench.core.cards import ModelCard, SizeCard
 from vlbench.core.pretraining import alone
 from vlbench.data.resources import Resources
-from vlbench.data.text import SPECIAL, TextEncoder
-from vlbench.engine.answering.learner import Learner
+from vlbench.data.text.tokenizer import SPECIAL, TextEncoder
+from vlbench.engine.evaluators.learner import Learner
 from vlbench.engine.weights.loading import Wanted, load_weights
 from vlbench.heads.dual import DualHead
 from vlbench.models.brivl.backbone import BriVL

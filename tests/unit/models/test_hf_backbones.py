@@ -18,7 +18,7 @@ from torch.nn import functional
 from vlbench import catalog
 from vlbench.core.backbone import Pretrained
 from vlbench.core.examples import ImageRef
-from vlbench.data.images import Pictures, open_image
+from vlbench.data.images.load import Pictures, open_image
 from vlbench.data.regions.types import Regions
 from vlbench.data.resources import Resources
 

@@ -16,9 +16,9 @@ from torch.nn import functional
 from vlbench import catalog
 from vlbench.core.errors import ExitCode, VlbenchError
 from vlbench.core.examples import ImageRef
-from vlbench.data.images import Pictures
+from vlbench.data.images.load import Pictures
 from vlbench.data.resources import Resources
-from vlbench.engine.answering.learner import Learner
+from vlbench.engine.evaluators.learner import Learner
 from vlbench.engine.weights.loading import Wanted, load_weights
 from vlbench.heads.dual import DualHead
 

@@ -17,7 +17,7 @@ from vlbench import catalog
 from vlbench.core.backbone import Pretrained
 from vlbench.core.errors import ExitCode, VlbenchError
 from vlbench.core.examples import ImageRef, Prompt, Query
-from vlbench.data.images import Pictures
+from vlbench.data.images.load import Pictures
 from vlbench.data.resources import Loading, Resources
 
 Copy = Callable[[str], Path]

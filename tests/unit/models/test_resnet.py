@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from vlbench.models.layers.extent import Extent, inside
+from vlbench.models.layers.image_sizes import Extent, inside
 from vlbench.models.layers.resnet import Layout, ResNet
 
 LAYOUTS = {

@@ -18,7 +18,7 @@ from vlbench.core.cards import ModelCard, ScaleRange
 from vlbench.core.errors import VlbenchError
 from vlbench.core.examples import Example, ImageRef, Label, Query
 from vlbench.data.resources import Resources
-from vlbench.engine.training.shares import TrainingBatches, shares
+from vlbench.engine.training.micro_batches import TrainingBatches, shares
 from vlbench.models.soho.backbone import SOHO
 
 SIZES = {

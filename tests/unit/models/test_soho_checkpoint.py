@@ -15,7 +15,7 @@ from vlbench.catalog import model_card
 from vlbench.core.cards import ModelCard
 from vlbench.core.errors import VlbenchError
 from vlbench.data.resources import Resources
-from vlbench.data.text import SPECIAL, TextEncoder
+from vlbench.data.text.tokenizer import SPECIAL, TextEncoder
 from vlbench.engine.weights.loading import Wanted, load_weights
 from vlbench.heads.layout import classifier
 from vlbench.models.soho.checkpoint import convert

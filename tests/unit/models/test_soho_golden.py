@@ -17,8 +17,8 @@ from torch import Tensor
 from vlbench.core.backbone import Features
 from vlbench.core.cards import ModelCard, SizeCard
 from vlbench.data.resources import Resources
-from vlbench.data.text import SPECIAL, TextEncoder
-from vlbench.engine.answering.learner import Learner
+from vlbench.data.text.tokenizer import SPECIAL, TextEncoder
+from vlbench.engine.evaluators.learner import Learner
 from vlbench.engine.weights.loading import Wanted, load_weights
 from vlbench.heads.soft import SoftHead
 from vlbench.models.soho.backbone import SOHO

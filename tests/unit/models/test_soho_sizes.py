@@ -12,7 +12,7 @@ from torch import nn
 from vlbench.catalog import shipped_weights
 from vlbench.core.cards import ModelCard
 from vlbench.data.resources import Resources
-from vlbench.data.text import TextEncoder
+from vlbench.data.text.tokenizer import TextEncoder
 from vlbench.engine.weights.loading import load_weights
 from vlbench.models.soho.backbone import SOHO
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from vlbench.core.cards import ModelCard
 from vlbench.core.validate import parse
 from vlbench.engine.weights.files import weights_file
-from vlbench.engine.weights.statefile import read_state
+from vlbench.engine.weights.state_dict import read_state
 from vlbench.models.brivl.checkpoint import TOWERS as BRIVL
 from vlbench.models.brivl.modeling import BriVLConfig, TextTower
 from vlbench.models.layers.attention import attention_mask

@@ -14,7 +14,7 @@ from PIL import Image
 from vlbench.core.backbone import Augmenting
 from vlbench.core.errors import VlbenchError
 from vlbench.core.examples import ImageRef
-from vlbench.data.images import Pictures
+from vlbench.data.images.load import Pictures
 from vlbench.data.resources import Resources
 from vlbench.models.vilt.backbone import ViLT
 

@@ -18,10 +18,10 @@ from vlbench import catalog
 from vlbench.core.backbone import Features, Tensors
 from vlbench.core.cards import ModelCard, SizeCard
 from vlbench.core.examples import ImageRef
-from vlbench.data.patches import fitted, in_patches
+from vlbench.data.images.patches import fitted, in_patches
 from vlbench.data.resources import Resources
-from vlbench.data.text import SPECIAL, TextEncoder
-from vlbench.engine.answering.learner import Learner
+from vlbench.data.text.tokenizer import SPECIAL, TextEncoder
+from vlbench.engine.evaluators.learner import Learner
 from vlbench.engine.weights.loading import Wanted, load_weights
 from vlbench.models.vilt.backbone import ViLT
 from vlbench.models.vilt.pretraining import ViLTPretraining

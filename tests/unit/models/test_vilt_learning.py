@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vlbench.core.cards import ModelCard
-from vlbench.data.images import Pictures
-from vlbench.data.patches import Patches, in_patches
+from vlbench.data.images.load import Pictures
+from vlbench.data.images.patches import Patches, in_patches
 from vlbench.data.resources import Resources
-from vlbench.data.text import TextEncoder
-from vlbench.engine.answering.learner import Learner
+from vlbench.data.text.tokenizer import TextEncoder
+from vlbench.engine.evaluators.learner import Learner
 from vlbench.engine.training.optimizer import make_optimizer, make_schedule
 from vlbench.heads.soft import SoftHead
 from vlbench.models.vilt.backbone import ViLT

@@ -16,7 +16,7 @@ from PIL import Image
 from vlbench.core.errors import VlbenchError
 from vlbench.core.examples import ImageRef, Query
 from vlbench.data.resources import Resources
-from vlbench.data.text import SPECIAL, TextEncoder
+from vlbench.data.text.tokenizer import SPECIAL, TextEncoder
 from vlbench.models.vilt.backbone import ViLT
 from vlbench.models.vilt.modeling import ViLTConfig
 from vlbench.models.vilt.pretraining import ViLTPretraining, ViLTPretrainingConfig

@@ -14,7 +14,7 @@ import torch
 from vlbench import catalog
 from vlbench.core.errors import ExitCode
 from vlbench.models.vilt.backbone import ViLT
-from vlbench.profiling.subject import SeeReadFuse
+from vlbench.profiling.stages import SeeReadFuse
 from vlbench.records.profiles import read_profile
 
 FLAGS = (

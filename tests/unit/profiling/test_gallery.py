@@ -14,8 +14,8 @@ from vlbench.profiling import gallery, memory
 from vlbench.profiling.build import Opened, open_model
 from vlbench.profiling.gallery import Stopwatch
 from vlbench.profiling.inputs import sentences, write_pictures
-from vlbench.profiling.rule import Rule
-from vlbench.profiling.subject import Batch, SeeReadFuse
+from vlbench.profiling.stages import Batch, SeeReadFuse
+from vlbench.profiling.stopping_rule import Rule
 from vlbench.profiling.timing import Durations, once
 
 CPU = torch.device("cpu")

@@ -14,7 +14,7 @@ from vlbench.models.detector.config import Layout, Rules
 from vlbench.profiling import pipeline as rates
 from vlbench.profiling.build import open_model
 from vlbench.profiling.inputs import sentences, write_pictures
-from vlbench.profiling.subject import Batch, SeeReadFuse
+from vlbench.profiling.stages import Batch, SeeReadFuse
 from vlbench.profiling.sweep import Cost
 from vlbench.profiling.timing import Durations, once
 

@@ -19,9 +19,9 @@ from vlbench.core.profile import PIPELINE, ProfileRecord, ProfileSpec
 from vlbench.profiling import build
 from vlbench.profiling.inputs import Detected, made_up_vocabulary, sentences, write_pictures
 from vlbench.profiling.latency import ratios
-from vlbench.profiling.opening import stages_of
+from vlbench.profiling.load import stages_of
 from vlbench.profiling.profile import profile
-from vlbench.profiling.subject import Batch
+from vlbench.profiling.stages import Batch
 from vlbench.profiling.timing import Durations
 from vlbench.records.profiles import Measured, read_profile, write_profile
 from vlbench.report.speed.table import speed_table

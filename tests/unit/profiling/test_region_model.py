@@ -14,10 +14,10 @@ from vlbench.models.detector import pooling
 from vlbench.models.detector.config import Layout, Rules
 from vlbench.models.detector.network import FasterRCNN, random_network
 from vlbench.profiling import build
-from vlbench.profiling.cost import costs
+from vlbench.profiling.flops import costs
 from vlbench.profiling.profile import profile
 from vlbench.profiling.timing import Stage
-from vlbench.report.published import complexity
+from vlbench.report.published.results import complexity
 from vlbench.report.speed.table import speed_table
 
 REGIONS = 36

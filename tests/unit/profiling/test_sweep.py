@@ -13,7 +13,7 @@ from vlbench.core.profile import ProfileSpec, Rate
 from vlbench.profiling import sweep as rates
 from vlbench.profiling.build import Opened, open_model
 from vlbench.profiling.inputs import Decoded, sentences, write_pictures
-from vlbench.profiling.subject import Batch
+from vlbench.profiling.stages import Batch
 from vlbench.profiling.sweep import Sweep
 from vlbench.profiling.timing import Stage
 

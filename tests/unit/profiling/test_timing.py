@@ -9,7 +9,7 @@ import torch
 
 from vlbench.profiling import timing
 from vlbench.profiling.latency import latency
-from vlbench.profiling.rule import Rule
+from vlbench.profiling.stopping_rule import Rule
 from vlbench.profiling.timing import Durations, Stage, measure, measure_one, once
 
 CPU = torch.device("cpu")

@@ -39,7 +39,7 @@ from vlbench.metrics.uncertainty import mean_score
 from vlbench.records.collect import collect
 from vlbench.records.folder import RunFolder
 from vlbench.records.samples import SampleRow, write_samples
-from vlbench.report.leaderboard import Board, Choice, board
+from vlbench.report.tables.leaderboard import Board, Choice, board
 
 METHOD = "bootstrap clustered by group"
 

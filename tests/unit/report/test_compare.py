@@ -13,10 +13,10 @@ from vlbench.core.errors import DataError, ExitCode, VlbenchError
 from vlbench.core.record import RunRecord
 from vlbench.records.folder import RunFolder, read_run
 from vlbench.records.lock import run_lock
-from vlbench.report.compare import compare_runs
-from vlbench.report.compare_text import comparison_json, comparison_text
-from vlbench.report.tables import signed
-from vlbench.report.units import read_units
+from vlbench.report.compare.comparison import compare_runs
+from vlbench.report.compare.text import comparison_json, comparison_text
+from vlbench.report.tables.per_example import read_units
+from vlbench.report.tables.results import signed
 
 A = [1.0] * 60 + [0.0] * 40
 B = [0.0] * 4 + [1.0] * 56 + [1.0] * 20 + [0.0] * 20

@@ -16,9 +16,9 @@ from vlbench.core.errors import VlbenchError
 from vlbench.core.record import RunRecord
 from vlbench.records.collect import collect
 from vlbench.records.folder import RunFolder, read_run
-from vlbench.report.inject import injected
-from vlbench.report.leaderboard import Board, Choice, board
-from vlbench.report.leaderboard_text import FORMATS, render
+from vlbench.report.tables.inject import injected
+from vlbench.report.tables.leaderboard import Board, Choice, board
+from vlbench.report.tables.leaderboard_text import FORMATS, render
 
 HOSTILE = [
     "a|b",

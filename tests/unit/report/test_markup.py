@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from vlbench.report.markup import as_csv, text
+from vlbench.report.tables.markup import as_csv, text
 
 CODE = re.compile(r"(?<!\\)(`+)(?!`).*?(?<!`)\1(?!`)")
 """A code span of CommonMark, in which GitHub makes neither links nor mentions."""

@@ -16,8 +16,8 @@ from vlbench import __version__, catalog
 from vlbench.core.errors import VlbenchError
 from vlbench.records.collect import collect
 from vlbench.records.folder import RunFolder, read_run
-from vlbench.report.expect import expectations
-from vlbench.report.published import own_models, published, published_models
+from vlbench.report.published.reproduction import expectations
+from vlbench.report.published.results import own_models, published, published_models
 
 Call = Callable[..., Any]
 MakeRun = Callable[..., Path]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vlbench.report.pareto import pareto
+from vlbench.report.tables.pareto import pareto
 
 
 def test_the_front() -> None:

@@ -14,10 +14,10 @@ from vlbench.core.cards import Recipe
 from vlbench.core.record import LoadReport
 from vlbench.records.collect import collect
 from vlbench.records.folder import RunFolder, read_run
-from vlbench.report.expect import expectations
-from vlbench.report.pages import pages
-from vlbench.report.published import PublishedRow, complexity, published, published_models
-from vlbench.report.published_text import TASKS, published_table, reproduce_page
+from vlbench.report.published.pages import pages
+from vlbench.report.published.reproduction import expectations
+from vlbench.report.published.results import PublishedRow, complexity, published, published_models
+from vlbench.report.published.text import TASKS, published_table, reproduce_page
 from vlbench.report.submit import SERVERS
 
 DOCS = Path(__file__).resolve().parents[3] / "docs"
@@ -73,7 +73,9 @@ def test_no_figure_stands_twice_for_one_rerun() -> None:
 
 def test_committed_pages_are_what_the_files_say() -> None:
     for path, text in pages().items():
-        assert (DOCS / path).read_text(encoding="utf-8") == text, f"{path}: run python -m vlbench.report.pages"
+        assert (DOCS / path).read_text(encoding="utf-8") == text, (
+            f"{path}: run python -m vlbench.report.published.pages"
+        )
 
 
 def test_the_schema_names_faults() -> None:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vlbench.core.record import Coverage, Result, RunRecord
-from vlbench.report.tables import cell, heading, number, run_table, score_table, scoreboard
+from vlbench.report.tables.results import cell, heading, number, run_table, score_table, scoreboard
 
 HOSTILE = "a|b\nc\r\td\x1b[31m‮ \\| `<b>` |---|"
 

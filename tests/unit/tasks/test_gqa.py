@@ -9,7 +9,7 @@ from pydantic import TypeAdapter
 from vlbench._tasks.gqa.reference import GqaAnswer
 from vlbench.core.errors import CoverageError, DataError
 from vlbench.core.examples import Example
-from vlbench.data.answers import read_answers
+from vlbench.data.text.answers import read_answers
 from vlbench.engine.score import score_file
 from vlbench.engine.source import load_task
 

@@ -108,7 +108,7 @@ FOLD, FOLDS, TEXTS = 12, 3, 5
 @pytest.fixture
 def coco(tmp_path, monkeypatch):
     """Folds of 12 images with random scores that favor the right answers: root, image names, sentence ids, scores."""
-    monkeypatch.setattr("vlbench.data.karpathy.FOLD", FOLD)
+    monkeypatch.setattr("vlbench.data.splits.karpathy.FOLD", FOLD)
     rng = np.random.default_rng(3)
     images = FOLD * FOLDS
     names = [f"COCO_val2014_{number:012d}" for number in rng.permutation(10_000)[:images]]

@@ -9,9 +9,9 @@ from importlib import resources
 
 import pytest
 
-from vlbench.world.captions import LISTS, PER_SCENE, RELATIONS, captions
-from vlbench.world.chance import stream
-from vlbench.world.scenes import Scene, make_scenes
+from vlbench.world.language.captions import LISTS, PER_SCENE, RELATIONS, captions
+from vlbench.world.rng import stream
+from vlbench.world.scenes.scene import Scene, make_scenes
 
 WORDS = set((resources.files("vlbench.world") / "vocab.txt").read_text().split())
 SCENES = make_scenes("train", 400, seed=7)

@@ -8,9 +8,9 @@ from PIL import Image
 from scipy import ndimage
 
 from vlbench.core.domain import Domain
-from vlbench.world.draw import draw, mask
-from vlbench.world.png import encode_png
-from vlbench.world.scenes import SHAPES, Shape, make_scenes
+from vlbench.world.scenes.draw import draw, mask
+from vlbench.world.scenes.png import encode_png
+from vlbench.world.scenes.scene import SHAPES, Shape, make_scenes
 
 
 def test_a_plain_picture_shows_each_thing_as_one_component_of_one_colour() -> None:

@@ -14,7 +14,7 @@ from vlbench.core.domain import Domain
 from vlbench.core.errors import DataError, ExitCode
 from vlbench.data import parallel
 from vlbench.world.generate import TINY, WorldSize, content_sha256, ensure_world, is_world, world_info
-from vlbench.world.statements import KINDS
+from vlbench.world.language.statements import KINDS
 
 GOLDEN = json.loads((Path(__file__).parents[2] / "golden" / "world.json").read_text())
 SMALL = WorldSize(1, 1, 1, 1)

@@ -11,12 +11,12 @@ import pytest
 
 from vlbench._tasks.gqa.evidence import Evidence
 from vlbench._tasks.gqa.questions import read_questions
-from vlbench.world.asking import ask_evenly
-from vlbench.world.chance import stream
+from vlbench.world.exporters.gqa import SHARES, export
 from vlbench.world.generate import FULL, TINY
-from vlbench.world.gqa import SHARES, export
-from vlbench.world.pools import photographs
-from vlbench.world.scenes import SPLITS, make_scenes
+from vlbench.world.language.question_sampling import ask_evenly
+from vlbench.world.rng import stream
+from vlbench.world.scenes.pools import photographs
+from vlbench.world.scenes.scene import SPLITS, make_scenes
 
 Record = dict[str, Any]
 SCENES = {split: make_scenes(split, TINY.sets(split) * 8, seed=0) for split in SPLITS}

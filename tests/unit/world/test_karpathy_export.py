@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from vlbench.world.captions import captions
-from vlbench.world.chance import stream
+from vlbench.world.exporters.karpathy import gallery
 from vlbench.world.generate import TINY, world_info
-from vlbench.world.karpathy import gallery
-from vlbench.world.pools import photographs
-from vlbench.world.scenes import SPLITS, make_scenes
+from vlbench.world.language.captions import captions
+from vlbench.world.rng import stream
+from vlbench.world.scenes.pools import photographs
+from vlbench.world.scenes.scene import SPLITS, make_scenes
 
 
 def images(root: Path, task: str, file: str) -> list[dict[str, Any]]:

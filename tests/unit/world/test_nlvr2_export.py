@@ -8,10 +8,10 @@ import pytest
 from PIL import Image
 
 from vlbench.data.regions.tsv import read_tsv
+from vlbench.world.exporters.nlvr2 import SCENES_PER_SET, make_sets
 from vlbench.world.generate import FULL, TINY
-from vlbench.world.nlvr2 import SCENES_PER_SET, make_sets
-from vlbench.world.scenes import SPLITS, Scene, Split, make_scenes, read_scenes
-from vlbench.world.statements import KINDS, evaluate
+from vlbench.world.language.statements import KINDS, evaluate
+from vlbench.world.scenes.scene import SPLITS, Scene, Split, make_scenes, read_scenes
 
 Line = dict[str, object]
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from vlbench.data.text import TextEncoder
-from vlbench.world.chance import stream
-from vlbench.world.phrases import TEMPLATES, say
-from vlbench.world.statements import KINDS, Kind, draw_statement
+from vlbench.data.text.tokenizer import TextEncoder
+from vlbench.world.language.phrases import TEMPLATES, say
+from vlbench.world.language.statements import KINDS, Kind, draw_statement
+from vlbench.world.rng import stream
 
 VOCABULARY = (resources.files("vlbench.world") / "vocab.txt").read_text(encoding="utf-8").splitlines()
 SAID = {

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from vlbench.data.images import open_image
+from vlbench.data.images.load import open_image
 from vlbench.world.generate import TINY
-from vlbench.world.pools import MOST_TWINS, Pool, photographs
-from vlbench.world.scenes import SPLITS, make_scenes
+from vlbench.world.scenes.pools import MOST_TWINS, Pool, photographs
+from vlbench.world.scenes.scene import SPLITS, make_scenes
 
 SCENES = {split: make_scenes(split, TINY.sets(split) * 8, seed=0) for split in SPLITS}
 MANY = {split: make_scenes(split, 1600, seed=0) for split in SPLITS}

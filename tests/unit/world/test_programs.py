@@ -2,9 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from vlbench.world.chance import stream
-from vlbench.world.entailment import implied
-from vlbench.world.programs import (
+from vlbench.world.language.entailment import implied
+from vlbench.world.language.programs import (
     ANY,
     Alike,
     Bigger,
@@ -26,10 +25,11 @@ from vlbench.world.programs import (
     mentioned,
     solve,
 )
-from vlbench.world.questions import KINDS, Kind
-from vlbench.world.scenes import Scene, Thing, make_scenes
-from vlbench.world.statements import Look
-from vlbench.world.topics import draw_program
+from vlbench.world.language.questions import KINDS, Kind
+from vlbench.world.language.statements import Look
+from vlbench.world.language.topics import draw_program
+from vlbench.world.rng import stream
+from vlbench.world.scenes.scene import Scene, Thing, make_scenes
 
 # A small red circle at the top left, two big blue squares in the middle row, a small blue triangle at the bottom right.
 SCENE = Scene(

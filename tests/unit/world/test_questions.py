@@ -7,12 +7,22 @@ from itertools import product
 
 import pytest
 
-from vlbench.world.chance import stream
-from vlbench.world.programs import Choose, Program, Query, Things, Verify, VerifyRelation, answers, mentioned, solve
-from vlbench.world.questions import KINDS, TEMPLATES, Kind, Wording, say
-from vlbench.world.scenes import make_scenes
-from vlbench.world.statements import Look
-from vlbench.world.topics import draw_program
+from vlbench.world.language.programs import (
+    Choose,
+    Program,
+    Query,
+    Things,
+    Verify,
+    VerifyRelation,
+    answers,
+    mentioned,
+    solve,
+)
+from vlbench.world.language.questions import KINDS, TEMPLATES, Kind, Wording, say
+from vlbench.world.language.statements import Look
+from vlbench.world.language.topics import draw_program
+from vlbench.world.rng import stream
+from vlbench.world.scenes.scene import make_scenes
 
 VOCABULARY = set((resources.files("vlbench.world") / "vocab.txt").read_text(encoding="utf-8").split())
 OPEN_NOUNS = {"shape", "object", "thing", "something"}

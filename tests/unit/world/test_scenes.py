@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from vlbench.world.scenes import SPLITS, Scene, Split, Thing, make_scenes, read_scenes, write_scenes
+from vlbench.world.scenes.scene import SPLITS, Scene, Split, Thing, make_scenes, read_scenes, write_scenes
 
 
 def test_no_two_splits_share_a_scene_whatever_the_seed() -> None:

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from vlbench.world.chance import stream
-from vlbench.world.hypotheses import KINDS, LABELS, TEMPLATES, Hypothesis, draw_hypothesis, label, say
-from vlbench.world.pools import photographs
-from vlbench.world.scenes import SPLITS, Scene, Thing, make_scenes
-from vlbench.world.snli_ve import SHARES, make_triples
-from vlbench.world.statements import Look
+from vlbench.world.exporters.snli_ve import SHARES, make_triples
+from vlbench.world.language.hypotheses import KINDS, LABELS, TEMPLATES, Hypothesis, draw_hypothesis, label, say
+from vlbench.world.language.statements import Look
+from vlbench.world.rng import stream
+from vlbench.world.scenes.pools import photographs
+from vlbench.world.scenes.scene import SPLITS, Scene, Thing, make_scenes
 
 WORDS = set((resources.files("vlbench.world") / "vocab.txt").read_text().split())
 SCENES = {split: make_scenes(split, 800, seed=3) for split in SPLITS}

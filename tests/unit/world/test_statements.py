@@ -4,9 +4,9 @@ import dataclasses
 
 import pytest
 
-from vlbench.world.chance import stream
-from vlbench.world.scenes import Scene, Thing
-from vlbench.world.statements import KINDS, Kind, Look, Statement, draw_statement, evaluate
+from vlbench.world.language.statements import KINDS, Kind, Look, Statement, draw_statement, evaluate
+from vlbench.world.rng import stream
+from vlbench.world.scenes.scene import Scene, Thing
 
 LEFT = Scene(
     "left",

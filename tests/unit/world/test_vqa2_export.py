@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 
 from vlbench._tasks.vqa2.questions import read_annotations, read_questions
-from vlbench.world.asking import Asked, ask_evenly
-from vlbench.world.chance import stream
+from vlbench.world.exporters.vqa2 import MOST_ASKED, SHARES, export, question_type
 from vlbench.world.generate import FULL, TINY
-from vlbench.world.pools import photographs
-from vlbench.world.programs import answers, solve
-from vlbench.world.scenes import COLOURS, SHAPES, SIZES, SPLITS, Scene, Split, Thing, make_scenes
-from vlbench.world.vqa2 import MOST_ASKED, SHARES, export, question_type
+from vlbench.world.language.programs import answers, solve
+from vlbench.world.language.question_sampling import Asked, ask_evenly
+from vlbench.world.rng import stream
+from vlbench.world.scenes.pools import photographs
+from vlbench.world.scenes.scene import COLOURS, SHAPES, SIZES, SPLITS, Scene, Split, Thing, make_scenes
 
 SCENES = {split: make_scenes(split, TINY.sets(split) * 8, seed=0) for split in SPLITS}
 PHOTOGRAPHS = photographs("coco", SCENES, 0)

@@ -11,8 +11,8 @@ import numpy as np
 
 from vlbench.core.errors import DataError
 from vlbench.core.examples import ImageRef
-from vlbench.data.cache import stamp
-from vlbench.data.images import open_image
+from vlbench.data.cache.folder import stamp
+from vlbench.data.images.load import open_image
 from vlbench.data.parallel import parallel_map
 from vlbench.data.regions.store import FeatureStore
 from vlbench.data.regions.types import Extractor, Regions

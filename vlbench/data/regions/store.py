@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlbench.core.errors import DataError
-from vlbench.data.cache import cannot_write, file_sha256
+from vlbench.data.cache.folder import cannot_write, file_sha256
 from vlbench.data.regions.records import FORMAT, Header, Index, RecordWriter, record_type
 from vlbench.data.regions.tsv import read_tsv
 from vlbench.data.regions.types import Regions

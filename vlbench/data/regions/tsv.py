@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlbench.core.errors import DataError
-from vlbench.data.cache import atomic_file
+from vlbench.data.cache.folder import atomic_file
 from vlbench.data.regions.types import Regions
 
 FIELDS = (

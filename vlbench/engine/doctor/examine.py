@@ -11,7 +11,7 @@ from vlbench import catalog
 from vlbench.core.backbone import Fitted
 from vlbench.core.progress import Progress
 from vlbench.core.spec import RunSpec
-from vlbench.engine.begin import begin, new_learner
+from vlbench.engine.build import begin, new_learner
 from vlbench.engine.doctor.invariance import check_invariance
 from vlbench.engine.doctor.learning import LEARNED, School, check_learning
 from vlbench.engine.doctor.machine import machine

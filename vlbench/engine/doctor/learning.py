@@ -19,7 +19,7 @@ from vlbench.core.cards import Recipe
 from vlbench.core.errors import VlbenchError
 from vlbench.core.examples import Caption, Example
 from vlbench.core.progress import Progress
-from vlbench.engine.answering.batches import Batches, loader, sequential_blocks, training_blocks
+from vlbench.engine.batching.batches import Batches, loader, sequential_blocks, training_blocks
 from vlbench.engine.doctor.subject import Examples, Subject, right_for, strangers
 from vlbench.engine.doctor.verdict import Check, Verdict
 from vlbench.engine.runtime.interrupt import Interrupt

@@ -13,7 +13,7 @@ import torch
 from vlbench import __version__
 from vlbench.core.cores import usable_cores
 from vlbench.core.validate import Frozen
-from vlbench.data.cache import cache_folder
+from vlbench.data.cache.folder import cache_folder
 from vlbench.records.provenance import environment, without_home
 
 GIB = 2**30

@@ -16,9 +16,9 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from vlbench.core.examples import Answered, Example
-from vlbench.engine.answering.batches import Batch, Batches, loader, sequential_blocks
-from vlbench.engine.answering.learner import Learner, embed
-from vlbench.engine.answering.prompts import PromptBatch, PromptBatches
+from vlbench.engine.batching.batches import Batch, Batches, loader, sequential_blocks
+from vlbench.engine.batching.prompts import PromptBatch, PromptBatches
+from vlbench.engine.evaluators.learner import Learner, embed
 from vlbench.engine.job import Job
 from vlbench.heads.dual import DualHead
 

@@ -9,11 +9,11 @@ from pathlib import Path
 
 from vlbench.core.errors import DataError, VlbenchError
 from vlbench.core.spec import PLACE, PretrainSpec
-from vlbench.data.answers import ANSWERS_FILE
-from vlbench.data.cache import atomic_write
+from vlbench.data.cache.folder import atomic_write
+from vlbench.data.text.answers import ANSWERS_FILE
 from vlbench.engine.runtime.trackers import FOLDER as TRACKERS
+from vlbench.engine.training.atomic_folder import remove_folder
 from vlbench.engine.training.checkpoint import Checkpoints
-from vlbench.engine.training.durable import remove_folder
 from vlbench.records.provenance import portable
 
 WEIGHTS, CARD, METRICS, SPEC = "model.safetensors", "card.json", "metrics.jsonl", "spec.json"

@@ -18,7 +18,7 @@ from vlbench.core.spec import PretrainSpec
 from vlbench.engine.weights.files import chosen_weights, weights_file, weights_sha256
 from vlbench.engine.weights.frozen import check_frozen
 from vlbench.engine.weights.loading import Wanted, load_tensors, summary
-from vlbench.engine.weights.statefile import brought_vocabulary, read_state
+from vlbench.engine.weights.state_dict import brought_vocabulary, read_state
 from vlbench.models.hf.folder import PREFIX
 
 WHOLE = "checkpoint"

@@ -25,7 +25,7 @@ from vlbench.core.errors import VlbenchError, is_out_of_memory
 from vlbench.core.pretraining import Answering, Pretraining
 from vlbench.core.progress import Progress
 from vlbench.core.spec import PretrainSpec
-from vlbench.engine.answering.batches import loader, training_blocks
+from vlbench.engine.batching.batches import loader, training_blocks
 from vlbench.engine.pretraining.cut import has_live_batch_norms
 from vlbench.engine.pretraining.initial import Initial
 from vlbench.engine.pretraining.pairs import Pairs, worths
@@ -35,11 +35,7 @@ from vlbench.engine.runtime.memory import out_of_memory
 from vlbench.engine.runtime.trackers import Trackers
 from vlbench.engine.training.batchnorm import check_rows, synchronise_batch_norms
 from vlbench.engine.training.checkpoint import Checkpoints, TrainState
-from vlbench.engine.training.journal import Journal
-from vlbench.engine.training.optimizer import make_optimizer, make_schedule
-from vlbench.engine.training.plan import Plan, make_plan, training_units
-from vlbench.engine.training.shares import Share, shares
-from vlbench.engine.training.step import (
+from vlbench.engine.training.collectives import (
     all_chance,
     backward,
     check_alike,
@@ -48,6 +44,10 @@ from vlbench.engine.training.step import (
     same_buffers,
     total,
 )
+from vlbench.engine.training.metrics_log import Journal
+from vlbench.engine.training.micro_batches import Share, shares
+from vlbench.engine.training.optimizer import make_optimizer, make_schedule
+from vlbench.engine.training.plan import Plan, make_plan, training_units
 from vlbench.records.folder import RunFolder
 
 

@@ -12,10 +12,10 @@ from vlbench.core.progress import Progress
 from vlbench.core.spec import PretrainSpec
 from vlbench.core.splits import Splits
 from vlbench.core.task import Task, ids_of
-from vlbench.data.answers import frequent_answers
-from vlbench.data.index import Joined
-from vlbench.data.lxmert_text import lxmert_task
-from vlbench.data.verify import manifest
+from vlbench.data.cache.index import Joined
+from vlbench.data.splits.verify import manifest
+from vlbench.data.text.answers import frequent_answers
+from vlbench.data.text.lxmert import lxmert_task
 from vlbench.engine.apart import check_once
 from vlbench.engine.source import load_task
 

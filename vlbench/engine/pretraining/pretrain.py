@@ -19,9 +19,9 @@ from vlbench.core.errors import DataError, VlbenchError
 from vlbench.core.pretraining import Answering
 from vlbench.core.progress import Progress
 from vlbench.core.spec import PretrainSpec
-from vlbench.data.answers import ANSWERS_FILE, write_answers
-from vlbench.data.cache import atomic_write
+from vlbench.data.cache.folder import atomic_write
 from vlbench.data.resources import Loading
+from vlbench.data.text.answers import ANSWERS_FILE, write_answers
 from vlbench.engine.pretraining.cut import check_cut
 from vlbench.engine.pretraining.folder import (
     CAPTIONS,
@@ -41,8 +41,8 @@ from vlbench.engine.runtime.environment import make_accelerator, seed_everything
 from vlbench.engine.runtime.interrupt import Interrupt, Stoppable
 from vlbench.engine.runtime.ranks import Ranks, join
 from vlbench.engine.runtime.trackers import check_trackers, tracked
+from vlbench.engine.training.atomic_folder import synchronise
 from vlbench.engine.training.checkpoint import Checkpoints
-from vlbench.engine.training.durable import synchronise
 from vlbench.records.lock import run_lock
 
 RECIPE = "pretrain"

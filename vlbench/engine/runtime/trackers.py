@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from vlbench.core.errors import VlbenchError, unknown
 from vlbench.core.record import RunRecord
 from vlbench.core.spec import PLACE
-from vlbench.data.cache import atomic_write
+from vlbench.data.cache.folder import atomic_write
 from vlbench.engine.runtime.ranks import Ranks
 from vlbench.records.provenance import Spec, portable
 

@@ -15,9 +15,9 @@ from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from vlbench.core.errors import VlbenchError
-from vlbench.engine.answering.batches import Batch
-from vlbench.engine.answering.learner import Learner
-from vlbench.engine.answering.prompts import PromptBatch
+from vlbench.engine.batching.batches import Batch
+from vlbench.engine.batching.prompts import PromptBatch
+from vlbench.engine.evaluators.learner import Learner
 from vlbench.engine.runtime.randomness import random_state, restore_random_state
 
 

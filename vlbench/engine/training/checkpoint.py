@@ -16,13 +16,13 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from vlbench.core.errors import DataError, VlbenchError
-from vlbench.data.answers import ANSWERS_FILE, write_answers
-from vlbench.data.text import TextEncoder
+from vlbench.data.text.answers import ANSWERS_FILE, write_answers
+from vlbench.data.text.tokenizer import TextEncoder
 from vlbench.engine.runtime.randomness import RandomState, random_state, restore_random_state
-from vlbench.engine.training.durable import before, remove_folder, replace_folder, settle
+from vlbench.engine.training.atomic_folder import before, remove_folder, replace_folder, settle
 from vlbench.engine.training.lora import merged_state
 from vlbench.engine.weights.files import STANDS_ON
-from vlbench.engine.weights.statefile import VOCABULARY, read_safetensors
+from vlbench.engine.weights.state_dict import VOCABULARY, read_safetensors
 
 Weights = Literal["plain", "ema"]
 State = Mapping[str, Tensor]

@@ -18,12 +18,12 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from vlbench.engine.answering.batches import Batch
-from vlbench.engine.answering.learner import Embedded, Learner
+from vlbench.engine.batching.batches import Batch
+from vlbench.engine.evaluators.learner import Embedded, Learner
 from vlbench.engine.runtime.memory import Undo
 from vlbench.engine.runtime.randomness import RandomState, random_state, restore_random_state
-from vlbench.engine.training.shares import Share
-from vlbench.engine.training.step import backward, gathered_rows
+from vlbench.engine.training.collectives import backward, gathered_rows
+from vlbench.engine.training.micro_batches import Share
 from vlbench.heads.dual import DualHead
 
 

@@ -11,14 +11,14 @@ from accelerate import Accelerator
 from vlbench.core.errors import VlbenchError
 from vlbench.core.examples import Example
 from vlbench.core.progress import Progress
-from vlbench.engine.answering.learner import Learner
+from vlbench.engine.evaluators.learner import Learner
 from vlbench.engine.runtime.environment import remedy_of_nan
 from vlbench.engine.runtime.interrupt import Interrupt, Interrupted
 from vlbench.engine.runtime.randomness import random_state, restore_random_state
 from vlbench.engine.training.checkpoint import Best, Checkpoints, State, TrainState, Weights
+from vlbench.engine.training.collectives import all_chance, check_alike, draw_apart, same_buffers, total
 from vlbench.engine.training.lora import merged_state, remove_adapters
 from vlbench.engine.training.plan import Conduct, Plan
-from vlbench.engine.training.step import all_chance, check_alike, draw_apart, same_buffers, total
 from vlbench.engine.training.steps import Steps, Trained
 from vlbench.metrics.direction import Measured
 

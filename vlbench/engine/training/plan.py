@@ -8,7 +8,7 @@ from typing import Any
 
 from vlbench.core.cards import Recipe
 from vlbench.core.examples import Example
-from vlbench.engine.answering.batches import epoch_blocks, related, sequential_blocks
+from vlbench.engine.batching.batches import epoch_blocks, related, sequential_blocks
 from vlbench.engine.training.optimizer import needed
 from vlbench.heads.dual import DualHead
 

@@ -16,10 +16,10 @@ from vlbench.core.errors import VlbenchError
 from vlbench.core.examples import Example
 from vlbench.core.head import Answering
 from vlbench.core.results import Prediction
-from vlbench.engine.answering.batches import loader, sequential_blocks, training_blocks
-from vlbench.engine.answering.learner import Learner, only_pooled
+from vlbench.engine.batching.batches import loader, sequential_blocks, training_blocks
+from vlbench.engine.evaluators.learner import Learner, only_pooled
 from vlbench.engine.runtime.environment import remedy_of_nan
-from vlbench.engine.runtime.pace import Pace
+from vlbench.engine.runtime.progress_timing import Pace
 from vlbench.engine.training.checkpoint import Best
 from vlbench.engine.training.finetune import Log
 from vlbench.engine.training.optimizer import make_optimizer, make_schedule

@@ -16,18 +16,18 @@ from torch.optim.lr_scheduler import LambdaLR
 from vlbench.core.errors import VlbenchError, is_out_of_memory
 from vlbench.core.examples import Example
 from vlbench.core.progress import Progress
-from vlbench.engine.answering.batches import Batch, check_changes, loader, sequential_blocks, training_blocks
-from vlbench.engine.answering.learner import Learner
-from vlbench.engine.answering.prompts import PromptBatch, PromptBatches
+from vlbench.engine.batching.batches import Batch, check_changes, loader, sequential_blocks, training_blocks
+from vlbench.engine.batching.prompts import PromptBatch, PromptBatches
+from vlbench.engine.evaluators.learner import Learner
 from vlbench.engine.runtime.memory import Undo, fits, heaviest, out_of_memory, release
+from vlbench.engine.training.activation_checkpointing import recompute_activations
 from vlbench.engine.training.batchnorm import calibrate_batch_norms, check_rows, never_ran, synchronise_batch_norms
+from vlbench.engine.training.collectives import backward, same_buffers, total
 from vlbench.engine.training.contrast import Part, contrast
 from vlbench.engine.training.lora import add_adapters
+from vlbench.engine.training.micro_batches import Share, TrainingBatches, gathered_places, shares
 from vlbench.engine.training.optimizer import make_optimizer, make_schedule
 from vlbench.engine.training.plan import Conduct, Plan, contrasted_images, training_units
-from vlbench.engine.training.recompute import recompute_activations
-from vlbench.engine.training.shares import Share, TrainingBatches, gathered_places, shares
-from vlbench.engine.training.step import backward, same_buffers, total
 from vlbench.heads.generate import GenerateHead
 from vlbench.models.layers.momentum import MomentumCopy
 

@@ -11,9 +11,9 @@ from safetensors import SafetensorError, safe_open
 
 from vlbench import catalog
 from vlbench.core.errors import ExitCode, VlbenchError
-from vlbench.data.answers import ANSWERS_FILE, read_answers, transformers_answers
-from vlbench.data.cache import files_sha256
-from vlbench.data.jsonfile import read_json
+from vlbench.data.cache.folder import files_sha256
+from vlbench.data.json.document import read_json
+from vlbench.data.text.answers import ANSWERS_FILE, read_answers, transformers_answers
 
 _LONGEST_HEADER = 100 << 20
 """As the library itself limits it."""

@@ -14,10 +14,10 @@ from vlbench.core.backbone import Sparing
 from vlbench.core.cards import ModelCard
 from vlbench.core.errors import ExitCode, VlbenchError, first_five
 from vlbench.core.record import LoadReport
+from vlbench.engine.weights.answer_vocabulary import spelled
 from vlbench.engine.weights.files import brought_answers, weights_file
-from vlbench.engine.weights.layouts import UNCONVERTIBLE, looks_like
-from vlbench.engine.weights.statefile import brought_vocabulary, read_state, written_by
-from vlbench.engine.weights.vocabulary import spelled
+from vlbench.engine.weights.format_detection import UNCONVERTIBLE, looks_like
+from vlbench.engine.weights.state_dict import brought_vocabulary, read_state, written_by
 from vlbench.models.layers.convert import Resize, answer_rows
 
 LEAST = 0.99

@@ -16,7 +16,7 @@ from vlbench.core.cards import ModelCard
 from vlbench.core.errors import VlbenchError
 from vlbench.core.examples import ImageRef
 from vlbench.core.validate import parse
-from vlbench.data.kept import resized
+from vlbench.data.images.image_cache import resized
 from vlbench.data.resources import Resources
 from vlbench.models.brivl.modeling import BriVLConfig, BriVLNetwork
 from vlbench.models.layers.texts import check_length, prepared_texts

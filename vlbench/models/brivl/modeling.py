@@ -17,10 +17,10 @@ from torch.nn import functional
 from vlbench.core.validate import Frozen
 from vlbench.models.layers.attention import Attention, attention_mask
 from vlbench.models.layers.blocks import EncoderLayer
+from vlbench.models.layers.config_checks import check_heads
 from vlbench.models.layers.efficientnet import B0, B5, EfficientNet, Layout, Stage
 from vlbench.models.layers.embeddings import TextEmbeddings
 from vlbench.models.layers.initialize import initialize
-from vlbench.models.layers.numbers import check_heads
 
 TINY = Layout(16, (Stage(1, 3, 1, 1, 16), Stage(1, 3, 2, 4, 32), Stage(1, 3, 2, 4, 64)), 64)
 LAYOUTS = {"tiny": TINY, "b0": B0, "b5": B5}

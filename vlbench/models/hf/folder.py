@@ -9,7 +9,7 @@ from pathlib import Path
 
 from vlbench.core.cards import ModelCard
 from vlbench.core.errors import ExitCode, VlbenchError
-from vlbench.data.cache import files_sha256
+from vlbench.data.cache.folder import files_sha256
 
 PREFIX = "hf:"
 SIZE = "hf"

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from vlbench.core.backbone import PretrainedWeights
 from vlbench.core.errors import ExitCode, VlbenchError, first_five
 from vlbench.core.record import LoadReport
-from vlbench.data.pickles import more_than_weights
+from vlbench.data.files.pickles import more_than_weights
 from vlbench.data.resources import Loading
 from vlbench.models.hf.families import WRITER, Family, TrainedHead, family_of
 

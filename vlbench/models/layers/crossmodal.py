@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from vlbench.core.validate import Frozen
 from vlbench.models.layers.attention import Attention, attention_mask
 from vlbench.models.layers.blocks import EPSILON, EncoderLayer, FeedForwardBlock, SelfAttentionBlock
+from vlbench.models.layers.config_checks import check_heads
 from vlbench.models.layers.embeddings import TextEmbeddings
 from vlbench.models.layers.initialize import initialize
-from vlbench.models.layers.numbers import check_heads
 from vlbench.models.layers.pooler import Pooler
 
 

@@ -18,7 +18,7 @@ from vlbench.core.validate import parse
 from vlbench.data.regions.types import Regions, RegionSource
 from vlbench.data.resources import Resources
 from vlbench.models.layers.crossmodal import CrossModalConfig, CrossModalNetwork
-from vlbench.models.layers.standardise import Standardise
+from vlbench.models.layers.feature_norm import Standardise
 from vlbench.models.layers.texts import check_length, prepared_texts
 
 FITTED_ON = 4096

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from vlbench.models.layers.extent import Extent
+from vlbench.models.layers.image_sizes import Extent
 
 
 @dataclass(frozen=True)

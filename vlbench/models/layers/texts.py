@@ -15,7 +15,7 @@ import torch
 from vlbench.core.backbone import Tensors
 from vlbench.core.errors import VlbenchError
 from vlbench.core.examples import Query
-from vlbench.data.text import TextEncoder
+from vlbench.data.text.tokenizer import TextEncoder
 from vlbench.objectives.itm import mismatch
 from vlbench.objectives.mlm import mask_tokens
 

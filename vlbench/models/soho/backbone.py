@@ -16,8 +16,8 @@ from vlbench.core.backbone import Features, Tensors, Textual, Visual
 from vlbench.core.cards import ModelCard, ScaleRange
 from vlbench.core.examples import ImageRef
 from vlbench.core.validate import parse
-from vlbench.data.augment import drawn_size
-from vlbench.data.kept import resized
+from vlbench.data.images.augment import drawn_size
+from vlbench.data.images.image_cache import resized
 from vlbench.data.resources import Resources
 from vlbench.models.layers.texts import check_length, prepared_texts
 from vlbench.models.soho.modeling import SOHOConfig, SOHONetwork

@@ -18,12 +18,12 @@ from torch.nn import functional
 from vlbench.core.validate import Frozen
 from vlbench.models.layers.attention import attention_mask, over_picture
 from vlbench.models.layers.blocks import EncoderLayer
+from vlbench.models.layers.config_checks import check_heads, check_sides
 from vlbench.models.layers.embeddings import TextEmbeddings
-from vlbench.models.layers.extent import Extent, inside
+from vlbench.models.layers.image_sizes import Extent, inside
 from vlbench.models.layers.initialize import initialize
-from vlbench.models.layers.numbers import check_heads, check_sides
+from vlbench.models.layers.position_encoding import sine_positions
 from vlbench.models.layers.resnet import Layout, ResNet
-from vlbench.models.layers.sine import sine_positions
 
 LAYOUTS = {
     "tiny": Layout((1,), 64, bottleneck=False, large_stem=False),

@@ -14,11 +14,11 @@ from vlbench.core.backbone import Features, Tensors, Textual, Visual
 from vlbench.core.cards import ModelCard
 from vlbench.core.examples import ImageRef
 from vlbench.core.validate import parse
-from vlbench.data.augment import randaugment
-from vlbench.data.kept import resized
-from vlbench.data.patches import Patches, cut, fitted, in_patches, stack
+from vlbench.data.images.augment import randaugment
+from vlbench.data.images.image_cache import resized
+from vlbench.data.images.patches import Patches, cut, fitted, in_patches, stack
 from vlbench.data.resources import Resources
-from vlbench.models.layers.extent import cell_boxes
+from vlbench.models.layers.image_sizes import cell_boxes
 from vlbench.models.layers.texts import check_length, prepared_texts
 from vlbench.models.vilt.modeling import ViLTConfig, ViLTNetwork
 

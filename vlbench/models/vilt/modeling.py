@@ -17,9 +17,9 @@ from torch.nn import functional
 
 from vlbench.core.validate import Frozen
 from vlbench.models.layers.attention import Attention, attention_mask, over_picture
+from vlbench.models.layers.config_checks import check_heads, check_sides
 from vlbench.models.layers.embeddings import TextEmbeddings
 from vlbench.models.layers.initialize import initialize
-from vlbench.models.layers.numbers import check_heads, check_sides
 from vlbench.models.layers.pooler import Pooler
 
 EPSILON = 1e-6

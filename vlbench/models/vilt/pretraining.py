@@ -20,7 +20,7 @@ from vlbench.core.cards import ModelCard
 from vlbench.core.examples import Query
 from vlbench.core.pretraining import Gather, Option, alone
 from vlbench.core.validate import Frozen, parse
-from vlbench.data.patches import Patches, cut
+from vlbench.data.images.patches import Patches, cut
 from vlbench.data.resources import Resources
 from vlbench.models.layers.blocks import EPSILON
 from vlbench.models.layers.initialize import initialize

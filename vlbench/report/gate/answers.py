@@ -13,7 +13,7 @@ from vlbench.metrics.retrieval import LEVELS
 from vlbench.records.folder import RunFolder
 from vlbench.records.rankings import read_rankings
 from vlbench.records.samples import read_samples
-from vlbench.report.units import asked
+from vlbench.report.tables.per_example import asked
 
 if TYPE_CHECKING:
     import pandas as pd

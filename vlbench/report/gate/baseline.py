@@ -13,13 +13,13 @@ from pydantic import Field
 from vlbench.core.errors import DataError, VlbenchError
 from vlbench.core.record import RunRecord
 from vlbench.core.validate import Frozen, parse
-from vlbench.data.cache import atomic_write
-from vlbench.data.jsonlines import unique
+from vlbench.data.cache.folder import atomic_write
+from vlbench.data.json.lines import unique
 from vlbench.metrics.significance import Seeds
 from vlbench.records.collect import FoundRun
 from vlbench.report.gate.answers import read_answers
-from vlbench.report.protocol import by_system, column, model_name, settings, trains
-from vlbench.report.units import Units, read_units
+from vlbench.report.tables.per_example import Units, read_units
+from vlbench.report.tables.protocol import by_system, column, model_name, settings, trains
 
 NEAR_TIE = 1e-4
 """A best answer that led by no more than this may change with the machine or a library."""

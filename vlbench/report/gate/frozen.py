@@ -9,7 +9,7 @@ from vlbench.metrics.direction import worth
 from vlbench.records.collect import FoundRun
 from vlbench.report.gate.answers import read_answers
 from vlbench.report.gate.baseline import FrozenEntry, Subject
-from vlbench.report.gate.swing import most
+from vlbench.report.gate.near_tie_bound import most
 from vlbench.report.gate.verdict import SAME, Kind, Verdict, absent
 
 

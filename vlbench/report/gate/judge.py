@@ -11,7 +11,7 @@ from vlbench.report.gate.baseline import Baseline, Subject, by_subject
 from vlbench.report.gate.frozen import judge_frozen
 from vlbench.report.gate.trained import judge_trained
 from vlbench.report.gate.verdict import LAYERS, Layer, Verdict
-from vlbench.report.protocol import trains
+from vlbench.report.tables.protocol import trains
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from xml.etree import ElementTree
 from vlbench.report.gate.baseline import Baseline
 from vlbench.report.gate.trained import MIN_SEEDS
 from vlbench.report.gate.verdict import Verdict
-from vlbench.report.markup import bold, table, text
-from vlbench.report.tables import cell, signed
+from vlbench.report.tables.markup import bold, table, text
+from vlbench.report.tables.results import cell, signed
 
 _IDS = 20
 _LONGEST = 300

@@ -8,11 +8,11 @@ from itertools import chain
 from vlbench.core.errors import VlbenchError
 from vlbench.metrics.significance import Difference, Seeds, holm, seeded
 from vlbench.records.collect import FoundRun
-from vlbench.report.compare import scaled
+from vlbench.report.compare.comparison import scaled
 from vlbench.report.gate.baseline import Subject, TrainedEntry, side_of
 from vlbench.report.gate.verdict import SAME, Kind, Verdict, absent
-from vlbench.report.naming import SETTINGS
-from vlbench.report.protocol import settings
+from vlbench.report.tables.protocol import settings
+from vlbench.report.tables.system_names import SETTINGS
 
 MIN_SEEDS = 3
 MIN_GROUPS = 50

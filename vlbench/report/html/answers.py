@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from vlbench.core.results import Ranking
 from vlbench.metrics.calibration import Calibration, calibration
+from vlbench.report.html.chart_models import Cell, Chart, Grid
 from vlbench.report.html.charts import bar_chart
-from vlbench.report.html.views import Cell, Chart, Grid
 
 if TYPE_CHECKING:
     import pandas as pd

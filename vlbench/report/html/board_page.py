@@ -8,12 +8,12 @@ from math import isfinite
 
 from markupsafe import Markup
 
-from vlbench.report.figures import COSTS
+from vlbench.report.html.chart_models import Cell, Chart, Grid
 from vlbench.report.html.charts import Point, pareto_chart
 from vlbench.report.html.page import page
-from vlbench.report.html.views import Cell, Chart, Grid
-from vlbench.report.leaderboard import BESIDE, Board, Entry, Heading, Row, Table
-from vlbench.report.leaderboard_text import figure_text, legend, ranks_text
+from vlbench.report.tables.aggregates import COSTS
+from vlbench.report.tables.leaderboard import BESIDE, Board, Entry, Heading, Row, Table
+from vlbench.report.tables.leaderboard_text import figure_text, legend, ranks_text
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from math import ceil, floor, isfinite, log10
 
 from vlbench.metrics.calibration import Calibration
-from vlbench.report.html.views import BOTTOM, LEFT, RIGHT, TOP, Bar, Chart, Dot, Line, Tick
+from vlbench.report.html.chart_models import BOTTOM, LEFT, RIGHT, TOP, Bar, Chart, Dot, Line, Tick
 
 Points = Sequence[tuple[float, float]]
 _DRAWN = 240

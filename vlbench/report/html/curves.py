@@ -6,8 +6,8 @@ import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from vlbench.report.html.chart_models import Chart
 from vlbench.report.html.charts import line_chart
-from vlbench.report.html.views import Chart
 
 _RUN = "this run"
 

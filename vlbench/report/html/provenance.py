@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 
 from vlbench.core.record import RunRecord
 from vlbench.core.splits import joined
-from vlbench.report.html.views import Cell, Grid
-from vlbench.report.protocol import protocol
-from vlbench.report.tables import decoding_text
+from vlbench.report.html.chart_models import Cell, Grid
+from vlbench.report.tables.protocol import protocol
+from vlbench.report.tables.results import decoding_text
 
 
 def provenance(records: Sequence[RunRecord]) -> Grid:

@@ -7,10 +7,10 @@ from math import isfinite
 
 from vlbench.core.record import Result, RunRecord
 from vlbench.metrics.direction import worth
-from vlbench.report.compare import Comparison, Verdict
-from vlbench.report.compare_text import methods, said
-from vlbench.report.html.views import Cell, Grid, Strip
-from vlbench.report.tables import above, interval, number, p_value, result_of, signed, telling, without_sight
+from vlbench.report.compare.comparison import Comparison, Verdict
+from vlbench.report.compare.text import methods, said
+from vlbench.report.html.chart_models import Cell, Grid, Strip
+from vlbench.report.tables.results import above, interval, number, p_value, result_of, signed, telling, without_sight
 
 _NONE = Cell("–")
 

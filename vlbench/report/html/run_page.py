@@ -15,15 +15,15 @@ from vlbench.metrics.calibration import Calibration
 from vlbench.records.attention import read_attention
 from vlbench.records.folder import RunFolder, read_run
 from vlbench.records.samples import read_samples
-from vlbench.report.compare import compare_runs
+from vlbench.report.compare.comparison import compare_runs
+from vlbench.report.html.chart_models import Grid
 from vlbench.report.html.examples import Examples, examples
 from vlbench.report.html.page import page, script_json
 from vlbench.report.html.provenance import costs, provenance
 from vlbench.report.html.results import differences
-from vlbench.report.html.sides import Side, side
+from vlbench.report.html.run_section import Side, side
 from vlbench.report.html.thumbnails import PictureFiles
-from vlbench.report.html.views import Grid
-from vlbench.report.protocol import model_name
+from vlbench.report.tables.protocol import model_name
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -11,7 +11,7 @@ from pathlib import Path
 from PIL import Image
 
 from vlbench.core.errors import DataError
-from vlbench.data.images import open_image
+from vlbench.data.images.load import open_image
 
 BUDGET = 14 << 20
 """Bytes that all pictures of a page may take together."""

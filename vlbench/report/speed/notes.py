@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from vlbench.core.profile import INTERVAL_FROM, ProfileRecord
-from vlbench.report.markup import markdown
 from vlbench.report.speed.text import number
+from vlbench.report.tables.markup import markdown
 
 _OFF = 0.05
 """Of the median whole, so far from which the sum of the stages' medians is told."""

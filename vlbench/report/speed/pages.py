@@ -13,11 +13,11 @@ from pathlib import Path
 
 from vlbench.core.errors import ExitCode, VlbenchError, first_five
 from vlbench.core.profile import ProfileRecord
-from vlbench.data.cache import atomic_write
+from vlbench.data.cache.folder import atomic_write
 from vlbench.records.profiles import read_profile
-from vlbench.report.markup import markdown
-from vlbench.report.speed.pictures import stages_picture
+from vlbench.report.speed.charts import stages_picture
 from vlbench.report.speed.table import speed_table
+from vlbench.report.tables.markup import markdown
 
 FOLDER = Path("leaderboards/speed")
 PAGE = "README.md"

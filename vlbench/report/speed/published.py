@@ -7,9 +7,9 @@ from itertools import combinations
 from tabulate import tabulate
 
 from vlbench.core.profile import ModelProfile, ProfileRecord, Ratio
-from vlbench.report.markup import markdown
-from vlbench.report.published import Cost, complexity
+from vlbench.report.published.results import Cost, complexity
 from vlbench.report.speed.text import interval, number
+from vlbench.report.tables.markup import markdown
 
 
 def cost_table(record: ProfileRecord) -> str:

@@ -20,10 +20,10 @@ from vlbench.core.profile import (
     Query,
     Times,
 )
-from vlbench.report.markup import markdown
 from vlbench.report.speed.notes import footnote
 from vlbench.report.speed.published import cost_table, is_uncharged, ratio_lines
 from vlbench.report.speed.text import interval, number
+from vlbench.report.tables.markup import markdown
 
 _EMBED = {"regions": "region", "grid": "grid", "patches": "patch", "none": "none"}
 """What the papers call it."""

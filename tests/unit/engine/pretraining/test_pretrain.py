@@ -22,7 +22,7 @@ from vlbench.engine.pretraining.pairs import load_pairs
 from vlbench.engine.pretraining.pretrain import pretrain, used
 from vlbench.engine.runtime.interrupt import Interrupted
 from vlbench.engine.source import load_task
-from vlbench.engine.training.journal import Journal, Line
+from vlbench.engine.training.metrics_log import Journal, Line
 from vlbench.models.fake.pretraining import FakePretraining
 from vlbench.models.layers.momentum import Queue
 from vlbench.records.folder import read_run

@@ -14,7 +14,7 @@ from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 
 from vlbench.core.errors import DataError, ExitCode, VlbenchError
-from vlbench.data.text import TextEncoder
+from vlbench.data.text.tokenizer import TextEncoder
 from vlbench.engine.runtime.randomness import random_state
 from vlbench.engine.training import checkpoint
 from vlbench.engine.training.checkpoint import Best, Checkpoints, TrainState

@@ -18,16 +18,16 @@ from vlbench.core.cards import Recipe
 from vlbench.core.errors import ExitCode, VlbenchError
 from vlbench.core.examples import Caption, Example, ImageRef, Query
 from vlbench.core.progress import Silent
-from vlbench.engine.answering.batches import Batches, epoch_blocks, training_blocks
-from vlbench.engine.answering.learner import Learner
+from vlbench.engine.batching.batches import Batches, epoch_blocks, training_blocks
+from vlbench.engine.evaluators.learner import Learner
 from vlbench.engine.runtime.environment import make_accelerator
 from vlbench.engine.runtime.interrupt import Interrupt, Interrupted
 from vlbench.engine.training.checkpoint import Checkpoints
 from vlbench.engine.training.contrast import Part, contrast
 from vlbench.engine.training.finetune import Finetuning
+from vlbench.engine.training.micro_batches import TrainingBatches, gathered_places, shares
 from vlbench.engine.training.optimizer import make_optimizer, make_schedule
 from vlbench.engine.training.plan import Conduct, contrasted_images, make_plan, training_units
-from vlbench.engine.training.shares import TrainingBatches, gathered_places, shares
 from vlbench.heads.dual import DualHead
 
 RECIPE = Recipe(optimizer="adamw", lr=0.01, weight_decay=0.01, warmup=0.0, clip=1.0, steps=5, batch_size=8)

@@ -16,8 +16,8 @@ from vlbench.core.cards import Recipe
 from vlbench.core.errors import ExitCode, VlbenchError
 from vlbench.core.examples import Example, Label, Query
 from vlbench.core.progress import Silent
-from vlbench.engine.answering.batches import training_blocks
-from vlbench.engine.answering.learner import Learner
+from vlbench.engine.batching.batches import training_blocks
+from vlbench.engine.evaluators.learner import Learner
 from vlbench.engine.job import Job
 from vlbench.engine.resources import make_resources, of_job
 from vlbench.engine.runtime.environment import make_accelerator

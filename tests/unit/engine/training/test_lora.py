@@ -12,7 +12,7 @@ import torch
 from vlbench import catalog
 from vlbench.core.errors import VlbenchError
 from vlbench.core.examples import ImageRef, Prompt, Query
-from vlbench.data.images import Pictures
+from vlbench.data.images.load import Pictures
 from vlbench.data.resources import Resources
 from vlbench.engine.training.lora import add_adapters, merged_state, remove_adapters
 

@@ -17,13 +17,13 @@ from vlbench.core.cards import HeadLayout, Recipe
 from vlbench.core.errors import VlbenchError
 from vlbench.core.examples import Example, ImageRef, Label, Query
 from vlbench.core.progress import Silent
-from vlbench.data.images import Pictures
+from vlbench.data.images.load import Pictures
 from vlbench.data.resources import Resources
-from vlbench.engine.answering.learner import Learner
-from vlbench.engine.answering.predict import predict
 from vlbench.engine.defaults import PROBE
+from vlbench.engine.evaluators.learner import Learner
+from vlbench.engine.evaluators.predict import predict
 from vlbench.engine.runtime.interrupt import Interrupt, Interrupted
-from vlbench.engine.runtime.pace import Pace
+from vlbench.engine.runtime.progress_timing import Pace
 from vlbench.engine.training.checkpoint import Best
 from vlbench.engine.training.plan import make_plan
 from vlbench.engine.training.probe import Selection, pooled_features, probe

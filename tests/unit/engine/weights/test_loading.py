@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from vlbench import catalog
 from vlbench.core.errors import ExitCode, VlbenchError
-from vlbench.data.text import TextEncoder
+from vlbench.data.text.tokenizer import TextEncoder
 from vlbench.engine.training.checkpoint import Checkpoints
 from vlbench.engine.weights.files import weights_file, weights_sha256
 from vlbench.engine.weights.loading import Wanted, load_weights, summary

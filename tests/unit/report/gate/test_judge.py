@@ -17,7 +17,7 @@ from vlbench.metrics.significance import Seeds, seeded
 from vlbench.records.collect import FoundRun, collect
 from vlbench.records.folder import RunFolder, read_run
 from vlbench.records.rankings import write_ranks
-from vlbench.report.compare import scaled
+from vlbench.report.compare.comparison import scaled
 from vlbench.report.gate.answers import read_answers
 from vlbench.report.gate.baseline import Baseline, read_baseline, updated, write_baseline
 from vlbench.report.gate.judge import Limits, judge

@@ -16,7 +16,7 @@ from vlbench.metrics.retrieval import Recall, RecallSum
 from vlbench.records.folder import RunFolder
 from vlbench.records.rankings import write_ranks
 from vlbench.records.samples import sample_rows, write_samples
-from vlbench.report.gate.swing import most
+from vlbench.report.gate.near_tie_bound import most
 
 STATEMENTS = [Example(f"e{row}", Query((), ""), Label("True"), f"s{row // 4}") for row in range(20)]
 

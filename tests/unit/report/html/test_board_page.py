@@ -10,7 +10,7 @@ import pytest
 
 from vlbench.records.folder import read_run
 from vlbench.report.html.board_page import board_page
-from vlbench.report.leaderboard import Board
+from vlbench.report.tables.leaderboard import Board
 
 MakeRun = Callable[..., Path]
 MakeBoard = Callable[..., Board]

@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 
 from vlbench.metrics.calibration import calibration
+from vlbench.report.html.chart_models import BOTTOM, LEFT, RIGHT, TOP
 from vlbench.report.html.charts import Point, Scale, bar_chart, line_chart, pareto_chart, reliability_chart
-from vlbench.report.html.views import BOTTOM, LEFT, RIGHT, TOP
 
 
 def test_a_scale_meets_its_ends_and_its_ticks_are_round() -> None:

@@ -8,8 +8,8 @@ from xml.etree import ElementTree
 import pytest
 
 from vlbench.core.errors import VlbenchError
-from vlbench.report.html.fronts_picture import fronts_picture
-from vlbench.report.leaderboard import Board
+from vlbench.report.html.fronts import fronts_picture
+from vlbench.report.tables.leaderboard import Board
 
 MakeBoard = Callable[..., Board]
 SVG = "{http://www.w3.org/2000/svg}"

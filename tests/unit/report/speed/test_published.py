@@ -6,8 +6,8 @@ import pytest
 
 from vlbench import catalog
 from vlbench.core.profile import ProfileRecord
-from vlbench.data.patches import fitted
-from vlbench.report.published import complexity
+from vlbench.data.images.patches import fitted
+from vlbench.report.published.results import complexity
 from vlbench.report.speed.published import cost_table, published_cost, published_ratio, ratio_lines
 
 GIGA = 1e9

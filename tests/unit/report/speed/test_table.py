@@ -10,8 +10,8 @@ from matplotlib.figure import Figure
 
 from vlbench.core.profile import Memory, Parameters, ProfileRecord, Query
 from vlbench.core.record import RunRecord
-from vlbench.report.speed import pictures
-from vlbench.report.speed.pictures import front_picture, left_out, stages_picture
+from vlbench.report.speed import charts as pictures
+from vlbench.report.speed.charts import front_picture, left_out, stages_picture
 from vlbench.report.speed.table import speed_table
 from vlbench.report.speed.text import number
 

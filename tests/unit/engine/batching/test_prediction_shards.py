@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from vlbench.core.errors import DataError
+from vlbench.core.results import Prediction
+from vlbench.engine.batching.prediction_shards import SHARDS, Shards, cut, state_sha256
+
+BLOCKS = range(4, 6)
+PREDICTIONS = [
+    Prediction("a", "yes", {"yes": math.pi / 4, "no": math.nextafter(0.2, 1), "": 5e-324}),
+    Prediction("é\n", "", {}, "unparsed", "", "I'd say: «two»"),
+    Prediction("c", "no", {"no": 1.0}, "error", "broken"),
+]
+IDS = [one.example_id for one in PREDICTIONS]
+
+
+@pytest.mark.parametrize("blocks", [0, 1, 2, SHARDS - 1, SHARDS, SHARDS + 1, 10 * SHARDS + 7])
+def test_every_batch_is_in_one_shard_in_order(blocks: int) -> None:
+    parts = cut(blocks)
+    assert [number for part in parts for number in part] == [*range(blocks)]
+    assert len(parts) <= SHARDS
+    assert all(parts)
+
+
+def test_what_is_read_is_what_was_written(tmp_path: Path) -> None:
+    shards = Shards(tmp_path / "real", "key")
+    assert shards.read(BLOCKS, IDS) is None
+    shards.write(BLOCKS, PREDICTIONS)
+    again = shards.read(BLOCKS, IDS)
+    assert again == PREDICTIONS
+    assert again is not None
+    assert [*again[0].scores] == ["yes", "no", ""]
+    assert [path.name for path in (tmp_path / "real").iterdir()] == ["batches-000004-000005.parquet"]
+
+
+def test_others_shards_are_none(tmp_path: Path) -> None:
+    Shards(tmp_path, "key").write(BLOCKS, PREDICTIONS)
+    assert Shards(tmp_path, "another").read(BLOCKS, IDS) is None
+    assert Shards(tmp_path, "key").read(BLOCKS, IDS[::-1]) is None
+    assert Shards(tmp_path, "key").read(BLOCKS, IDS[:2]) is None
+    assert Shards(tmp_path, "key").read(range(4, 7), IDS) is None
+
+
+def test_damaged_shards_are_none(tmp_path: Path) -> None:
+    shards = Shards(tmp_path, "key")
+    shards.write(BLOCKS, PREDICTIONS)
+    (path,) = tmp_path.iterdir()
+    content = path.read_bytes()
+    for place in range(0, len(content), 7):
+        path.write_bytes(content[:place] + bytes([content[place] ^ 255]) + content[place + 1 :])
+        assert shards.read(BLOCKS, IDS) in (None, PREDICTIONS)
+        path.write_bytes(content[:place])
+        assert shards.read(BLOCKS, IDS) is None
+
+
+def test_a_disk_without_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(handle: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(DataError, match=r"No space left on device.*free space"):
+        Shards(tmp_path, "key").write(BLOCKS, PREDICTIONS)
+    assert not [*tmp_path.iterdir()]
+
+
+def test_a_learner_is_known_by_its_weights() -> None:
+    torch.manual_seed(0)
+    first, second = nn.BatchNorm1d(2), nn.BatchNorm1d(2)
+    known = state_sha256(first)
+    assert known == state_sha256(second)
+    second(torch.tensor([[1.0, 2.0], [3.0, 4.0]]))  # buffers count too
+    assert state_sha256(second) != known
+    first.weight.data[1] = math.nextafter(1.0, 2.0)
+    assert state_sha256(first) == known  # beyond float32
+    first.weight.data[1] = 1.0 + 2**-23
+    assert state_sha256(first) != known

@@ -1,0 +1,348 @@
+"""Galleries scored pair by pair, by embeddings, and in two stages; by one rank or several, at once or after a kill."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import pytest
+import torch
+from accelerate import Accelerator
+from PIL import Image
+
+from vlbench import catalog
+from vlbench.core.backbone import Features, Tensors, Textual, Visual
+from vlbench.core.cards import Recipe
+from vlbench.core.errors import VlbenchError
+from vlbench.core.examples import Caption, Example, ImageRef, Query
+from vlbench.core.gallery import galleries
+from vlbench.core.progress import Silent
+from vlbench.core.results import Ranking
+from vlbench.data.images.load import Pictures
+from vlbench.data.resources import Resources
+from vlbench.data.text.tokenizer import TextEncoder
+from vlbench.engine.batching.block_store import Array, Make, Shelf
+from vlbench.engine.evaluators import cross_encoder as crossing
+from vlbench.engine.evaluators import retrieval as retrieving
+from vlbench.engine.evaluators.learner import Learner
+from vlbench.engine.evaluators.retrieval import retrieve
+from vlbench.engine.runtime.interrupt import Interrupt, Interrupted
+from vlbench.engine.runtime.progress_timing import Pace, Timing
+from vlbench.engine.runtime.ranks import Ranks
+from vlbench.heads.dual import DualHead
+from vlbench.heads.rank import RankHead
+from vlbench.metrics.ranks import from_matrix
+from vlbench.metrics.retrieval import ir_r5, tr_r1
+from vlbench.models.fake.backbone import Fake
+
+
+def split(fold: str = "") -> list[Example[Caption]]:
+    return [
+        Example(
+            f"{fold}{image}{n}",
+            Query((ImageRef(Path(f"{fold}{image}"), f"{fold}{image}"),), "word " * (1 + n) + image),
+            Caption(f"{fold}{image}", fold),
+            f"{fold}{image}",
+        )
+        for image in "abcdefg"
+        for n in range(3)
+    ]
+
+
+EXAMPLES = split()
+
+
+@pytest.fixture
+def learner() -> Learner:
+    torch.manual_seed(3)
+    text = TextEncoder.train((example.query.text for example in EXAMPLES), 100, 8)
+    fake = catalog.load_model(catalog.model_card("fake"), "tiny", Resources(text, Pictures(), None))
+    head = RankHead(fake.width, Recipe())
+    torch.nn.init.normal_(head.score.weight)
+    return Learner(fake, head)
+
+
+def pace(batch_size: int = 16) -> Pace:
+    return Pace(Accelerator(cpu=True), batch_size, 0, Silent(), Interrupt(), "predicting")
+
+
+def pair_by_pair(learner: Learner, examples: list[Example[Caption]]) -> np.ndarray:
+    """Every pair alone, in a batch of one."""
+    (gallery,) = galleries(examples)
+    backbone, head = learner.parts
+    scores = np.empty((len(gallery.images), len(gallery.texts)), np.float32)
+    with torch.inference_mode():
+        for row, ref in enumerate(gallery.images):
+            for column, text in enumerate(gallery.texts):
+                seen = backbone.see(backbone.prepare_images([ref]), torch.zeros(1, dtype=torch.int64))
+                read = backbone.read(backbone.prepare_texts([text]))
+                scores[row, column] = head(backbone.fuse(seen, read)).item()
+    return scores
+
+
+def places(rankings: list[Ranking]) -> list[tuple[str, str, int, int]]:
+    return [(item.query_id, item.direction, item.rank_low, item.rank_high) for item in rankings]
+
+
+@pytest.mark.parametrize("batch_size", [1, 16, 1000])
+def test_every_pair_is_scored(learner: Learner, batch_size: int) -> None:
+    found, timing = retrieve(learner, EXAMPLES, pace(batch_size))
+    expected = from_matrix(pair_by_pair(learner, EXAMPLES), galleries(EXAMPLES)[0])
+    assert places(found) == places(expected)
+    assert timing.examples == 28
+    assert [name for item in found for name, _ in item.top] == [name for item in expected for name, _ in item.top]
+
+
+def test_folds_are_apart(learner: Learner) -> None:
+    both = split("x") + split("y")
+    found, timing = retrieve(learner, both, pace())
+    assert timing.examples == 56
+    assert places(found)[:28] == places(retrieve(learner, split("x"), pace())[0])
+    assert all(name.startswith("x") for item in found[:28] for name, _ in item.top)
+
+
+def test_reranking_all_is_looking_at_all(learner: Learner) -> None:
+    whole, _ = retrieve(learner, EXAMPLES, pace())
+    reranked, timing = retrieve(learner, EXAMPLES, pace(), rerank_k=21)
+    assert places(reranked) == places(whole)
+    assert timing.examples == 28
+
+
+def test_reranking_orders_the_shortlist_and_leaves_the_rest(learner: Learner) -> None:
+    backbone, _ = learner.parts
+    (gallery,) = galleries(EXAMPLES)
+    with torch.inference_mode():
+        images = backbone.embed_images(
+            backbone.see(backbone.prepare_images(gallery.images), torch.zeros(7, dtype=torch.int64))
+        )
+        texts = backbone.embed_texts(backbone.read(backbone.prepare_texts(gallery.texts)))
+    dual, cross = (images @ texts.T).numpy(), pair_by_pair(learner, EXAMPLES)
+    found, _ = retrieve(learner, EXAMPLES, pace(), rerank_k=4)
+    for row, item in enumerate(found[:7]):
+        by_dual = sorted(range(21), key=lambda column, row=row: -dual[row, column])
+        order = sorted(by_dual[:4], key=lambda column, row=row: -cross[row, column]) + by_dual[4:]
+        assert [name for name, _ in item.top] == [gallery.text_ids[column] for column in order[:11]]
+        assert item.rank_low == min(order.index(column) for column in range(21) if gallery.owner[column] == row)
+    for column, item in enumerate(found[7:]):
+        by_dual = sorted(range(7), key=lambda row, column=column: -dual[row, column])
+        order = sorted(by_dual[:4], key=lambda row, column=column: -cross[row, column]) + by_dual[4:]
+        assert item.rank_high == order.index(gallery.owner[column])
+
+
+def test_a_dual_head_ranks_by_one_product(learner: Learner) -> None:
+    dual = Learner(learner.parts[0], DualHead())
+    found, timing = retrieve(dual, EXAMPLES, pace())
+    assert len(found) == 28 and timing.examples == 28
+    short, _ = retrieve(learner, EXAMPLES, pace(), rerank_k=1)
+    firsts = [item.top[0][0] for item in found]
+    assert firsts == [item.top[0][0] for item in short]  # the one candidate on each shortlist
+
+
+def test_a_model_without_embeddings_says_so(learner: Learner) -> None:
+    class Pairs(Fake):
+        embed_images = None  # type: ignore[assignment]
+
+    with pytest.raises(VlbenchError, match=r"Pairs has no embeddings .* leave out --rerank-k"):
+        retrieve(Learner(Pairs(), learner.parts[1]), EXAMPLES, pace(), rerank_k=1)
+
+
+class Noise:
+    """Pictures of several sizes."""
+
+    def open(self, ref: ImageRef) -> Image.Image:
+        seed = sum(map(ord, ref.key))
+        return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (30 + seed % 40, 48, 3), np.uint8))
+
+
+def network() -> Learner:
+    """One whose scores do depend on padding and on the batch, in their last bits."""
+    torch.manual_seed(3)
+    text = TextEncoder.train((example.query.text for example in EXAMPLES), 100, 8)
+    backbone = catalog.load_model(catalog.model_card("vilt"), "tiny", Resources(text, Noise(), None))
+    head = RankHead(backbone.width, Recipe())
+    torch.nn.init.normal_(head.score.weight)
+    return Learner(backbone, head)
+
+
+@pytest.fixture(params=["cross", "dual", "two stages"])
+def way(
+    request: pytest.FixtureRequest, learner: Learner, monkeypatch: pytest.MonkeyPatch
+) -> tuple[Learner, int | None]:
+    """A learner and how many it looks at again; small blocks, so that there are several of each sort."""
+    monkeypatch.setattr(crossing, "PICTURES", 2)
+    monkeypatch.setattr(retrieving, "PRODUCTS", 42)
+    if request.param == "cross":
+        return network(), None
+    return (Learner(learner.parts[0], DualHead()), None) if request.param == "dual" else (learner, 4)
+
+
+def test_three_ranks_score_to_the_last_bit_as_one_does(
+    way: tuple[Learner, int | None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The ranks' shares are made one after the other, the last rank's first."""
+    model, k = way
+    alone, _ = retrieve(model, EXAMPLES, pace(5), k, tmp_path / "alone")
+
+    def in_turn(self: Shelf, parts: Sequence[Path], sizes: Sequence[int], make: Make) -> None:
+        for rank in (2, 1, 0):
+            numbers = Ranks(rank, 3).mine(range(len(sizes)))
+            for number, block in zip(numbers, make(numbers), strict=True):
+                np.save(parts[number], block)
+
+    monkeypatch.setattr(Shelf, "_write", in_turn)
+    shared, _ = retrieve(model, EXAMPLES, pace(5), k, tmp_path / "shared")
+    assert shared == alone  # ranks, and the scores of the best
+    assert bits(tmp_path / "shared") == bits(tmp_path / "alone")
+    assert retrieve(model, EXAMPLES, pace(5), k)[0] == alone  # kept in memory
+
+
+def test_three_ranks_count_every_picture_and_text_once(way: tuple[Learner, int | None]) -> None:
+    model, k = way
+    (gallery,), counted = galleries(EXAMPLES), []
+    for rank in range(3):
+        place, timing = Placed(**vars(pace(2)), place=Ranks(rank, 3)), Timing()
+        search = retrieving.Search(model, gallery, Share(place.place, timing), place, timing)
+        with torch.inference_mode():
+            search.rankings(k)
+        counted.append(timing.examples)
+    assert sum(counted) == 28 and min(counted) > 0, counted
+
+
+@dataclass(frozen=True)
+class Placed(Pace):
+    """As the process of any rank has it."""
+
+    place: Ranks = field(default_factory=Ranks)
+
+    @property
+    def ranks(self) -> Ranks:
+        return self.place
+
+
+class Share(Shelf):
+    """Makes this rank's blocks; what the others would make is not counted."""
+
+    def __init__(self, ranks: Ranks, timing: Timing) -> None:
+        super().__init__(ranks)
+        self.timing = timing
+
+    def fill(self, name: str, sizes: Sequence[int], make: Make) -> Array:
+        before = self.timing.examples
+        whole = np.concatenate(list(make(range(len(sizes)))))
+        self.timing.examples = before
+        if numbers := self.ranks.mine(range(len(sizes))):
+            list(make(numbers))
+        return whole
+
+
+def bits(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.rglob("*.npy")}
+
+
+def test_a_stopped_search_goes_on_to_the_same_bits(way: tuple[Learner, int | None], tmp_path: Path) -> None:
+    model, k = way
+    whole, _ = retrieve(model, EXAMPLES, pace(5), k, tmp_path / "whole")
+    left = set[str]()
+    for checks in (1, 4, 18, 30):
+        with contextlib.suppress(Interrupted):
+            retrieve(model, EXAMPLES, replace(pace(5), interrupt=StopsAfter(checks)), k, tmp_path / "stopped")
+        left |= {path.name for path in (tmp_path / "stopped").rglob("*-0000*.npy")}
+    assert left, "it was never stopped between two blocks"
+    assert retrieve(model, EXAMPLES, pace(5), k, tmp_path / "stopped")[0] == whole
+    assert bits(tmp_path / "stopped") == bits(tmp_path / "whole")
+
+
+class StopsAfter(Interrupt):
+    """Asked to stop at the so many-th look."""
+
+    def __init__(self, checks: int) -> None:
+        super().__init__()
+        self.checks = checks
+
+    def check(self) -> None:
+        self.checks -= 1
+        if self.checks < 0:
+            raise Interrupted
+
+
+def test_other_weights_are_scored_anew(learner: Learner, tmp_path: Path) -> None:
+    first, _ = retrieve(learner, EXAMPLES, pace(), None, tmp_path)
+    torch.nn.init.ones_(learner.get_parameter("head.score.weight"))
+    second, _ = retrieve(learner, EXAMPLES, pace(), None, tmp_path)
+    assert second != first
+    assert second == retrieve(learner, EXAMPLES, pace())[0]
+
+
+def test_the_curve_says_what_smaller_shortlists_come_to(learner: Learner, tmp_path: Path) -> None:
+    both = [*split("x"), *split("y")]
+    retrieve(learner, both, pace(), 4, tmp_path)
+    curve = json.loads((tmp_path / "by-depth.json").read_text("utf8"))
+    assert list(curve) == ["1", "2", "4"]
+    for depth, recalls in curve.items():
+        found, _ = retrieve(learner, both, pace(), int(depth))
+        assert recalls["tr_r1"] == pytest.approx(tr_r1(found, both).value)
+        assert recalls["ir_r5"] == pytest.approx(ir_r5(found, both).value)
+
+
+class Counting(Fake):
+    """Notes how many pairs meet in a forward and how many images are prepared together."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pairs: list[int] = []
+        self.pictures: list[int] = []
+
+    def prepare_images(self, refs: Sequence[ImageRef]) -> Tensors:
+        self.pictures.append(len(refs))
+        return super().prepare_images(refs)
+
+    def fuse(self, seen: Visual, read: Textual) -> Features:
+        self.pairs.append(len(seen.mask))
+        return super().fuse(seen, read)
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "pictures", "pairs", "k", "most_pictures", "most_pairs"),
+    [
+        (4, 16, 1 << 16, None, 4, 4),  # the batch size limits both
+        (1, 16, 1 << 16, None, 1, 1),
+        (5, 2, 1 << 16, None, 2, 5),  # 2 images to a block
+        (100, 16, 1 << 16, None, 7, 100),
+        (100, 16, 63, None, 3, 63),  # 63 pairs to a block: 3 images with 21 texts
+        (100, 16, 20, None, 1, 21),  # a block has an image at least
+        (3, 16, 1 << 16, 4, 3, 3),
+    ],
+)
+def test_no_forward_is_larger_than_asked_for(
+    batch_size: int,
+    pictures: int,
+    pairs: int,
+    k: int | None,
+    most_pictures: int,
+    most_pairs: int,
+    learner: Learner,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(crossing, "PICTURES", pictures)
+    monkeypatch.setattr(crossing, "PAIRS", pairs)
+    counting = Counting()
+    found, _ = retrieve(Learner(counting, learner.parts[1]), EXAMPLES, pace(batch_size), k)
+    assert max(counting.pairs) == most_pairs and max(counting.pictures) == most_pictures
+    assert k is not None or sum(counting.pairs) == 7 * 21
+    assert len(found) == 28
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_a_ranking_is_made_in_evaluation_mode_and_leaves_the_mode(training: bool, learner: Learner) -> None:
+    expected, modes = retrieve(learner.eval(), EXAMPLES, pace())[0], list[bool]()
+    learner.train(training)
+    head = learner.parts[1]
+    cast(torch.nn.Module, head).register_forward_pre_hook(lambda module, _: modes.append(module.training))
+    assert retrieve(learner, EXAMPLES, pace())[0] == expected
+    assert modes and not any(modes)
+    assert all(module.training is training for module in learner.modules())

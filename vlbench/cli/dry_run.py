@@ -1,0 +1,48 @@
+"""What `vlbench run --dry-run` prints: what would be done, and how long it would take."""
+
+from __future__ import annotations
+
+from tabulate import tabulate
+
+from vlbench.engine.dry_run import Phase, Rehearsal
+
+
+def rehearsal_text(found: Rehearsal) -> str:
+    """Splits, weights, fingerprint and the time of each part."""
+    job, spec = found.job, found.job.spec
+    facts = [
+        ("task", f"{job.task.card.name} ({'built-in world' if job.task.source == 'world' else 'real data'})"),
+        ("model", f"{job.card.name}-{job.size}, {found.parameters:,} parameters, {spec.mode}"),
+        ("weights", found.weights.removeprefix("weights: ")),
+        *((use, f"{split}, {count:,} examples") for use, split, count in found.splits if split not in ("None", "none")),
+        ("notes", "; ".join((*job.task.notes, *job.notes))),
+        ("device", f"{found.device}, {spec.dtype}"),
+        ("fingerprint", job.fingerprint),
+    ]
+    rows = [_row(phase) for phase in found.phases]
+    controls = len(spec.controls or ())
+    total = sum(phase.seconds for phase in found.phases) * (1 + controls)
+    last = f"about {duration(total)} in all" + (f", {controls} control run(s) included" if controls else "")
+    headers = ["part", "amount", "of", "a second", "takes"]
+    return "\n\n".join(
+        [
+            tabulate([fact for fact in facts if fact[1]], tablefmt="plain", disable_numparse=True),
+            tabulate(rows, headers, tablefmt="github", disable_numparse=True, colalign=_ALIGNED),
+            f"{last}; measured on a few batches, nothing was written",
+        ]
+    )
+
+
+_ALIGNED = ("left", "right", "left", "right", "right")
+
+
+def duration(seconds: float) -> str:
+    """Seconds, minutes, hours or days, whichever reads best."""
+    for unit, size in (("days", 86_400), ("hours", 3_600), ("minutes", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:,.1f} {unit}"
+    return f"{seconds:.1f} seconds"
+
+
+def _row(phase: Phase) -> tuple[str, ...]:
+    return phase.name, f"{phase.amount:,}", phase.unit, f"{phase.rate * phase.processes:,.1f}", duration(phase.seconds)

@@ -1,0 +1,1 @@
+"""Files from elsewhere: download, unpack, and the hash of code files."""

@@ -1,0 +1,58 @@
+"""The files of a task, fetched where they can be."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+from vlbench.core.errors import DataError, first_five
+from vlbench.core.progress import Progress
+from vlbench.core.sources import Source
+from vlbench.data.files.download import Patience, download
+from vlbench.data.files.unpack import unpack
+
+State = Literal["there", "missing", "by hand"]
+
+
+@dataclass(frozen=True)
+class Place:
+    """A source and what is there of it. absent: those of its files that are not."""
+
+    source: Source
+    folder: Path
+    absent: tuple[str, ...]
+
+    @property
+    def state(self) -> State:
+        """Whether all of it is there, can be fetched, or has to be asked for."""
+        return "there" if not self.absent else "missing" if self.source.url else "by hand"
+
+
+def places(sources: Sequence[Source], root: Path) -> list[Place]:
+    """What is there below the data root of each source."""
+    return [
+        Place(source, root / source.to, tuple(name for name in source.gives if not (root / source.to / name).exists()))
+        for source in sources
+    ]
+
+
+def fetch(place: Place, progress: Progress, patience: Patience | None = None) -> None:
+    """Fetch one source and unpack it where it is an archive, which is then deleted.
+
+    Raises:
+        DataError: it is not to be had, or not what was expected.
+    """
+    source = place.source
+    target = place.folder / source.name
+    if not target.is_file():
+        step = partial(progress.step, f"fetching {source.name}")
+        download(source.url, target, source.checksums, step, patience)
+    if source.unpack:
+        unpack(target, place.folder, partial(progress.step, f"unpacking {source.name}"))
+        target.unlink()
+    absent = [name for name in source.gives if not (place.folder / name).exists()]
+    if absent:
+        raise DataError(f"{source.url} does not hold {first_five(absent)}: look on the task's homepage for news")

@@ -1,0 +1,1 @@
+"""Images: decoding, augmentation, patches, and the cache of decoded images."""

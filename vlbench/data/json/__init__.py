@@ -1,0 +1,1 @@
+"""JSON from elsewhere, read so that every fault names its file."""

@@ -1,0 +1,1 @@
+"""Splits of data sets: how they are defined, verified and compared."""

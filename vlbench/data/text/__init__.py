@@ -1,0 +1,1 @@
+"""Text: the tokenizer, answer vocabularies, answer extraction."""

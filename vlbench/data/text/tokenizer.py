@@ -1,0 +1,215 @@
+"""Words to numbers: a WordPiece tokenizer that pads every text to one length, so no text depends on its neighbours."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+from tokenizers.models import WordPiece
+from tokenizers.normalizers import BertNormalizer
+from tokenizers.pre_tokenizers import BertPreTokenizer
+from tokenizers.processors import TemplateProcessing
+from tokenizers.trainers import WordPieceTrainer
+
+from vlbench.core.errors import DataError, VlbenchError
+from vlbench.data.cache.folder import atomic_write
+
+SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+_NEEDED = SPECIAL[:4]
+_ALPHABET = 200
+"""Words with a letter rarer than the 200 most frequent ones teach the vocabulary nothing."""
+_BERT = "bert-base-uncased"
+_REMEMBERED = 1 << 17
+"""Texts whose ids are kept, some 50 MB of them."""
+
+
+class TextEncoder:
+    """A tokenizer and the length all texts are padded or cut to.
+
+    Texts are lower-cased, stripped of accents and split as BERT does; `[CLS] text [SEP]`, and a cut keeps `[SEP]`.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, max_length: int) -> None:
+        """Take over `tokenizer` (it is changed). Raises VlbenchError if it lacks a special token or max_length < 2."""
+        numbers = {token: tokenizer.token_to_id(token) for token in _NEEDED}
+        known = {token: number for token, number in numbers.items() if number is not None}
+        if lacking := [token for token in _NEEDED if token not in known]:
+            raise VlbenchError(
+                f"the vocabulary of {tokenizer.get_vocab_size():,} tokens has no {', '.join(lacking)}: "
+                f"give a BERT-style vocab.txt or tokenizer.json"
+            )
+        if max_length < 2:
+            raise VlbenchError(f"max_length is {max_length}: a text needs at least 2 places, for [CLS] and [SEP]")
+        ends = [(token, known[token]) for token in ("[CLS]", "[SEP]")]
+        tokenizer.post_processor = TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=ends)
+        tokenizer.enable_truncation(max_length)
+        tokenizer.enable_padding(pad_id=known["[PAD]"], pad_token="[PAD]", length=max_length)
+        self._tokenizer = tokenizer
+        self.max_length = max_length
+        self._remembered: dict[str, tuple[int, ...]] = {}
+
+    @classmethod
+    def from_vocab(cls, path: Path, max_length: int) -> TextEncoder:
+        """Read a `vocab.txt`: one token a line, the line's number its id."""
+        # Not splitlines(): real vocabularies hold tokens that Python takes for line ends.
+        tokens = [line.removesuffix("\r") for line in _read(path).removesuffix("\n").split("\n")]
+        repeated = [token for token, times in Counter(tokens).items() if times > 1]
+        if repeated:
+            raise DataError(
+                f"{path} holds {repeated[0]!r} twice where each line is a token of its own: restore the file"
+            )
+        return cls(_wordpiece(tokens), max_length)
+
+    @classmethod
+    def from_file(cls, path: Path, max_length: int | None = None) -> TextEncoder:
+        """Read a `tokenizer.json`; without `max_length` the one saved in it holds."""
+        text = _read(path)
+        try:
+            tokenizer = Tokenizer.from_str(text)
+        except Exception as error:  # the library raises nothing narrower
+            raise DataError(f"{path} is no tokenizer.json ({error}): restore the file or give another one") from None
+        if max_length is None and tokenizer.truncation:
+            max_length = int(tokenizer.truncation["max_length"])
+        if max_length is None:
+            raise VlbenchError(f"{path} says no maximum length: save it with one, or give max_length")
+        return cls(tokenizer, max_length)
+
+    @classmethod
+    def train(cls, texts: Iterable[str], vocab_size: int, max_length: int) -> TextEncoder:
+        """Train a WordPiece vocabulary; the same texts give the same one on every machine.
+
+        It has at most `vocab_size` tokens, or as many as the letters alone take up.
+        """
+        tokenizer = _wordpiece(SPECIAL)
+        sentences = [_words(tokenizer, text) for text in texts]
+        letters = Counter(letter for words in sentences for word in words for letter in word)
+        alphabet = sorted(sorted(letters, key=lambda letter: (-letters[letter], letter))[:_ALPHABET])
+        known = set(alphabet)
+        kept = (" ".join(word for word in words if known.issuperset(word)) for words in sentences)
+        # The trainer numbers `##` letters in random order, and breaks ties by these numbers: so they are given to it.
+        first = [*SPECIAL, *alphabet, *(f"##{letter}" for letter in alphabet)]
+        trainer = WordPieceTrainer(vocab_size=vocab_size, special_tokens=first, show_progress=False)
+        tokenizer.train_from_iterator(kept, trainer)
+        return cls(_wordpiece(_tokens(tokenizer)), max_length)
+
+    @classmethod
+    def bert(cls, path: Path | None, max_length: int) -> TextEncoder:
+        """The vocabulary bert-base-uncased: from a folder, vocab.txt or tokenizer.json, else from the hub or its cache.
+
+        Raises:
+            VlbenchError: it is neither given nor reachable, saying what to give.
+        """
+        if path is not None:
+            return cls.from_path(path, max_length)
+        try:
+            tokenizer = Tokenizer.from_pretrained(_BERT)
+        except Exception as error:  # the hub's client and the tokenizer's raise what they like
+            raise VlbenchError(
+                f"the vocabulary {_BERT} is not in the hub's cache and cannot be fetched ({type(error).__name__}): "
+                f"give it with --vocabulary PATH/vocab.txt"
+            ) from None
+        return cls(_wordpiece(_tokens(tokenizer)), max_length)
+
+    @classmethod
+    def from_path(cls, path: Path, max_length: int) -> TextEncoder:
+        """Read a vocab.txt, a tokenizer.json or a folder with one of them.
+
+        Raises:
+            VlbenchError: there is none, saying what to give.
+        """
+        candidates = [path / "vocab.txt", path / "tokenizer.json"] if path.is_dir() else [path]
+        found = next((candidate for candidate in candidates if candidate.is_file()), None)
+        if found is None:
+            raise VlbenchError(
+                f"no vocabulary at {path}: expected a vocab.txt, a tokenizer.json or a folder with one of them, "
+                f"give it with --vocabulary PATH/vocab.txt"
+            )
+        return (cls.from_file if found.suffix == ".json" else cls.from_vocab)(found, max_length)
+
+    def save(self, path: Path) -> None:
+        """Write a `tokenizer.json` that `from_file` reads, max_length included."""
+        atomic_write(path, self._tokenizer.to_str(pretty=True))
+
+    @cached_property
+    def sha256(self) -> str:
+        """Identifies vocabulary, rules and length together."""
+        return hashlib.sha256(self._tokenizer.to_str().encode()).hexdigest()
+
+    @cached_property
+    def vocabulary_sha256(self) -> str:
+        """Identifies the tokens and their ids alone: what the rows of a table of words stand for."""
+        return hashlib.sha256("\n".join(_tokens(self._tokenizer)).encode()).hexdigest()
+
+    @property
+    def vocab_size(self) -> int:
+        """How many ids there are."""
+        return int(self._tokenizer.get_vocab_size())
+
+    def id_of(self, token: str) -> int:
+        """The id of a token of the vocabulary.
+
+        Raises:
+            VlbenchError: it has no such token.
+        """
+        number = self._tokenizer.token_to_id(token)
+        if number is None:
+            raise VlbenchError(f"the vocabulary has no {token!r}: give a BERT-style vocab.txt or tokenizer.json")
+        return int(number)
+
+    @cached_property
+    def continuing(self) -> NDArray[np.bool_]:
+        """[vocab_size], True for a token that goes on with a word (`##...`)."""
+        return np.array([token.startswith("##") for token in _tokens(self._tokenizer)], dtype=np.bool_)
+
+    def encode(self, texts: Sequence[str]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        """Encode M texts: ids [M, max_length], and a mask of the same shape that is False on padding."""
+        # One by one: a batch would start threads, which forked workers must not inherit.
+        rows = [self._row(text) for text in texts]
+        ids = np.full((len(rows), self.max_length), self.id_of("[PAD]"), np.int64)
+        for place, row in enumerate(rows):
+            ids[place, : len(row)] = row
+        return ids, np.arange(self.max_length) < np.array([len(row) for row in rows], np.int64)[:, None]
+
+    def _row(self, text: str) -> tuple[int, ...]:
+        """The text's own ids, remembered: every epoch asks for the same texts."""
+        known = self._remembered.get(text)
+        if known is None:
+            found = self._tokenizer.encode(text)
+            known = tuple(found.ids[: sum(found.attention_mask)])
+            if len(self._remembered) < _REMEMBERED:
+                self._remembered[text] = known
+        return known
+
+
+def _wordpiece(tokens: Sequence[str]) -> Tokenizer:
+    """A BERT tokenizer over `tokens`. Special tokens stay out of its matcher: no text can smuggle one in."""
+    vocabulary = {token: number for number, token in enumerate(tokens)}
+    tokenizer = Tokenizer(WordPiece(vocabulary, unk_token="[UNK]"))
+    tokenizer.normalizer = BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = BertPreTokenizer()
+    return tokenizer
+
+
+def _words(tokenizer: Tokenizer, text: str) -> list[str]:
+    pieces = tokenizer.pre_tokenizer.pre_tokenize_str(tokenizer.normalizer.normalize_str(text))
+    return [word for word, _ in pieces]
+
+
+def _tokens(tokenizer: Tokenizer) -> list[str]:
+    vocabulary = tokenizer.get_vocab()
+    return sorted(vocabulary, key=lambda token: int(vocabulary[token]))
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(
+            f"cannot read the vocabulary {path} ({error}): give a UTF-8 vocab.txt or tokenizer.json"
+        ) from None

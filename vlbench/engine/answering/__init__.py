@@ -1,1 +1,0 @@
-"""From a learner and examples to predictions and rankings, every id once."""

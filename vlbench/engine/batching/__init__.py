@@ -1,0 +1,1 @@
+"""Batches, and what is stored batch by batch."""

@@ -1,0 +1,1 @@
+"""Evaluators: one per way in which a model answers a task."""

@@ -1,0 +1,69 @@
+"""How far a run's main figure can have moved because some of its answers are others."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterable
+from math import isclose
+from typing import TYPE_CHECKING
+
+from vlbench.core.record import Result
+from vlbench.core.results import Direction
+from vlbench.metrics.retrieval import DIRECTIONS, LEVELS
+from vlbench.records.folder import RunFolder
+from vlbench.records.rankings import read_rankings
+from vlbench.records.samples import read_samples
+from vlbench.report.tables.per_example import RECALL, SUM, WAYS, query_weights
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def most(run: RunFolder, result: Result, changed: Collection[str]) -> float | None:
+    """The furthest that a figure in percent moves when those units change from wrong to right or back.
+
+    Of a mean over examples each counts 100 / n, of a recall each query of its direction as much as its fold lets it,
+    of rsum at all three levels. A figure that is no mean of the run's scores may weigh groups, slices or labels alike:
+    it is given the furthest that a mean over any of these would move.
+
+    Args:
+        run: a folder whose files `read_answers` has read.
+        result: the figure, as that run's record has it.
+        changed: units as `read_answers` names them: examples, or a direction and a query.
+
+    Returns:
+        In the unit of the figure; None for a figure of ranks that is no recall, which a single query may move anywhere.
+    """
+    rows = read_samples(run.samples)
+    rows = rows[rows["control"] == ""]
+    if run.ranks.is_file():
+        return _of_queries(run, rows, result.metric, changed)
+    scored = rows[rows["score"].notna()]
+    if len(scored) and isclose(100 * float(scored["score"].mean()), result.value, rel_tol=1e-6, abs_tol=1e-6):
+        return 100 * len(changed) / len(scored)
+    return 100 * max(_of_parts(rows, changed))
+
+
+def _of_queries(run: RunFolder, rows: pd.DataFrame, metric: str, changed: Collection[str]) -> float | None:
+    recall = RECALL.fullmatch(metric)
+    if not recall and not SUM.fullmatch(metric):
+        return None
+    ways: tuple[Direction, ...] = (WAYS[recall["way"]],) if recall else DIRECTIONS
+    rankings = read_rankings(run.ranks, ())
+    weights = {
+        f"{way} {name}": weight
+        for way in ways
+        for name, weight in query_weights([one for one in rankings if one.direction == way], rows).items()
+    }
+    return 100 * (1 if recall else len(LEVELS)) * sum(weights.get(unit, 0.0) for unit in changed)
+
+
+def _of_parts(rows: pd.DataFrame, changed: Collection[str]) -> Iterable[float]:
+    """The share of whole groups that hold a changed example, and of a mean over parts what the changed ones weigh."""
+    groups = dict(zip(rows["example_id"], rows["group"], strict=True))
+    yield len({groups[name] for name in changed}) / len({*groups.values()})
+    for column in ("group", "reference", *(name for name in rows.columns if name.startswith("tag_"))):
+        held = rows[rows[column].notna()]  # an example without a tag is in no slice
+        parts = dict(zip(held["example_id"], held[column], strict=True))
+        sizes = Counter(parts.values())
+        yield sum(1 / (len(sizes) * sizes[parts[name]]) for name in changed if name in parts)

@@ -1,0 +1,126 @@
+"""Measured against published: whether a record has the figure that its paper has, under the same protocol."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from vlbench import catalog
+from vlbench.core.cards import Recipe
+from vlbench.core.errors import VlbenchError
+from vlbench.core.record import RunRecord
+from vlbench.core.splits import joined, split_tuple
+from vlbench.records.collect import FoundRun
+from vlbench.report.published.results import Published, PublishedModel, Rerun, published
+from vlbench.report.tables.aggregates import doubt, figure
+from vlbench.report.tables.protocol import by_system, model_name
+
+Judgement = Literal["reproduced", "below", "above", "not comparable"]
+
+
+@dataclass(frozen=True)
+class Expectation:
+    """A record's figure beside the published one. low, high: the measured 95 % interval; None where there is none."""
+
+    model: str
+    task: str
+    split: str
+    metric: str
+    judgement: Judgement
+    reason: str = ""
+    measured: float | None = None
+    low: float | None = None
+    high: float | None = None
+    published: float | None = None
+    source: str = ""
+
+
+def expectations(
+    runs: Sequence[FoundRun],
+    version: str,
+    task_versions: Mapping[str, int],
+    models: Sequence[PublishedModel] | None = None,
+) -> list[Expectation]:
+    """A judgement for each published figure of each system, or the reason why there is none.
+
+    models: the files whose figures are looked at; None for those of vlbench.
+
+    reproduced: the published figure lies in the measured interval, whatever its own was; below and above: it does not;
+    not comparable: the run did something else than the published row's command would, as the reason says.
+    """
+    found: list[Expectation] = []
+    for group in by_system(runs):
+        record = group[0].record
+        why = next((why for run in group if (why := _why_not(run.record, version, task_versions))), "")
+        rows = list(_of(record, models))
+        if why or not rows:
+            why = why or "no published figure of this model, size, task, split and mode"
+            place = (model_name(record), record.task.name, record.task.split, record.task.main_metric)
+            found.append(Expectation(*place, "not comparable", why))
+        else:
+            found += [one for row, again in rows for one in _judged(group, row, again)]
+    return sorted(found, key=lambda one: (one.task, one.model, one.split, one.metric, one.judgement, one.source))
+
+
+def _why_not(record: RunRecord, version: str, task_versions: Mapping[str, int]) -> str:
+    if record.task.source == "world":
+        return "measured on the built-in world, published on real data"
+    if record.model.from_scratch and record.spec.mode == "finetune":
+        return "trained from scratch, published with pretraining"
+    return doubt(record, version, task_versions)
+
+
+def _of(record: RunRecord, models: Sequence[PublishedModel] | None) -> Iterator[tuple[Published, Rerun]]:
+    """The rows that this record is a rerun of, with how they are rerun."""
+    for one in published(record.task.name, (record.task.split,), models):
+        again = one.row.rerun
+        if again and (again.model, again.size, again.mode) == (record.model.name, record.model.size, record.spec.mode):
+            yield one, again
+
+
+def _otherwise(record: RunRecord, row: Published, again: Rerun) -> str:
+    """What the run did otherwise than the command of the published row would; empty where it did the same."""
+    spec, trained = record.spec, record.train
+    if spec.rerank_k is not None:
+        return f"re-ranked the best {spec.rerank_k:,}, published with every pair looked at"
+    if spec.num_fewshot:
+        return f"shown {spec.num_fewshot} examples with their answers, published without"
+    if not again.checkpoint and spec.checkpoint not in (None, "pretrained"):
+        return f"begun with {spec.checkpoint}, published with the model's own weights"
+    if again.checkpoint and (loaded := record.model.load_report) and not loaded.converted:
+        return "begun with weights made by vlbench, published with those that its authors released"
+    if trained is None:
+        return ""
+    if set(split_tuple(trained.train_split)) != set(row.trained_on.splits):
+        return f"trained on {joined(trained.train_split)}, published with {joined(row.trained_on.splits)}"
+    try:
+        usual = catalog.model_card(record.spec.model).recipe(record.task.name, again.size)
+    except VlbenchError:
+        return f"the recipe of {again.model} is not known here"
+    changed = _changed(trained.recipe, usual)
+    return f"trained with {changed}, unlike its recipe" if changed else ""
+
+
+def _changed(recipe: Recipe, usual: Recipe) -> str:
+    """The fields of a recipe that are not the usual ones.
+
+    Accumulation changes no step, only where it is computed; the record names the training splits beside its recipe.
+    """
+    given, known = (one.model_dump(exclude={"accumulation", "train_splits"}) for one in (recipe, usual))
+    return ", ".join(f"{name} {value}" for name, value in given.items() if value != known[name])
+
+
+def _judged(group: Sequence[FoundRun], row: Published, again: Rerun) -> Iterator[Expectation]:
+    record = group[0].record
+    otherwise = next((why for run in group if (why := _otherwise(run.record, row, again))), "")
+    for metric, value in row.metrics.items():
+        own = figure(group, metric, "")
+        place = (model_name(record), record.task.name, record.task.split, metric)
+        if otherwise or own is None or own.ci95 is None:
+            why = otherwise or f"no {metric} with an interval"
+            yield Expectation(*place, "not comparable", why, published=value, source=row.cited)
+            continue
+        low, high = own.ci95
+        judgement: Judgement = "below" if high < value else "above" if low > value else "reproduced"
+        yield Expectation(*place, judgement, "", own.value, low, high, value, row.cited)

@@ -1,0 +1,58 @@
+"""A generated part of a page people write: put between two marks, and found stale without being changed."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from vlbench.core.errors import DataError, ExitCode, VlbenchError
+from vlbench.data.cache.folder import atomic_write
+
+_MARKS = re.compile(r"(<!-- vlbench:begin(?: [^\n]*?)? -->\n)(.*?)(<!-- vlbench:end -->)", re.DOTALL)
+
+
+def injected(page: str, content: str, where: str) -> str:
+    """The page with the content between its marks, and nothing else of it changed.
+
+    Raises:
+        VlbenchError: there is not exactly one pair of marks, or the content holds one.
+    """
+    found = list(_MARKS.finditer(page))
+    begun, ended = page.count("<!-- vlbench:begin"), page.count("<!-- vlbench:end -->")
+    if not len(found) == begun == ended == 1:
+        raise VlbenchError(
+            f"{where} has {begun} marks `<!-- vlbench:begin ... -->` and {ended} marks `<!-- vlbench:end -->`: "
+            f"expected one of each, each on a line of its own"
+        )
+    if "<!-- vlbench:" in content:
+        raise VlbenchError(f"the table to put into {where} holds a mark itself: rename the model that is called so")
+    (match,) = found
+    return f"{page[: match.end(1)]}\n{content}\n\n{page[match.start(3) :]}"
+
+
+def put(path: Path, content: str, *, marks: bool, check: bool) -> bool:
+    """Write the content into a page between its marks, or as the whole page; with `check` only say whether it is there.
+
+    Returns:
+        whether the page was changed; with `check`, False.
+
+    Raises:
+        VlbenchError: the marks are missing; or, with `check`, the page is not what it should be (exit 11).
+        DataError: the page cannot be read or written.
+    """
+    old = _read(path) if marks or path.exists() else ""
+    new = injected(old, content, str(path)) if marks else f"{content}\n"
+    if new == old:
+        return False
+    if check:
+        raise VlbenchError(f"{path} is stale: run the same command without --check and commit it", ExitCode.STALE)
+    atomic_write(path, new)
+    return True
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_bytes().decode("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is no UTF-8"
+        raise DataError(f"{path} cannot be read ({reason}): give a text file that is there") from None

@@ -1,0 +1,116 @@
+"""The same cell in Markdown, HTML and LaTeX: strings of strangers cannot leave it, figures carry their marks."""
+
+from __future__ import annotations
+
+import html
+import re
+import unicodedata
+from collections.abc import Mapping, Sequence
+from typing import Literal, get_args
+
+from tabulate import tabulate
+
+from vlbench.core.errors import printable
+from vlbench.report.tables.results import cell
+
+Markup = Literal["md", "html", "latex"]
+MARKUPS: tuple[Markup, ...] = get_args(Markup)
+_LONGEST = 60
+_TABULATE = {"md": "github", "html": "unsafehtml", "latex": "latex_raw"}
+_BOLD = {"md": "**{}**", "html": "<strong>{}</strong>", "latex": "\\textbf{{{}}}"}
+_GREY = {"md": "({})", "html": '<span class="grey" title="{title}">{}</span>', "latex": "\\textcolor{{gray}}{{{}}}"}
+PREAMBLE: Mapping[Markup, str] = {"latex": "% in the preamble: \\usepackage{xcolor,amssymb}"}
+"""What stands at the top of a text, where its marks need something from elsewhere."""
+_SIGNS: Mapping[str, Mapping[Markup, str]] = {
+    "±": {"md": "±", "html": "±", "latex": "$\\pm$"},
+    "≈": {"md": "≈", "html": "≈", "latex": "$\\approx$"},
+    "◆": {"md": "◆", "html": "◆", "latex": "$\\blacklozenge$"},
+}
+_WORD, _TICKS = re.compile(r"\S+"), re.compile(r"`+")
+_LINKED = re.compile(r"://|www\.|@", re.IGNORECASE)
+_LATEX = {
+    "\\": "\\textbackslash{}", "&": "\\&", "%": "\\%", "$": "\\$", "#": "\\#", "_": "\\_", "{": "\\{", "}": "\\}",
+    "~": "\\textasciitilde{}", "^": "\\textasciicircum{}", "<": "\\textless{}", ">": "\\textgreater{}",
+    "|": "\\textbar{}",
+}  # fmt: skip
+
+
+def as_markup(form: str) -> Markup:
+    """The markup of that name.
+
+    Raises:
+        ValueError: there is none.
+    """
+    return [*MARKUPS][[str(one) for one in MARKUPS].index(form)]
+
+
+def text(value: str, markup: Markup, longest: int = _LONGEST) -> str:
+    """A string as plain content of a cell: one line, cut where it is long, and nothing in it is markup."""
+    short = value if len(value) <= longest else f"{value[: longest - 3]}..."
+    if markup == "html":
+        return html.escape(cell(short).replace("\\|", "|"))
+    if markup == "latex":
+        return "".join(_LATEX.get(char, char) for char in cell(short).replace("\\|", "|"))
+    return markdown(short)
+
+
+def markdown(value: str) -> str:
+    """A string as plain content of a Markdown cell, however long: one line, and nothing in it is markup or a link."""
+    return _WORD.sub(lambda found: _plain_word(found[0]), cell(value))
+
+
+def _plain_word(word: str) -> str:
+    """A word that Markdown shows as it is.
+
+    HTML, links and images begin with characters that can be spelled otherwise. GitHub also links bare addresses and
+    names of users, wherever they stand but in code, and after all spellings are undone.
+    """
+    if not _LINKED.search(word):
+        return word.replace("<", "&lt;").replace("[", "\\[").replace("`", "\\`").replace("*", "\\*")
+    fence = "`" * (1 + max(map(len, _TICKS.findall(word)), default=0))
+    space = " " if word.startswith("`") or word.endswith("`") else ""
+    return f"{fence}{space}{word}{space}{fence}"
+
+
+def as_csv(value: str) -> str:
+    """A string as a cell of a spreadsheet, which shall not take it for a formula: one line, no control characters.
+
+    Source: OWASP, CSV Injection, which names = + - @, tab, line ends and the full-width forms of the signs. Tabs and
+    line ends are spelled out here, so that they begin no cell.
+    """
+    plain = printable(value)
+    first = unicodedata.normalize("NFKC", plain.lstrip()[:1])  # = of full-width, small and raised forms
+    return f"'{plain}" if first in tuple("=+-@−") else plain
+
+
+def bold(value: str, markup: Markup) -> str:
+    """A value as the best one."""
+    return _BOLD[markup].format(value)
+
+
+def grey(value: str, markup: Markup, title: str) -> str:
+    """A value that does not count: in brackets, or grey where there are colours."""
+    return _GREY[markup].format(value, title=text(title, "html", 300))
+
+
+def sign(name: str, markup: Markup) -> str:
+    """One of ±, ≈ (within noise of the best) and ◆ (on the front)."""
+    return _SIGNS[name][markup]
+
+
+def table(headers: Sequence[str], rows: Sequence[Sequence[str]], markup: Markup) -> str:
+    """A table of cells that are markup already; the first column to the left, the others to the right."""
+    align = ["left"] + ["right"] * (len(headers) - 1)
+    return tabulate(rows, headers, tablefmt=_TABULATE[markup], disable_numparse=True, colalign=align)
+
+
+def paragraph(lines: Sequence[str], markup: Markup) -> str:
+    """Lines that stay lines."""
+    if markup == "html":
+        return "<p>" + "<br>\n".join(lines) + "</p>"
+    return "\n".join(f"% {line}" for line in lines) if markup == "latex" else "  \n".join(lines)
+
+
+def title(value: str, markup: Markup) -> str:
+    """What a table is of, above it; a comment in LaTeX, whose tables have captions of their own."""
+    return {"md": f"**{value}**", "html": f"<h2>{value}</h2>", "latex": f"% {value}"}[markup]

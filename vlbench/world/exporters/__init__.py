@@ -1,0 +1,1 @@
+"""Exporters of the synthetic world: one per official format."""

@@ -1,0 +1,228 @@
+"""What GQA's records say of a question: its operations over a scene graph, its types and groups, its choices."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from vlbench.world.language.programs import (
+    ANY,
+    VALUES,
+    Alike,
+    Bigger,
+    Choose,
+    ChooseRelation,
+    Every,
+    Exist,
+    Logic,
+    Program,
+    Property,
+    Query,
+    Things,
+    Verify,
+    VerifyRelation,
+    answers,
+    mentioned,
+)
+from vlbench.world.language.questions import DIRECTION_NAMES, KINDS, Kind
+from vlbench.world.language.statements import Look
+from vlbench.world.scenes.pools import Photograph
+from vlbench.world.scenes.scene import Direction, Scene, Thing
+
+Operation = dict[str, str | list[int]]
+
+PROPERTY_NAMES: dict[Property, str] = {
+    "colour": "color", "size": "size", "shape": "name", "across": "hposition", "down": "vposition",
+}  # fmt: skip
+_GROUPS: dict[Property, str] = {
+    "colour": "color", "size": "size", "shape": "shape", "across": "position", "down": "position",
+}  # fmt: skip
+_TYPES: dict[Kind, tuple[str, str, str]] = {
+    "exist": ("verify", "obj", "exist"),
+    "exist_where": ("verify", "rel", "existRelS"),
+    "verify": ("verify", "attr", "verifyAttr"),
+    "verify_place": ("verify", "attr", "positionVerify"),
+    "verify_relation": ("verify", "rel", "relVerify"),
+    "every": ("verify", "global", "globalVerify"),
+    "both": ("logical", "obj", "existAnd"),
+    "either": ("logical", "obj", "existOr"),
+    "same": ("compare", "attr", "twoSame"),
+    "different": ("compare", "attr", "twoDifferent"),
+    "bigger": ("compare", "attr", "comparativeChoose"),
+    "colour": ("query", "attr", "directOf"),
+    "size": ("query", "attr", "how"),
+    "shape": ("query", "cat", "categoryAttr"),
+    "place": ("query", "attr", "positionQuery"),
+    "colour_where": ("query", "rel", "directWhich"),
+    "shape_where": ("query", "rel", "categoryRelS"),
+    "colour_of_all": ("query", "global", "globalQuery"),
+    "shape_of_all": ("query", "global", "globalQuery"),
+    "choose": ("choose", "attr", "chooseAttr"),
+    "choose_place": ("choose", "attr", "positionChoose"),
+    "choose_relation": ("choose", "rel", "relChooser"),
+}
+"""Structural, semantic and detailed type of a kind, as `types_of` refines them."""
+
+
+def object_ids(photograph: Photograph) -> dict[Thing, str]:
+    """The scene graph's name of each thing."""
+    first = photograph.number * 10
+    return {thing: str(first + place) for place, thing in enumerate(photograph.scene.things)}
+
+
+def graph(photograph: Photograph, side: int) -> dict[str, object]:
+    """The scene graph of a picture of side x side pixels: boxes in pixels, all relations between two things."""
+    ids = object_ids(photograph)
+    objects = {
+        ids[thing]: {
+            "name": thing.shape,
+            "x": thing.box[0],
+            "y": thing.box[1],
+            "w": thing.box[2] - thing.box[0],
+            "h": thing.box[3] - thing.box[1],
+            "attributes": [thing.colour, thing.size],
+            "relations": [
+                {"name": words, "object": ids[other]}
+                for other in photograph.scene.things
+                for direction, words in DIRECTION_NAMES.items()
+                if thing.stands(direction, other)
+            ],
+        }
+        for thing in photograph.scene.things
+    }
+    return {"width": side, "height": side, "objects": objects}
+
+
+def types_of(kind: Kind, program: Program) -> dict[str, str]:
+    """A question's types; it is about a category where it asks for a shape, about an attribute where it names one."""
+    structural, semantic, detailed = _TYPES[kind]
+    match program:
+        case Exist(things) if kind == "exist" and things.look != Look(shape=things.look.shape):
+            semantic, detailed = "attr", "existAttr"
+        case Query(things, _) if things == Things(ANY, plural=True):
+            semantic, detailed = "global", "globalQuery"
+        case Verify(_, "shape", _):
+            semantic, detailed = "cat", "typeVerify"
+        case Choose(_, "shape", _):
+            semantic, detailed = "cat", "typeChoose"
+    return {"structural": structural, "semantic": semantic, "detailed": detailed}
+
+
+def groups_of(kind: Kind, program: Program) -> dict[str, str | None]:
+    """global: what sort of answer an open question asks for. local: what exactly is asked, whatever the picture."""
+    words = "_".join(_said(things) for things in mentioned(program))
+    asked = PROPERTY_NAMES[program.property] if isinstance(program, Query | Verify | Choose | Every | Alike) else ""
+    return {
+        "global": _GROUPS[program.property] if isinstance(program, Query) else None,
+        "local": f"{KINDS.index(kind):02d}-{words}" + (f",{asked}" if asked else ""),
+    }
+
+
+def _said(things: Things) -> str:
+    look = things.look
+    words = " ".join(word for word in (look.size, look.colour, look.shape or "shape") if word)
+    return f"{words},{DIRECTION_NAMES[things.direction]},s" if things.direction else words
+
+
+def spoken(program: Program, answer: str) -> str:
+    """An answer as GQA words it: a direction as the relation's name."""
+    if isinstance(program, ChooseRelation):
+        return next(words for direction, words in DIRECTION_NAMES.items() if direction == answer)
+    return answer
+
+
+def choices(program: Program) -> dict[str, list[str]]:
+    """valid: answers of the right sort. plausible: those that the question leaves open."""
+    plausible = [spoken(program, answer) for answer in answers(program)]
+    match program:
+        case Choose(_, attribute, _):
+            valid = list(VALUES[attribute])
+        case ChooseRelation():
+            valid = list(DIRECTION_NAMES.values())
+        case Bigger():
+            valid = list(VALUES["shape"])
+        case _:
+            valid = plausible
+    return {"valid": valid, "plausible": plausible}
+
+
+def operations(program: Program, scene: Scene, ids: Mapping[Thing, str]) -> list[Operation]:
+    """The program step by step, each with the steps it depends on and the objects that it finds."""
+    steps = _Steps(scene, ids, [])
+    match program:
+        case Exist(things):
+            steps.add("exist", [steps.find(things)], "?")
+        case Verify(things, attribute, value):
+            steps.add(f"verify {_operand(attribute)}", [steps.find(things)], value)
+        case Query(things, attribute):
+            steps.add("query", [steps.find(things)], PROPERTY_NAMES[attribute])
+        case Choose(things, attribute, options):
+            steps.add(f"choose {PROPERTY_NAMES[attribute]}", [steps.find(things)], "|".join(options))
+        case Every(attribute, value):
+            steps.add(f"verify {_operand(attribute)}", [steps.find(Things(ANY, plural=True))], value)
+        case VerifyRelation(first, direction, second):
+            steps.relation("verify rel", first, [direction], second)
+        case ChooseRelation(first, directions, second):
+            steps.relation("choose rel", first, directions, second)
+        case Logic(joint, one, other):
+            found = [steps.add("exist", [steps.find(Things(look))], "?") for look in (one, other)]
+            steps.add(joint, found, "")
+        case Alike(first, second, attribute, same):
+            named = "same" if same else "different"
+            steps.add(f"{named} {_operand(attribute)}", [steps.find(first), steps.find(second)], "?")
+        case Bigger(first, second):
+            steps.add("choose bigger", [steps.find(first), steps.find(second)], "?")
+        case _:
+            raise TypeError(f"GQA asks no {type(program).__name__}")
+    return steps.made
+
+
+def in_a_line(made: Sequence[Operation]) -> str:
+    """The operations as GQA's `semanticStr` has them."""
+    return "->".join(
+        f"{step['operation']}: {step['argument']}" + (f" {step['dependencies']}" if step["dependencies"] else "")
+        for step in made
+    )
+
+
+def _operand(attribute: Property) -> str:
+    """What is verified or compared; of a shape `name` would be an object's."""
+    return "shape" if attribute == "shape" else PROPERTY_NAMES[attribute]
+
+
+@dataclass(frozen=True, slots=True)
+class _Steps:
+    """The operations so far; every method returns the number of the last that it adds."""
+
+    scene: Scene
+    ids: Mapping[Thing, str]
+    made: list[Operation]
+
+    def add(self, operation: str, dependencies: list[int], argument: str) -> int:
+        self.made.append({"operation": operation, "dependencies": dependencies, "argument": argument})
+        return len(self.made) - 1
+
+    def find(self, things: Things) -> int:
+        """Select, relate, and filter by colour and size."""
+        if things == Things(ANY, plural=True):
+            return self.add("select", [], "scene")
+        named, found = things.look.shape or "shape", self._ids(things)
+        if things.direction is None:
+            last = self.add("select", [], f"{named} ({found})")
+        else:
+            anchor = self.find(Things(things.anchor))
+            last = self.add("relate", [anchor], f"{named},{DIRECTION_NAMES[things.direction]},s ({found})")
+        for attribute, value in (("color", things.look.colour), ("size", things.look.size)):
+            if value:
+                last = self.add(f"filter {attribute}", [last], value)
+        return last
+
+    def relation(self, operation: str, first: Things, directions: Sequence[Direction], second: Things) -> None:
+        """The first's relation to the second, which is found before it and named in the argument."""
+        other, subject = self.find(second), self.find(first)
+        words = "|".join(DIRECTION_NAMES[direction] for direction in directions)
+        named = second.look.shape or "shape"
+        self.add(operation, [subject, other], f"{named},{words},o ({self._ids(second)})")
+
+    def _ids(self, things: Things) -> str:
+        return ",".join(self.ids[thing] for thing in things.among(self.scene) or ()) or "-"

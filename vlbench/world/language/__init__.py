@@ -1,0 +1,1 @@
+"""The language of the synthetic world: captions, questions, statements, hypotheses."""

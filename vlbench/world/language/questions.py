@@ -1,0 +1,329 @@
+"""Ask a question in English: at least five ways for each kind."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from random import Random
+from typing import Literal, get_args
+
+from vlbench.world.language.programs import (
+    ANY,
+    Alike,
+    Choose,
+    ChooseRelation,
+    Every,
+    Program,
+    Query,
+    Things,
+    Verify,
+    VerifyRelation,
+    mentioned,
+)
+from vlbench.world.language.statements import Look
+from vlbench.world.rng import pick
+from vlbench.world.scenes.scene import Direction
+
+Kind = Literal[
+    "exist", "exist_where", "verify", "verify_place", "verify_relation", "every", "both", "either",
+    "same", "different", "more", "bigger", "count", "colours", "colour", "shape", "size", "place",
+    "colour_where", "shape_where", "colour_of_all", "shape_of_all", "choose", "choose_place", "choose_relation",
+]  # fmt: skip
+KINDS: tuple[Kind, ...] = get_args(Kind)
+
+_COLOUR = (
+    "what colour {is_} {the}",
+    "which colour {is_} {the}",
+    "what is the colour of {the}",
+    "what colour {does} {the} have",
+    "which colour {does} {the} have",
+    "in the {picture} what colour {is_} {the}",
+)
+_SHAPE = (
+    "what shape {is_} {the}",
+    "which shape {is_} {the}",
+    "what is the shape of {the}",
+    "what type of shape {is_} {the}",
+    "what kind of shape {is_} {the}",
+    "what shape {does} {the} have",
+)
+_OF_ALL = (
+    "what {property} is everything in the {picture}",
+    "which {property} is everything in the {picture}",
+    "what {property} does everything in the {picture} have",
+    "what {property} are all the {many}",
+    "what is the {property} of all the {many}",
+    "which {property} do all the {many} have",
+)
+TEMPLATES: dict[Kind, tuple[str, ...]] = {
+    "exist": (
+        "is there {a}",
+        "is there {a} in the {picture}",
+        "are there any {many}",
+        "are there any {many} in the {picture}",
+        "does the {picture} show {a}",
+        "does the {picture} contain {a}",
+        "can {a} be seen",
+    ),
+    "exist_where": (
+        "is there {a} {direction} {the_other}",
+        "are there any {many} {direction} {the_other}",
+        "does the {picture} show {a} {direction} {the_other}",
+        "does the {picture} contain {a} {direction} {the_other}",
+        "can {a} be seen {direction} {the_other}",
+    ),
+    "verify": (
+        "is {the} {trait}",
+        "is {the} in the {picture} {trait}",
+        "is it true that {the} is {trait}",
+        "is {the} shown here {trait}",
+        "in the {picture} is {the} {trait}",
+    ),
+    "verify_place": (
+        "is {the} {at} of the {picture}",
+        "is {the} located {at} of the {picture}",
+        "is {the} placed {at} of the {picture}",
+        "does {the} lie {at} of the {picture}",
+        "can {the} be seen {at} of the {picture}",
+    ),
+    "verify_relation": (
+        "is {the} {direction} {the_other}",
+        "is {the} located {direction} {the_other}",
+        "is {the} placed {direction} {the_other}",
+        "does {the} lie {direction} {the_other}",
+        "does {the} stand {direction} {the_other}",
+        "is it true that {the} is {direction} {the_other}",
+    ),
+    "every": (
+        "is everything in the {picture} {trait}",
+        "are all the {many} {traits}",
+        "is every {one} {trait}",
+        "is each {one} in the {picture} {trait}",
+        "are the {many} all {traits}",
+    ),
+    "both": (
+        "is there {a} and {b}",
+        "is there both {a} and {b}",
+        "are there both {many} and {other_many}",
+        "does the {picture} show both {a} and {b}",
+        "does the {picture} contain {a} and also {b}",
+        "can both {a} and {b} be seen",
+    ),
+    "either": (
+        "is there {a} or {b}",
+        "is there either {a} or {b}",
+        "are there any {many} or {other_many}",
+        "does the {picture} show {a} or {b}",
+        "does the {picture} contain either {a} or {b}",
+        "can {a} or {b} be seen",
+    ),
+    "same": (
+        "are {the} and {the_other} the same {property}",
+        "do {the} and {the_other} have the same {property}",
+        "does {the} have the same {property} as {the_other}",
+        "is {the} the same {property} as {the_other}",
+        "is the {property} of {the} the same as that of {the_other}",
+    ),
+    "different": (
+        "are {the} and {the_other} different in {property}",
+        "do {the} and {the_other} have different {property}s",
+        "does {the} have another {property} than {the_other}",
+        "is {the} different in {property} from {the_other}",
+        "is the {property} of {the} different from that of {the_other}",
+    ),
+    "more": (
+        "are there more {many} than {other_many}",
+        "are there fewer {other_many} than {many}",
+        "does the {picture} show more {many} than {other_many}",
+        "does the {picture} contain more {many} than {other_many}",
+        "can more {many} than {other_many} be seen",
+    ),
+    "bigger": (
+        "which is bigger, {the} or {the_other}",
+        "what is larger, {the} or {the_other}",
+        "which one is bigger, {the} or {the_other}",
+        "which of the two is larger, {the} or {the_other}",
+        "is {the} or {the_other} bigger",
+    ),
+    "count": (
+        "how many {many} are there",
+        "how many {many} are in the {picture}",
+        "how many {many} can be seen",
+        "how many {many} does the {picture} show",
+        "what is the number of {many}",
+        "what number of {many} is shown",
+    ),
+    "colours": (
+        "how many colours are there",
+        "how many different colours are there",
+        "how many different colours can be seen",
+        "how many colours does the {picture} show",
+        "what is the number of different colours",
+    ),
+    "colour": _COLOUR,
+    "colour_where": _COLOUR,
+    "shape": _SHAPE,
+    "shape_where": _SHAPE,
+    "colour_of_all": _OF_ALL,
+    "shape_of_all": _OF_ALL,
+    "size": (
+        "how big {is_} {the}",
+        "how large {is_} {the}",
+        "what size {is_} {the}",
+        "which size {is_} {the}",
+        "what is the size of {the}",
+        "what size {does} {the} have",
+    ),
+    "place": (
+        "on which side of the {picture} is {the}",
+        "on what side of the {picture} does {the} lie",
+        "on which side is {the} located",
+        "on which side can {the} be seen",
+        "which side of the {picture} is {the} on",
+    ),
+    "choose": (
+        "is {the} {trait} or {other_trait}",
+        "is {the} in the {picture} {trait} or {other_trait}",
+        "is {the} shown here {trait} or {other_trait}",
+        "what {property} is {the}, {value} or {other_value}",
+        "which {property} is {the}, {value} or {other_value}",
+        "what is the {property} of {the}, {value} or {other_value}",
+    ),
+    "choose_place": (
+        "is {the} {at} or {other_at} of the {picture}",
+        "is {the} located {at} or {other_at} of the {picture}",
+        "is {the} placed {at} or {other_at} of the {picture}",
+        "does {the} lie {at} or {other_at} of the {picture}",
+        "can {the} be seen {at} or {other_at} of the {picture}",
+    ),
+    "choose_relation": (
+        "is {the} {direction} or {other_direction} {the_other}",
+        "is {the} located {direction} or {other_direction} {the_other}",
+        "is {the} placed {direction} or {other_direction} {the_other}",
+        "does {the} lie {direction} or {other_direction} {the_other}",
+        "does {the} stand {direction} or {other_direction} {the_other}",
+    ),
+}
+
+DIRECTION_NAMES: dict[Direction, str] = {
+    "left": "to the left of",
+    "right": "to the right of",
+    "above": "above",
+    "below": "below",
+}
+_DIRECTIONS: dict[Direction, tuple[str, ...]] = {
+    "left": ("to the left of", "left of"),
+    "right": ("to the right of", "right of"),
+    "above": ("above", "over"),
+    "below": ("below", "under"),
+}
+AT = {"left": "on the left", "right": "on the right", "top": "at the top", "bottom": "at the bottom"}
+_MARK = re.compile("\0(.)")
+_NO_THINGS = Things(ANY)
+
+
+@dataclass(frozen=True, slots=True)
+class Wording:
+    """A text, and where it speaks of what: (word, n) for the n-th that the program mentions, words split at spaces."""
+
+    text: str
+    heads: tuple[tuple[int, int], ...]
+
+
+def say(kind: Kind, program: Program, rng: Random) -> Wording:
+    """The question in words drawn from `rng`."""
+    slots = _slots(program, rng) | {"picture": pick(rng, ("picture", "image", "photo"))}
+    return worded(pick(rng, TEMPLATES[kind]).format_map(slots) + "?")
+
+
+def worded(marked: str) -> Wording:
+    """A sentence in which the names that `name` made are marked as a wording, its first letter in upper case."""
+    heads = [(n, int(mark[1])) for n, word in enumerate(marked.split()) for mark in _MARK.finditer(word)]
+    text = _MARK.sub("", marked)
+    return Wording(text[0].upper() + text[1:], tuple(heads))
+
+
+def _slots(program: Program, rng: Random) -> dict[str, str]:
+    """What the templates of a program's kinds leave open."""
+    said = mentioned(program)
+    first, second = (*said, _NO_THINGS, _NO_THINGS)[:2]
+    noun = pick(rng, ("object", "thing") if _asks_shape(program) else ("shape", "object", "thing"))
+    one, other = name(first.look, noun, 0), name(second.look, noun, 1)
+    slots = {
+        "one": one,
+        "many": name(first.look, noun + "s", 0),
+        "other_many": name(second.look, noun + "s", 1),
+        "a": _a(first.look, one, rng),
+        "b": f"{article(other)} {other}",
+        "the": definite(first, noun, rng),
+        "the_other": f"the {other}",
+        "is_": "are" if first.plural else "is",
+        "does": "do" if first.plural else "does",
+        "direction": pick(rng, _DIRECTIONS[first.direction]) if first.direction else "",
+    }
+    return slots | _argument_slots(program, rng)
+
+
+def _argument_slots(program: Program, rng: Random) -> dict[str, str]:
+    match program:
+        case Verify(_, attribute, value) | Every(attribute, value):
+            return {"property": attribute, "at": AT.get(value, ""), **traits(attribute, value)}
+        case Choose(_, attribute, (value, other)):
+            return {
+                "property": attribute, "value": value, "other_value": other, "at": AT.get(value, ""),
+                "other_at": AT.get(other, ""), "other_trait": traits(attribute, other)["trait"],
+                **traits(attribute, value),
+            }  # fmt: skip
+        case Query(_, attribute) | Alike(_, _, attribute, _):
+            return {"property": attribute}
+        case VerifyRelation(_, direction, _):
+            return {"direction": pick(rng, _DIRECTIONS[direction])}
+        case ChooseRelation(_, (direction, other_direction), _):
+            # "to the left or to the right of", "above or below"
+            return {
+                "direction": DIRECTION_NAMES[direction].removesuffix(" of"),
+                "other_direction": DIRECTION_NAMES[other_direction],
+            }
+        case _:
+            return {}
+
+
+def _asks_shape(program: Program) -> bool:
+    match program:
+        case Verify(_, attribute, _) | Every(attribute, _) | Choose(_, attribute, _) | Query(_, attribute):
+            return attribute == "shape"
+        case Alike(_, _, attribute, _):
+            return attribute == "shape"
+        case _:
+            return False
+
+
+def name(look: Look, noun: str, mention: int) -> str:
+    """ "big red circle", marked as the n-th mention; `noun` stands in for an open shape and has its number."""
+    shape = look.shape and look.shape + "s" * noun.endswith("s")
+    return " ".join(word for word in (look.size, look.colour, shape or noun) if word) + f"\0{mention}"
+
+
+def definite(things: Things, noun: str, rng: Random) -> str:
+    """ "the big red circle", "the circles", "the circle to the left of the square"."""
+    phrase = "the " + name(things.look, noun + "s" * things.plural, 0)
+    if things.direction:
+        phrase += f" {pick(rng, _DIRECTIONS[things.direction])} the {name(things.anchor, noun, 1)}"
+    return phrase
+
+
+def article(phrase: str) -> str:
+    """What stands before a phrase that names one of many."""
+    return "an" if phrase.startswith("o") else "a"
+
+
+def _a(look: Look, one: str, rng: Random) -> str:
+    """ "a big red circle", "a red object" or, where one attribute alone is said, also "something red"."""
+    if look.shape is None and (look.size is None) != (look.colour is None) and rng.random() < 0.3:
+        return f"something\0000 {look.colour or look.size}"
+    return f"{article(one)} {one}"
+
+
+def traits(attribute: str, value: str) -> dict[str, str]:
+    """A value as what is said of one thing and of several: "red", "a circle" and "circles"."""
+    return {"trait": f"a {value}", "traits": f"{value}s"} if attribute == "shape" else {"trait": value, "traits": value}

@@ -1,0 +1,1 @@
+"""Scenes of the synthetic world, their images and the regions in them."""
