@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-SHIPPED = ("pyproject.toml", "README.md", "LICENSE", "vlbench", "tasks", "leaderboards")
+SHIPPED = ("pyproject.toml", "setup.py", "README.md", "LICENSE", "vlbench", "tasks", "leaderboards")
 
 MAIN = """
 import sys

@@ -154,9 +154,9 @@ def _possible(specs: list[RunSpec]) -> list[RunSpec]:
     Raises:
         VlbenchError: names nobody knows, or nothing is left.
     """
-    from vlbench.engine.job import refusal
+    from vlbench.engine.job import rejection
 
-    reasons = [refusal(spec) for spec in specs]
+    reasons = [rejection(spec) for spec in specs]
     if all(reasons) and reasons[0]:
         raise reasons[0]
     for reason in filter(None, reasons):

@@ -231,6 +231,10 @@ class Generator(Protocol):
         ...
 
 
+Model: TypeAlias = Backbone | Generator
+"""What a head answers from: a backbone of pairs, or a generative model."""
+
+
 @runtime_checkable
 class Rendering(Protocol):
     """A generator that can say what text a prompt becomes, and how it generates."""

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Generic, Protocol, TypeVar, runtime_checkable
+from typing import Generic, Protocol, TypeAlias, TypeVar, cast, runtime_checkable
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,3 +100,34 @@ class Example(Generic[Reference]):
     reference: Reference
     group: str
     tags: Mapping[str, str] = field(default_factory=dict)
+
+
+Examples: TypeAlias = Sequence[Example[object]]
+"""Examples of any task, whatever their references."""
+
+
+def consensus_of(example: Example[object]) -> str:
+    """The one answer that stands for all of an example's; empty where it has none."""
+    return example.reference.consensus if isinstance(example.reference, Answered) else ""
+
+
+def image_of(example: Example[object]) -> str:
+    """The key of the image that a retrieval example's text belongs to.
+
+    Raises:
+        TypeError: it is no example of retrieval.
+    """
+    if not isinstance(example.reference, Caption):
+        raise TypeError(f"example {example.id!r} belongs to no gallery")
+    return example.reference.image
+
+
+def captioned(examples: Examples) -> Sequence[Example[Caption]]:
+    """The examples of a retrieval task under their own type; only the first one is checked, since splits are long.
+
+    Raises:
+        TypeError: it is no example of retrieval.
+    """
+    for example in examples[:1]:
+        image_of(example)
+    return cast("Sequence[Example[Caption]]", examples)

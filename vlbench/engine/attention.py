@@ -10,11 +10,12 @@ from vlbench import catalog
 from vlbench.core.backbone import Attentive
 from vlbench.core.cards import Recipe
 from vlbench.core.errors import DataError, ExitCode, VlbenchError, first_five
+from vlbench.core.examples import Examples
+from vlbench.core.modes import MODES
 from vlbench.core.progress import Progress
 from vlbench.core.record import RunRecord
 from vlbench.core.spec import RunSpec
 from vlbench.engine.job import Job, plan
-from vlbench.engine.limit import Examples
 from vlbench.engine.weights.files import weights_file
 from vlbench.engine.weights.pretrained import PRETRAINED
 from vlbench.records.attention import Attended, Attention, read_attention, write_attention
@@ -52,14 +53,14 @@ def keep_attention(run: Path, data_root: Path | None, most: int, progress: Progr
         return
     asked = _asked(job, texts)
     absent = _silence(job)
-    found = {} if absent else _computed(job, asked, {} if job.ranks else answers, progress)
+    found = {} if absent else _computed(job, asked, {} if job.kind.ranks_gallery else answers, progress)
     write_attention(folder.attention, Attention(record.fingerprint, job.weights_sha256, absent, found))
 
 
 def _spec(folder: RunFolder, record: RunRecord, data_root: Path | None) -> RunSpec:
     """How the run's answers are asked for again: its trained weights evaluated, or what was not trained as it was."""
     asked = record.spec
-    trained = asked.mode in ("finetune", "probe")
+    trained = MODES[asked.mode].trains
     changes: dict[str, object] = {
         "mode": "eval" if trained else asked.mode,
         "checkpoint": _weights(folder, record),
@@ -85,7 +86,7 @@ def _weights(folder: RunFolder, record: RunRecord) -> str | None:
         VlbenchError: exit 6, they are gone.
     """
     given = record.spec.checkpoint
-    if record.spec.mode in ("finetune", "probe"):
+    if MODES[record.spec.mode].trains:
         place = folder.best / "model.safetensors"
     elif given in (None, "none", "shipped", PRETRAINED):
         return given
@@ -100,7 +101,7 @@ def _weights(folder: RunFolder, record: RunRecord) -> str | None:
 
 
 def _check_weights(job: Job, record: RunRecord) -> None:
-    if record.spec.mode not in ("finetune", "probe") and job.weights_sha256 != record.model.weights_sha256:
+    if not MODES[record.spec.mode].trains and job.weights_sha256 != record.model.weights_sha256:
         raise VlbenchError(
             f"the weights of {record.spec.checkpoint} are not those that answered any more: run again, or leave out "
             f"--attention",
@@ -134,7 +135,7 @@ def _asked(job: Job, texts: Mapping[str, str]) -> Examples:
 
 def _silence(job: Job) -> str:
     """Why there is no attention to tell of, before anything is loaded; empty where there is."""
-    if job.compares or (job.ranks and job.card.ranks_by == "dual"):
+    if job.kind.compares_embeddings:
         return "the answers compare embeddings of pictures and texts, which do not attend to each other"
     if not issubclass(catalog.backbone_class(job.card), Attentive):
         return f"{job.card.name} does not tell what it attends to"
@@ -145,7 +146,7 @@ def _computed(
     job: Job, asked: Examples, answers: Mapping[str, str], progress: Progress
 ) -> Mapping[str, Sequence[Attended]]:
     """The attention by example id."""
-    from vlbench.engine.build import begin, new_learner
+    from vlbench.engine.build import load_initial, new_learner
     from vlbench.engine.evaluators.attention import attended  # the first import of torch
     from vlbench.engine.resources import make_resources, of_job
     from vlbench.engine.runtime.environment import make_accelerator
@@ -156,6 +157,6 @@ def _computed(
         stoppable = Stoppable(progress, interrupt)
         resources = make_resources(replace(of_job(job), seen=asked), stoppable)
         learner = new_learner(job, resources)
-        begin(learner, job, resources)
+        load_initial(learner, job, resources)
         learner.to(device)
         return attended(learner, asked, answers, job.spec.eval_batch_size or 1, device, stoppable)

@@ -14,26 +14,24 @@ import torch
 from accelerate import Accelerator
 
 from vlbench.core.backbone import Fitted
-from vlbench.core.gallery import galleries
+from vlbench.core.batch import whole_block
+from vlbench.core.examples import Examples
+from vlbench.core.modes import MODES
 from vlbench.core.progress import Progress
 from vlbench.core.spec import RunSpec
 from vlbench.core.splits import joined
-from vlbench.engine.batching.batches import Batches, training_blocks
-from vlbench.engine.batching.prompts import PromptBatches
-from vlbench.engine.build import begin, new_learner
-from vlbench.engine.evaluators.generation import generate
-from vlbench.engine.evaluators.learner import Learner
-from vlbench.engine.evaluators.predict import predict
-from vlbench.engine.evaluators.zero_shot import compare
+from vlbench.engine.batching.batches import training_blocks
+from vlbench.engine.build import load_initial, new_learner
+from vlbench.engine.evaluators.base import Evaluator
+from vlbench.engine.evaluators.build import make_evaluator
 from vlbench.engine.job import Job, plan
-from vlbench.engine.limit import Examples
+from vlbench.engine.learner import Learner
 from vlbench.engine.resources import make_resources, of_job, unique_refs
 from vlbench.engine.runtime.environment import make_accelerator, seed_everything
 from vlbench.engine.runtime.interrupt import Interrupt
 from vlbench.engine.runtime.progress_timing import Pace
-from vlbench.engine.training.plan import Plan, contrasted_images, make_plan, training_units
+from vlbench.engine.training.plan import Plan, make_plan, training_units
 from vlbench.engine.weights.loading import summary
-from vlbench.heads.dual import DualHead
 
 ENOUGH = 1.0
 """Seconds of a batch after which no larger one is tried."""
@@ -80,7 +78,7 @@ def rehearse(spec: RunSpec, progress: Progress, processes: int = 1) -> Rehearsal
     few = replace(job, train=_few(job, job.train), select=_few(job, job.select), report=_few(job, job.report))
     resources = make_resources(replace(of_job(few), learned=job.train), progress)
     learner = new_learner(job, resources)
-    loaded = begin(learner, job, resources)
+    loaded = load_initial(learner, job, resources)
     if loaded is None and few.train and isinstance(learner.backbone, Fitted):
         learner.backbone.fit(unique_refs(few.train))
     learner.to(accelerator.device)
@@ -116,96 +114,62 @@ class _Measuring:
     progress: Progress
 
     def phases(self) -> Iterator[Phase]:
-        """What the run consists of; training comes first and is measured last, since it leaves gradients."""
-        job = self.job
+        """The parts of the run; training comes first and is measured last, since it leaves gradients."""
+        job, facts = self.job, MODES[self.job.spec.mode]
         answering = self._answering()
-        trained, amount = self._training() if job.spec.mode == "finetune" else (None, 0)
+        trained, amount = self._training() if facts.trains_backbone else (None, 0)
         if trained:
             size = -(-trained.batch_size // trained.accumulation)
             rate = self._rate(self._train, min(size, len(self.few.train)))
             yield self._phase("finetune", amount, "examples", rate)
-        elif job.spec.mode == "probe":
+        elif facts.trains:
             yield self._phase("encode", len(job.train), "examples", answering)
         if job.select:
             # The averaged weights are measured beside the plain ones.
             times = len(trained.evaluate_at) * (1 if trained.recipe.ema is None else 2) if trained else 1
-            amount, unit = self._work(job.select)
+            amount, unit = self.evaluator.work(job.select)
             yield self._phase("select", times * amount, unit, answering)
-        yield self._phase("report", *self._work(job.report), answering)
+        yield self._phase("report", *self.evaluator.work(job.report), answering)
+
+    @property
+    def evaluator(self) -> Evaluator:
+        """How the model answers."""
+        return make_evaluator(self.job)
 
     def _training(self) -> tuple[Plan, int]:
         """The plan, and how many examples its steps take, which may fill batches in part only."""
         recipe, seed = self.job.spec.train, self.job.spec.seed
         units = training_units(recipe, self.job.train)
-        images = contrasted_images(self.learner.head, self.job.train)
+        images = self.learner.head.contrasted_images(self.job.train)
         trained = make_plan(recipe, units, seed, images)
         return trained, sum(map(len, training_blocks(units, trained.batch_size, trained.steps, seed, images)))
 
     def _phase(self, name: str, amount: int, unit: str, rate: float) -> Phase:
         return Phase(name, amount, unit, rate, self.processes)
 
-    def _work(self, examples: Examples) -> tuple[int, str]:
-        """How much answering examples is: of a gallery, the pairs that are looked at."""
-        if not self.job.ranks or isinstance(self.learner.head, DualHead):
-            return len(examples), "examples"
-        k, amount = self.job.spec.rerank_k, 0
-        for gallery in galleries(examples):
-            pictures, texts = len(gallery.images), len(gallery.texts)
-            every = pictures * texts
-            amount += every if k is None else min(every, pictures * min(k, texts) + texts * min(k, pictures))
-        return amount, "pairs"
-
     def _answering(self) -> float:
         """Examples, or pairs of a gallery, answered in a second."""
-        size = min(int(self.job.spec.eval_batch_size or 1), len(self.few.report))
+        examples = self.few.report
         self.learner.eval()
-        if self.job.ranks and not isinstance(self.learner.head, DualHead):
-            return self._rate(self._look, int(self.job.spec.eval_batch_size or 1))
-        return self._rate(self._answer, size)
 
-    def _answer(self, size: int) -> None:
-        job, examples = self.job, self.few.report[:size]
-        pace = Pace(self.accelerator, size, 0, self.progress, Interrupt(), "measuring")
-        if job.compares:
-            compare(self.learner, examples, job.task.card, job.labels, pace)
-        elif job.writes:
-            generate(self.learner, examples, pace)
-        elif job.ranks:
-            self._embed(examples)
-        else:
-            predict(self.learner, examples, pace)
+        def answer(size: int) -> None:
+            pace = Pace(self.accelerator, size, 0, self.progress, Interrupt(), "measuring")
+            self.evaluator.try_out(self.learner, examples, size, pace)
 
-    def _embed(self, examples: Examples) -> None:
-        batch = Batches(examples, [list(range(len(examples)))], self.learner.parts[0])[0]
-        with torch.inference_mode(), self.accelerator.autocast():
-            self.learner(batch.to(self.accelerator.device))
-
-    def _look(self, size: int) -> None:
-        """Fuse so many pairs of a few pictures and texts."""
-        backbone, head = self.learner.parts
-        examples = self.few.report[:8]
-        batch = Batches(examples, [list(range(len(examples)))], backbone)[0].to(self.accelerator.device)
-        with torch.inference_mode(), self.accelerator.autocast():
-            seen, read = backbone.see(batch.images, batch.slots), backbone.read(batch.texts)
-            rows = torch.arange(size, device=self.accelerator.device)
-            head(backbone.fuse(seen.take(rows % len(seen.mask)), read.take(rows % len(read.mask))))
+        return self._rate(answer, self.evaluator.most_at_once(examples))
 
     def _train(self, size: int) -> None:
         """A forward and a backward pass of so many training examples."""
-        examples, blocks = self.few.train, [list(range(size))]
-        self.learner.train()
-        batch = (
-            PromptBatches(examples, blocks, *self.learner.writing, learned=True)[0]
-            if self.job.writes
-            else Batches(examples, blocks, *self.learner.parts, chance="rehearsal")[0]
-        )
-        if isinstance(self.learner.head, DualHead) and self._is_cut():
+        learner, examples = self.learner, self.few.train
+        learner.train()
+        batch = learner.head.collate(examples, range(size), learner.model, whole_block(range(size), "rehearsal"))
+        if learner.head.contrasted_images(examples) is not None and self._is_cut():
             with torch.no_grad(), self.accelerator.autocast():
-                self.learner(batch.to(self.accelerator.device), embeds=True)  # a step in parts embeds each part twice
+                learner(batch.to(self.accelerator.device), embeds=True)  # a step in parts embeds each part twice
         with self.accelerator.autocast():
-            loss = self.learner(batch.to(self.accelerator.device)).loss
+            loss = learner(batch.to(self.accelerator.device)).loss
         self.accelerator.backward(loss)
-        self.learner.zero_grad(set_to_none=True)
+        learner.zero_grad(set_to_none=True)
 
     def _is_cut(self) -> bool:
         """Whether an optimizer step takes several forward passes or processes."""

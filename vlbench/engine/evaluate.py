@@ -7,6 +7,7 @@ from typing import TypeAlias, cast
 
 from vlbench.core.ambient import ignored, pin
 from vlbench.core.errors import VlbenchError
+from vlbench.core.examples import captioned
 from vlbench.core.progress import Progress, Silent
 from vlbench.core.record import RunRecord, ToolInfo
 from vlbench.core.spec import RunSpec
@@ -74,8 +75,8 @@ def _finished(job: Job, folder: RunFolder) -> RunRecord | None:
     record = folder.read_record()
     if record is None or record.status != "done":
         return None
-    if job.ranks:
-        read_rankings(folder.ranks, job.report)
+    if job.kind.ranks_gallery:
+        read_rankings(folder.ranks, captioned(job.report))
     samples = read_samples(folder.samples)
     rows = int((samples["control"] == "").sum())
     if rows != len(job.report):

@@ -8,15 +8,15 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import cast
+from itertools import chain
 
 from vlbench.core.errors import DataError, ExitCode, VlbenchError
 from vlbench.core.progress import Progress, Silent
-from vlbench.core.record import Coverage, Efficiency, ModelInfo, RunRecord, TaskInfo, ToolInfo
-from vlbench.core.results import Prediction, Ranking
+from vlbench.core.record import Efficiency, ModelInfo, RunRecord, TaskInfo, ToolInfo
 from vlbench.data.images.controls import blind_resources
 from vlbench.data.resources import Resources
 from vlbench.data.text.answers import answers_sha256
+from vlbench.engine.evaluators.build import make_evaluator
 from vlbench.engine.job import Job
 from vlbench.engine.resources import make_resources, of_job, unique_refs
 from vlbench.engine.runtime.environment import Clock, check_device, latencies, make_accelerator
@@ -29,13 +29,10 @@ from vlbench.engine.training.checkpoint import Checkpoints
 from vlbench.engine.trial import Outcome, Trial, checkpoints_below
 from vlbench.engine.weights.pretrained import own_processor_sha256
 from vlbench.metrics.baseline import majority, slice_majorities
-from vlbench.metrics.coverage import match, ranking_coverage
-from vlbench.metrics.retrieval import chance
 from vlbench.metrics.scoring import Scores, score
 from vlbench.records.folder import RunFolder
 from vlbench.records.provenance import code_sha256, environment, peak_memory_mib, tool
-from vlbench.records.rankings import write_ranks
-from vlbench.records.samples import SampleRow, sample_rows, write_samples
+from vlbench.records.samples import write_samples
 
 
 def execute(job: Job, folder: RunFolder, progress: Progress, ranks: Ranks | None = None) -> RunRecord:
@@ -177,10 +174,11 @@ def _recorded(
 ) -> RunRecord:
     """Count, score and write what was answered."""
     outcome, card = trials[""], job.task.card
-    coverage, scores = _coverage(job, outcome), _scores(job, outcome)
-    if job.ranks:
-        write_ranks(folder.ranks, cast("list[Ranking]", outcome.results))
-    write_samples(folder.samples, [row for name, trial in trials.items() for row in _rows(job, trial, name)])
+    evaluator = make_evaluator(job)
+    coverage, scores = evaluator.coverage(outcome.results), _scores(job, outcome)
+    evaluator.write(folder, outcome.results)
+    rows = (evaluator.sample_rows(trial.results, control) for control, trial in trials.items())
+    write_samples(folder.samples, list(chain.from_iterable(rows)))
     main = job.task.metric(card.main_metric)
     notes = (*record.task.notes, *scores.notes)
     return record.model_copy(
@@ -192,7 +190,7 @@ def _recorded(
             "controls": {name: _scores(job, trial).results for name, trial in trials.items() if name},
             "majority": None if job.unscored else majority(main, job.report),
             "slice_majorities": {} if job.unscored else slice_majorities(main, card.slices, job.report),
-            "chance": chance(job.report) if job.ranks else {},
+            "chance": evaluator.random_scores(),
             "coverage": coverage,
         }
     )
@@ -210,7 +208,7 @@ def _model(job: Job, outcome: Outcome, resources: Resources) -> dict[str, object
     }
     if not job.task.card.labels and job.labels:
         known |= {"answers": len(job.labels), "answers_sha256": answers_sha256(job.labels)}
-    if job.spec.answer_by == "text":
+    if make_evaluator(job).generates:
         known |= {"extraction": job.task.card.extraction}
     return known
 
@@ -232,26 +230,6 @@ def _scores(job: Job, outcome: Outcome) -> Scores:
         reason = f"the answers of {job.spec.split} are not public: hand the predictions in to the official server"
         return Scores((), dict.fromkeys(job.task.metrics, reason))
     return score(job.task.metrics, card.main_metric, card.slices, outcome.results, job.report, job.cut)
-
-
-def _coverage(job: Job, outcome: Outcome) -> Coverage:
-    """The ids counted; of rankings, the metrics themselves count them in both directions."""
-    if job.ranks:
-        return ranking_coverage(job.report, cast("list[Ranking]", outcome.results))
-    return match(cast("list[Prediction]", outcome.results), job.report, job.task.card.labels)
-
-
-def _rows(job: Job, outcome: Outcome, control: str) -> list[SampleRow]:
-    """One row per example; of a ranking, what each text found, right where its picture came first."""
-    if job.ranks:
-        searched = [item for item in cast("list[Ranking]", outcome.results) if item.direction == "t2i"]
-        found = [Prediction(item.query_id, item.top[0][0], dict(item.top)) for item in searched]
-        worth = {item.query_id: float(item.rank_high == 0) for item in searched}
-        return sample_rows(job.report, found, worth, str(job.spec.split), control)
-    main: Mapping[str, float] = {}
-    if not job.unscored:
-        main = job.task.metric(job.task.card.main_metric)(outcome.results, job.report).per_example
-    return sample_rows(job.report, cast("list[Prediction]", outcome.results), main, str(job.spec.split), control)
 
 
 def _preprocessing(job: Job) -> dict[str, str | int | float]:

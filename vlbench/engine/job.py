@@ -1,4 +1,4 @@
-"""From what was asked to what will be done: every default filled in, every clash found, before torch is loaded."""
+"""The plan of a run: every default filled in and every contradiction found, before torch is loaded."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from typing import Literal
 
 from vlbench import __version__, catalog
 from vlbench.core.cards import ModelCard
-from vlbench.core.errors import DataError, ExitCode, VlbenchError
-from vlbench.core.examples import Answered
+from vlbench.core.errors import DataError, VlbenchError
+from vlbench.core.examples import Answered, Examples
+from vlbench.core.modes import MODES
 from vlbench.core.progress import Progress
 from vlbench.core.spec import RunSpec
 from vlbench.core.splits import split_tuple
@@ -22,34 +23,35 @@ from vlbench.data.splits.verified import verify
 from vlbench.data.splits.verify import manifest
 from vlbench.data.text.answers import answers_sha256
 from vlbench.engine.apart import check_apart
-from vlbench.engine.capabilities import refused, takes_prompts
+from vlbench.engine.capabilities import EvaluatorKind, Unsupported, check_negatives, check_own_code, evaluator_for
 from vlbench.engine.defaults import resolved
-from vlbench.engine.limit import Examples, limited, selected_on
-from vlbench.engine.options import check_negatives, check_own_code
+from vlbench.engine.fewshot import draw_shots
+from vlbench.engine.limit import limited, selected_on
 from vlbench.engine.runtime.ranks import launched
 from vlbench.engine.runtime.trackers import check_trackers
 from vlbench.engine.source import load_task
 from vlbench.engine.weights.answer_vocabulary import answerable, labels_of, learnable, named_rows
 from vlbench.engine.weights.files import base_of, chosen_weights, tokenizer_sha256, weights_sha256
 from vlbench.engine.weights.pretrained import PRETRAINED, own_weights
-from vlbench.engine.writing import draw_shots
 from vlbench.metrics.scoring import cut_groups
 from vlbench.records.fingerprint import fingerprint
 
 
 @dataclass(frozen=True)
 class Job:
-    """A resolved spec with its task and model card. select is empty where nothing is selected on.
+    """A resolved spec with its task, its model card and its data.
 
-    labels: the answers a classifier chooses from, closed or open; none where the task ranks or answers are written.
-    notes: what was left out. shots: examples that the model is shown before each question. weights: the file begun
-    with; None from scratch.
-    cut: groups of the reported split that its limit has left some examples of, but not all.
-    base: the weights that they stand on, if they are a head alone.
-    task_sha256, model_sha256: of the task's card and code, and of what a model from elsewhere is made of.
+    kind: how the model answers. train, select, report: the examples of each split; select is empty where nothing is
+    selected on. n_total: examples of the reported split before its limit. labels: the answers a classifier chooses
+    from, closed or open; none where the task ranks or answers are generated. notes: what was left out. shots: examples
+    that the model is shown before each question. weights: the file it starts from; None from scratch. base: the
+    weights that these need, if they are a head alone. cut: groups of the reported split that its limit has left some
+    examples of, but not all. task_sha256, model_sha256: of the task's card and code, and of the code of a model from
+    elsewhere.
     """
 
     spec: RunSpec
+    kind: EvaluatorKind
     task: Task
     card: ModelCard
     size: str
@@ -76,19 +78,9 @@ class Job:
         return all(isinstance(reference, Answered) and not reference.worths() for reference in references)
 
     @property
-    def ranks(self) -> bool:
-        """Whether the task ranks a gallery instead of answering its examples one by one."""
-        return self.task.card.output == "rank"
-
-    @property
-    def writes(self) -> bool:
-        """Whether the model answers in words of its own, or by how likely it finds those of candidates."""
-        return self.spec.answer_by is not None
-
-    @property
     def loading(self) -> Loading:
         """How transformers brings the model into memory: as small as is asked for, where nothing is trained."""
-        answers = self.writes and self.spec.mode != "finetune"
+        answers = self.kind.generates and not MODES[self.spec.mode].trains_backbone
         return Loading(
             dtype=self.spec.dtype if answers and self.card.pretrained else "float32",
             device_map=self.spec.device_map,
@@ -104,34 +96,23 @@ class Job:
         return self.spec.dtype if self.loading.dtype == "float32" else "float32"
 
     @property
-    def probes_prompts(self) -> bool:
-        """Whether a linear head answers from what a model that writes makes of each prompt."""
-        return takes_prompts(self.card, self.task.card) and not self.writes
-
-    @property
-    def compares(self) -> bool:
-        """Whether pictures are compared with sentences, one per answer, by a model that was not trained on the task."""
-        return self.spec.mode == "zero-shot" and not self.ranks and not self.writes
-
-    @property
     def threads(self) -> int | None:
         """CPU threads to compute with; None for all."""
         return self.spec.threads or self.card.sizes[self.size].threads
 
 
-def refusal(spec: RunSpec) -> VlbenchError | None:
-    """Why the model cannot answer the task in that mode, as far as their cards say; None where it can.
+def rejection(spec: RunSpec) -> VlbenchError | None:
+    """Why the model cannot answer the task in the spec's mode, as far as their cards say; None where it can.
 
     Raises:
-        VlbenchError: names nobody knows; a model with code of its own that is not trusted; a tracker not installed.
+        VlbenchError: an unknown name; a model with code of its own that is not trusted; a tracker that is not
+            installed.
     """
     card, task_card = catalog.model_card(spec.model), catalog.task_card(spec.task, spec.tasks_dir)
-    begins_with_own = card.pretrained and spec.checkpoint in (None, PRETRAINED)
     check_own_code(spec, card)
     check_trackers(spec.log_with)
-    reason = refused(card, task_card, spec.mode, begins_with_own)
-    headless = spec.mode == "eval" and task_card.output in card.outputs
-    return VlbenchError(reason, ExitCode.WEIGHTS if headless else ExitCode.USAGE) if reason else None
+    kind = evaluator_for(spec, card, task_card)
+    return VlbenchError(kind.reason, kind.exit_code) if isinstance(kind, Unsupported) else None
 
 
 def plan(spec: RunSpec, progress: Progress) -> Job:
@@ -142,14 +123,14 @@ def plan(spec: RunSpec, progress: Progress) -> Job:
     """
     card = _able_card(spec)
     task = _task(spec, progress)
-    spec = resolved(spec, task, card)
+    spec, kind = resolved(spec, task, card)
     trained, select, report = _splits(spec, task)
     train = next(iter(trained.values())) if len(trained) == 1 else Joined([*trained.values()])
-    check_negatives(spec, task.card, card, train)
+    check_negatives(spec, task.card, card, kind, train)
     splits = {**trained, str(spec.select_on): select, str(spec.split): report}
     if spec.verify_data and launched().local_rank == 0:
         _verify(task, splits, progress)
-    select, part = selected_on(select, spec, whole=task.card.output == "rank")
+    select, part = selected_on(select, spec, whole=kind.ranks_gallery)
     sha = manifest(task, {**splits, str(spec.select_on): select, str(spec.split): report})
     weights = _weights(spec, card)
     labels = labels_of(spec, task.card, train, weights)
@@ -157,13 +138,14 @@ def plan(spec: RunSpec, progress: Progress) -> Job:
     weights_hash = weights_sha256(weights, base)
     task_hash, model_hash = catalog.task_sha256(spec.task, spec.tasks_dir), catalog.own_sha256(card)
     shots = draw_shots(spec, train)
-    scored = limited(report, spec, whole=task.card.output == "rank")
+    scored = limited(report, spec, whole=kind.ranks_gallery)
     train, notes = learnable(task.card, [] if shots else train, labels)
     rows = named_rows(spec, labels, weights)
-    if spec.mode == "eval" and spec.checkpoint == PRETRAINED and labels:
+    if MODES[spec.mode].loads_head and spec.checkpoint == PRETRAINED and labels:
         labels, notes = answerable(labels, rows, card.name)
     return Job(
         spec=spec,
+        kind=kind,
         task=task,
         card=card,
         size=str(spec.size),
@@ -203,8 +185,8 @@ def _able_card(spec: RunSpec) -> ModelCard:
         VlbenchError: it cannot, or has not.
     """
     card = catalog.model_card(spec.model)
-    if impossible := refusal(spec):
-        raise impossible
+    if unsupported := rejection(spec):
+        raise unsupported
     if spec.size is not None:
         catalog.check_size(card, spec.size)
     return card

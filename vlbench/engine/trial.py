@@ -6,12 +6,12 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import cast
 
 from accelerate import Accelerator
 
 from vlbench.core.backbone import Fitted, ImageProcessing
-from vlbench.core.examples import ImageRef
+from vlbench.core.examples import Examples, ImageRef
+from vlbench.core.modes import MODES
 from vlbench.core.progress import Progress
 from vlbench.core.record import LoadReport, Prompting, TrainInfo
 from vlbench.core.results import Prediction, Ranking
@@ -19,16 +19,11 @@ from vlbench.core.splits import NONE
 from vlbench.data.images.controls import blind_examples
 from vlbench.data.resources import Resources
 from vlbench.engine.batching.batches import sequential_blocks
-from vlbench.engine.batching.prediction_shards import Shards, state_sha256
-from vlbench.engine.build import begin, new_learner
-from vlbench.engine.evaluators.generation import generate
-from vlbench.engine.evaluators.learner import Learner
-from vlbench.engine.evaluators.predict import predict
-from vlbench.engine.evaluators.prompting import prompting
-from vlbench.engine.evaluators.retrieval import retrieve
-from vlbench.engine.evaluators.zero_shot import compare
+from vlbench.engine.build import load_initial, new_learner
+from vlbench.engine.evaluators.base import Evaluator, Kept, Results
+from vlbench.engine.evaluators.build import make_evaluator
 from vlbench.engine.job import Job
-from vlbench.engine.limit import Examples
+from vlbench.engine.learner import Learner
 from vlbench.engine.resources import unique_refs
 from vlbench.engine.runtime.compiling import compile_forward
 from vlbench.engine.runtime.environment import Clock, seed_everything
@@ -39,7 +34,7 @@ from vlbench.engine.runtime.trackers import Trackers
 from vlbench.engine.training.checkpoint import Best, Checkpoints
 from vlbench.engine.training.finetune import Finetuning
 from vlbench.engine.training.metrics_log import Journal
-from vlbench.engine.training.plan import Conduct, Plan, contrasted_images, make_plan, training_units
+from vlbench.engine.training.plan import Conduct, Plan, make_plan, training_units
 from vlbench.engine.training.probe import Selection, probe
 from vlbench.engine.weights.files import STANDS_ON
 from vlbench.engine.weights.frozen import check_frozen
@@ -56,7 +51,7 @@ class Outcome:
     image_processing: how the model was asked and by what its images were prepared, where it says so.
     """
 
-    results: list[Prediction] | list[Ranking]
+    results: Results
     timing: Timing
     train: TrainInfo | None
     parameters: int
@@ -98,6 +93,11 @@ class Trial:
         """This process's place among those that share the run."""
         return Ranks.of(self.accelerator)
 
+    @property
+    def evaluator(self) -> Evaluator:
+        """How the job's model answers its task."""
+        return make_evaluator(self.job)
+
     def run(self) -> Outcome:
         """Finetune from the last saved step to the end, then answer.
 
@@ -108,24 +108,23 @@ class Trial:
         seed_everything(job.spec.seed)
         learner, train = new_learner(job, self.resources), None
         parameters = sum(parameter.numel() for parameter in learner.parameters())
-        trains = job.spec.mode in ("finetune", "probe")
-        loaded = begin(learner, job, self.resources)
+        facts = MODES[job.spec.mode]
+        loaded = load_initial(learner, job, self.resources)
         if loaded is not None and not self.control:
             self.progress.say(summary(loaded))
-        if job.spec.mode == "finetune":
+        if facts.trains_backbone:
             check_frozen(learner, _filled(learner, loaded), "--checkpoint FILE")
-        if loaded is None and trains and isinstance(learner.backbone, Fitted):
+        if loaded is None and facts.trains and isinstance(learner.backbone, Fitted):
             learner.backbone.fit(unique_refs(self._seen(job.train)))
         if job.spec.compile:
             compile_forward(learner, self.accelerator.device)
-        if trains:
+        if facts.trains:
             with self.clock.phase(self._name(job.spec.mode)):
-                train = (self._finetune if job.spec.mode == "finetune" else self._probe)(learner, self._checkpoints())
+                train = (self._finetune if facts.trains_backbone else self._probe)(learner, self._checkpoints())
         learner.to(self.accelerator.device)
         with self.clock.phase(self._name("predict")):
-            results, timing = self._answer(
-                learner, job.report, self._pace(self._name("predicting")), self._shards(learner)
-            )
+            pace = self._pace(self._name("predicting"))
+            results, timing = self.evaluator.evaluate(learner, self._seen(job.report), pace, self._kept())
         self.accelerator.free_memory()
         return Outcome(
             results,
@@ -134,13 +133,13 @@ class Trial:
             parameters,
             _precision(learner),
             loaded,
-            prompting(job, learner, job.report),
+            self.evaluator.prompting(learner, job.report),
             learner.backbone.image_processing() if isinstance(learner.backbone, ImageProcessing) else {},
         )
 
     def _finetune(self, learner: Learner, checkpoints: Checkpoints) -> TrainInfo:
         spec, train = self.job.spec, self._seen(self.job.train)
-        images = contrasted_images(learner.head, train)
+        images = learner.head.contrasted_images(train)
         plan = make_plan(spec.train, training_units(spec.train, train), spec.seed, images)
         conduct = Conduct(spec.workers, spec.save_every, spec.auto_batch, spec.activation_checkpointing)
         training = Finetuning(learner, train, plan, self.accelerator, checkpoints, spec.seed, conduct)
@@ -179,7 +178,7 @@ class Trial:
     def _select(self, learner: Learner) -> Measured:
         """The task's main metric on the selection split, the same on all ranks."""
         pace = replace(self._pace(self._name("selecting")), stops=False)
-        results, _ = self._answer(learner, self.job.select, pace)
+        results, _ = self.evaluator.evaluate(learner, self._seen(self.job.select), pace)
         return self.ranks.share(self._measured(results) if self.ranks.is_main else Measured(0.0))
 
     def _measured(self, results: Sequence[Prediction] | Sequence[Ranking]) -> Measured:
@@ -187,31 +186,12 @@ class Trial:
         score = self.job.task.metric(self.job.task.card.main_metric)(results, self.job.select)
         return Measured(score.value, score.higher_is_better)
 
-    def _answer(
-        self, learner: Learner, examples: Examples, pace: Pace, shards: Shards | None = None
-    ) -> tuple[list[Prediction] | list[Ranking], Timing]:
-        if self.job.ranks:
-            return self._ranked(learner, examples, pace)
-        if self.job.compares:
-            return compare(learner, examples, self.job.task.card, self.job.labels, pace, shards)
-        if self.job.writes:
-            return generate(learner, self._seen(examples), pace, shards)
-        return predict(learner, self._seen(examples), pace, shards)
-
-    def _shards(self, learner: Learner) -> Shards:
-        """Where the answers about the reported split are kept as they come."""
-        device = self.accelerator.device.type
-        return Shards(shards_below(self.folder, self.control), f"{device} {state_sha256(learner)}")
-
-    def _ranked(self, learner: Learner, examples: Examples, pace: Pace) -> tuple[list[Ranking], Timing]:
-        """Rank a gallery; the scores of the reported one are kept, since they may be days of work."""
-        k = self.job.spec.rerank_k
-        if examples is not self.job.report:
-            return retrieve(learner, self._seen(examples), pace, k)
-        return retrieve(learner, self._seen(examples), pace, k, self.folder.path / "scores")
+    def _kept(self) -> Kept:
+        """Where the answers for the reported split are kept as they come."""
+        return Kept(shards_below(self.folder, self.control), self.folder.path / "scores")
 
     def _pace(self, what: str) -> Pace:
-        spec, size = self.job.spec, cast(int, self.job.spec.eval_batch_size)
+        spec, size = self.job.spec, int(self.job.spec.eval_batch_size or 1)
         return Pace(self.accelerator, size, spec.workers, self.progress, self.interrupt, what)
 
     def _seen(self, examples: Examples) -> Examples:
@@ -221,7 +201,7 @@ class Trial:
         below = checkpoints_below(self.folder, self.control)
         answers = () if self.job.task.card.labels else self.job.labels
         names = {"model": self.job.card.name, "size": self.job.size}
-        if self.job.spec.mode == "probe" and self.job.spec.checkpoint == "shipped":
+        if MODES[self.job.spec.mode].trains_head_only and self.job.spec.checkpoint == "shipped":
             names[STANDS_ON] = self.job.weights_sha256
         return Checkpoints(below, self.resources.words, names, answers)
 

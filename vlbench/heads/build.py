@@ -4,22 +4,22 @@ from __future__ import annotations
 
 from vlbench.core.cards import HeadLayout, ModelCard, Recipe, TaskCard
 from vlbench.core.errors import VlbenchError
-from vlbench.core.head import Head
-from vlbench.heads.classify import ClassifyHead
+from vlbench.heads.base import Head
+from vlbench.heads.classify import ClassifyHead, PairHead, SoftHead
 from vlbench.heads.dual import DualHead
-from vlbench.heads.pair import PairHead
+from vlbench.heads.inputs import PromptInputs
+from vlbench.heads.labels import LabelHead
 from vlbench.heads.rank import RankHead
-from vlbench.heads.soft import SoftHead
 
 
-def build_probe(task: TaskCard, width: int, labels: tuple[str, ...]) -> Head:
-    """The untrained linear head over one vector of that width per example, of a model that is given it as a prompt.
+def build_prompt_probe(task: TaskCard, width: int, labels: tuple[str, ...]) -> LabelHead:
+    """The untrained linear head over one vector of that width per prompt, of a generative model.
 
     Raises:
         VlbenchError: the task has under two answers.
     """
     _check_labels(task, labels)
-    return _classifier(task)(width, labels, HeadLayout(hidden=0))
+    return _classifier(task)(width, labels, HeadLayout(hidden=0), PromptInputs(task.prompt))
 
 
 def build_head(

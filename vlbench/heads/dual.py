@@ -1,25 +1,27 @@
-"""Two towers that rank: pictures and texts are embedded apart, and a pair's score is one dot product.
+"""A dual encoder that ranks: images and texts are embedded separately, and a pair's score is one dot product.
 
-Shapes: B pairs, E embedding width.
+Shapes: B pairs, N images, M texts, E embedding width.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from random import Random
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from vlbench.core.examples import Caption, Example, Query
+from vlbench.core.backbone import Model
+from vlbench.core.batch import Batch
+from vlbench.core.examples import Example, Examples, image_of
+from vlbench.heads.base import Head, first_of
+from vlbench.heads.forward import ENCODE, Embedded, Forward, Stage, embed_pairs, encode_pairs
 
 TEMPERATURE, HIGHEST = 0.07, 100.0
 
 
-class DualHead(nn.Module):
+class DualHead(Head):
     """A learned temperature over dot products, trained on batches whose other pairs are the negatives (InfoNCE).
 
     Source: Radford et al. 2021 (CLIP): the scale starts at 1 / 0.07 and stays at or below 100, or the scale loaded if
@@ -39,15 +41,36 @@ class DualHead(nn.Module):
         self.log_limit = max(self.log_limit, log_scale)
         self.log_scale.clamp_(max=self.log_limit)
 
-    def queries(self, rows: Sequence[int], examples: Sequence[Example[Any]], rng: Random) -> list[Query]:
-        """Each example's own."""
-        return [examples[row].query for row in rows]
-
-    def targets(self, examples: Sequence[Example[Caption]]) -> Tensor:
-        """A number [B] for each example's picture, int64: texts of one picture are all right for it."""
+    def targets(self, examples: Sequence[Example[object]]) -> Tensor:
+        """A number [B] for each example's image, int64: all texts of one image are positives of it."""
         numbers: dict[str, int] = {}
-        pictures = [numbers.setdefault(example.reference.image, len(numbers)) for example in examples]
-        return torch.tensor(pictures, dtype=torch.int64)
+        images = [numbers.setdefault(image_of(example), len(numbers)) for example in examples]
+        return torch.tensor(images, dtype=torch.int64)
+
+    def stages(self) -> tuple[Stage, ...]:
+        """Encoding images and texts, then embedding and comparing them."""
+        return (*ENCODE, Stage("head", self._compare))
+
+    def _compare(self, forward: Forward) -> None:
+        forward.logits = self(*embed_pairs(forward.model, forward.visual_pairs(), forward.textual_pairs()))
+
+    def embed(self, model: Model, batch: Batch) -> Embedded:
+        """The embeddings of a batch's pairs. Raises as `dual_encoder` does."""
+        images, texts = embed_pairs(model, *encode_pairs(model, batch))
+        return Embedded(images, texts, tuple(parameter.clone() for parameter in self.parameters()))
+
+    def scores(self, model: Model, batch: Batch) -> Tensor:
+        """The dot product of each pair, [B, 1]."""
+        images, texts = embed_pairs(model, *encode_pairs(model, batch))
+        return (images * texts).sum(dim=1, keepdim=True)
+
+    def own_first(self, logits: Tensor, rows: int) -> tuple[int, float]:
+        """Among all images of the batch."""
+        return first_of(logits, logits.diagonal()), rows / logits.shape[1]
+
+    def contrasted_images(self, examples: Examples) -> tuple[str, ...]:
+        """The image of each example."""
+        return tuple(image_of(example) for example in examples)
 
     def forward(self, images: Tensor, texts: Tensor) -> Tensor:
         """Unit vectors [N, E] and [M, E] -> logits [N, M]."""
@@ -55,7 +78,7 @@ class DualHead(nn.Module):
         return self.log_scale.exp() * images @ texts.T
 
     def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Cross-entropy of logits [B, B] over rows and over columns, right pairs sharing the probability; a scalar."""
+        """Cross-entropy of logits [B, B] over rows and over columns, positives sharing the probability; a scalar."""
         right = (targets[:, None] == targets).to(logits)
         share = right / right.sum(dim=1, keepdim=True)
         return (functional.cross_entropy(logits, share) + functional.cross_entropy(logits.T, share)) / 2

@@ -1,4 +1,4 @@
-"""Answers in a model's own words, or the candidate it finds likeliest; it has no weights of its own.
+"""Answers that a generative model writes, or the candidate that it finds most likely; the head has no weights.
 
 Shapes: B examples, C candidates.
 """
@@ -6,68 +6,106 @@ Shapes: B examples, C candidates.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
-from typing import Any
+from copy import copy
 
-from torch import nn
+import torch
+from torch import Tensor
 
-from vlbench.core.backbone import Generator, Tensors
+from vlbench.core.backbone import Model
+from vlbench.core.batch import Draw, PromptBatch
 from vlbench.core.cards import TaskCard
 from vlbench.core.errors import DataError
-from vlbench.core.examples import Answered, Example, Prompt, Query, Shot
+from vlbench.core.examples import Example, Examples, consensus_of
 from vlbench.core.results import Prediction
 from vlbench.data.text.extraction import RULES
+from vlbench.heads.base import Head
+from vlbench.heads.forward import Forward, Stage
+from vlbench.heads.inputs import PromptInputs
 from vlbench.heads.labels import check_finite, ranked
 
 LONGEST = 20
-"""Tokens of an answer: VQA's and GQA's have one to five words."""
+"""Tokens of an answer at most: answers of VQA and GQA have one to five words."""
 
 
-class GenerateHead(nn.Module):
-    """The card's prompt, and its rule from what was written to an answer.
+class GenerateHead(Head):
+    """The prompt of a task's card, and its rule that extracts an answer from the generated text.
 
-    candidates: chosen from by likelihood; empty: the model writes. shots: shown with their answers before each example.
+    candidates: chosen from by likelihood; empty: the model generates. shots: shown with their answers before each
+    example.
     """
 
-    def __init__(self, card: TaskCard, candidates: tuple[str, ...] = (), shots: Sequence[Example[Any]] = ()) -> None:
+    inputs: PromptInputs
+    is_single_pass = False
+
+    def __init__(self, card: TaskCard, candidates: tuple[str, ...] = (), shots: Examples = ()) -> None:
         super().__init__()
-        self.template, self.rule, self.labels = card.prompt, RULES[card.extraction], card.labels
-        self.candidates = candidates
-        self.shots = tuple(Shot(self._worded(shot.query), self.target(shot)) for shot in shots)
+        self.rule, self.labels, self.candidates = RULES[card.extraction], card.labels, candidates
+        self.inputs = PromptInputs(card.prompt).with_shots([(shot.query, self.target(shot)) for shot in shots])
 
-    def prompt(self, query: Query) -> Prompt:
-        """What a query is asked by."""
-        return Prompt(self._worded(query), self.shots)
+    def choosing(self, candidates: tuple[str, ...]) -> GenerateHead:
+        """The same, choosing from these candidates."""
+        head = copy(self)
+        head.candidates = candidates
+        return head
 
-    def target(self, example: Example[Any]) -> str:
-        """The answer that is learned; the only door through which references enter training.
+    def target(self, example: Example[object]) -> str:
+        """The answer that is learned; references enter training nowhere else.
 
         Raises:
             DataError: there is none, naming the example.
         """
-        answer = example.reference.consensus if isinstance(example.reference, Answered) else ""
+        answer = consensus_of(example)
         if not answer:
             raise DataError(f"example {example.id!r} has no answer to learn from: give another --train-split")
         return answer
 
-    def answer(self, model: Generator, prompts: Tensors, ids: Sequence[str]) -> list[Prediction]:
-        """One prediction per prompt.
+    def collate(self, examples: Examples, rows: Sequence[int], model: Model, draw: Draw | None = None) -> PromptBatch:
+        """The batch of these rows; with a draw the prompts hold the answers that are learned."""
+        block = [examples[row] for row in rows]
+        answers = None if draw is None else [self.target(example) for example in block]
+        ids, queries = tuple(example.id for example in block), [example.query for example in block]
+        batch = self.inputs.collate(ids, queries, model, draw, answers)
+        return batch if draw is None else PromptBatch(ids, batch.prompts, self.targets(block))
 
-        What the rule finds no answer in has the status `unparsed`; `text` keeps what was written.
+    def targets(self, examples: Sequence[Example[object]]) -> Tensor:
+        """Empty: what is learned is in the prompts."""
+        return torch.empty(0)
+
+    def stages(self) -> tuple[Stage, ...]:
+        """One: the model's own."""
+        return (Stage("generate", self._run),)
+
+    def _run(self, forward: Forward) -> None:
+        """The loss of each answer that is learned; else the likelihood of each candidate, or a text."""
+        batch = forward.prompts
+        if batch.targets is not None:
+            forward.logits = forward.generator.nll(batch.prompts)
+        elif self.candidates:
+            forward.logits = forward.generator.likelihood(batch.prompts, self.candidates)
+        else:
+            forward.texts = forward.generator.generate(batch.prompts, LONGEST)
+
+    def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """The mean of the negative log-likelihoods [B], a scalar."""
+        return logits.mean()
+
+    def finish(self, logits: Tensor, ids: Sequence[str]) -> list[Prediction]:
+        """The most likely candidate of each row of log-likelihoods [B, C], with the probabilities of all of them.
 
         Raises:
             VlbenchError: a likelihood that is not a finite number, naming the first such example.
         """
-        if self.candidates:
-            likelihoods = model.likelihood(prompts, self.candidates).double().cpu()
-            check_finite(likelihoods, ids)
-            return ranked(likelihoods.softmax(dim=-1), self.candidates, ids)
-        written = model.generate(prompts, LONGEST)
-        return [self._prediction(id_, text) for id_, text in zip(ids, written, strict=True)]
+        logits = logits.detach().double().cpu()
+        check_finite(logits, ids)
+        return ranked(logits.softmax(dim=-1), self.candidates, ids)
 
-    def _prediction(self, example_id: str, written: str) -> Prediction:
-        answer = self.rule(written, self.labels)
-        return Prediction(example_id, answer or "", status="unparsed" if answer is None else "ok", text=written)
+    def extract(self, texts: Sequence[str], ids: Sequence[str]) -> list[Prediction]:
+        """The answer in each generated text.
 
-    def _worded(self, query: Query) -> Query:
-        return replace(query, text=self.template.replace("{text}", query.text))
+        Where the rule finds none the prediction has the status `unparsed`; its `text` keeps what was generated.
+        """
+        return [self._prediction(id_, text) for id_, text in zip(ids, texts, strict=True)]
+
+    def _prediction(self, example_id: str, text: str) -> Prediction:
+        answer = self.rule(text, self.labels)
+        return Prediction(example_id, answer or "", status="unparsed" if answer is None else "ok", text=text)

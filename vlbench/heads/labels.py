@@ -1,42 +1,73 @@
-"""What the heads over a closed list of labels have in common: targets, loss and predictions.
+"""What the heads over a list of labels have in common: layers, targets, loss and predictions.
 
-Shapes: B examples, C labels.
+Shapes: B examples, I images per example, P = B * I pairs, C labels, D width.
 """
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
-from random import Random
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from vlbench.core.backbone import Features, Model
+from vlbench.core.batch import Batch
 from vlbench.core.cards import HeadLayout
 from vlbench.core.errors import DataError, VlbenchError
-from vlbench.core.examples import Example, Label, Query
+from vlbench.core.examples import Example, Label
 from vlbench.core.results import Prediction
-from vlbench.heads.layout import classifier
+from vlbench.heads.base import Head
+from vlbench.heads.forward import Forward, Stage, pooled_only
+from vlbench.heads.inputs import Inputs, PairInputs
 
 
-class LabelHead(nn.Module):
-    """One logit per label; a head that is one adds `forward` from features to logits [B, C].
+class LabelHead(Head):
+    """One logit per label; a subclass adds `forward` from features to logits [B, C].
 
-    width: of the backbone. images: pictures per example, whose pooled vectors the classifier sees at once.
+    width: of the model. images: images per example, whose pooled vectors the classifier reads side by side. inputs: how
+    examples reach the model.
     """
 
-    def __init__(self, width: int, labels: tuple[str, ...], images: int, layout: HeadLayout) -> None:
+    def __init__(
+        self,
+        width: int,
+        labels: tuple[str, ...],
+        images: int,
+        layout: HeadLayout,
+        inputs: Inputs | None = None,
+    ) -> None:
         super().__init__()
         self.labels = labels
+        self.inputs = inputs or PairInputs()
         self.classifier = classifier(images * width, round(layout.hidden * width), len(labels), layout)
         self._index = {label: index for index, label in enumerate(labels)}
 
-    def queries(self, rows: Sequence[int], examples: Sequence[Example[Any]], rng: Random) -> list[Query]:
-        """Each example's own."""
-        return [examples[row].query for row in rows]
+    @abstractmethod
+    def forward(self, features: Features) -> Tensor:
+        """Features with pooled [P, D] -> logits [B, C]."""
 
-    def targets(self, examples: Sequence[Example[Any]]) -> Tensor:
+    def stages(self) -> tuple[Stage, ...]:
+        """Those that make features, then the classifier."""
+        return (*self.inputs.stages, Stage("head", self._answer))
+
+    def _answer(self, forward: Forward) -> None:
+        forward.logits = self(forward.features)
+
+    def features(self, model: Model, batch: Batch) -> Features:
+        """The features of a batch, without the classifier."""
+        forward = Forward(model, batch)
+        for stage in self.inputs.stages:
+            stage.run(forward)
+        return forward.features
+
+    def from_pooled(self, pooled: Tensor) -> Tensor:
+        """Pooled vectors [P, D] -> logits [B, C]."""
+        logits: Tensor = self(pooled_only(pooled))
+        return logits
+
+    def targets(self, examples: Sequence[Example[object]]) -> Tensor:
         """The labels' indices [B], int64.
 
         Raises:
@@ -44,7 +75,7 @@ class LabelHead(nn.Module):
         """
         return torch.tensor([self._target(example) for example in examples], dtype=torch.int64)
 
-    def _target(self, example: Example[Any]) -> int:
+    def _target(self, example: Example[object]) -> int:
         value = example.reference.value if isinstance(example.reference, Label) else repr(example.reference)
         if value not in self._index:
             raise DataError(
@@ -71,21 +102,54 @@ class LabelHead(nn.Module):
         return ranked(logits.softmax(dim=-1), self.labels, ids, logits.argsort(dim=-1, descending=True, stable=True))
 
 
+def classifier(inputs: int, hidden: int, outputs: int, layout: HeadLayout) -> nn.Sequential:
+    """Linear, what the layout's order says, then Linear: [B, inputs] -> [B, outputs].
+
+    Where nothing is hidden, the last Linear alone. Weights start at N(0, 0.02), biases at 0, as in BERT. Source: Tan
+    and Bansal 2019 (activation-norm), Kim et al. 2021 (norm-activation), Huang et al. 2021, official code
+    (relu-dropout).
+    """
+    layers = nn.Sequential(*_layers(inputs, hidden, outputs, layout))
+    # As vlbench.models.layers.initialize does, which heads cannot import: both packages are of one layer.
+    for layer in layers:
+        if isinstance(layer, nn.Linear):
+            nn.init.normal_(layer.weight, std=0.02)
+            nn.init.zeros_(layer.bias)
+    return layers
+
+
+def _layers(inputs: int, hidden: int, outputs: int, layout: HeadLayout) -> list[nn.Module]:
+    if not hidden:
+        return [nn.Linear(inputs, outputs)]
+    between: list[nn.Module]
+    if layout.order == "relu-dropout":
+        between = [nn.ReLU(), nn.Dropout(layout.dropout)]
+    else:
+        between = [nn.GELU(), nn.LayerNorm(hidden, eps=layout.epsilon)]
+    if layout.order == "norm-activation":
+        between.reverse()
+    return [nn.Linear(inputs, hidden), *between, nn.Linear(hidden, outputs)]
+
+
 def ranked(
     probabilities: Tensor, labels: Sequence[str], ids: Sequence[str], order: Tensor | None = None
 ) -> list[Prediction]:
-    """A prediction per row of probabilities [B, C]: labels best first; order [B, k] names those kept, by place."""
+    """A prediction per row of probabilities [B, C], labels best first. order [B, k]: the places of the labels kept."""
     if order is None:
         order = probabilities.argsort(dim=-1, descending=True, stable=True)
     kept = probabilities.gather(-1, order)
     return [
-        Prediction(id_, labels[places[0]], {labels[place]: one for place, one in zip(places, of_row, strict=True)})
-        for id_, places, of_row in zip(ids, order.tolist(), kept.tolist(), strict=True)
+        Prediction(id_, labels[places[0]], {labels[place]: value for place, value in zip(places, values, strict=True)})
+        for id_, places, values in zip(ids, order.tolist(), kept.tolist(), strict=True)
     ]
 
 
 def check_finite(logits: Tensor, ids: Sequence[str]) -> None:
-    """A logit of [B, C] that is not a finite number is a VlbenchError naming the first such example."""
+    """Check that all logits [B, C] are finite numbers.
+
+    Raises:
+        VlbenchError: one is not, naming the first such example.
+    """
     finite = logits.isfinite().all(dim=-1).tolist()
     if not all(finite):
         raise VlbenchError(

@@ -1,4 +1,4 @@
-"""A cross-encoder that ranks: every pair of picture and text is looked at together and gets one score.
+"""A cross-encoder that ranks: each pair of an image and a text is encoded together and gets one score.
 
 Shapes: B examples, N negatives of each, P = B * (1 + N) pairs, D width.
 """
@@ -8,23 +8,24 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from random import Random
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from vlbench.core.backbone import Features
+from vlbench.core.backbone import Backbone, Features, Textual, Visual
 from vlbench.core.cards import Recipe
 from vlbench.core.errors import VlbenchError
-from vlbench.core.examples import Caption, Example, Query
+from vlbench.core.examples import Example, Examples, Query, image_of
+from vlbench.heads.base import Head, first_of
+from vlbench.heads.forward import Forward, Stage, fuse
 from vlbench.objectives.hinge import ranking_loss
 
 TEXTS, MARGIN = 15, 0.2
 _TRIES = 1000
 
 
-class RankHead(nn.Module):
+class RankHead(Head):
     """One score per pair, trained on each example against negatives drawn at random.
 
     negative_texts: captions of other images besides the example's own, 15 as in ViLT. negative_images: other images
@@ -45,22 +46,22 @@ class RankHead(nn.Module):
         if self.texts + self.images == 0:
             raise VlbenchError("negative_texts and negative_images are both 0: a ranking needs one at least")
 
-    def queries(self, rows: Sequence[int], examples: Sequence[Example[Caption]], rng: Random) -> list[Query]:
+    def queries(self, rows: Sequence[int], examples: Examples, rng: Random) -> list[Query]:
         """Each example, then its negative texts, then its negative images.
 
         Raises:
-            VlbenchError: the examples show one picture only, so that there are no negatives.
+            VlbenchError: the examples show one image only, so that there are no negatives.
         """
-        asked: list[Query] = []
+        queries: list[Query] = []
         for row in rows:
-            own = examples[row]
-            others = [other.query for other in _others(own, examples, self.texts + self.images, rng)]
-            asked.append(own.query)
-            asked += [replace(own.query, text=other.text) for other in others[: self.texts]]
-            asked += [replace(own.query, images=other.images) for other in others[self.texts :]]
-        return asked
+            own = examples[row].query
+            others = [other.query for other in _others(examples[row], examples, self.texts + self.images, rng)]
+            queries.append(own)
+            queries += [replace(own, text=other.text) for other in others[: self.texts]]
+            queries += [replace(own, images=other.images) for other in others[self.texts :]]
+        return queries
 
-    def targets(self, examples: Sequence[Example[Any]]) -> Tensor:
+    def targets(self, examples: Sequence[Example[object]]) -> Tensor:
         """The place [B] of the right pair among its 1 + N: always the first, int64."""
         return torch.zeros(len(examples), dtype=torch.int64)
 
@@ -68,6 +69,25 @@ class RankHead(nn.Module):
         """Features with pooled [P, D] -> logits [P]."""
         scores: Tensor = self.score(features.pooled)
         return scores[:, 0]
+
+    def stages(self) -> tuple[Stage, ...]:
+        """Encoding and fusing the pairs, then the score."""
+        return (*self.inputs.stages, Stage("head", self._score))
+
+    def _score(self, forward: Forward) -> None:
+        forward.logits = self(forward.features)
+
+    def score_pairs(self, backbone: Backbone, visual: Visual, textual: Textual) -> Tensor:
+        """The scores [P] of encoded pairs, in float32 whatever precision the backbone computes in."""
+        features = fuse(backbone, visual, textual)
+        with torch.autocast(features.pooled.device.type, enabled=False):
+            scores: Tensor = self(replace(features, pooled=features.pooled.float()))
+        return scores
+
+    def own_first(self, logits: Tensor, rows: int) -> tuple[int, float]:
+        """Among each row's own pair and its negatives."""
+        table = logits.view(rows, -1)  # [B, 1 + N]
+        return first_of(table, table[:, 0]), rows / table.shape[1]
 
     def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         """The mean over examples of the loss of logits [P] with targets [B], a scalar."""
@@ -80,18 +100,17 @@ class RankHead(nn.Module):
         return ranking_loss(scores[:, 0], scores[:, 1:], self.margin)
 
 
-def _others(
-    own: Example[Caption], examples: Sequence[Example[Caption]], wanted: int, rng: Random
-) -> Iterator[Example[Caption]]:
-    """Examples of other pictures than its own, drawn at random."""
+def _others(own: Example[object], examples: Examples, wanted: int, rng: Random) -> Iterator[Example[object]]:
+    """Examples of other images than its own, drawn at random."""
+    image = image_of(own)
     for _ in range(wanted):
         for _ in range(_TRIES):
             other = examples[int(rng.random() * len(examples))]
-            if other.reference.image != own.reference.image:
+            if image_of(other) != image:
                 yield other
                 break
         else:
             raise VlbenchError(
-                f"hardly any of the {len(examples):,} training examples shows another picture than "
-                f"{own.reference.image!r}: ranking needs negatives, train on more pictures"
+                f"hardly any of the {len(examples):,} training examples shows another image than {image!r}: ranking "
+                f"needs negatives, train on more images"
             )

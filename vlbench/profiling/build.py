@@ -17,11 +17,11 @@ from vlbench.core.backbone import Backbone, Generator
 from vlbench.core.cards import ModelCard, Recipe, TaskCard
 from vlbench.core.errors import VlbenchError
 from vlbench.core.examples import ImageRef
-from vlbench.core.head import Head
 from vlbench.core.profile import ProfileSpec
 from vlbench.data.regions.types import Regions
 from vlbench.data.resources import Resources
 from vlbench.data.text.tokenizer import TextEncoder
+from vlbench.heads.base import Head
 from vlbench.heads.build import build_head
 from vlbench.models.detector.config import Layout, Rules
 from vlbench.models.detector.network import FasterRCNN, random_network

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from vlbench.core.backbone import Backbone, DualEncoder, Features, Generator, Tensors, Textual, Visual
 from vlbench.core.examples import ImageRef, Prompt, Query
-from vlbench.core.head import Head
 from vlbench.core.profile import PIPELINE
+from vlbench.heads.base import Head
 from vlbench.heads.dual import DualHead
 from vlbench.profiling.detection import Detection
 from vlbench.profiling.inputs import Decoded
@@ -138,7 +138,7 @@ class SeeReadFuse:
             encoder = cast(DualEncoder, self.backbone)
             seen, read = cast(Visual, self.seen), cast(Textual, self.was_read)
             return cast(Tensor, self.head(encoder.embed_images(seen), encoder.embed_texts(read)))
-        return self.head(cast(Features, self.features))
+        return cast(Tensor, self.head(cast(Features, self.features)))
 
 
 class Writing:

@@ -1,169 +1,71 @@
-"""Batches: cut once, every picture and every text of a batch prepared once however often it is asked about.
-
-Shapes: B examples, Q queries for each (one, but for negatives in training), I pictures per query, P = B * Q * I pairs,
-N distinct (picture, slot), M distinct texts.
-"""
+"""How examples are cut into batches, and how batches are loaded."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from random import Random
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterator, Sequence
+from typing import Generic, TypeVar
 
 import torch
-from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from vlbench.core.backbone import Augmenting, Backbone, MultiScale, Tensors
-from vlbench.core.cards import ScaleRange
+from vlbench.core.backbone import Model
+from vlbench.core.batch import Batch, Draw
 from vlbench.core.errors import ExitCode, VlbenchError
-from vlbench.core.examples import Example, ImageRef, Query
-from vlbench.core.head import Head
+from vlbench.core.examples import Examples
+from vlbench.heads.base import Head
+from vlbench.heads.inputs import check_changes
 
+Item = TypeVar("Item")
 Ready = TypeVar("Ready")
-"""What a forward takes."""
-
-
-@dataclass(frozen=True)
-class Batch:
-    """One forward's input.
-
-    images, texts: prepared tensors of the N pictures and M texts. slots [N]: each picture's place in its
-    query. image_rows, text_rows [P]: which picture and text each pair joins, example by example.
-    targets: as the head makes them, None outside training. ids: of the B examples.
-    """
-
-    ids: tuple[str, ...]
-    images: Tensors
-    slots: Tensor
-    texts: Tensors
-    image_rows: Tensor
-    text_rows: Tensor
-    targets: Tensor | None
-
-    def to(self, device: torch.device) -> Batch:
-        """The same batch with its tensors on `device`."""
-        return Batch(
-            self.ids,
-            {name: value.to(device, non_blocking=True) for name, value in self.images.items()},
-            self.slots.to(device),
-            {name: value.to(device, non_blocking=True) for name, value in self.texts.items()},
-            self.image_rows.to(device),
-            self.text_rows.to(device),
-            None if self.targets is None else self.targets.to(device),
-        )
-
-    def pin_memory(self) -> Batch:
-        """The same batch in pinned memory; the data loader calls it when there is a GPU."""
-        return Batch(
-            self.ids,
-            {name: value.pin_memory() for name, value in self.images.items()},
-            self.slots,
-            {name: value.pin_memory() for name, value in self.texts.items()},
-            self.image_rows,
-            self.text_rows,
-            self.targets,
-        )
+"""The input of a forward pass."""
 
 
 class Batches(Dataset[Batch]):
-    """Blocks of example indices, each turned into a Batch when asked for (in a worker where there are any).
+    """Blocks of example indices, each collated when asked for (in a worker where there are any).
 
-    head: the one that is trained; None to predict, without targets. chance: names the stream that negatives and changes
-    of pictures are drawn from. first: the number of the first block in that stream, so that training goes on where it
-    stopped. augment: whether images are augmented. scales: random sizes that they are resized to; None keeps the
-    backbone's own.
+    model, head: what the batches are for. draws: of training, one per block, which give the batches targets; None
+    predicts.
 
     Raises:
-        VlbenchError: images shall be augmented or resized at random and the backbone cannot do that.
+        VlbenchError: images shall be augmented or resized at random and the model cannot do that.
     """
 
     def __init__(
         self,
-        examples: Sequence[Example[Any]],
+        examples: Examples,
         blocks: Sequence[Sequence[int]],
-        backbone: Backbone,
-        head: Head | None = None,
-        chance: str = "",
-        first: int = 0,
-        augment: bool = False,
-        scales: ScaleRange | None = None,
+        model: Model,
+        head: Head,
+        draws: Sequence[Draw] | None = None,
     ) -> None:
-        check_changes(backbone, augment, scales)
-        self.examples = examples
-        self.blocks = blocks
-        self.backbone = backbone
-        self.head = head
-        self.chance, self.first = chance, first
-        self.augment, self.scales = augment, scales
+        for draw in (draws or ())[:1]:
+            check_changes(model, draw.augment, draw.scales)
+        self.examples, self.blocks = examples, blocks
+        self.model, self.head, self.draws = model, head, draws
 
     def __len__(self) -> int:
         return len(self.blocks)
 
     def __getitem__(self, index: int) -> Batch:
-        block = [self.examples[row] for row in self.blocks[index]]
-        pictures: dict[tuple[str, int], int] = {}
-        texts: dict[str, int] = {}
-        refs, image_rows, text_rows = [], [], []
-        for query in self._queries(index):
-            text_row = texts.setdefault(query.text, len(texts))
-            for slot, ref in enumerate(query.images):
-                if (ref.key, slot) not in pictures:
-                    pictures[ref.key, slot] = len(pictures)
-                    refs.append(ref)
-                image_rows.append(pictures[ref.key, slot])
-                text_rows.append(text_row)
-        return Batch(
-            ids=tuple(example.id for example in block),
-            images=self._images(refs, index),
-            slots=torch.tensor([slot for _, slot in pictures]),
-            texts=self.backbone.prepare_texts(list(texts)),
-            image_rows=torch.tensor(image_rows),
-            text_rows=torch.tensor(text_rows),
-            targets=self.head.targets(block) if self.head is not None else None,
-        )
-
-    def _images(self, refs: Sequence[ImageRef], index: int) -> Tensors:
-        if self.augment and isinstance(self.backbone, Augmenting):
-            return self.backbone.augmented(refs, Random(f"{self.chance}/pictures/{self._number(index)}"))
-        if self.scales is not None and isinstance(self.backbone, MultiScale):
-            rng = Random(f"{self.chance}/pictures/{self._number(index)}")
-            return self.backbone.rescaled(refs, rng, self.scales)
-        return self.backbone.prepare_images(refs)
-
-    def _queries(self, index: int) -> list[Query]:
-        if self.head is None:
-            return [self.examples[row].query for row in self.blocks[index]]
-        return self.head.queries(self.blocks[index], self.examples, Random(f"{self.chance}/{self._number(index)}"))
-
-    def _number(self, index: int) -> int:
-        """The block's number in the stream of chance."""
-        return self.first + index
+        draw = None if self.draws is None else self.draws[index]
+        return self.head.collate(self.examples, self.blocks[index], self.model, draw)
 
 
-def check_changes(backbone: object, augment: bool, scales: ScaleRange | None) -> None:
-    """Whether the backbone can do with training images what a recipe asks for.
+class Prepared(Dataset[Ready], Generic[Item, Ready]):
+    """Blocks of items, each prepared when asked for (in a worker where there are any)."""
 
-    Raises:
-        VlbenchError: it cannot change them, or not resize them at random, or both are asked for at once.
-    """
-    name = type(backbone).__name__
-    if augment and not isinstance(backbone, Augmenting):
-        raise VlbenchError(
-            f"train.augment is for models that can change the pixels they look at, and {name} cannot: set it to none"
-        )
-    if scales is not None and not isinstance(backbone, MultiScale):
-        raise VlbenchError(
-            f"train.short_side {[*scales[:2]]} is for models that take images of any size (soho), and {name} does not: "
-            f"leave it out"
-        )
-    if augment and scales is not None:
-        raise VlbenchError("train.augment and train.short_side do not go together: leave one of them out")
+    def __init__(self, blocks: Sequence[Sequence[Item]], prepare: Callable[[Sequence[Item]], Ready]) -> None:
+        self.blocks, self.prepare = blocks, prepare
+
+    def __len__(self) -> int:
+        return len(self.blocks)
+
+    def __getitem__(self, index: int) -> Ready:
+        return self.prepare(self.blocks[index])
 
 
-def related(examples: Sequence[Example[Any]], most: int) -> list[list[int]]:
+def related(examples: Examples, most: int) -> list[list[int]]:
     """Rows that belong together: examples of one group, or with a picture in common, and so on from one to the next.
 
     most: what is larger is cut into parts of at most so many rows.
@@ -245,7 +147,7 @@ def sequential_blocks(n: int, batch_size: int) -> list[list[int]]:
     return [list(range(start, min(start + batch_size, n))) for start in range(0, n, batch_size)]
 
 
-def answering_blocks(examples: Sequence[Example[Any]], batch_size: int) -> list[list[int]]:
+def answering_blocks(examples: Examples, batch_size: int) -> list[list[int]]:
     """Rows to answer together: examples of one (first) picture follow each other, pictures as they first come.
 
     So a picture is decoded and seen about once, also where its examples are spread over the file, as in SNLI-VE.

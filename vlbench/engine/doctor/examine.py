@@ -9,14 +9,15 @@ from pathlib import Path
 
 from vlbench import catalog
 from vlbench.core.backbone import Fitted
+from vlbench.core.examples import Examples
 from vlbench.core.progress import Progress
 from vlbench.core.spec import RunSpec
-from vlbench.engine.build import begin, new_learner
+from vlbench.engine.build import load_initial, new_learner
 from vlbench.engine.doctor.invariance import check_invariance
 from vlbench.engine.doctor.learning import LEARNED, School, check_learning
 from vlbench.engine.doctor.machine import machine
 from vlbench.engine.doctor.processes import check_processes
-from vlbench.engine.doctor.subject import Examples, Subject, candidates_of, chosen
+from vlbench.engine.doctor.subject import Subject, candidates_of, chosen
 from vlbench.engine.doctor.verdict import Check, Examination
 from vlbench.engine.job import plan
 from vlbench.engine.resources import make_resources, of_job, unique_refs
@@ -57,7 +58,7 @@ def examine(spec: RunSpec, extent: Extent, progress: Progress) -> Examination:
     resources = make_resources(material, progress)
     seed_everything(spec.seed)
     learner = new_learner(job, resources)
-    report = begin(learner, job, resources)
+    report = load_initial(learner, job, resources)
     if report is None and isinstance(learner.backbone, Fitted):
         learner.backbone.fit(unique_refs(sample.learned))
     learner.to(accelerator.device)

@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from vlbench.core.examples import Example, ImageRef
-from vlbench.engine.doctor.subject import Examples, Subject, retold, strangers
+from vlbench.core.examples import Example, Examples, ImageRef
+from vlbench.engine.doctor.subject import Subject, retold, strangers
 from vlbench.engine.doctor.verdict import Check, compared, judged
 
 CPU, GPU = 1e-5, 1e-3

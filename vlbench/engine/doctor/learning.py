@@ -4,29 +4,27 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from accelerate import Accelerator
 from scipy.stats import binom
-from torch import Tensor
 
+from vlbench.core.batch import Draw
 from vlbench.core.cards import Recipe
 from vlbench.core.errors import VlbenchError
-from vlbench.core.examples import Caption, Example
+from vlbench.core.examples import Caption, Example, Examples, consensus_of
 from vlbench.core.progress import Progress
 from vlbench.engine.batching.batches import Batches, loader, sequential_blocks, training_blocks
-from vlbench.engine.doctor.subject import Examples, Subject, right_for, strangers
+from vlbench.engine.doctor.subject import Subject, right_for, strangers
 from vlbench.engine.doctor.verdict import Check, Verdict
 from vlbench.engine.runtime.interrupt import Interrupt
 from vlbench.engine.training.checkpoint import Checkpoints
 from vlbench.engine.training.finetune import Finetuning
-from vlbench.engine.training.plan import Conduct, contrasted_images, make_plan, training_units
-from vlbench.heads.dual import DualHead
+from vlbench.engine.training.plan import Conduct, make_plan, training_units
 
 LEARNED = 32
 """Examples learned by heart."""
@@ -109,14 +107,14 @@ def judged_by_luck(right: int, n: int, chance: float) -> Check:
 
 def _cannot_rank(subject: Subject, examples: Examples) -> str:
     """Why nothing is learned; empty where something may be."""
-    if subject.job.ranks and strangers(examples) == list(examples):
+    if subject.job.kind.ranks_gallery and strangers(examples) == list(examples):
         return f"ranking needs several pictures, and all {len(examples)} examples show one: use data with more"
     return ""
 
 
 def _cannot_contrast(school: School, train: Examples) -> str:
     """Why a step of two towers has no negatives; empty where each has some."""
-    images, seed = contrasted_images(school.subject.learner.head, train), school.subject.job.spec.seed
+    images, seed = school.subject.learner.head.contrasted_images(train), school.subject.job.spec.seed
     if images is None:
         return ""
     try:
@@ -126,7 +124,7 @@ def _cannot_contrast(school: School, train: Examples) -> str:
     return ""
 
 
-def shuffled(examples: Examples) -> list[Example[Any]]:
+def shuffled(examples: Examples) -> list[Example[object]]:
     """Each picture and its text under the reference of an example drawn by lot; where pictures are ranked, its text."""
     drawn = list(examples)
     random.Random("doctor").shuffle(drawn)
@@ -140,29 +138,20 @@ def shuffled(examples: Examples) -> list[Example[Any]]:
 
 def _taught(subject: Subject, examples: Examples) -> tuple[float, float]:
     """Percent of examples answered right while their references are at hand, as in training; and what chance gives."""
-    if subject.job.writes:  # what it learns is a loss over the answer itself, which is no answer
+    if subject.job.kind.generates:  # what it learns is a loss over the answer itself, which is no answer
         return subject.right(subject.scores(examples), examples), _majority(examples)
-    backbone, head = subject.learner.parts
+    model, head = subject.learner.model, subject.learner.head
     blocks = sequential_blocks(len(examples), subject.batch)
-    batches = Batches(examples, blocks, backbone, head, chance="doctor")
+    draws = [Draw(tuple(block), tuple(range(len(block))), number, "doctor") for number, block in enumerate(blocks)]
+    batches = Batches(examples, blocks, model, head, draws)
     subject.learner.eval()
     with torch.inference_mode():
         logits = [subject.learner(batch.to(subject.device)).logits.float().cpu() for batch in loader(batches, 0, _CPU)]
-    if not subject.job.ranks:
+    if not subject.job.kind.ranks_gallery:
         return subject.right(torch.cat(logits), examples), _majority(examples)
-    return _ranked_first(logits, blocks, isinstance(head, DualHead))
-
-
-def _ranked_first(logits: Sequence[Tensor], blocks: Sequence[Sequence[int]], dual: bool) -> tuple[float, float]:
-    """Percent of examples whose own pair scores above all others: of pairs [B * Q], the first; else the diagonal."""
-    first = expected = 0.0
-    for scores, block in zip(logits, blocks, strict=True):
-        table = scores if dual else scores.view(len(block), -1)  # [B, B] or [B, Q]
-        own = table.diagonal() if dual else table[:, 0]
-        first += float(((table >= own[:, None]).sum(dim=1) == 1).sum())
-        expected += len(block) / table.shape[1]
-    asked = sum(map(len, blocks))
-    return 100 * first / asked, 100 * expected / asked
+    counted = [head.own_first(scores, len(block)) for scores, block in zip(logits, blocks, strict=True)]
+    first, expected = (sum(column) for column in zip(*counted, strict=True))
+    return 100 * first / len(examples), 100 * expected / len(examples)
 
 
 def _majority(examples: Examples) -> float:
@@ -175,7 +164,7 @@ def _learn(school: School, examples: Examples, what: str) -> None:
     """A short finetuning by the engine's own means, at the recipe's rates."""
     job, learner = school.subject.job, school.subject.learner
     recipe = _recipe(job.spec.train, school.steps)
-    images = contrasted_images(learner.head, examples)
+    images = learner.head.contrasted_images(examples)
     plan = make_plan(recipe, training_units(recipe, examples), job.spec.seed, images)
     checkpoints = Checkpoints(school.folder / what.replace(" ", "-"))
     training = Finetuning(learner, examples, plan, school.accelerator, checkpoints, job.spec.seed, Conduct())
@@ -208,9 +197,9 @@ def _recipe(recipe: Recipe, steps: int) -> Recipe:
 
 def _asked_about(subject: Subject, examples: Examples) -> Subject:
     """Of a model that writes, with the answers of these examples as candidates."""
-    if not subject.job.writes:
+    if not subject.job.kind.generates:
         return subject
-    return replace(subject, candidates=tuple(dict.fromkeys(one.reference.consensus for one in examples)))
+    return replace(subject, candidates=tuple(dict.fromkeys(map(consensus_of, examples))))
 
 
 @contextmanager

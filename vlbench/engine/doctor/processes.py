@@ -60,7 +60,7 @@ def _spec(subject: Subject, folder: Path, examples: int) -> RunSpec:
             "checkpoint": str(folder / "best"),
             "train_split": None,
             "select_on": None,
-            "limit": float(PICTURES if subject.job.ranks else examples),
+            "limit": float(PICTURES if subject.job.kind.ranks_gallery else examples),
             "eval_batch_size": BATCH,
             "controls": (),
             "answers": None,

@@ -9,20 +9,16 @@ import random
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar, cast
+from typing import TypeVar
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 
-from vlbench.core.examples import Answered, Example
-from vlbench.engine.batching.batches import Batch, Batches, loader, sequential_blocks
-from vlbench.engine.batching.prompts import PromptBatch, PromptBatches
-from vlbench.engine.evaluators.learner import Learner, embed
+from vlbench.core.examples import Answered, Example, Examples, consensus_of
+from vlbench.engine.batching.batches import Batches, loader, sequential_blocks
 from vlbench.engine.job import Job
-from vlbench.heads.dual import DualHead
+from vlbench.engine.learner import Learner
 
-Examples = Sequence[Example[Any]]
 Value = TypeVar("Value")
 BATCH = 16
 """Examples per forward, where nothing else is tried."""
@@ -64,7 +60,7 @@ class Subject:
             beside: examples that join each batch and are not answered for.
             backwards: asked from the last to the first.
         """
-        columns = [list(examples), strangers(examples)] if self.job.ranks else [list(examples)]
+        columns = [list(examples), strangers(examples)] if self.job.kind.ranks_gallery else [list(examples)]
         if backwards:
             columns = [column[::-1] for column in columns]
         found = [torch.cat(list(self._forwards(column, batch or self.batch, dtype, beside))) for column in columns]
@@ -78,26 +74,10 @@ class Subject:
         blocks = [block + rows for block in sequential_blocks(len(examples), batch)]
         self.learner.eval()
         with torch.inference_mode(), self._precision(dtype):
-            for one in loader(self._batches([*examples, *beside], blocks), 0, self.device):
-                logits = self._logits(one.to(self.device))
-                yield logits[: len(one.ids) - len(rows)].float().cpu()
-
-    def _batches(self, examples: Examples, blocks: list[list[int]]) -> Dataset[Batch | PromptBatch]:
-        if self.job.writes:
-            return cast("Dataset[Batch | PromptBatch]", PromptBatches(examples, blocks, *self.learner.writing))
-        return cast("Dataset[Batch | PromptBatch]", Batches(examples, blocks, self.learner.parts[0]))
-
-    def _logits(self, batch: Batch | PromptBatch) -> Tensor:
-        """[B, C], or [B, 1] of pairs."""
-        if isinstance(batch, PromptBatch):
-            return self.learner.writing[0].likelihood(batch.prompts, self.candidates)
-        backbone, head = self.learner.parts
-        if isinstance(head, DualHead):
-            seen = backbone.see(batch.images, batch.slots).take(batch.image_rows)
-            images, texts = embed(backbone, seen, backbone.read(batch.texts).take(batch.text_rows))
-            return (images * texts).sum(dim=1, keepdim=True)
-        logits = self.learner(batch).logits
-        return cast(Tensor, logits if logits.dim() == 2 else logits[:, None])
+            head, model = self.learner.head.choosing(self.candidates), self.learner.model
+            for batch_ready in loader(Batches([*examples, *beside], blocks, model, head), 0, self.device):
+                scores = head.scores(model, batch_ready.to(self.device))
+                yield scores[: len(batch_ready.ids) - len(rows)].float().cpu()
 
     def _precision(self, dtype: torch.dtype | None) -> AbstractContextManager[object]:
         return torch.autocast(self.device.type, dtype) if dtype else nullcontext()
@@ -105,7 +85,7 @@ class Subject:
     @property
     def answers(self) -> tuple[str, ...]:
         """What the C scores stand for; of a model that ranks, whether a pair belongs together."""
-        if self.job.ranks:
+        if self.job.kind.ranks_gallery:
             return ("own", "other")
         return self.candidates or self.job.labels
 
@@ -114,13 +94,13 @@ class Subject:
         best = [self.answers[place] for place in scores.argmax(dim=1).tolist()]
         sole = (scores == scores.amax(dim=1, keepdim=True)).sum(dim=1) == 1  # what scores alike was not told apart
         told = [
-            alone and (answer == "own" if self.job.ranks else answer in right_for(example))
+            alone and (answer == "own" if self.job.kind.ranks_gallery else answer in right_for(example))
             for answer, alone, example in zip(best, sole.tolist(), examples, strict=True)
         ]
         return 100 * float(sum(told)) / len(told)
 
 
-def strangers(examples: Examples) -> list[Example[Any]]:
+def strangers(examples: Examples) -> list[Example[object]]:
     """The same texts, each under the pictures of the next example that has others; its own where none has."""
     images = _next_other([example.query.images for example in examples])
     return [
@@ -129,7 +109,7 @@ def strangers(examples: Examples) -> list[Example[Any]]:
     ]
 
 
-def retold(examples: Examples) -> list[Example[Any]]:
+def retold(examples: Examples) -> list[Example[object]]:
     """The same pictures, each with the text of the next example that has another; its own where none has."""
     texts = _next_other([example.query.text for example in examples])
     return [
@@ -147,7 +127,7 @@ def _next_other(values: Sequence[Value]) -> list[Value]:
     return found
 
 
-def chosen(examples: Examples, wanted: int, seed: int) -> list[Example[Any]]:
+def chosen(examples: Examples, wanted: int, seed: int) -> list[Example[object]]:
     """A seeded sample in the order of the examples, of as many groups as there are; fewer where all are fewer."""
     rows = random.Random(f"doctor {seed}").sample(range(len(examples)), len(examples))
     first = {examples[row].group: row for row in reversed(rows)}
@@ -158,12 +138,12 @@ def chosen(examples: Examples, wanted: int, seed: int) -> list[Example[Any]]:
 
 def candidates_of(job: Job, examples: Examples) -> tuple[str, ...]:
     """Of a model that writes: the task's answers, else some that the examples have."""
-    if not job.writes:
+    if not job.kind.generates:
         return ()
-    return (job.labels or tuple(dict.fromkeys(one.reference.consensus for one in examples)))[:CANDIDATES]
+    return (job.labels or tuple(dict.fromkeys(map(consensus_of, examples))))[:CANDIDATES]
 
 
-def right_for(example: Example[Any]) -> frozenset[str]:
+def right_for(example: Example[object]) -> frozenset[str]:
     """The answers worth most."""
     worths = example.reference.worths() if isinstance(example.reference, Answered) else {}
     return frozenset(answer for answer, worth in worths.items() if worth == max(worths.values()))

@@ -5,23 +5,24 @@ Shapes: B examples, P pairs of a batch, R visual tokens.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, cast
+from collections.abc import Iterator, Mapping
 
 import torch
 
 from vlbench.core.backbone import Attentive
-from vlbench.core.examples import Example
-from vlbench.core.head import Answering
+from vlbench.core.batch import PairBatch
+from vlbench.core.errors import VlbenchError
+from vlbench.core.examples import Examples
 from vlbench.core.progress import Progress
-from vlbench.engine.batching.batches import Batch, Batches, answering_blocks, loader
-from vlbench.engine.evaluators.learner import Learner
+from vlbench.engine.batching.batches import Batches, answering_blocks, loader
+from vlbench.engine.learner import Learner
+from vlbench.heads.forward import encode_pairs
 from vlbench.records.attention import Attended
 
 
 def attended(
     learner: Learner,
-    examples: Sequence[Example[Any]],
+    examples: Examples,
     answers: Mapping[str, str],
     batch_size: int,
     device: torch.device,
@@ -40,12 +41,14 @@ def attended(
         progress: shown after each batch.
     """
     blocks = answering_blocks(examples, batch_size)
-    batches = Batches(examples, blocks, learner.parts[0])
+    batches = Batches(examples, blocks, learner.model, learner.head)
     found: dict[str, list[Attended]] = {}
     learner.eval()
     with torch.inference_mode():
         for number, (batch, block) in enumerate(zip(loader(batches, 0, device), blocks, strict=True), start=1):
             ready = batch.to(device)
+            if not isinstance(ready, PairBatch):
+                raise VlbenchError(f"{type(learner.backbone).__name__} takes prompts: leave out --attention")
             same = _answered_so(learner, ready, answers)
             of_batch = _of_batch(learner, ready, [examples[row] for row in block])
             found |= {name: rows for name, rows in of_batch if name in same}
@@ -53,23 +56,24 @@ def attended(
     return found
 
 
-def _answered_so(learner: Learner, batch: Batch, answers: Mapping[str, str]) -> set[str]:
+def _answered_so(learner: Learner, batch: PairBatch, answers: Mapping[str, str]) -> set[str]:
     """The ids of the batch that are answered as before, or that nothing is known of."""
     unknown = {name for name in batch.ids if name not in answers}
     if len(unknown) == len(batch.ids):
         return unknown
     logits = learner(batch).logits.float().cpu()
-    now = cast(Answering, learner.parts[1]).finish(logits, batch.ids)
-    return unknown | {one.example_id for one in now if answers.get(one.example_id) == one.answer}
+    predictions = learner.head.finish(logits, batch.ids)
+    return unknown | {again.example_id for again in predictions if answers.get(again.example_id) == again.answer}
 
 
-def _of_batch(learner: Learner, batch: Batch, examples: Sequence[Example[Any]]) -> Iterator[tuple[str, list[Attended]]]:
-    backbone = learner.parts[0]
-    attentive = cast(Attentive, backbone)
-    seen = backbone.see(batch.images, batch.slots).take(batch.image_rows)
-    weights = attentive.attend(seen, backbone.read(batch.texts).take(batch.text_rows)).float().cpu()  # [P, R]
-    boxes = attentive.places(batch.images)[batch.image_rows].float().cpu()  # [P, R, 4]
-    real = seen.mask.cpu() & (boxes != 0).any(dim=-1)
+def _of_batch(learner: Learner, batch: PairBatch, examples: Examples) -> Iterator[tuple[str, list[Attended]]]:
+    model = learner.backbone
+    if not isinstance(model, Attentive):
+        raise TypeError(f"{type(model).__name__} gives no attention")
+    visual, textual = encode_pairs(learner.model, batch)
+    weights = model.attend(visual, textual).float().cpu()  # [P, R]
+    boxes = model.places(batch.images)[batch.image_rows].float().cpu()  # [P, R, 4]
+    real = visual.mask.cpu() & (boxes != 0).any(dim=-1)
     pairs = iter(range(len(weights)))
     for example in examples:
         rows = [

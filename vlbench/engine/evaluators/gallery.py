@@ -1,4 +1,4 @@
-"""The two sides of a gallery: pictures as they are needed, block by block, and all texts, read once, shortest first.
+"""The two sides of a gallery: images, encoded block by block as needed, and texts, encoded once, shortest first.
 
 Shapes: M texts, P pairs, T tokens, D width.
 """
@@ -8,18 +8,19 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
-from torch.utils.data import Dataset
 
 from vlbench.core.backbone import Backbone, Tensors, Textual, Visual
+from vlbench.core.errors import DataError
 from vlbench.core.examples import ImageRef
-from vlbench.engine.batching.batches import loader
+from vlbench.engine.batching.batches import Prepared, loader
+from vlbench.engine.batching.block_store import Array
 from vlbench.engine.runtime.progress_timing import Pace, Timing
 
 Item = TypeVar("Item")
@@ -116,19 +117,20 @@ def _prepared(
 ) -> Iterator[Tensors]:
     """The blocks of items, prepared (in workers where there are any) and on the device."""
     device = pace.accelerator.device
-    for tensors in loader(_Blocks(blocks, prepare), pace.workers, device):
+    for tensors in loader(Prepared(blocks, prepare), pace.workers, device):
         pace.check()
         yield {name: value.to(device, non_blocking=True) for name, value in tensors.items()}
 
 
-class _Blocks(Dataset[Tensors], Generic[Item]):
-    """Blocks of items, each prepared when it is asked for."""
+def check_scores(scores: Array, rows: Places, columns: Places) -> None:
+    """Check that all scores [P] are numbers.
 
-    def __init__(self, blocks: Sequence[Sequence[Item]], prepare: Callable[[Sequence[Item]], Tensors]) -> None:
-        self.blocks, self.prepare = blocks, prepare
-
-    def __len__(self) -> int:
-        return len(self.blocks)
-
-    def __getitem__(self, index: int) -> Tensors:
-        return self.prepare(self.blocks[index])
+    Raises:
+        DataError: one is not, naming the first such pair.
+    """
+    if np.isnan(scores.min(initial=np.inf)):
+        wrong = int(np.isnan(scores).argmax())
+        raise DataError(
+            f"the score of image {rows[wrong]} with text {columns[wrong]} is not a number: training has diverged or "
+            f"the precision is too low; try a smaller --lr or, with another --dtype, float32"
+        )

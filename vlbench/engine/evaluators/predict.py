@@ -1,63 +1,45 @@
-"""From a learner and examples to predictions, every id once, over any number of processes and however often stopped."""
+"""Predictions for examples, each id once, over any number of processes and however often interrupted."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, TypeAlias, TypeVar, cast
+from typing import Generic, TypeAlias, TypeVar
 
 import torch
 from torch.utils.data import Dataset
 
 from vlbench.core.errors import CoverageError, DataError, first_five
-from vlbench.core.examples import Example
-from vlbench.core.head import Answering
+from vlbench.core.examples import Examples
 from vlbench.core.results import Prediction
-from vlbench.engine.batching.batches import Batch, answering_blocks, loader
+from vlbench.engine.batching.batches import answering_blocks, loader
 from vlbench.engine.batching.prediction_shards import Shards, cut
-from vlbench.engine.batching.prompts import PromptBatch
-from vlbench.engine.evaluators.learner import Learner
-from vlbench.engine.evaluators.modes import evaluation_mode
 from vlbench.engine.runtime.memory import within_memory
 from vlbench.engine.runtime.progress_timing import Pace, Timing
 
 Ready = TypeVar("Ready")
-"""What a forward takes."""
+"""The input of a forward pass."""
 Found: TypeAlias = dict[range, list[Prediction]]
 """Predictions of batches, by the range of these."""
 
 
 @dataclass(frozen=True)
 class Work(Generic[Ready]):
-    """prepare: blocks of rows as inputs of a forward, one each (in workers where there are any). answer: an input."""
+    """The two halves of answering a block of rows.
+
+    prepare: makes the input of a forward pass of each block (in workers where there are any). answer: the predictions
+    of an input.
+    """
 
     prepare: Callable[[Sequence[Sequence[int]]], Dataset[Ready]]
     answer: Callable[[Ready], list[Prediction]]
 
 
-def predict(
-    learner: Learner, examples: Sequence[Example[Any]], pace: Pace, shards: Shards | None = None
+def predict_all(
+    examples: Examples, work: Work[Ready], pace: Pace, shards: Shards | None = None
 ) -> tuple[list[Prediction], Timing]:
-    """Answer the examples in their order, in evaluation mode, without references; the rest as `answer_all`.
-
-    Raises:
-        VlbenchError: a score is not a number, naming the example.
-    """
-    head = learner.parts[1]
-
-    def answer(batch: Batch | PromptBatch) -> list[Prediction]:
-        output = learner(batch.to(pace.accelerator.device))
-        return cast(Answering, head).finish(output.logits.float().cpu(), batch.ids)
-
-    work = Work(lambda blocks: learner.batches(examples, blocks), answer)
-    return answer_all(learner, examples, work, pace, shards)
-
-
-def answer_all(
-    learner: Learner, examples: Sequence[Example[Any]], work: Work[Ready], pace: Pace, shards: Shards | None = None
-) -> tuple[list[Prediction], Timing]:
-    """Answer the examples in evaluation mode: rank 0 gets all predictions in their order, the other ranks none.
+    """Answer the examples: rank 0 gets all predictions in their order, the other ranks none.
 
     Batches are cut here once and shards of them handed to ranks whole, so the same examples always meet the same
     neighbours. shards: where predictions are kept as they come; what lies there is not made again. None keeps nothing.
@@ -72,7 +54,7 @@ def answer_all(
     parts = {part: [examples[row].id for block in part for row in blocks[block]] for part in cut(len(blocks))}
     found = _read(shards, parts) if pace.ranks.is_main else {}
     missing = pace.ranks.mine(pace.ranks.share([part for part in parts if part not in found]))
-    with evaluation_mode(learner), torch.inference_mode(), pace.accelerator.autocast():
+    with torch.inference_mode(), pace.accelerator.autocast():
         for part, predictions in _answered([*missing], blocks, work, pace, timing):
             found[part] = predictions
             if shards is not None:

@@ -1,6 +1,6 @@
-"""From a learner and a gallery to rankings: pair by pair, by embeddings, or in two stages.
+"""A gallery ranked by the embeddings of a dual encoder, and what all rankings have in common.
 
-Shapes: N pictures, M texts, E embedding width.
+Shapes: N images, M texts, E embedding width.
 """
 
 from __future__ import annotations
@@ -8,30 +8,36 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from vlbench.core.examples import Example
+from vlbench.core.backbone import Backbone, Model
+from vlbench.core.examples import Examples, captioned
 from vlbench.core.gallery import Gallery, galleries
-from vlbench.core.results import Ranking
+from vlbench.core.record import Coverage, Prompting
+from vlbench.core.results import Prediction, Ranking
 from vlbench.data.cache.folder import atomic_write
 from vlbench.engine.batching.block_store import Array, Shelf
 from vlbench.engine.batching.prediction_shards import state_sha256
-from vlbench.engine.evaluators.cross_encoder import Crossing, check_scores
-from vlbench.engine.evaluators.gallery import blocks_of, read, see
-from vlbench.engine.evaluators.learner import Learner, dual_encoder
-from vlbench.engine.evaluators.modes import evaluation_mode
+from vlbench.engine.evaluators.base import Evaluator, Kept, Results
+from vlbench.engine.evaluators.gallery import blocks_of, check_scores, read, see
+from vlbench.engine.learner import Learner
 from vlbench.engine.runtime.progress_timing import Pace, Timing
-from vlbench.heads.dual import DualHead
+from vlbench.heads.base import Head
+from vlbench.heads.build import build_head
+from vlbench.heads.forward import dual_encoder
+from vlbench.metrics.coverage import ranking_coverage
 from vlbench.metrics.ranks import from_matrix
-from vlbench.metrics.retrieval import recalls
-from vlbench.metrics.shortlists import in_two_stages
+from vlbench.metrics.retrieval import chance, recalls
+from vlbench.records.folder import RunFolder
+from vlbench.records.rankings import write_ranks
+from vlbench.records.samples import SampleRow, sample_rows
 
 PRODUCTS = 1 << 24
 """Dot products computed together."""
@@ -39,36 +45,100 @@ PRODUCTS = 1 << 24
 Item = TypeVar("Item")
 
 
+class Retrieval(Evaluator):
+    """Ranks a gallery by the dot products of embeddings."""
+
+    def build_head(self, model: Model) -> Head:
+        """The temperature of the dot products."""
+        job = self.job
+        return build_head(job.task.card, job.card, model.width, (), job.spec.train)
+
+    def rank(self, search: Search) -> dict[int, list[Ranking]]:
+        """As `by_embeddings`."""
+        return by_embeddings(search)
+
+    def evaluate(
+        self, learner: Learner, examples: Examples, pace: Pace, kept: Kept | None = None
+    ) -> tuple[list[Ranking], Timing]:
+        """As `retrieve`."""
+        return retrieve(learner, examples, pace, self.rank, self.job.spec.rerank_k, kept.scores if kept else None)
+
+    def try_out(self, learner: Learner, examples: Examples, size: int, pace: Pace) -> None:
+        """Embed and compare so many images and texts."""
+        batch = learner.head.collate(examples, range(size), learner.model)
+        with torch.inference_mode(), pace.accelerator.autocast():
+            learner(batch.to(pace.accelerator.device))
+
+    def prompting(self, learner: Learner, examples: Examples) -> Prompting | None:
+        """None: texts are encoded as they are."""
+        return None
+
+    def coverage(self, results: Results) -> Coverage:
+        """The ids counted; the metrics themselves count them in both directions."""
+        return ranking_coverage(captioned(self.job.report), rankings_of(results))
+
+    def sample_rows(self, results: Results, control: str) -> list[SampleRow]:
+        """One row per text: the images that it found, right where its own image came first."""
+        searched = [ranking for ranking in rankings_of(results) if ranking.direction == "t2i"]
+        found = [Prediction(ranking.query_id, ranking.top[0][0], dict(ranking.top)) for ranking in searched]
+        main = {ranking.query_id: float(ranking.rank_high == 0) for ranking in searched}
+        return sample_rows(self.job.report, found, main, str(self.job.spec.split), control)
+
+    def write(self, folder: RunFolder, results: Results) -> None:
+        """The rankings."""
+        write_ranks(folder.ranks, rankings_of(results))
+
+    def random_scores(self) -> Mapping[str, float]:
+        """The expected recall of a random ranking."""
+        return chance(captioned(self.job.report))
+
+
+def rankings_of(results: Sequence[Prediction] | Sequence[Ranking]) -> list[Ranking]:
+    """The rankings among results."""
+    return [result for result in results if isinstance(result, Ranking)]
+
+
+def by_embeddings(search: Search) -> dict[int, list[Ranking]]:
+    """Rankings by the dot products of all embeddings."""
+    return {0: from_matrix(search.dot_products(), search.gallery)}
+
+
 def retrieve(
     learner: Learner,
-    examples: Sequence[Example[Any]],
+    examples: Examples,
     pace: Pace,
+    rank: Callable[[Search], dict[int, list[Ranking]]],
     rerank_k: int | None = None,
     keep: Path | None = None,
 ) -> tuple[list[Ranking], Timing]:
-    """Rank the texts of every picture and the pictures of every text, fold by fold, in evaluation mode.
+    """Rank the texts of every image and the images of every text, fold by fold, in evaluation mode.
 
     Scores do not depend on how many ranks there are or how often the run was stopped; every rank gets all rankings.
 
-    rerank_k: only the so many best of each query by the backbone's embeddings are looked at pair by pair; they stay
-    before all others, which keep the order of the embeddings. None looks at every pair. keep: a folder for scores and
-    embeddings; what lies there of the same learner and gallery is not made again, and of two stages `by-depth.json`
-    says the recalls, in percent, that any smaller `rerank_k` would have come to. None keeps nothing.
+    Args:
+        learner: its model and head.
+        examples: of a gallery.
+        pace: batch size, device and progress.
+        rank: a gallery's rankings by how many candidates of each query were scored as pairs; 0 with one stage.
+        rerank_k: of two stages, how many of each query's best by embeddings are scored as pairs. They stay before all
+            others, which keep the order of the embeddings. None with one stage.
+        keep: a folder for scores and embeddings; those of the same learner and gallery are not computed again. With two
+            stages `by-depth.json` holds the recalls, in percent, of any smaller `rerank_k`. None keeps nothing.
 
     Raises:
         DataError: a score is not a number, naming the pair, or cannot be written.
-        VlbenchError: the backbone has no embeddings where they are needed.
+        VlbenchError: the model has no embeddings where they are needed.
         Interrupted: asked to stop.
     """
     timing, curve = Timing(), dict[int, list[Ranking]]()
-    with evaluation_mode(learner), torch.inference_mode(), pace.accelerator.autocast():
-        for number, gallery in enumerate(galleries(examples)):
+    with learner.evaluating(), torch.inference_mode(), pace.accelerator.autocast():
+        for number, gallery in enumerate(galleries(captioned(examples))):
             folder = keep / f"fold-{number}" if keep else None
             search = Search(learner, gallery, _shelf(learner, gallery, pace, rerank_k, folder), pace, timing)
-            for depth, rankings in search.rankings(rerank_k).items():
+            for depth, rankings in rank(search).items():
                 curve.setdefault(depth, []).extend(rankings)
     if rerank_k is not None and keep and pace.ranks.is_main:
-        by_depth = {depth: recalls(rankings, examples) for depth, rankings in curve.items()}
+        by_depth = {depth: recalls(rankings, captioned(examples)) for depth, rankings in curve.items()}
         atomic_write(keep / "by-depth.json", json.dumps(by_depth, indent=1) + "\n")
     return curve[max(curve)], timing
 
@@ -83,16 +153,12 @@ class Search:
     pace: Pace
     timing: Timing
 
-    def rankings(self, rerank_k: int | None) -> dict[int, list[Ranking]]:
-        """The rankings by how many candidates of each query were looked at; 0 where there is one stage only."""
-        crossing = Crossing(self.learner, self.gallery, self.shelf, self.pace, self.timing)
-        if isinstance(self.learner.head, DualHead):
-            return {0: from_matrix(self.quick(), self.gallery)}
-        if rerank_k is None:
-            return {0: from_matrix(crossing.all_pairs(), self.gallery)}
-        return in_two_stages(self.quick(), self.gallery, rerank_k, crossing.some_pairs)
+    @property
+    def backbone(self) -> Backbone:
+        """The learner's model."""
+        return cast(Backbone, self.learner.model)
 
-    def quick(self) -> Array:
+    def dot_products(self) -> Array:
         """The dot products [N, M] of all embeddings, in float32."""
         images, texts = self._images(), self._texts()
         blocks = blocks_of(range(len(images)), max(1, PRODUCTS // len(texts)))
@@ -109,17 +175,15 @@ class Search:
         return self.shelf.fill("quick", [len(block) for block in blocks], make)
 
     def _images(self) -> Array:
-        """Embeddings [N, E] of all pictures."""
-        backbone = self.learner.parts[0]
-        encoder = dual_encoder(backbone)
+        """Embeddings [N, E] of all images."""
+        backbone, encoder = self.backbone, dual_encoder(self.learner.model)
         return self._embedded(
             "images", self.gallery.images, lambda blocks: map(encoder.embed_images, see(backbone, blocks, self.pace))
         )
 
     def _texts(self) -> Array:
         """Embeddings [M, E] of all texts."""
-        backbone = self.learner.parts[0]
-        encoder = dual_encoder(backbone)
+        backbone, encoder = self.backbone, dual_encoder(self.learner.model)
         return self._embedded(
             "texts", self.gallery.texts, lambda blocks: map(encoder.embed_texts, read(backbone, blocks, self.pace))
         )

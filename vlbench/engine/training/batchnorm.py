@@ -14,10 +14,9 @@ from torch import Tensor, distributed, nn
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from vlbench.core.batch import Batch
 from vlbench.core.errors import VlbenchError
-from vlbench.engine.batching.batches import Batch
-from vlbench.engine.batching.prompts import PromptBatch
-from vlbench.engine.evaluators.learner import Learner
+from vlbench.engine.learner import Learner
 from vlbench.engine.runtime.randomness import random_state, restore_random_state
 
 
@@ -96,7 +95,7 @@ def never_ran(batch_norms: Sequence[nn.Module]) -> bool:
 
 
 @torch.no_grad()
-def calibrate_batch_norms(learner: Learner, batches: Iterable[Batch | PromptBatch]) -> None:
+def calibrate_batch_norms(learner: Learner, batches: Iterable[Batch]) -> None:
     """Set the running statistics of all batch norms to their mean over the batches; nothing else changes."""
     before, norms = random_state(), cast("list[_BatchNorm]", learner.batch_norms())
     momenta = [one.momentum for one in norms]

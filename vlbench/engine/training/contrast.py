@@ -12,19 +12,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import cast
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from vlbench.engine.batching.batches import Batch
-from vlbench.engine.evaluators.learner import Embedded, Learner
+from vlbench.core.batch import Batch
+from vlbench.engine.learner import Learner
 from vlbench.engine.runtime.memory import Undo
 from vlbench.engine.runtime.randomness import RandomState, random_state, restore_random_state
 from vlbench.engine.training.collectives import backward, gathered_rows
 from vlbench.engine.training.micro_batches import Share
-from vlbench.heads.dual import DualHead
+from vlbench.heads.base import Head
+from vlbench.heads.forward import Embedded
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def contrast(
     embeddings, states = _embedded(accelerator, Undo(learner), wrapped, parts)
     in_step = torch.empty(len(order), embeddings.shape[1], device=embeddings.device)
     in_step[list(order)] = gathered_rows(accelerator, embeddings.float())
-    head, targets = cast(DualHead, learner.head), targets.to(in_step.device)
+    head, targets = learner.head, targets.to(in_step.device)
     loss, gradients = _gradients(accelerator, head, in_step, embeddings.dtype, targets)
     share = 1 / (len(parts) * accelerator.num_processes)  # each part carries as much of the head's gradient
 
@@ -108,7 +108,7 @@ def _embedded(
 
 
 def _gradients(
-    accelerator: Accelerator, head: DualHead, embeddings: Tensor, dtype: torch.dtype, targets: Tensor
+    accelerator: Accelerator, head: Head, embeddings: Tensor, dtype: torch.dtype, targets: Tensor
 ) -> tuple[float, Gradients]:
     """The loss of a step's embeddings [B, 2E], and its gradients. dtype: that the model gives embeddings in."""
     embeddings.requires_grad_()

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable
 
 from accelerate import Accelerator
 
 from vlbench.core.errors import VlbenchError
-from vlbench.core.examples import Example
+from vlbench.core.examples import Examples
 from vlbench.core.progress import Progress
-from vlbench.engine.evaluators.learner import Learner
+from vlbench.engine.learner import Learner
 from vlbench.engine.runtime.environment import remedy_of_nan
 from vlbench.engine.runtime.interrupt import Interrupt, Interrupted
 from vlbench.engine.runtime.randomness import random_state, restore_random_state
@@ -40,7 +39,7 @@ class Finetuning:
     def __init__(
         self,
         learner: Learner,
-        examples: Sequence[Example[Any]],
+        examples: Examples,
         plan: Plan,
         accelerator: Accelerator,
         checkpoints: Checkpoints,

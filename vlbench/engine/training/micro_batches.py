@@ -7,14 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from random import Random
-from typing import Any
 
-from vlbench.core.backbone import Backbone
+from vlbench.core.batch import Draw
 from vlbench.core.cards import ScaleRange
-from vlbench.core.examples import Example, Query
-from vlbench.core.head import Head
+from vlbench.core.examples import Examples
 from vlbench.engine.batching.batches import Batches, micro_blocks
+from vlbench.engine.learner import Learner
 
 
 @dataclass(frozen=True)
@@ -54,37 +52,20 @@ def gathered_places(rows: int, accumulation: int, size: int) -> list[int]:
     return [place for share in every if share.weight for place in share.places]
 
 
-class TrainingBatches(Batches):
-    """Shares, each turned into a Batch when asked for; what chance decides does not depend on how a step is cut.
+def training_batches(
+    examples: Examples,
+    shares: Sequence[Share],
+    learner: Learner,
+    stream: str,
+    augment: bool = False,
+    scales: ScaleRange | None = None,
+) -> Batches:
+    """The batches of shares; random draws do not depend on how a step is cut into shares.
 
-    chance: names the stream that negatives and changes of pictures are drawn from, step by step.
+    stream: names the random stream that negatives and changes of images are drawn from, step by step.
 
     Raises:
-        VlbenchError: pictures shall be changed and the backbone cannot do that.
+        VlbenchError: images shall be changed and the model cannot do that.
     """
-
-    def __init__(
-        self,
-        examples: Sequence[Example[Any]],
-        of: Sequence[Share],
-        backbone: Backbone,
-        head: Head,
-        chance: str,
-        augment: bool,
-        scales: ScaleRange | None = None,
-    ) -> None:
-        rows = [share.rows for share in of]
-        super().__init__(examples, rows, backbone, head, chance, augment=augment, scales=scales)
-        self.of = of
-
-    def _queries(self, index: int) -> list[Query]:
-        """Drawn for the whole step, of which this share takes its own."""
-        share = self.of[index]
-        if self.head is None:
-            return super()._queries(index)
-        asked = self.head.queries(share.block, self.examples, Random(f"{self.chance}/{share.step}"))
-        each = len(asked) // len(share.block)
-        return [asked[place * each + number] for place in share.places for number in range(each)]
-
-    def _number(self, index: int) -> int:
-        return self.of[index].step
+    draws = [Draw(share.block, share.places, share.step, stream, augment, scales) for share in shares]
+    return Batches(examples, [share.rows for share in shares], learner.model, learner.head, draws)

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from vlbench.core.cards import Recipe
-from vlbench.core.examples import Example
+from vlbench.core.examples import Examples
 from vlbench.engine.batching.batches import epoch_blocks, related, sequential_blocks
 from vlbench.engine.training.optimizer import needed
-from vlbench.heads.dual import DualHead
 
 
 @dataclass(frozen=True)
@@ -24,16 +22,11 @@ class Plan:
     evaluate_at: frozenset[int]
 
 
-def training_units(recipe: Recipe, examples: Sequence[Example[Any]]) -> list[list[int]]:
+def training_units(recipe: Recipe, examples: Examples) -> list[list[int]]:
     """The rows that stay in one batch: each by itself or, in `related` batches, with those that belong to it."""
     if recipe.batches == "related":
         return related(examples, int(needed(recipe.batch_size, "batch_size")))
     return sequential_blocks(len(examples), 1)
-
-
-def contrasted_images(head: object, examples: Sequence[Example[Any]]) -> tuple[str, ...] | None:
-    """The image of each training example where the head contrasts it with the other images of a step; else None."""
-    return tuple(example.reference.image for example in examples) if isinstance(head, DualHead) else None
 
 
 def make_plan(recipe: Recipe, units: Sequence[Sequence[int]], seed: int, images: Sequence[str] | None = None) -> Plan:
@@ -43,7 +36,7 @@ def make_plan(recipe: Recipe, units: Sequence[Sequence[int]], seed: int, images:
         units: rows of the training examples that stay in one batch, as `training_units` has them. Where they leave
             batches partly empty, an epoch has more batches, and not each the same number.
         seed: that batches are drawn with.
-        images: as `contrasted_images` has them.
+        images: as `Head.contrasted_images` gives them.
     """
     batch_size = int(needed(recipe.batch_size, "batch_size"))
     if recipe.steps:

@@ -5,28 +5,26 @@ Shapes: B examples, I pictures per example, P = B * I pairs, D width.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from vlbench.core.errors import VlbenchError
-from vlbench.core.examples import Example
-from vlbench.core.head import Answering
+from vlbench.core.examples import Examples
 from vlbench.core.results import Prediction
-from vlbench.engine.batching.batches import loader, sequential_blocks, training_blocks
-from vlbench.engine.evaluators.learner import Learner, only_pooled
+from vlbench.engine.batching.batches import Batches, loader, sequential_blocks, training_blocks
+from vlbench.engine.learner import Learner
 from vlbench.engine.runtime.environment import remedy_of_nan
 from vlbench.engine.runtime.progress_timing import Pace
 from vlbench.engine.training.checkpoint import Best
 from vlbench.engine.training.finetune import Log
 from vlbench.engine.training.optimizer import make_optimizer, make_schedule
 from vlbench.engine.training.plan import Plan
+from vlbench.heads.labels import LabelHead
 from vlbench.metrics.direction import Measured
 
-Examples = Sequence[Example[Any]]
 Measure = Callable[[list[Prediction]], Measured]
 """The main metric of predictions for the selection split, with its direction."""
 
@@ -54,12 +52,12 @@ def probe(
         Interrupted: asked to stop; nothing of a probe is saved before its end.
         VlbenchError: the loss is not a number, naming the step.
     """
-    head = cast(Answering, learner.head)
+    head = _label_head(learner)
     found = pooled_features(learner, train, pace)
     mean, deviation = found.mean(dim=0), found.std(dim=0, correction=0).clamp(min=LEAST_DEVIATION)
     chosen = (pooled_features(learner, selection.examples, pace) - mean) / deviation if selection else None
     learner.head.cpu()
-    training = _Training(learner.head, (found - mean) / deviation, head.targets(train), plan, seed)
+    training = _Training(head, (found - mean) / deviation, head.targets(train), plan, seed)
     best, kept = Best(plan.steps, "plain", None), None
     for step in range(1, plan.steps + 1):
         pace.check()
@@ -72,7 +70,7 @@ def probe(
         if selection is None or chosen is None or step not in plan.evaluate_at:
             continue
         with torch.inference_mode():
-            answers = head.finish(head(only_pooled(chosen)), [example.id for example in selection.examples])
+            answers = head.finish(head.from_pooled(chosen), [example.id for example in selection.examples])
         measured = selection.measure(answers)
         log({"step": step, "weights": "plain", "selection": measured.value})
         if measured.is_better_than(best.value):
@@ -92,13 +90,13 @@ def pooled_features(learner: Learner, examples: Examples, pace: Pace) -> Tensor:
     Raises:
         Interrupted: asked to stop.
     """
-    device = pace.accelerator.device
+    device, head = pace.accelerator.device, _label_head(learner)
     found, done = list[Tensor](), 0
     learner.to(device).eval()
     with torch.no_grad(), pace.accelerator.autocast():
         blocks = sequential_blocks(len(examples), pace.batch_size)
-        for batch in loader(learner.batches(examples, blocks), pace.workers, device):
-            found.append(learner.features(batch.to(device)).pooled.float().cpu())
+        for batch in loader(Batches(examples, blocks, learner.model, head), pace.workers, device):
+            found.append(head.features(learner.model, batch.to(device)).pooled.float().cpu())
             done += len(batch.ids)
             pace.step(done, len(examples))
     return torch.cat(found)
@@ -107,7 +105,7 @@ def pooled_features(learner: Learner, examples: Examples, pace: Pace) -> Tensor:
 class _Training:
     """A head, standardised features [P, D] and targets of B examples, and what steps through them."""
 
-    def __init__(self, head: nn.Module, features: Tensor, targets: Tensor, plan: Plan, seed: int) -> None:
+    def __init__(self, head: LabelHead, features: Tensor, targets: Tensor, plan: Plan, seed: int) -> None:
         self.head, self.targets, self.plan = head, targets, plan
         self.features = features.reshape(len(targets), -1, features.shape[1])  # [B, I, D]
         self.optimizer = make_optimizer(head, None, plan.recipe)
@@ -116,13 +114,19 @@ class _Training:
 
     def step(self, number: int) -> float:
         """One optimizer step, counted from 1: the loss before it."""
-        rows, head = torch.tensor(self.blocks[number - 1]), cast(Answering, self.head)
-        loss = head.loss(head(only_pooled(self.features[rows].flatten(0, 1))), self.targets[rows])
+        rows, head = torch.tensor(self.blocks[number - 1]), self.head
+        loss = head.loss(head.from_pooled(self.features[rows].flatten(0, 1)), self.targets[rows])
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
         self.schedule.step()
         return float(loss.detach())
+
+
+def _label_head(learner: Learner) -> LabelHead:
+    if not isinstance(learner.head, LabelHead):
+        raise TypeError(f"expected a classifier, not {type(learner.head).__name__}")
+    return learner.head
 
 
 def _rewrite(head: nn.Module, mean: Tensor, deviation: Tensor) -> None:

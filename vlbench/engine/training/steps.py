@@ -6,34 +6,32 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
-from typing import Any, cast
 
 from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+from vlbench.core.batch import Batch
 from vlbench.core.errors import VlbenchError, is_out_of_memory
-from vlbench.core.examples import Example
+from vlbench.core.examples import Examples
 from vlbench.core.progress import Progress
-from vlbench.engine.batching.batches import Batch, check_changes, loader, sequential_blocks, training_blocks
-from vlbench.engine.batching.prompts import PromptBatch, PromptBatches
-from vlbench.engine.evaluators.learner import Learner
+from vlbench.engine.batching.batches import Batches, loader, sequential_blocks, training_blocks
+from vlbench.engine.learner import Learner
 from vlbench.engine.runtime.memory import Undo, fits, heaviest, out_of_memory, release
 from vlbench.engine.training.activation_checkpointing import recompute_activations
 from vlbench.engine.training.batchnorm import calibrate_batch_norms, check_rows, never_ran, synchronise_batch_norms
 from vlbench.engine.training.collectives import backward, same_buffers, total
 from vlbench.engine.training.contrast import Part, contrast
 from vlbench.engine.training.lora import add_adapters
-from vlbench.engine.training.micro_batches import Share, TrainingBatches, gathered_places, shares
+from vlbench.engine.training.micro_batches import Share, gathered_places, shares, training_batches
 from vlbench.engine.training.optimizer import make_optimizer, make_schedule
-from vlbench.engine.training.plan import Conduct, Plan, contrasted_images, training_units
-from vlbench.heads.generate import GenerateHead
+from vlbench.engine.training.plan import Conduct, Plan, training_units
 from vlbench.models.layers.momentum import MomentumCopy
 
 CALIBRATED_ON, CALIBRATED_AT_ONCE = 256, 32
 """Training examples whose statistics batch norms begin with where no weights bring any, and examples per forward."""
-Input = tuple[Batch | PromptBatch, float]
+Input = tuple[Batch, float]
 """What one forward takes, and its loss's share in the step."""
 
 
@@ -55,7 +53,7 @@ class Trained:
         learner = learner.to(accelerator.device)
         if plan.recipe.batch_norm == "live":
             _make_live(learner, accelerator)
-        optimizer = make_optimizer(learner, learner.parts[0], plan.recipe)
+        optimizer = make_optimizer(learner, learner.backbone, plan.recipe)
         schedule = make_schedule(optimizer, plan.steps, plan.recipe)
         average = None if plan.recipe.ema is None else MomentumCopy(learner, plan.recipe.ema)
         if conduct.activation_checkpointing:
@@ -85,7 +83,7 @@ class Steps:
     def __init__(
         self,
         trained: Trained,
-        examples: Sequence[Example[Any]],
+        examples: Examples,
         plan: Plan,
         accelerator: Accelerator,
         seed: int,
@@ -93,14 +91,14 @@ class Steps:
     ) -> None:
         self.trained, self.examples, self.plan = trained, examples, plan
         self.accelerator, self.seed, self.conduct = accelerator, seed, conduct
-        self.images = contrasted_images(trained.learner.head, examples)
+        self.images = trained.learner.head.contrasted_images(examples)
         units = training_units(plan.recipe, examples)
         self.blocks = training_blocks(units, plan.batch_size, plan.steps, seed, self.images)
         if trained.learner.live_batch_norm:
             check_rows(self.blocks, accelerator.num_processes)
         self.accumulation = plan.accumulation
         self.step = 0
-        self._stream: Iterator[Batch | PromptBatch] = iter(())
+        self._stream: Iterator[Batch] = iter(())
 
     def begin(self, step: int, accumulation: int | None, progress: Progress) -> None:
         """Go on after so many steps. accumulation: as it was found before; None finds it where that is asked for.
@@ -158,9 +156,9 @@ class Steps:
         """Gradients of a loss that contrasts all pairs of a step; the loss on the first process, 0 on the others."""
         trained, block = self.trained, self.blocks[self.step]
         batches = islice(self._stream, len(own))
-        parts = [Part(cast(Batch, batch), share) for batch, share in zip(batches, own, strict=True)]
+        parts = [Part(batch, share) for batch, share in zip(batches, own, strict=True)]
         order = gathered_places(len(block), self.accumulation, self.accelerator.num_processes)
-        targets = trained.learner.parts[1].targets([self.examples[row] for row in block])
+        targets = trained.learner.head.targets([self.examples[row] for row in block])
         loss = contrast(self.accelerator, trained.learner, trained.wrapped, parts, order, targets)
         return loss if self.accelerator.is_main_process else 0.0
 
@@ -173,7 +171,7 @@ class Steps:
     def _is_uncalibrated(self) -> bool:
         """Whether batch norms would normalise by statistics that nothing was ever counted for."""
         learner = self.trained.learner
-        frozen = not learner.live_batch_norm and not isinstance(learner.head, GenerateHead)
+        frozen = not learner.live_batch_norm and learner.head.is_single_pass
         return frozen and never_ran(learner.batch_norms())
 
     def _calibrate(self) -> None:
@@ -181,7 +179,8 @@ class Steps:
         learner, rows = self.trained.learner, [row for block in self.blocks for row in block][:CALIBRATED_ON]
         rows = rows[: len(rows) // CALIBRATED_AT_ONCE * CALIBRATED_AT_ONCE or len(rows)]  # batches of one size
         examples = [self.examples[row] for row in rows]
-        batches = learner.batches(examples, sequential_blocks(len(rows), CALIBRATED_AT_ONCE))
+        blocks = sequential_blocks(len(rows), CALIBRATED_AT_ONCE)
+        batches = Batches(examples, blocks, learner.model, learner.head)
         stream = loader(batches, self.conduct.workers, self.accelerator.device)
         calibrate_batch_norms(learner, (batch.to(self.accelerator.device) for batch in stream))
         same_buffers(self.accelerator, learner)
@@ -195,13 +194,10 @@ class Steps:
         left = [share for step in range(self.step, len(self.blocks)) for share in self._shares(step)]
         self._stream = loader(self._prepared(left), self.conduct.workers, self.accelerator.device)
 
-    def _prepared(self, of: Sequence[Share]) -> TrainingBatches | PromptBatches:
+    def _prepared(self, of: Sequence[Share]) -> Batches:
         recipe, learner = self.plan.recipe, self.trained.learner
         augment, scales = recipe.augment == "randaugment", recipe.scales
-        if isinstance(learner.head, GenerateHead):
-            check_changes(learner.backbone, augment, scales)
-            return PromptBatches(self.examples, [share.rows for share in of], *learner.writing, learned=True)
-        return TrainingBatches(self.examples, of, *learner.parts, f"{self.seed}/negatives", augment, scales)
+        return training_batches(self.examples, of, learner, f"{self.seed}/negatives", augment, scales)
 
     def _try(self, progress: Progress) -> None:
         """Halve forward passes until one over the heaviest examples fits, on all processes."""

@@ -9,7 +9,7 @@ from torch import Tensor
 from vlbench.core.backbone import Pretrained
 from vlbench.core.errors import ExitCode, VlbenchError
 from vlbench.core.record import LoadReport
-from vlbench.engine.evaluators.learner import Learner
+from vlbench.engine.learner import Learner
 from vlbench.engine.weights.loading import in_order
 
 _ROWS = ("classifier.3.weight", "classifier.3.bias")

@@ -1,0 +1,58 @@
+"""Classification: a head over the features of pairs or prompts, finetuned, probed or loaded."""
+
+from __future__ import annotations
+
+from vlbench.core.backbone import Model
+from vlbench.core.batch import Batch
+from vlbench.core.cards import HeadLayout
+from vlbench.core.examples import Examples
+from vlbench.core.modes import MODES
+from vlbench.core.results import Prediction
+from vlbench.engine.batching.batches import Batches
+from vlbench.engine.batching.prediction_shards import Shards
+from vlbench.engine.capabilities import takes_prompts
+from vlbench.engine.evaluators.base import Evaluator, Kept
+from vlbench.engine.evaluators.predict import Work, predict_all
+from vlbench.engine.learner import Learner
+from vlbench.engine.runtime.progress_timing import Pace, Timing
+from vlbench.engine.weights.files import holds_linear
+from vlbench.heads.base import Head
+from vlbench.heads.build import build_head, build_prompt_probe
+
+
+class Classification(Evaluator):
+    """Answers by the most likely label of a head."""
+
+    def build_head(self, model: Model) -> Head:
+        """The head of the task's output; a linear one where it is probed, or was."""
+        job = self.job
+        card, task, facts = job.card, job.task.card, MODES[job.spec.mode]
+        if takes_prompts(card, task):
+            return build_prompt_probe(task, model.width, job.labels)
+        linear = facts.trains_head_only or (facts.loads_head and job.weights and holds_linear(job.weights))
+        layout = HeadLayout(hidden=0) if linear else card.head_layout(job.size)
+        return build_head(task, card, model.width, job.labels, job.spec.train, layout)
+
+    def evaluate(
+        self, learner: Learner, examples: Examples, pace: Pace, kept: Kept | None = None
+    ) -> tuple[list[Prediction], Timing]:
+        """As `classify`."""
+        return classify(learner, examples, pace, kept.shards(learner, pace.accelerator.device) if kept else None)
+
+
+def classify(
+    learner: Learner, examples: Examples, pace: Pace, shards: Shards | None = None
+) -> tuple[list[Prediction], Timing]:
+    """Answer the examples in their order; the rest as `predict_all`.
+
+    Raises:
+        VlbenchError: a logit is not a number, naming the example.
+    """
+
+    def answer(batch: Batch) -> list[Prediction]:
+        output = learner(batch.to(pace.accelerator.device))
+        return learner.head.finish(output.logits.float().cpu(), batch.ids)
+
+    work = Work(lambda blocks: Batches(examples, blocks, learner.model, learner.head), answer)
+    with learner.evaluating():
+        return predict_all(examples, work, pace, shards)

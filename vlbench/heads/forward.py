@@ -1,0 +1,160 @@
+"""The forward pass of a model under a head, stage by stage: the only place where one is written.
+
+Shapes: N images, M texts and P pairs of a batch, B prompts, D width, E embedding width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from torch import Tensor
+
+from vlbench.core.backbone import Backbone, DualEncoder, Features, Generator, Model, Textual, Visual
+from vlbench.core.batch import Batch, PairBatch, PromptBatch
+from vlbench.core.errors import VlbenchError
+
+
+class Forward:
+    """A forward pass: its model and batch, and the results of the stages that have run.
+
+    visual: states of the N images. textual: states of the M texts. features: of the P pairs, or the B prompts.
+    logits: the head's. texts: those that a generative model has generated.
+    """
+
+    visual: Visual
+    textual: Textual
+    features: Features
+    logits: Tensor
+    texts: list[str]
+
+    def __init__(self, model: Model, batch: Batch) -> None:
+        self.model, self.batch = model, batch
+
+    @property
+    def backbone(self) -> Backbone:
+        """The model, of a batch of pairs."""
+        return cast(Backbone, self.model)
+
+    @property
+    def generator(self) -> Generator:
+        """The model, of a batch of prompts.
+
+        Raises:
+            VlbenchError: it is not generative.
+        """
+        if not isinstance(self.model, Generator):
+            raise VlbenchError(f"{type(self.model).__name__} is not a generative model: use --mode finetune")
+        return self.model
+
+    @property
+    def pairs(self) -> PairBatch:
+        """The batch, of pairs."""
+        if not isinstance(self.batch, PairBatch):
+            raise TypeError(f"expected a batch of pairs, not {type(self.batch).__name__}")
+        return self.batch
+
+    @property
+    def prompts(self) -> PromptBatch:
+        """The batch, of prompts."""
+        if not isinstance(self.batch, PromptBatch):
+            raise TypeError(f"expected a batch of prompts, not {type(self.batch).__name__}")
+        return self.batch
+
+    def visual_pairs(self) -> Visual:
+        """The visual states of the P pairs."""
+        return self.visual.take(self.pairs.image_rows)
+
+    def textual_pairs(self) -> Textual:
+        """The textual states of the P pairs."""
+        return self.textual.take(self.pairs.text_rows)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A named part of a forward pass; `run` reads what the stages before it have set, and sets its own result."""
+
+    name: str
+    run: Callable[[Forward], None]
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """The embeddings of a batch's B pairs, without logits or loss.
+
+    images, texts: [B, E], of length 1. head: a copy of each of the head's parameters, in their order, so that a
+    gradient can be carried on to them through the forward pass that DDP watches.
+    """
+
+    images: Tensor
+    texts: Tensor
+    head: tuple[Tensor, ...]
+
+
+def encode_images(forward: Forward) -> None:
+    """Each distinct image once: sets `visual`."""
+    forward.visual = forward.backbone.see(forward.pairs.images, forward.pairs.slots)
+
+
+def encode_texts(forward: Forward) -> None:
+    """Each distinct text once: sets `textual`."""
+    forward.textual = forward.backbone.read(forward.pairs.texts)
+
+
+def fuse_pairs(forward: Forward) -> None:
+    """Each pair: sets `features`."""
+    forward.features = fuse(forward.backbone, forward.visual_pairs(), forward.textual_pairs())
+
+
+def encode_prompts(forward: Forward) -> None:
+    """Each prompt: sets `features`, of which only `pooled` holds anything."""
+    forward.features = pooled_only(forward.generator.states(forward.prompts.prompts))
+
+
+ENCODE = (Stage("see", encode_images), Stage("read", encode_texts))
+"""Images and texts by themselves."""
+PAIRS = (*ENCODE, Stage("fuse", fuse_pairs))
+"""Features of pairs."""
+PROMPTS = (Stage("prompt", encode_prompts),)
+"""Features of prompts."""
+
+
+def encode_pairs(model: Model, batch: Batch) -> tuple[Visual, Textual]:
+    """The visual and the textual states of a batch's P pairs."""
+    forward = Forward(model, batch)
+    for stage in ENCODE:
+        stage.run(forward)
+    return forward.visual_pairs(), forward.textual_pairs()
+
+
+def fuse(backbone: Backbone, visual: Visual, textual: Textual) -> Features:
+    """The features of P pairs."""
+    return backbone.fuse(visual, textual)
+
+
+def embed_pairs(model: Model, visual: Visual, textual: Textual) -> tuple[Tensor, Tensor]:
+    """Unit vectors of N images [N, E] and M texts [M, E]. Raises as `dual_encoder` does."""
+    encoder = dual_encoder(model)
+    return encoder.embed_images(visual), encoder.embed_texts(textual)
+
+
+def dual_encoder(model: Model) -> DualEncoder:
+    """The model as a dual encoder.
+
+    Raises:
+        VlbenchError: it is a cross-encoder only.
+    """
+    if not isinstance(model, DualEncoder):
+        raise VlbenchError(
+            f"{type(model).__name__} does not embed images and texts separately: leave out --rerank-k, and let its "
+            f"card say `ranks_by: cross`"
+        )
+    return model
+
+
+def pooled_only(pooled: Tensor) -> Features:
+    """Features of vectors [P, D] alone, which is all that a classifier reads."""
+    none, mask = pooled[:, :0, None], torch.zeros(len(pooled), 0, dtype=torch.bool)
+    return Features(pooled, none, none, mask, mask)

@@ -1,0 +1,122 @@
+"""How examples become a batch: as pairs of images and texts, or as prompts.
+
+Shapes: B examples, I images per query, P pairs, N distinct (image, slot), M distinct texts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar, Protocol, cast
+
+import torch
+
+from vlbench.core.backbone import Augmenting, Backbone, Generator, Model, MultiScale, Tensors
+from vlbench.core.batch import Batch, Draw, PairBatch, PromptBatch
+from vlbench.core.cards import ScaleRange
+from vlbench.core.errors import VlbenchError
+from vlbench.core.examples import ImageRef, Prompt, Query, Shot
+from vlbench.heads.forward import PAIRS, PROMPTS, Stage
+
+
+class Inputs(Protocol):
+    """How the queries of a block of examples reach the model, and the stages that make features of them."""
+
+    @property
+    def stages(self) -> tuple[Stage, ...]: ...
+
+    def collate(self, ids: tuple[str, ...], queries: Sequence[Query], model: Model, draw: Draw | None) -> Batch:
+        """The batch of these queries, without targets."""
+        ...
+
+
+class PairInputs:
+    """Pairs of the images and the text of each query."""
+
+    stages = PAIRS
+
+    def collate(self, ids: tuple[str, ...], queries: Sequence[Query], model: Model, draw: Draw | None) -> PairBatch:
+        """The batch of these queries, of which each distinct image and text is prepared once."""
+        backbone = cast(Backbone, model)
+        images: dict[tuple[str, int], int] = {}
+        texts: dict[str, int] = {}
+        refs, image_rows, text_rows = list[ImageRef](), list[int](), list[int]()
+        for query in queries:
+            text_row = texts.setdefault(query.text, len(texts))
+            for slot, ref in enumerate(query.images):
+                if (ref.key, slot) not in images:
+                    images[ref.key, slot] = len(images)
+                    refs.append(ref)
+                image_rows.append(images[ref.key, slot])
+                text_rows.append(text_row)
+        return PairBatch(
+            ids=ids,
+            images=_prepare_images(backbone, refs, draw),
+            slots=torch.tensor([slot for _, slot in images]),
+            texts=backbone.prepare_texts(list(texts)),
+            image_rows=torch.tensor(image_rows),
+            text_rows=torch.tensor(text_rows),
+        )
+
+
+@dataclass(frozen=True)
+class PromptInputs:
+    """The prompt of each query: the template of the task's card, `{text}` being the query's text.
+
+    shots: shown with their answers before each query.
+    """
+
+    template: str
+    shots: tuple[Shot, ...] = ()
+    stages: ClassVar[tuple[Stage, ...]] = PROMPTS
+
+    def with_shots(self, shots: Sequence[tuple[Query, str]]) -> PromptInputs:
+        """The same, with queries and their answers as shots."""
+        return PromptInputs(self.template, tuple(Shot(self._worded(query), answer) for query, answer in shots))
+
+    def prompt(self, query: Query) -> Prompt:
+        """The prompt of a query."""
+        return Prompt(self._worded(query), self.shots)
+
+    def collate(
+        self,
+        ids: tuple[str, ...],
+        queries: Sequence[Query],
+        model: Model,
+        draw: Draw | None,
+        answers: Sequence[str] | None = None,
+    ) -> PromptBatch:
+        """The batch of these queries. answers: those that are learned."""
+        prompts = [self.prompt(query) for query in queries]
+        return PromptBatch(ids, cast(Generator, model).prepare_prompts(prompts, answers))
+
+    def _worded(self, query: Query) -> Query:
+        return replace(query, text=self.template.replace("{text}", query.text))
+
+
+def _prepare_images(backbone: Backbone, refs: Sequence[ImageRef], draw: Draw | None) -> Tensors:
+    if draw is not None and draw.augment and isinstance(backbone, Augmenting):
+        return backbone.augmented(refs, draw.image_rng())
+    if draw is not None and draw.scales is not None and isinstance(backbone, MultiScale):
+        return backbone.rescaled(refs, draw.image_rng(), draw.scales)
+    return backbone.prepare_images(refs)
+
+
+def check_changes(model: object, augment: bool, scales: ScaleRange | None) -> None:
+    """Check that a model can change training images as a recipe asks.
+
+    Raises:
+        VlbenchError: it cannot augment them, or not resize them at random, or both are asked for at once.
+    """
+    name = type(model).__name__
+    if augment and not isinstance(model, Augmenting):
+        raise VlbenchError(
+            f"train.augment is for models that can change the pixels of their images, and {name} cannot: set it to none"
+        )
+    if scales is not None and not isinstance(model, MultiScale):
+        raise VlbenchError(
+            f"train.short_side {[*scales[:2]]} is for models that take images of any size (soho), and {name} does not: "
+            f"leave it out"
+        )
+    if augment and scales is not None:
+        raise VlbenchError("train.augment and train.short_side do not go together: leave one of them out")
