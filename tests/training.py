@@ -18,14 +18,14 @@ from vlbench import catalog
 from vlbench.core.cards import Recipe
 from vlbench.core.progress import Silent
 from vlbench.core.spec import RunSpec
-from vlbench.engine.evaluators.learner import Learner
 from vlbench.engine.job import plan
+from vlbench.engine.learner import Learner
 from vlbench.engine.resources import make_resources, of_job
 from vlbench.engine.runtime.environment import make_accelerator, seed_everything
 from vlbench.engine.runtime.interrupt import Interrupt
 from vlbench.engine.training.checkpoint import Checkpoints
 from vlbench.engine.training.finetune import Finetuning
-from vlbench.engine.training.plan import Conduct, contrasted_images, make_plan, training_units
+from vlbench.engine.training.plan import Conduct, make_plan, training_units
 from vlbench.heads.build import build_head
 
 
@@ -42,7 +42,7 @@ def train(name: str, world: Path, folder: Path, accumulation: int = 1, **changed
     seed_everything(0)
     backbone = catalog.load_model(job.card, job.size, make_resources(of_job(job), Silent()))
     learner = Learner(backbone, build_head(job.task.card, job.card, backbone.width, job.labels, job.spec.train))
-    images = contrasted_images(learner.head, job.train)
+    images = learner.head.contrasted_images(job.train)
     made = make_plan(job.spec.train, training_units(job.spec.train, job.train), 0, images)
     training = Finetuning(learner, job.train, made, accelerator, Checkpoints(folder), 0, Conduct())
     log: list[dict[str, Any]] = []

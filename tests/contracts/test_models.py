@@ -20,15 +20,15 @@ from torch import Tensor, nn
 
 from vlbench import catalog
 from vlbench.core.backbone import Fitted, Following
+from vlbench.core.batch import PairBatch, whole_block
 from vlbench.core.examples import Caption, Example, ImageRef, Label
 from vlbench.core.progress import Silent
 from vlbench.core.spec import RunSpec
 from vlbench.data.regions.extract import FlatExtractor
 from vlbench.data.regions.source import StoredRegions
 from vlbench.data.resources import Resources
-from vlbench.engine.batching.batches import Batch, Batches
-from vlbench.engine.evaluators.learner import Learner
 from vlbench.engine.job import plan
+from vlbench.engine.learner import Learner
 from vlbench.engine.resources import make_resources, of_job, unique_refs
 from vlbench.engine.weights.loading import load_weights
 from vlbench.heads.build import build_head
@@ -53,9 +53,11 @@ class Tiny:
     examples: Sequence[Example[Any]]
     labels: tuple[str, ...]
 
-    def batch(self, examples: Sequence[Example[Any]], *, targets: bool = False) -> Batch:
-        backbone, head = self.learner.parts
-        return Batches(examples, [range(len(examples))], backbone, head if targets else None)[0]
+    def batch(self, examples: Sequence[Example[Any]], *, targets: bool = False) -> PairBatch:
+        rows, learner = range(len(examples)), self.learner
+        batch = learner.head.collate(examples, rows, learner.model, whole_block(rows, "") if targets else None)
+        assert isinstance(batch, PairBatch)
+        return batch
 
     @torch.inference_mode()
     def logits(self, examples: Sequence[Example[Any]], *, targets: bool = False) -> Tensor:
@@ -188,7 +190,7 @@ def test_bfloat16_sees_much_the_same(tiny: Tiny) -> None:
 
 
 def test_what_was_seen_and_read_can_be_used_again(tiny: Tiny) -> None:
-    backbone, _ = tiny.learner.parts
+    backbone = tiny.learner.backbone
     one, other = tiny.examples[0].query, tiny.examples[8].query
     a, b = (one.images + other.images)[:2]
     s, t = one.text, other.text
@@ -205,7 +207,7 @@ def test_what_was_seen_and_read_can_be_used_again(tiny: Tiny) -> None:
 
 
 def test_features_have_the_promised_shapes(tiny: Tiny) -> None:
-    backbone, _ = tiny.learner.parts
+    backbone = tiny.learner.backbone
     query = tiny.examples[0].query
     with torch.inference_mode():
         seen = backbone.see(backbone.prepare_images(query.images), torch.arange(len(query.images)))
@@ -218,7 +220,7 @@ def test_features_have_the_promised_shapes(tiny: Tiny) -> None:
 
 
 def test_answers_cannot_reach_a_model(tiny: Tiny) -> None:
-    backbone, head = tiny.learner.parts
+    backbone, head = tiny.learner.backbone, tiny.learner.head
     doors = (backbone.prepare_images, backbone.prepare_texts, backbone.see, backbone.read, backbone.fuse)
     asked = [list(inspect.signature(door).parameters) for door in doors]
     assert asked == [["refs"], ["texts"], ["images", "slot"], ["texts"], ["seen", "read"]]
@@ -259,7 +261,7 @@ def test_a_momentum_copy_shares_what_is_not_weights(tiny: Tiny) -> None:
                 assert vars(copied)[attribute] is value
 
 
-def _numbers(batch: Batch) -> int:
+def _numbers(batch: PairBatch) -> int:
     """How many numbers a batch's pictures and texts are made into."""
     return sum(value.numel() for prepared in (batch.images, batch.texts) for value in prepared.values())
 

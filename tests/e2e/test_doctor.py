@@ -16,7 +16,7 @@ from vlbench import catalog
 from vlbench.core.cards import ModelCard, Recipe
 from vlbench.engine.doctor import examine as examining
 from vlbench.engine.job import Job, plan
-from vlbench.heads.pair import PairHead
+from vlbench.heads.classify import PairHead
 
 Call = Callable[..., Any]
 

@@ -51,10 +51,11 @@ class TaskCard(Frozen):
 
     version: raised whenever a number made with the task could move. output: which head questions the
     backbone. labels: the closed answer list in the order of the logits. min_answer_count: of a task whose answers
-    are open instead, how often one must come in the train split for a classifier to know it. prompt: what a model that
-    writes is asked, `{text}` being the example's text; extraction: the rule of `vlbench.data.text.extraction` that takes
-    its answer out of what it wrote. claims: what a model that embeds compares a picture with: label -> sentence, `{text}`
-    being the example's text; under `*` for every other label, `{label}` being that. metrics: name -> `module:function`.
+    are open instead, how often one must come in the train split for a classifier to know it. prompt: the prompt of a
+    generative model, `{text}` being the example's text; extraction: the rule of `vlbench.data.text.extraction` that
+    extracts its answer from the generated text. claims: what a dual encoder compares an image with: label -> sentence,
+    `{text}` being the example's text; under `*` for every other label, `{label}` being that. metrics: name ->
+    `module:function`.
     slices: tags that every table breaks the main metric down by. features: where region features may lie,
     as globs below the root. siblings: folders of DATA_ROOT that may hold the images of several tasks. leaks: pictures
     that other tasks are known to train on.

@@ -9,8 +9,8 @@ from accelerate import Accelerator
 from vlbench.core.cards import HeadLayout
 from vlbench.core.examples import Example, ImageRef, Label, Query
 from vlbench.core.progress import Silent
-from vlbench.engine.evaluators.learner import Learner
-from vlbench.engine.evaluators.predict import predict
+from vlbench.engine.evaluators.classification import classify
+from vlbench.engine.learner import Learner
 from vlbench.engine.runtime.interrupt import Interrupt
 from vlbench.engine.runtime.progress_timing import Pace
 from vlbench.heads.classify import ClassifyHead
@@ -24,8 +24,8 @@ def test_the_order_comes_back() -> None:
     ]
     learner = Learner(Fake(), ClassifyHead(Fake().width, ("yes", "no"), HeadLayout(hidden=0)))
     pace = Pace(Accelerator(cpu=True), 4, 0, Silent(), Interrupt(), "predicting")
-    found, timing = predict(learner, spread, pace)
+    found, timing = classify(learner, spread, pace)
     assert [one.example_id for one in found] == [one.id for one in spread]
-    alone = [predict(learner, [example], pace)[0][0] for example in spread]
+    alone = [classify(learner, [example], pace)[0][0] for example in spread]
     assert [one.answer for one in found] == [one.answer for one in alone]
     assert timing.examples == 10

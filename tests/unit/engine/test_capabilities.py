@@ -8,7 +8,9 @@ import pytest
 
 from vlbench import catalog
 from vlbench.core.cards import ModelCard
-from vlbench.engine.capabilities import Mode, claim, page, refused, takes_prompts
+from vlbench.core.modes import Mode
+from vlbench.engine.capabilities import page, takes_prompts, unsupported
+from vlbench.engine.evaluators.zero_shot import claim
 
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "capabilities.md"
 
@@ -51,8 +53,8 @@ def test_the_page_is_current() -> None:
         ("llava", "coco_retrieval", "zero-shot", "llava has no way to answer coco_retrieval zero-shot"),
     ],
 )
-def test_refused(model: str, task: str, mode: Mode, reason: str) -> None:
-    said = refused(card(model), catalog.task_card(task), mode, own_weights=True)
+def test_unsupported(model: str, task: str, mode: Mode, reason: str) -> None:
+    said = unsupported(card(model), catalog.task_card(task), mode, own_weights=True)
     assert reason in said and bool(reason) == bool(said)
 
 

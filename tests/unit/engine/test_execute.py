@@ -16,7 +16,7 @@ import pytest
 from vlbench.core.errors import CoverageError, DataError, VlbenchError
 from vlbench.core.progress import Silent
 from vlbench.core.results import Prediction
-from vlbench.engine import trial
+from vlbench.engine.evaluators import classification
 from vlbench.engine.execute import execute
 from vlbench.engine.job import Job
 from vlbench.engine.runtime.interrupt import Interrupted
@@ -39,13 +39,13 @@ def folder(job: Job) -> RunFolder:
 
 def answers_of(monkeypatch: pytest.MonkeyPatch, change: Callable[[list[Prediction]], list[Prediction]]) -> None:
     """Let the predictions of the reported split be changed before they are counted."""
-    predict = trial.predict
+    predict = classification.classify
 
     def changed(learner, examples, pace, shards=None):
         predictions, timing = predict(learner, examples, pace, shards)
         return (change(predictions) if pace.what == "predicting" else predictions), timing
 
-    monkeypatch.setattr(trial, "predict", changed)
+    monkeypatch.setattr(classification, "classify", changed)
 
 
 def test_a_record_is_whole(job: Job, folder: RunFolder) -> None:

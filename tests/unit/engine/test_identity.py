@@ -216,13 +216,13 @@ def test_a_run_that_other_code_resumes_says_so(
     make_job: MakeJob, told: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spec = make_job(train={"steps": 4}, controls=(), save_every=1).spec
-    from vlbench.engine import trial
+    from vlbench.engine.evaluators import classification
 
     def fails(*_: object) -> None:
         raise VlbenchError("stop")
 
     with monkeypatch.context() as patch, pytest.raises(VlbenchError):
-        patch.setattr(trial, "predict", fails)
+        patch.setattr(classification, "classify", fails)
         run(spec)
     now = provenance.code_sha256()
     for place in ("engine.evaluate", "engine.execute", "records.provenance"):

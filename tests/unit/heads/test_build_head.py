@@ -9,12 +9,10 @@ import pytest
 from vlbench.catalog import model_card
 from vlbench.core.cards import HeadLayout, ModelCard, Recipe, SizeCard, SplitCard, TaskCard
 from vlbench.core.errors import VlbenchError
-from vlbench.core.head import Head
+from vlbench.heads.base import Head
 from vlbench.heads.build import build_head
-from vlbench.heads.classify import ClassifyHead
-from vlbench.heads.pair import PairHead
+from vlbench.heads.classify import ClassifyHead, PairHead, SoftHead
 from vlbench.heads.rank import RankHead
-from vlbench.heads.soft import SoftHead
 
 
 def task(**changes: Any) -> TaskCard:

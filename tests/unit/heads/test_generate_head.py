@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from accelerate import Accelerator
 from torch import Tensor
 
 from vlbench import catalog
@@ -14,6 +16,11 @@ from vlbench.core.backbone import Generator, Tensors
 from vlbench.core.cards import TaskCard
 from vlbench.core.errors import DataError, VlbenchError
 from vlbench.core.examples import Example, ImageRef, Label, Prompt, Query
+from vlbench.core.progress import Silent
+from vlbench.core.results import Prediction
+from vlbench.engine.evaluators.generation import ModelBackend, generate
+from vlbench.engine.runtime.interrupt import Interrupt
+from vlbench.engine.runtime.progress_timing import Pace
 from vlbench.heads.generate import LONGEST, GenerateHead
 
 
@@ -52,17 +59,24 @@ def example(label: str, text: str = "Two dogs.") -> Example[Label]:
     return Example("a", Query(pictures, text), Label(label), "a")
 
 
+def answers(head: GenerateHead, writer: Writer, n: int) -> list[Prediction]:
+    """The predictions for so many examples, named a, b, ..."""
+    examples = [replace(example(""), id=name) for name in "abc"[:n]]
+    pace = Pace(Accelerator(cpu=True), 4, 0, Silent(), Interrupt(), "predicting")
+    return generate(ModelBackend(writer, torch.device("cpu")), head, examples, pace)[0]
+
+
 def test_what_is_written_becomes_an_answer() -> None:
     writer = Writer("Answer: Red.", " ")
     assert isinstance(writer, Generator)
-    one, other = GenerateHead(card(extraction="short_answer")).answer(writer, {}, ["a", "b"])
+    one, other = answers(GenerateHead(card(extraction="short_answer")), writer, 2)
     assert (one.example_id, one.answer, one.status, one.text) == ("a", "red", "ok", "Answer: Red.")
     assert (other.example_id, other.answer, other.status, other.text) == ("b", "", "unparsed", " ")
 
 
 def test_candidates_are_ranked_by_likelihood() -> None:
     writer = Writer(likelihoods=torch.tensor([[-3.0, -1.0, -2.0], [-1.0, -1.0, -9.0]]))
-    one, other = GenerateHead(card(), ("red", "blue", "2")).answer(writer, {}, ["a", "b"])
+    one, other = answers(GenerateHead(card(), ("red", "blue", "2")), writer, 2)
     assert (one.answer, list(one.scores)) == ("blue", ["blue", "2", "red"])
     assert sum(one.scores.values()) == pytest.approx(1)
     assert other.answer == "red" and other.text == ""
@@ -71,12 +85,12 @@ def test_candidates_are_ranked_by_likelihood() -> None:
 def test_a_likelihood_that_is_no_number_is_named() -> None:
     writer = Writer(likelihoods=torch.tensor([[float("nan"), 0.0]]))
     with pytest.raises(VlbenchError, match="'a'"):
-        GenerateHead(card(), ("x", "y")).answer(writer, {}, ["a"])
+        answers(GenerateHead(card(), ("x", "y")), writer, 1)
 
 
 def test_a_prompt_holds_all_pictures_and_the_shots_in_its_words() -> None:
     head = GenerateHead(card(prompt="{text} True or False?"), shots=[example("True", "One cat.")])
-    prompt = head.prompt(example("False").query)
+    prompt = head.inputs.prompt(example("False").query)
     assert prompt.query.text == "Two dogs. True or False?"
     assert [(shot.query.text, shot.answer) for shot in prompt.shots] == [("One cat. True or False?", "True")]
     assert [ref.key for ref in prompt.images] == ["left", "right", "left", "right"]

@@ -13,9 +13,8 @@ from vlbench.core.backbone import Features
 from vlbench.core.cards import HeadLayout
 from vlbench.core.errors import DataError, VlbenchError
 from vlbench.core.examples import Example, ImageRef, Label, Query
-from vlbench.heads.classify import ClassifyHead
+from vlbench.heads.classify import ClassifyHead, PairHead
 from vlbench.heads.labels import LabelHead
-from vlbench.heads.pair import PairHead
 
 LABELS = ("False", "True", "Maybe")
 

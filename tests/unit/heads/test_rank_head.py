@@ -56,7 +56,7 @@ def test_negatives_depend_on_the_stream_alone() -> None:
 
 
 def test_one_picture_has_no_negatives() -> None:
-    with pytest.raises(VlbenchError, match="another picture than 'a'"):
+    with pytest.raises(VlbenchError, match="another image than 'a'"):
         head().queries([0], EXAMPLES[:5], Random(0))
     with pytest.raises(VlbenchError, match="both 0"):
         head(negative_texts=0)

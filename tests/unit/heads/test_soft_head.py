@@ -13,7 +13,7 @@ import torch
 from vlbench.core.cards import HeadLayout
 from vlbench.core.errors import DataError, VlbenchError
 from vlbench.core.examples import Example, ImageRef, Query
-from vlbench.heads.soft import SoftHead
+from vlbench.heads.classify import SoftHead
 
 ANSWERS = ("red", "blue", "2")
 

@@ -19,7 +19,7 @@ from vlbench.core.validate import parse
 from vlbench.data.regions.types import Regions
 from vlbench.data.resources import Resources
 from vlbench.data.text.tokenizer import TextEncoder
-from vlbench.engine.evaluators.learner import Learner
+from vlbench.engine.learner import Learner
 from vlbench.engine.weights.loading import Wanted, load_weights
 from vlbench.heads.build import build_head
 from vlbench.models.cvlp.backbone import CVLP

@@ -18,7 +18,7 @@ from vlbench.core.cards import ModelCard, SizeCard
 from vlbench.core.pretraining import alone
 from vlbench.data.resources import Resources
 from vlbench.data.text.tokenizer import SPECIAL, TextEncoder
-from vlbench.engine.evaluators.learner import Learner
+from vlbench.engine.learner import Learner
 from vlbench.engine.weights.loading import Wanted, load_weights
 from vlbench.heads.dual import DualHead
 from vlbench.models.brivl.backbone import BriVL

@@ -9,9 +9,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from vlbench.core.cards import HeadLayout
 from vlbench.core.errors import VlbenchError
 from vlbench.heads.classify import ClassifyHead
-from vlbench.heads.layout import HeadLayout
 from vlbench.models.cvlp.backbone import CVLP
 from vlbench.models.cvlp.checkpoint import convert as cvlp_convert
 from vlbench.models.cvlp.pretraining import CVLPPretraining, CVLPPretrainingConfig

@@ -23,7 +23,7 @@ from vlbench.core.examples import ImageRef
 from vlbench.data.regions.types import Regions
 from vlbench.data.resources import Resources
 from vlbench.data.text.tokenizer import SPECIAL, TextEncoder
-from vlbench.engine.evaluators.learner import Learner
+from vlbench.engine.learner import Learner
 from vlbench.engine.weights.loading import Wanted, load_weights
 from vlbench.models.cvlp.pretraining import CVLPPretraining
 from vlbench.models.layers.convert import strip

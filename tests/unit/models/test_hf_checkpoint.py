@@ -18,7 +18,7 @@ from vlbench.core.errors import ExitCode, VlbenchError
 from vlbench.core.examples import ImageRef
 from vlbench.data.images.load import Pictures
 from vlbench.data.resources import Resources
-from vlbench.engine.evaluators.learner import Learner
+from vlbench.engine.learner import Learner
 from vlbench.engine.weights.loading import Wanted, load_weights
 from vlbench.heads.dual import DualHead
 

@@ -14,11 +14,13 @@ from PIL import Image
 from torch import nn
 
 from vlbench.core.backbone import Features, MultiScale
-from vlbench.core.cards import ModelCard, ScaleRange
+from vlbench.core.cards import HeadLayout, ModelCard, ScaleRange
 from vlbench.core.errors import VlbenchError
 from vlbench.core.examples import Example, ImageRef, Label, Query
 from vlbench.data.resources import Resources
-from vlbench.engine.training.micro_batches import TrainingBatches, shares
+from vlbench.engine.learner import Learner
+from vlbench.engine.training.micro_batches import shares, training_batches
+from vlbench.heads.classify import ClassifyHead
 from vlbench.models.soho.backbone import SOHO
 
 SIZES = {
@@ -175,16 +177,11 @@ def test_the_random_size_depends_on_no_neighbour(soho: SOHO) -> None:
 def test_random_sizes_do_not_depend_on_how_a_step_is_cut(soho: SOHO) -> None:
     examples = [Example(key, Query((ImageRef(Path(key), key),), "a star"), Label("True"), key) for key in SIZES]
 
-    class Quiet:
-        def queries(self, rows, examples, rng):
-            return [examples[row].query for row in rows]
-
-        def targets(self, block):
-            return torch.zeros(len(block))
+    learner = Learner(soho, ClassifyHead(soho.width, ("True", "False"), HeadLayout()))
 
     def sizes(step: int, accumulation: int) -> dict[str, list[int]]:
         parts = shares(range(len(examples)), step, accumulation, 0, 1)
-        batches = TrainingBatches(examples, parts, soho, Quiet(), "0/negatives", False, ScaleRange(16, 32, 60))
+        batches = training_batches(examples, parts, learner, "0/negatives", False, ScaleRange(16, 32, 60))
         return {
             name: size
             for batch in (batches[number] for number in range(len(parts)))

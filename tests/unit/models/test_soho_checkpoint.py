@@ -17,7 +17,7 @@ from vlbench.core.errors import VlbenchError
 from vlbench.data.resources import Resources
 from vlbench.data.text.tokenizer import SPECIAL, TextEncoder
 from vlbench.engine.weights.loading import Wanted, load_weights
-from vlbench.heads.layout import classifier
+from vlbench.heads.labels import classifier
 from vlbench.models.soho.checkpoint import convert
 from vlbench.models.soho.pretraining import SOHOPretraining
 

@@ -18,9 +18,9 @@ from vlbench.core.backbone import Features
 from vlbench.core.cards import ModelCard, SizeCard
 from vlbench.data.resources import Resources
 from vlbench.data.text.tokenizer import SPECIAL, TextEncoder
-from vlbench.engine.evaluators.learner import Learner
+from vlbench.engine.learner import Learner
 from vlbench.engine.weights.loading import Wanted, load_weights
-from vlbench.heads.soft import SoftHead
+from vlbench.heads.classify import SoftHead
 from vlbench.models.soho.backbone import SOHO
 from vlbench.models.soho.checkpoint import convert
 from vlbench.models.soho.modeling import Dictionary, SOHONetwork

@@ -14,8 +14,7 @@ from torch import Tensor, nn
 from vlbench import catalog
 from vlbench.core.backbone import Features
 from vlbench.core.errors import VlbenchError
-from vlbench.heads.classify import ClassifyHead
-from vlbench.heads.pair import PairHead
+from vlbench.heads.classify import ClassifyHead, PairHead
 from vlbench.models.vilt.backbone import ViLT
 from vlbench.models.vilt.checkpoint import convert
 from vlbench.models.vilt.modeling import ViLTConfig

@@ -21,7 +21,7 @@ from vlbench.core.examples import ImageRef
 from vlbench.data.images.patches import fitted, in_patches
 from vlbench.data.resources import Resources
 from vlbench.data.text.tokenizer import SPECIAL, TextEncoder
-from vlbench.engine.evaluators.learner import Learner
+from vlbench.engine.learner import Learner
 from vlbench.engine.weights.loading import Wanted, load_weights
 from vlbench.models.vilt.backbone import ViLT
 from vlbench.models.vilt.pretraining import ViLTPretraining

@@ -15,9 +15,9 @@ from vlbench.data.images.load import Pictures
 from vlbench.data.images.patches import Patches, in_patches
 from vlbench.data.resources import Resources
 from vlbench.data.text.tokenizer import TextEncoder
-from vlbench.engine.evaluators.learner import Learner
+from vlbench.engine.learner import Learner
 from vlbench.engine.training.optimizer import make_optimizer, make_schedule
-from vlbench.heads.soft import SoftHead
+from vlbench.heads.classify import SoftHead
 from vlbench.models.vilt.backbone import ViLT
 
 COLOURS = {"red": (255, 0, 0), "green": (0, 128, 0), "blue": (0, 0, 255), "black": (0, 0, 0)}

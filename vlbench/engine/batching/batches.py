@@ -14,7 +14,6 @@ from vlbench.core.batch import Batch, Draw
 from vlbench.core.errors import ExitCode, VlbenchError
 from vlbench.core.examples import Examples
 from vlbench.heads.base import Head
-from vlbench.heads.inputs import check_changes
 
 Item = TypeVar("Item")
 Ready = TypeVar("Ready")
@@ -26,9 +25,6 @@ class Batches(Dataset[Batch]):
 
     model, head: what the batches are for. draws: of training, one per block, which give the batches targets; None
     predicts.
-
-    Raises:
-        VlbenchError: images shall be augmented or resized at random and the model cannot do that.
     """
 
     def __init__(
@@ -39,8 +35,6 @@ class Batches(Dataset[Batch]):
         head: Head,
         draws: Sequence[Draw] | None = None,
     ) -> None:
-        for draw in (draws or ())[:1]:
-            check_changes(model, draw.augment, draw.scales)
         self.examples, self.blocks = examples, blocks
         self.model, self.head, self.draws = model, head, draws
 

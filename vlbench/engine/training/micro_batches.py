@@ -13,6 +13,7 @@ from vlbench.core.cards import ScaleRange
 from vlbench.core.examples import Examples
 from vlbench.engine.batching.batches import Batches, micro_blocks
 from vlbench.engine.learner import Learner
+from vlbench.heads.inputs import check_changes
 
 
 @dataclass(frozen=True)
@@ -67,5 +68,6 @@ def training_batches(
     Raises:
         VlbenchError: images shall be changed and the model cannot do that.
     """
+    check_changes(learner.model, augment, scales)
     draws = [Draw(share.block, share.places, share.step, stream, augment, scales) for share in shares]
     return Batches(examples, [share.rows for share in shares], learner.model, learner.head, draws)

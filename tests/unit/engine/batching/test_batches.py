@@ -12,17 +12,19 @@ import torch
 from torch import Tensor
 
 from vlbench.core.backbone import Features, Tensors, Textual, Visual
-from vlbench.core.cards import ScaleRange
+from vlbench.core.batch import Draw, PairBatch
+from vlbench.core.cards import HeadLayout, ScaleRange
 from vlbench.core.errors import VlbenchError
 from vlbench.core.examples import Example, ImageRef, Label, Query
 from vlbench.engine.batching.batches import (
-    Batches,
     answering_blocks,
     micro_blocks,
     related,
     sequential_blocks,
     training_blocks,
 )
+from vlbench.heads.classify import ClassifyHead
+from vlbench.heads.inputs import check_changes
 
 
 class Recorder:
@@ -56,10 +58,23 @@ def example(name: str, text: str, *keys: str) -> Example[Label]:
     return Example(name, Query(tuple(ImageRef(Path(key), key) for key in keys), text), Label("True"), name)
 
 
+def collated(
+    examples: Sequence[Example[Label]], rows: Sequence[int], backbone: Recorder, draw: Draw | None = None
+) -> PairBatch:
+    """The batch of a classifier."""
+    batch = ClassifyHead(1, ("True", "False"), HeadLayout()).collate(examples, rows, backbone, draw)
+    assert isinstance(batch, PairBatch)
+    return batch
+
+
+def drawn(block: Sequence[int], step: int, stream: str, augment: bool) -> Draw:
+    return Draw(tuple(block), tuple(range(len(block))), step, stream, augment)
+
+
 def test_each_picture_and_text_is_prepared_once_per_batch() -> None:
     recorder = Recorder()
     examples = [example("a", "red", "1", "2"), example("b", "blue", "1", "2"), example("c", "red", "2", "1")]
-    batch = Batches(examples, [[0, 1, 2]], recorder, None)[0]
+    batch = collated(examples, range(3), recorder)
     assert recorder.texts == ["red", "blue"]
     assert recorder.refs == ["1", "2", "2", "1"]  # a picture in another slot is another input
     assert batch.slots.tolist() == [0, 1, 0, 1]
@@ -123,18 +138,19 @@ def test_changed_pictures_depend_on_the_block_alone() -> None:
     examples = [example(name, name, name) for name in "12345678"]
     blocks = [[0, 1], [2, 3], [4, 5], [6, 7]]
 
-    def keys(first: int, chance: str = "0") -> list[list[float]]:
-        batches = Batches(examples, blocks[first:], Changer(), None, chance, first, augment=True)
-        return [batches[place].images["key"].tolist() for place in range(len(batches))]
+    def keys(first: int, stream: str = "0") -> list[list[float]]:
+        numbers = range(first, len(blocks))
+        batches = [collated(examples, blocks[at], Changer(), drawn(blocks[at], at, stream, True)) for at in numbers]
+        return [batch.images["key"].tolist() for batch in batches]
 
     assert keys(0)[2:] == keys(2)  # training goes on with the changes it would have made
     assert keys(0) != keys(0, "1")
-    assert Batches(examples, blocks, Changer())[0].images["key"].tolist() == [1.0, 2.0]
+    assert collated(examples, blocks[0], Changer()).images["key"].tolist() == [1.0, 2.0]
 
 
 def test_a_model_that_cannot_change_pictures_says_so() -> None:
     with pytest.raises(VlbenchError, match=r"train\.augment .* Recorder cannot: set it to none"):
-        Batches([], [], Recorder(), augment=True)
+        check_changes(Recorder(), True, None)
 
 
 class Scaler(Changer):
@@ -146,9 +162,10 @@ class Scaler(Changer):
 
 def test_random_sizes_are_asked_for_in_training_only() -> None:
     examples = [example(name, name, name) for name in "12"]
-    drawn = Batches(examples, [[0, 1]], Scaler(), None, "0", scales=ScaleRange(40, 80))[0].images["key"].tolist()
-    assert all(40 <= size <= 80 for size in drawn)
-    assert Batches(examples, [[0, 1]], Scaler())[0].images["key"].tolist() == [1.0, 2.0]
+    draw = Draw((0, 1), (0, 1), 0, "0", scales=ScaleRange(40, 80))
+    sizes = collated(examples, [0, 1], Scaler(), draw).images["key"].tolist()
+    assert all(40 <= size <= 80 for size in sizes)
+    assert collated(examples, [0, 1], Scaler()).images["key"].tolist() == [1.0, 2.0]
 
 
 @pytest.mark.parametrize(
@@ -160,7 +177,7 @@ def test_random_sizes_are_asked_for_in_training_only() -> None:
 )
 def test_random_sizes_that_cannot_be_had_are_an_error(backbone: Recorder, augment: bool, said: str) -> None:
     with pytest.raises(VlbenchError, match=said):
-        Batches([], [], backbone, augment=augment, scales=ScaleRange(40, 80, 100))
+        check_changes(backbone, augment, ScaleRange(40, 80, 100))
 
 
 def test_questions_about_a_picture_are_answered_together() -> None:

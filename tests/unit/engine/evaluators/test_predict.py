@@ -17,8 +17,8 @@ from vlbench.core.examples import Example, ImageRef, Label, Query
 from vlbench.core.progress import Silent
 from vlbench.data.images.load import Pictures
 from vlbench.data.resources import Resources
-from vlbench.engine.evaluators.learner import Learner
-from vlbench.engine.evaluators.predict import predict
+from vlbench.engine.evaluators.classification import classify
+from vlbench.engine.learner import Learner
 from vlbench.engine.runtime.interrupt import Interrupt
 from vlbench.engine.runtime.progress_timing import Pace
 from vlbench.heads.classify import ClassifyHead
@@ -29,17 +29,16 @@ EXAMPLES = [
 ]
 
 
-class Dropping(nn.Module):
+class Dropping(ClassifyHead):
     """A head behind dropout, which changes every answer in training mode; it notes the mode of each forward."""
 
-    def __init__(self, head: Any) -> None:
-        super().__init__()
-        self.head, self.dropout, self.modes = head, nn.Dropout(0.5), list[bool]()
-        self.finish, self.queries, self.targets, self.loss = head.finish, head.queries, head.targets, head.loss
+    def __init__(self, width: int, labels: tuple[str, ...], layout: HeadLayout) -> None:
+        super().__init__(width, labels, layout)
+        self.dropout, self.modes = nn.Dropout(0.5), list[bool]()
 
     def forward(self, features: Any) -> torch.Tensor:
         self.modes.append(self.training)
-        logits: torch.Tensor = self.dropout(self.head(features))
+        logits: torch.Tensor = self.dropout(super().forward(features))
         return logits
 
 
@@ -47,7 +46,7 @@ class Dropping(nn.Module):
 def learner() -> Learner:
     torch.manual_seed(3)
     backbone: Any = catalog.load_model(catalog.model_card("fake"), "tiny", Resources(None, Pictures()))
-    head: Any = Dropping(ClassifyHead(backbone.width, ("yes", "no"), HeadLayout(hidden=0)))
+    head: Any = Dropping(backbone.width, ("yes", "no"), HeadLayout(hidden=0))
     return Learner(backbone, head)
 
 
@@ -60,11 +59,11 @@ def pace() -> Pace:
 def test_answers_are_those_of_evaluation_mode_and_the_mode_is_left(
     training: bool, learner: Learner, pace: Pace
 ) -> None:
-    expected, _ = predict(learner.eval(), EXAMPLES, pace)
+    expected, _ = classify(learner.eval(), EXAMPLES, pace)
     learner.train(training)
     head: Any = learner.head
     head.modes.clear()
-    found, _ = predict(learner, EXAMPLES, pace)
+    found, _ = classify(learner, EXAMPLES, pace)
     assert [one.scores for one in found] == [one.scores for one in expected]
     assert head.modes == [False, False, False]
     assert all(module.training is training for module in learner.modules())
@@ -72,17 +71,17 @@ def test_answers_are_those_of_evaluation_mode_and_the_mode_is_left(
 
 def test_training_goes_on_with_dropout_after_answering(learner: Learner, pace: Pace) -> None:
     """By the effect: two forwards of one batch differ in training mode, and in evaluation mode they do not."""
-    batch = next(iter(learner.batches(EXAMPLES, [range(9)])))  # type: ignore[call-overload]
+    batch = learner.head.collate(EXAMPLES, range(9), learner.model)
 
     def differ() -> bool:
         return not torch.equal(learner(batch).logits, learner(batch).logits)
 
     learner.train()
     assert differ()
-    predict(learner, EXAMPLES, pace)
+    classify(learner, EXAMPLES, pace)
     assert differ()
     learner.eval()
-    predict(learner, EXAMPLES, pace)
+    classify(learner, EXAMPLES, pace)
     assert not differ()
 
 
@@ -91,5 +90,5 @@ def test_the_mode_is_left_where_answering_fails(learner: Learner, pace: Pace) ->
     with torch.no_grad():
         next(learner.head.parameters()).fill_(float("nan"))
     with pytest.raises(VlbenchError, match="not finite"):
-        predict(learner, EXAMPLES, pace)
+        classify(learner, EXAMPLES, pace)
     assert learner.training

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -28,9 +29,10 @@ from vlbench.data.resources import Resources
 from vlbench.data.text.tokenizer import TextEncoder
 from vlbench.engine.batching.block_store import Array, Make, Shelf
 from vlbench.engine.evaluators import cross_encoder as crossing
-from vlbench.engine.evaluators import retrieval as retrieving
-from vlbench.engine.evaluators.learner import Learner
-from vlbench.engine.evaluators.retrieval import retrieve
+from vlbench.engine.evaluators import retrieval
+from vlbench.engine.evaluators.cross_encoder import by_pairs
+from vlbench.engine.evaluators.retrieval import Search, by_embeddings, retrieve
+from vlbench.engine.learner import Learner
 from vlbench.engine.runtime.interrupt import Interrupt, Interrupted
 from vlbench.engine.runtime.progress_timing import Pace, Timing
 from vlbench.engine.runtime.ranks import Ranks
@@ -71,10 +73,25 @@ def pace(batch_size: int = 16) -> Pace:
     return Pace(Accelerator(cpu=True), batch_size, 0, Silent(), Interrupt(), "predicting")
 
 
+def search(
+    learner: Learner,
+    examples: list[Example[Caption]],
+    pace: Pace,
+    rerank_k: int | None = None,
+    keep: Path | None = None,
+) -> tuple[list[Ranking], Timing]:
+    """As the evaluator of the learner's head ranks."""
+    return retrieve(learner, examples, pace, ranking_of(learner, rerank_k), rerank_k, keep)
+
+
+def ranking_of(learner: Learner, rerank_k: int | None) -> Callable[[Search], dict[int, list[Ranking]]]:
+    return by_embeddings if isinstance(learner.head, DualHead) else partial(by_pairs, rerank_k=rerank_k)
+
+
 def pair_by_pair(learner: Learner, examples: list[Example[Caption]]) -> np.ndarray:
     """Every pair alone, in a batch of one."""
     (gallery,) = galleries(examples)
-    backbone, head = learner.parts
+    backbone, head = learner.backbone, learner.head
     scores = np.empty((len(gallery.images), len(gallery.texts)), np.float32)
     with torch.inference_mode():
         for row, ref in enumerate(gallery.images):
@@ -91,7 +108,7 @@ def places(rankings: list[Ranking]) -> list[tuple[str, str, int, int]]:
 
 @pytest.mark.parametrize("batch_size", [1, 16, 1000])
 def test_every_pair_is_scored(learner: Learner, batch_size: int) -> None:
-    found, timing = retrieve(learner, EXAMPLES, pace(batch_size))
+    found, timing = search(learner, EXAMPLES, pace(batch_size))
     expected = from_matrix(pair_by_pair(learner, EXAMPLES), galleries(EXAMPLES)[0])
     assert places(found) == places(expected)
     assert timing.examples == 28
@@ -100,21 +117,21 @@ def test_every_pair_is_scored(learner: Learner, batch_size: int) -> None:
 
 def test_folds_are_apart(learner: Learner) -> None:
     both = split("x") + split("y")
-    found, timing = retrieve(learner, both, pace())
+    found, timing = search(learner, both, pace())
     assert timing.examples == 56
-    assert places(found)[:28] == places(retrieve(learner, split("x"), pace())[0])
+    assert places(found)[:28] == places(search(learner, split("x"), pace())[0])
     assert all(name.startswith("x") for item in found[:28] for name, _ in item.top)
 
 
 def test_reranking_all_is_looking_at_all(learner: Learner) -> None:
-    whole, _ = retrieve(learner, EXAMPLES, pace())
-    reranked, timing = retrieve(learner, EXAMPLES, pace(), rerank_k=21)
+    whole, _ = search(learner, EXAMPLES, pace())
+    reranked, timing = search(learner, EXAMPLES, pace(), rerank_k=21)
     assert places(reranked) == places(whole)
     assert timing.examples == 28
 
 
 def test_reranking_orders_the_shortlist_and_leaves_the_rest(learner: Learner) -> None:
-    backbone, _ = learner.parts
+    backbone = learner.backbone
     (gallery,) = galleries(EXAMPLES)
     with torch.inference_mode():
         images = backbone.embed_images(
@@ -122,7 +139,7 @@ def test_reranking_orders_the_shortlist_and_leaves_the_rest(learner: Learner) ->
         )
         texts = backbone.embed_texts(backbone.read(backbone.prepare_texts(gallery.texts)))
     dual, cross = (images @ texts.T).numpy(), pair_by_pair(learner, EXAMPLES)
-    found, _ = retrieve(learner, EXAMPLES, pace(), rerank_k=4)
+    found, _ = search(learner, EXAMPLES, pace(), rerank_k=4)
     for row, item in enumerate(found[:7]):
         by_dual = sorted(range(21), key=lambda column, row=row: -dual[row, column])
         order = sorted(by_dual[:4], key=lambda column, row=row: -cross[row, column]) + by_dual[4:]
@@ -135,10 +152,10 @@ def test_reranking_orders_the_shortlist_and_leaves_the_rest(learner: Learner) ->
 
 
 def test_a_dual_head_ranks_by_one_product(learner: Learner) -> None:
-    dual = Learner(learner.parts[0], DualHead())
-    found, timing = retrieve(dual, EXAMPLES, pace())
+    dual = Learner(learner.backbone, DualHead())
+    found, timing = search(dual, EXAMPLES, pace())
     assert len(found) == 28 and timing.examples == 28
-    short, _ = retrieve(learner, EXAMPLES, pace(), rerank_k=1)
+    short, _ = search(learner, EXAMPLES, pace(), rerank_k=1)
     firsts = [item.top[0][0] for item in found]
     assert firsts == [item.top[0][0] for item in short]  # the one candidate on each shortlist
 
@@ -147,8 +164,8 @@ def test_a_model_without_embeddings_says_so(learner: Learner) -> None:
     class Pairs(Fake):
         embed_images = None  # type: ignore[assignment]
 
-    with pytest.raises(VlbenchError, match=r"Pairs has no embeddings .* leave out --rerank-k"):
-        retrieve(Learner(Pairs(), learner.parts[1]), EXAMPLES, pace(), rerank_k=1)
+    with pytest.raises(VlbenchError, match=r"Pairs does not embed .* leave out --rerank-k"):
+        search(Learner(Pairs(), learner.head), EXAMPLES, pace(), rerank_k=1)
 
 
 class Noise:
@@ -174,11 +191,11 @@ def way(
     request: pytest.FixtureRequest, learner: Learner, monkeypatch: pytest.MonkeyPatch
 ) -> tuple[Learner, int | None]:
     """A learner and how many it looks at again; small blocks, so that there are several of each sort."""
-    monkeypatch.setattr(crossing, "PICTURES", 2)
-    monkeypatch.setattr(retrieving, "PRODUCTS", 42)
+    monkeypatch.setattr(crossing, "IMAGES", 2)
+    monkeypatch.setattr(retrieval, "PRODUCTS", 42)
     if request.param == "cross":
         return network(), None
-    return (Learner(learner.parts[0], DualHead()), None) if request.param == "dual" else (learner, 4)
+    return (Learner(learner.backbone, DualHead()), None) if request.param == "dual" else (learner, 4)
 
 
 def test_three_ranks_score_to_the_last_bit_as_one_does(
@@ -186,7 +203,7 @@ def test_three_ranks_score_to_the_last_bit_as_one_does(
 ) -> None:
     """The ranks' shares are made one after the other, the last rank's first."""
     model, k = way
-    alone, _ = retrieve(model, EXAMPLES, pace(5), k, tmp_path / "alone")
+    alone, _ = search(model, EXAMPLES, pace(5), k, tmp_path / "alone")
 
     def in_turn(self: Shelf, parts: Sequence[Path], sizes: Sequence[int], make: Make) -> None:
         for rank in (2, 1, 0):
@@ -195,10 +212,10 @@ def test_three_ranks_score_to_the_last_bit_as_one_does(
                 np.save(parts[number], block)
 
     monkeypatch.setattr(Shelf, "_write", in_turn)
-    shared, _ = retrieve(model, EXAMPLES, pace(5), k, tmp_path / "shared")
+    shared, _ = search(model, EXAMPLES, pace(5), k, tmp_path / "shared")
     assert shared == alone  # ranks, and the scores of the best
     assert bits(tmp_path / "shared") == bits(tmp_path / "alone")
-    assert retrieve(model, EXAMPLES, pace(5), k)[0] == alone  # kept in memory
+    assert search(model, EXAMPLES, pace(5), k)[0] == alone  # kept in memory
 
 
 def test_three_ranks_count_every_picture_and_text_once(way: tuple[Learner, int | None]) -> None:
@@ -206,9 +223,9 @@ def test_three_ranks_count_every_picture_and_text_once(way: tuple[Learner, int |
     (gallery,), counted = galleries(EXAMPLES), []
     for rank in range(3):
         place, timing = Placed(**vars(pace(2)), place=Ranks(rank, 3)), Timing()
-        search = retrieving.Search(model, gallery, Share(place.place, timing), place, timing)
+        searched = Search(model, gallery, Share(place.place, timing), place, timing)
         with torch.inference_mode():
-            search.rankings(k)
+            ranking_of(model, k)(searched)
         counted.append(timing.examples)
     assert sum(counted) == 28 and min(counted) > 0, counted
 
@@ -246,14 +263,14 @@ def bits(folder: Path) -> dict[str, bytes]:
 
 def test_a_stopped_search_goes_on_to_the_same_bits(way: tuple[Learner, int | None], tmp_path: Path) -> None:
     model, k = way
-    whole, _ = retrieve(model, EXAMPLES, pace(5), k, tmp_path / "whole")
+    whole, _ = search(model, EXAMPLES, pace(5), k, tmp_path / "whole")
     left = set[str]()
     for checks in (1, 4, 18, 30):
         with contextlib.suppress(Interrupted):
-            retrieve(model, EXAMPLES, replace(pace(5), interrupt=StopsAfter(checks)), k, tmp_path / "stopped")
+            search(model, EXAMPLES, replace(pace(5), interrupt=StopsAfter(checks)), k, tmp_path / "stopped")
         left |= {path.name for path in (tmp_path / "stopped").rglob("*-0000*.npy")}
     assert left, "it was never stopped between two blocks"
-    assert retrieve(model, EXAMPLES, pace(5), k, tmp_path / "stopped")[0] == whole
+    assert search(model, EXAMPLES, pace(5), k, tmp_path / "stopped")[0] == whole
     assert bits(tmp_path / "stopped") == bits(tmp_path / "whole")
 
 
@@ -271,20 +288,20 @@ class StopsAfter(Interrupt):
 
 
 def test_other_weights_are_scored_anew(learner: Learner, tmp_path: Path) -> None:
-    first, _ = retrieve(learner, EXAMPLES, pace(), None, tmp_path)
+    first, _ = search(learner, EXAMPLES, pace(), None, tmp_path)
     torch.nn.init.ones_(learner.get_parameter("head.score.weight"))
-    second, _ = retrieve(learner, EXAMPLES, pace(), None, tmp_path)
+    second, _ = search(learner, EXAMPLES, pace(), None, tmp_path)
     assert second != first
-    assert second == retrieve(learner, EXAMPLES, pace())[0]
+    assert second == search(learner, EXAMPLES, pace())[0]
 
 
 def test_the_curve_says_what_smaller_shortlists_come_to(learner: Learner, tmp_path: Path) -> None:
     both = [*split("x"), *split("y")]
-    retrieve(learner, both, pace(), 4, tmp_path)
+    search(learner, both, pace(), 4, tmp_path)
     curve = json.loads((tmp_path / "by-depth.json").read_text("utf8"))
     assert list(curve) == ["1", "2", "4"]
     for depth, recalls in curve.items():
-        found, _ = retrieve(learner, both, pace(), int(depth))
+        found, _ = search(learner, both, pace(), int(depth))
         assert recalls["tr_r1"] == pytest.approx(tr_r1(found, both).value)
         assert recalls["ir_r5"] == pytest.approx(ir_r5(found, both).value)
 
@@ -328,10 +345,10 @@ def test_no_forward_is_larger_than_asked_for(
     learner: Learner,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(crossing, "PICTURES", pictures)
+    monkeypatch.setattr(crossing, "IMAGES", pictures)
     monkeypatch.setattr(crossing, "PAIRS", pairs)
     counting = Counting()
-    found, _ = retrieve(Learner(counting, learner.parts[1]), EXAMPLES, pace(batch_size), k)
+    found, _ = search(Learner(counting, learner.head), EXAMPLES, pace(batch_size), k)
     assert max(counting.pairs) == most_pairs and max(counting.pictures) == most_pictures
     assert k is not None or sum(counting.pairs) == 7 * 21
     assert len(found) == 28
@@ -339,10 +356,10 @@ def test_no_forward_is_larger_than_asked_for(
 
 @pytest.mark.parametrize("training", [True, False])
 def test_a_ranking_is_made_in_evaluation_mode_and_leaves_the_mode(training: bool, learner: Learner) -> None:
-    expected, modes = retrieve(learner.eval(), EXAMPLES, pace())[0], list[bool]()
+    expected, modes = search(learner.eval(), EXAMPLES, pace())[0], list[bool]()
     learner.train(training)
-    head = learner.parts[1]
+    head = learner.head
     cast(torch.nn.Module, head).register_forward_pre_hook(lambda module, _: modes.append(module.training))
-    assert retrieve(learner, EXAMPLES, pace())[0] == expected
+    assert search(learner, EXAMPLES, pace())[0] == expected
     assert modes and not any(modes)
     assert all(module.training is training for module in learner.modules())

@@ -14,8 +14,8 @@ from vlbench.core.backbone import Tensors
 from vlbench.core.cards import TaskCard
 from vlbench.core.examples import Example, ImageRef, Label, Query
 from vlbench.core.progress import Silent
-from vlbench.engine.evaluators.learner import Learner
 from vlbench.engine.evaluators.zero_shot import compare
+from vlbench.engine.learner import Learner
 from vlbench.engine.runtime.interrupt import Interrupt
 from vlbench.engine.runtime.progress_timing import Pace
 from vlbench.heads.dual import DualHead

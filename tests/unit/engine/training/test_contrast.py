@@ -14,21 +14,23 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vlbench.core.backbone import Tensors, Textual, Visual
+from vlbench.core.batch import Draw
 from vlbench.core.cards import Recipe
 from vlbench.core.errors import ExitCode, VlbenchError
 from vlbench.core.examples import Caption, Example, ImageRef, Query
 from vlbench.core.progress import Silent
-from vlbench.engine.batching.batches import Batches, epoch_blocks, training_blocks
-from vlbench.engine.evaluators.learner import Learner
+from vlbench.engine.batching.batches import epoch_blocks, training_blocks
+from vlbench.engine.learner import Learner
 from vlbench.engine.runtime.environment import make_accelerator
 from vlbench.engine.runtime.interrupt import Interrupt, Interrupted
 from vlbench.engine.training.checkpoint import Checkpoints
 from vlbench.engine.training.contrast import Part, contrast
 from vlbench.engine.training.finetune import Finetuning
-from vlbench.engine.training.micro_batches import TrainingBatches, gathered_places, shares
+from vlbench.engine.training.micro_batches import gathered_places, shares, training_batches
 from vlbench.engine.training.optimizer import make_optimizer, make_schedule
-from vlbench.engine.training.plan import Conduct, contrasted_images, make_plan, training_units
+from vlbench.engine.training.plan import Conduct, make_plan, training_units
 from vlbench.heads.dual import DualHead
+from vlbench.heads.forward import encode_pairs
 
 RECIPE = Recipe(optimizer="adamw", lr=0.01, weight_decay=0.01, warmup=0.0, clip=1.0, steps=5, batch_size=8)
 
@@ -107,12 +109,12 @@ def by_hand(embeddings: tuple[Tensor, Tensor], log_scale: Tensor, images: Sequen
 
 def parts_of(learner: Learner, examples: Sequence[Example[Any]], block: list[int], accumulation: int) -> list[Part]:
     of = shares(block, 0, accumulation, 0, 1)
-    batches = TrainingBatches(examples, of, *learner.parts, "0", augment=False)
+    batches = training_batches(examples, of, learner, "0")
     return [Part(batches[index], share) for index, share in enumerate(of)]
 
 
 def contrasted(learner: Learner, examples: Sequence[Example[Any]], block: list[int], accumulation: int) -> float:
-    targets = learner.parts[1].targets([examples[row] for row in block])
+    targets = learner.head.targets([examples[row] for row in block])
     order = gathered_places(len(block), accumulation, 1)
     parts = parts_of(learner, examples, block, accumulation)
     return contrast(make_accelerator("cpu", "float32", 1), learner, learner, parts, order, targets)
@@ -127,7 +129,7 @@ def test_gradients_are_those_of_one_graph_over_the_step(accumulation: int, dropo
     torch.manual_seed(5)
     images, texts, rows = [], [], []
     for part in parts_of(other, examples, block, accumulation):
-        seen, read = other._pairs(part.batch)
+        seen, read = encode_pairs(other.model, part.batch)
         images.append(other.backbone.embed_images(seen))
         texts.append(other.backbone.embed_texts(read))
         rows += part.share.rows
@@ -161,7 +163,7 @@ def test_gradients_carry_over_scaling_and_lower_precision(dtype: Any, scaler: Sc
     plain, learner, accelerator = learner_of(0.0).train(), learner_of(0.0).train(), make_accelerator("cpu", dtype, 1)
     contrasted(plain, examples, block, 4)
     accelerator.scaler = scaler
-    targets, order = learner.parts[1].targets([examples[row] for row in block]), gathered_places(12, 4, 1)
+    targets, order = learner.head.targets([examples[row] for row in block]), gathered_places(12, 4, 1)
     contrast(accelerator, learner, learner, parts_of(learner, examples, block, 4), order, targets)
     found, expected = (torch.cat([one.grad.flatten() for one in of.parameters()]) for of in (learner, plain))
     assert functional.cosine_similarity(found, expected, dim=0) > least
@@ -174,7 +176,7 @@ def finetuning(
     folder: Path, recipe: Recipe, dropout: float, texts: int = 30, images: int = 7, **how: Any
 ) -> Finetuning:
     learner, examples = learner_of(dropout), captions(texts, images)
-    plan = make_plan(recipe, training_units(recipe, examples), 0, contrasted_images(learner.head, examples))
+    plan = make_plan(recipe, training_units(recipe, examples), 0, learner.head.contrasted_images(examples))
     accelerator = make_accelerator("cpu", "float32", 1)
     return Finetuning(learner, examples, plan, accelerator, Checkpoints(folder), 0, Conduct(**how))
 
@@ -198,7 +200,7 @@ def test_one_part_in_one_process_is_a_plain_loop_bit_for_bit(tmp_path: Path) -> 
     torch.manual_seed(11)
     learner.train()
     for block in training_blocks([[row] for row in range(30)], 8, 5, 0):
-        batch = Batches(examples, [block], *learner.parts, chance="")[0]
+        batch = learner.head.collate(examples, block, learner.model, Draw(tuple(block), tuple(range(len(block)))))
         seen = learner.backbone.see(batch.images, batch.slots).states[batch.image_rows, 0]
         read = learner.backbone.read(batch.texts).states[batch.text_rows, 0]
         loss = learner.head.loss(learner.head(seen, read), batch.targets)

@@ -17,8 +17,8 @@ from vlbench.core.errors import ExitCode, VlbenchError
 from vlbench.core.examples import Example, Label, Query
 from vlbench.core.progress import Silent
 from vlbench.engine.batching.batches import training_blocks
-from vlbench.engine.evaluators.learner import Learner
 from vlbench.engine.job import Job
+from vlbench.engine.learner import Learner
 from vlbench.engine.resources import make_resources, of_job
 from vlbench.engine.runtime.environment import make_accelerator
 from vlbench.engine.runtime.interrupt import Interrupt, Interrupted

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from random import Random
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from vlbench.engine.training.micro_batches import TrainingBatches, shares
+from vlbench.engine.training.micro_batches import shares, training_batches
+from vlbench.heads.dual import DualHead
 
 BLOCK = [7, 3, 9, 1, 4, 8, 2]
 
@@ -33,13 +35,16 @@ def test_processes_take_what_passes_after_each_other_would() -> None:
 def test_chance_does_not_hang_on_the_cut() -> None:
     """A head that draws a number per query, two queries for each row."""
 
-    class Drawing:
+    class Drawing(DualHead):
         def queries(self, rows: Any, examples: Any, rng: Random) -> list[Any]:
             return [(row, number, rng.random()) for row in rows for number in range(2)]
 
+    learner: Any = SimpleNamespace(model=None, head=Drawing())
+
     def drawn(accumulation: int, step: int) -> list[Any]:
         of = shares(BLOCK, step, accumulation, 0, 1)
-        batches = TrainingBatches([], of, None, Drawing(), "0/negatives", augment=False)
-        return sorted(query for index in range(len(of)) for query in batches._queries(index))
+        draws = training_batches([], of, learner, "0/negatives").draws
+        assert draws is not None
+        return sorted(query for draw in draws for query in learner.head._drawn([], draw))
 
     assert drawn(1, 3) == drawn(2, 3) == drawn(5, 3) != drawn(1, 4)

@@ -20,14 +20,14 @@ from vlbench.core.progress import Silent
 from vlbench.data.images.load import Pictures
 from vlbench.data.resources import Resources
 from vlbench.engine.defaults import PROBE
-from vlbench.engine.evaluators.learner import Learner
-from vlbench.engine.evaluators.predict import predict
+from vlbench.engine.evaluators.classification import classify
+from vlbench.engine.learner import Learner
 from vlbench.engine.runtime.interrupt import Interrupt, Interrupted
 from vlbench.engine.runtime.progress_timing import Pace
 from vlbench.engine.training.checkpoint import Best
 from vlbench.engine.training.plan import make_plan
 from vlbench.engine.training.probe import Selection, pooled_features, probe
-from vlbench.heads.pair import PairHead
+from vlbench.heads.classify import PairHead
 from vlbench.metrics.direction import Measured
 
 LABELS = ("False", "True")
@@ -71,7 +71,7 @@ def test_features_are_the_backbones_own_pair_by_pair(
     learner: Learner, examples: list[Example[Label]], pace: Pace
 ) -> None:
     found = pooled_features(learner, examples, pace)
-    backbone = learner.parts[0]
+    backbone = learner.backbone
     for row, (example, place) in enumerate((example, place) for example in examples for place in range(2)):
         seen = backbone.see(backbone.prepare_images([example.query.images[place]]), torch.tensor([place]))
         read = backbone.read(backbone.prepare_texts([example.query.text]))
@@ -82,9 +82,9 @@ def test_features_are_the_backbones_own_pair_by_pair(
 def test_features_are_those_of_evaluation_mode(learner: Learner, examples: list[Example[Label]], pace: Pace) -> None:
     """Dropout over what is seen, and a batch norm over what is pooled: both would show a training mode."""
     expected = pooled_features(learner, examples, pace)
-    inner = learner.parts[0]
+    inner = learner.backbone
     noisy: Any = Dropping(inner)
-    noisy_learner = Learner(noisy, learner.parts[1]).train()
+    noisy_learner = Learner(noisy, learner.head).train()
     torch.testing.assert_close(pooled_features(noisy_learner, examples, pace), expected / (1 + 1e-5) ** 0.5)
     assert noisy.norm.running_mean.eq(0).all() and int(noisy.norm.num_batches_tracked) == 0
 
@@ -105,12 +105,12 @@ class Dropping(nn.Module):
 
 
 def test_it_learns_what_is_linear_and_keeps_it(learner: Learner, examples: list[Example[Label]], pace: Pace) -> None:
-    before = learner.parts[0].gain.clone()  # type: ignore[attr-defined]
+    before = learner.backbone.gain.clone()  # type: ignore[attr-defined]
     best, log = run(learner, examples, pace)
-    answered, _ = predict(learner, examples, pace)
+    answered, _ = classify(learner, examples, pace)
     assert [one.answer for one in answered] == [example.reference.value for example in examples]
     assert (best.step, best.value, len(log)) == (300, None, 300) and log[-1]["loss"] < 0.3 * log[0]["loss"]
-    assert torch.equal(learner.parts[0].gain, before)  # type: ignore[attr-defined]
+    assert torch.equal(learner.backbone.gain, before)  # type: ignore[attr-defined]
 
 
 def test_the_best_of_the_selection_stays(learner: Learner, examples: list[Example[Label]], pace: Pace) -> None:
@@ -123,7 +123,7 @@ def test_the_best_of_the_selection_stays(learner: Learner, examples: list[Exampl
     best, log = run(learner, examples, pace, Selection(examples, measure))
     assert (best.step, best.value) == (100, 80.0)
     assert [line["selection"] for line in log if "selection" in line] == [80.0, 50.0, 60.0]
-    after = {one.example_id: one.scores["True"] for one in predict(learner, examples, pace)[0]}
+    after = {one.example_id: one.scores["True"] for one in classify(learner, examples, pace)[0]}
     assert after == pytest.approx(answers[0], abs=1e-4) and after != pytest.approx(answers[2], abs=1e-4)
 
 
@@ -142,7 +142,7 @@ def test_the_metrics_direction_decides_and_the_first_of_equals_stays(
 
     best, _ = run(learner, examples, pace, Selection(examples, measure))
     assert best == Best(step, "plain", values[step // 100 - 1])
-    after = {one.example_id: one.scores["True"] for one in predict(learner, examples, pace)[0]}
+    after = {one.example_id: one.scores["True"] for one in classify(learner, examples, pace)[0]}
     assert after == pytest.approx(answers[step // 100 - 1], abs=1e-4)
     assert all(
         after != pytest.approx(other, abs=1e-4) for place, other in enumerate(answers) if place != step // 100 - 1

@@ -14,12 +14,12 @@ from vlbench.core.backbone import PretrainedWeights
 from vlbench.core.cards import HeadLayout
 from vlbench.core.errors import ExitCode, VlbenchError
 from vlbench.core.record import LoadReport
-from vlbench.engine.evaluators.learner import Learner
+from vlbench.engine.learner import Learner
 from vlbench.engine.weights.answer_vocabulary import answerable, spelled
 from vlbench.engine.weights.files import holds_linear
 from vlbench.engine.weights.pretrained_loading import load_pretrained
 from vlbench.heads.classify import ClassifyHead
-from vlbench.heads.layout import classifier
+from vlbench.heads.labels import classifier
 
 GIVEN = ("Yes", "no", "two")
 

@@ -14,15 +14,8 @@ from vlbench.core.cards import ModelCard
 from vlbench.core.errors import VlbenchError
 from vlbench.core.examples import Caption, Example, Query
 from vlbench.core.spec import RunSpec
-from vlbench.engine import options
-from vlbench.engine.options import (
-    check_adapters,
-    check_batch_norm,
-    check_negatives,
-    check_own_code,
-    check_placing,
-    check_scales,
-)
+from vlbench.engine import capabilities as options
+from vlbench.engine.capabilities import EvaluatorKind, check_negatives, check_own_code, check_resolved, evaluator_for
 
 INSTALLED = ModuleSpec("it", None)
 PLACED = {"mode": "zero-shot", "answer_by": "text", "checkpoint": "pretrained"}
@@ -47,15 +40,15 @@ def spec(**fields: object) -> RunSpec:
     ],
 )
 def test_adapters(name: str, fields: dict[str, object], said: str) -> None:
-    refuses(lambda: check_adapters(spec(train={"lora_rank": 8}, **fields), card(name)), said)
-    check_adapters(spec(train={"lora_rank": 0}, **fields), card(name))
+    refuses(lambda: check_resolved(spec(train={"lora_rank": 8}, **fields), card(name)), said)
+    check_resolved(spec(train={"lora_rank": 0}, **fields), card(name))
 
 
 def test_adapters_need_peft(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(options, "find_spec", lambda name: None)
     asked = spec(train={"lora_rank": 8})
     refuses(
-        lambda: check_adapters(asked, card("llava")), "needs peft, which is not installed: pip install 'vlbench[lora]'"
+        lambda: check_resolved(asked, card("llava")), "needs peft, which is not installed: pip install 'vlbench[lora]'"
     )
 
 
@@ -63,7 +56,7 @@ def test_adapters_need_peft(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("name", "fields", "said"),
     [
-        ("fake", PLACED, "is for models of transformers that write (hf:), in --mode zero-shot or eval, not for fake"),
+        ("fake", PLACED, "is for generative models of transformers (hf:), in --mode zero-shot or eval, not for fake"),
         ("CLIPModel", PLACED | {"answer_by": None}, "not for CLIPModel in --mode zero-shot: leave it out"),
         ("llava", PLACED | {"mode": "finetune"}, "not for llava in --mode finetune"),
         ("llava", PLACED | {"mode": "probe", "answer_by": None}, "not for llava in --mode probe"),
@@ -71,21 +64,21 @@ def test_adapters_need_peft(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_placing(flag: dict[str, str], name: str, fields: dict[str, object], said: str) -> None:
-    refuses(lambda: check_placing(spec(**fields, **flag), card(name)), said)
-    check_placing(spec(**fields), card(name))
+    refuses(lambda: check_resolved(spec(**fields, **flag), card(name)), said)
+    check_resolved(spec(**fields), card(name))
 
 
 def test_devices_are_chosen_once() -> None:
     asked = spec(**PLACED, device_map="auto", device="cuda")
-    refuses(lambda: check_placing(asked, card("llava")), "--device-map auto chooses devices, and --device cuda too")
+    refuses(lambda: check_resolved(asked, card("llava")), "--device-map auto chooses devices, and --device cuda too")
 
 
 def test_rounding_needs_its_library_and_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = spec(**PLACED, quantize="8bit", device="cpu")
     monkeypatch.setattr(options, "find_spec", lambda name: None)
-    refuses(lambda: check_placing(asked, card("llava")), "--quantize 8bit needs bitsandbytes, which is not installed")
+    refuses(lambda: check_resolved(asked, card("llava")), "--quantize 8bit needs bitsandbytes, which is not installed")
     monkeypatch.setattr(options, "find_spec", lambda name: INSTALLED)
-    refuses(lambda: check_placing(asked, card("llava")), "--quantize 8bit needs a GPU that CUDA knows")
+    refuses(lambda: check_resolved(asked, card("llava")), "--quantize 8bit needs a CUDA GPU")
 
 
 @pytest.mark.parametrize(
@@ -121,10 +114,10 @@ def test_a_run_is_refused_before_its_data_is_read(
 
 
 def test_a_limit_of_sizes_needs_sizes() -> None:
-    check_scales(spec(train={"short_side": [400, 800], "long_side": 1333}))
-    check_scales(spec(train={"long_side": 1333}, mode="eval"))
+    check_resolved(spec(train={"short_side": [400, 800], "long_side": 1333}), card("cvlp"))
+    check_resolved(spec(train={"long_side": 1333}, mode="eval"), card("cvlp"))
     with pytest.raises(VlbenchError, match=r"train\.long_side 1333 limits .*: give both, or leave it out"):
-        check_scales(spec(train={"long_side": 1333}))
+        check_resolved(spec(train={"long_side": 1333}), card("cvlp"))
     with pytest.raises(ValueError, match="expected the lowest number of pixels first"):
         spec(train={"short_side": [800, 400]})
 
@@ -142,7 +135,7 @@ def test_a_limit_of_sizes_needs_sizes() -> None:
     ],
 )
 def test_live_batch_norms(train: dict[str, object], fields: dict[str, object], said: str) -> None:
-    refuses(lambda: check_batch_norm(spec(train=train, **fields)), said)
+    refuses(lambda: check_resolved(spec(train=train, **fields), card("cvlp")), said)
 
 
 def captions(*images: str) -> list[Example[Caption]]:
@@ -163,4 +156,6 @@ def captions(*images: str) -> list[Example[Caption]]:
 def test_two_towers_need_negatives(model: str, size: int, images: str, mode: str, said: str) -> None:
     task = catalog.task_card("coco_retrieval", None)
     asked = spec(mode=mode, train={"batch_size": size}, train_split="train")
-    refuses(lambda: check_negatives(asked, task, card(model), captions(*images)), said)
+    kind = evaluator_for(asked, card(model), task)
+    assert isinstance(kind, EvaluatorKind)
+    refuses(lambda: check_negatives(asked, task, card(model), kind, captions(*images)), said)

@@ -1,4 +1,4 @@
-"""Which examples a model that writes is shown, and when it writes."""
+"""The shots of a generative model, and when a model generates."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ import pytest
 from vlbench import catalog
 from vlbench.core.errors import VlbenchError
 from vlbench.core.examples import Example, Label, Query
+from vlbench.core.modes import Mode
 from vlbench.core.spec import RunSpec
 from vlbench.data.text.answers import write_answers
-from vlbench.engine.capabilities import writes
+from vlbench.engine.capabilities import EvaluatorKind, evaluator_for
+from vlbench.engine.fewshot import draw_shots
 from vlbench.engine.job import Job
-from vlbench.engine.writing import draw_shots
 
 
 def examples(*labels: str) -> list[Example[Label]]:
@@ -38,12 +39,30 @@ def test_there_must_be_so_many() -> None:
         draw_shots(spec(3), examples("yes", "", "no"))
 
 
-def test_a_model_writes_where_no_head_of_its_own_answers() -> None:
-    fake, vqa2, coco = catalog.model_card("fake"), catalog.task_card("vqa2"), catalog.task_card("coco_retrieval")
-    writer = fake.model_copy(update={"outputs": ("generate",)})
-    assert writes(fake, vqa2, "zero-shot") and not writes(fake, vqa2, "finetune")
-    assert writes(writer, vqa2, "finetune") and writes(writer, vqa2, "eval") and not writes(writer, vqa2, "probe")
-    assert not writes(writer, coco, "zero-shot")
+@pytest.mark.parametrize(
+    ("outputs", "task", "mode", "generates"),
+    [
+        (("classify", "generate"), "vqa2", "zero-shot", True),
+        (("classify", "generate"), "vqa2", "finetune", False),
+        (("generate",), "vqa2", "finetune", True),
+        (("generate",), "vqa2", "eval", True),
+        (("generate",), "vqa2", "probe", False),
+        (("rank", "generate"), "coco_retrieval", "eval", False),
+    ],
+)
+def test_a_model_generates_where_no_head_of_its_own_answers(
+    outputs: tuple[str, ...], task: str, mode: Mode, generates: bool
+) -> None:
+    card = catalog.model_card("fake").model_copy(update={"outputs": outputs})
+    kind = evaluator_for(RunSpec(task=task, model="fake", mode=mode), card, catalog.task_card(task))
+    assert isinstance(kind, EvaluatorKind) and kind.generates == generates
+
+
+def test_a_linear_head_on_the_weights_answers_instead() -> None:
+    card = catalog.model_card("fake").model_copy(update={"outputs": ("generate",)})
+    spec, task = RunSpec(task="vqa2", model="fake", mode="eval"), catalog.task_card("vqa2")
+    assert evaluator_for(spec, card, task) is EvaluatorKind.GENERATION
+    assert evaluator_for(spec, card, task, linear_head=True) is EvaluatorKind.CLASSIFICATION
 
 
 def test_shots_come_from_the_train_split_and_are_not_trained_on(make_job: Callable[..., Job]) -> None:
@@ -55,8 +74,8 @@ def test_shots_come_from_the_train_split_and_are_not_trained_on(make_job: Callab
 
 
 @pytest.mark.parametrize(("model", "mode"), [("fake", "finetune"), ("cvlp", "finetune")])
-def test_shots_are_for_models_that_write_untrained(make_job: Callable[..., Job], model: str, mode: str) -> None:
-    with pytest.raises(VlbenchError, match="--num-fewshot 2 is for a model that writes zero-shot"):
+def test_shots_are_for_untrained_generative_models(make_job: Callable[..., Job], model: str, mode: str) -> None:
+    with pytest.raises(VlbenchError, match="--num-fewshot 2 is for a generative model zero-shot"):
         make_job(model=model, mode=mode, num_fewshot=2)
 
 
