@@ -15,7 +15,7 @@ from vlbench.core.cards import HeadLayout
 from vlbench.core.errors import ExitCode, VlbenchError
 from vlbench.core.record import LoadReport
 from vlbench.engine.evaluators.learner import Learner
-from vlbench.engine.weights.answer_vocabulary import answerable, spelled
+from vlbench.engine.weights.answer_vocabulary import answerable, match_spelling
 from vlbench.engine.weights.files import holds_linear
 from vlbench.engine.weights.pretrained_loading import load_pretrained
 from vlbench.heads.classify import ClassifyHead
@@ -72,8 +72,8 @@ def test_a_model_without_weights_of_its_own() -> None:
 
 
 def test_spelling() -> None:
-    assert spelled(["yes", "NO", "three"], GIVEN) == ["Yes", "no", "three"]
-    assert spelled(["yes", "Yes"], ["Yes", "yes"]) == ["yes", "Yes"]  # where both are there, each is itself
+    assert match_spelling(["yes", "NO", "three"], GIVEN) == ["Yes", "no", "three"]
+    assert match_spelling(["yes", "Yes"], ["Yes", "yes"]) == ["yes", "Yes"]  # where both are there, each is itself
 
 
 def test_answers_that_a_head_can_give() -> None:
