@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from vlbench.core.errors import VlbenchError
-from vlbench.engine.runtime.compiling import compile_forward
+from vlbench.engine.runtime.environment import compile_forward
 
 
 def test_a_machine_without_a_compiler_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModel
 
-from vlbench.engine.training.activation_checkpointing import recompute_activations
+from vlbench.engine.training.steps import recompute_activations
 
 
 class Stack(nn.Module):

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from vlbench.engine.training import atomic_folder as durable
-from vlbench.engine.training.atomic_folder import before, remove_folder, replace_folder, settle
+from vlbench.engine.training import atomic_folder
+from vlbench.engine.training.atomic_folder import previous, recover_folder, remove_folder, replace_folder
 
 
 class Killed(BaseException):
@@ -36,7 +36,7 @@ def killed_before(monkeypatch: pytest.MonkeyPatch, number: int) -> list[str]:
 
     monkeypatch.setattr(Path, "rename", counted("rename", Path.rename))
     monkeypatch.setattr(Path, "mkdir", counted("mkdir", Path.mkdir))
-    monkeypatch.setattr(durable, "synchronise", counted("sync", durable.synchronise))
+    monkeypatch.setattr(atomic_folder, "flush", counted("flush", atomic_folder.flush))
     monkeypatch.setattr(shutil, "rmtree", counted("rmtree", shutil.rmtree))
     return done
 
@@ -56,7 +56,7 @@ def test_killed_before_each_operation(keep: bool, tmp_path: Path) -> None:
             else:
                 assert len(done) == number > 5  # every operation has been the last one once
                 return
-        settle(folder)
+        recover_folder(folder)
         assert {path.read_text() for path in folder.iterdir()} in ({"2"}, {"3"})
         replace_folder(folder, writer("4"), keep=keep)
         assert {path.read_text() for path in folder.iterdir()} == {"4"}
@@ -68,6 +68,6 @@ def test_killed_before_each_operation(keep: bool, tmp_path: Path) -> None:
 def test_the_one_before_is_kept(tmp_path: Path) -> None:
     for text in "123":
         replace_folder(tmp_path / "last", writer(text), keep=True)
-    assert (before(tmp_path / "last") / "a").read_text() == "2"
+    assert (previous(tmp_path / "last") / "a").read_text() == "2"
     remove_folder(tmp_path / "last")
     assert list(tmp_path.iterdir()) == []
