@@ -22,7 +22,7 @@ from vlbench.engine.pretraining.pairs import load_pairs
 from vlbench.engine.pretraining.pretrain import pretrain, used
 from vlbench.engine.runtime.interrupt import Interrupted
 from vlbench.engine.source import load_task
-from vlbench.engine.training.metrics_log import Journal, Line
+from vlbench.engine.training.metrics_log import Line, MetricsLog
 from vlbench.models.fake.pretraining import FakePretraining
 from vlbench.models.layers.momentum import Queue
 from vlbench.records.folder import read_run
@@ -74,15 +74,15 @@ def test_a_run_begins_with_them(spec: Callable[..., PretrainSpec], vlbench: Call
 
 def test_stopped_and_gone_on_with_is_the_same(spec: Callable[..., PretrainSpec], tmp_path: Path, monkeypatch) -> None:
     whole = load_file(pretrain(spec(output_path=tmp_path / "whole"), Silent()) / "model.safetensors")
-    log = Journal.__call__
+    log = MetricsLog.__call__
 
-    def signalled(self: Journal, line: Line) -> None:
+    def signalled(self: MetricsLog, line: Line) -> None:
         log(self, line)
         if line["step"] == 7:
             signal.raise_signal(signal.SIGTERM)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Journal, "__call__", signalled)
+        patch.setattr(MetricsLog, "__call__", signalled)
         with pytest.raises(Interrupted):
             pretrain(spec(), Silent())
     assert not (tmp_path / "pretrained" / "fake-tiny" / "model.safetensors").exists()
@@ -299,6 +299,20 @@ def test_what_makes_no_sense_is_said(
 ) -> None:
     done = vlbench("pretrain", "--model", "fake", "--data-root", tiny_world, "--output-path", tmp_path / "out", *slip)
     assert done.code == 2 and said in done.err and not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "slip", [("--objectives", "mlm"), ("--set", "options.key_drop=1"), ("--checkpoint", "missing"), ("--init", "x=y")]
+)
+def test_a_rejected_pretraining_leaves_no_folder(
+    slip: tuple[str, str], vlbench: Call, tiny_world: Path, tmp_path: Path
+) -> None:
+    """What is rejected only once the model is built as well: no folder, no lock file in it."""
+    out = tmp_path / "out"
+    command = ["pretrain", "--model", "fake", "--data-root", tiny_world, "--output-path", out, "--steps", 1, "--quiet"]
+    assert vlbench(*command, *slip).code in (ExitCode.USAGE, ExitCode.WEIGHTS)
+    assert not out.exists()
+    assert vlbench(*command).code == 0 and (out / "fake-tiny" / "model.safetensors").is_file()
 
 
 def test_a_file_in_the_way_is_named(vlbench: Call, tiny_world: Path, tmp_path: Path) -> None:
