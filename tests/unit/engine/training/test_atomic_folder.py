@@ -1,4 +1,4 @@
-"""A folder is the old one or the new one, whichever of its writer's operations was the last."""
+"""A replaced folder is the old or the new one, whichever operation of its writer was the last."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from vlbench.engine.training.atomic_folder import previous, recover_folder, remo
 
 
 class Killed(BaseException):
-    """What no handler catches, as none catches SIGKILL."""
+    """An exception that no handler catches, as SIGKILL."""
 
 
 def writer(text: str) -> Callable[[Path], None]:
@@ -22,7 +22,7 @@ def writer(text: str) -> Callable[[Path], None]:
 
 
 def killed_before(monkeypatch: pytest.MonkeyPatch, number: int) -> list[str]:
-    """End the process, as it were, before its operation of that number on folders; what it did so far."""
+    """Simulate a kill before the given operation on folders. Returns the operations done so far."""
     done: list[str] = []
 
     def counted(name: str, operation: Callable[..., Any]) -> Callable[..., Any]:
@@ -65,7 +65,7 @@ def test_killed_before_each_operation(keep: bool, tmp_path: Path) -> None:
     pytest.fail("it does not end")
 
 
-def test_the_one_before_is_kept(tmp_path: Path) -> None:
+def test_the_previous_folder_is_kept(tmp_path: Path) -> None:
     for text in "123":
         replace_folder(tmp_path / "last", writer(text), keep=True)
     assert (previous(tmp_path / "last") / "a").read_text() == "2"

@@ -1,4 +1,4 @@
-"""The log of a training that was killed: each step once, whoever logged it."""
+"""The log of a killed and resumed training holds each step once."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def lines(folder: RunFolder) -> list[tuple[object, ...]]:
     return [(line.get("control", ""), line["step"], line.get("weights", "")) for line in read]
 
 
-def test_what_comes_again_is_dropped(tmp_path: Path) -> None:
+def test_repeated_lines_are_dropped(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     killed = MetricsLog(folder)
     for line in (loss(1), loss(2), selection(2, "plain"), selection(2, "ema"), loss(3), loss(4)):
