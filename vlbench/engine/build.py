@@ -11,9 +11,8 @@ from vlbench.data.resources import Resources
 from vlbench.engine.evaluators.learner import Learner
 from vlbench.engine.job import Job
 from vlbench.engine.weights.answer_vocabulary import named_rows
-from vlbench.engine.weights.files import holds_linear
+from vlbench.engine.weights.files import PRETRAINED, holds_linear
 from vlbench.engine.weights.loading import Wanted, load_weights
-from vlbench.engine.weights.pretrained import PRETRAINED
 from vlbench.engine.weights.pretrained_loading import load_pretrained
 from vlbench.heads.build import build_head, build_probe
 from vlbench.heads.dual import DualHead

@@ -14,8 +14,7 @@ from vlbench.core.task import Task
 from vlbench.data.parallel import spare_processes
 from vlbench.engine.capabilities import takes_prompts
 from vlbench.engine.options import check_adapters, check_batch_norm, check_placing, check_scales
-from vlbench.engine.weights.files import holds_linear, weights_file
-from vlbench.engine.weights.pretrained import PRETRAINED
+from vlbench.engine.weights.files import PRETRAINED, holds_linear, weights_file
 from vlbench.engine.writing import answer_by, check_shots
 
 PAIRS, PROMPTS = 256, 8

@@ -11,7 +11,7 @@ from vlbench.core.errors import ExitCode, VlbenchError
 from vlbench.core.examples import Example
 from vlbench.core.spec import RunSpec
 from vlbench.core.splits import joined
-from vlbench.engine.weights.pretrained import PRETRAINED
+from vlbench.engine.weights.files import PRETRAINED
 
 
 def check_own_code(spec: RunSpec, card: ModelCard) -> None:
