@@ -74,12 +74,8 @@ def claim_folder(
 ) -> None:
     """Write to the folder which pretraining it holds; if it is resumed, check that it is the same one.
 
-    Args:
-        folder: that exists.
-        spec: resolved.
-        manifests: hash of each task's data.
-        initial: hashes of the weights that training starts from; they count instead of their paths.
-        code: the version of vlbench, and hashes of the tasks and of a model that is not part of vlbench.
+    initial: hashes of the weights that training starts from; they count instead of their paths. code: the version of
+    vlbench, and hashes of the tasks and of a model that is not part of vlbench.
 
     Raises:
         VlbenchError: the folder holds another pretraining.

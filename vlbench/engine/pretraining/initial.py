@@ -89,10 +89,7 @@ def _tower_file(name: str, source: str) -> Path:
 
 
 def _load_tower(network: nn.Module, card: ModelCard, name: str, file: Path, vocabulary: str) -> frozenset[str]:
-    """Load one tower; the file must hold all of its tensors, with the same shapes.
-
-    Returns:
-        The names of the tensors.
+    """Load one tower and return its tensors' names; the file must hold all of them, with the same shapes.
 
     Raises:
         VlbenchError: exit 6, tensors are missing or have other shapes, or the text tower has another vocabulary.

@@ -19,7 +19,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import Dataset
 
 from vlbench.core.backbone import Tensors
-from vlbench.core.cards import ModelCard, Recipe
+from vlbench.core.cards import ModelCard
 from vlbench.core.errors import VlbenchError, is_out_of_memory
 from vlbench.core.pretraining import Answering, Pretraining
 from vlbench.core.progress import Progress
@@ -54,8 +54,8 @@ from vlbench.records.folder import RunFolder
 class Work:
     """A resolved pretraining, with everything it needs.
 
-    spec: with its defaults filled in. command: the command line that reproduces it. card: of the model. examples: the
-    training data. module: the backbone and its objectives. recipe: complete. folder: for its files. accelerator,
+    spec: with its defaults filled in, among them the recipe. command: the command line that reproduces it. card: of the
+    model. examples: the training data. module: the backbone and its objectives. folder: for its files. accelerator,
     checkpoints, progress, interrupt: how it runs. initial: the weights that the module started from.
     """
 
@@ -64,7 +64,6 @@ class Work:
     card: ModelCard
     examples: Pairs
     module: Pretraining
-    recipe: Recipe
     folder: Path
     accelerator: Accelerator
     checkpoints: Checkpoints
@@ -115,7 +114,7 @@ class PretrainingBatches(Dataset[Tensors]):
 
 def plan_steps(work: Work) -> Plan:
     """The recipe with its steps counted over the examples."""
-    return make_plan(work.recipe, training_units(work.recipe, work.examples), work.spec.seed)
+    return make_plan(work.spec.train, training_units(work.spec.train, work.examples), work.spec.seed)
 
 
 @dataclass
@@ -143,9 +142,9 @@ class Loop:
         plan = plan_steps(work)
         network = work.network.to(work.accelerator.device)
         synchronise_batch_norms(network, work.accelerator)
-        optimizer = make_optimizer(network, work.module.backbone, work.recipe)
+        optimizer = make_optimizer(network, work.module.backbone, work.spec.train)
         wrapped, optimizer = work.accelerator.prepare(Losses(work.module, work.spec.objectives), optimizer)
-        schedule = make_schedule(optimizer, plan.steps, work.recipe)
+        schedule = make_schedule(optimizer, plan.steps, work.spec.train)
         seed_by_rank(work.accelerator, work.spec.seed)
         rank = work.accelerator.process_index
         state = work.checkpoints.load_last(network, None, optimizer, schedule, rank)
@@ -180,7 +179,7 @@ class Loop:
     def _shares(self) -> list[list[Share]]:
         """This process's shares of the remaining steps, by step."""
         work, size = self.work, self.plan.batch_size
-        blocks = training_blocks(training_units(work.recipe, work.examples), size, self.plan.steps, work.spec.seed)
+        blocks = training_blocks(training_units(work.spec.train, work.examples), size, self.plan.steps, work.spec.seed)
         place = work.accelerator.process_index, work.accelerator.num_processes
         if has_live_batch_norms(work.network):
             check_rows(blocks, work.accelerator.num_processes)
@@ -213,7 +212,7 @@ class Loop:
         work, losses = self.work, defaultdict[str, float](float)
         parts = zip(islice(stream, len(own)), (share.weight for share in own), strict=True)
         backward(work.accelerator, self.wrapped, parts, len(own), partial(self._loss, losses))
-        clip = work.recipe.clip or float("inf")
+        clip = work.spec.train.clip or float("inf")
         norm = work.accelerator.clip_grad_norm_(self.wrapped.parameters(), clip)
         self.optimizer.step()
         self.schedule.step()
@@ -229,7 +228,7 @@ class Loop:
         if not bool(summed.isfinite()):
             raise VlbenchError(
                 f"the loss is not a number ({', '.join(by_name)}): "
-                f"{remedy_of_nan(self.work.accelerator, self.work.recipe.lr)}"
+                f"{remedy_of_nan(self.work.accelerator, self.work.spec.train.lr)}"
             )
         for name, loss in by_name.items():
             losses[name] += float(loss.detach()) * weight

@@ -145,20 +145,7 @@ def _build(
     load_initial(module, card, initial, resources.text.vocabulary_sha256, progress)
     check_cut(card.name, module, spec.objectives or module.objectives, spec.train, ranks.size)
     checkpoints = Checkpoints(folder, resources.text, {"model": card.name, "size": size})
-    return Work(
-        spec,
-        command,
-        card,
-        examples,
-        module,
-        spec.train,
-        folder,
-        accelerator,
-        checkpoints,
-        progress,
-        interrupt,
-        initial,
-    )
+    return Work(spec, command, card, examples, module, folder, accelerator, checkpoints, progress, interrupt, initial)
 
 
 def _write(work: Work) -> None:

@@ -28,15 +28,10 @@ PRECISION = {"float32": "no", "bfloat16": "bf16", "float16": "fp16"}
 def make_accelerator(
     device: str | None, dtype: Literal["float32", "bfloat16", "float16"], threads: int | None = None
 ) -> Accelerator:
-    """An Accelerator on the requested device.
+    """An Accelerator on the requested device; None selects the best one. threads: of the CPU, None uses all cores.
 
     Every argument that the engine relies on is set here, so that no environment variable or config file of Accelerate
     changes it. Variables of Accelerate that could change a number are removed from the environment (`core.ambient`).
-
-    Args:
-        device: None selects the best available one.
-        dtype: the precision to compute in.
-        threads: number of CPU threads; None uses all cores.
 
     Raises:
         VlbenchError: as `check_device`.

@@ -34,16 +34,13 @@ def release() -> None:
 def within_memory(
     rows: Sequence[int], work: Callable[[Sequence[int]], list[Result]], say: Callable[[str], None], what: str
 ) -> list[Result]:
-    """Call `work` on the rows, and where memory runs out on halves of them, and so on.
+    """The results of `work` on the rows, in their order; where memory runs out, on halves of them, and so on.
 
     Args:
         rows: of one batch.
         work: returns one result per row; has no side effects where it fails.
         say: receives a message for every split.
         what: names the work in messages, e.g. `predicting`.
-
-    Returns:
-        The results, in the order of the rows.
 
     Raises:
         VlbenchError: exit 9, a single row does not fit.
@@ -81,10 +78,7 @@ def heaviest(examples: Sequence[Example[Any]], most: int) -> list[int]:
 def fits(module: nn.Module, work: Callable[[], None], replicas: int) -> bool:
     """Whether a trial step of `module` fits into memory and leaves room for the optimizer. It changes no state.
 
-    Args:
-        module: the module that is trained.
-        work: a forward and a backward pass.
-        replicas: number of processes; several keep a second copy of the gradients to exchange them.
+    work: a forward and a backward pass. replicas: number of processes, which keep a second copy of the gradients.
     """
     undo = Undo(module)
     device = next(module.parameters()).device

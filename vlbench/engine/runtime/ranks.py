@@ -141,12 +141,9 @@ def launched() -> Ranks:
 def join(device: str | None, asked: int | None = None, progress: Progress | None = None) -> Ranks:
     """Connect to the other processes that the launcher started: over gloo on CPUs, nccl on GPUs.
 
-    Removes Accelerate's variables that could change a number from the environment first, as `core.ambient.pin` does.
+    Removes Accelerate's variables that could change a number from the environment first, and says so on rank 0.
 
-    Args:
-        device: of `--device`; None selects the best available one.
-        asked: number of processes of `--num-processes`; None accepts any number.
-        progress: on rank 0, receives a message about the removed variables.
+    asked: the number of processes of `--num-processes`; None accepts any number.
 
     Raises:
         VlbenchError: a flag of Accelerate is malformed; more or fewer processes than `asked`, or more than GPUs, exist.

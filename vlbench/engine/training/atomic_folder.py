@@ -21,12 +21,8 @@ def previous(folder: Path) -> Path:
 def replace_folder(folder: Path, write: Callable[[Path], None], *, keep: bool = False) -> None:
     """Write a new folder next to the old one, flush it to the disk, then rename it.
 
-    Only one process may write at a time: incomplete folders of other writers are removed.
-
-    Args:
-        folder: the folder to replace; it may not exist yet.
-        write: writes the files into the folder that it gets.
-        keep: keep the old folder, at the path `previous(folder)`.
+    Only one process may write at a time: incomplete folders of other writers are removed. keep: keep the old folder, at
+    the path `previous(folder)`.
 
     Raises:
         DataError: the folder cannot be written; the old one is unchanged.

@@ -39,14 +39,7 @@ class CPUSyncBatchNorm(_BatchNorm):
     """
 
     def forward(self, input: Tensor) -> Tensor:
-        """Normalise this process's rows by the rows of all processes.
-
-        Args:
-            input: [N, C, ...].
-
-        Returns:
-            A tensor of the same shape and type.
-        """
+        """Normalise this process's rows [N, C, ...] by the rows of all processes, to the same shape and type."""
         if not self.training:
             mean, variance = self.running_mean, self.running_var
             return functional.batch_norm(input, mean, variance, self.weight, self.bias, False, 0.0, self.eps)

@@ -142,12 +142,9 @@ class Checkpoints:
     def load_last(
         self, learner: nn.Module, average: nn.Module | None, optimizer: Optimizer, schedule: LambdaLR, rank: int = 0
     ) -> TrainState | None:
-        """Restore the state that `save_last` wrote, or the state before it where that one is damaged.
+        """Restore the state that `save_last` wrote, or the one before it where that is damaged; None where none exists.
 
         rank: of this process; it keeps its current random states if none were saved for its rank.
-
-        Returns:
-            How far training was; None where no state was saved.
 
         Raises:
             DataError: every saved state is damaged or of another model.

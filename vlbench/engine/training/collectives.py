@@ -27,12 +27,7 @@ def backward(
 
     The result is the gradient of the sum over the parts of all processes, where DDP alone would take the mean.
 
-    Args:
-        accelerator: whose processes each have `count` parts.
-        wrapped: the module as DDP wraps it.
-        parts: the inputs of `loss`.
-        count: the number of parts.
-        loss: maps a part to a scalar.
+    wrapped: the module as DDP wraps it. count: the number of parts, equal on all processes. loss: of a part, a scalar.
     """
     for number, part in enumerate(parts, start=1):
         with nullcontext() if number == count else accelerator.no_sync(wrapped):

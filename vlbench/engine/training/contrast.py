@@ -60,8 +60,7 @@ def contrast(
     order: Sequence[int],
     targets: Tensor,
 ) -> float:
-    """Add up the gradients of the loss over all pairs of a step, as `collectives.backward` does.
-
+    """Add up the gradients of the loss over all pairs of a step, as `collectives.backward` does; return the loss.
     Args:
         accelerator: whose processes each have the same number of parts.
         learner: with a DualHead; in training mode.
@@ -69,9 +68,6 @@ def contrast(
         parts: of this process.
         order: the indices in the step of the pairs of all processes, by rank.
         targets: of the step's pairs [B], as the head makes them.
-
-    Returns:
-        The loss of the step.
     """
     embeddings, states = _embedded(accelerator, Undo(learner), wrapped, parts)
     in_step = torch.empty(len(order), embeddings.shape[1], device=embeddings.device)
@@ -98,12 +94,9 @@ def contrast(
 def _embedded(
     accelerator: Accelerator, undo: Undo, wrapped: nn.Module, parts: Sequence[Part]
 ) -> tuple[Tensor, list[RandomState]]:
-    """Embed this process's pairs without gradients.
+    """The embeddings of this process's pairs, [n, 2E], without gradients, and the random states before each part.
 
     undo: restores buffers and random states at the end, so that the second pass starts from the same state.
-
-    Returns:
-        The embeddings [n, 2E], and the random states before each part.
     """
     rows, states = list[Tensor](), list[RandomState]()
     with torch.no_grad():

@@ -65,12 +65,7 @@ class Finetuning:
     def run(self, select: Select | None, log: Log, progress: Progress, interrupt: Interrupt, what: str) -> TrainState:
         """Train to the last step. With `select` the learner ends up with the best weights, else with the last ones.
 
-        Args:
-            select: measures the learner on the selection split; None skips the selection.
-            log: receives a line of metrics for each step and selection.
-            progress: shows the steps.
-            interrupt: says when to stop.
-            what: names the training where progress is shown.
+        what: names the training where progress is shown.
 
         Raises:
             Interrupted: the user asked to stop; the state is saved first.

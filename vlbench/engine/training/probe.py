@@ -48,19 +48,7 @@ def probe(
     """Train the learner's head, a single Linear, on the backbone's features and keep its best, else its last weights.
 
     The head is trained on features standardised to mean 0 and deviation 1. Afterwards its weights are rewritten
-    for features that are not standardised, so that the learner is used like any other.
-
-    Args:
-        learner: over a frozen backbone.
-        train: the training examples.
-        selection: how weights are selected; None keeps the last ones.
-        plan: of the training.
-        pace: how features are computed.
-        log: receives a line of metrics for each step and selection.
-        seed: of the generator that draws the batches.
-
-    Returns:
-        Which weights are kept.
+    for features that are not standardised, so that the learner is used like any other. Returns which weights are kept.
 
     Raises:
         Interrupted: the user asked to stop; nothing of a probe is saved before its end.

@@ -130,10 +130,9 @@ class Steps:
         self._open()
 
     def do(self, progress: Progress) -> tuple[float, float]:
-        """Do one optimizer step. With `auto_batch` a step that runs out of memory is repeated with smaller passes.
+        """Do one optimizer step; return this process's share of its mean loss, and the norm of the gradient.
 
-        Returns:
-            This process's share of the mean loss over the step's examples, and the norm of the gradient.
+        With `auto_batch` a step that runs out of memory is repeated with smaller forward passes.
 
         Raises:
             VlbenchError: exit 9, memory runs out.
@@ -273,12 +272,8 @@ def recompute_activations(module: nn.Module) -> int:
     """Switch on activation checkpointing in place: activations are recomputed in the backward pass instead of kept.
 
     Applies to every layer of a ModuleList, except layers with running statistics, which a second pass would update
-    again. Networks of transformers use their own implementation. Copies of the module must be made before.
-
-    Returns:
-        The number of layers and networks that it is on for.
-
-    Source: Chen et al. 2016 (arXiv 1604.06174).
+    again. Networks of transformers use their own implementation. Copies of the module must be made before. Returns the
+    number of layers and networks that it is on for. Source: Chen et al. 2016 (arXiv 1604.06174).
     """
     parts = list(module.modules())
     networks = [part for part in parts if isinstance(part, PreTrainedModel) and part.supports_gradient_checkpointing]
