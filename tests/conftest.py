@@ -159,6 +159,12 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     started.close()
 
 
+@pytest.fixture(scope="session")
+def load_script() -> Callable[[str], ModuleType]:
+    """Imports a script of this folder by its name."""
+    return _beside
+
+
 @lru_cache
 def _beside(name: str) -> ModuleType:
     """A module of this folder; imported late, since transformers costs seconds that other tests need not wait for."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import subprocess
@@ -23,12 +22,8 @@ OTHERS = ("lxmert:vqa2", "vilt:snli_ve", "soho:nlvr2", "brivl:coco_retrieval")
 
 
 @pytest.fixture(scope="module")
-def training() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("training", SCRIPT)
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def training(load_script: Callable[[str], ModuleType]) -> ModuleType:
+    return load_script("training")
 
 
 def by_two(names: tuple[str, ...], world: Path, out: Path) -> dict[str, list[Any]]:

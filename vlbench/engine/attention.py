@@ -16,8 +16,7 @@ from vlbench.core.progress import Progress
 from vlbench.core.record import RunRecord
 from vlbench.core.spec import RunSpec
 from vlbench.engine.job import Job, plan
-from vlbench.engine.weights.files import weights_file
-from vlbench.engine.weights.pretrained import PRETRAINED
+from vlbench.engine.weights.files import PRETRAINED, weights_file
 from vlbench.records.attention import Attended, Attention, read_attention, write_attention
 from vlbench.records.folder import RunFolder, read_run
 from vlbench.records.samples import read_samples

@@ -9,8 +9,8 @@ from vlbench.engine.evaluators.build import make_evaluator
 from vlbench.engine.job import Job
 from vlbench.engine.learner import Learner
 from vlbench.engine.weights.answer_vocabulary import named_rows
+from vlbench.engine.weights.files import PRETRAINED
 from vlbench.engine.weights.loading import Wanted, load_weights
-from vlbench.engine.weights.pretrained import PRETRAINED
 from vlbench.engine.weights.pretrained_loading import load_pretrained
 
 

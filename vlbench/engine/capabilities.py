@@ -23,7 +23,7 @@ from vlbench.core.examples import Examples, image_of
 from vlbench.core.modes import MODES, Mode
 from vlbench.core.spec import RunSpec
 from vlbench.core.splits import joined
-from vlbench.engine.weights.pretrained import PRETRAINED
+from vlbench.engine.weights.files import PRETRAINED
 
 AnswerBy = Literal["text", "candidates"]
 

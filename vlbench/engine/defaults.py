@@ -24,8 +24,7 @@ from vlbench.engine.capabilities import (
     evaluator_for,
     takes_prompts,
 )
-from vlbench.engine.weights.files import holds_linear, weights_file
-from vlbench.engine.weights.pretrained import PRETRAINED
+from vlbench.engine.weights.files import PRETRAINED, holds_linear, weights_file
 
 PAIRS, PROMPTS = 256, 8
 """Examples per forward pass: of an encoder, and of a generative model, which is large and takes long prompts."""

@@ -21,13 +21,12 @@ from vlbench.engine.job import Job
 from vlbench.engine.resources import make_resources, of_job, unique_refs
 from vlbench.engine.runtime.environment import Clock, check_device, latencies, make_accelerator
 from vlbench.engine.runtime.interrupt import Interrupt, Interrupted, Stoppable
-from vlbench.engine.runtime.log import Logged
-from vlbench.engine.runtime.progress_timing import examples_per_second
+from vlbench.engine.runtime.progress_timing import Logged, examples_per_second
 from vlbench.engine.runtime.ranks import Ranks, is_lost_peer
-from vlbench.engine.runtime.trackers import Trackers, figures, tracked
+from vlbench.engine.runtime.trackers import Trackers, metric_values, tracked
 from vlbench.engine.training.checkpoint import Checkpoints
 from vlbench.engine.trial import Outcome, Trial, checkpoints_below
-from vlbench.engine.weights.pretrained import own_processor_sha256
+from vlbench.engine.weights.files import own_processor_sha256
 from vlbench.metrics.baseline import majority, slice_majorities
 from vlbench.metrics.scoring import Scores, score
 from vlbench.records.folder import RunFolder
@@ -165,7 +164,7 @@ def _done(
         seen = environment(accelerator.device.type, ranks.size, job.threads)
         record = record.model_copy(update={"environment": seen, "efficiency": _efficiency(trials[""], clock, ranks)})
         made = ranks.together(lambda: _recorded(job, folder, record, trials, resources) if ranks.is_main else record)
-        trackers.log(figures(made))
+        trackers.log(metric_values(made))
         return ranks.share(made)
 
 

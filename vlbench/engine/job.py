@@ -31,8 +31,14 @@ from vlbench.engine.runtime.ranks import launched
 from vlbench.engine.runtime.trackers import check_trackers
 from vlbench.engine.source import load_task
 from vlbench.engine.weights.answer_vocabulary import answerable, labels_of, learnable, named_rows
-from vlbench.engine.weights.files import base_of, chosen_weights, tokenizer_sha256, weights_sha256
-from vlbench.engine.weights.pretrained import PRETRAINED, own_weights
+from vlbench.engine.weights.files import (
+    PRETRAINED,
+    base_of,
+    chosen_weights,
+    own_weights,
+    tokenizer_sha256,
+    weights_sha256,
+)
 from vlbench.metrics.scoring import cut_groups
 from vlbench.records.fingerprint import fingerprint
 

@@ -25,20 +25,18 @@ from vlbench.engine.evaluators.build import make_evaluator
 from vlbench.engine.job import Job
 from vlbench.engine.learner import Learner
 from vlbench.engine.resources import unique_refs
-from vlbench.engine.runtime.compiling import compile_forward
-from vlbench.engine.runtime.environment import Clock, seed_everything
+from vlbench.engine.runtime.environment import Clock, compile_forward, seed_everything
 from vlbench.engine.runtime.interrupt import Interrupt
 from vlbench.engine.runtime.progress_timing import Pace, Timing
 from vlbench.engine.runtime.ranks import Ranks
 from vlbench.engine.runtime.trackers import Trackers
 from vlbench.engine.training.checkpoint import Best, Checkpoints
 from vlbench.engine.training.finetune import Finetuning
-from vlbench.engine.training.metrics_log import Journal
+from vlbench.engine.training.metrics_log import MetricsLog
 from vlbench.engine.training.plan import Conduct, Plan, make_plan, training_units
 from vlbench.engine.training.probe import Selection, probe
 from vlbench.engine.weights.files import STANDS_ON
-from vlbench.engine.weights.frozen import check_frozen
-from vlbench.engine.weights.loading import summary
+from vlbench.engine.weights.loading import check_frozen, summary
 from vlbench.metrics.direction import Measured
 from vlbench.records.folder import RunFolder
 
@@ -205,8 +203,8 @@ class Trial:
             names[STANDS_ON] = self.job.weights_sha256
         return Checkpoints(below, self.resources.words, names, answers)
 
-    def _journal(self) -> Journal:
-        return Journal(self.folder, self.control, self.accelerator.is_main_process, self.trackers)
+    def _journal(self) -> MetricsLog:
+        return MetricsLog(self.folder, self.control, self.accelerator.is_main_process, self.trackers)
 
     def _name(self, what: str) -> str:
         return f"{what} ({self.control})" if self.control else what

@@ -1,1 +1,1 @@
-"""Pretraining a backbone on pictures and captions."""
+"""Pretraining: from images and texts to weights, with a card that says how they were made."""

@@ -1,9 +1,8 @@
-"""Which cuts of a pretraining's optimizer step, into processes and forward passes, leave its losses what they are."""
+"""Check that splitting a pretraining's optimizer step over processes and forward passes keeps its losses unchanged."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import cast
 
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -16,15 +15,26 @@ MATCHING = "itm"
 """The objective whose mismatched pairs are formed within one forward pass."""
 
 
+def as_network(module: object) -> nn.Module:
+    """A pretraining, or its backbone, under its torch type.
+
+    Raises:
+        TypeError: it is not an nn.Module.
+    """
+    if not isinstance(module, nn.Module):
+        raise TypeError(f"{type(module).__name__} is not an nn.Module")
+    return module
+
+
 def check_cut(name: str, module: Pretraining, objectives: Collection[str], recipe: Recipe, processes: int) -> None:
-    """Raises VlbenchError where a step cannot be cut so.
+    """Raise a VlbenchError if a step cannot be split this way.
 
     Args:
         name: of the model.
         module: its pretraining.
         objectives: those that are trained.
         recipe: resolved.
-        processes: that share the step.
+        processes: the number of processes that share the step.
     """
     accumulation = recipe.accumulation or 1
     parts, pairs = accumulation * processes, recipe.batch_size or 1
@@ -35,7 +45,7 @@ def check_cut(name: str, module: Pretraining, objectives: Collection[str], recip
             f"{name}'s dictionary moves in every forward pass, so its pretraining takes one process and one "
             f"forward pass per step: leave out --num-processes and train.accumulation"
         )
-    if accumulation > 1 and has_live_batch_norms(module):
+    if accumulation > 1 and has_live_batch_norms(as_network(module)):
         raise VlbenchError(
             f"{name}'s batch norms normalise by the batch of one forward pass, so its pretraining takes one forward "
             f"pass per step and process: leave out train.accumulation, or use more processes"
@@ -47,7 +57,6 @@ def check_cut(name: str, module: Pretraining, objectives: Collection[str], recip
         )
 
 
-def has_live_batch_norms(module: Pretraining) -> bool:
-    """Whether batch norms of it normalise by the batch while it is trained."""
-    network = cast(nn.Module, module).train()
-    return any(isinstance(one, _BatchNorm) and one.training for one in network.modules())
+def has_live_batch_norms(network: nn.Module) -> bool:
+    """Whether some of its batch norms normalise by the batch in training mode. Puts the network into training mode."""
+    return any(isinstance(part, _BatchNorm) and part.training for part in network.train().modules())

@@ -1,4 +1,4 @@
-"""The folder of a pretraining: whose it is, its log, and the command that asks for the same again."""
+"""The folder of a pretraining: its files, which pretraining it belongs to, and the command that reproduces it."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from vlbench.records.provenance import portable
 
 WEIGHTS, CARD, METRICS, SPEC = "model.safetensors", "card.json", "metrics.jsonl", "spec.json"
 CAPTIONS = ("coco_retrieval",)
-"""What is learned from unless told otherwise."""
+"""The tasks that are trained on by default."""
 LAST = 50
-"""Steps whose mean losses the card gives."""
+"""The number of last steps whose mean losses are on the card."""
 
 
 def command_of(spec: PretrainSpec) -> str:
-    """The command line that asks for this pretraining, wherever and however fast it runs."""
+    """The command line of this pretraining, without paths of this machine and options that only change its speed."""
     words = ["vlbench", "pretrain", "--model", spec.model]
     if spec.task and spec.task != CAPTIONS:
         words += ["--task", ",".join(spec.task)]
     words += [word for path in spec.texts for word in ("--texts", path.name)]
-    for name, known in PretrainSpec.model_fields.items():
+    for name, field in PretrainSpec.model_fields.items():
         value = getattr(spec, name)
-        if name in ("size", "split", "domain", "seed", "dtype") and value != known.default:
+        if name in ("size", "split", "domain", "seed", "dtype") and value != field.default:
             words += [f"--{name}", ",".join(value) if isinstance(value, tuple) else str(value)]
     if spec.checkpoint is not None:
         words += ["--checkpoint", Path(spec.checkpoint).name]
@@ -48,45 +48,44 @@ def command_of(spec: PretrainSpec) -> str:
 
 
 def _portable_source(source: str) -> str:
-    """A source of weights without the folders of this machine: an id on the hub as it is, of a path its last part."""
+    """A source of weights without the folders of this machine: a hub id unchanged, the last part of a path."""
     path = Path(source.removeprefix("hf:")).expanduser()
     return f"{'hf:' if source.startswith('hf:') else ''}{path.name}" if path.exists() else source
 
 
-def made(folder: Path) -> Path:
-    """The folder, made if it is not there.
+def make_folder(folder: Path) -> None:
+    """Create the folder if it does not exist.
 
     Raises:
-        DataError: it cannot be made.
+        DataError: it cannot be created.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise DataError(f"cannot make {folder} ({error.strerror}): give another --output-path") from None
-    return folder
 
 
-def claim(
+def claim_folder(
     folder: Path,
     spec: PretrainSpec,
     manifests: Mapping[str, str],
     initial: Mapping[str, str],
     code: Mapping[str, str],
 ) -> None:
-    """Make the folder this pretraining's, or check that it is: what was begun otherwise is not gone on with.
+    """Write to the folder which pretraining it holds; if it is resumed, check that it is the same one.
 
-    initial: hashes of the weights it starts from, which count in place of their paths. code: the version of vlbench,
-    and hashes of the tasks and of a model that is no part of it.
+    initial: hashes of the weights that training starts from; they count instead of their paths. code: the version of
+    vlbench, and hashes of the tasks and of a model that is not part of vlbench.
 
     Raises:
-        VlbenchError: it holds another pretraining.
+        VlbenchError: the folder holds another pretraining.
     """
     meaning = portable(spec).model_dump(mode="json", exclude={*PLACE, "save_every", "checkpoint", "init"})
     start = {"initial_weights": dict(initial)} if initial else {}
     text = json.dumps(meaning | {"manifests": manifests, "code": dict(code)} | start, indent=2, sort_keys=True) + "\n"
-    begun = folder / SPEC
-    if begun.is_file() and spec.resume:
-        if begun.read_text(encoding="utf8") != text:
+    path = folder / SPEC
+    if path.is_file() and spec.resume:
+        if path.read_text(encoding="utf8") != text:
             raise VlbenchError(
                 f"{folder} holds another pretraining of {spec.model}: give another --output-path, or begin anew "
                 f"with --no-resume"
@@ -96,11 +95,11 @@ def claim(
         (folder / name).unlink(missing_ok=True)
     remove_folder(folder / TRACKERS)
     Checkpoints(folder).drop_last()
-    atomic_write(begun, text)
+    atomic_write(path, text)
 
 
 def last_losses(folder: Path, objectives: tuple[str, ...]) -> dict[str, float]:
-    """The mean of each objective's loss over the last steps in the log in which it was asked."""
+    """The mean of each objective's loss over those of the last logged steps in which it was trained."""
     lines = [json.loads(line) for line in (folder / METRICS).read_text(encoding="utf8").splitlines()[-LAST:]]
-    found = {name: [line[name] for line in lines if name in line] for name in objectives}
-    return {name: round(sum(values) / len(values), 4) for name, values in found.items() if values}
+    losses = {name: [line[name] for line in lines if name in line] for name in objectives}
+    return {name: round(sum(values) / len(values), 4) for name, values in losses.items() if values}

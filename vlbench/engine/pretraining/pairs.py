@@ -1,4 +1,4 @@
-"""What a pretraining learns from: the pictures and texts of one or several tasks."""
+"""The training data of a pretraining: the images and texts of one or several tasks."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from vlbench.core.errors import VlbenchError
 from vlbench.core.examples import Answered, Example
 from vlbench.core.progress import Progress
 from vlbench.core.spec import PretrainSpec
-from vlbench.core.splits import Splits
+from vlbench.core.splits import NONE, split_tuple
 from vlbench.core.task import Task, ids_of
 from vlbench.data.cache.index import Joined
 from vlbench.data.splits.verify import manifest
@@ -21,41 +21,41 @@ from vlbench.engine.source import load_task
 
 
 class Pairs(Joined):
-    """The examples of several tasks, one task and of each one split after the other; read when asked for.
+    """The examples of several tasks, concatenated; read on access.
 
-    of_tasks: the examples of each task, its splits in the order of `splits`, which are the same for all.
+    tasks: in order. splits: of each task, in order; the same for all tasks. by_task: the examples of each task.
     """
 
-    def __init__(self, tasks: Sequence[Task], splits: tuple[str, ...], of_tasks: Sequence[Joined]) -> None:
-        super().__init__(of_tasks)
-        self.tasks, self.splits, self.of_tasks = tuple(tasks), splits, tuple(of_tasks)
+    def __init__(self, tasks: Sequence[Task], splits: tuple[str, ...], by_task: Sequence[Joined]) -> None:
+        super().__init__(by_task)
+        self.tasks, self.splits, self.by_task = tuple(tasks), splits, tuple(by_task)
 
     def manifests(self) -> dict[str, str]:
-        """A hash of each task's data."""
+        """The hash of each task's data, by the task's name."""
         return {
-            task.card.name: manifest(task, dict(zip(self.splits, part.parts, strict=True)))
-            for task, part in zip(self.tasks, self.of_tasks, strict=True)
+            task.card.name: manifest(task, dict(zip(self.splits, examples.parts, strict=True)))
+            for task, examples in zip(self.tasks, self.by_task, strict=True)
         }
 
     def answers(self) -> tuple[str, ...]:
-        """What a classifier over the questions' answers knows; empty where no text is a question."""
+        """The answers that a classifier over the questions' answers covers; empty where no text is a question."""
         counts = [count for task in self.tasks if (count := task.card.min_answer_count) is not None]
         return frequent_answers(self, min(counts)) if counts else ()
 
 
 def load_pairs(spec: PretrainSpec, progress: Progress) -> Pairs:
-    """The splits of each task, and the texts.
+    """Load the splits of each task, and the files of `--texts`.
 
     Raises:
-        VlbenchError: texts without a data root, a task whose texts do not each describe one image, or
-            two splits of a task that hold the same example.
+        VlbenchError: `--texts` without a data root, a task whose texts do not each describe one image, a split that a
+            task is evaluated on, or two splits of a task that hold the same example.
     """
-    tasks = tuple(_load(name, spec, progress) for name in spec.task or ())
+    splits = split_tuple(spec.split) or (NONE,)  # no task has a split of that name: loading it is an error
+    tasks = tuple(_load(name, splits, spec, progress) for name in spec.task or ())
     if spec.texts:
         if spec.data_root is None:
-            raise VlbenchError("--texts needs --data-root: the folder with the TSV files or pictures of its texts")
+            raise VlbenchError("--texts needs --data-root: the folder with the TSV files or images of its texts")
         tasks += (lxmert_task(spec.texts, spec.data_root),)
-    splits = _names(spec.split)
     return Pairs(tasks, splits, tuple(_examples(task, splits) for task in tasks))
 
 
@@ -66,7 +66,7 @@ def _examples(task: Task, splits: tuple[str, ...]) -> Joined:
 
 
 def _check_not_evaluated(card: TaskCard, split: str) -> None:
-    """Nothing is learned from splits that are selected or reported on, nor from those that the card says overlap."""
+    """Reject splits that the task selects or reports on, and splits that the card declares as overlapping them."""
     for evaluated in (card.select_on, card.report_split):
         if split == evaluated or (split in card.splits and card.overlap(split, evaluated)):
             on = "it" if split == evaluated else f"{evaluated}, which overlaps it"
@@ -76,16 +76,13 @@ def _check_not_evaluated(card: TaskCard, split: str) -> None:
             )
 
 
-def _names(split: Splits) -> tuple[str, ...]:
-    return (split,) if isinstance(split, str) else split
-
-
-def worths(example: Example[Any]) -> dict[str, float]:
-    """What each answer is worth; none where the text is no question."""
+def answer_scores(example: Example[Any]) -> dict[str, float]:
+    """The score of each accepted answer; empty where the text is not a question."""
     return dict(example.reference.worths()) if isinstance(example.reference, Answered) else {}
 
 
-def _load(name: str, spec: PretrainSpec, progress: Progress) -> Task:
+def _load(name: str, splits: tuple[str, ...], spec: PretrainSpec, progress: Progress) -> Task:
+    """Load a task whose texts each describe, or ask about, one image."""
     task = load_task(
         name,
         spec.data_root,
@@ -96,9 +93,9 @@ def _load(name: str, spec: PretrainSpec, progress: Progress) -> Task:
     )
     if task.card.labels or task.card.images_per_example != 1:
         raise VlbenchError(
-            f"--task {name}: its texts need not be true of one picture, expected captions or questions: take a "
+            f"--task {name}: its texts need not be true of one image, expected captions or questions: take a "
             f"retrieval task, vqa2 or gqa"
         )
-    for split in _names(spec.split):
+    for split in splits:
         _check_not_evaluated(task.card, split)
     return task

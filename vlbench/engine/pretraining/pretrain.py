@@ -1,18 +1,15 @@
-"""Pretrain a backbone on pictures and captions: seeded, resumable, safetensors out with a card that says how."""
+"""Pretrain a backbone on images and captions: reproducible, resumable, ending in safetensors and a card."""
 
 from __future__ import annotations
 
 import json
 from contextlib import nullcontext
 from pathlib import Path
-from typing import cast
 
 from safetensors import SafetensorError
 from safetensors.torch import save_file
-from torch import nn
 
 from vlbench import __version__, catalog
-from vlbench.core.ambient import ignored, pin
 from vlbench.core.backbone import Fitted
 from vlbench.core.cards import ModelCard, Recipe
 from vlbench.core.errors import DataError, VlbenchError
@@ -22,103 +19,106 @@ from vlbench.core.spec import PretrainSpec
 from vlbench.data.cache.folder import atomic_write
 from vlbench.data.resources import Loading
 from vlbench.data.text.answers import ANSWERS_FILE, write_answers
-from vlbench.engine.pretraining.cut import check_cut
+from vlbench.engine.pretraining.cut import as_network, check_cut
 from vlbench.engine.pretraining.folder import (
     CAPTIONS,
     CARD,
     SPEC,
     WEIGHTS,
-    claim,
+    claim_folder,
     command_of,
     last_losses,
-    made,
+    make_folder,
 )
 from vlbench.engine.pretraining.initial import find_initial, load_initial
-from vlbench.engine.pretraining.loop import Loop, Work, planned
+from vlbench.engine.pretraining.loop import Loop, Work, plan_steps
 from vlbench.engine.pretraining.pairs import Pairs, load_pairs
 from vlbench.engine.resources import Material, make_resources, unique_refs
 from vlbench.engine.runtime.environment import make_accelerator, seed_everything
 from vlbench.engine.runtime.interrupt import Interrupt, Stoppable
 from vlbench.engine.runtime.ranks import Ranks, join
 from vlbench.engine.runtime.trackers import check_trackers, tracked
-from vlbench.engine.training.atomic_folder import synchronise
+from vlbench.engine.training.atomic_folder import flush
 from vlbench.engine.training.checkpoint import Checkpoints
 from vlbench.records.lock import run_lock
 
 RECIPE = "pretrain"
-"""Its name among a model card's recipes."""
+"""The name of the pretraining recipe in a model card."""
 NOT_USED = (
     "ema", "augment", "short_side", "long_side", "evaluations", "head_lr",
     "rank_loss", "negative_texts", "negative_images", "margin", "lora_rank", "train_splits",
     "batch_norm",
 )  # fmt: skip
-"""Fields of a recipe that are for finetuning alone."""
+"""Fields of a recipe that apply to fine-tuning only."""
 
 
 def pretrain(spec: PretrainSpec, progress: Progress) -> Path:
-    """Pretrain, or go on with it, and write weights, tokenizer and card; the folder that holds them.
+    """Pretrain a model, or resume its pretraining, and write weights, tokenizer and card.
+
+    Nothing is written, not even the folder, before everything that can be rejected is built.
+
+    Returns:
+        The folder that holds them.
 
     Raises:
-        VlbenchError: a model without pretraining, objectives it does not have, or a folder that holds another one.
-        Interrupted: asked to stop; the state is saved, and the same spec goes on from there.
+        VlbenchError: the model has no pretraining or lacks an objective, or the folder holds another pretraining.
+        Interrupted: the user asked to stop; the state is saved, and the same spec resumes from it.
     """
-    removed = pin(spec.device)
-    ranks = join(spec.device, spec.num_processes)
-    if removed and ranks.is_main:
-        progress.say(ignored(removed))
+    ranks = join(spec.device, spec.num_processes, progress)
     card, size, spec, command, examples = ranks.together(lambda: _resolved(spec, progress))
-    folder = made(spec.output_path / f"{card.name}-{size}")
-    with run_lock(folder) if ranks.is_main else nullcontext(), Interrupt() as interrupt:
-        work = _begin(card, size, spec, command, examples, folder, progress, interrupt, ranks)
-        ranks.together(lambda: _claim(work))
-        if (folder / WEIGHTS).is_file():
-            progress.say("already done: these are the weights of that pretraining")
-        else:
-            with tracked(work.spec, folder, f"{card.name}-{size} pretrained", ranks) as trackers:
-                Loop.begun(work).run(trackers)
+    folder = spec.output_path / f"{card.name}-{size}"
+    with Interrupt() as interrupt:
+        work = _build(card, size, spec, command, examples, folder, progress, interrupt, ranks)
+        make_folder(folder)
+        with run_lock(folder) if ranks.is_main else nullcontext():
+            ranks.together(lambda: _claim(work))
+            if (folder / WEIGHTS).is_file():
+                progress.say("already done: these are the weights of that pretraining")
+            else:
+                with tracked(work.spec, folder, f"{card.name}-{size} pretrained", ranks) as trackers:
+                    Loop.resume(work).run(trackers)
+                if ranks.is_main:
+                    _write(work)
+                ranks.barrier()
             if ranks.is_main:
-                _write(work)
-            ranks.barrier()
-        if ranks.is_main:
-            work.checkpoints.drop_last()
+                work.checkpoints.drop_last()
     return folder
 
 
 def _claim(work: Work) -> None:
-    """Make the folder this pretraining's, or check that it is."""
+    """Write to the folder which pretraining it holds, or check that it is this one."""
     spec = work.spec
     tasks = {f"task {name}": catalog.task_sha256(name, spec.tasks_dir) for name in spec.task or ()}
     code = {"vlbench": __version__, "model": catalog.own_sha256(work.card), **tasks}
-    claim(work.folder, spec, work.examples.manifests(), work.initial.hashes, code)
+    claim_folder(work.folder, spec, work.examples.manifests(), work.initial.hashes, code)
 
 
 def used(recipe: Recipe) -> Recipe:
-    """The recipe without what pretraining does not look at."""
-    nothing: dict[str, None] = dict.fromkeys(NOT_USED if recipe.steps is None else (*NOT_USED, "epochs"))
-    return recipe.model_copy(update=nothing)
+    """The recipe without the fields that pretraining does not use."""
+    unused: dict[str, None] = dict.fromkeys(NOT_USED if recipe.steps is None else (*NOT_USED, "epochs"))
+    return recipe.model_copy(update=unused)
 
 
 def _resolved(spec: PretrainSpec, progress: Progress) -> tuple[ModelCard, str, PretrainSpec, str, Pairs]:
-    """Card, size, the spec with its defaults written out, the command that was given, and what is learned from."""
+    """The model's card, its size, the spec with its defaults filled in, the command line, and the training data."""
     card = catalog.model_card(spec.model)
     check_trackers(spec.log_with)
     if not card.pretraining:
         raise VlbenchError(f"{card.name} has no pretraining: `vlbench list models` says which ones have")
-    if needless := [name for name in NOT_USED if getattr(spec.train, name) is not None]:
-        raise VlbenchError(f"train.{needless[0]} is for finetuning, and pretraining does not use it: leave it out")
+    if unused := [name for name in NOT_USED if getattr(spec.train, name) is not None]:
+        raise VlbenchError(f"train.{unused[0]} is for finetuning, and pretraining does not use it: leave it out")
     if spec.task is None and not spec.texts:
         spec = spec.model_copy(update={"task": CAPTIONS})
     examples = load_pairs(spec, progress)
     size = spec.size or ("tiny" if examples.tasks[0].source == "world" else "base")
     catalog.check_size(card, size)
-    learned = card.recipe(RECIPE, size).model_copy(
-        update={"accumulation": None}
-    )  # finetuning's, unless it is asked for
-    command, recipe = command_of(spec), used(learned.merged(spec.train))
+    # The card's accumulation is for fine-tuning; pretraining uses only what the user sets.
+    defaults = card.recipe(RECIPE, size).model_copy(update={"accumulation": None})
+    command, recipe = command_of(spec), used(defaults.merged(spec.train))
     return card, size, spec.model_copy(update={"size": size, "train": recipe}), command, examples
 
 
-def _begin(
+def _build(
     card: ModelCard,
     size: str,
     spec: PretrainSpec,
@@ -129,7 +129,7 @@ def _begin(
     interrupt: Interrupt,
     ranks: Ranks,
 ) -> Work:
-    """Build all that can be refused, before anything of an earlier pretraining is touched."""
+    """Build the pretraining and check it, without writing to its folder."""
     accelerator = make_accelerator(spec.device, spec.dtype, spec.threads or card.sizes[size].threads)
     material = Material(card, size, examples.tasks, examples, examples, spec.vocabulary, None, Loading())
     resources = ranks.together(lambda: make_resources(material, Stoppable(progress, interrupt)))
@@ -145,26 +145,13 @@ def _begin(
     load_initial(module, card, initial, resources.text.vocabulary_sha256, progress)
     check_cut(card.name, module, spec.objectives or module.objectives, spec.train, ranks.size)
     checkpoints = Checkpoints(folder, resources.text, {"model": card.name, "size": size})
-    return Work(
-        spec,
-        command,
-        card,
-        examples,
-        module,
-        spec.train,
-        folder,
-        accelerator,
-        checkpoints,
-        progress,
-        interrupt,
-        initial,
-    )
+    return Work(spec, command, card, examples, module, folder, accelerator, checkpoints, progress, interrupt, initial)
 
 
 def _write(work: Work) -> None:
-    """The weights under the names that runs load, the tokenizer, and the card; the weights last."""
-    states = cast(nn.Module, work.module.backbone).state_dict()
-    named = {f"backbone.{name}": value for name, value in states.items()} | dict(work.module.head_weights())
+    """Write the card, the tokenizer and, last, the weights under the names that runs load."""
+    backbone = as_network(work.module.backbone).state_dict()
+    named = {f"backbone.{name}": value for name, value in backbone.items()} | dict(work.module.head_weights())
     weights = {name: value.detach().contiguous().cpu() for name, value in named.items()}
     card = {
         "command": work.command,
@@ -175,7 +162,7 @@ def _write(work: Work) -> None:
         "initial_weights": dict(work.initial.hashes),
         "data": work.examples.tasks[0].source,
         "pairs": len(work.examples),
-        "steps": planned(work).steps,
+        "steps": plan_steps(work).steps,
         "losses": last_losses(work.folder, work.module.objectives),
         "vlbench": __version__,
     }
@@ -184,10 +171,10 @@ def _write(work: Work) -> None:
         work.checkpoints.text.save(work.folder / "tokenizer.json")
     if isinstance(work.module, Answering) and work.module.answers:
         write_answers(work.folder / ANSWERS_FILE, work.module.answers)
-    beside = work.folder / f".{WEIGHTS}"
+    temporary = work.folder / f".{WEIGHTS}"
     try:
-        save_file(weights, beside, metadata=work.checkpoints.notes)
-        synchronise(beside)  # before the state is dropped that they could be made again from
-        beside.replace(work.folder / WEIGHTS)
+        save_file(weights, temporary, metadata=work.checkpoints.metadata)
+        flush(temporary)  # before the training state is deleted, from which the weights could be written again
+        temporary.replace(work.folder / WEIGHTS)
     except (OSError, SafetensorError) as error:
         raise DataError(f"cannot write {work.folder / WEIGHTS} ({error}): free some space") from None

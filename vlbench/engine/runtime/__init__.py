@@ -1,1 +1,1 @@
-"""What a run runs on: processes, memory, precision, chance, interruptions, the clock."""
+"""What a run needs of its machine: device, precision, memory, processes, random generators, signals, trackers."""

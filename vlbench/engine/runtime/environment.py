@@ -1,4 +1,4 @@
-"""The machine as the engine uses it: device, precision, seeds, and what a phase of work cost."""
+"""The machine as the engine uses it: device, precision, compilation, seeds, and the duration of phases."""
 
 from __future__ import annotations
 
@@ -15,32 +15,34 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.utils import DataLoaderConfiguration, DistributedDataParallelKwargs, GradientAccumulationPlugin
+from torch import Tensor, nn
 
 from vlbench.core.ambient import TORCH_DEVICE, pin
 from vlbench.core.errors import VlbenchError
 from vlbench.engine.runtime.ranks import on_cpu
 
 PRECISION = {"float32": "no", "bfloat16": "bf16", "float16": "fp16"}
+"""vlbench's name of a precision -> Accelerate's."""
 
 
 def make_accelerator(
     device: str | None, dtype: Literal["float32", "bfloat16", "float16"], threads: int | None = None
 ) -> Accelerator:
-    """Accelerate on the device asked for; None takes the best there is. threads: of the CPU, None for all.
+    """An Accelerator on the requested device; None selects the best one. threads: of the CPU, None uses all cores.
 
-    Every argument that the engine relies on is given, so that no variable or config file of Accelerate decides it.
-    Variables of Accelerate that could change a number are removed from the process's environment (see `core.ambient`).
+    Every argument that the engine relies on is set here, so that no environment variable or config file of Accelerate
+    changes it. Variables of Accelerate that could change a number are removed from the environment (`core.ambient`).
 
     Raises:
         VlbenchError: as `check_device`.
     """
     pin(device)
     check_device(device, dtype)
-    # Accelerate keeps its first settings for the whole process; a second run may ask for others.
+    # Accelerate keeps its first settings for the whole process; a second run may need others.
     AcceleratorState._reset_state(reset_partial_state=True)
     if threads is not None:
         torch.set_num_threads(threads)
-    # A head may leave parts of its backbone unused, such as the last layer's states of regions.
+    # A head may not use all parts of its backbone, such as the last layer's states of regions.
     wrapping = DistributedDataParallelKwargs(find_unused_parameters=True)
     accelerator = Accelerator(
         cpu=on_cpu(device),
@@ -49,7 +51,7 @@ def make_accelerator(
             num_steps=1, adjust_scheduler=False, sync_with_dataloader=False
         ),
         dynamo_backend="no",
-        # Batches are cut and dealt by the engine, and the schedule is stepped by it.
+        # The engine splits batches over processes and steps the schedule itself.
         dataloader_config=DataLoaderConfiguration(split_batches=False, dispatch_batches=False, even_batches=False),
         step_scheduler_with_optimizer=False,
         rng_types=["generator"],
@@ -60,43 +62,65 @@ def make_accelerator(
 
 
 def check_device(device: str | None, dtype: Literal["float32", "bfloat16", "float16"]) -> None:
-    """Whether there is such a device, and whether it computes in that precision; None is the best there is.
+    """Check that the device exists and can compute in the precision. None is the best available device.
 
     Raises:
-        VlbenchError: it is unknown or not there, or float16 is asked for on a CPU.
+        VlbenchError: the device is unknown or not available, or float16 is requested on a CPU.
     """
     ambient = os.environ.get(TORCH_DEVICE) if device is None else None
-    asked, kind = ("--device", device) if ambient is None else (TORCH_DEVICE, ambient.split(":")[0])
+    option, kind = ("--device", device) if ambient is None else (TORCH_DEVICE, ambient.split(":")[0])
     if kind not in (None, "cpu", "cuda", "mps"):
-        raise VlbenchError(f"{asked} {kind} is unknown: expected cpu, cuda or mps")
-    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if kind in there and not there[kind]:
-        raise VlbenchError(f"{asked} {kind} is not there: torch {torch.__version__} sees none; use --device cpu")
-    _check_half(kind or next((name for name, found in there.items() if found), "cpu"), dtype)
+        raise VlbenchError(f"{option} {kind} is unknown: expected cpu, cuda or mps")
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if kind in available and not available[kind]:
+        raise VlbenchError(f"{option} {kind} is not there: torch {torch.__version__} sees none; use --device cpu")
+    _check_half(kind or next((name for name, is_available in available.items() if is_available), "cpu"), dtype)
 
 
 def _check_half(kind: str, dtype: str) -> None:
-    """Accelerate computes in float32 on a CPU where it is asked for float16, which the record must not call float16."""
+    """Reject float16 on a CPU: Accelerate would compute in float32, and the record would say float16."""
     if kind == "cpu" and dtype == "float16":
         raise VlbenchError("--dtype float16 needs a GPU, and this run is on a CPU: use --dtype bfloat16 or float32")
 
 
 def remedy_of_nan(accelerator: Accelerator, lr: float | None) -> str:
-    """What to do about a loss that is not a number: what the precision in use allows."""
+    """Advice on a loss that is not a number, for the precision in use; the end of a sentence."""
     if accelerator.mixed_precision == "no":
         return f"lower --lr ({lr}), or look for numbers in the data (features, boxes) that are not finite"
     return f"lower --lr ({lr}) or use --dtype float32"
 
 
 def seed_everything(seed: int) -> None:
-    """Seed python, numpy and torch. Data loader workers are seeded from the loader's own generator."""
+    """Seed the generators of python, numpy and torch. Data loader workers are seeded by the loader's own generator."""
     random.seed(seed)
     numpy.random.seed(seed % 2**32)
     torch.manual_seed(seed)
 
 
+def compile_forward(module: nn.Module, device: torch.device) -> None:
+    """Let torch compile the module's forward pass when it first runs, in place, for inputs of any size.
+
+    A trivial function is compiled first, so that a missing compiler is reported before any work is done.
+
+    Raises:
+        VlbenchError: torch cannot compile for this device on this machine.
+    """
+    try:
+        torch.compile(_double)(torch.ones(2, device=device))
+    except Exception as error:  # a compiler may raise any type of error
+        reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        raise VlbenchError(
+            f"--compile does not work here ({reason.strip()[:160]}): install a C++ compiler, or leave it out"
+        ) from None
+    module.compile(dynamic=True)
+
+
+def _double(values: Tensor) -> Tensor:
+    return values + values
+
+
 def latencies(seconds: Sequence[float]) -> dict[str, float]:
-    """p50, p90 and p99 in milliseconds; empty where nothing was measured."""
+    """p50, p90 and p99 of durations, in milliseconds; empty where nothing was measured."""
     if not seconds:
         return {}
     levels = numpy.percentile(numpy.asarray(seconds) * 1000, [50, 90, 99])
@@ -105,13 +129,13 @@ def latencies(seconds: Sequence[float]) -> dict[str, float]:
 
 @dataclass
 class Clock:
-    """Seconds per named phase."""
+    """Measures wall-clock time by phase. seconds: total per phase."""
 
     seconds: dict[str, float] = field(default_factory=dict)
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
-        """Add the time spent inside to `name`."""
+        """Add the time spent in the block to the phase `name`."""
         started = time.perf_counter()
         try:
             yield

@@ -1,9 +1,10 @@
-"""Ctrl-C and SIGTERM between two steps instead of within one, so that what is saved is whole."""
+"""Ctrl-C and SIGTERM take effect between two steps, never within one, so that a saved state is complete."""
 
 from __future__ import annotations
 
 import signal
 import threading
+from collections.abc import Callable
 from types import FrameType
 
 from vlbench.core.errors import ExitCode, VlbenchError
@@ -11,47 +12,50 @@ from vlbench.core.progress import Progress
 
 
 class Interrupted(VlbenchError):
-    """The user asked to stop; the state is saved and the run can go on (exit 130)."""
+    """The user asked to stop; the state is saved and the run can be resumed (exit 130)."""
 
     def __init__(self, message: str = "interrupted") -> None:
         super().__init__(message, ExitCode.INTERRUPTED)
 
 
 class Interrupt:
-    """While open, the first signal is only noted; `check` raises it at a safe place. The second one acts at once."""
+    """A context that defers the first signal until `check` is called; the second signal acts at once.
+
+    asked: whether a signal has been received.
+    """
 
     def __init__(self) -> None:
         self.asked = False
-        self._before: dict[signal.Signals, object] = {}
+        self._handlers: dict[signal.Signals, Callable[[int, FrameType | None], object] | int | None] = {}
 
     def __enter__(self) -> Interrupt:
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
-                self._before[number] = signal.signal(number, self._note)
+                self._handlers[number] = signal.signal(number, self._receive)
         return self
 
     def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)  # type: ignore[arg-type]
-        self._before.clear()
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+        self._handlers.clear()
 
     def check(self) -> None:
-        """Raise if a signal has come.
+        """Stop here if a signal has been received.
 
         Raises:
-            Interrupted: it has.
+            Interrupted: a signal has been received.
         """
         if self.asked:
             raise Interrupted
 
-    def _note(self, number: int, frame: FrameType | None) -> None:
+    def _receive(self, number: int, frame: FrameType | None) -> None:
         if self.asked:
             raise KeyboardInterrupt
         self.asked = True
 
 
 class Stoppable:
-    """A Progress for work that may be thrown away: each step of it is a safe place to stop."""
+    """A Progress for work that may be discarded: it stops at any of its steps when a signal has been received."""
 
     def __init__(self, progress: Progress, interrupt: Interrupt) -> None:
         self.progress, self.interrupt = progress, interrupt
@@ -61,10 +65,10 @@ class Stoppable:
         self.progress.say(line)
 
     def step(self, what: str, done: int, total: int, note: str = "") -> None:
-        """Show the step.
+        """Show the step, then stop if a signal has been received.
 
         Raises:
-            Interrupted: a signal has come.
+            Interrupted: a signal has been received.
         """
         self.progress.step(what, done, total, note)
         self.interrupt.check()

@@ -1,4 +1,4 @@
-"""Processes of our own: torch's elastic launcher starts them, and what ends one of them becomes the command's error."""
+"""Start the processes of a run with torch's elastic launcher, and turn the failure of one into the command's error."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from vlbench.core.cores import usable_cores
 from vlbench.core.errors import ExitCode, VlbenchError
@@ -24,23 +24,23 @@ if TYPE_CHECKING:
     from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 
 _ERROR_FILE = "TORCHELASTIC_ERROR_FILE"
-"""Where the launcher looks for what a process says about its end."""
+"""Environment variable with the path of the file in which a process leaves its error for the launcher."""
 
 
 def launch(work: Callable[..., str], arguments: tuple[object, ...], processes: int) -> str:
-    """Do the work in so many processes of this machine; what rank 0 returns is returned.
+    """Run `work` in several processes of this machine and return the result of rank 0.
 
-    Each process gets its share of the cores, but for `$OMP_NUM_THREADS` where that is set. When one ends, the launcher
-    ends the others within half a minute. Ctrl-C and SIGTERM are handed on to all.
+    Each process gets its share of the cores, unless `$OMP_NUM_THREADS` is set. When one fails, the launcher ends the
+    others within half a minute. Ctrl-C and SIGTERM are forwarded to all processes.
 
     Args:
-        work: importable, as it runs in fresh interpreters; it finds its place by `ranks.join`.
-        arguments: of the work.
-        processes: how many.
+        work: importable, since it runs in new interpreters; it learns its rank with `ranks.join`.
+        arguments: of `work`.
+        processes: how many to start.
 
     Raises:
-        VlbenchError: a process raised it, or was killed, which is said with its rank.
-        Interrupted: asked to stop, and all processes have.
+        VlbenchError: a process raised it or was killed; the message names its rank.
+        Interrupted: the user asked to stop, and all processes have stopped.
     """
     from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -59,22 +59,22 @@ def launch(work: Callable[..., str], arguments: tuple[object, ...], processes: i
             logs_specs=DefaultLogsSpecs(log_dir=folder),
         )
         try:
-            returned = elastic_launch(config, _process)(work, arguments)
+            results: dict[int, str] = elastic_launch(config, _process)(work, arguments)
         except ChildFailedError as error:
-            raise _cause(*error.get_first_failure(), processes) from None
+            raise _error_of(*error.get_first_failure(), processes) from None
         except SignalException:
             raise Interrupted from None
-    return cast(str, returned[0])
+    return results[0]
 
 
 def _process(work: Callable[..., str], arguments: tuple[object, ...]) -> str:
-    """One process, from its beginning to its end."""
-    os.setpgid(0, 0)  # a Ctrl-C reaches the launcher, which hands it on: twice would be once too often
+    """The entry point of one process."""
+    os.setpgid(0, 0)  # Ctrl-C then reaches the launcher only, which forwards it: otherwise it would arrive twice
     try:
         return work(*arguments)
     except VlbenchError as error:
         give_way(error)
-        _hand_over(error.message)
+        _leave_message(error.message)
         sys.exit(int(error.exit_code))
     except KeyboardInterrupt:
         sys.exit(int(ExitCode.INTERRUPTED))
@@ -84,23 +84,24 @@ def _process(work: Callable[..., str], arguments: tuple[object, ...]) -> str:
         sys.exit(int(ExitCode.BUG))
 
 
-def _hand_over(message: str) -> None:
+def _leave_message(message: str) -> None:
+    """Write an error's message to the file that the launcher reads."""
     if path := os.environ.get(_ERROR_FILE):
         Path(path).write_text(json.dumps({"message": message}), encoding="utf8")
 
 
-def _cause(rank: int, failure: ProcessFailure, processes: int) -> VlbenchError:
-    """What the process that ended first has to say, or what can be said of it."""
-    told = Path(failure.error_file).is_file()
+def _error_of(rank: int, failure: ProcessFailure, processes: int) -> VlbenchError:
+    """The error of the process that failed first: its own message, or how it ended."""
+    has_message = Path(failure.error_file).is_file()
     who = f"process {rank} of {processes}"
     if failure.exitcode < 0:
         name = signal.Signals(-failure.exitcode).name
         return VlbenchError(
-            f"{who} was ended by {name}, perhaps for want of memory, and the others with it: what is saved is kept",
+            f"{who} was ended by {name}, perhaps for lack of memory, and the others with it: what is saved is kept",
             ExitCode.INTERRUPTED,
         )
-    if not told:
-        return VlbenchError(f"{who}: this is a bug of vlbench; the lines above say where", ExitCode.BUG)
+    if not has_message:
+        return VlbenchError(f"{who}: internal error of vlbench; the lines above say where", ExitCode.BUG)
     if failure.exitcode == ExitCode.INTERRUPTED:
         return Interrupted(failure.message)
     message = failure.message if rank == 0 else f"{who}: {failure.message}"
@@ -109,7 +110,7 @@ def _cause(rank: int, failure: ProcessFailure, processes: int) -> VlbenchError:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """What torch logs about processes that end is said by us, in a sentence; the processes log for themselves."""
+    """Silence torch's log of failed processes: `_error_of` reports them. The processes' own logs are not affected."""
     before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:
@@ -120,7 +121,7 @@ def _quiet() -> Iterator[None]:
 
 @contextmanager
 def _environment(processes: int) -> Iterator[None]:
-    """What the processes inherit: a share of the cores, as each by itself would take all, and silence from torch."""
+    """Set variables that the processes inherit: a share of the cores, as each would use all, and no torch warnings."""
     wanted = {"OMP_NUM_THREADS": str(max(1, usable_cores() // processes)), QUIET[0]: QUIET[1]}
     added = {name: value for name, value in wanted.items() if name not in os.environ}
     os.environ.update(added)

@@ -1,4 +1,4 @@
-"""Out of memory: what it looks like, how large a forward pass may be, and how to go on with smaller ones."""
+"""Out of memory: find the largest forward pass that fits, and continue with smaller ones where memory runs out."""
 
 from __future__ import annotations
 
@@ -13,37 +13,37 @@ from vlbench.core.errors import ExitCode, VlbenchError, is_out_of_memory
 from vlbench.core.examples import Example
 from vlbench.engine.runtime.randomness import random_state, restore_random_state
 
-Found = TypeVar("Found")
+Result = TypeVar("Result")
 
 HEADROOM = 0.1
-"""Share of a GPU's memory that a trial forward pass must leave free: batches differ, and fragments add up."""
+"""Share of a GPU's memory that a trial step must leave free: batches differ in size, and memory fragments."""
 
 
 def out_of_memory(what: str, remedy: str) -> VlbenchError:
-    """The sentence with its exit code, 9."""
+    """The error for a lack of memory (exit 9). what: ends the sentence `out of memory ...`."""
     return VlbenchError(f"out of memory {what}: {remedy}", ExitCode.OUT_OF_MEMORY)
 
 
 def release() -> None:
-    """Give back what nothing refers to; to be called after the failed work's frames are gone."""
+    """Free unreferenced memory; call it after the stack frames of the failed work are gone."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
 
 
 def within_memory(
-    rows: Sequence[int], work: Callable[[Sequence[int]], list[Found]], say: Callable[[str], None], what: str
-) -> list[Found]:
-    """What `work` makes of the rows, in their order; of halves of them, and so on, where memory does not suffice.
+    rows: Sequence[int], work: Callable[[Sequence[int]], list[Result]], say: Callable[[str], None], what: str
+) -> list[Result]:
+    """The results of `work` on the rows, in their order; where memory runs out, on halves of them, and so on.
 
     Args:
         rows: of one batch.
-        work: makes one thing per row, without leaving anything behind where it fails.
-        say: told of every cut.
-        what: names the work in sentences, e.g. `predicting`.
+        work: returns one result per row; has no side effects where it fails.
+        say: receives a message for every split.
+        what: names the work in messages, e.g. `predicting`.
 
     Raises:
-        VlbenchError: exit 9, a single row is too much.
+        VlbenchError: exit 9, a single row does not fit.
     """
     try:
         return work(rows)
@@ -59,25 +59,26 @@ def within_memory(
 
 
 def heaviest(examples: Sequence[Example[Any]], most: int) -> list[int]:
-    """Rows of at most so many examples with the most pictures and then the longest texts, each picture once if it can.
+    """The rows of the `most` examples that need the most memory: those with the most images, then the longest texts.
 
-    A picture that several examples share is prepared once for all of them, so a batch of distinct ones costs more.
+    Examples with an image that no earlier one has come first: a shared image is prepared only once per batch, so a
+    batch of distinct images needs more memory.
     """
-    costs = [(len(one.query.images), len(one.query.text), one.query.images[:1]) for one in examples]
+    costs = [(len(example.query.images), len(example.query.text), example.query.images[:1]) for example in examples]
     order = sorted(range(len(costs)), key=lambda row: (-costs[row][0], -costs[row][1], row))
-    seen: set[str] = set()
-    first, rest = list[int](), list[int]()
+    used: set[str] = set()
+    distinct, shared = list[int](), list[int]()
     for row in order:
         keys = {ref.key for ref in costs[row][2]}
-        (rest if keys & seen else first).append(row)
-        seen |= keys
-    return [*first, *rest][:most]
+        (shared if keys & used else distinct).append(row)
+        used |= keys
+    return [*distinct, *shared][:most]
 
 
 def fits(module: nn.Module, work: Callable[[], None], replicas: int) -> bool:
-    """Whether a trial step of `module` passes and leaves headroom for the optimizer. It leaves no trace.
+    """Whether a trial step of `module` fits into memory and leaves room for the optimizer. It changes no state.
 
-    work: a forward and a backward pass. replicas: processes, which keep gradients once more to exchange them.
+    work: a forward and a backward pass. replicas: number of processes, which keep a second copy of the gradients.
     """
     undo = Undo(module)
     device = next(module.parameters()).device
@@ -85,7 +86,7 @@ def fits(module: nn.Module, work: Callable[[], None], replicas: int) -> bool:
         torch.cuda.reset_peak_memory_stats(device)
     try:
         work()
-        return device.type != "cuda" or _peak(module, device, replicas) <= (1 - HEADROOM)
+        return device.type != "cuda" or _peak_share(module, device, replicas) <= (1 - HEADROOM)
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
@@ -96,23 +97,23 @@ def fits(module: nn.Module, work: Callable[[], None], replicas: int) -> bool:
         release()
 
 
-def _peak(module: nn.Module, device: torch.device, replicas: int) -> float:
-    """The share of the GPU that was used at most, with Adam's two moments and the exchanged gradients to come."""
-    trained = sum(one.numel() * one.element_size() for one in module.parameters() if one.requires_grad)
+def _peak_share(module: nn.Module, device: torch.device, replicas: int) -> float:
+    """The peak share of the GPU's memory, with Adam's two moments and the exchanged gradients added."""
+    trained = sum(value.numel() * value.element_size() for value in module.parameters() if value.requires_grad)
     used = torch.cuda.max_memory_reserved(device) + trained * (2 + (replicas > 1))
     return used / torch.cuda.get_device_properties(device).total_memory
 
 
 class Undo:
-    """Called, it puts chance and buffers (running statistics, dictionaries) back to what they were when it was made."""
+    """A copy of the random states and of a module's buffers, such as running statistics. Calling it restores both."""
 
     def __init__(self, module: nn.Module) -> None:
         self.module = module
-        self.chance = random_state()
+        self.random_state = random_state()
         self.buffers = [buffer.detach().clone() for buffer in module.buffers()]
 
     @torch.no_grad()
     def __call__(self) -> None:
-        for buffer, kept in zip(self.module.buffers(), self.buffers, strict=True):
-            buffer.copy_(kept)
-        restore_random_state(self.chance)
+        for buffer, saved in zip(self.module.buffers(), self.buffers, strict=True):
+            buffer.copy_(saved)
+        restore_random_state(self.random_state)

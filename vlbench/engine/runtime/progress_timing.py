@@ -1,21 +1,54 @@
-"""How answering proceeds, for predictions and rankings alike, and how long it took."""
+"""The progress of a run, shown and logged, and how long inference took."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
 
 from accelerate import Accelerator
 
+from vlbench.core.errors import DataError, printable
 from vlbench.core.progress import Progress
 from vlbench.engine.runtime.interrupt import Interrupt
 from vlbench.engine.runtime.ranks import Ranks
+from vlbench.records.provenance import without_home
+
+
+class Logged:
+    """A Progress that also writes each line to `log.txt`, with the time and without home paths."""
+
+    def __init__(self, progress: Progress, path: Path) -> None:
+        self.progress, self.path = progress, path
+
+    def say(self, line: str) -> None:
+        """Show the line and append it to the log.
+
+        Raises:
+            DataError: the log cannot be written.
+        """
+        self.progress.say(line)
+        line = without_home(printable(line))
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        try:
+            with self.path.open("a", encoding="utf8") as file:
+                file.write(f"{now} {line}\n")
+        except OSError as error:
+            raise DataError(f"cannot write {self.path} ({error.strerror}): free some space on its disk") from None
+
+    def step(self, what: str, done: int, total: int, note: str = "") -> None:
+        """Show the step; it is not logged here, since `metrics.jsonl` holds the steps."""
+        self.progress.step(what, done, total, note)
 
 
 @dataclass(frozen=True)
 class Pace:
-    """batch_size: examples, or pairs of a gallery, per forward. workers: processes that prepare inputs. stops: whether
-    it may end in between when asked to; not where training goes on after it, which all processes must reach.
+    """How inference proceeds: where it runs, in which batches, and how it is shown and stopped.
+
+    batch_size: examples, or pairs of a gallery, per forward pass. workers: processes that prepare inputs. what: names
+    the work where progress is shown. stops: whether it may stop midway when asked to; false where training continues
+    after it, which all processes must reach.
     """
 
     accelerator: Accelerator
@@ -28,14 +61,14 @@ class Pace:
 
     @property
     def ranks(self) -> Ranks:
-        """This process's place among those that share the work."""
+        """This process's rank among those that share the work."""
         return Ranks.of(self.accelerator)
 
     def step(self, done: int, total: int) -> None:
-        """Show how far it is, and stop here if asked to.
+        """Show the progress, then stop here if asked to.
 
         Raises:
-            Interrupted: a signal has come.
+            Interrupted: a signal has been received.
         """
         self.progress.step(self.what, done, total)
         self.check()
@@ -44,7 +77,7 @@ class Pace:
         """Stop here if asked to.
 
         Raises:
-            Interrupted: a signal has come.
+            Interrupted: a signal has been received.
         """
         if self.stops or self.ranks.size == 1:
             self.interrupt.check()
@@ -52,9 +85,10 @@ class Pace:
 
 @dataclass
 class Timing:
-    """Wall-clock seconds of each batch of one process; preparation counts.
+    """The wall-clock time of one process's inference, data preparation included.
 
-    examples: those that this process answered, no other process counting them too. Of a gallery, pictures and texts.
+    batches: seconds of each batch. examples: number of examples (of a gallery, images and texts) that this process
+    answered; no other process counts them too.
     """
 
     batches: list[float] = field(default_factory=list)
@@ -62,7 +96,7 @@ class Timing:
 
 
 def examples_per_second(timings: Sequence[Timing]) -> float:
-    """Of processes that shared the work: what all answered over the seconds of the one that was busy longest.
+    """The throughput of processes that shared the work: all their examples over the longest of their times.
 
     0 where nothing was answered.
     """

@@ -1,7 +1,7 @@
-"""The processes that share a run, in as few words as the engine needs about them; one alone needs no torch.
+"""The processes that share a run: their ranks, and what they exchange. A single process does not need torch.
 
-Places come from the launcher's environment (torchrun, `accelerate launch`, or our own `--num-processes`), everything
-that is exchanged goes through Accelerate.
+Ranks come from the environment that the launcher sets (torchrun, `accelerate launch`, or vlbench's own
+`--num-processes`). All communication goes through Accelerate.
 """
 
 from __future__ import annotations
@@ -14,33 +14,37 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, TypeVar
 
-from vlbench.core.ambient import pin
+from vlbench.core.ambient import ignored, pin
 from vlbench.core.errors import ExitCode, VlbenchError
+from vlbench.core.progress import Progress
 from vlbench.engine.runtime.interrupt import Interrupted
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
 Item = TypeVar("Item")
-Made = TypeVar("Made")
+Result = TypeVar("Result")
 
-_PATIENCE = timedelta(days=7)
+_TIMEOUT = timedelta(days=7)
 """How long a process waits for another: rank 0 may extract features or score for hours while the others wait."""
 QUIET = "TORCH_CPP_LOG_LEVEL", "ERROR"
-"""Said before torch is imported: every process would print its warnings."""
-_TO_BE_ENDED = 60.0
-"""Seconds in which a launcher ends the processes that are left; torchrun needs at most half of that."""
-_TO_LET_OTHERS_SPEAK = 2.0
-"""Seconds that rank 0 is ahead of others with an error that all of them have."""
+"""The variable, set before torch is imported, that keeps every process from printing torch's warnings."""
+_SECONDS_TO_BE_ENDED = 60.0
+"""Time in which a launcher ends the remaining processes; torchrun needs at most half of that."""
+_SECONDS_BEHIND_RANK_0 = 2.0
+"""Time by which other ranks delay an error that all ranks have, so that rank 0 reports it first."""
 
 
 class SharedError(VlbenchError):
-    """An error that every process of the run raises alike, so that all can go on with the next run together."""
+    """An error that every process of the run raises, so that all can continue with the next run together."""
 
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process's place: its rank among `size` processes, and its `local_rank` among those of its machine."""
+    """This process's position among those of a run.
+
+    rank: its rank. size: number of processes. local_rank: its rank among the processes of its machine.
+    """
 
     rank: int = 0
     size: int = 1
@@ -48,12 +52,12 @@ class Ranks:
 
     @classmethod
     def of(cls, accelerator: Accelerator) -> Ranks:
-        """The place that Accelerate knows."""
+        """The ranks that Accelerate has set up."""
         return cls(accelerator.process_index, accelerator.num_processes, accelerator.local_process_index)
 
     @property
     def is_main(self) -> bool:
-        """Whether this is rank 0, which alone writes records, logs and stdout."""
+        """Whether this is rank 0, the only one that writes records, logs and stdout."""
         return self.rank == 0
 
     def mine(self, items: Sequence[Item]) -> list[Item]:
@@ -61,14 +65,14 @@ class Ranks:
         return list(items[self.rank :: self.size])
 
     def barrier(self) -> None:
-        """Wait until every rank is here."""
+        """Wait until every rank has called this."""
         if self.size > 1:
             from accelerate import PartialState
 
             PartialState().wait_for_everyone()
 
     def gather_objects(self, item: Item) -> list[Item]:
-        """Every rank's item, in the order of the ranks, on every rank."""
+        """Collect every rank's item, in the order of the ranks, on every rank."""
         if self.size == 1:
             return [item]
         from accelerate.utils import gather_object
@@ -77,7 +81,7 @@ class Ranks:
         return gathered
 
     def share(self, item: Item) -> Item:
-        """Rank 0's item, on every rank."""
+        """Send rank 0's item to every rank."""
         if self.size == 1:
             return item
         from accelerate.utils import broadcast_object_list
@@ -86,37 +90,38 @@ class Ranks:
         broadcast_object_list(box, from_process=0)
         return box[0]
 
-    def together(self, work: Callable[[], Made]) -> Made:
-        """Do the work on rank 0, then on the first rank of every other machine, then on the rest.
+    def together(self, work: Callable[[], Result]) -> Result:
+        """Do the work on rank 0, then on the first rank of every other machine, then on the remaining ranks.
 
-        What the first makes, such as a cache, the others find.
+        What the first ranks write, such as a cache, is there for the others.
 
         Raises:
             SharedError: the work raised a VlbenchError on some rank; it is raised on every rank.
         """
         if self.size == 1:
             return work()
-        turn = 0 if self.is_main else 1 if self.local_rank == 0 else 2
-        made: list[Made] = []
-        for number in range(3):
-            self._agreed(work, made if number == turn else None)
-        return made[0]
+        own_turn = 0 if self.is_main else 1 if self.local_rank == 0 else 2
+        results: list[Result] = []
+        for turn in range(3):
+            self._take_turn(work, results if turn == own_turn else None)
+        return results[0]
 
-    def _agreed(self, work: Callable[[], Made], made: list[Made] | None) -> None:
-        """One turn: work where there is a place to put what is made, then tell each other how it went."""
+    def _take_turn(self, work: Callable[[], Result], results: list[Result] | None) -> None:
+        """Work, if there is a list for the result, then exchange errors with all ranks."""
         fault: VlbenchError | None = None
-        if made is not None:
+        if results is not None:
             try:
-                made.append(work())
+                results.append(work())
             except VlbenchError as error:
                 fault = error
-        told = self.gather_objects((fault.message, int(fault.exit_code)) if fault else None)
-        for rank, one in enumerate(told):
-            if one is not None:
-                message = one[0] if rank == 0 else f"process {rank} of {self.size}: {one[0]}"
-                if one[1] == ExitCode.INTERRUPTED:
-                    raise Interrupted(one[0]) from fault
-                raise SharedError(message, ExitCode(one[1])) from fault
+        faults = self.gather_objects((fault.message, int(fault.exit_code)) if fault else None)
+        for rank, reported in enumerate(faults):
+            if reported is not None:
+                text, code = reported
+                if code == ExitCode.INTERRUPTED:
+                    raise Interrupted(text) from fault
+                message = text if rank == 0 else f"process {rank} of {self.size}: {text}"
+                raise SharedError(message, ExitCode(code)) from fault
 
 
 def is_launched() -> bool:
@@ -125,7 +130,7 @@ def is_launched() -> bool:
 
 
 def launched() -> Ranks:
-    """This process's place by its launcher's environment; one alone where no launcher started it."""
+    """This process's ranks from its launcher's environment; a single process where no launcher started it."""
     values = [os.environ.get(name, "") for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK")]
     if not all(value.isdigit() for value in values):
         return Ranks()
@@ -133,15 +138,19 @@ def launched() -> Ranks:
     return Ranks(rank, size, local_rank)
 
 
-def join(device: str | None, asked: int | None = None) -> Ranks:
-    """Meet the other processes that the launcher started: over gloo on the CPU, nccl on GPUs.
+def join(device: str | None, asked: int | None = None, progress: Progress | None = None) -> Ranks:
+    """Connect to the other processes that the launcher started: over gloo on CPUs, nccl on GPUs.
 
-    asked: how many processes the user wants, by `--num-processes`; None takes as many as there are.
+    Removes Accelerate's variables that could change a number from the environment first, and says so on rank 0.
+
+    asked: the number of processes of `--num-processes`; None accepts any number.
 
     Raises:
-        VlbenchError: there are more or fewer, or more than GPUs.
+        VlbenchError: a flag of Accelerate is malformed; more or fewer processes than `asked`, or more than GPUs, exist.
     """
-    ranks = launched()
+    removed, ranks = pin(device), launched()
+    if removed and progress is not None and ranks.is_main:
+        progress.say(ignored(removed))
     check_size(ranks.size, asked)
     if ranks.size > 1:
         os.environ.setdefault(*QUIET)
@@ -153,17 +162,16 @@ def join(device: str | None, asked: int | None = None) -> Ranks:
             raise VlbenchError(
                 f"{local} processes started on a machine with {gpus} GPUs: start one for each, or use --device cpu"
             )
-        # Accelerate keeps its first settings for the whole process; a second run may ask for another device.
+        # Accelerate keeps its first settings for the whole process; a second run may need another device.
         PartialState._reset_state()
-        pin(device)
-        PartialState(cpu=on_cpu(device), timeout=_PATIENCE)
+        PartialState(cpu=on_cpu(device), timeout=_TIMEOUT)
         atexit.unregister(_leave)
         atexit.register(_leave)
     return ranks
 
 
 def on_cpu(device: str | None) -> bool:
-    """Whether Accelerate must be told that this is for CPUs: several processes without GPUs it leaves alone else."""
+    """Whether Accelerate must be told to use CPUs: it would not connect several processes without GPUs otherwise."""
     if device == "cpu" or launched().size == 1:
         return device == "cpu"
     import torch
@@ -172,7 +180,7 @@ def on_cpu(device: str | None) -> bool:
 
 
 def _leave() -> None:
-    """Part from the other processes: threads of gloo that outlive the interpreter would abort it."""
+    """Disconnect from the other processes: threads of gloo that outlive the interpreter would abort it."""
     import torch
 
     if torch.distributed.is_initialized():
@@ -180,13 +188,13 @@ def _leave() -> None:
 
 
 def check_size(size: int, asked: int | None) -> None:
-    """Raises VlbenchError where other than the processes asked for were started; asked: None is content with all."""
+    """Raise a VlbenchError if another number of processes was started than `asked`; None accepts any number."""
     if asked is not None and asked != size:
         raise VlbenchError(
             f"{asked} processes were asked for and {size} started: give the launcher and --num-processes the same "
             f"number, or use one of them only"
         )
-    # `accelerate launch --num_processes N` starts a single process on a CPU and leaves this behind.
+    # `accelerate launch --num_processes N` starts a single process on a CPU and leaves these variables set.
     if size == 1 and "MASTER_PORT" in os.environ and "ACCELERATE_MIXED_PRECISION" in os.environ:
         raise VlbenchError(
             "`accelerate launch` was asked for several processes and started 1, as it does on CPUs: use "
@@ -195,7 +203,7 @@ def check_size(size: int, asked: int | None) -> None:
 
 
 def is_lost_peer(error: BaseException) -> bool:
-    """Whether the error only says that another process of the run has ended, whose own error is the cause."""
+    """Whether the error only says that another process of the run has ended; that process has the causing error."""
     names = {kind.__name__ for kind in type(error).__mro__}
     if {"DistBackendError", "DistNetworkError"} & names:
         return True
@@ -203,14 +211,16 @@ def is_lost_peer(error: BaseException) -> bool:
 
 
 def give_way(error: BaseException) -> str:
-    """Let the process speak that has the cause: the launcher ends the others while they wait here.
+    """Wait, so that the process that has the causing error reports it: the launcher ends the others meanwhile.
 
-    An error that all have is rank 0's to tell; one that only follows from another's end is nobody's. Returns what a
-    sentence about the error begins with: which process has it, unless it is rank 0.
+    Rank 0 reports an error that all ranks have; nobody reports an error that follows from another process's end.
+
+    Returns:
+        The beginning of the message about the error: the process that has it; empty on rank 0.
     """
     ranks = launched()
     if ranks.size > 1 and is_lost_peer(error):
-        time.sleep(_TO_BE_ENDED)
+        time.sleep(_SECONDS_TO_BE_ENDED)
     elif not ranks.is_main:
-        time.sleep(_TO_LET_OTHERS_SPEAK)
+        time.sleep(_SECONDS_BEHIND_RANK_0)
     return "" if ranks.is_main else f"process {ranks.rank} of {ranks.size}: "

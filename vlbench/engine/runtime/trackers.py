@@ -1,4 +1,4 @@
-"""What a run tells experiment trackers beside its own record, through Accelerate's classes: `--log-with`."""
+"""Log a run to experiment trackers (tensorboard, wandb, ...) through Accelerate's classes: `--log-with`."""
 
 from __future__ import annotations
 
@@ -22,70 +22,69 @@ if TYPE_CHECKING:
     from accelerate.tracking import GeneralTracker
 
 FOLDER = "trackers"
-"""Where trackers keep what they write, below a run's folder."""
+"""The folder below a run's folder that trackers write to."""
 PROJECT = "vlbench"
 _PACKAGES = {
     "tensorboard": ("tensorboard", "tensorboardX"), "wandb": ("wandb",), "aim": ("aim",), "clearml": ("clearml",),
     "comet_ml": ("comet_ml",), "dvclive": ("dvclive",), "mlflow": ("mlflow",), "swanlab": ("swanlab",),
     "trackio": ("trackio",),
 }  # fmt: skip
-"""Accelerate's name of a tracker -> the packages one of which it needs."""
+"""Accelerate's name of a tracker -> packages, one of which it needs."""
 _EXTRA = ("tensorboard", "wandb")
-"""What `vlbench[track]` brings."""
+"""The trackers that `vlbench[track]` installs."""
 
 Value = float | int | str
 
 
 def check_trackers(names: Sequence[str]) -> None:
-    """Refuse trackers that nobody knows or that are not installed.
+    """Reject trackers that are unknown or not installed.
 
     Raises:
-        VlbenchError: naming the first of them and what to install.
+        VlbenchError: it names the first such tracker and the package to install.
     """
     for name in names:
         if name not in _PACKAGES:
             raise unknown("tracker of --log-with", name, _PACKAGES)
         if not any(importlib.util.find_spec(package) for package in _PACKAGES[name]):
-            wanted = "vlbench[track]" if name in _EXTRA else _PACKAGES[name][0]
-            raise VlbenchError(f"--log-with {name} needs a package that is not installed: pip install '{wanted}'")
+            package = "vlbench[track]" if name in _EXTRA else _PACKAGES[name][0]
+            raise VlbenchError(f"--log-with {name} needs a package that is not installed: pip install '{package}'")
 
 
 @dataclass(frozen=True)
 class Trackers:
-    """The trackers of one run, begun; without any, as on all ranks but the first, nothing happens.
+    """The started trackers of one run. Without any, as on all ranks but the first, nothing is logged.
 
-    Going on with an interrupted run goes on with its tracker runs where it can: with tensorboard and wandb; others
-    begin another one.
+    When a run is resumed, tensorboard and wandb continue their tracker run; other trackers start a new one.
     """
 
-    begun: tuple[GeneralTracker, ...] = ()
+    started: tuple[GeneralTracker, ...] = ()
 
     @classmethod
     def begin(cls, spec: Spec, folder: Path, title: str) -> Trackers:
-        """Begin, or go on with, what the spec asks for, and hand over the spec as hyperparameters.
+        """Start or resume the trackers that the spec asks for, and log the spec to them as hyperparameters.
 
         Args:
-            spec: resolved; home paths are taken out.
-            folder: the run's; trackers that write files do so below it.
-            title: the run's name where people see it.
+            spec: resolved; home paths are removed.
+            folder: of the run; trackers write their files below it.
+            title: the displayed name of the run.
 
         Raises:
-            VlbenchError: a tracker refuses to begin, for example for want of a login.
+            VlbenchError: a tracker cannot start, for example because the user is not logged in.
         """
-        begun: list[GeneralTracker] = []
+        started: list[GeneralTracker] = []
         for name in spec.log_with:
             try:
-                begun.append(_begun(name, folder / FOLDER, title, hyperparameters(spec)))
-            except Exception as error:  # whatever a library of somebody else raises over accounts, networks and disks
-                cls(tuple(begun)).finish()
-                why = " ".join(str(error).split())[:300] or type(error).__name__
+                started.append(_start(name, folder / FOLDER, title, hyperparameters(spec)))
+            except Exception as error:  # third-party libraries raise any type for accounts, networks and disks
+                cls(tuple(started)).finish()
+                reason = " ".join(str(error).split())[:300] or type(error).__name__
                 raise VlbenchError(
-                    f"--log-with {name} cannot begin ({why}): set it up as its documentation says, or leave it out"
+                    f"--log-with {name} cannot begin ({reason}): set it up as its documentation says, or leave it out"
                 ) from None
-        return cls(tuple(begun))
+        return cls(tuple(started))
 
     def line(self, line: Mapping[str, Value]) -> None:
-        """A line of the training's journal: losses and rates of a step, or what weights were selected by."""
+        """Log a line of `metrics.jsonl`: the loss and learning rate of a step, or the value of a selection."""
         step = int(line["step"])
         if "selection" in line:
             self.log({f"selection/{line['weights']}": line["selection"]}, step)
@@ -93,41 +92,41 @@ class Trackers:
             self.log({f"train/{name}": value for name, value in line.items() if name != "step"}, step)
 
     def log(self, values: Mapping[str, Value], step: int | None = None) -> None:
-        """Numbers by name; NaN and infinite ones are left out, which some trackers end over."""
+        """Log values by name. NaN and infinite values are left out: some trackers fail on them."""
         finite = {
             name: value for name, value in values.items() if isinstance(value, (int, float)) and math.isfinite(value)
         }
-        for tracker in self.begun:
+        for tracker in self.started:
             tracker.log(finite, step=step)
 
     def finish(self) -> None:
-        """Let trackers write or send what they hold back."""
-        for tracker in self.begun:
+        """Let trackers write or send what they have buffered."""
+        for tracker in self.started:
             tracker.finish()
 
 
 @contextmanager
 def tracked(spec: Spec, folder: Path, title: str, ranks: Ranks) -> Iterator[Trackers]:
-    """`Trackers.begin` on the first rank; they are finished however the run ends.
+    """A context with the trackers of `Trackers.begin` on the first rank; they are finished however the run ends.
 
     Raises:
-        VlbenchError: on all ranks, what `Trackers.begin` raises.
+        VlbenchError: on all ranks, as `Trackers.begin`.
     """
-    found = ranks.together(lambda: Trackers.begin(spec, folder, title) if ranks.is_main else Trackers())
+    trackers = ranks.together(lambda: Trackers.begin(spec, folder, title) if ranks.is_main else Trackers())
     try:
-        yield found
+        yield trackers
     finally:
-        found.finish()
+        trackers.finish()
 
 
-def figures(record: RunRecord) -> dict[str, Value]:
-    """A record's results by name, its controls' below theirs."""
-    trials = {"results": record.results} | {f"results/{name}": found for name, found in record.controls.items()}
-    return {f"{trial}/{result.metric}": result.value for trial, found in trials.items() for result in found}
+def metric_values(record: RunRecord) -> dict[str, Value]:
+    """The values of a record's metrics by name (`results/accuracy`), those of controls as `results/CONTROL/...`."""
+    trials = {"results": record.results} | {f"results/{name}": results for name, results in record.controls.items()}
+    return {f"{trial}/{result.metric}": result.value for trial, results in trials.items() for result in results}
 
 
 def hyperparameters(spec: Spec) -> dict[str, Value]:
-    """What the spec says that numbers depend on, flat (`train.lr`), without places and what is not given."""
+    """The fields of the spec that numbers depend on, by flat name (`train.lr`), without paths and unset fields."""
     values = portable(spec).model_dump(mode="json", exclude=set(PLACE), exclude_none=True)
     return dict(_flat("", values))
 
@@ -140,25 +139,25 @@ def _flat(prefix: str, value: object) -> list[tuple[str, Value]]:
     return [(prefix, value if isinstance(value, (bool, int, float)) else str(value))]
 
 
-def _begun(name: str, folder: Path, title: str, values: Mapping[str, Value]) -> GeneralTracker:
-    """A started tracker. What it is known by stays in the folder, so that it is found again."""
+def _start(name: str, folder: Path, title: str, values: Mapping[str, Value]) -> GeneralTracker:
+    """Start a tracker. Its id is kept in the folder, so that a resumed run can continue it."""
     from accelerate.tracking import LOGGER_TYPE_TO_CLASS
 
     folder.mkdir(parents=True, exist_ok=True)
-    note = folder / f"{name}.id"
-    anew = not note.is_file()
-    if anew:
-        atomic_write(note, f"{secrets.token_hex(8)}\n")
-    made = LOGGER_TYPE_TO_CLASS[name]
+    id_file = folder / f"{name}.id"
+    is_new = not id_file.is_file()
+    if is_new:
+        atomic_write(id_file, f"{secrets.token_hex(8)}\n")
+    kind = LOGGER_TYPE_TO_CLASS[name]
     if name == "tensorboard":
-        tracker = made(name, logging_dir=folder)
+        tracker = kind(name, logging_dir=folder)
     elif name == "wandb":
-        tracker = made(PROJECT, id=note.read_text("ascii").strip(), resume="allow", name=title, dir=str(folder))
-    elif made.requires_logging_directory:
-        tracker = made(PROJECT, logging_dir=folder)
+        tracker = kind(PROJECT, id=id_file.read_text("ascii").strip(), resume="allow", name=title, dir=str(folder))
+    elif kind.requires_logging_directory:
+        tracker = kind(PROJECT, logging_dir=folder)
     else:
-        tracker = made(PROJECT)
+        tracker = kind(PROJECT)
     tracker.start()
-    if anew or name != "tensorboard":  # which would show every beginning as one more run of these hyperparameters
+    if is_new or name != "tensorboard":  # tensorboard would list the hyperparameters once per start
         tracker.store_init_configuration(dict(values))
     return tracker

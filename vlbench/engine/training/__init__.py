@@ -1,1 +1,1 @@
-"""Finetuning: its plan, its steps, and the checkpoints that let it go on."""
+"""Fine-tuning and linear probing: the plan, the optimizer steps, and the checkpoints from which a run resumes."""

@@ -1,4 +1,4 @@
-"""Folders that are replaced whole: killed at any instant, the old one or the new one is there."""
+"""Replace folders atomically: if the process is killed at any moment, the old or the new folder is there in full."""
 
 from __future__ import annotations
 
@@ -13,60 +13,61 @@ from safetensors import SafetensorError
 from vlbench.core.errors import DataError
 
 
-def before(folder: Path) -> Path:
-    """Where the folder lies that a newer one has taken the place of."""
+def previous(folder: Path) -> Path:
+    """The path that a folder is moved to when a newer one replaces it."""
     return folder.with_name(f"{folder.name}.before")
 
 
 def replace_folder(folder: Path, write: Callable[[Path], None], *, keep: bool = False) -> None:
-    """Write a folder beside the old one, down to the disk, then put it in its place. keep: the old one as `before`.
+    """Write a new folder next to the old one, flush it to the disk, then rename it.
 
-    One writer at a time: what others left half-written is removed.
+    Only one process may write at a time: incomplete folders of other writers are removed. keep: keep the old folder, at
+    the path `previous(folder)`.
 
     Raises:
-        DataError: it cannot be written; the old one stays as it was.
+        DataError: the folder cannot be written; the old one is unchanged.
     """
-    beside = folder.with_name(f"{folder.name}.new")
+    new = folder.with_name(f"{folder.name}.new")
     try:
-        settle(folder)
-        shutil.rmtree(beside, ignore_errors=True)
-        beside.mkdir(parents=True)
-        write(beside)
-        _to_disk(beside)
+        recover_folder(folder)
+        shutil.rmtree(new, ignore_errors=True)
+        new.mkdir(parents=True)
+        write(new)
+        _flush_folder(new)
         if folder.exists():
-            shutil.rmtree(before(folder), ignore_errors=True)
-            folder.rename(before(folder))
-        beside.rename(folder)
-        synchronise(folder.parent)
+            shutil.rmtree(previous(folder), ignore_errors=True)
+            folder.rename(previous(folder))
+        new.rename(folder)
+        flush(folder.parent)
     except (OSError, SafetensorError, RuntimeError) as error:
-        shutil.rmtree(beside, ignore_errors=True)
-        settle(folder)
+        shutil.rmtree(new, ignore_errors=True)
+        recover_folder(folder)
         raise DataError(f"cannot write {folder} ({error}): free some space or give another --output-path") from None
     if not keep:
-        shutil.rmtree(before(folder), ignore_errors=True)
+        shutil.rmtree(previous(folder), ignore_errors=True)
 
 
-def settle(folder: Path) -> None:
-    """Undo half a replacement: the old folder back in its place where the new one has not taken it."""
+def recover_folder(folder: Path) -> None:
+    """Undo an incomplete replacement: move the old folder back if no new one has taken its place."""
     if not folder.exists():
         with suppress(FileNotFoundError):  # there is none, or another process was faster
-            before(folder).rename(folder)
+            previous(folder).rename(folder)
 
 
 def remove_folder(folder: Path) -> None:
-    """Remove it with all that replacing it may have left."""
-    for path in (folder, before(folder), folder.with_name(f"{folder.name}.new")):
+    """Remove a folder and everything that replacing it may have left."""
+    for path in (folder, previous(folder), folder.with_name(f"{folder.name}.new")):
         shutil.rmtree(path, ignore_errors=True)
 
 
-def _to_disk(folder: Path) -> None:
-    """A name may reach the disk before what it names does, and power may fail in between."""
+def _flush_folder(folder: Path) -> None:
+    """Flush all files first: a rename may reach the disk before the content, and power may fail in between."""
     for path in (*folder.iterdir(), folder):
-        synchronise(path)
+        flush(path)
 
 
-def synchronise(path: Path) -> None:
-    """Wait until a file, or the names in a folder, are on the disk."""
+def flush(path: Path) -> None:
+    """Wait until a file, or the list of names in a folder, is on the disk."""
     if os.name == "nt" and path.is_dir():  # folders have no descriptors there
         return
     descriptor = os.open(path, os.O_RDONLY)

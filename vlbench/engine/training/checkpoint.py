@@ -1,4 +1,4 @@
-"""A run's weights and training state on disk: safetensors and plain tensors, never pickled code, never half-written."""
+"""A run's weights and training state on disk: safetensors and plain tensors, no pickled code, written atomically."""
 
 from __future__ import annotations
 
@@ -19,22 +19,26 @@ from vlbench.core.errors import DataError, VlbenchError
 from vlbench.data.text.answers import ANSWERS_FILE, write_answers
 from vlbench.data.text.tokenizer import TextEncoder
 from vlbench.engine.runtime.randomness import RandomState, random_state, restore_random_state
-from vlbench.engine.training.atomic_folder import before, remove_folder, replace_folder, settle
+from vlbench.engine.training.atomic_folder import previous, recover_folder, remove_folder, replace_folder
 from vlbench.engine.training.lora import merged_state
 from vlbench.engine.weights.files import STANDS_ON
 from vlbench.engine.weights.state_dict import VOCABULARY, read_safetensors
 
 Weights = Literal["plain", "ema"]
 State = Mapping[str, Tensor]
-"""What a module's `state_dict` gives."""
+"""A module's `state_dict`."""
 
 _DAMAGED = (OSError, RuntimeError, KeyError, IndexError, TypeError, ValueError, EOFError, pickle.UnpicklingError)
-"""What readers raise over files that are not what they were."""
+"""The errors that readers raise for damaged files."""
 
 
 @dataclass(frozen=True)
 class Best:
-    """Which weights are in `best`: after which step, plain or averaged, their value where one was measured."""
+    """Which weights are in `best`.
+
+    step: the optimizer step after which they were selected. weights: plain or averaged. value: of the selection metric;
+    None where nothing was measured.
+    """
 
     step: int
     weights: Weights
@@ -43,9 +47,11 @@ class Best:
 
 @dataclass
 class TrainState:
-    """How far training is: optimizer steps done, and the last one after which weights were selected.
+    """How far training is.
 
-    accumulation: forward passes per step, where they were found by trying; None where the recipe says it.
+    step: number of finished optimizer steps. selected_at: the last step after which weights were selected. best: which
+    weights are kept as the best. accumulation: forward passes per step, where they were found by trying; None where the
+    recipe sets them.
     """
 
     step: int = 0
@@ -56,9 +62,13 @@ class TrainState:
 
 @dataclass(frozen=True)
 class Checkpoints:
-    """`best` and `last` below a run's folder. `best` is complete: weights, tokenizer and open answers go together.
+    """The folders `best` and `last` below a run's folder.
 
-    Of `last` the one before it is kept too, for when the newest turns out damaged.
+    `best` holds weights, tokenizer and the list of open answers. `last` holds the training state; the one before it is
+    kept too, in case the newest is damaged.
+
+    folder: that holds both. text: the tokenizer. names: metadata of the weights, such as model and size. answers: the
+    open answers that the classifier's rows stand for.
     """
 
     folder: Path
@@ -67,30 +77,27 @@ class Checkpoints:
     answers: tuple[str, ...] = ()
 
     @property
-    def notes(self) -> dict[str, str]:
-        """What is noted in the weights: the names of model and size, and which vocabulary they were trained with."""
+    def metadata(self) -> dict[str, str]:
+        """The metadata of the weights: the names of model and size, and the hash of the training vocabulary."""
         return self.names | ({VOCABULARY: self.text.vocabulary_sha256} if self.text else {})
 
     @property
     def head_only(self) -> bool:
-        """Whether the backbone stays what a model ships with, so that only the head is worth keeping."""
+        """Whether the backbone is the unchanged shipped one, so that only the head is saved."""
         return STANDS_ON in self.names
 
     def save_best(self, learner: nn.Module) -> None:
-        """Write the weights, adapters merged into them, with the tokenizer and the names of model and size.
-
-        Of a head that stands on shipped weights, the head alone.
-        """
+        """Write the learner's weights, with adapters merged, and the tokenizer; with `head_only` the head alone."""
         state = merged_state(learner)
         self.write_best(
             {name: value for name, value in state.items() if name.startswith("head.") or not self.head_only}
         )
 
     def write_best(self, state: State) -> None:
-        """The same, of weights that are at hand as tensors."""
+        """Write weights that are given as tensors, and the tokenizer."""
 
         def write(folder: Path) -> None:
-            save_file(_apart(state), folder / "model.safetensors", metadata=self.notes)
+            save_file(_unshared(state), folder / "model.safetensors", metadata=self.metadata)
             if self.text is not None:
                 self.text.save(folder / "tokenizer.json")
             if self.answers:
@@ -99,8 +106,8 @@ class Checkpoints:
         replace_folder(self.folder / "best", write)
 
     def load_best(self, learner: nn.Module) -> None:
-        """Put the best weights into the learner."""
-        settle(self.folder / "best")
+        """Load the best weights into the learner."""
+        recover_folder(self.folder / "best")
         state = read_safetensors(self.folder / "best" / "model.safetensors")
         learner.load_state_dict(state, strict=not self.head_only)
 
@@ -111,18 +118,21 @@ class Checkpoints:
         average: nn.Module | None,
         optimizer: Optimizer,
         schedule: LambdaLR,
-        chance: Sequence[RandomState] = (),
+        random_states: Sequence[RandomState] = (),
     ) -> None:
-        """Write everything that the rest of the training depends on. chance: of each process; left out: of this one."""
+        """Write everything that the rest of the training depends on.
+
+        random_states: of each process, by rank; of this process alone where left out.
+        """
 
         def write(folder: Path) -> None:
-            save_file(_apart(learner), folder / "model.safetensors")
+            save_file(_unshared(learner), folder / "model.safetensors")
             if average is not None:
-                save_file(_apart(average.state_dict()), folder / "average.safetensors")
+                save_file(_unshared(average.state_dict()), folder / "average.safetensors")
             trainer = {
                 "optimizer": optimizer.state_dict(),
                 "schedule": schedule.state_dict(),
-                "chance": list(chance) or [random_state()],
+                "chance": list(random_states) or [random_state()],  # the key of states that exist on disk
             }
             torch.save(trainer, folder / "trainer.pt")
             (folder / "state.json").write_text(json.dumps(asdict(state)), encoding="utf8")
@@ -132,16 +142,16 @@ class Checkpoints:
     def load_last(
         self, learner: nn.Module, average: nn.Module | None, optimizer: Optimizer, schedule: LambdaLR, rank: int = 0
     ) -> TrainState | None:
-        """Restore what `save_last` wrote, or where that is damaged what it wrote before; None where there is nothing.
+        """Restore the state that `save_last` wrote, or the one before it where that is damaged; None where none exists.
 
-        rank: this process's; one that there was none of keeps its own states of chance.
+        rank: of this process; it keeps its current random states if none were saved for its rank.
 
         Raises:
-            DataError: all that is there is damaged, or of another model.
+            DataError: every saved state is damaged or of another model.
         """
         newest = self.folder / "last"
         fault: DataError | None = None
-        for folder in (newest, before(newest)):
+        for folder in (newest, previous(newest)):
             if not folder.exists():
                 continue
             try:
@@ -153,10 +163,10 @@ class Checkpoints:
         return None
 
     def drop_last(self) -> None:
-        """Forget the training state of a finished run; its best weights stay."""
+        """Delete the training state of a finished run; its best weights stay."""
         remove_folder(self.folder / "last")
-        settle(self.folder / "best")
-        remove_folder(before(self.folder / "best"))
+        recover_folder(self.folder / "best")
+        remove_folder(previous(self.folder / "best"))
 
 
 def _restored(
@@ -187,12 +197,12 @@ def _restored(
     return state
 
 
-def _apart(state: State) -> dict[str, Tensor]:
-    """Of tensors that share memory, such as tied embeddings, each gets its own, as safetensors wants it."""
-    found: dict[str, Tensor] = {}
-    taken: set[int] = set()
+def _unshared(state: State) -> dict[str, Tensor]:
+    """The tensors without shared memory, as safetensors requires: tied embeddings, for example, are copied."""
+    unshared: dict[str, Tensor] = {}
+    pointers: set[int] = set()
     for name, value in state.items():
         tensor = value.detach().contiguous().cpu()
-        found[name] = tensor.clone() if tensor.data_ptr() in taken else tensor
-        taken.add(tensor.data_ptr())
-    return found
+        unshared[name] = tensor.clone() if tensor.data_ptr() in pointers else tensor
+        pointers.add(tensor.data_ptr())
+    return unshared

@@ -1,4 +1,4 @@
-"""What processes do together in a training step, whatever is trained."""
+"""Collective operations of the processes in a training step: of fine-tuning and of pretraining."""
 
 from __future__ import annotations
 
@@ -17,15 +17,17 @@ from vlbench.engine.runtime.randomness import RandomState, random_state
 Input = TypeVar("Input")
 
 STRIDE = 1_000_003
-"""Between the seeds of two processes; a prime, so that neighbouring runs do not share theirs."""
+"""The difference between the seeds of two processes; a prime, so that neighbouring runs do not share seeds."""
 
 
 def backward(
     accelerator: Accelerator, wrapped: nn.Module, parts: Iterable[Input], count: int, loss: Callable[[Input], Tensor]
 ) -> None:
-    """Add up the gradients of the losses of `count` parts; processes meet in the last one.
+    """Add up the gradients of the losses of several parts; gradients are exchanged in the last one.
 
-    Gradients end up as those of the sum over all processes' parts, of which DDP by itself would take the mean.
+    The result is the gradient of the sum over the parts of all processes, where DDP alone would take the mean.
+
+    wrapped: the module as DDP wraps it. count: the number of parts, equal on all processes. loss: of a part, a scalar.
     """
     for number, part in enumerate(parts, start=1):
         with nullcontext() if number == count else accelerator.no_sync(wrapped):
@@ -35,21 +37,21 @@ def backward(
 
 
 def total(accelerator: Accelerator, values: Sequence[float]) -> list[float]:
-    """Each value summed over the processes, the same on all of them."""
+    """Sum each value over the processes; the result is the same on all of them."""
     if accelerator.num_processes == 1:
         return list(values)
     summed = accelerator.reduce(torch.tensor(values, dtype=torch.float64, device=accelerator.device), "sum")
     return [float(value) for value in summed]
 
 
-def all_chance(accelerator: Accelerator) -> list[RandomState]:
-    """The states of chance of every process, in their order."""
+def gather_random_states(accelerator: Accelerator) -> list[RandomState]:
+    """The random states of every process, by rank."""
     states: list[RandomState] = [random_state()]
     return gather_object(states) if accelerator.num_processes > 1 else states
 
 
-def check_alike(accelerator: Accelerator, step: int) -> None:
-    """All processes must go on from the same step: one that found the newest state damaged went further back.
+def check_same_step(accelerator: Accelerator, step: int) -> None:
+    """Check that all processes resume from the same step: one that finds the newest state damaged takes an older one.
 
     Raises:
         DataError: they do not.
@@ -57,28 +59,28 @@ def check_alike(accelerator: Accelerator, step: int) -> None:
     steps = gather_object([step]) if accelerator.num_processes > 1 else [step]
     if len(set(steps)) > 1:
         raise DataError(
-            f"processes found states of different steps to go on from ({', '.join(map(str, steps))}), one is damaged: "
+            f"processes found states of different steps to resume from ({', '.join(map(str, steps))}), one is damaged: "
             f"start over with --no-resume"
         )
 
 
-def draw_apart(accelerator: Accelerator, seed: int) -> None:
-    """Let dropout differ between processes, as it does between the parts of a batch; the first one draws on."""
+def seed_by_rank(accelerator: Accelerator, seed: int) -> None:
+    """Let dropout differ between processes, as it does between the parts of a batch; rank 0 keeps its random state."""
     if accelerator.process_index:
         torch.manual_seed(seed + STRIDE * accelerator.process_index)
 
 
-def same_buffers(accelerator: Accelerator, module: nn.Module) -> None:
-    """Give every process the first one's running statistics, which each gathered from what it saw itself."""
+def broadcast_buffers(accelerator: Accelerator, module: nn.Module) -> None:
+    """Copy the module's buffers, such as running statistics, from rank 0 to all processes."""
     if accelerator.num_processes > 1:
         for buffer in module.buffers():
             buffer.copy_(broadcast(buffer.clone()))
 
 
 def gathered_rows(accelerator: Accelerator, rows: Tensor) -> Tensor:
-    """Rows [n, width] of every process, [sum of n, width], one process after the other; n may differ."""
+    """Concatenate the rows [n, D] of all processes, by rank, to [sum of n, D]; n may differ between processes."""
     if accelerator.num_processes == 1:
         return rows
     counts = accelerator.gather(torch.tensor([len(rows)], device=rows.device)).tolist()
-    padded = accelerator.gather(accelerator.pad_across_processes(rows))  # [processes * most, width]
+    padded = accelerator.gather(accelerator.pad_across_processes(rows))  # [processes * largest n, D]
     return torch.cat([part[:count] for part, count in zip(padded.split(max(counts)), counts, strict=True)])

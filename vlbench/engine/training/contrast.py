@@ -1,8 +1,8 @@
-"""A contrastive loss over all pairs of an optimizer step, however many forward passes and processes embed them.
+"""A contrastive loss over all pairs of an optimizer step, split over any number of forward passes and processes.
 
-Each part of the step is embedded twice. The first pass has no gradient: from the embeddings of all parts come the loss
-of the step and its gradient with respect to every embedding. The second pass makes the same random draws and carries
-those gradients on to the weights.
+Each part of the step is embedded twice. The first pass is without gradients; the embeddings of all parts give the loss
+of the step and its gradient with respect to every embedding. The second pass uses the same random states and
+backpropagates those gradients to the weights.
 
 Shapes: B pairs of the step, b pairs of a part, n of all parts of a process, E embedding width.
 Source: Gao et al. 2021 (GradCache, arXiv 2101.06983).
@@ -29,21 +29,24 @@ from vlbench.heads.forward import Embedded
 
 @dataclass(frozen=True)
 class Part:
-    """One forward pass of this process: its batch, and which of the step's pairs they are."""
+    """One forward pass of this process. batch: its pairs. share: which pairs of the step they are."""
 
     batch: Batch
     share: Share
 
     @property
     def places(self) -> list[int]:
-        """The places of its pairs in the step; none where the process only takes part."""
+        """The indices of its pairs in the step; empty where the process has none and only joins the exchange."""
         return list(self.share.places) if self.share.weight else []
 
 
 @dataclass(frozen=True)
 class Gradients:
-    """Of the step's loss with respect to its embeddings, [B, 2E] (image and text side by side), and to the head's
-    parameters, in their order."""
+    """The gradients of the step's loss.
+
+    embeddings: with respect to the embeddings [B, 2E], image and text side by side. head: with respect to the head's
+    parameters, in their order.
+    """
 
     embeddings: Tensor
     head: tuple[Tensor, ...]
@@ -57,14 +60,13 @@ def contrast(
     order: Sequence[int],
     targets: Tensor,
 ) -> float:
-    """Add up the gradients of the loss over all pairs of a step, as `step.backward` does; the loss.
-
+    """Add up the gradients of the loss over all pairs of a step, as `collectives.backward` does; return the loss.
     Args:
-        accelerator: whose processes each have as many parts.
-        learner: under a DualHead; in training mode.
-        wrapped: the learner as its gradients are exchanged between processes.
+        accelerator: whose processes each have the same number of parts.
+        learner: with a DualHead; in training mode.
+        wrapped: the learner as DDP wraps it.
         parts: of this process.
-        order: the places in the step of the pairs of all processes, one process after the other.
+        order: the indices in the step of the pairs of all processes, by rank.
         targets: of the step's pairs [B], as the head makes them.
     """
     embeddings, states = _embedded(accelerator, Undo(learner), wrapped, parts)
@@ -72,7 +74,7 @@ def contrast(
     in_step[list(order)] = gathered_rows(accelerator, embeddings.float())
     head, targets = learner.head, targets.to(in_step.device)
     loss, gradients = _gradients(accelerator, head, in_step, embeddings.dtype, targets)
-    share = 1 / (len(parts) * accelerator.num_processes)  # each part carries as much of the head's gradient
+    share = 1 / (len(parts) * accelerator.num_processes)  # every part carries the same share of the head's gradient
 
     def surrogate(one: tuple[Part, RandomState]) -> Tensor:
         part, state = one
@@ -92,9 +94,9 @@ def contrast(
 def _embedded(
     accelerator: Accelerator, undo: Undo, wrapped: nn.Module, parts: Sequence[Part]
 ) -> tuple[Tensor, list[RandomState]]:
-    """The embeddings of this process's pairs, [n, 2E], and the state of the random generators before each part.
+    """The embeddings of this process's pairs, [n, 2E], without gradients, and the random states before each part.
 
-    undo: called in the end, puts buffers and generators back, so that the second pass finds what the first one found.
+    undo: restores buffers and random states at the end, so that the second pass starts from the same state.
     """
     rows, states = list[Tensor](), list[RandomState]()
     with torch.no_grad():
@@ -110,11 +112,11 @@ def _embedded(
 def _gradients(
     accelerator: Accelerator, head: Head, embeddings: Tensor, dtype: torch.dtype, targets: Tensor
 ) -> tuple[float, Gradients]:
-    """The loss of a step's embeddings [B, 2E], and its gradients. dtype: that the model gives embeddings in."""
+    """The loss of a step's embeddings [B, 2E], and its gradients. dtype: of the model's embeddings."""
     embeddings.requires_grad_()
     with accelerator.autocast():
         loss = head.loss(head(*embeddings.to(dtype).chunk(2, dim=1)), targets)
-    # In float16 small gradients would vanish on the way through the logits.
+    # Without scaling, small gradients would underflow in float16.
     scale = 1.0 if accelerator.scaler is None else float(accelerator.scaler.get_scale())
     found = torch.autograd.grad(loss * scale, [embeddings, *head.parameters()])
     of_embeddings, *of_head = (gradient / scale for gradient in found)
@@ -122,5 +124,5 @@ def _gradients(
 
 
 def _side_by_side(found: Embedded) -> Tensor:
-    """Images and texts [b, E] as [b, 2E]."""
+    """The embeddings of images and texts, [b, E] each, as [b, 2E]."""
     return torch.cat([found.images, found.texts], dim=1)

@@ -1,4 +1,4 @@
-"""Finetune a learner by its recipe: seeded, selected on a split that is never the reported one, resumable."""
+"""Fine-tune a learner by its recipe: reproducible, resumable, and never selected on the reported split."""
 
 from __future__ import annotations
 
@@ -15,25 +15,31 @@ from vlbench.engine.runtime.environment import remedy_of_nan
 from vlbench.engine.runtime.interrupt import Interrupt, Interrupted
 from vlbench.engine.runtime.randomness import random_state, restore_random_state
 from vlbench.engine.training.checkpoint import Best, Checkpoints, State, TrainState, Weights
-from vlbench.engine.training.collectives import all_chance, check_alike, draw_apart, same_buffers, total
+from vlbench.engine.training.collectives import (
+    broadcast_buffers,
+    check_same_step,
+    gather_random_states,
+    seed_by_rank,
+    total,
+)
 from vlbench.engine.training.lora import merged_state, remove_adapters
 from vlbench.engine.training.plan import Conduct, Plan
 from vlbench.engine.training.steps import Steps, Trained
 from vlbench.metrics.direction import Measured
 
 Select = Callable[[Learner], Measured]
-"""The main metric of a learner on the selection split, with its direction."""
+"""Measures the main metric of a learner on the selection split, with its direction."""
 
 Log = Callable[[dict[str, float | int | str]], None]
 
 SAVE_SECONDS = 600.0
-"""The longest that training goes without saving its state."""
+"""The longest time between two saved states."""
 
 
 class Finetuning:
-    """One training run of a learner over examples; `run` goes from the last saved step to the end.
+    """One training of a learner on examples; `run` trains from the last saved step to the end.
 
-    Every process of the accelerator does the same steps, each with its share of their rows; the first one writes.
+    Every process of the accelerator does the same steps, each with its share of the rows; rank 0 writes.
     """
 
     def __init__(
@@ -56,11 +62,13 @@ class Finetuning:
         self._stops = self._due = False
 
     def run(self, select: Select | None, log: Log, progress: Progress, interrupt: Interrupt, what: str) -> TrainState:
-        """Train to the last step. With `select` the best weights end up in the learner, else the last ones.
+        """Train to the last step. With `select` the learner ends up with the best weights, else with the last ones.
+
+        what: names the training where progress is shown.
 
         Raises:
-            Interrupted: asked to stop; the state is saved first.
-            VlbenchError: the loss is not a number, naming the step; memory does not suffice (exit 9).
+            Interrupted: the user asked to stop; the state is saved first.
+            VlbenchError: the loss is not a number, the message names the step; memory runs out (exit 9).
         """
         self._resume(progress, what)
         try:
@@ -82,7 +90,7 @@ class Finetuning:
         self._select_if_due(select, log, progress, what)
         alone = self.accelerator.num_processes == 1
         while self.state.step < self.plan.steps:
-            if self._stops or (alone and interrupt.asked):  # else some would stop a step before the others
+            if self._stops or (alone and interrupt.asked):  # several processes must stop after the same step
                 raise Interrupted
             self._step(log, progress, interrupt, what)
             if self._due or self.state.step - self._saved >= self.conduct.save_every:
@@ -90,7 +98,7 @@ class Finetuning:
             self._select_if_due(select, log, progress, what)
 
     def _step(self, log: Log, progress: Progress, interrupt: Interrupt, what: str) -> None:
-        """One step, its line in the log, and what processes must agree on before the next one."""
+        """Do one step, log it, and let the processes agree whether to stop or save before the next one."""
         started = time.perf_counter()
         rate = float(self.trained.schedule.get_last_lr()[0])
         loss, norm = self.steps.do(progress)
@@ -108,25 +116,25 @@ class Finetuning:
         progress.step(what, self.state.step, self.plan.steps, f"loss {loss:.3f}")
 
     def _select_if_due(self, select: Select | None, log: Log, progress: Progress, what: str) -> None:
-        """Select at the plan's steps, once each: a run stopped while selecting does it again when it goes on."""
+        """Select at the plan's steps, once each; a run that is interrupted while selecting repeats the selection."""
         step = self.state.step
         if select is not None and step in self.plan.evaluate_at and self.state.selected_at < step:
-            chance = random_state()
+            before = random_state()
             try:
                 self._select(select, log, progress, what)
             except Interrupted:
-                restore_random_state(chance)  # some models draw while they answer, and will do so again
+                restore_random_state(before)  # some models draw random numbers at inference, and will do so again
                 raise
             self.state.selected_at = step
             self._save()
 
     def _select(self, select: Select, log: Log, progress: Progress, what: str) -> None:
-        """Measure the plain weights and, beside them, their average; keep the best seen."""
+        """Measure the plain weights and, if there is one, their moving average; keep the best so far."""
         candidates: list[tuple[Weights, Learner]] = [("plain", self.learner)]
         if self.trained.average is not None:
             candidates.append(("ema", self.trained.average.module))
         for weights, learner in candidates:
-            same_buffers(self.accelerator, learner)
+            broadcast_buffers(self.accelerator, learner)
             measured = select(learner)
             value = measured.value
             log({"step": self.state.step, "weights": weights, "selection": value})
@@ -138,7 +146,7 @@ class Finetuning:
         self.trained.wrapped.train()
 
     def _weights(self) -> State:
-        """The plain weights, gathered where processes hold parts of them."""
+        """The plain weights, gathered if processes hold parts of them."""
         weights: State = self.accelerator.get_state_dict(self.trained.wrapped)
         return weights
 
@@ -152,19 +160,19 @@ class Finetuning:
     def _save(self) -> None:
         trained = self.trained
         self.state.accumulation = self.steps.accumulation if self.conduct.auto_batch else None
-        chance, weights = all_chance(self.accelerator), self._weights()
+        states, weights = gather_random_states(self.accelerator), self._weights()
         if self.accelerator.is_main_process:
             average = trained.average.module if trained.average is not None else None
-            self.checkpoints.save_last(self.state, weights, average, trained.optimizer, trained.schedule, chance)
+            self.checkpoints.save_last(self.state, weights, average, trained.optimizer, trained.schedule, states)
         self.accelerator.wait_for_everyone()
         self._saved, self._saved_at = self.state.step, time.monotonic()
 
     def _resume(self, progress: Progress, what: str) -> None:
         trained, rank = self.trained, self.accelerator.process_index
-        draw_apart(self.accelerator, self.seed)
+        seed_by_rank(self.accelerator, self.seed)
         average = trained.average.module if trained.average is not None else None
         state = self.checkpoints.load_last(self.learner, average, trained.optimizer, trained.schedule, rank)
-        check_alike(self.accelerator, state.step if state else -1)
+        check_same_step(self.accelerator, state.step if state else -1)
         if state is not None:
             self.state, self._saved = state, state.step
             progress.say(f"{what}: resuming after step {state.step} of {self.plan.steps}")

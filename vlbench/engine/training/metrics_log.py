@@ -1,4 +1,4 @@
-"""The lines a training leaves in `metrics.jsonl`: every step once, however often it was interrupted."""
+"""The lines that a training writes to `metrics.jsonl`: every step once, however often it was interrupted."""
 
 from __future__ import annotations
 
@@ -12,33 +12,36 @@ Line = Mapping[str, float | int | str]
 
 
 @dataclass
-class Journal:
-    """Called with a line, it adds it, marked by the trial's control where there is one, and tells the trackers; only
-    `writes` does.
+class MetricsLog:
+    """A callable that appends a line to `metrics.jsonl` and logs it to the trackers.
 
-    A process that was killed may have logged steps beyond the state that is gone on from. The first line of a new one
-    says where it goes on, so what the old one logged from there on is dropped before.
+    A killed process may have logged steps after the state from which training resumes. The first line of a new log says
+    at which step it resumes; lines of that step and later ones are dropped first.
+
+    folder: of the run. control: marks the lines of a control's trial. writes: false on all ranks but the first, where
+    nothing happens. trackers: of the run.
     """
 
     folder: RunFolder
     control: str = ""
     writes: bool = True
     trackers: Trackers = field(default_factory=Trackers)
-    begun: bool = field(default=False, init=False)
+    started: bool = field(default=False, init=False)
 
     def __call__(self, line: Line) -> None:
         if not self.writes:
             return
-        if not self.begun:
-            self._drop_from(_place(line))
-            self.begun = True
+        if not self.started:
+            self._drop_from(_position(line))
+            self.started = True
         self.folder.append_metrics({"control": self.control, **line} if self.control else line)
         self.trackers.line(line)
 
-    def _drop_from(self, place: tuple[int, bool]) -> None:
-        self.folder.keep_metrics(lambda line: line.get("control", "") != self.control or _place(line) < place)
+    def _drop_from(self, position: tuple[int, bool]) -> None:
+        """Drop this trial's lines at and after a position."""
+        self.folder.keep_metrics(lambda line: line.get("control", "") != self.control or _position(line) < position)
 
 
-def _place(line: Line) -> tuple[int, bool]:
-    """After a step's loss come the values that weights were selected by; a selection is done as a whole or again."""
+def _position(line: Line) -> tuple[int, bool]:
+    """The order of lines: after a step's loss come the values of its selection, which is repeated as a whole."""
     return int(line["step"]), "selection" in line

@@ -1,4 +1,4 @@
-"""What each process takes of an optimizer step: the step's rows cut once, alike for any number of processes.
+"""Micro-batches: how the rows of an optimizer step are split over forward passes and processes, in a fixed order.
 
 Shapes: B rows of a step, W processes, Q queries for each example.
 """
@@ -18,10 +18,11 @@ from vlbench.heads.inputs import check_changes
 
 @dataclass(frozen=True)
 class Share:
-    """One forward pass of training. places: its rows' places in the step's block. weight: its loss's share in the step.
+    """One forward pass of training: some rows of an optimizer step.
 
-    The weight is 0 where a process has nothing to do: it takes part with the first row, since processes meet in every
-    step.
+    step: number of the step. block: all rows of the step. places: the indices in the block of this pass's rows. weight:
+    the share of its loss in the step's loss; 0 where a process has no row: it then computes the first row, since all
+    processes must take part in every step.
     """
 
     step: int
@@ -36,10 +37,10 @@ class Share:
 
 
 def shares(block: Sequence[int], step: int, accumulation: int, rank: int, size: int) -> list[Share]:
-    """What process `rank` of `size` does in a step: the block cut into size * accumulation parts, dealt in turn.
+    """The forward passes of process `rank` of `size` in a step: its parts of the block, split evenly and dealt in turn.
 
-    So 32 rows at once, 8 rows four times, and 16 rows on each of two processes are the same rows in the same order. All
-    processes get equally many shares, at most `accumulation`.
+    The block is split into size * accumulation parts, so 32 rows at once, four times 8 rows, and 16 rows on each of two
+    processes are the same rows in the same order. All processes get the same number of shares, at most `accumulation`.
     """
     parts = micro_blocks([range(len(block))], size * accumulation)
     rounds = -(-len(parts) // size)
@@ -48,7 +49,7 @@ def shares(block: Sequence[int], step: int, accumulation: int, rank: int, size: 
 
 
 def gathered_places(rows: int, accumulation: int, size: int) -> list[int]:
-    """The places, in a step of so many rows, of what `size` processes gather: the shares of one after the other's."""
+    """The indices in a step of `rows` rows, in the order in which `size` processes gather their shares."""
     every = (share for rank in range(size) for share in shares(range(rows), 0, accumulation, rank, size))
     return [place for share in every if share.weight for place in share.places]
 

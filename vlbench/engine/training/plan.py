@@ -1,4 +1,4 @@
-"""What a training will do, counted, and how it goes about it."""
+"""The plan of a training (steps, batch size, evaluations), and how it is carried out."""
 
 from __future__ import annotations
 
@@ -13,7 +13,11 @@ from vlbench.engine.training.optimizer import needed
 
 @dataclass(frozen=True)
 class Plan:
-    """The recipe with nothing left open. accumulation: forward passes of each process per optimizer step."""
+    """The recipe with the number of steps counted.
+
+    recipe: complete. steps: optimizer steps. batch_size: examples per step. accumulation: forward passes per step and
+    process. evaluate_at: the steps after which weights are evaluated for selection.
+    """
 
     recipe: Recipe
     steps: int
@@ -23,20 +27,24 @@ class Plan:
 
 
 def training_units(recipe: Recipe, examples: Examples) -> list[list[int]]:
-    """The rows that stay in one batch: each by itself or, in `related` batches, with those that belong to it."""
+    """The rows that must stay in one batch: single rows or, with `related` batches, groups of related examples."""
     if recipe.batches == "related":
         return related(examples, int(needed(recipe.batch_size, "batch_size")))
     return sequential_blocks(len(examples), 1)
 
 
 def make_plan(recipe: Recipe, units: Sequence[Sequence[int]], seed: int, images: Sequence[str] | None = None) -> Plan:
-    """Count the steps of a recipe; `steps` wins over `epochs`.
+    """Count the steps of a recipe; `steps` takes precedence over `epochs`.
 
     Args:
-        units: rows of the training examples that stay in one batch, as `training_units` has them. Where they leave
-            batches partly empty, an epoch has more batches, and not each the same number.
-        seed: that batches are drawn with.
-        images: as `Head.contrasted_images` gives them.
+        recipe: complete.
+        units: rows of the training examples that must stay in one batch, as `training_units` returns them. Where they
+            leave batches partly empty, an epoch has more batches, and epochs may differ in their number.
+        seed: of the generator that draws the batches.
+        images: as `Head.contrasted_images` returns them.
+
+    Raises:
+        VlbenchError: the recipe lacks a batch size or a number of epochs.
     """
     batch_size = int(needed(recipe.batch_size, "batch_size"))
     if recipe.steps:
@@ -52,19 +60,19 @@ def make_plan(recipe: Recipe, units: Sequence[Sequence[int]], seed: int, images:
 def _batches(
     units: Sequence[Sequence[int]], batch_size: int, seed: int, epoch: int, images: Sequence[str] | None
 ) -> int:
-    """How many batches an epoch has."""
+    """The number of batches of an epoch."""
     if images is None and all(len(unit) == 1 for unit in units):
-        return -(-len(units) // batch_size)  # as drawing them gives, without the work
+        return -(-len(units) // batch_size)  # the same number as drawing them gives, without the work
     return len(epoch_blocks(units, batch_size, seed, epoch, images))
 
 
 @dataclass(frozen=True)
 class Conduct:
-    """How training goes about it, never what is learned.
+    """How training is carried out; none of it changes what is learned.
 
-    workers: processes that prepare batches. save_every: steps between states to go on from. auto_batch: whether forward
-    passes are made smaller until they fit into memory. activation_checkpointing: whether what layers gave is computed
-    again instead of kept.
+    workers: processes that prepare batches. save_every: steps between saved states. auto_batch: whether forward passes
+    are made smaller until they fit into memory. activation_checkpointing: whether activations are recomputed in the
+    backward pass instead of kept.
     """
 
     workers: int = 0

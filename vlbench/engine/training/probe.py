@@ -1,6 +1,6 @@
-"""A linear head over features of a backbone that stays as it is: each is computed once, all are kept in memory.
+"""Linear probing: train a linear head on features of a frozen backbone, which are computed once and kept in memory.
 
-Shapes: B examples, I pictures per example, P = B * I pairs, D width.
+Shapes: B examples, I images per example, P = B * I pairs, D width.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ from vlbench.heads.labels import LabelHead
 from vlbench.metrics.direction import Measured
 
 Measure = Callable[[list[Prediction]], Measured]
-"""The main metric of predictions for the selection split, with its direction."""
+"""Measures the main metric of predictions on the selection split, with its direction."""
 
-LEAST_DEVIATION = 1e-6
-"""Of a feature that is as good as constant, which dividing would blow up."""
+MIN_DEVIATION = 1e-6
+"""The least standard deviation to divide a feature by; that of a nearly constant feature is smaller."""
 
 
 @dataclass(frozen=True)
 class Selection:
-    """What the best weights are chosen on."""
+    """How the best weights are selected. examples: of the selection split. measure: of predictions for them."""
 
     examples: Examples
     measure: Measure
@@ -43,21 +43,21 @@ class Selection:
 def probe(
     learner: Learner, train: Examples, selection: Selection | None, plan: Plan, pace: Pace, log: Log, seed: int
 ) -> Best:
-    """Train the learner's head, a single Linear, on the backbone's features; the best seen, else the last, stays.
+    """Train the learner's head, a single Linear, on the backbone's features and keep its best, else its last weights.
 
-    Features are brought to mean 0 and deviation 1 while it trains, and the weights rewritten afterwards for features as
-    they are, so that the learner answers like any other.
+    The head is trained on features standardised to mean 0 and deviation 1. Afterwards its weights are rewritten
+    for features that are not standardised, so that the learner is used like any other. Returns which weights are kept.
 
     Raises:
-        Interrupted: asked to stop; nothing of a probe is saved before its end.
-        VlbenchError: the loss is not a number, naming the step.
+        Interrupted: the user asked to stop; nothing of a probe is saved before its end.
+        VlbenchError: the loss is not a number; the message names the step.
     """
     head = _label_head(learner)
-    found = pooled_features(learner, train, pace)
-    mean, deviation = found.mean(dim=0), found.std(dim=0, correction=0).clamp(min=LEAST_DEVIATION)
+    features = pooled_features(learner, train, pace)
+    mean, deviation = features.mean(dim=0), features.std(dim=0, correction=0).clamp(min=MIN_DEVIATION)
     chosen = (pooled_features(learner, selection.examples, pace) - mean) / deviation if selection else None
     learner.head.cpu()
-    training = _Training(head, (found - mean) / deviation, head.targets(train), plan, seed)
+    training = _Training(head, (features - mean) / deviation, head.targets(train), plan, seed)
     best, kept = Best(plan.steps, "plain", None), None
     for step in range(1, plan.steps + 1):
         pace.check()
@@ -83,27 +83,27 @@ def probe(
 
 
 def pooled_features(learner: Learner, examples: Examples, pace: Pace) -> Tensor:
-    """What the backbone makes of the examples' own pairs, [P, D] float32 on the CPU, example by example.
+    """The backbone's pooled features of the examples, [P, D] float32 on the CPU, in the order of the examples.
 
-    A model that takes prompts makes one vector of each example, whatever the number of its pictures.
+    A generative model gives one vector per example, whatever its number of images.
 
     Raises:
-        Interrupted: asked to stop.
+        Interrupted: the user asked to stop.
     """
     device, head = pace.accelerator.device, _label_head(learner)
-    found, done = list[Tensor](), 0
+    features, done = list[Tensor](), 0
     learner.to(device).eval()
     with torch.no_grad(), pace.accelerator.autocast():
         blocks = sequential_blocks(len(examples), pace.batch_size)
         for batch in loader(Batches(examples, blocks, learner.model, head), pace.workers, device):
-            found.append(head.features(learner.model, batch.to(device)).pooled.float().cpu())
+            features.append(head.features(learner.model, batch.to(device)).pooled.float().cpu())
             done += len(batch.ids)
             pace.step(done, len(examples))
-    return torch.cat(found)
+    return torch.cat(features)
 
 
 class _Training:
-    """A head, standardised features [P, D] and targets of B examples, and what steps through them."""
+    """The training of a head on standardised features [P, D] and targets of B examples."""
 
     def __init__(self, head: LabelHead, features: Tensor, targets: Tensor, plan: Plan, seed: int) -> None:
         self.head, self.targets, self.plan = head, targets, plan
@@ -113,7 +113,7 @@ class _Training:
         self.blocks = training_blocks([[row] for row in range(len(targets))], plan.batch_size, plan.steps, seed)
 
     def step(self, number: int) -> float:
-        """One optimizer step, counted from 1: the loss before it."""
+        """Do an optimizer step, counted from 1, and return the loss before it."""
         rows, head = torch.tensor(self.blocks[number - 1]), self.head
         loss = head.loss(head.from_pooled(self.features[rows].flatten(0, 1)), self.targets[rows])
         self.optimizer.zero_grad(set_to_none=True)
@@ -130,11 +130,14 @@ def _label_head(learner: Learner) -> LabelHead:
 
 
 def _rewrite(head: nn.Module, mean: Tensor, deviation: Tensor) -> None:
-    """W (x - mean) / deviation + b as one Linear; it may take several pictures' features side by side."""
+    """Rewrite W (x - mean) / deviation + b as one Linear over x [I * D], the features of an example's images.
+
+    mean and deviation: of the features [D].
+    """
     linear = next(module for module in head.modules() if isinstance(module, nn.Linear))
-    pictures = linear.in_features // len(mean)
-    weight = linear.weight.data / deviation.repeat(pictures)
-    linear.bias.data -= weight @ mean.repeat(pictures)
+    images = linear.in_features // len(mean)
+    weight = linear.weight.data / deviation.repeat(images)
+    linear.bias.data -= weight @ mean.repeat(images)
     linear.weight.data = weight
 
 

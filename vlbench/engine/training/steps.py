@@ -1,4 +1,4 @@
-"""The optimizer steps of a finetuning: each process with its shares, smaller ones where memory does not suffice."""
+"""The optimizer steps of fine-tuning: each process with its micro-batches, smaller ones where memory runs out."""
 
 from __future__ import annotations
 
@@ -9,8 +9,11 @@ from itertools import islice
 
 from accelerate import Accelerator
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
+from torch.utils.checkpoint import checkpoint
+from transformers import PreTrainedModel
 
 from vlbench.core.batch import Batch
 from vlbench.core.errors import VlbenchError, is_out_of_memory
@@ -19,9 +22,13 @@ from vlbench.core.progress import Progress
 from vlbench.engine.batching.batches import Batches, loader, sequential_blocks, training_blocks
 from vlbench.engine.learner import Learner
 from vlbench.engine.runtime.memory import Undo, fits, heaviest, out_of_memory, release
-from vlbench.engine.training.activation_checkpointing import recompute_activations
-from vlbench.engine.training.batchnorm import calibrate_batch_norms, check_rows, never_ran, synchronise_batch_norms
-from vlbench.engine.training.collectives import backward, same_buffers, total
+from vlbench.engine.training.batchnorm import (
+    calibrate_batch_norms,
+    check_rows,
+    have_initial_statistics,
+    synchronise_batch_norms,
+)
+from vlbench.engine.training.collectives import backward, broadcast_buffers, total
 from vlbench.engine.training.contrast import Part, contrast
 from vlbench.engine.training.lora import add_adapters
 from vlbench.engine.training.micro_batches import Share, gathered_places, shares, training_batches
@@ -30,14 +37,18 @@ from vlbench.engine.training.plan import Conduct, Plan, training_units
 from vlbench.models.layers.momentum import MomentumCopy
 
 CALIBRATED_ON, CALIBRATED_AT_ONCE = 256, 32
-"""Training examples whose statistics batch norms begin with where no weights bring any, and examples per forward."""
+"""Number of training examples that initialise running statistics where no weights do, and examples per forward pass."""
 Input = tuple[Batch, float]
-"""What one forward takes, and its loss's share in the step."""
+"""A batch of one forward pass, and the share of its loss in the step."""
 
 
 @dataclass(frozen=True)
 class Trained:
-    """A learner, as it is wrapped to be trained over processes, with all that a step changes."""
+    """A learner with everything that a step changes.
+
+    learner: plain. wrapped: the same, as DDP wraps it. optimizer, schedule: of the recipe. average: the moving average
+    of the weights; None without `ema`.
+    """
 
     learner: Learner
     wrapped: nn.Module
@@ -47,7 +58,7 @@ class Trained:
 
     @classmethod
     def prepared(cls, learner: Learner, plan: Plan, accelerator: Accelerator, conduct: Conduct) -> Trained:
-        """Move it to its device and wrap it."""
+        """Move a learner to its device and wrap it for training."""
         if plan.recipe.lora_rank:
             add_adapters(learner.backbone, plan.recipe.lora_rank)
         learner = learner.to(accelerator.device)
@@ -63,7 +74,7 @@ class Trained:
 
 
 def _make_live(learner: Learner, accelerator: Accelerator) -> None:
-    """Let batch norms normalise by the batch, of all processes.
+    """Let batch norms normalise by the batch of all processes.
 
     Raises:
         VlbenchError: the model has no batch norm.
@@ -78,7 +89,7 @@ def _make_live(learner: Learner, accelerator: Accelerator) -> None:
 
 
 class Steps:
-    """`do` does the next step; `begin` says which that is and how many forward passes make one."""
+    """The optimizer steps of a training: `begin` sets the first one, then each call of `do` does the next one."""
 
     def __init__(
         self,
@@ -101,10 +112,12 @@ class Steps:
         self._stream: Iterator[Batch] = iter(())
 
     def begin(self, step: int, accumulation: int | None, progress: Progress) -> None:
-        """Go on after so many steps. accumulation: as it was found before; None finds it where that is asked for.
+        """Continue after step `step`.
+
+        accumulation: forward passes per step as found before; None tries what fits, if `auto_batch` is set.
 
         Raises:
-            VlbenchError: exit 9, a single example is too much.
+            VlbenchError: exit 9, a single example does not fit into memory.
         """
         self.step = step
         self.accumulation = accumulation or self.plan.accumulation
@@ -115,12 +128,12 @@ class Steps:
         self._open()
 
     def do(self, progress: Progress) -> tuple[float, float]:
-        """One optimizer step: the mean loss of its examples, of this process's share of them, and the gradient's norm.
+        """Do one optimizer step; return this process's share of its mean loss, and the norm of the gradient.
 
-        With `auto_batch` a step that memory does not suffice for is done again with smaller forward passes.
+        With `auto_batch` a step that runs out of memory is repeated with smaller forward passes.
 
         Raises:
-            VlbenchError: exit 9, memory does not suffice.
+            VlbenchError: exit 9, memory runs out.
         """
         while True:
             undo = Undo(self.trained.learner) if self.conduct.auto_batch else None
@@ -146,14 +159,14 @@ class Steps:
         return loss, float(norm)
 
     def _added(self, own: Sequence[Share]) -> float:
-        """Gradients of losses that add up over the parts of a step; this process's share of its loss."""
+        """Add up the gradients of a loss that is a sum over the parts of a step; return this process's share of it."""
         losses: list[float] = []
         parts = zip(islice(self._stream, len(own)), (share.weight for share in own), strict=True)
         backward(self.accelerator, self.trained.wrapped, parts, len(own), partial(self._loss, losses))
         return sum(losses)
 
     def _contrasted(self, own: Sequence[Share]) -> float:
-        """Gradients of a loss that contrasts all pairs of a step; the loss on the first process, 0 on the others."""
+        """Add up the gradients of a loss that contrasts all pairs of a step; return it on rank 0, and 0 on others."""
         trained, block = self.trained, self.blocks[self.step]
         batches = islice(self._stream, len(own))
         parts = [Part(batch, share) for batch, share in zip(batches, own, strict=True)]
@@ -169,13 +182,13 @@ class Steps:
         return loss
 
     def _is_uncalibrated(self) -> bool:
-        """Whether batch norms would normalise by statistics that nothing was ever counted for."""
+        """Whether batch norms would normalise by running statistics that were never updated."""
         learner = self.trained.learner
         frozen = not learner.live_batch_norm and learner.head.is_single_pass
-        return frozen and never_ran(learner.batch_norms())
+        return frozen and have_initial_statistics(learner.batch_norms())
 
     def _calibrate(self) -> None:
-        """Without weights, batch norms take the statistics of the first training examples; processes take the same."""
+        """Set running statistics that no weights have set to those of the first training examples, on all processes."""
         learner, rows = self.trained.learner, [row for block in self.blocks for row in block][:CALIBRATED_ON]
         rows = rows[: len(rows) // CALIBRATED_AT_ONCE * CALIBRATED_AT_ONCE or len(rows)]  # batches of one size
         examples = [self.examples[row] for row in rows]
@@ -183,14 +196,14 @@ class Steps:
         batches = Batches(examples, blocks, learner.model, learner.head)
         stream = loader(batches, self.conduct.workers, self.accelerator.device)
         calibrate_batch_norms(learner, (batch.to(self.accelerator.device) for batch in stream))
-        same_buffers(self.accelerator, learner)
+        broadcast_buffers(self.accelerator, learner)
 
     def _shares(self, step: int) -> list[Share]:
         place = self.accelerator.process_index, self.accelerator.num_processes
         return shares(self.blocks[step], step, self.accumulation, *place)
 
     def _open(self) -> None:
-        """Begin to prepare what is left to train on, with nothing left of earlier preparations."""
+        """Start loading the batches of the remaining steps; batches that were prepared before are dropped."""
         left = [share for step in range(self.step, len(self.blocks)) for share in self._shares(step)]
         self._stream = loader(self._prepared(left), self.conduct.workers, self.accelerator.device)
 
@@ -200,7 +213,7 @@ class Steps:
         return training_batches(self.examples, of, learner, f"{self.seed}/negatives", augment, scales)
 
     def _try(self, progress: Progress) -> None:
-        """Halve forward passes until one over the heaviest examples fits, on all processes."""
+        """Halve forward passes until one over the examples that need the most memory fits, on all processes."""
         rows = heaviest(self.examples, self.plan.batch_size)
         while sum(total(self.accelerator, [float(not self._fits(rows[: self._most]))])):
             self._halve()
@@ -219,7 +232,7 @@ class Steps:
         return fits(learner, work, self.accelerator.num_processes)
 
     def _smaller(self, undo: Undo | None, progress: Progress) -> None:
-        """Make the step as if it had not been begun, and smaller."""
+        """Undo the started step and halve the forward passes."""
         self.trained.optimizer.zero_grad(set_to_none=True)
         self._stream = iter(())
         release()
@@ -228,7 +241,7 @@ class Steps:
                 f"at step {self.step + 1} with {self._most} examples per forward",
                 "the same command with --batch-size auto finds what fits"
                 if undo is None
-                else f"go on with --set train.accumulation={2 * self.accumulation}",
+                else f"resume with --set train.accumulation={2 * self.accumulation}",
             )
         undo()
         before = self._most
@@ -246,6 +259,31 @@ class Steps:
 
     @property
     def _most(self) -> int:
-        """Examples of the largest forward."""
+        """The number of examples of the largest forward pass."""
         parts = self.accumulation * int(self.accelerator.num_processes)
         return -(-self.plan.batch_size // parts)
+
+
+def recompute_activations(module: nn.Module) -> int:
+    """Switch on activation checkpointing in place: activations are recomputed in the backward pass instead of kept.
+
+    Applies to every layer of a ModuleList, except layers with running statistics, which a second pass would update
+    again. Networks of transformers use their own implementation. Copies of the module must be made before. Returns the
+    number of layers and networks that it is on for. Source: Chen et al. 2016 (arXiv 1604.06174).
+    """
+    parts = list(module.modules())
+    networks = [part for part in parts if isinstance(part, PreTrainedModel) and part.supports_gradient_checkpointing]
+    for network in networks:
+        # The older name became an alias that warns.
+        older = network.gradient_checkpointing_enable
+        getattr(network, "activation_checkpointing_enable", older)({"use_reentrant": False})
+    inside = {id(part) for network in networks for part in network.modules()}
+    stacks = [part for part in parts if isinstance(part, nn.ModuleList) and id(part) not in inside]
+    layers = [layer for stack in stacks for layer in stack if not _has_running_statistics(layer)]
+    for layer in layers:
+        layer.forward = partial(checkpoint, layer.forward, use_reentrant=False)
+    return len(networks) + len(layers)
+
+
+def _has_running_statistics(layer: nn.Module) -> bool:
+    return any(isinstance(part, _BatchNorm) for part in layer.modules())

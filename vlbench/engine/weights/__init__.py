@@ -1,1 +1,1 @@
-"""Weights of any layout: found, read without code, converted, handed to a learner."""
+"""Weights of any file format: found, read without running code, converted and loaded into a learner."""

@@ -1,4 +1,4 @@
-"""Which answers a run chooses from, and what a head that comes along can give of them."""
+"""The answers that a run chooses from, and which of them the head of given weights covers."""
 
 from __future__ import annotations
 
@@ -12,14 +12,22 @@ from vlbench.core.examples import Example
 from vlbench.core.spec import RunSpec
 from vlbench.data.cache.index import Chosen
 from vlbench.data.text.answers import ANSWERS_FILE, frequent_answers, read_answers
-from vlbench.engine.weights.files import brought_answers
-from vlbench.engine.weights.pretrained import PRETRAINED
+from vlbench.engine.weights.files import PRETRAINED, brought_answers
 
 Examples = Sequence[Example[Any]]
 
 
 def labels_of(spec: RunSpec, card: TaskCard, train: Examples, weights: Path | None) -> tuple[str, ...]:
-    """The answers to choose from: the card's; else a given list, the one the weights bring, or the frequent ones."""
+    """The answers that the run chooses from.
+
+    A task with a closed list of labels uses the card's. A task with open answers uses the list of `--answers`, else the
+    list that the weights come with or, when a head is trained, the frequent answers of the training examples. Empty
+    where the answer is generated as text.
+
+    Raises:
+        VlbenchError: `--answers` is given for a closed list, or missing where it is needed (exit 2); the weights do not
+            say what their answers mean, or were trained with another list (exit 6).
+    """
     if card.min_answer_count is None:
         if spec.answers is not None:
             raise VlbenchError(
@@ -44,27 +52,31 @@ def labels_of(spec: RunSpec, card: TaskCard, train: Examples, weights: Path | No
     if spec.mode in ("finetune", "probe"):
         return frequent_answers(train, card.min_answer_count)
     if not brought:
-        silent = f"--checkpoint {spec.checkpoint} brings no {ANSWERS_FILE}, which says"
+        fault = f"--checkpoint {spec.checkpoint} brings no {ANSWERS_FILE}, which says"
         if spec.checkpoint == PRETRAINED:
-            silent = f"{spec.model} does not say in the id2label of its config.json"
+            fault = f"{spec.model} does not say in the id2label of its config.json"
         raise VlbenchError(
-            f"{silent} what its answers mean: give the list with --answers, in the order of the head's rows",
+            f"{fault} what its answers mean: give the list with --answers, in the order of the head's rows",
             ExitCode.WEIGHTS,
         )
     return brought
 
 
 def named_rows(spec: RunSpec, labels: tuple[str, ...], weights: Path | None) -> tuple[str, ...]:
-    """What the rows of the head that comes along stand for; empty where nothing is said.
+    """The answers that the rows of the weights' own head stand for; empty where that is unknown.
 
-    Where the weights say nothing, a list that the user gave for their evaluation is taken for it.
+    If the weights do not say, the list that the user gave for evaluating them is used.
     """
     brought = brought_answers(weights) if labels and weights else ()
     return brought or (labels if spec.mode == "eval" and spec.answers is not None else ())
 
 
 def learnable(card: TaskCard, train: Examples, labels: tuple[str, ...]) -> tuple[Examples, tuple[str, ...]]:
-    """The training examples with an answer among the labels, and a note on the others, as in the papers."""
+    """The training examples with an answer among the labels, and a note on those left out, as in the papers.
+
+    Raises:
+        VlbenchError: no training example has one of the labels.
+    """
     if card.min_answer_count is None or not train or not labels:
         return train, ()
     known = frozenset(labels)
@@ -74,37 +86,41 @@ def learnable(card: TaskCard, train: Examples, labels: tuple[str, ...]) -> tuple
         raise VlbenchError(
             f"none of the {len(train):,} training examples has one of the {len(labels):,} answers: give other --answers"
         )
-    left = len(train) - len(kept)
-    note = f"{left:,} of {len(train):,} training examples have none of the {len(labels):,} answers and are left out"
-    return kept, (note,) if left else ()
+    skipped = len(train) - len(kept)
+    note = f"{skipped:,} of {len(train):,} training examples have none of the {len(labels):,} answers and are left out"
+    return kept, (note,) if skipped else ()
 
 
-def spelled(wanted: Sequence[str], given: Sequence[str]) -> list[str]:
-    """The answers wanted as they are spelled among those given, upper and lower case aside; else as they are."""
+def match_spelling(wanted: Sequence[str], given: Sequence[str]) -> list[str]:
+    """Each wanted answer in the spelling of the given list, matched case-insensitively; unmatched ones unchanged."""
     spellings = {answer.casefold(): answer for answer in given} | {answer: answer for answer in given}
     return [spellings.get(answer, spellings.get(answer.casefold(), answer)) for answer in wanted]
 
 
 def answerable(labels: tuple[str, ...], given: tuple[str, ...], name: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Those of the labels that a head with rows for the answers `given` can give, and notes on what differs.
+    """The labels that a head with rows for the answers `given` can predict, and notes on the differences.
+
+    name: of the model, for messages.
 
     Raises:
-        VlbenchError: exit 6, it can give none of them.
+        VlbenchError: exit 6, the head covers fewer than two of the labels.
     """
     known = set(given)
-    kept = tuple(label for label, sought in zip(labels, spelled(labels, given), strict=True) if sought in known)
+    spellings = match_spelling(labels, given)
+    kept = tuple(label for label, spelling in zip(labels, spellings, strict=True) if spelling in known)
     if len(kept) < min(2, len(labels)):
-        says = f"its rows stand for {first_five(given)}" if given else "its config.json names no answers in id2label"
+        reason = f"its rows stand for {first_five(given)}" if given else "its config.json names no answers in id2label"
         raise VlbenchError(
             f"the head of {name} answers {len(kept)} of the task's {len(labels):,} answers ({first_five(labels)}): "
-            f"{says}; use --mode finetune, or name them in id2label",
+            f"{reason}; use --mode finetune, or name them in id2label",
             ExitCode.WEIGHTS,
         )
-    lacking = sorted(set(labels) - set(kept))
-    idle = sorted(known.difference(spelled(kept, given)))
+    missing = sorted(set(labels) - set(kept))
+    unused = sorted(known.difference(match_spelling(kept, given)))
     notes = []
-    if lacking:
-        notes.append(f"{len(lacking):,} of {len(labels):,} answers have no row in the head: {first_five(lacking)}")
-    if idle:
-        notes.append(f"{len(idle):,} of the head's {len(given):,} rows stand for no answer here: {first_five(idle)}")
+    if missing:
+        notes.append(f"{len(missing):,} of {len(labels):,} answers have no row in the head: {first_five(missing)}")
+    if unused:
+        unneeded = f"{len(unused):,} of the head's {len(given):,} rows stand for no answer here"
+        notes.append(f"{unneeded}: {first_five(unused)}")
     return kept, tuple(notes)

@@ -1,4 +1,7 @@
-"""Which file a user's `--checkpoint` means, and its hash; without torch, because the fingerprint needs both."""
+"""The files that `--checkpoint` stands for: their location, hash, answers and tokenizer.
+
+Does not import torch: the fingerprint of a run needs these before torch is loaded.
+"""
 
 from __future__ import annotations
 
@@ -10,17 +13,20 @@ from typing import BinaryIO
 from safetensors import SafetensorError, safe_open
 
 from vlbench import catalog
+from vlbench.core.cards import ModelCard
 from vlbench.core.errors import ExitCode, VlbenchError
 from vlbench.data.cache.folder import files_sha256
 from vlbench.data.json.document import read_json
 from vlbench.data.text.answers import ANSWERS_FILE, read_answers, transformers_answers
 
-_LONGEST_HEADER = 100 << 20
-"""As the library itself limits it."""
+PRETRAINED = "pretrained"
+"""The value of a spec's `checkpoint` for the weights that a transformers model comes with."""
 STANDS_ON = "stands_on"
-"""What vlbench notes in a head that was probed over the weights that a model ships with: their hash."""
+"""Metadata key in the file of a linear probe: the hash of the shipped weights that the head was trained on."""
 INDEX = ".index.json"
-"""How a file ends that names the shards which the weights lie in."""
+"""Suffix of a file that lists the shards of the weights."""
+_MAX_HEADER_BYTES = 100 << 20
+"""The limit that the safetensors library itself sets."""
 _IN_A_FOLDER = (
     "model.safetensors",
     "checkpoints/best/model.safetensors",
@@ -28,16 +34,18 @@ _IN_A_FOLDER = (
     "pytorch_model.bin",
     f"pytorch_model.bin{INDEX}",
 )
-"""Where weights lie in a folder: a checkpoint's, a run's, transformers'."""
+"""Paths of weights in a folder: of a checkpoint, of a run, of a transformers model."""
 
 
 def weights_file(path: Path, flag: str = "--checkpoint") -> Path:
-    """The file itself, or that of a checkpoint's, a run's or a transformers model's folder; of shards their index.
+    """The file of weights at `path`: the file itself, or the one in a checkpoint's, a run's or a transformers folder.
 
-    flag: what the user gave it by, for the message.
+    Of sharded weights the index file.
+
+    flag: the option that the user gave the path with, for the message.
 
     Raises:
-        VlbenchError: exit 6, there is none.
+        VlbenchError: exit 6, no file of weights is found.
     """
     for candidate in (path, *(path / name for name in _IN_A_FOLDER)):
         if candidate.is_file():
@@ -50,10 +58,10 @@ def weights_file(path: Path, flag: str = "--checkpoint") -> Path:
 
 
 def chosen_weights(checkpoint: str, model: str, size: str) -> Path | None:
-    """The file that a resolved `checkpoint` means: None for "none", the model's own for "shipped".
+    """The file that a resolved `checkpoint` stands for: None for "none", the model's shipped weights for "shipped".
 
     Raises:
-        VlbenchError: exit 6, there is none.
+        VlbenchError: exit 6, the file does not exist, or the model ships without weights.
     """
     if checkpoint == "none":
         return None
@@ -67,13 +75,37 @@ def chosen_weights(checkpoint: str, model: str, size: str) -> Path | None:
     return shipped
 
 
-def base_of(weights: Path, model: str, size: str) -> Path | None:
-    """The shipped weights that a probed head stands on; None of weights that stand by themselves.
+def own_weights(card: ModelCard) -> Path:
+    """The file of the weights that a transformers model comes with.
 
     Raises:
-        VlbenchError: exit 6, they are not those that the head was probed on.
+        VlbenchError: the model is not from transformers (exit 2), or its weights are missing (exit 6).
     """
-    probed_on = notes(weights).get(STANDS_ON)
+    if not card.pretrained:
+        raise VlbenchError(f"--checkpoint {PRETRAINED} is for models of transformers (hf:), not for {card.name}")
+    folder = catalog.pretrained_folder(card)
+    try:
+        return weights_file(folder)
+    except VlbenchError:
+        raise VlbenchError(
+            f"{card.name} holds no weights (model.safetensors or pytorch_model.bin): save them into the same folder, "
+            f"or begin from scratch with --checkpoint none",
+            ExitCode.WEIGHTS,
+        ) from None
+
+
+def own_processor_sha256(card: ModelCard) -> str:
+    """The hash of the preprocessing files that a transformers model comes with."""
+    return catalog.processor_sha256(catalog.pretrained_folder(card, weights=False))
+
+
+def base_of(weights: Path, model: str, size: str) -> Path | None:
+    """The shipped weights that a probed head was trained on; None for weights that include their backbone.
+
+    Raises:
+        VlbenchError: exit 6, the model now ships other weights than the head was trained on.
+    """
+    probed_on = read_metadata(weights).get(STANDS_ON)
     if probed_on is None:
         return None
     shipped = catalog.shipped_weights(model, size)
@@ -87,22 +119,22 @@ def base_of(weights: Path, model: str, size: str) -> Path | None:
     return shipped
 
 
-def notes(weights: Path) -> dict[str, str]:
-    """What is noted beside the tensors of a safetensors file; nothing of other and of damaged files."""
+def read_metadata(weights: Path) -> dict[str, str]:
+    """The metadata of a safetensors file; empty for other formats and for damaged files."""
     if weights.suffix != ".safetensors":
         return {}
     try:
         with safe_open(weights, "np") as file:
             return dict(file.metadata() or {})
     except (OSError, SafetensorError):
-        return {}  # loading them says what is wrong
+        return {}  # the error is reported when the weights are loaded
 
 
-def shards(weights: Path) -> list[Path]:
-    """The files that the tensors lie in: the file itself, or those that an index names, in order.
+def shard_files(weights: Path) -> list[Path]:
+    """The files that hold the tensors: the file itself, or the shards that an index lists, sorted by name.
 
     Raises:
-        VlbenchError: exit 6, an index names no files, one outside its folder, or one that is not there.
+        VlbenchError: exit 6, an index lists no files, a file outside its folder, or a file that does not exist.
     """
     if not weights.name.endswith(INDEX):
         return [weights]
@@ -117,18 +149,18 @@ def shards(weights: Path) -> list[Path]:
 
 
 def weights_sha256(weights: Path | None, base: Path | None = None) -> str:
-    """The hash of the weights, of shards one after the other; empty where the model starts from scratch.
+    """The hash of the weights, over all shards in order; empty where the model starts from scratch.
 
-    base: what a head alone stands on, which then counts as well.
+    The metadata of safetensors files is not hashed: the library writes it in another order each time.
 
-    Of safetensors what is noted beside the tensors does not count: the library writes it in another order each time.
+    base: the weights that a probed head was trained on; their hash is then included.
     """
     if weights is None:
         return ""
     digest = hashlib.sha256()
-    for shard in shards(weights):
+    for shard in shard_files(weights):
         with shard.open("rb") as file:
-            digest.update(_tensors_named(file) if shard.suffix == ".safetensors" else b"")
+            digest.update(_header_without_metadata(file) if shard.suffix == ".safetensors" else b"")
             while block := file.read(1 << 20):
                 digest.update(block)
     if base is not None:
@@ -136,13 +168,13 @@ def weights_sha256(weights: Path | None, base: Path | None = None) -> str:
     return digest.hexdigest()
 
 
-def _tensors_named(file: BinaryIO) -> bytes:
-    """Names, types, shapes and places of the tensors, in one order; the file is left where their values begin.
+def _header_without_metadata(file: BinaryIO) -> bytes:
+    """The header of a safetensors file (names, types, shapes and offsets of the tensors) with sorted keys.
 
-    Of a damaged file nothing, and it is left at its beginning.
+    Leaves the file at the first byte of the values. Of a damaged file it is empty, and the file is at its start.
     """
     try:
-        header = json.loads(file.read(min(int.from_bytes(file.read(8), "little"), _LONGEST_HEADER)))
+        header = json.loads(file.read(min(int.from_bytes(file.read(8), "little"), _MAX_HEADER_BYTES)))
         header.pop("__metadata__", None)
         return json.dumps(header, sort_keys=True).encode()
     except (ValueError, AttributeError, RecursionError):
@@ -151,14 +183,14 @@ def _tensors_named(file: BinaryIO) -> bytes:
 
 
 def holds_linear(weights: Path) -> bool:
-    """Whether they are of a learner whose classifier is a single Linear, as a probe trains it."""
+    """Whether the weights hold a classifier that is a single Linear, as a linear probe trains it."""
     if weights.suffix != ".safetensors":
         return False
     try:
         with safe_open(weights, "np") as file:
             names = list(file.keys())
     except (OSError, SafetensorError):
-        return False  # loading them says what is wrong
+        return False  # the error is reported when the weights are loaded
     return {name for name in names if name.startswith("head.classifier.")} == {
         "head.classifier.0.weight",
         "head.classifier.0.bias",
@@ -166,12 +198,12 @@ def holds_linear(weights: Path) -> bool:
 
 
 def brought_answers(weights: Path) -> tuple[str, ...]:
-    """What the rows of the file's classifier stand for, as far as is said beside it; empty where nothing is.
+    """The answers that the rows of the file's classifier stand for; empty where no file next to it lists them.
 
-    vlbench says it in `answers.json`, transformers in `config.json`.
+    vlbench writes them to `answers.json`, transformers to `config.json`.
 
     Raises:
-        DataError: the list is faulty.
+        DataError: the list is malformed.
     """
     listed, config = weights.with_name(ANSWERS_FILE), weights.with_name("config.json")
     if listed.is_file():
@@ -180,12 +212,12 @@ def brought_answers(weights: Path) -> tuple[str, ...]:
 
 
 def brought_tokenizer(weights: Path) -> Path | None:
-    """The tokenizer beside the weights, vlbench's or transformers'; None where there is none."""
-    beside = (weights.with_name(name) for name in ("tokenizer.json", "vocab.txt"))
-    return next((path for path in beside if path.is_file()), None)
+    """The tokenizer file next to the weights, vlbench's or transformers'; None where there is none."""
+    candidates = (weights.with_name(name) for name in ("tokenizer.json", "vocab.txt"))
+    return next((path for path in candidates if path.is_file()), None)
 
 
 def tokenizer_sha256(weights: Path | None) -> str:
-    """The hash of the tokenizer beside the weights, with its name, which says how it is read; empty without one."""
+    """The hash of the name and content of the tokenizer next to the weights; empty where there is none."""
     path = brought_tokenizer(weights) if weights else None
     return files_sha256([path]) if path else ""

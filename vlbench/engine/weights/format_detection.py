@@ -1,4 +1,4 @@
-"""What a file of weights looks like that does not fit the model asked for: whose it is, and what takes it."""
+"""Which architecture a file of weights belongs to, where it does not fit the requested model."""
 
 from __future__ import annotations
 
@@ -12,16 +12,17 @@ _HUGGINGFACE = "vlbench loads {} from transformers' files: give their folder as 
 _TOWERS = "give it together with the folder of a {} of the same size in transformers, --model hf:FOLDER"
 _ABSENT = "vlbench has no {} architecture"
 UNCONVERTIBLE = (IndexError, RuntimeError, ValueError)
-"""What a converter stumbles with over tensors that have its names and other dimensions."""
-_OWN_SHARE = 0.9
-"""Of a file's tensors that a model's converter must know for the file to look like the model's."""
+"""What a converter raises for tensors that have the names it expects and other dimensions."""
+_MIN_CONVERTED = 0.9
+"""Share of a file's tensors that a model's converter must know for the file to be attributed to the model."""
 
 
 @dataclass(frozen=True)
 class _Layout:
-    """A kind of files that no model of this house converts.
+    """A file format that no model of vlbench converts.
 
-    needed: parts of names, each of which is in one; never: in none.
+    title: name of the architecture. needed: substrings, each of which occurs in some tensor's name. remedy: what the
+    user can do, with {} for the title. never: substrings that occur in no tensor's name.
     """
 
     title: str
@@ -41,16 +42,16 @@ _FOREIGN = (
     _Layout("VisualBERT", ("visual_bert.",), _HUGGINGFACE),
     _Layout("BERT", ("embeddings.word_embeddings.", "encoder.layer."), _ABSENT, ("x_layers.", "patch", "blocks.")),
 )
-"""The first that fits counts: BLIP looks across in all layers, ALBEF in the upper ones only."""
+"""The first match counts: BLIP has cross-attention in all layers, ALBEF in the upper ones only."""
 
 
-def looks_like(state: Mapping[str, object], written_by: str, model: str) -> str:
-    """Whose weights these seem to be and what to do with them, for the end of a sentence; empty where nobody's.
+def describe_origin(state: Mapping[str, object], written_by: str, model: str) -> str:
+    """The likely architecture of some weights and how to use them, as the end of a sentence; empty where unknown.
 
     Args:
-        state: as `read_state` gives it.
+        state: as `read_state` returns it.
         written_by: model and size, where vlbench wrote the file itself.
-        model: the one asked for, which is not proposed again.
+        model: the requested one, which is not suggested.
     """
     if written_by:
         return f"they are vlbench's of {written_by}"
@@ -64,7 +65,7 @@ def looks_like(state: Mapping[str, object], written_by: str, model: str) -> str:
 
 
 def _names(state: Mapping[str, object]) -> list[str]:
-    """The names at the top of a state and below what wraps it."""
+    """The names at the top level of a state and in nested mappings."""
     inner = [_names(value) for value in state.values() if isinstance(value, Mapping)]
     return [str(name) for name in state] + [name for names in inner for name in names]
 
@@ -74,13 +75,14 @@ def _within(part: str, names: Collection[str]) -> bool:
 
 
 def _converts(model: str, state: Mapping[str, object]) -> bool:
-    """Whether the model's converter knows nearly all of the file, and finds a backbone in it."""
+    """Whether the model's converter knows nearly all tensors of the file, and finds a backbone among them."""
     convert = catalog.weights_converter(catalog.model_card(model))
     if convert is None:
         return False
     try:
-        found = convert(state)
+        converted = convert(state)
     except (VlbenchError, *UNCONVERTIBLE):
         return False
-    known = sum(name.startswith("backbone.") for name in found.weights)
-    return known > 0 and len(found.weights) >= _OWN_SHARE * (len(found.weights) + len(found.unexpected))
+    known, unknown = len(converted.weights), len(converted.unexpected)
+    has_backbone = any(name.startswith("backbone.") for name in converted.weights)
+    return has_backbone and known >= _MIN_CONVERTED * (known + unknown)

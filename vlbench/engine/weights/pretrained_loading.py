@@ -1,4 +1,4 @@
-"""Weights of a model's own into a learner: the backbone's, and the head that was trained with them."""
+"""Load the weights that a transformers model comes with into a learner: its backbone and, where it fits, its head."""
 
 from __future__ import annotations
 
@@ -10,38 +10,38 @@ from vlbench.core.backbone import Pretrained
 from vlbench.core.errors import ExitCode, VlbenchError
 from vlbench.core.record import LoadReport
 from vlbench.engine.learner import Learner
-from vlbench.engine.weights.loading import in_order
+from vlbench.engine.weights.loading import reorder_rows
 
 _ROWS = ("classifier.3.weight", "classifier.3.bias")
-"""Of a classifier's layers the one with a row per answer."""
+"""The tensors of a head's last layer, with one row per answer."""
 
 
 def load_pretrained(
     learner: Learner, labels: tuple[str, ...], given: tuple[str, ...], with_head: bool, name: str
 ) -> LoadReport:
-    """Fill the backbone and, where it fits, the head.
+    """Load the model's own weights into the backbone and, where it fits, the head.
 
     Args:
-        learner: over a model with weights of its own.
-        labels: what the learner's head answers; empty where it ranks.
-        given: what the rows of the head that comes along stand for; empty where nothing is said.
-        with_head: whether that head must fit.
-        name: the model's, for messages.
+        learner: over a model that comes with weights.
+        labels: the answers of the learner's head; empty where it ranks.
+        given: the answers that the rows of the model's own head stand for; empty where unknown.
+        with_head: whether the model's own head must fit.
+        name: of the model, for messages.
 
     Raises:
-        VlbenchError: exit 6, the weights do not fit.
+        VlbenchError: the model comes without weights (exit 2), or a head that must fit does not (exit 6).
     """
     backbone, head = learner.backbone, learner.head
     if not isinstance(backbone, Pretrained):
         raise VlbenchError(f"{name} has no weights of its own: name a --checkpoint")
     loaded = backbone.load_pretrained()
     own = head.state_dict()
-    rows, unmatched = _answering(loaded.head, labels, given)
+    rows, unmatched = _reordered_head(loaded.head, labels, given)
     fitting = {key: value for key, value in rows.items() if key in own and own[key].shape == value.shape}
     complete = fitting.keys() == own.keys()
     if with_head and not complete:
         raise VlbenchError(
-            f"the head of {name} is not the one its config.json announces: use --mode finetune, or save it again",
+            f"the head of {name} is not the one its config.json describes: use --mode finetune, or save it again",
             ExitCode.WEIGHTS,
         )
     if complete:
@@ -56,12 +56,12 @@ def load_pretrained(
     )
 
 
-def _answering(
+def _reordered_head(
     head: Mapping[str, Tensor], labels: tuple[str, ...], given: tuple[str, ...]
 ) -> tuple[dict[str, Tensor], int]:
-    """The head with its rows in the order of the labels, and how many of them are zeros; as it is where it ranks."""
+    """The head with its rows in the order of the labels, and the number of rows of zeros; unchanged where it ranks."""
     if not labels:
         return dict(head), 0
     others = {key: value for key, value in head.items() if key not in _ROWS}
-    rows, unmatched = in_order({key: head[key] for key in _ROWS if key in head}, labels, given)
+    rows, unmatched = reorder_rows({key: head[key] for key in _ROWS if key in head}, labels, given)
     return others | rows, len(unmatched)

@@ -1,4 +1,4 @@
-"""Tensors out of files: safetensors, or PyTorch's format without the code that its pickles may carry."""
+"""Read tensors from files: safetensors, or PyTorch's format without running the code that its pickles may hold."""
 
 from __future__ import annotations
 
@@ -18,31 +18,33 @@ from torch.serialization import safe_globals
 from vlbench.core.errors import ExitCode, VlbenchError
 from vlbench.data.files.pickles import more_than_weights
 from vlbench.data.text.tokenizer import TextEncoder
-from vlbench.engine.weights.files import notes, shards
+from vlbench.engine.weights.files import read_metadata, shard_files
 
 VOCABULARY = "vocabulary_sha256"
-"""What vlbench notes in its weights beside the names of model and size."""
+"""Metadata key of the hash of the vocabulary that weights were trained with; `model` and `size` are the other keys."""
 _NUMBER = cast(Callable[..., object], np.float64(0).__reduce__()[0])
-"""How numpy makes a number; private, and its module has had two names."""
+"""The private function that unpickles a numpy scalar; its module has had two names."""
 _HARMLESS: tuple[Callable[..., object] | tuple[Callable[..., object], str], ...] = (
     Namespace,
     np.dtype,
     *(type(np.dtype(kind)) for kind in (np.bool_, np.int32, np.int64, np.float32, np.float64)),
     *((_NUMBER, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
 )
-"""What trainings keep beside the tensors, and what calls nothing when it is read: arguments and numpy's numbers."""
-_REASON = 160
-"""Characters of a library's own words that a sentence can hold."""
+"""Types that checkpoints hold next to the tensors and that run no code when they are read: arguments, numpy scalars."""
+_MAX_REASON = 160
+"""Characters of a library's own error that a message quotes."""
 
 
 def read_state(weights: Path) -> dict[str, object]:
-    """What a file, or the shards of an index, hold by name. PyTorch's files may hold more than tensors, and nested.
+    """The content of a file, or of the shards of an index, by name.
+
+    PyTorch files may hold other values than tensors, and nested ones.
 
     Raises:
-        VlbenchError: exit 6, a file is damaged, of no such format, or holds code; none of it is run.
+        VlbenchError: exit 6, a file is damaged, of another format, or holds code; none of the code is run.
     """
     state: dict[str, object] = {}
-    for shard in shards(weights):
+    for shard in shard_files(weights):
         state |= read_safetensors(shard) if shard.suffix == ".safetensors" else _read_torch(shard)
     return state
 
@@ -51,7 +53,7 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
     """The tensors of a safetensors file.
 
     Raises:
-        VlbenchError: exit 6, it is none, or damaged.
+        VlbenchError: exit 6, the file is of another format or damaged.
     """
     try:
         return load_file(path)
@@ -63,31 +65,31 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
 
 
 def written_by(weights: Path) -> str:
-    """The model and size, `cvlp-tiny`, that vlbench notes in its safetensors files; empty for others."""
-    noted = notes(weights)
-    return f"{noted['model']}-{noted['size']}" if {"model", "size"} <= noted.keys() else ""
+    """The model and size, such as `cvlp-tiny`, in the metadata of a file that vlbench wrote; empty for other files."""
+    metadata = read_metadata(weights)
+    return f"{metadata['model']}-{metadata['size']}" if {"model", "size"} <= metadata.keys() else ""
 
 
-def brought_vocabulary(weights: Path) -> str:
-    """What identifies the vocabulary that weights were trained with: as vlbench notes it, or by the tokenizer beside.
+def vocabulary_of(weights: Path) -> str:
+    """The hash of the vocabulary that weights were trained with, empty where it is unknown.
 
-    Empty where neither is there.
+    It is read from the metadata, else computed from the tokenizer next to the weights.
 
     Raises:
-        DataError: the tokenizer beside them is damaged.
+        DataError: the tokenizer next to the weights is damaged.
     """
-    noted, beside = notes(weights).get(VOCABULARY, ""), weights.with_name("tokenizer.json")
-    if noted or not beside.is_file():
-        return noted
-    return TextEncoder.from_file(beside, 2).vocabulary_sha256  # of any length: it does not count
+    recorded, tokenizer = read_metadata(weights).get(VOCABULARY, ""), weights.with_name("tokenizer.json")
+    if recorded or not tokenizer.is_file():
+        return recorded
+    return TextEncoder.from_file(tokenizer, 2).vocabulary_sha256  # the length of texts does not change the hash
 
 
 def _read_torch(path: Path) -> dict[str, object]:
     try:
         with warnings.catch_warnings(), safe_globals([*_HARMLESS]):
-            warnings.simplefilter("ignore")  # about the pickle's age, of which the user can do nothing
+            warnings.simplefilter("ignore")  # about old pickle formats, which the user cannot change
             content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # over damaged bytes the unpickler raises whatever comes
+    except Exception as error:  # for damaged bytes the unpickler raises any type of error
         raise VlbenchError(f"{path} {_fault(error)}", ExitCode.WEIGHTS) from None
     if not isinstance(content, dict):
         raise VlbenchError(
@@ -98,16 +100,17 @@ def _read_torch(path: Path) -> dict[str, object]:
 
 
 def _fault(error: Exception) -> str:
+    """What is wrong with a file that did not load, as the end of a sentence."""
     if code := more_than_weights(error):
         return code
-    said = " ".join(str(error).split())
-    if "TorchScript" in said:
+    text = " ".join(str(error).split())
+    if "TorchScript" in text:
         return (
             "is a TorchScript archive, a program that holds its weights, and nothing of it was run: give the weights "
             "alone, as torch.save(torch.jit.load(FILE).state_dict(), OTHER) writes them"
         )
-    told = said[:_REASON] if isinstance(error, OSError | RuntimeError) and said else type(error).__name__
+    reason = text[:_MAX_REASON] if isinstance(error, OSError | RuntimeError) and text else type(error).__name__
     return (
-        f"does not load as PyTorch weights ({told}), and nothing of it was run: it is damaged or of another format, "
+        f"does not load as PyTorch weights ({reason}), and nothing of it was run: it is damaged or of another format, "
         f"fetch it again"
     )

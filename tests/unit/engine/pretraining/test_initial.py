@@ -47,7 +47,7 @@ def save_bert(folder: Path, words: int, **changes: int) -> Path:
     return folder
 
 
-def test_shipped_weights_are_the_start(spec: Callable[..., PretrainSpec]) -> None:
+def test_training_starts_from_shipped_weights(spec: Callable[..., PretrainSpec]) -> None:
     folder = pretrain(spec(checkpoint="shipped"), Silent())
     shipped = load_file(catalog.shipped_weights("cvlp", "tiny"))  # type: ignore[arg-type]
     got = load_file(folder / "model.safetensors")
@@ -159,7 +159,7 @@ def resources_of(tiny_world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def freeze(monkeypatch: pytest.MonkeyPatch, **config: int) -> None:
-    """Let the tiny size of BriVL freeze layers, as its base size does."""
+    """Let the tiny size of BriVL freeze layers, as the base size does."""
     found = catalog.model_card
 
     def frozen(name: str) -> Any:
@@ -214,7 +214,7 @@ def test_flags(vlbench: Call, tiny_world: Path, words: int, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("centred", [0.0, 1.0])
-def test_weights_say_whether_their_pixels_are_centred(
+def test_weights_record_whether_their_pixels_are_centred(
     spec: Callable[..., PretrainSpec], tmp_path: Path, centred: float
 ) -> None:
     state = load_file(catalog.shipped_weights("vilt", "tiny"))  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""Pretraining: weights that runs load, a card that says how, and the same bits whether interrupted or not."""
+"""Pretraining: weights that runs load, a card that describes them, and the same bits whether interrupted or not."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from vlbench.engine.pretraining.pairs import load_pairs
 from vlbench.engine.pretraining.pretrain import pretrain, used
 from vlbench.engine.runtime.interrupt import Interrupted
 from vlbench.engine.source import load_task
-from vlbench.engine.training.metrics_log import Journal, Line
+from vlbench.engine.training.metrics_log import Line, MetricsLog
 from vlbench.models.fake.pretraining import FakePretraining
 from vlbench.models.layers.momentum import Queue
 from vlbench.records.folder import read_run
@@ -61,7 +61,7 @@ def test_weights_tokenizer_card_and_log(spec: Callable[..., PretrainSpec]) -> No
     assert card["losses"]["itm"] == pytest.approx(sum(line["itm"] for line in lines) / 12, abs=1e-4)
 
 
-def test_a_run_begins_with_them(spec: Callable[..., PretrainSpec], vlbench: Call, tmp_path: Path) -> None:
+def test_a_run_starts_from_pretrained_weights(spec: Callable[..., PretrainSpec], vlbench: Call, tmp_path: Path) -> None:
     folder = pretrain(spec(), Silent())
     done = vlbench(
         "run", "--task", "nlvr2", "--model", "fake", "--data-root", spec().data_root, "--checkpoint", folder,
@@ -72,17 +72,19 @@ def test_a_run_begins_with_them(spec: Callable[..., PretrainSpec], vlbench: Call
     assert report is not None and report.matched == 2
 
 
-def test_stopped_and_gone_on_with_is_the_same(spec: Callable[..., PretrainSpec], tmp_path: Path, monkeypatch) -> None:
+def test_an_interrupted_and_resumed_pretraining_is_the_same(
+    spec: Callable[..., PretrainSpec], tmp_path: Path, monkeypatch
+) -> None:
     whole = load_file(pretrain(spec(output_path=tmp_path / "whole"), Silent()) / "model.safetensors")
-    log = Journal.__call__
+    log = MetricsLog.__call__
 
-    def signalled(self: Journal, line: Line) -> None:
+    def signalled(self: MetricsLog, line: Line) -> None:
         log(self, line)
         if line["step"] == 7:
             signal.raise_signal(signal.SIGTERM)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Journal, "__call__", signalled)
+        patch.setattr(MetricsLog, "__call__", signalled)
         with pytest.raises(Interrupted):
             pretrain(spec(), Silent())
     assert not (tmp_path / "pretrained" / "fake-tiny" / "model.safetensors").exists()
@@ -92,7 +94,7 @@ def test_stopped_and_gone_on_with_is_the_same(spec: Callable[..., PretrainSpec],
     assert [line["step"] for line in logged(folder)] == list(range(1, 13))
 
 
-def test_done_is_not_done_twice_and_another_is_refused(spec: Callable[..., PretrainSpec]) -> None:
+def test_a_finished_pretraining_is_not_repeated_and_another_is_rejected(spec: Callable[..., PretrainSpec]) -> None:
     folder = pretrain(spec(), Silent())
     made = (folder / "model.safetensors").stat().st_mtime_ns
     assert pretrain(spec(), Silent()) == folder
@@ -143,7 +145,7 @@ def test_from_the_command_line(vlbench: Call, tiny_world: Path, tmp_path: Path) 
 def test_other_code_is_another_pretraining(
     vlbench: Call, tiny_world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
-    """A version that moves numbers, or another adapter: its weights are not those that lie there."""
+    """Another version of vlbench, or another adapter, would give other weights than those in the folder."""
     tasks = tmp_path / "tasks"
     shutil.copytree(catalog.task_folders()["coco_retrieval"], tasks / "coco_retrieval")
     command = ["pretrain", "--model", "fake", "--data-root", tiny_world, "--tasks-dir", tasks, "--steps", 1]
@@ -160,7 +162,7 @@ def test_other_code_is_another_pretraining(
     assert vlbench(*asked, "--no-resume").code == 0
 
 
-def test_questions_are_answered_where_a_model_learns_that(vlbench: Call, tiny_world: Path, tmp_path: Path) -> None:
+def test_lxmert_learns_to_answer_questions(vlbench: Call, tiny_world: Path, tmp_path: Path) -> None:
     done = vlbench(
         "pretrain", "--model", "lxmert", "--data-root", tiny_world, "--task", "coco_retrieval,vqa2", "--steps", 2,
         "--batch-size", 24, "--output-path", tmp_path, "--quiet",
@@ -192,7 +194,7 @@ def test_questions_are_answered_where_a_model_learns_that(vlbench: Call, tiny_wo
     assert len(shared) > 5 and all(torch.allclose(learned[name], known[name], atol=1e-6) for name in shared)
 
 
-def test_texts_that_need_not_be_true_are_refused(spec: Callable[..., PretrainSpec]) -> None:
+def test_texts_that_need_not_be_true_are_rejected(spec: Callable[..., PretrainSpec]) -> None:
     with pytest.raises(VlbenchError, match="--task snli_ve: its texts need not be true"):
         pretrain(spec(task=["coco_retrieval", "snli_ve"]), Silent())
 
@@ -223,7 +225,7 @@ def test_splits_that_are_evaluated_on_are_not_learned_from(
         load_pairs(spec(task=[task], split=split), Silent())
 
 
-def test_a_ranking_run_begins_with_the_matching_head(
+def test_a_ranking_run_starts_from_the_matching_head(
     spec: Callable[..., PretrainSpec], vlbench: Call, tmp_path: Path
 ) -> None:
     folder = pretrain(spec(), Silent())
@@ -273,7 +275,7 @@ def test_options_of_every_kind_from_the_command_line(
     assert str(card["settings"][name]) == value and f"--set options.{option}" in card["command"]
 
 
-def test_a_slip_of_the_pen_costs_no_finished_weights(vlbench: Call, tiny_world: Path, tmp_path: Path) -> None:
+def test_a_mistyped_option_keeps_finished_weights(vlbench: Call, tiny_world: Path, tmp_path: Path) -> None:
     command = ["pretrain", "--model", "cvlp", "--data-root", tiny_world, "--steps", 1, "--batch-size", 12,
                "--output-path", tmp_path, "--quiet"]  # fmt: skip
     folder = Path(vlbench(*command).out.strip())
@@ -294,11 +296,25 @@ def test_a_slip_of_the_pen_costs_no_finished_weights(vlbench: Call, tiny_world: 
         (["--set", "train.head_lr=0.1"], "train.head_lr is for finetuning"),
     ],
 )
-def test_what_makes_no_sense_is_said(
+def test_senseless_options_are_rejected(
     slip: list[str], said: str, vlbench: Call, tiny_world: Path, tmp_path: Path
 ) -> None:
     done = vlbench("pretrain", "--model", "fake", "--data-root", tiny_world, "--output-path", tmp_path / "out", *slip)
     assert done.code == 2 and said in done.err and not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "slip", [("--objectives", "mlm"), ("--set", "options.key_drop=1"), ("--checkpoint", "missing"), ("--init", "x=y")]
+)
+def test_a_rejected_pretraining_leaves_no_folder(
+    slip: tuple[str, str], vlbench: Call, tiny_world: Path, tmp_path: Path
+) -> None:
+    """What is rejected only once the model is built as well: no folder, no lock file in it."""
+    out = tmp_path / "out"
+    command = ["pretrain", "--model", "fake", "--data-root", tiny_world, "--output-path", out, "--steps", 1, "--quiet"]
+    assert vlbench(*command, *slip).code in (ExitCode.USAGE, ExitCode.WEIGHTS)
+    assert not out.exists()
+    assert vlbench(*command).code == 0 and (out / "fake-tiny" / "model.safetensors").is_file()
 
 
 def test_a_file_in_the_way_is_named(vlbench: Call, tiny_world: Path, tmp_path: Path) -> None:
@@ -309,7 +325,7 @@ def test_a_file_in_the_way_is_named(vlbench: Call, tiny_world: Path, tmp_path: P
 
 @pytest.mark.parametrize("model", ["brivl", "cvlp", "fake", "lxmert", "soho", "vilt"])
 def test_every_objective_has_a_loss(model: str, vlbench: Call, tiny_world: Path, tmp_path: Path) -> None:
-    """Through the engine: its log names the model's objectives, and what follows a step has followed."""
+    """Through the engine: the log holds the model's objectives, and `after_step` has been called."""
     queue = ["--set", "options.queue=24"] if model in ("brivl", "cvlp") else []
     done = vlbench(
         "pretrain", "--model", model, "--data-root", tiny_world, "--steps", 3, "--batch-size", 12, "--save-every", 2,
@@ -325,7 +341,7 @@ def test_every_objective_has_a_loss(model: str, vlbench: Call, tiny_world: Path,
         assert lines[-1]["contrast"] > 0  # the queue has taken keys in
 
 
-def test_a_step_in_parts_takes_all_keys_in(
+def test_a_step_in_parts_queues_all_keys(
     spec: Callable[..., PretrainSpec], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     pushed: list[int] = []
@@ -356,7 +372,7 @@ def test_a_step_in_parts_takes_all_keys_in(
         ("lxmert", {"batch_norm": "live"}, r"train\.batch_norm is for finetuning"),
     ],
 )
-def test_cuts_that_would_change_a_loss_are_rejected(
+def test_splits_that_would_change_a_loss_are_rejected(
     model: str, recipe: dict[str, object], said: str, spec: Callable[..., PretrainSpec]
 ) -> None:
     with pytest.raises(VlbenchError, match=said) as caught:
@@ -379,7 +395,7 @@ def test_random_sizes_are_for_finetuning_and_no_part_of_a_pretraining(spec: Call
 
 
 @pytest.mark.parametrize(("dtype", "remedy"), [("float32", "not finite"), ("bfloat16", "or use --dtype float32")])
-def test_a_loss_that_is_no_number_is_told_with_what_helps(
+def test_a_loss_of_nan_is_an_error_with_a_remedy(
     dtype: str, remedy: str, spec: Callable[..., PretrainSpec], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(self: object, batch: object) -> dict[str, torch.Tensor]:

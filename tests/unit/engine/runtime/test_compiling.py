@@ -7,10 +7,10 @@ import torch
 from torch import nn
 
 from vlbench.core.errors import VlbenchError
-from vlbench.engine.runtime.compiling import compile_forward
+from vlbench.engine.runtime.environment import compile_forward
 
 
-def test_a_machine_without_a_compiler_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_compiler_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     def fails(_: object) -> object:
         raise RuntimeError("\nInvalidCxxCompiler: No working C++ compiler found\nmore of it")
 

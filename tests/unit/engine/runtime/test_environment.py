@@ -1,4 +1,4 @@
-"""What surrounds a run decides no number: Accelerate's variables, precision on a CPU."""
+"""The environment of a run changes no number: Accelerate's variables, precision on a CPU."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ LAUNCH = {
 
 
 def read_by_accelerate() -> set[str]:
-    """The names in the installed package's source; those that it puts together of a prefix and a suffix too."""
+    """The names in the installed package's source; also those that it builds from a prefix and a suffix."""
     found: set[str] = set()
     for path in Path(accelerate.__file__).parent.rglob("*.py"):
         text = path.read_text("utf8")
@@ -64,7 +64,7 @@ def trained() -> list[Any]:
     return [*told, *[parameter.tolist() for parameter in network.parameters()]]
 
 
-def test_the_list_of_launch_and_device_is_this_one() -> None:
+def test_the_list_of_honoured_variables_is_this_one() -> None:
     assert HONOURED == LAUNCH
     names = read_by_accelerate()
     assert len(names) > 35 and {"ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "ACCELERATE_DYNAMO_BACKEND"} <= names
@@ -72,7 +72,7 @@ def test_the_list_of_launch_and_device_is_this_one() -> None:
 
 @pytest.mark.parametrize("odd", ["4", "true", "bf16", "inductor"])
 def test_no_other_variable_changes_a_number(odd: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """All at once: of a fault in one, the numbers differ."""
+    """All variables at once: if one had an effect, the numbers would differ."""
     expected = trained()
     for name in read_by_accelerate() - LAUNCH:
         monkeypatch.setenv(name, odd)
@@ -104,7 +104,7 @@ def test_launch_and_device_are_honoured_and_recorded(
     assert trained() == expected
 
 
-def test_a_device_that_is_asked_for_wins(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_requested_device_takes_precedence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ACCELERATE_TORCH_DEVICE", "meta")
     assert make_accelerator("cpu", "float32", 1).device.type == "cpu"
     monkeypatch.setenv("ACCELERATE_TORCH_DEVICE", "meta")
@@ -112,14 +112,14 @@ def test_a_device_that_is_asked_for_wins(monkeypatch: pytest.MonkeyPatch) -> Non
         make_accelerator(None, "float32", 1)
 
 
-def test_a_flag_that_is_none_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_malformed_flag_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ACCELERATE_USE_CPU", "7")
     with pytest.raises(VlbenchError, match="ACCELERATE_USE_CPU is '7', neither true nor false") as caught:
         make_accelerator(None, "float32", 1)
     assert caught.value.exit_code == ExitCode.USAGE
 
 
-def test_what_is_left_alone_is_told_unless_it_asks_for_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ignored_variables_are_reported_unless_they_ask_for_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """`accelerate launch` sets precision and compilation to `no` always."""
     for name, value in {"MIXED_PRECISION": "bf16", "DYNAMO_BACKEND": "no", "GRADIENT_ACCUMULATION_STEPS": "4"}.items():
         monkeypatch.setenv(f"{PREFIX}{name}", value)

@@ -1,4 +1,4 @@
-"""A signal between two steps."""
+"""Signals take effect between two steps."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_the_first_signal_waits_for_a_check(number: signal.Signals) -> None:
     assert signal.getsignal(number) == before
 
 
-def test_work_that_may_be_thrown_away_stops_at_its_next_step() -> None:
+def test_stoppable_work_stops_at_its_next_step() -> None:
     with Interrupt() as interrupt:
         progress = Stoppable(Silent(), interrupt)
         progress.step("extracting", 1, 3)

@@ -1,4 +1,4 @@
-"""What to do when memory does not suffice: smaller parts of the same, and a sentence when nothing is left to halve."""
+"""Running out of memory: smaller parts of the same work, and an error when nothing is left to halve."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from vlbench.core.examples import Example, ImageRef, Query
 from vlbench.engine.runtime.memory import Undo, fits, heaviest, within_memory
 
 
-def room_for(most: int, asked: list[list[int]]) -> Callable[[Sequence[int]], list[int]]:
+def limited_to(most: int, asked: list[list[int]]) -> Callable[[Sequence[int]], list[int]]:
     def work(rows: Sequence[int]) -> list[int]:
         asked.append(list(rows))
         if len(rows) > most:
@@ -26,14 +26,14 @@ def room_for(most: int, asked: list[list[int]]) -> Callable[[Sequence[int]], lis
 
 def test_halves_and_their_halves() -> None:
     asked, said = list[list[int]](), list[str]()
-    assert within_memory(range(3, 10), room_for(2, asked), said.append, "predicting") == [9, 16, 25, 36, 49, 64, 81]
+    assert within_memory(range(3, 10), limited_to(2, asked), said.append, "predicting") == [9, 16, 25, 36, 49, 64, 81]
     assert [len(rows) for rows in asked] == [7, 4, 2, 2, 3, 2, 1]
     assert said[0] == "predicting: out of memory with 7 examples per forward, going on with 4"
 
 
-def test_a_single_one_is_too_much() -> None:
+def test_a_single_example_that_does_not_fit_is_an_error() -> None:
     with pytest.raises(VlbenchError, match="out of memory predicting a single example: use a smaller") as caught:
-        within_memory([1, 2], room_for(0, []), lambda _: None, "predicting")
+        within_memory([1, 2], limited_to(0, []), lambda _: None, "predicting")
     assert caught.value.exit_code == ExitCode.OUT_OF_MEMORY == 9
 
 
@@ -45,21 +45,21 @@ def test_other_errors_are_left_alone() -> None:
         within_memory([1, 2], work, lambda _: None, "predicting")
 
 
-def example(name: str, text: str, *pictures: str) -> Example[None]:
-    refs = tuple(ImageRef(Path(f"{key}.png"), key) for key in pictures)
+def example(name: str, text: str, *images: str) -> Example[None]:
+    refs = tuple(ImageRef(Path(f"{key}.png"), key) for key in images)
     return Example(id=name, query=Query(refs, text), reference=None, group=name)
 
 
-def test_the_heaviest_have_most_pictures_then_the_longest_texts_and_share_nothing() -> None:
+def test_the_heaviest_have_most_images_then_the_longest_texts_and_share_no_image() -> None:
     examples = [
         example("short", "a", "1"),
         example("long", "a red square", "2"),
-        example("same picture", "a red squar", "2"),
+        example("same image", "a red squar", "2"),
         example("two", "a", "3", "4"),
         example("middle", "a red", "5"),
     ]
     assert [examples[row].id for row in heaviest(examples, 4)] == ["two", "long", "middle", "short"]
-    assert [examples[row].id for row in heaviest(examples, 9)][-1] == "same picture"
+    assert [examples[row].id for row in heaviest(examples, 9)][-1] == "same image"
 
 
 class Counting(nn.Module):
@@ -78,7 +78,7 @@ class Counting(nn.Module):
 
 
 @pytest.mark.parametrize("suffices", [True, False])
-def test_a_trial_leaves_no_trace(suffices: bool) -> None:
+def test_a_trial_changes_no_state(suffices: bool) -> None:
     module = Counting()
 
     def work() -> None:

@@ -1,8 +1,13 @@
+"""The processes of a run: their ranks, their shares of the work, and which of them reports an error."""
+
 from __future__ import annotations
+
+import os
 
 import pytest
 
 from vlbench.core.errors import ExitCode, VlbenchError
+from vlbench.core.progress import Silent
 from vlbench.engine.runtime import ranks
 from vlbench.engine.runtime.ranks import Ranks, SharedError, give_way, is_lost_peer, join, launched
 
@@ -10,19 +15,19 @@ NAMES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_PORT", "ACCELERATE_MIXED_PR
 
 
 @pytest.fixture(autouse=True)
-def nobody_launched(monkeypatch: pytest.MonkeyPatch) -> None:
+def no_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in NAMES:
         monkeypatch.delenv(name, raising=False)
 
 
 @pytest.fixture
 def rank(monkeypatch: pytest.MonkeyPatch) -> None:
-    """This process is the third of four, as torchrun says it."""
+    """This process has rank 2 of 4, as torchrun sets it."""
     for name, value in (("RANK", "2"), ("WORLD_SIZE", "4"), ("LOCAL_RANK", "0")):
         monkeypatch.setenv(name, value)
 
 
-def test_one_process_is_its_own_first() -> None:
+def test_a_single_process_is_rank_0() -> None:
     alone = join(None)
     assert alone == Ranks(0, 1, 0) == launched()
     assert alone.is_main
@@ -40,20 +45,20 @@ def test_shares_cover_all_once(items: int) -> None:
 
 
 @pytest.mark.usefixtures("rank")
-def test_places_come_from_the_launcher() -> None:
+def test_ranks_come_from_the_launcher() -> None:
     assert launched() == Ranks(2, 4, 0)
     assert not launched().is_main
 
 
 @pytest.mark.usefixtures("rank")
 @pytest.mark.parametrize("asked", [1, 2, 5])
-def test_another_number_than_asked_for(asked: int) -> None:
+def test_another_number_of_processes_than_asked_for(asked: int) -> None:
     with pytest.raises(VlbenchError, match=f"{asked} processes were asked for and 4 started") as raised:
         join(None, asked)
     assert raised.value.exit_code == ExitCode.USAGE
 
 
-def test_more_asked_for_than_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_more_processes_asked_for_than_one(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(VlbenchError, match="2 processes were asked for and 1 started"):
         join(None, 2)
 
@@ -66,8 +71,31 @@ def test_a_launcher_that_silently_started_one(monkeypatch: pytest.MonkeyPatch) -
         join(None)
 
 
+class Heard(Silent):
+    """A Progress that keeps its messages."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def say(self, line: str) -> None:
+        self.lines.append(line)
+
+
+@pytest.mark.parametrize("rank", ["0", "1"])
+def test_joining_removes_variables_that_could_change_a_number(rank: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also before the number of processes is checked; rank 0 reports it."""
+    heard = Heard()
+    for name, value in (("RANK", rank), ("WORLD_SIZE", "2"), ("LOCAL_RANK", rank)):
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "4")
+    with pytest.raises(VlbenchError, match="3 processes were asked for and 2 started"):
+        join(None, 3, heard)
+    assert "ACCELERATE_GRADIENT_ACCUMULATION_STEPS" not in os.environ
+    assert [line.startswith("ignored, since only") for line in heard.lines] == [True] * (rank == "0")
+
+
 class Turns(Ranks):
-    """Ranks whose others are played by the test: what they tell in each turn."""
+    """Ranks whose other processes are simulated: `told` is what they send in each turn."""
 
     told: tuple[object, ...] = (None, None, None)
     heard: list[object]
@@ -85,7 +113,7 @@ def test_work_is_done_in_its_turn(local_rank: int, turn: int, monkeypatch: pytes
     assert heard == [None] * 3
 
 
-def test_anothers_error_is_raised_here_before_any_work(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_of_another_rank_is_raised_before_any_work(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Turns, "heard", [], raising=False)
     monkeypatch.setattr(Turns, "told", (("no room", int(ExitCode.DATA)),))
     with pytest.raises(SharedError, match=r"^no room$") as raised:
@@ -93,7 +121,7 @@ def test_anothers_error_is_raised_here_before_any_work(monkeypatch: pytest.Monke
     assert raised.value.exit_code == ExitCode.DATA
 
 
-def test_an_error_names_its_process(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_names_its_rank(monkeypatch: pytest.MonkeyPatch) -> None:
     def work() -> None:
         raise VlbenchError("no such file", ExitCode.WEIGHTS)
 
@@ -103,7 +131,7 @@ def test_an_error_names_its_process(monkeypatch: pytest.MonkeyPatch) -> None:
     assert raised.value.exit_code == ExitCode.WEIGHTS
 
 
-def test_who_speaks_of_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_which_rank_reports_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     lost = RuntimeError("[/src/gloo/transport/tcp/pair.cc:538] Connection closed by peer [127.0.0.1]:1")
     own, waited = VlbenchError("damaged"), list[float]()
     monkeypatch.setattr(ranks.time, "sleep", waited.append)

@@ -1,4 +1,4 @@
-"""What trackers are told, and what is said where they cannot be."""
+"""What is logged to trackers, and the errors where that is not possible."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from vlbench.engine.runtime.trackers import FOLDER, Trackers, check_trackers, hy
 
 
 class Heard(tracking.GeneralTracker):
-    """Keeps what it is told, in order."""
+    """A tracker that records its calls, in order."""
 
     name = "heard"
     requires_logging_directory = False
@@ -44,7 +44,7 @@ class Heard(tracking.GeneralTracker):
         self.told.append(("finish",))
 
 
-class Refuses(Heard):
+class Failing(Heard):
     def start(self) -> None:
         raise RuntimeError("no\nlogin")
 
@@ -54,7 +54,7 @@ def heard(monkeypatch: pytest.MonkeyPatch) -> list[tuple[object, ...]]:
     PartialState(cpu=True)
     monkeypatch.setattr(Heard, "told", [])
     monkeypatch.setitem(tracking.LOGGER_TYPE_TO_CLASS, "aim", Heard)
-    monkeypatch.setitem(tracking.LOGGER_TYPE_TO_CLASS, "dvclive", Refuses)
+    monkeypatch.setitem(tracking.LOGGER_TYPE_TO_CLASS, "dvclive", Failing)
     return Heard.told
 
 
@@ -62,7 +62,7 @@ def spec(*names: str) -> RunSpec:
     return RunSpec(task="nlvr2", model="cvlp", train=Recipe(lr=3e-5, betas=(0.9, 0.98)), seed=3, log_with=names)
 
 
-def test_a_run_as_a_tracker_hears_it(heard: list[tuple[object, ...]], tmp_path: Path) -> None:
+def test_calls_of_a_tracker_during_a_run(heard: list[tuple[object, ...]], tmp_path: Path) -> None:
     with tracked(spec("aim"), tmp_path, "a title", Ranks()) as trackers:
         trackers.line({"step": 4, "loss": 0.5, "lr": 1e-3, "grad_norm": float("nan")})
         trackers.line({"step": 4, "weights": "ema", "selection": 51.25})
@@ -79,7 +79,7 @@ def test_a_run_as_a_tracker_hears_it(heard: list[tuple[object, ...]], tmp_path: 
     ]
 
 
-def test_hyperparameters_are_flat_and_name_no_place(tmp_path: Path) -> None:
+def test_hyperparameters_are_flat_and_hold_no_path(tmp_path: Path) -> None:
     values = hyperparameters(spec().model_copy(update={"data_root": tmp_path, "controls": ("blind",)}))
     assert (values["train.lr"], values["train.betas"], values["seed"], values["controls"]) == (
         3e-5,
@@ -92,7 +92,7 @@ def test_hyperparameters_are_flat_and_name_no_place(tmp_path: Path) -> None:
     assert (options["options.key_drop"], options["model"]) == (0.2, "cvlp")
 
 
-def test_ranks_but_the_first_tell_nobody(heard: list[tuple[object, ...]], tmp_path: Path) -> None:
+def test_only_rank_0_logs_to_trackers(heard: list[tuple[object, ...]], tmp_path: Path) -> None:
     class Second(Ranks):
         is_main = False  # type: ignore[assignment]
 
@@ -104,7 +104,7 @@ def test_ranks_but_the_first_tell_nobody(heard: list[tuple[object, ...]], tmp_pa
     assert heard == [] and not (tmp_path / FOLDER).exists()
 
 
-def test_one_that_cannot_begin_is_named_and_the_others_are_finished(heard: list[object], tmp_path: Path) -> None:
+def test_a_tracker_that_cannot_start_is_named_and_the_others_are_finished(heard: list[object], tmp_path: Path) -> None:
     with pytest.raises(VlbenchError, match=r"--log-with dvclive cannot begin \(no login\): set it up") as caught:
         Trackers.begin(spec("aim", "dvclive"), tmp_path, "")
     assert caught.value.exit_code == 2
@@ -119,7 +119,7 @@ def test_one_that_cannot_begin_is_named_and_the_others_are_finished(heard: list[
         ("mlflow", r"--log-with mlflow needs a package that is not installed: pip install 'mlflow'"),
     ],
 )
-def test_refused_before_anything_is_loaded(name: str, says: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unknown_and_missing_trackers_are_rejected_early(name: str, says: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     with pytest.raises(VlbenchError, match=says):
         check_trackers([name])

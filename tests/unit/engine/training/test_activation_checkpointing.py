@@ -1,4 +1,4 @@
-"""Computing twice instead of keeping gives the same gradients."""
+"""Recomputed activations give the same gradients as kept ones."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModel
 
-from vlbench.engine.training.activation_checkpointing import recompute_activations
+from vlbench.engine.training.steps import recompute_activations
 
 
 class Stack(nn.Module):
@@ -53,7 +53,7 @@ def test_layers_run_twice_and_gradients_are_the_same() -> None:
     assert all(torch.equal(left, right) for left, right in zip(kept, again, strict=True))
 
 
-def test_networks_of_transformers_do_it_themselves(make_hf: Callable[..., Path]) -> None:
+def test_networks_of_transformers_use_their_own_implementation(make_hf: Callable[..., Path]) -> None:
     network: Any = AutoModel.from_pretrained(make_hf("ViltModel"))
     assert not network.is_gradient_checkpointing
     assert recompute_activations(nn.ModuleDict({"network": network})) == 1

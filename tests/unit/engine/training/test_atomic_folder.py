@@ -1,4 +1,4 @@
-"""A folder is the old one or the new one, whichever of its writer's operations was the last."""
+"""A replaced folder is the old or the new one, whichever operation of its writer was the last."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from vlbench.engine.training import atomic_folder as durable
-from vlbench.engine.training.atomic_folder import before, remove_folder, replace_folder, settle
+from vlbench.engine.training import atomic_folder
+from vlbench.engine.training.atomic_folder import previous, recover_folder, remove_folder, replace_folder
 
 
 class Killed(BaseException):
-    """What no handler catches, as none catches SIGKILL."""
+    """An exception that no handler catches, as SIGKILL."""
 
 
 def writer(text: str) -> Callable[[Path], None]:
@@ -22,7 +22,7 @@ def writer(text: str) -> Callable[[Path], None]:
 
 
 def killed_before(monkeypatch: pytest.MonkeyPatch, number: int) -> list[str]:
-    """End the process, as it were, before its operation of that number on folders; what it did so far."""
+    """Simulate a kill before the given operation on folders. Returns the operations done so far."""
     done: list[str] = []
 
     def counted(name: str, operation: Callable[..., Any]) -> Callable[..., Any]:
@@ -36,7 +36,7 @@ def killed_before(monkeypatch: pytest.MonkeyPatch, number: int) -> list[str]:
 
     monkeypatch.setattr(Path, "rename", counted("rename", Path.rename))
     monkeypatch.setattr(Path, "mkdir", counted("mkdir", Path.mkdir))
-    monkeypatch.setattr(durable, "synchronise", counted("sync", durable.synchronise))
+    monkeypatch.setattr(atomic_folder, "flush", counted("flush", atomic_folder.flush))
     monkeypatch.setattr(shutil, "rmtree", counted("rmtree", shutil.rmtree))
     return done
 
@@ -56,7 +56,7 @@ def test_killed_before_each_operation(keep: bool, tmp_path: Path) -> None:
             else:
                 assert len(done) == number > 5  # every operation has been the last one once
                 return
-        settle(folder)
+        recover_folder(folder)
         assert {path.read_text() for path in folder.iterdir()} in ({"2"}, {"3"})
         replace_folder(folder, writer("4"), keep=keep)
         assert {path.read_text() for path in folder.iterdir()} == {"4"}
@@ -65,9 +65,9 @@ def test_killed_before_each_operation(keep: bool, tmp_path: Path) -> None:
     pytest.fail("it does not end")
 
 
-def test_the_one_before_is_kept(tmp_path: Path) -> None:
+def test_the_previous_folder_is_kept(tmp_path: Path) -> None:
     for text in "123":
         replace_folder(tmp_path / "last", writer(text), keep=True)
-    assert (before(tmp_path / "last") / "a").read_text() == "2"
+    assert (previous(tmp_path / "last") / "a").read_text() == "2"
     remove_folder(tmp_path / "last")
     assert list(tmp_path.iterdir()) == []

@@ -1,4 +1,4 @@
-"""Batch norms in finetuning: running statistics that stay, weights that learn; or live ones, over all processes."""
+"""Batch norms in fine-tuning: fixed running statistics and trained weights, or live ones over all processes."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ EXAMPLES = [
 
 
 class Average(nn.Module):
-    """A module that follows what it is given, as SOHO's dictionary does."""
+    """A module that follows the mean of its inputs, as SOHO's dictionary does."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -52,7 +52,7 @@ class Average(nn.Module):
 
 
 class Normed(nn.Module):
-    """Two towers, that of the images with a batch norm, dropout, and what follows."""
+    """Two towers; the image tower has a batch norm, dropout and a following average."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -109,7 +109,7 @@ def run(training: Finetuning) -> None:
 
 
 @pytest.mark.parametrize("live", [False, True])
-def test_what_has_running_statistics_stays_in_eval_mode(live: bool) -> None:
+def test_modules_with_running_statistics_stay_in_eval_mode(live: bool) -> None:
     learner = learner_of()
     learner.live_batch_norm = live
     assert learner.train() is learner
@@ -121,7 +121,7 @@ def test_what_has_running_statistics_stays_in_eval_mode(live: bool) -> None:
 
 
 @pytest.mark.parametrize("kind", [None, "frozen", "live"])
-def test_statistics_stay_and_weights_learn(kind: Any, tmp_path: Path) -> None:
+def test_statistics_are_fixed_and_weights_are_trained(kind: Any, tmp_path: Path) -> None:
     learner = learner_of()
     norm = learner.backbone.norm
     weight = norm.weight.detach().clone()
@@ -131,7 +131,7 @@ def test_statistics_stay_and_weights_learn(kind: Any, tmp_path: Path) -> None:
     assert learner.backbone.average.mean == 0.0
 
 
-def test_sohos_statistics_and_dictionary_stay(make_job: Callable[..., Job], tmp_path: Path) -> None:
+def test_sohos_statistics_and_dictionary_are_fixed(make_job: Callable[..., Job], tmp_path: Path) -> None:
     job = make_job(task="vqa2", model="soho", checkpoint="none", train={"steps": 2, "batch_size": 8, "lr": 1e-3})
     backbone = catalog.load_model(job.card, "tiny", make_resources(of_job(job), Silent()))
     learner = Learner(backbone, build_head(job.task.card, job.card, backbone.width, job.labels, job.spec.train))
@@ -176,7 +176,7 @@ def test_live_batch_norms_need_a_model_that_has_some(tmp_path: Path) -> None:
         started(learner, tmp_path, RECIPE.model_copy(update={"batch_norm": "live"}))
 
 
-def test_every_process_needs_a_row_of_its_own() -> None:
+def test_every_process_needs_a_row() -> None:
     check_rows([[1, 2], [3, 4, 5]], 2)
     with pytest.raises(VlbenchError, match="each of 3 processes, and the smallest step has 2") as caught:
         check_rows([[1, 2], [3, 4, 5]], 3)

@@ -1,4 +1,4 @@
-"""A contrastive loss over a whole optimizer step: against one graph over all of its pairs, however it is cut."""
+"""The contrastive loss over an optimizer step against one graph over all of its pairs, however the step is split."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ RECIPE = Recipe(optimizer="adamw", lr=0.01, weight_decay=0.01, warmup=0.0, clip=
 
 
 class Towers(nn.Module):
-    """Two linear towers with dropout over numbers that stand for images and texts."""
+    """Two linear towers with dropout over vectors that represent images and texts."""
 
     def __init__(self, dropout: float) -> None:
         super().__init__()
@@ -75,7 +75,7 @@ def numbers(name: str) -> Tensor:
 
 
 def captions(texts: int, images: int) -> list[Example[Caption]]:
-    """Texts dealt out to images in turn, so that those of one image fall into different parts."""
+    """Texts assigned to images in turn, so that the texts of an image are in different parts."""
     return [
         Example(
             str(n),
@@ -97,7 +97,7 @@ def weights(learner: nn.Module) -> list[Tensor]:
 
 
 def by_hand(embeddings: tuple[Tensor, Tensor], log_scale: Tensor, images: Sequence[str]) -> Tensor:
-    """The loss as CLIP's paper has it, texts of one image sharing the probability; query by query."""
+    """The loss of CLIP's paper, query by query; texts of one image share the probability."""
     logits = log_scale.exp() * embeddings[0] @ embeddings[1].T
     total = torch.zeros(())
     for table in (logits, logits.T):
@@ -123,7 +123,7 @@ def contrasted(learner: Learner, examples: Sequence[Example[Any]], block: list[i
 @pytest.mark.parametrize("accumulation", [2, 3, 11])
 @pytest.mark.parametrize("dropout", [0.0, 0.4])
 def test_gradients_are_those_of_one_graph_over_the_step(accumulation: int, dropout: float) -> None:
-    """With the masks that the parts draw one after the other: each is drawn once, and met again in the second pass."""
+    """With dropout: each part's mask is drawn once and is the same in the second pass."""
     examples, block = captions(13, 5), [12, 3, 7, 0, 5, 9, 2, 11, 4, 1, 8]
     learner, other = learner_of(dropout).train(), learner_of(dropout).train()
     torch.manual_seed(5)
@@ -158,7 +158,7 @@ class Scaler:
 
 @pytest.mark.parametrize(("dtype", "scaler", "least"), [("float32", Scaler(), 0.9999999), ("bfloat16", None, 0.999)])
 def test_gradients_carry_over_scaling_and_lower_precision(dtype: Any, scaler: Scaler | None, least: float) -> None:
-    """A gradient scaler changes nothing but the scale; bfloat16 the last bits of embeddings and logits only."""
+    """A gradient scaler changes only the scale; bfloat16 only the last bits of embeddings and logits."""
     examples, block = captions(13, 5), list(range(12))
     plain, learner, accelerator = learner_of(0.0).train(), learner_of(0.0).train(), make_accelerator("cpu", dtype, 1)
     contrasted(plain, examples, block, 4)
@@ -187,8 +187,8 @@ def run(training: Finetuning, log: list[Any] | None = None) -> list[Any]:
     return lines
 
 
-def test_one_part_in_one_process_is_a_plain_loop_bit_for_bit(tmp_path: Path) -> None:
-    """Losses and weights, with dropout, against a loop that knows nothing of parts."""
+def test_one_part_in_one_process_equals_a_plain_loop_bit_for_bit(tmp_path: Path) -> None:
+    """Losses and weights, with dropout, against a loop without parts."""
     training = finetuning(tmp_path, RECIPE, dropout=0.3)
     torch.manual_seed(11)
     log = run(training)
@@ -256,8 +256,8 @@ def test_a_last_block_with_one_image_joins_the_block_before(tmp_path: Path) -> N
     assert all(len({two[row] for row in end}) == 2 for end in ends)
 
 
-def test_a_joined_block_is_counted_and_gone_on_with(tmp_path: Path) -> None:
-    """9 texts in batches of 4 are 2 steps an epoch, and a stop in between changes nothing."""
+def test_a_joined_block_is_counted_and_resumed(tmp_path: Path) -> None:
+    """9 texts in batches of 4 are 2 steps per epoch, and an interruption changes nothing."""
     recipe = RECIPE.model_copy(update={"steps": None, "epochs": 2, "batch_size": 4})
     whole = finetuning(tmp_path / "whole", recipe, 0.3, texts=9, images=3)
     assert whole.plan.steps == 4 and [len(block) for block in whole.steps.blocks] == [4, 5, 4, 5]
@@ -285,7 +285,7 @@ def test_a_step_without_negatives_is_rejected(batch_size: int, images: int, batc
     assert caught.value.exit_code == ExitCode.USAGE
 
 
-def test_places_are_those_of_processes_one_after_the_other() -> None:
+def test_gathered_places_are_ordered_by_rank() -> None:
     dealt = partial(shares, range(7), 0, 2)
     expected = [place for rank in range(3) for share in dealt(rank, 3) if share.weight for place in share.places]
     assert gathered_places(7, 2, 3) == expected and sorted(expected) == list(range(7))

@@ -1,4 +1,4 @@
-"""Finetuning: what a step is, which weights are kept, and that a stop changes nothing."""
+"""Fine-tuning: what a step is, which weights are kept, and that an interruption changes nothing."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ PLAIN = Conduct()
 
 
 class Noisy(nn.Module):
-    """A backbone behind dropout, so that the random state counts."""
+    """A backbone with dropout, so that the random state matters."""
 
     def __init__(self, inner: nn.Module) -> None:
         super().__init__()
@@ -112,7 +112,7 @@ def test_a_plan_counts_steps(recipe: Recipe, examples: int, steps: int, at: set[
 
 @pytest.mark.parametrize("seed", range(3))
 def test_epochs_of_related_examples_hold_each_as_often(seed: int) -> None:
-    """Units of 5, and one of 1, of which 8 rows hold one or two: batches are not full, and epochs differ in them."""
+    """Units of 5 and one of 1 in batches of 8 rows: batches are not full, and epochs differ in their number."""
     examples = [
         Example(str(row), Query((), ""), Label("True"), "last" if row == 100 else str(row // 5)) for row in range(101)
     ]
@@ -188,7 +188,7 @@ def test_the_average_follows_the_weights(start: Callable[..., Finetuning]) -> No
 
 
 @pytest.mark.parametrize("after", [1, 3, 4, 7])
-def test_a_stop_changes_nothing(after: int, start: Callable[..., Finetuning]) -> None:
+def test_an_interruption_changes_nothing(after: int, start: Callable[..., Finetuning]) -> None:
     whole, log = start(folder="whole"), []
     measured = (50.0, 40.0, 45.0, 52.0, 41.0, 49.0, 44.0, 48.0)
     finish(whole, scores(*measured), log)
@@ -211,7 +211,7 @@ def test_a_stop_changes_nothing(after: int, start: Callable[..., Finetuning]) ->
     assert [v["loss"] for v in lines if "loss" in v] == [v["loss"] for v in log if "loss" in v]
 
 
-def test_a_finished_training_is_not_done_again(start: Callable[..., Finetuning]) -> None:
+def test_a_finished_training_is_not_repeated(start: Callable[..., Finetuning]) -> None:
     first, log = start(), []
     finish(first)
     again = start()
@@ -249,7 +249,7 @@ def test_a_single_step_trains_at_the_full_rate(optimizer: str, start: Callable[.
     assert [values["lr"] for values in log] == [0.01] and weights(training.learner) != before
 
 
-def test_a_loss_that_is_no_number_is_named(start: Callable[..., Finetuning]) -> None:
+def test_a_loss_of_nan_is_an_error(start: Callable[..., Finetuning]) -> None:
     training = start()
     with torch.no_grad():
         next(training.learner.parameters()).fill_(float("nan"))
@@ -264,8 +264,8 @@ def test_a_loss_that_is_no_number_is_named(start: Callable[..., Finetuning]) -> 
         finish(low)
 
 
-class Roomy(nn.Module):
-    """A learner for which memory suffices up to so many examples per forward, from its `late`-th forward on."""
+class Limited(nn.Module):
+    """Limits a learner's memory to `most` examples per forward pass, from the pass after `late` on."""
 
     def __init__(self, learner: nn.Module, most: int, late: int = 0) -> None:
         super().__init__()
@@ -285,13 +285,13 @@ class Roomy(nn.Module):
 AUTO = Conduct(auto_batch=True)
 
 
-def test_what_fits_is_found_and_the_step_stays_the_same(start: Callable[..., Finetuning]) -> None:
+def test_a_fitting_size_is_found_and_the_step_stays_the_same(start: Callable[..., Finetuning]) -> None:
     recipe = RECIPE.model_copy(update={"ema": None})
     whole, parts, log, other = start(recipe, "whole", noisy=False), start(recipe, "parts", False, AUTO), [], []
-    roomy = Roomy(parts.learner, 2)
+    limited_learner = Limited(parts.learner, 2)
     finish(whole, None, log)
     assert finish(parts, None, other).accumulation == 4  # 6 do not fit, 3 neither
-    assert max(roomy.sizes) == 2
+    assert max(limited_learner.sizes) == 2
     assert [v["loss"] for v in other] == pytest.approx([v["loss"] for v in log], rel=1e-5)
     assert [v["lr"] for v in other] == [v["lr"] for v in log]
 
@@ -300,7 +300,7 @@ def test_what_fits_is_found_and_the_step_stays_the_same(start: Callable[..., Fin
 def test_backing_off_loses_no_batch(late: int, start: Callable[..., Finetuning]) -> None:
     recipe = RECIPE.model_copy(update={"ema": None})
     whole, parts, log, other = start(recipe, "whole", noisy=False), start(recipe, "parts", False, AUTO), [], []
-    Roomy(parts.learner, 3, late)
+    Limited(parts.learner, 3, late)
     finish(whole, None, log)
     finish(parts, None, other)
     assert parts.steps.accumulation == 2
@@ -310,9 +310,9 @@ def test_backing_off_loses_no_batch(late: int, start: Callable[..., Finetuning])
         assert left == pytest.approx(right, rel=1e-4, abs=1e-6)
 
 
-def test_what_was_found_is_gone_on_with(start: Callable[..., Finetuning]) -> None:
+def test_a_found_size_is_kept_when_resuming(start: Callable[..., Finetuning]) -> None:
     first, interrupt, told = start(RECIPE, "c", True, AUTO), Interrupt(), []
-    Roomy(first.learner, 3)
+    Limited(first.learner, 3)
 
     def note(values: Values) -> None:
         interrupt.asked = values["step"] == 3
@@ -320,9 +320,9 @@ def test_what_was_found_is_gone_on_with(start: Callable[..., Finetuning]) -> Non
     with pytest.raises(Interrupted):
         first.run(None, note, Silent(), interrupt, "finetuning")
     again = start(RECIPE, "c", True, AUTO)
-    roomy = Roomy(again.learner, 3)
+    limited_learner = Limited(again.learner, 3)
     finish(again, None, told)
-    assert roomy.sizes == [3, 3] * 5  # nothing is tried again
+    assert limited_learner.sizes == [3, 3] * 5  # nothing is tried again
     assert [values["step"] for values in told] == [4, 5, 6, 7, 8]
 
 
@@ -333,17 +333,19 @@ def test_what_was_found_is_gone_on_with(start: Callable[..., Finetuning]) -> Non
         (AUTO, 0, r"out of memory with a single example per forward: use --activation-checkpointing"),
     ],
 )
-def test_memory_that_does_not_suffice_is_said(
+def test_running_out_of_memory_is_an_error(
     conduct: Conduct, most: int, said: str, start: Callable[..., Finetuning]
 ) -> None:
     training = start(conduct=conduct)
-    Roomy(training.learner, most)
+    Limited(training.learner, most)
     with pytest.raises(VlbenchError, match=said) as caught:
         finish(training)
     assert caught.value.exit_code == ExitCode.OUT_OF_MEMORY
 
 
-def test_states_are_saved_now_and_then(start: Callable[..., Finetuning], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_states_are_saved_by_steps_and_by_time(
+    start: Callable[..., Finetuning], monkeypatch: pytest.MonkeyPatch
+) -> None:
     saved: list[int] = []
     monkeypatch.setattr(Checkpoints, "save_last", lambda _, state, *__: saved.append(state.step))
     finish(start(conduct=Conduct(save_every=3)))

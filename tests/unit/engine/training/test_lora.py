@@ -1,4 +1,4 @@
-"""Low-rank adapters: what is trained, what is saved, and that it is the same model afterwards."""
+"""Low-rank adapters: what is trained and saved, and that the merged model is the same."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ def load(folder: Path) -> Any:
 
 
 @pytest.fixture
-def picture(tiny_world: Path) -> ImageRef:
+def image(tiny_world: Path) -> ImageRef:
     return ImageRef(next((tiny_world / "coco").rglob("*.jpg")), "one")
 
 
 def moved(backbone: Any) -> None:
-    """Give every adapter something to add, as training would."""
+    """Give every adapter non-zero weights, as training would."""
     torch.manual_seed(1)
     for name, parameter in backbone.named_parameters():
         if "lora_B" in name:
@@ -37,33 +37,33 @@ def moved(backbone: Any) -> None:
 
 
 @torch.no_grad()
-def features(backbone: Any, picture: ImageRef) -> torch.Tensor:
-    seen = backbone.see(backbone.prepare_images([picture]), torch.tensor([0]))
+def features(backbone: Any, image: ImageRef) -> torch.Tensor:
+    seen = backbone.see(backbone.prepare_images([image]), torch.tensor([0]))
     return backbone.fuse(seen, backbone.read(backbone.prepare_texts(["a red circle"]))).pooled
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_merged_weights_are_the_adapted_model(
-    make_hf: Callable[..., Path], picture: ImageRef, architecture: str
-) -> None:
+def test_merged_weights_are_the_adapted_model(make_hf: Callable[..., Path], image: ImageRef, architecture: str) -> None:
     backbone, plain = (load(make_hf(architecture)) for _ in range(2))
     plain.load_state_dict(backbone.state_dict())
-    names, before = list(backbone.state_dict()), features(backbone, picture)
+    names, before = list(backbone.state_dict()), features(backbone, image)
     add_adapters(backbone, 4)
-    torch.testing.assert_close(features(backbone, picture), before)
+    torch.testing.assert_close(features(backbone, image), before)
     moved(backbone)
-    after = features(backbone, picture)
+    after = features(backbone, image)
     assert (after - before).abs().max() > 1e-2
     state = merged_state(backbone)
     assert sorted(state) == sorted(names)
     plain.load_state_dict(state)
-    torch.testing.assert_close(features(plain, picture), after, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(features(plain, image), after, atol=1e-4, rtol=1e-4)
     remove_adapters(backbone)
     assert list(backbone.state_dict()) == names
-    torch.testing.assert_close(features(backbone, picture), before)
+    torch.testing.assert_close(features(backbone, image), before)
 
 
-def test_of_a_model_that_writes_every_layer_but_the_words(make_vlm: Callable[[str], Any], picture: ImageRef) -> None:
+def test_generative_models_get_adapters_in_every_layer_but_the_output(
+    make_vlm: Callable[[str], Any], image: ImageRef
+) -> None:
     backbone = load(make_vlm("qwen2_vl").folder)
     add_adapters(backbone, 2)
     moved(backbone)
@@ -71,21 +71,21 @@ def test_of_a_model_that_writes_every_layer_but_the_words(make_vlm: Callable[[st
     assert all("lora_" in name for name in trained) and not any("lm_head" in name for name in trained)
     for layer in ("q_proj", "k_proj", "v_proj", "o_proj"):
         assert any(f"language_model.layers.0.self_attn.{layer}.lora_A" in name for name in trained)
-    prompts = backbone.prepare_prompts([Prompt(Query((picture,), "Is it red?"))])
+    prompts = backbone.prepare_prompts([Prompt(Query((image,), "Is it red?"))])
     plain = load(make_vlm("qwen2_vl").folder)
     plain.load_state_dict(merged_state(backbone))
     with torch.inference_mode():
         torch.testing.assert_close(plain.states(prompts), backbone.states(prompts), atol=1e-4, rtol=1e-4)
 
 
-def test_a_module_without_adapters_is_left_alone() -> None:
+def test_a_module_without_adapters_is_unchanged() -> None:
     layer = torch.nn.Linear(2, 2)
     state = merged_state(layer)
     remove_adapters(layer)
     assert state.keys() == {"weight", "bias"} and torch.equal(state["weight"], layer.weight)
 
 
-def test_a_model_of_this_house_is_refused() -> None:
+def test_models_that_are_not_from_transformers_are_rejected() -> None:
     fake: Any = catalog.load_model(catalog.model_card("fake"), "tiny", Resources(None, Pictures()))
     with pytest.raises(VlbenchError, match=r"train.lora_rank 4 is for models of transformers \(hf:\), not for Fake"):
         add_adapters(fake, 4)

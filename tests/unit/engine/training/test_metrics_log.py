@@ -1,11 +1,11 @@
-"""The log of a training that was killed: each step once, whoever logged it."""
+"""The log of a killed and resumed training holds each step once."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
 
-from vlbench.engine.training.metrics_log import Journal
+from vlbench.engine.training.metrics_log import MetricsLog
 from vlbench.records.folder import RunFolder
 
 
@@ -22,16 +22,16 @@ def lines(folder: RunFolder) -> list[tuple[object, ...]]:
     return [(line.get("control", ""), line["step"], line.get("weights", "")) for line in read]
 
 
-def test_what_comes_again_is_dropped(tmp_path: Path) -> None:
+def test_repeated_lines_are_dropped(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
-    killed = Journal(folder)
+    killed = MetricsLog(folder)
     for line in (loss(1), loss(2), selection(2, "plain"), selection(2, "ema"), loss(3), loss(4)):
         killed(line)
     folder.metrics.write_text(folder.metrics.read_text() + '{"step": 5, "lo')  # torn
-    again = Journal(folder)
+    again = MetricsLog(folder)
     again(loss(3))
     assert lines(folder) == [("", 1, ""), ("", 2, ""), ("", 2, "plain"), ("", 2, "ema"), ("", 3, "")]
-    selecting = Journal(folder)
+    selecting = MetricsLog(folder)
     selecting(selection(2, "plain"))  # of a state that was saved before the selection
     selecting(selection(2, "ema"))
     assert lines(folder) == [("", 1, ""), ("", 2, ""), ("", 2, "plain"), ("", 2, "ema")]
@@ -39,9 +39,9 @@ def test_what_comes_again_is_dropped(tmp_path: Path) -> None:
 
 def test_a_controls_lines_are_its_own(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
-    Journal(folder)(loss(1))
-    Journal(folder, "blind")(loss(1))
-    Journal(folder, "blind")(loss(1))
+    MetricsLog(folder)(loss(1))
+    MetricsLog(folder, "blind")(loss(1))
+    MetricsLog(folder, "blind")(loss(1))
     assert lines(folder) == [("", 1, ""), ("blind", 1, "")]
-    Journal(folder, writes=False)(loss(2))
+    MetricsLog(folder, writes=False)(loss(2))
     assert len(lines(folder)) == 2

@@ -1,4 +1,4 @@
-"""A step's rows, cut once: the same for any number of processes, with weights that add up."""
+"""The rows of a step are split the same way for any number of processes, with weights that add up to 1."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ def test_every_row_once_and_weights_of_one(accumulation: int, size: int) -> None
     assert all(share.rows == [BLOCK[0]] for one in dealt for share in one if not share.weight)
 
 
-def test_processes_take_what_passes_after_each_other_would() -> None:
+def test_processes_share_the_passes_of_one_process() -> None:
     alone = shares(BLOCK, 0, 4, 0, 1)
     first, second = (shares(BLOCK, 0, 2, rank, 2) for rank in range(2))
     assert [first[0], second[0], first[1], second[1]] == alone
     assert [share.rows for share in alone] == [[7, 4], [3, 8], [9, 2], [1]]
 
 
-def test_chance_does_not_hang_on_the_cut() -> None:
+def test_random_draws_do_not_depend_on_the_split() -> None:
     """A head that draws a number per query, two queries for each row."""
 
     class Drawing(DualHead):

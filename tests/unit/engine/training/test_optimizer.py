@@ -1,4 +1,4 @@
-"""BertAdam against a plain re-statement, the schedule by hand, what decays."""
+"""BertAdam against a plain reimplementation, the schedule by hand, what decays."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_schedule_rises_then_falls_to_zero() -> None:
 
 
 def rates(steps: int, recipe: Recipe, kind: str = "bert_adam") -> list[float]:
-    """The share of the rate that each step is made with."""
+    """The learning rate of each step, as a share of the peak."""
     optimizer = make_optimizer(nn.Linear(1, 1), None, recipe.model_copy(update={"lr": 1.0, "optimizer": kind}))
     schedule, found = make_schedule(optimizer, steps, recipe), []
     for _ in range(steps):
@@ -98,7 +98,7 @@ def test_warm_up_may_begin_at_a_share_of_the_rate() -> None:
     assert (short[0], short[480]) == (pytest.approx(1 / 3), pytest.approx(0.1 * (1 / 3 + 2 / 3 * 0.48)))
 
 
-def test_a_length_of_the_warm_up_replaces_one_of_the_other_kind() -> None:
+def test_warm_up_as_steps_replaces_warm_up_as_a_share() -> None:
     share, number = Recipe(warmup=0.1, lr=1.0), Recipe(warmup_steps=5)
     assert share.merged(number) == Recipe(warmup_steps=5, lr=1.0)
     assert share.merged(number).merged(Recipe(warmup=0.2)) == Recipe(warmup=0.2, lr=1.0)
@@ -142,7 +142,7 @@ def test_adamw_spares_biases_and_norms() -> None:
     assert decayed == {id(module[0].weight)}
 
 
-def test_a_recipe_without_learning_rate_is_refused() -> None:
+def test_a_recipe_without_learning_rate_is_rejected() -> None:
     with pytest.raises(VlbenchError, match=r"train\.lr"):
         make_optimizer(nn.Linear(1, 1), None, Recipe(optimizer="adamw"))
 
@@ -159,7 +159,7 @@ def test_milestones_take_the_place_of_the_linear_decay() -> None:
 
 
 class Seeing(nn.Module):
-    """A backbone with two layers, the first of which looks at pixels."""
+    """A backbone with two layers, the first of which is its visual network."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""A linear head on frozen features: it learns what is linear in them, and answers like any other learner afterwards."""
+"""A linear head on frozen features: it learns what is linear in them, and is then used like any other learner."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def pace() -> Pace:
 
 @pytest.fixture
 def learner() -> Learner:
-    """The fake model, its features scaled and shifted a long way, under a linear head over two pictures."""
+    """The fake model with scaled and shifted features, under a linear head over two images."""
     backbone: Any = catalog.load_model(catalog.model_card("fake"), "tiny", Resources(None, Pictures()))
     torch.manual_seed(3)
     backbone.gain.data, backbone.bias.data = torch.logspace(-2, 2, backbone.width), 100 * torch.randn(backbone.width)
@@ -49,7 +49,7 @@ def learner() -> Learner:
 
 @pytest.fixture
 def examples(learner: Learner, pace: Pace) -> list[Example[Label]]:
-    """Forty, whose labels are the sign of a feature of the second picture."""
+    """Forty examples, whose labels are the sign of a feature of the second image."""
 
     def example(number: int, label: str) -> Example[Label]:
         refs = tuple(ImageRef(Path(f"{number}-{side}.png"), f"{number}-{side}") for side in range(2))
@@ -80,7 +80,7 @@ def test_features_are_the_backbones_own_pair_by_pair(
 
 
 def test_features_are_those_of_evaluation_mode(learner: Learner, examples: list[Example[Label]], pace: Pace) -> None:
-    """Dropout over what is seen, and a batch norm over what is pooled: both would show a training mode."""
+    """Dropout and a batch norm over the pooled features: both would reveal the training mode."""
     expected = pooled_features(learner, examples, pace)
     inner = learner.backbone
     noisy: Any = Dropping(inner)
@@ -90,7 +90,7 @@ def test_features_are_those_of_evaluation_mode(learner: Learner, examples: list[
 
 
 class Dropping(nn.Module):
-    """The fake model with layers that behave otherwise in training mode."""
+    """The fake model with layers that behave differently in training mode."""
 
     def __init__(self, inner: Any) -> None:
         super().__init__()
@@ -113,7 +113,7 @@ def test_it_learns_what_is_linear_and_keeps_it(learner: Learner, examples: list[
     assert torch.equal(learner.backbone.gain, before)  # type: ignore[attr-defined]
 
 
-def test_the_best_of_the_selection_stays(learner: Learner, examples: list[Example[Label]], pace: Pace) -> None:
+def test_the_best_selected_weights_are_kept(learner: Learner, examples: list[Example[Label]], pace: Pace) -> None:
     values, answers = iter((80.0, 50.0, 60.0)), []
 
     def measure(found: list[Any]) -> Measured:
@@ -131,7 +131,7 @@ def test_the_best_of_the_selection_stays(learner: Learner, examples: list[Exampl
     ("values", "higher_is_better", "step"),
     [((9.0, 4.0, 6.0), False, 200), ((50.0, 70.0, 70.0), True, 200), ((4.0, 4.0, 4.0), False, 100)],
 )
-def test_the_metrics_direction_decides_and_the_first_of_equals_stays(
+def test_the_metrics_direction_decides_and_the_first_of_equals_is_kept(
     values: tuple[float, ...], higher_is_better: bool, step: int, learner: Learner, examples: list[Any], pace: Pace
 ) -> None:
     left, answers = iter(values), []
@@ -149,13 +149,13 @@ def test_the_metrics_direction_decides_and_the_first_of_equals_stays(
     )
 
 
-def test_a_loss_that_is_no_number(learner: Learner, examples: list[Example[Label]], pace: Pace) -> None:
+def test_a_loss_of_nan(learner: Learner, examples: list[Example[Label]], pace: Pace) -> None:
     learner.head.classifier[0].weight.data.fill_(float("nan"))  # type: ignore[index, operator, union-attr]
     with pytest.raises(VlbenchError, match="the loss is not a number at step 1: lower --lr"):
         run(learner, examples, pace)
 
 
-def test_asked_to_stop(learner: Learner, examples: list[Example[Label]], pace: Pace) -> None:
+def test_an_interrupted_probe(learner: Learner, examples: list[Example[Label]], pace: Pace) -> None:
     pace.interrupt.asked = True
     with pytest.raises(Interrupted):
         run(learner, examples, pace)

@@ -1,4 +1,4 @@
-"""Weights into a learner: whose they are, what fits, and one sentence where they do not."""
+"""Loading weights into a learner: their format, what fits, and the error where they do not."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from vlbench.models.layers.convert import resized_grid, resized_line
 
 
 class Net(nn.Module):
-    """Named as a Learner's parts are."""
+    """A module with the parts of a Learner."""
 
     def __init__(self, width: int = 4, answers: int = 2, layers: int = 1) -> None:
         super().__init__()
@@ -42,8 +42,8 @@ def same(one: nn.Module, other: nn.Module) -> bool:
     return all(torch.equal(value, given[name]) for name, value in one.state_dict().items())
 
 
-def refused(path: Path, learner: nn.Module, wanted: Wanted | None = None) -> str:
-    """The sentence that a file is refused with, which leaves the learner as it was."""
+def rejection(path: Path, learner: nn.Module, wanted: Wanted | None = None) -> str:
+    """The message that a file is rejected with; the learner is unchanged."""
     before = {name: value.clone() for name, value in learner.state_dict().items()}
     with pytest.raises(VlbenchError) as caught:
         load_weights(learner, path, wanted)
@@ -52,7 +52,7 @@ def refused(path: Path, learner: nn.Module, wanted: Wanted | None = None) -> str
     return caught.value.message
 
 
-def test_weights_may_bring_another_head_but_no_other_backbone(tmp_path: Path) -> None:
+def test_weights_may_hold_another_head_but_no_other_backbone(tmp_path: Path) -> None:
     file = tmp_path / "model.safetensors"
     given, net = Net(answers=7), Net(answers=2)
     save_file({**given.state_dict(), "extra": torch.zeros(1)}, file)
@@ -62,14 +62,14 @@ def test_weights_may_bring_another_head_but_no_other_backbone(tmp_path: Path) ->
     assert same(net.backbone, given.backbone)
     assert torch.equal(net.head.state_dict()["classifier.3.weight"], head)
     assert summary(report) == "weights: 4 tensors loaded, 0 of them converted; 2 missing; 1 unexpected"
-    assert "has no head that answers this task" in refused(file, Net(answers=2), Wanted(with_head=True))
-    said = refused(file, Net(width=5))
+    assert "has no head that answers this task" in rejection(file, Net(answers=2), Wanted(with_head=True))
+    said = rejection(file, Net(width=5))
     assert "fits 0 of the backbone's 4 tensors" in said
     assert "(backbone.0.bias is [4] in the file and [5] here)" in said or "backbone.0.weight is [4, 3]" in said
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".pt", ".ckpt", ".bin"])
-def test_files_of_pytorchs(tmp_path: Path, suffix: str) -> None:
+def test_pytorch_files(tmp_path: Path, suffix: str) -> None:
     given, net = Net(), Net()
     file = tmp_path / f"weights{suffix}"
     torch.save(given.state_dict() | {"epoch": 3}, file)
@@ -80,23 +80,23 @@ def test_files_of_pytorchs(tmp_path: Path, suffix: str) -> None:
 def test_half_the_keys_more_layers_and_another_shape(tmp_path: Path) -> None:
     file, state = tmp_path / "half.pth", Net().state_dict()
     torch.save({name: value for name, value in state.items() if "weight" in name}, file)
-    assert "fits 2 of the backbone's 4 tensors, expected at least 99 %: check --model and --size" in refused(
+    assert "fits 2 of the backbone's 4 tensors, expected at least 99 %: check --model and --size" in rejection(
         file, Net()
     )
     torch.save(Net(layers=4).state_dict(), file)
-    assert "holds a backbone of 10 tensors, of which 6 have no place in this one's 4" in refused(file, Net())
+    assert "holds a backbone of 10 tensors, of which 6 have no place in this one's 4" in rejection(file, Net())
     torch.save(Net(layers=60).state_dict() | {"backbone.0.weight": torch.zeros(4, 7)}, file)
-    assert "holds 1 tensors of another shape (backbone.0.weight is [4, 7] in the file and [4, 3] here)" in refused(
+    assert "holds 1 tensors of another shape (backbone.0.weight is [4, 7] in the file and [4, 3] here)" in rejection(
         file, Net(layers=60)
     )
 
 
 @pytest.mark.parametrize("fault", [float("nan"), float("inf")])
-def test_weights_that_are_no_numbers_are_named(tmp_path: Path, fault: float) -> None:
+def test_weights_that_are_not_finite_are_named(tmp_path: Path, fault: float) -> None:
     broken = Net().state_dict()
     broken["backbone.0.weight"][0, 0] = fault
     save_file(broken, tmp_path / "model.safetensors")
-    assert "weights that are no numbers or infinite (backbone.0.weight)" in refused(tmp_path, Net())
+    assert "weights that are no numbers or infinite (backbone.0.weight)" in rejection(tmp_path, Net())
 
 
 def test_a_runs_folder_names_its_best_weights(tmp_path: Path) -> None:
@@ -107,11 +107,11 @@ def test_a_runs_folder_names_its_best_weights(tmp_path: Path) -> None:
     other = Net(width=9)
     other.load_state_dict({name: torch.zeros_like(value) for name, value in other.state_dict().items()})
     torch.save({"strange": torch.zeros(1)}, tmp_path / "strange.pth")
-    assert refused(tmp_path / "strange.pth", other).endswith("check --model and --size")
+    assert rejection(tmp_path / "strange.pth", other).endswith("check --model and --size")
 
 
 class Code:
-    """What runs a command as soon as a pickle with it is read."""
+    """An object that runs a command when a pickle with it is read."""
 
     def __init__(self, trace: Path) -> None:
         self.trace = trace
@@ -125,24 +125,24 @@ def test_code_in_a_pickle_is_named_and_not_run(tmp_path: Path) -> None:
     for zipped in (True, False):
         content = Net().state_dict() | {"extra": Code(trace)}
         torch.save(content, file, _use_new_zipfile_serialization=zipped)
-        assert "holds more than weights (Python's posix.mkdir), of which nothing was run" in refused(file, Net())
+        assert "holds more than weights (Python's posix.mkdir), of which nothing was run" in rejection(file, Net())
     for protocol in (2, 5):
         file.write_bytes(pickle.dumps(Code(trace), protocol))
-        assert "nothing " in refused(file, Net()) and "was run" in refused(file, Net())
+        assert "nothing " in rejection(file, Net()) and "was run" in rejection(file, Net())
     assert not trace.exists()
     torch.save(Net(), file)
-    assert "holds more than weights" in refused(file, Net())
+    assert "holds more than weights" in rejection(file, Net())
 
 
-def test_an_archive_of_torchscripts_is_named(tmp_path: Path) -> None:
-    """As OpenAI gives its CLIP away."""
+def test_a_torchscript_archive_is_named(tmp_path: Path) -> None:
+    """OpenAI distributes CLIP in this format."""
     torch.jit.script(nn.Linear(2, 2)).save(tmp_path / "program.pt")  # type: ignore[no-untyped-call]
-    said = refused(tmp_path / "program.pt", Net())
+    said = rejection(tmp_path / "program.pt", Net())
     assert "is a TorchScript archive" in said and "state_dict()" in said
 
 
-def test_what_trainings_keep_beside_the_tensors_is_no_code(tmp_path: Path) -> None:
-    """Arguments and numpy's numbers, as both of numpy's generations name them."""
+def test_arguments_and_numbers_in_checkpoints_are_no_code(tmp_path: Path) -> None:
+    """Arguments and numpy scalars, under the names of both generations of numpy."""
     trace, file, given, net = tmp_path / "ran", tmp_path / "weights.pth", Net(), Net()
     kept = {"args": Namespace(lr=np.float64(1e-4), seed=np.int64(3)), "best": np.float32(0.5), "done": np.bool_(True)}
     torch.save(given.state_dict() | kept, file, _use_new_zipfile_serialization=False)
@@ -150,7 +150,7 @@ def test_what_trainings_keep_beside_the_tensors_is_no_code(tmp_path: Path) -> No
         file.write_bytes(content)
         assert load_weights(net, file).matched == 6 and same(net, given)
     torch.save(given.state_dict() | {"args": Namespace(hook=Code(trace))}, file)
-    assert "holds more than weights (Python's posix.mkdir), of which nothing was run" in refused(file, Net())
+    assert "holds more than weights (Python's posix.mkdir), of which nothing was run" in rejection(file, Net())
     assert not trace.exists()
 
 
@@ -161,8 +161,8 @@ def test_damaged_files(tmp_path: Path, name: str) -> None:
     whole = file.read_bytes()
     for damaged in (whole[: len(whole) // 2], whole[:40], b"", b"hello", b"<html>404</html>"):
         file.write_bytes(damaged)
-        assert "does not load as" in refused(file, Net(width=99))
-    assert "a list where tensors by name" in refused(_saved(tmp_path / "list.pth", [torch.zeros(2)]), Net())
+        assert "does not load as" in rejection(file, Net(width=99))
+    assert "a list where tensors by name" in rejection(_saved(tmp_path / "list.pth", [torch.zeros(2)]), Net())
 
 
 def _saved(path: Path, content: object) -> Path:
@@ -183,11 +183,11 @@ def test_shards(tmp_path: Path) -> None:
     save_file({key: state[key] + 1 for key in parts["b.safetensors"]}, tmp_path / "b.safetensors")
     assert weights_sha256(weights_file(tmp_path)) != before
     (tmp_path / "b.safetensors").unlink()
-    assert "names b.safetensors, which is not beside it" in refused(tmp_path, Net())
+    assert "names b.safetensors, which is not beside it" in rejection(tmp_path, Net())
     index.write_text(json.dumps({"weight_map": {"x": "../secret.safetensors"}}))
-    assert "names ../secret.safetensors, which is not beside it" in refused(tmp_path, Net())
+    assert "names ../secret.safetensors, which is not beside it" in rejection(tmp_path, Net())
     index.write_text("[]")
-    assert "names no files in its weight_map" in refused(tmp_path, Net())
+    assert "names no files in its weight_map" in rejection(tmp_path, Net())
 
 
 def row(number: int) -> list[float]:
@@ -204,14 +204,14 @@ def test_answer_rows_by_name(tmp_path: Path) -> None:
     assert net.head.state_dict()["classifier.3.weight"].tolist() == [row(3), row(0), row(1)]
     assert (report.converted, report.unmatched_answers) == (2, 1)
     assert "1 answers begin with rows of zeros" in summary(report)
-    assert "has a head without an answer x" in refused(
+    assert "has a head without an answer x" in rejection(
         tmp_path / "w.pth", Net(answers=3), Wanted(answers=("c", "x", "a"), with_head=True)
     )
     before = net.head.state_dict()["classifier.3.weight"].clone()
     assert load_weights(net, tmp_path / "w.pth", Wanted(answers=("x", "y", "z"))).matched == 4
     assert torch.equal(net.head.state_dict()["classifier.3.weight"], before)
     (tmp_path / "answers.json").write_text('["a", "b"]')
-    assert "has a head of 3 answers where a list of 2 was given" in refused(
+    assert "has a head of 3 answers where a list of 2 was given" in rejection(
         tmp_path / "w.pth", Net(answers=2), Wanted(answers=("b", "a"))
     )
 
@@ -263,29 +263,29 @@ FOREIGN = {
 def test_another_architecture_is_named(title: str, wrapped: bool, tmp_path: Path) -> None:
     state: dict[str, Tensor] = {name: torch.zeros(2, 2) for name in FOREIGN[title]}
     torch.save({"model": state, "args": None} if wrapped else state, tmp_path / "their.pth")
-    said = refused(tmp_path / "their.pth", Net(), Wanted(catalog.model_card("vilt")))
+    said = rejection(tmp_path / "their.pth", Net(), Wanted(catalog.model_card("vilt")))
     assert f"fits 0 of the backbone's 4 tensors, expected at least 99 %: this looks like a {title} checkpoint" in said
     assert ("hf:" in said) == (title in ("CLIP", "BLIP")) and ("vlbench has no" in said) != ("hf:" in said)
 
 
-def test_a_file_of_another_model_here_is_named(tmp_path: Path) -> None:
+def test_a_file_of_another_model_of_vlbench_is_named(tmp_path: Path) -> None:
     names = ("bert.encoder.x_layers.0.lang_inter.dense", "bert.encoder.visn_fc.visn_fc", "bert.pooler.dense")
     torch.save({f"module.{name}.weight": torch.zeros(2, 2) for name in names}, tmp_path / "model_LXRT.pth")
-    said = refused(tmp_path / "model_LXRT.pth", Net(), Wanted(catalog.model_card("vilt")))
+    said = rejection(tmp_path / "model_LXRT.pth", Net(), Wanted(catalog.model_card("vilt")))
     assert said.endswith("this looks like a checkpoint for --model cvlp or lxmert")
     save_file({"backbone.other": torch.zeros(2)}, tmp_path / "own.safetensors", {"model": "soho", "size": "tiny"})
-    said = refused(tmp_path / "own.safetensors", Net(), Wanted(catalog.model_card("vilt")))
+    said = rejection(tmp_path / "own.safetensors", Net(), Wanted(catalog.model_card("vilt")))
     assert said.endswith("they are vlbench's of soho-tiny")
 
 
 def test_familiar_names_of_other_dimensions(tmp_path: Path) -> None:
     torch.save({"transformer.cls_token": torch.zeros(3)}, tmp_path / "odd.pth")
-    said = refused(tmp_path / "odd.pth", Net(), Wanted(catalog.model_card("vilt")))
+    said = rejection(tmp_path / "odd.pth", Net(), Wanted(catalog.model_card("vilt")))
     assert "has tensors of vilt's names and of other dimensions" in said
 
 
-def test_tables_of_places() -> None:
-    """A plane stays one however often it is sampled, and its corners stay where they are."""
+def test_position_tables() -> None:
+    """A resampled plane is still a plane, and its corners keep their values."""
     plane: Callable[[int], Tensor] = lambda side: torch.stack(  # noqa: E731
         [torch.tensor([2 * y / (side - 1), 1 - x / (side - 1)]) for y in range(side) for x in range(side)]
     )
@@ -298,7 +298,7 @@ def test_tables_of_places() -> None:
 
 
 class Reading(nn.Module):
-    """A backbone with a table of words among two hundred other tensors."""
+    """A backbone with word embeddings among two hundred other tensors."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -306,19 +306,19 @@ class Reading(nn.Module):
         self.head = nn.ModuleDict()
 
 
-def test_a_table_of_words_is_never_spared(tmp_path: Path) -> None:
+def test_word_embeddings_are_required(tmp_path: Path) -> None:
     state = Reading().state_dict()
     for lacking in ("backbone.1.weight", "backbone.0.weight"):
         save_file(
             {name: value for name, value in state.items() if name != lacking}, tmp_path / f"{lacking}.safetensors"
         )
     assert load_weights(Reading(), tmp_path / "backbone.1.weight.safetensors").missing == 1
-    said = refused(tmp_path / "backbone.0.weight.safetensors", Reading())
+    said = rejection(tmp_path / "backbone.0.weight.safetensors", Reading())
     assert "has no table of words (backbone.0.weight)" in said
 
 
 def test_weights_of_another_vocabulary(tmp_path: Path) -> None:
-    """Told by what vlbench noted in them, and where that is lost, by the tokenizer beside them."""
+    """Detected by the file's metadata, and without metadata by the tokenizer next to it."""
 
     def words(*more: str) -> TextEncoder:
         path = tmp_path / "vocab.txt"
@@ -336,16 +336,16 @@ def test_weights_of_another_vocabulary(tmp_path: Path) -> None:
     own.save(beside.with_name("tokenizer.json"))
     for place in (file, alone, beside):
         assert load_weights(Net(), place, Wanted(vocabulary=own.vocabulary_sha256)).matched == 6
-        assert "was trained with another vocabulary" in refused(
+        assert "was trained with another vocabulary" in rejection(
             place, Net(), Wanted(vocabulary=other.vocabulary_sha256)
         )
     beside.with_name("tokenizer.json").unlink()
     assert load_weights(Net(), beside, Wanted(vocabulary=other.vocabulary_sha256)).matched == 6
 
 
-def test_whatever_the_unpickler_raises(tmp_path: Path) -> None:
+def test_every_error_of_the_unpickler(tmp_path: Path) -> None:
     whole = io.BytesIO()
     torch.save(Net().state_dict(), whole, _use_new_zipfile_serialization=False)
     for size in range(0, len(whole.getvalue()), 7):
         (tmp_path / "cut.pth").write_bytes(whole.getvalue()[:size])
-        assert "nothing" in refused(tmp_path / "cut.pth", Net())
+        assert "nothing" in rejection(tmp_path / "cut.pth", Net())

@@ -1,4 +1,4 @@
-"""The head that comes with weights meets the task's answers by their names."""
+"""The head of given weights is matched to the task's answers by their names."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from vlbench.core.cards import HeadLayout
 from vlbench.core.errors import ExitCode, VlbenchError
 from vlbench.core.record import LoadReport
 from vlbench.engine.learner import Learner
-from vlbench.engine.weights.answer_vocabulary import answerable, spelled
+from vlbench.engine.weights.answer_vocabulary import answerable, match_spelling
 from vlbench.engine.weights.files import holds_linear
 from vlbench.engine.weights.pretrained_loading import load_pretrained
 from vlbench.heads.classify import ClassifyHead
@@ -24,8 +24,8 @@ from vlbench.heads.labels import classifier
 GIVEN = ("Yes", "no", "two")
 
 
-class Brought(nn.Module):
-    """A backbone that brings a classifier over three answers."""
+class WithHead(nn.Module):
+    """A backbone that comes with a classifier over three answers."""
 
     width = 4
 
@@ -40,10 +40,10 @@ class Brought(nn.Module):
 
 
 def learner(labels: tuple[str, ...]) -> Any:
-    return Learner(Brought(), ClassifyHead(4, labels, HeadLayout()))  # type: ignore[arg-type]
+    return Learner(WithHead(), ClassifyHead(4, labels, HeadLayout()))  # type: ignore[arg-type]
 
 
-def test_rows_go_where_their_answers_are() -> None:
+def test_rows_are_matched_to_answers() -> None:
     ours = learner(("two", "maybe", "yes"))
     report = load_pretrained(ours, ours.head.labels, GIVEN, with_head=False, name="m")
     own, theirs = ours.head.classifier, ours.backbone.theirs
@@ -54,7 +54,7 @@ def test_rows_go_where_their_answers_are() -> None:
 
 
 @pytest.mark.parametrize("given", [(), ("left", "right", "up")])
-def test_rows_of_other_answers_are_of_no_use(given: tuple[str, ...]) -> None:
+def test_rows_of_other_answers_are_not_used(given: tuple[str, ...]) -> None:
     ours = learner(("yes", "no"))
     before = {name: value.clone() for name, value in ours.head.state_dict().items()}
     report = load_pretrained(ours, ours.head.labels, given, with_head=False, name="m")
@@ -65,15 +65,15 @@ def test_rows_of_other_answers_are_of_no_use(given: tuple[str, ...]) -> None:
     assert caught.value.exit_code == ExitCode.WEIGHTS
 
 
-def test_a_model_without_weights_of_its_own() -> None:
+def test_a_model_without_weights() -> None:
     bare = Learner(nn.Linear(1, 1), ClassifyHead(4, ("a", "b"), HeadLayout()))  # type: ignore[arg-type]
     with pytest.raises(VlbenchError, match="m has no weights of its own"):
         load_pretrained(bare, (), (), with_head=False, name="m")
 
 
 def test_spelling() -> None:
-    assert spelled(["yes", "NO", "three"], GIVEN) == ["Yes", "no", "three"]
-    assert spelled(["yes", "Yes"], ["Yes", "yes"]) == ["yes", "Yes"]  # where both are there, each is itself
+    assert match_spelling(["yes", "NO", "three"], GIVEN) == ["Yes", "no", "three"]
+    assert match_spelling(["yes", "Yes"], ["Yes", "yes"]) == ["yes", "Yes"]  # where both are there, each is itself
 
 
 def test_answers_that_a_head_can_give() -> None:
@@ -95,7 +95,7 @@ def test_a_head_for_something_else(given: tuple[str, ...], says: str) -> None:
     assert caught.value.exit_code == ExitCode.WEIGHTS
 
 
-def test_a_linear_head_is_known_by_its_names(tmp_path: Path) -> None:
+def test_a_linear_head_is_recognised_by_its_names(tmp_path: Path) -> None:
     for name, hidden in (("linear", 0), ("deep", 8)):
         layers = classifier(4, hidden, 2, HeadLayout()).state_dict()
         save_file({f"head.classifier.{key}": value for key, value in layers.items()}, tmp_path / f"{name}.safetensors")
