@@ -103,6 +103,11 @@ class TaskCard(Frozen):
             )
         return self
 
+    @property
+    def is_retrieval(self) -> bool:
+        """Whether a gallery is ranked instead of examples answered one by one."""
+        return self.output == "rank"
+
     def overlap(self, split: str, other: str) -> bool:
         """Whether two splits of this card are the same one, or hold some of the same examples as far as it says."""
         return split == other or other in self.splits[split].overlaps or split in self.splits[other].overlaps

@@ -24,6 +24,7 @@ from vlbench.core.modes import MODES, Mode
 from vlbench.core.spec import RunSpec
 from vlbench.core.splits import joined
 from vlbench.engine.weights.files import PRETRAINED
+from vlbench.heads.kinds import HeadKind, head_kind, takes_prompts
 
 AnswerBy = Literal["text", "candidates"]
 
@@ -105,8 +106,9 @@ def evaluator_for(
     if reason:
         headless = MODES[mode].loads_head and task.output in model.outputs
         return Unsupported(reason, ExitCode.WEIGHTS if headless else ExitCode.USAGE)
-    if task.output == "rank":
-        return EvaluatorKind.RETRIEVAL if model.ranks_by == "dual" else EvaluatorKind.CROSS_ENCODER
+    if task.is_retrieval:
+        dual = head_kind(model, task) is HeadKind.DUAL
+        return EvaluatorKind.RETRIEVAL if dual else EvaluatorKind.CROSS_ENCODER
     if _generates(model, task, mode) and not linear_head:
         return EvaluatorKind.GENERATION
     return EvaluatorKind.ZERO_SHOT if mode == "zero-shot" else EvaluatorKind.CLASSIFICATION
@@ -123,7 +125,7 @@ def unsupported(model: ModelCard, task: TaskCard, mode: Mode, own_weights: bool)
         others: tuple[Mode, ...] = ("probe", "finetune")
         able = " or ".join(other for other in others if not unsupported(model, task, other, own_weights))
         return f"{model.name} has no way to answer {task.name} zero-shot{f': use --mode {able}' if able else ''}"
-    if mode == "probe" and task.output == "rank" and "rank" in model.outputs:
+    if mode == "probe" and task.is_retrieval and "rank" in model.outputs:
         return f"{task.name} ranks, which no linear head over features of pairs can learn: use --mode finetune"
     if mode == "probe" and takes_prompts(model, task):
         return ""
@@ -141,21 +143,16 @@ def unsupported(model: ModelCard, task: TaskCard, mode: Mode, own_weights: bool)
     return ""
 
 
-def takes_prompts(model: ModelCard, task: TaskCard) -> bool:
-    """Whether the model takes the task's examples as prompts, since it has no features of pairs."""
-    return "generate" in model.outputs and task.output != "rank" and task.output not in model.outputs
-
-
 def _generates(model: ModelCard, task: TaskCard, mode: Mode) -> bool:
     """Whether the model generates answers: untrained where it can, trained where no head of its own does the task."""
     if mode == "zero-shot":
-        return "generate" in model.outputs and task.output != "rank"
+        return "generate" in model.outputs and not task.is_retrieval
     return mode in ("finetune", "eval") and takes_prompts(model, task)
 
 
 def _answers_untrained(model: ModelCard, task: TaskCard) -> bool:
     """By generating, by ranking as it was pretrained to, or by comparing one image with sentences."""
-    if task.output == "rank":
+    if task.is_retrieval:
         matches = model.brings if model.pretrained else model.outputs  # weights of in-repo models bring their head
         return model.ranks_by == "dual" or "rank" in matches
     if _generates(model, task, "zero-shot"):
@@ -200,7 +197,7 @@ def check_before_data(spec: RunSpec, model: ModelCard, task: TaskCard) -> None:
 
 def _check_rerank(spec: RunSpec, model: ModelCard, task: TaskCard) -> None:
     """A shortlist is of a gallery, and needs a model that is a dual encoder and a cross-encoder."""
-    if spec.rerank_k is not None and (task.output != "rank" or model.ranks_by == "dual" or not model.embeds):
+    if spec.rerank_k is not None and (not task.is_retrieval or model.ranks_by == "dual" or not model.embeds):
         cards = [catalog.model_card(name) for name in catalog.model_folders()]
         able = [card.name for card in cards if card.embeds and card.ranks_by == "cross"]
         raise VlbenchError(

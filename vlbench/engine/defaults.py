@@ -22,9 +22,9 @@ from vlbench.engine.capabilities import (
     check_controls,
     check_resolved,
     evaluator_for,
-    takes_prompts,
 )
 from vlbench.engine.weights.files import PRETRAINED, holds_linear, weights_file
+from vlbench.heads.kinds import takes_prompts
 
 PAIRS, PROMPTS = 256, 8
 """Examples per forward pass: of an encoder, and of a generative model, which is large and takes long prompts."""

@@ -8,6 +8,7 @@ from vlbench.heads.base import Head
 from vlbench.heads.classify import ClassifyHead, PairHead, SoftHead
 from vlbench.heads.dual import DualHead
 from vlbench.heads.inputs import PromptInputs
+from vlbench.heads.kinds import HeadKind, head_kind
 from vlbench.heads.labels import LabelHead
 from vlbench.heads.rank import RankHead
 
@@ -44,16 +45,17 @@ def build_head(
             f"task {task.name!r} needs output {task.output!r}, and model {model.name!r} can do "
             f"{', '.join(possible) or 'none'}: choose another model (`vlbench list models`)"
         )
-    if task.output != "pair" and task.images_per_example != 1:
+    kind = head_kind(model, task)
+    if kind is not HeadKind.PAIR and task.images_per_example != 1:
         raise VlbenchError(
-            f"task {task.name!r} shows {task.images_per_example} pictures per example where output {task.output!r} "
+            f"task {task.name!r} shows {task.images_per_example} images per example where output {task.output!r} "
             f"takes 1: give it output 'pair' in its card"
         )
-    if task.output == "rank":
-        return DualHead() if model.ranks_by == "dual" else RankHead(width, recipe)
+    if kind in (HeadKind.DUAL, HeadKind.RANK):
+        return DualHead() if kind is HeadKind.DUAL else RankHead(width, recipe)
     _check_labels(task, labels)
     layout = layout or model.head
-    if task.output == "pair":
+    if kind is HeadKind.PAIR:
         return PairHead(width, labels, task.images_per_example, layout)
     return _classifier(task)(width, labels, layout)
 

@@ -102,6 +102,17 @@ class LabelHead(Head):
         return ranked(logits.softmax(dim=-1), self.labels, ids, logits.argsort(dim=-1, descending=True, stable=True))
 
 
+def label_head(head: Head) -> LabelHead:
+    """The head as a classifier.
+
+    Raises:
+        TypeError: it is none.
+    """
+    if not isinstance(head, LabelHead):
+        raise TypeError(f"expected a classifier, not {type(head).__name__}")
+    return head
+
+
 def classifier(inputs: int, hidden: int, outputs: int, layout: HeadLayout) -> nn.Sequential:
     """Linear, what the layout's order says, then Linear: [B, inputs] -> [B, outputs].
 

@@ -9,8 +9,9 @@ import pytest
 from vlbench import catalog
 from vlbench.core.cards import ModelCard
 from vlbench.core.modes import Mode
-from vlbench.engine.capabilities import page, takes_prompts, unsupported
+from vlbench.engine.capabilities import page, unsupported
 from vlbench.engine.evaluators.zero_shot import claim
+from vlbench.heads.kinds import takes_prompts
 
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "capabilities.md"
 

@@ -10,7 +10,6 @@ from vlbench.core.modes import MODES
 from vlbench.core.results import Prediction
 from vlbench.engine.batching.batches import Batches
 from vlbench.engine.batching.prediction_shards import Shards
-from vlbench.engine.capabilities import takes_prompts
 from vlbench.engine.evaluators.base import Evaluator, Kept
 from vlbench.engine.evaluators.predict import Work, predict_all
 from vlbench.engine.learner import Learner
@@ -18,6 +17,7 @@ from vlbench.engine.runtime.progress_timing import Pace, Timing
 from vlbench.engine.weights.files import holds_linear
 from vlbench.heads.base import Head
 from vlbench.heads.build import build_head, build_prompt_probe
+from vlbench.heads.kinds import takes_prompts
 
 
 class Classification(Evaluator):

@@ -22,7 +22,7 @@ from vlbench.engine.training.checkpoint import Best
 from vlbench.engine.training.finetune import Log
 from vlbench.engine.training.optimizer import make_optimizer, make_schedule
 from vlbench.engine.training.plan import Plan
-from vlbench.heads.labels import LabelHead
+from vlbench.heads.labels import LabelHead, label_head
 from vlbench.metrics.direction import Measured
 
 Measure = Callable[[list[Prediction]], Measured]
@@ -52,7 +52,7 @@ def probe(
         Interrupted: the user asked to stop; nothing of a probe is saved before its end.
         VlbenchError: the loss is not a number; the message names the step.
     """
-    head = _label_head(learner)
+    head = label_head(learner.head)
     features = pooled_features(learner, train, pace)
     mean, deviation = features.mean(dim=0), features.std(dim=0, correction=0).clamp(min=MIN_DEVIATION)
     chosen = (pooled_features(learner, selection.examples, pace) - mean) / deviation if selection else None
@@ -90,7 +90,7 @@ def pooled_features(learner: Learner, examples: Examples, pace: Pace) -> Tensor:
     Raises:
         Interrupted: the user asked to stop.
     """
-    device, head = pace.accelerator.device, _label_head(learner)
+    device, head = pace.accelerator.device, label_head(learner.head)
     features, done = list[Tensor](), 0
     learner.to(device).eval()
     with torch.no_grad(), pace.accelerator.autocast():
@@ -121,12 +121,6 @@ class _Training:
         self.optimizer.step()
         self.schedule.step()
         return float(loss.detach())
-
-
-def _label_head(learner: Learner) -> LabelHead:
-    if not isinstance(learner.head, LabelHead):
-        raise TypeError(f"expected a classifier, not {type(learner.head).__name__}")
-    return learner.head
 
 
 def _rewrite(head: nn.Module, mean: Tensor, deviation: Tensor) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 from vlbench.core.cards import TaskCard
 from vlbench.core.errors import ExitCode, VlbenchError, first_five
 from vlbench.core.examples import Example
+from vlbench.core.modes import MODES
 from vlbench.core.spec import RunSpec
 from vlbench.data.cache.index import Chosen
 from vlbench.data.text.answers import ANSWERS_FILE, frequent_answers, read_answers
@@ -34,10 +35,11 @@ def labels_of(spec: RunSpec, card: TaskCard, train: Examples, weights: Path | No
                 f"--answers {spec.answers} is for tasks with open answers, and {card.name} has none: leave it out"
             )
         return card.labels
+    facts = MODES[spec.mode]
     brought = brought_answers(weights) if weights else ()
     if spec.answers is not None:
         given = read_answers(spec.answers)
-        if spec.mode == "eval" and brought and brought != given and spec.checkpoint != PRETRAINED:
+        if facts.loads_head and brought and brought != given and spec.checkpoint != PRETRAINED:
             raise VlbenchError(
                 f"--answers {spec.answers} is not the list that the weights were trained with, {weights}: leave it out",
                 ExitCode.WEIGHTS,
@@ -47,9 +49,9 @@ def labels_of(spec: RunSpec, card: TaskCard, train: Examples, weights: Path | No
         return ()
     if spec.answer_by == "candidates":
         raise VlbenchError(f"--answer-by candidates needs a list of them for {card.name}: give one with --answers")
-    if spec.mode == "zero-shot":
+    if facts.untrained:
         raise VlbenchError(f"--mode zero-shot compares with a list of answers for {card.name}: give one with --answers")
-    if spec.mode in ("finetune", "probe"):
+    if facts.trains:
         return frequent_answers(train, card.min_answer_count)
     if not brought:
         fault = f"--checkpoint {spec.checkpoint} brings no {ANSWERS_FILE}, which says"
@@ -68,7 +70,7 @@ def named_rows(spec: RunSpec, labels: tuple[str, ...], weights: Path | None) -> 
     If the weights do not say, the list that the user gave for evaluating them is used.
     """
     brought = brought_answers(weights) if labels and weights else ()
-    return brought or (labels if spec.mode == "eval" and spec.answers is not None else ())
+    return brought or (labels if MODES[spec.mode].loads_head and spec.answers is not None else ())
 
 
 def learnable(card: TaskCard, train: Examples, labels: tuple[str, ...]) -> tuple[Examples, tuple[str, ...]]:
