@@ -101,7 +101,7 @@ def test_a_torn_index_is_named(files: SplitFiles) -> None:
     found = read_examples(adapter, files)
     assert isinstance(found, IndexedExamples)
     found.path.write_bytes(found.path.read_bytes()[:100])
-    with pytest.raises(DataError, match="delete it to have it made anew"):
+    with pytest.raises(DataError, match="delete it, and it is rebuilt"):
         read_examples(adapter, files)
 
 
