@@ -1,4 +1,4 @@
-"""The blind control shows nothing of any picture."""
+"""The image-blind control shows nothing of any image."""
 
 from __future__ import annotations
 
