@@ -132,7 +132,7 @@ def test_what_nobody_could_compare_stays_as_the_card_says(place) -> None:  # typ
         contents("train", absent | {"9": ("z", place("theirs/b.png", b"b"))}, "theirs"),
     ):
         both, cards = {"mine": [dev], "theirs": [train]}, {"mine": ours, "theirs": theirs}
-        known = {} if train.pictures.keys() == {"b"} else digests([dev, train])
+        known = {} if train.images.keys() == {"b"} else digests([dev, train])
         assert [(leak.pictures, leak.counted) for leak in leaks(task, both, cards, known)] == [(970, False)]
 
 

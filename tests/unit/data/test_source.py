@@ -68,7 +68,7 @@ def test_all_must_agree_on_the_width(tmp_path: Path, regions: Make) -> None:
     six = FeatureStore.build(tmp_path / "six", [("a", regions(0, dim=6))], source="six")
     with pytest.raises(DataError, match=r"5 features per region in .*five and 6 in .*six"):
         StoredRegions([five, six])
-    with pytest.raises(DataError, match=r"of 5 numbers in .*five and of 64 in the extractor flat-1"):
+    with pytest.raises(DataError, match=r"5 features per region in .*five and 64 in the extractor flat-1"):
         StoredRegions([five], FlatExtractor())
     with pytest.raises(DataError, match="no region features"):
         StoredRegions([])
