@@ -24,7 +24,7 @@ def text() -> TextEncoder:
     return TextEncoder.train(["a"], 20, 4)
 
 
-def test_every_picture_is_replaced_and_nothing_else() -> None:
+def test_every_image_is_replaced_and_nothing_else() -> None:
     left, right = ImageRef(Path("l.png"), "l"), ImageRef(Path("r.png"), "r")
     examples = [
         Example("1", Query((left, right), "two"), Label("True"), "g", {"kind": "count"}),
@@ -43,9 +43,9 @@ def test_every_picture_is_replaced_and_nothing_else() -> None:
         )
 
 
-def test_constant_regions_are_the_mean_of_all(tmp_path: Path, regions: Make, picture: Callable[..., Path]) -> None:
+def test_constant_regions_are_the_mean_of_all(tmp_path: Path, regions: Make, image_file: Callable[..., Path]) -> None:
     counts = (2, 3, 5, 3)
-    refs = [ImageRef(picture(f"{n}.png", colour=(60 * n, 10, 0)), f"key {n}") for n in range(4)]
+    refs = [ImageRef(image_file(f"{n}.png", colour=(60 * n, 10, 0)), f"key {n}") for n in range(4)]
     rows = [(ref.key, regions(seed, count=count)) for seed, (ref, count) in enumerate(zip(refs, counts, strict=True))]
     store = FeatureStore.build(tmp_path / "store", rows, source="a test")
     found, blind = blind_resources(Resources(text(), Pictures(), StoredRegions([store])), refs, tmp_path / "controls")
@@ -65,8 +65,8 @@ def test_constant_regions_are_the_mean_of_all(tmp_path: Path, regions: Make, pic
     assert (np.asarray(Image.open(blind.path)) == (90, 10, 0)).all()
 
 
-def test_the_order_of_the_pictures_does_not_matter(tmp_path: Path, picture: Callable[..., Path]) -> None:
-    refs = [ImageRef(picture(f"many/{n}.png", colour=(n % 256, n // 4, 5)), f"key {n:03}") for n in range(510)]
+def test_the_order_of_the_images_does_not_matter(tmp_path: Path, image_file: Callable[..., Path]) -> None:
+    refs = [ImageRef(image_file(f"many/{n}.png", colour=(n % 256, n // 4, 5)), f"key {n:03}") for n in range(510)]
     resources = Resources(text(), Pictures())
     one, first = blind_resources(resources, refs, tmp_path / "one")
     _, second = blind_resources(resources, refs[::-1], tmp_path / "two")
@@ -74,7 +74,7 @@ def test_the_order_of_the_pictures_does_not_matter(tmp_path: Path, picture: Call
     assert first.path.read_bytes() == second.path.read_bytes()
 
 
-def test_features_without_pictures_get_a_grey_one(tmp_path: Path, regions: Make) -> None:
+def test_features_without_images_get_a_grey_one(tmp_path: Path, regions: Make) -> None:
     store = FeatureStore.build(tmp_path / "store", [("a", regions(0))], source="a test")
     resources = Resources(text(), Pictures(), StoredRegions([store]))
     found, blind = blind_resources(resources, [ImageRef(tmp_path / "absent.png", "a")], tmp_path)

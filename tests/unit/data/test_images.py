@@ -145,7 +145,7 @@ def test_a_missing_file_and_a_folder(tmp_path: Path) -> None:
         open_image(tmp_path)
 
 
-def test_floating_point_is_refused(tmp_path: Path) -> None:
+def test_floating_point_is_rejected(tmp_path: Path) -> None:
     path = saved(tmp_path, Image.fromarray(np.zeros((2, 2), np.float32)), "TIFF")
     with pytest.raises(DataError, match="convert it"):
         open_image(path)

@@ -103,7 +103,7 @@ def test_an_image_changed_at_equal_size_and_time_is_described_again(tmp_path: Pa
 
 
 @pytest.mark.parametrize("damage", [lambda path: path.write_bytes(b""), lambda path: path.unlink()])
-def test_a_bad_picture_is_named_and_nothing_is_left(
+def test_a_bad_image_is_named_and_nothing_is_left(
     tmp_path: Path, refs: list[ImageRef], damage: Callable[[Path], object]
 ) -> None:
     damage(refs[70].path)

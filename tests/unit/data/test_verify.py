@@ -75,7 +75,7 @@ def test_all_well(task: Task) -> None:
     assert told == [(1, 3), (2, 3), (3, 3)]
 
 
-def test_missing_and_undecodable_pictures_are_named(task: Task) -> None:
+def test_missing_and_undecodable_images_are_named(task: Task) -> None:
     (task.root / "images" / "red.png").unlink()
     (task.root / "images" / "blue.png").write_bytes(b"")
     report = check_split(task, read_split(task, "dev"))
@@ -86,7 +86,7 @@ def test_missing_and_undecodable_pictures_are_named(task: Task) -> None:
     assert unseen.ok and unseen.notes == ("images were not checked",)
 
 
-def test_without_pictures_only_annotations_are_checked(task: Task) -> None:
+def test_without_images_only_annotations_are_checked(task: Task) -> None:
     for path in (task.root / "images").iterdir():
         path.unlink()
     report = check_split(task, read_split(task, "dev"))
