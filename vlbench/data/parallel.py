@@ -21,14 +21,24 @@ _CHUNK = 32
 """Items per task of a worker; fewer than two such chunks do not justify processes."""
 
 
-def parallel_map(function: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
+def parallel_map(
+    function: Callable[[Item], Result], items: Sequence[Item], progress: Callable[[int, int], None] | None = None
+) -> Iterator[Result]:
     """Yield `function(item)` for each item, in order; the first error raised is raised here.
 
     Workers are forked on Linux (they share loaded memory) and spawned elsewhere; `function` must be importable.
+    progress: called with the number of items done and of all items.
 
     Raises:
         VlbenchError: a worker was killed.
     """
+    for done, result in enumerate(_map(function, items), start=1):
+        yield result
+        if progress:
+            progress(done, len(items))
+
+
+def _map(function: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
     workers = min(usable_cores(), len(items) // _CHUNK)
     if workers < 2:
         yield from map(function, items)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import reprlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,7 +14,6 @@ from vlbench.data.json.lines import (
     not_utf8,
     reject_constant,
     reject_gzip,
-    shorten,
     unexpected,
     unexpected_field,
     unique,
@@ -53,7 +53,7 @@ def as_object(value: object, where: str) -> Fields:
         DataError: it is something else.
     """
     if not isinstance(value, dict):
-        raise unexpected(f"{shorten(value)} is found", where, "a JSON object")
+        raise unexpected(f"{reprlib.repr(value)} is found", where, "a JSON object")
     return value
 
 
@@ -64,7 +64,7 @@ def as_list(value: object, where: str) -> Sequence[object]:
         DataError: it is something else.
     """
     if not isinstance(value, list):
-        raise unexpected(f"{shorten(value)} is found", where, "a JSON list")
+        raise unexpected(f"{reprlib.repr(value)} is found", where, "a JSON list")
     return value
 
 

@@ -135,14 +135,10 @@ def not_json(where: str, reason: str) -> DataError:
 
 def unexpected_field(fields: Fields, key: str, where: str, expected: str) -> DataError:
     """The error for a field that is missing or has another value than `expected`."""
-    return unexpected(f"{key!r} is {shorten(fields[key])}" if key in fields else f"{key!r} is missing", where, expected)
+    fault = f"is {reprlib.repr(fields[key])}" if key in fields else "is missing"
+    return unexpected(f"{key!r} {fault}", where, expected)
 
 
 def unexpected(fault: str, where: str, expected: str) -> DataError:
     """The error for `fault` where `expected` should be."""
     return DataError(f"{where}: {fault} where {expected} is expected: correct the file or fetch it again")
-
-
-def shorten(value: object) -> str:
-    """The repr of a value, shortened for an error message: an answer may be 100 kB long."""
-    return reprlib.repr(value)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -89,17 +89,9 @@ def extract_all(
     path = folder / "regions" / f"{extractor.name}-{_hash_refs(refs)[:32]}"
     if path.exists():
         return FeatureStore(path)
-    return FeatureStore.build(path, _extract_rows(refs, extractor, progress), source=f"extractor {extractor.name}")
-
-
-def _extract_rows(
-    refs: Sequence[ImageRef], extractor: Extractor, progress: Callable[[int, int], None] | None
-) -> Iterator[tuple[str, Regions]]:
-    extracted = parallel_map(partial(_extract, extractor), refs)
-    for done, (ref, regions) in enumerate(zip(refs, extracted, strict=True), start=1):
-        yield ref.key, regions
-        if progress:
-            progress(done, len(refs))
+    regions = parallel_map(partial(_extract, extractor), refs, progress)
+    rows = zip((ref.key for ref in refs), regions, strict=True)
+    return FeatureStore.build(path, rows, source=f"extractor {extractor.name}")
 
 
 def _extract(extractor: Extractor, ref: ImageRef) -> Regions:

@@ -70,8 +70,9 @@ class Shared:
 class Overlap:
     """Two splits of a task that have something in common.
 
-    verdict: `WRONG` if the train, select and report splits share examples or images; `copies` if they share only bytes
-    under other names, as official images do; `known` if the card states the overlap; `shared` for other splits.
+    verdict: `WRONG` if examples or images of the train split are in another one, or those of the select split in the
+    report split; `copies` if only the bytes of images are, under other names, as also in official data; `known` if the
+    card states the overlap; `shared` otherwise.
     """
 
     split: str
@@ -100,10 +101,8 @@ def digests(contents: Sequence[Contents], progress: Callable[[int, int], None] |
         by_size[size].append(path)
     ambiguous = [path for group in by_size.values() if _is_across_splits(group, splits) for path in group]
     digest_of = {path: f"{size} bytes" for path, size in sizes.items()}
-    for done, (path, digest) in enumerate(zip(ambiguous, parallel_map(_sha256, ambiguous), strict=True), start=1):
+    for path, digest in zip(ambiguous, parallel_map(_sha256, ambiguous, progress), strict=True):
         digest_of[path] = digest or digest_of[path]
-        if progress:
-            progress(done, len(ambiguous))
     return digest_of
 
 

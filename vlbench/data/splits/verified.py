@@ -74,7 +74,8 @@ def verify(
     files = {f"annotations/{name}": path for name, path in annotation_files(task.files(split))}
     files |= {f"features/{path.name}": path for path in task.features()}
     files |= {f"images/{key}": path for key, path in images.items()}
-    hashes = _hash_files(files, progress)
+    digests = parallel_map(_sha256, list(files.values()), progress)
+    hashes = {name: digest for name, digest in zip(files, digests, strict=True) if digest}
     name = f"{task.root.resolve()}\0{task.card.name}\0{split}"
     path = cache_folder() / "verified" / f"{hashlib.sha256(name.encode()).hexdigest()[:32]}.json"
     since, recorded = _read_recorded(path)
@@ -86,19 +87,8 @@ def verify(
     return Verified(task.card.name, split, len(hashes), len(new), since, tuple(sorted(differing)), path)
 
 
-def _hash_files(files: Mapping[str, Path], progress: Callable[[int, int], None] | None) -> dict[str, str]:
-    """The hashes of the existing files, by name."""
-    hashes: dict[str, str] = {}
-    digests = parallel_map(_sha256, list(files.values()))
-    for done, (name, digest) in enumerate(zip(files, digests, strict=True), start=1):
-        if digest:
-            hashes[name] = digest
-        if progress:
-            progress(done, len(files))
-    return hashes
-
-
 def _sha256(path: Path) -> str:
+    """The hash of a file; empty if it does not exist or cannot be read."""
     try:
         return file_sha256(path, cache_folder(), again=True) if path.is_file() else ""
     except DataError:

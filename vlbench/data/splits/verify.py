@@ -86,7 +86,7 @@ def check_split(
     paths = sorted(set(contents.images.values()))
     existing = [path for path in paths if images and path.is_file()]
     missing = sorted(set(paths).difference(existing)) if existing else []
-    undecodable = list(_undecodable(existing, progress))
+    undecodable = list(filter(None, parallel_map(_decoding_error, existing, progress)))
     faults, notes = _faults(contents, expected, md5, task.allow_partial)
     if missing:
         faults.append(f"{len(missing):,} of {len(paths):,} images are missing: {first_five(map(str, missing))}")
@@ -161,16 +161,8 @@ def _faults(
     return faults, notes
 
 
-def _undecodable(paths: Sequence[Path], progress: Callable[[int, int], None] | None) -> Iterator[str]:
-    """The error messages of the images that cannot be decoded."""
-    for done, fault in enumerate(parallel_map(_decoding_error, paths), start=1):
-        if fault:
-            yield fault
-        if progress:
-            progress(done, len(paths))
-
-
 def _decoding_error(path: Path) -> str:
+    """Why an image cannot be decoded; empty if it can."""
     try:
         open_image(path)
     except DataError as error:
