@@ -12,7 +12,7 @@ from vlbench.data.regions.types import RegionSource
 from vlbench.data.text.tokenizer import TextEncoder
 
 
-class PictureSource(Protocol):
+class ImageSource(Protocol):
     """Opens images as RGB."""
 
     def open(self, ref: ImageRef) -> Image: ...
@@ -40,7 +40,7 @@ class Resources:
     """
 
     words: TextEncoder | None
-    pictures: PictureSource
+    images: ImageSource
     regions: RegionSource | None = None
     loading: Loading = Loading()
 
@@ -54,3 +54,8 @@ class Resources:
         if self.words is None:
             raise ValueError("these resources have no tokenizer: the model brings its own")
         return self.words
+
+    @property
+    def pictures(self) -> ImageSource:
+        """The old name of `images`, for models written for earlier versions."""
+        return self.images

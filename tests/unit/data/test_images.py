@@ -15,7 +15,7 @@ from PIL import Image
 
 from vlbench.core.errors import DataError
 from vlbench.core.examples import ImageRef
-from vlbench.data.images.load import Pictures, mean_image, open_image
+from vlbench.data.images.load import ImageFiles, mean_image, open_image
 
 COLOUR = (10, 200, 30)
 
@@ -140,7 +140,7 @@ def test_a_broken_file_is_named_with_a_remedy(tmp_path: Path, content: bytes, me
 
 def test_a_missing_file_and_a_folder(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"absent.png \(No such file or directory\)"):
-        Pictures().open(ImageRef(tmp_path / "absent.png", "absent"))
+        ImageFiles().open(ImageRef(tmp_path / "absent.png", "absent"))
     with pytest.raises(DataError, match="restore the file"):
         open_image(tmp_path)
 

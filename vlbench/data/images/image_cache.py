@@ -20,7 +20,7 @@ from PIL import Image
 from vlbench.core.examples import ImageRef
 from vlbench.data.cache.folder import atomic_file, cache_folder, file_sha256
 from vlbench.data.images.load import open_image
-from vlbench.data.resources import PictureSource
+from vlbench.data.resources import ImageSource
 
 Pixels: TypeAlias = NDArray[np.uint8]
 _COUNT_AFTER = 200
@@ -36,7 +36,7 @@ class CachingSource(Protocol):
         ...
 
 
-def resized(images: PictureSource, ref: ImageRef, size: Callable[[int, int], tuple[int, int]], rule: str) -> Pixels:
+def resized(images: ImageSource, ref: ImageRef, size: Callable[[int, int], tuple[int, int]], rule: str) -> Pixels:
     """Return an image [H, W, 3] uint8 in RGB, resized; from the cache if the source has one.
 
     Args:
@@ -60,7 +60,7 @@ def resized(images: PictureSource, ref: ImageRef, size: Callable[[int, int], tup
 
 
 @dataclass
-class KeptPictures:
+class ImageCache:
     """Opens images from their files and caches the results of preprocessing.
 
     folder: of the cache, which several processes may share. limit: bytes that all entries may take; each process

@@ -48,7 +48,7 @@ def open_image(path: Path) -> Image.Image:
         raise DataError(f"the image {path} is truncated or damaged ({error}): {_REMEDY}") from None
 
 
-class Pictures:
+class ImageFiles:
     """Opens images from their files."""
 
     def open(self, ref: ImageRef) -> Image.Image:

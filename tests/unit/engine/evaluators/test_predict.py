@@ -15,7 +15,7 @@ from vlbench.core.cards import HeadLayout
 from vlbench.core.errors import VlbenchError
 from vlbench.core.examples import Example, ImageRef, Label, Query
 from vlbench.core.progress import Silent
-from vlbench.data.images.load import Pictures
+from vlbench.data.images.load import ImageFiles
 from vlbench.data.resources import Resources
 from vlbench.engine.evaluators.learner import Learner
 from vlbench.engine.evaluators.predict import predict
@@ -46,7 +46,7 @@ class Dropping(nn.Module):
 @pytest.fixture
 def learner() -> Learner:
     torch.manual_seed(3)
-    backbone: Any = catalog.load_model(catalog.model_card("fake"), "tiny", Resources(None, Pictures()))
+    backbone: Any = catalog.load_model(catalog.model_card("fake"), "tiny", Resources(None, ImageFiles()))
     head: Any = Dropping(ClassifyHead(backbone.width, ("yes", "no"), HeadLayout(hidden=0)))
     return Learner(backbone, head)
 
