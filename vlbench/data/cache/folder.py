@@ -108,7 +108,7 @@ def file_sha256(path: Path, cache: Path, again: bool = False) -> str:
 def stamp(status: os.stat_result) -> str:
     """Return what tells a changed file from its older version without reading it: size, both times and the inode.
 
-    Any program can set the time of modification, but not the time of the last status change.
+    Programs can set the time of modification, but not the time of the last status change.
     """
     return f"{status.st_size}|{status.st_mtime_ns}|{status.st_ctime_ns}|{status.st_ino}"
 

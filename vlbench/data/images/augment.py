@@ -28,62 +28,10 @@ def randaugment(image: Image.Image, rng: Random, changes: int = CHANGES, magnitu
     return image
 
 
-def _auto_contrast(image: Image.Image, _: float, __: Random) -> Image.Image:
-    return ImageOps.autocontrast(image)
-
-
-def _equalize(image: Image.Image, _: float, __: Random) -> Image.Image:
-    return ImageOps.equalize(image)
-
-
-def _rotate(image: Image.Image, degrees: float, rng: Random) -> Image.Image:
-    return image.rotate(_random_sign(degrees, rng))
-
-
-def _posterize(image: Image.Image, bits: float, _: Random) -> Image.Image:
-    return ImageOps.posterize(image, max(1, int(bits)))
-
-
-def _solarize(image: Image.Image, threshold: float, _: Random) -> Image.Image:
-    return ImageOps.solarize(image, int(threshold))
-
-
 def _solarize_add(image: Image.Image, addition: float, _: Random) -> Image.Image:
     """Brighten, then invert the values above half."""
     brighter = np.clip(np.asarray(image).astype(np.int64) + int(addition), 0, 255).astype(np.uint8)
     return ImageOps.solarize(Image.fromarray(brighter), _HALF)
-
-
-def _color(image: Image.Image, factor: float, _: Random) -> Image.Image:
-    return ImageEnhance.Color(image).enhance(factor)
-
-
-def _contrast(image: Image.Image, factor: float, _: Random) -> Image.Image:
-    return ImageEnhance.Contrast(image).enhance(factor)
-
-
-def _brightness(image: Image.Image, factor: float, _: Random) -> Image.Image:
-    return ImageEnhance.Brightness(image).enhance(factor)
-
-
-def _sharpness(image: Image.Image, factor: float, _: Random) -> Image.Image:
-    return ImageEnhance.Sharpness(image).enhance(factor)
-
-
-def _shear_x(image: Image.Image, fraction: float, rng: Random) -> Image.Image:
-    return _transform(image, (1, _random_sign(fraction, rng), 0, 0, 1, 0))
-
-
-def _shear_y(image: Image.Image, fraction: float, rng: Random) -> Image.Image:
-    return _transform(image, (1, 0, 0, _random_sign(fraction, rng), 1, 0))
-
-
-def _translate_x(image: Image.Image, pixels: float, rng: Random) -> Image.Image:
-    return _transform(image, (1, 0, _random_sign(pixels, rng), 0, 1, 0))
-
-
-def _translate_y(image: Image.Image, pixels: float, rng: Random) -> Image.Image:
-    return _transform(image, (1, 0, 0, 0, 1, _random_sign(pixels, rng)))
 
 
 def _transform(image: Image.Image, matrix: tuple[float, float, float, float, float, float]) -> Image.Image:
@@ -109,19 +57,19 @@ def drawn_size(width: int, height: int, low: int, high: int, longest: int, rng: 
 
 Operation = Callable[[Image.Image, float, Random], Image.Image]
 OPERATIONS: dict[str, tuple[Operation, float, float]] = {
-    "auto_contrast": (_auto_contrast, 0, 1),
-    "equalize": (_equalize, 0, 1),
-    "rotate": (_rotate, 0, 30),
-    "posterize": (_posterize, 0, 4),
-    "solarize": (_solarize, 0, 256),
+    "auto_contrast": (lambda image, _, __: ImageOps.autocontrast(image), 0, 1),
+    "equalize": (lambda image, _, __: ImageOps.equalize(image), 0, 1),
+    "rotate": (lambda image, degrees, rng: image.rotate(_random_sign(degrees, rng)), 0, 30),
+    "posterize": (lambda image, bits, _: ImageOps.posterize(image, max(1, int(bits))), 0, 4),
+    "solarize": (lambda image, threshold, _: ImageOps.solarize(image, int(threshold)), 0, 256),
     "solarize_add": (_solarize_add, 0, 110),
-    "color": (_color, 0.1, 1.9),
-    "contrast": (_contrast, 0.1, 1.9),
-    "brightness": (_brightness, 0.1, 1.9),
-    "sharpness": (_sharpness, 0.1, 1.9),
-    "shear_x": (_shear_x, 0, 0.3),
-    "shear_y": (_shear_y, 0, 0.3),
-    "translate_x": (_translate_x, 0, 100),
-    "translate_y": (_translate_y, 0, 100),
+    "color": (lambda image, factor, _: ImageEnhance.Color(image).enhance(factor), 0.1, 1.9),
+    "contrast": (lambda image, factor, _: ImageEnhance.Contrast(image).enhance(factor), 0.1, 1.9),
+    "brightness": (lambda image, factor, _: ImageEnhance.Brightness(image).enhance(factor), 0.1, 1.9),
+    "sharpness": (lambda image, factor, _: ImageEnhance.Sharpness(image).enhance(factor), 0.1, 1.9),
+    "shear_x": (lambda image, slope, rng: _transform(image, (1, _random_sign(slope, rng), 0, 0, 1, 0)), 0, 0.3),
+    "shear_y": (lambda image, slope, rng: _transform(image, (1, 0, 0, _random_sign(slope, rng), 1, 0)), 0, 0.3),
+    "translate_x": (lambda image, pixels, rng: _transform(image, (1, 0, _random_sign(pixels, rng), 0, 1, 0)), 0, 100),
+    "translate_y": (lambda image, pixels, rng: _transform(image, (1, 0, 0, 0, 1, _random_sign(pixels, rng))), 0, 100),
 }
-"""Name -> function, and its strength at magnitudes 0 and 30 (degrees, bits, grey levels, factors, fractions, pixels)"""
+"""Name -> function, and its strength at magnitudes 0 and 30 (degrees, bits, grey levels, factors, slopes, pixels)."""
