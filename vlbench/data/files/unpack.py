@@ -9,7 +9,6 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO
 
@@ -21,14 +20,8 @@ _CHUNK = 1 << 20
 _UNREADABLE = (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, RuntimeError)
 """What the readers raise; a RuntimeError is for a zip file that is encrypted or uses an unknown compression."""
 
-
-@dataclass(frozen=True)
-class _Member:
-    """A file in an archive. open: opens it for reading."""
-
-    name: str
-    size: int
-    open: Callable[[], IO[bytes]]
+_Member = tuple[str, IO[bytes]]
+"""The name of a file in an archive, and the file opened for reading."""
 
 
 def unpack(archive: Path, folder: Path, progress: Callable[[int, int], None], most: int = MOST) -> int:
@@ -77,10 +70,10 @@ def _write(
     progress: Callable[[int, int], None],
 ) -> int:
     left, done = most, 0
-    for done, member in enumerate(members, start=1):
-        target = temporary / _inside(member.name, archive)
+    for done, (name, stream) in enumerate(members, start=1):
+        target = temporary / _inside(name, archive)
         target.parent.mkdir(parents=True, exist_ok=True)
-        with member.open() as source, target.open("wb") as file:
+        with stream as source, target.open("wb") as file:
             while chunk := source.read(_CHUNK):  # counted here: the size that the archive states may be wrong
                 left -= len(chunk)
                 if left < 0:
@@ -118,7 +111,7 @@ def _zip_members(packed: zipfile.ZipFile, archive: Path) -> Iterator[_Member]:
         if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
             raise _not_a_file(info.filename, archive)
         if not info.is_dir():
-            yield _Member(info.filename, info.file_size, lambda info=info: packed.open(info))  # type: ignore[misc]
+            yield info.filename, packed.open(info)
 
 
 def _tar_members(stream: tarfile.TarFile, archive: Path) -> Iterator[_Member]:
@@ -129,7 +122,7 @@ def _tar_members(stream: tarfile.TarFile, archive: Path) -> Iterator[_Member]:
             raise _not_a_file(info.name, archive)
         source = stream.extractfile(info)
         if source is not None:
-            yield _Member(info.name, info.size, lambda source=source: source)  # type: ignore[misc]
+            yield info.name, source
 
 
 def _not_a_file(name: str, archive: Path) -> DataError:
