@@ -33,7 +33,7 @@ from vlbench.core.examples import Caption, Example, ImageRef, Label, Query
 from vlbench.core.gallery import galleries
 from vlbench.core.progress import Silent
 from vlbench.core.results import Ranking
-from vlbench.data.images.load import Pictures
+from vlbench.data.images.load import ImageFiles
 from vlbench.data.images.patches import fitted
 from vlbench.data.resources import Resources
 from vlbench.data.text.tokenizer import TextEncoder
@@ -204,7 +204,7 @@ def loader(repeats: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         refs = [jpeg(Path(folder), row) for row in range(32)]
         backbone = make_learner("vilt", "snli_ve").parts[0]
-        cast(Any, backbone).pictures = Pictures()
+        cast(Any, backbone).pictures = ImageFiles()
         config = cast(Any, backbone).config
 
         def plain() -> None:

@@ -96,7 +96,7 @@ def make_ours(theirs: nn.Module) -> ViLT:
     card = yaml.safe_load((Path(vlbench.models.vilt.__file__).parent / "model.yaml").read_text(encoding="utf8"))
     config = ViLTConfig.model_validate({**card["sizes"]["base"]["config"], "vocab_size": WORDS})
     text: Any = SimpleNamespace(vocab_size=WORDS, max_length=LONGEST)
-    resources: Any = SimpleNamespace(text=text, pictures=Drawn(), regions=None)
+    resources: Any = SimpleNamespace(text=text, images=Drawn(), regions=None)
     model = ViLT(config, resources).eval()
     weights = convert(theirs.state_dict()).weights
     model.load_state_dict({name.removeprefix("backbone."): value for name, value in weights.items()})

@@ -79,11 +79,11 @@ def truncate(path: Path) -> None:
 @pytest.mark.parametrize(
     ("fault", "slot", "said"),
     [
-        (Path.unlink, 0, "cannot read the picture"),
+        (Path.unlink, 0, "cannot read the image"),
         (truncate, 0, "is truncated or damaged"),
         (truncate, 1, "is truncated or damaged"),  # the content is a JPEG, whatever the name says
         (lambda path: path.write_bytes(b""), 0, "is empty (0 bytes)"),
-        (lambda path: path.write_text("<html>not found</html>"), 0, "is no picture"),
+        (lambda path: path.write_text("<html>not found</html>"), 0, "is not an image"),
     ],
     ids=["missing", "truncated PNG", "truncated JPEG", "zero bytes", "a web page"],
 )

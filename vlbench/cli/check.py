@@ -110,7 +110,7 @@ def _verified(task: Task, report: SplitReport, contents: Contents, progress: Pro
     """The report, and whether the split's files are as they were at their first verification."""
     from vlbench.data.splits.verified import verify
 
-    found = verify(task, report.split, contents.pictures, partial(progress.step, f"verifying {report.split}"))
+    found = verify(task, report.split, contents.images, partial(progress.step, f"verifying {report.split}"))
     if found.fault:
         return replace(report, faults=(*report.faults, found.fault))
     return replace(report, notes=(*report.notes, found.said))

@@ -1,1 +1,1 @@
-"""From bytes to tensors: pictures, regions, text, batches, controls."""
+"""Load data: images, region features, text, and the splits of data sets."""

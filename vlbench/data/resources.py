@@ -1,4 +1,4 @@
-"""What a model needs besides its weights: words, regions, pictures. Passed in, never looked up."""
+"""The data access of a model: tokenizer, images and region features. Passed to the model, never looked up by it."""
 
 from __future__ import annotations
 
@@ -12,18 +12,17 @@ from vlbench.data.regions.types import RegionSource
 from vlbench.data.text.tokenizer import TextEncoder
 
 
-class PictureSource(Protocol):
-    """Opens pictures as RGB."""
+class ImageSource(Protocol):
+    """Opens images as RGB."""
 
     def open(self, ref: ImageRef) -> Image: ...
 
 
 @dataclass(frozen=True)
 class Loading:
-    """How transformers brings a pretrained model into memory; see `core.spec.RunSpec`.
+    """How transformers loads a pretrained model; see `core.spec.RunSpec`.
 
-    dtype: of its weights. at_once: whether the model's own weights are loaded as soon as it is made, so that none have
-    to be drawn for it.
+    dtype: of its weights. at_once: load the pretrained weights when the model is built, without random initialization.
     """
 
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
@@ -35,23 +34,28 @@ class Loading:
 
 @dataclass(frozen=True)
 class Resources:
-    """The doors of a backbone to the data; a control replaces them, so no model knows of controls.
+    """The data access of a backbone. A control replaces it, so no model depends on controls.
 
-    words: the tokenizer; None for a model that brings its own.
+    words: the tokenizer; None for a model that brings its own. regions: region features; None if the model needs none.
     """
 
     words: TextEncoder | None
-    pictures: PictureSource
+    images: ImageSource
     regions: RegionSource | None = None
     loading: Loading = Loading()
 
     @property
     def text(self) -> TextEncoder:
-        """The tokenizer, of a model that brings none.
+        """The tokenizer.
 
         Raises:
-            ValueError: there is none.
+            ValueError: there is none, since the model brings its own.
         """
         if self.words is None:
-            raise ValueError("these resources are of a model that brings its own tokenizer")
+            raise ValueError("these resources have no tokenizer: the model brings its own")
         return self.words
+
+    @property
+    def pictures(self) -> ImageSource:
+        """The old name of `images`, for models written for earlier versions."""
+        return self.images

@@ -12,8 +12,8 @@ from vlbench.core.examples import ImageRef
 from vlbench.core.progress import Progress
 from vlbench.core.task import Task
 from vlbench.data.cache.folder import cache_folder
-from vlbench.data.images.image_cache import KeptPictures
-from vlbench.data.images.load import Pictures
+from vlbench.data.images.image_cache import ImageCache
+from vlbench.data.images.load import ImageFiles
 from vlbench.data.regions.extract import FlatExtractor
 from vlbench.data.regions.source import StoredRegions, extract_all
 from vlbench.data.regions.store import FeatureStore, store_for_tsv
@@ -68,7 +68,7 @@ def make_resources(material: Material, progress: Progress) -> Resources:
     """Tokenizer, pictures and, for region models, regions of every picture."""
     regions = make_regions(material, progress) if material.card.visual == "regions" else None
     own = material.card.sizes[material.size].vocabulary == "its own"
-    pictures = KeptPictures(cache_folder() / "pictures", int(material.kept * 2**30)) if material.kept else Pictures()
+    pictures = ImageCache(cache_folder() / "pictures", int(material.kept * 2**30)) if material.kept else ImageFiles()
     return Resources(None if own else make_text(material, progress), pictures, regions, material.loading)
 
 

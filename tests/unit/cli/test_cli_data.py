@@ -56,8 +56,8 @@ def test_check_ends_with_5_where_something_is_wrong(vlbench: Call, world: Path) 
     arguments = ("data", "check", "--task", "nlvr2", "--data-root", world, "--split", "dev, test-p")
     done = vlbench(*arguments)
     assert done.code == 5
-    assert "dev: 1 of 96 pictures are missing" in done.out
-    assert f"the picture {broken} is empty (0 bytes)" in done.out
+    assert "dev: 1 of 96 images are missing" in done.out
+    assert f"the image {broken} is empty (0 bytes)" in done.out
     assert "Traceback" not in done.err
     shown = vlbench(*arguments, "--json")
     values = json.loads(shown.out)

@@ -1,4 +1,4 @@
-"""What the tests of data share: regions made up, and pictures drawn."""
+"""Fixtures of the tests of data: random regions and image files."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ def same() -> Callable[[Regions, Regions], None]:
 
 
 @pytest.fixture
-def picture(tmp_path: Path) -> Callable[..., Path]:
-    """Save a flat picture, return its path."""
+def image_file(tmp_path: Path) -> Callable[..., Path]:
+    """Save an image of one colour, return its path."""
 
     def save(name: str, colour: tuple[int, int, int] = (10, 200, 30), size: tuple[int, int] = (8, 6)) -> Path:
         path = tmp_path / name

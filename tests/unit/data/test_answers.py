@@ -27,7 +27,7 @@ def test_frequent_ones_in_the_order_in_which_they_come() -> None:
 
 
 def test_too_few_to_choose_from() -> None:
-    with pytest.raises(DataError, match="1 answers come at least 3 times in the 6 training examples"):
+    with pytest.raises(DataError, match="1 answers occur at least 3 times in the 6 training examples"):
         frequent_answers(examples("b", "a", "c", "a", "b", "b"), 3)
 
 

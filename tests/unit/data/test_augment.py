@@ -1,4 +1,4 @@
-"""RandAugment: each change against what it is by definition, the official strengths, chance from one stream."""
+"""RandAugment: each change against what it is by definition, the official strengths, randomness from one generator."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from vlbench.data.images.augment import OPERATIONS, drawn_size, randaugment
 
 
 @pytest.fixture
-def picture() -> Image.Image:
+def image() -> Image.Image:
     smooth = np.add.outer(np.arange(24) * 5, np.arange(32) * 4)[..., None] + np.array([0, 10, 20])
     return Image.fromarray(smooth.clip(0, 255).astype(np.uint8))
 
 
-def changed(name: str, picture: Image.Image, strength: float, seed: int = 0) -> np.ndarray:
-    return np.asarray(OPERATIONS[name][0](picture, strength, Random(seed))).astype(int)
+def changed(name: str, image: Image.Image, strength: float, seed: int = 0) -> np.ndarray:
+    return np.asarray(OPERATIONS[name][0](image, strength, Random(seed))).astype(int)
 
 
 def test_the_official_table() -> None:
@@ -36,33 +36,33 @@ def test_the_official_table() -> None:
     }
 
 
-def test_levels_are_cut_inverted_and_brightened(picture: Image.Image) -> None:
-    levels = np.asarray(picture).astype(int)
-    assert np.array_equal(changed("posterize", picture, 2.5), levels & 0b11000000)
-    assert np.array_equal(changed("posterize", picture, 0.0), levels & 0b10000000)
-    assert np.array_equal(changed("solarize", picture, 100.0), np.where(levels < 100, levels, 255 - levels))
+def test_levels_are_cut_inverted_and_brightened(image: Image.Image) -> None:
+    levels = np.asarray(image).astype(int)
+    assert np.array_equal(changed("posterize", image, 2.5), levels & 0b11000000)
+    assert np.array_equal(changed("posterize", image, 0.0), levels & 0b10000000)
+    assert np.array_equal(changed("solarize", image, 100.0), np.where(levels < 100, levels, 255 - levels))
     brighter = np.minimum(levels + 33, 255)
-    assert np.array_equal(changed("solarize_add", picture, 33.0), np.where(brighter < 128, brighter, 255 - brighter))
-    assert np.allclose(changed("brightness", picture, 0.5), levels * 0.5, atol=1)
-    assert np.array_equal(changed("color", picture, 1.0), levels)
-    stretched = changed("auto_contrast", picture, 0.0)
+    assert np.array_equal(changed("solarize_add", image, 33.0), np.where(brighter < 128, brighter, 255 - brighter))
+    assert np.allclose(changed("brightness", image, 0.5), levels * 0.5, atol=1)
+    assert np.array_equal(changed("color", image, 1.0), levels)
+    stretched = changed("auto_contrast", image, 0.0)
     assert all(stretched[..., channel].min() == 0 and stretched[..., channel].max() >= 254 for channel in range(3))
 
 
-def test_moves_go_either_way_and_bring_in_black(picture: Image.Image) -> None:
-    levels, seen = np.asarray(picture).astype(int), set()
+def test_moves_go_either_way_and_bring_in_black(image: Image.Image) -> None:
+    levels, seen = np.asarray(image).astype(int), set()
     for seed in range(8):
-        moved = changed("translate_x", picture, 4.0, seed)
+        moved = changed("translate_x", image, 4.0, seed)
         left, right = np.zeros_like(levels), np.zeros_like(levels)
         left[:, :-4], right[:, 4:] = levels[:, 4:], levels[:, :-4]
         assert np.array_equal(moved, left) or np.array_equal(moved, right)
         seen.add(np.array_equal(moved, left))
     assert seen == {True, False}
-    down = changed("translate_y", picture, 3.0, 1)
+    down = changed("translate_y", image, 3.0, 1)
     assert not down[:3].any() or not down[-3:].any()
-    sheared = changed("shear_x", picture, 0.3)
+    sheared = changed("shear_x", image, 0.3)
     assert np.array_equal(sheared[0], levels[0]) and not np.array_equal(sheared[-1], levels[-1])
-    assert not np.array_equal(changed("rotate", picture, 9.0), levels)
+    assert not np.array_equal(changed("rotate", image, 9.0), levels)
 
 
 @pytest.mark.parametrize("way", [1, -1])
@@ -78,16 +78,16 @@ def test_a_shear_moves_rows_along_themselves_the_further_the_lower(way: int) -> 
     assert np.array_equal(changed("shear_y", lying, 0.25, seed)[..., 0], leaning.T)
 
 
-def test_moves_along_both_axes_are_the_same_mirrored(picture: Image.Image) -> None:
-    mirrored = picture.transpose(Image.Transpose.TRANSPOSE)
+def test_moves_along_both_axes_are_the_same_mirrored(image: Image.Image) -> None:
+    mirrored = image.transpose(Image.Transpose.TRANSPOSE)
     for seed in range(4):
         for name, strength in (("translate", 5.0), ("shear", 0.2)):
-            across, down = changed(f"{name}_x", picture, strength, seed), changed(f"{name}_y", mirrored, strength, seed)
+            across, down = changed(f"{name}_x", image, strength, seed), changed(f"{name}_y", mirrored, strength, seed)
             assert np.array_equal(across.transpose(1, 0, 2), down)
 
 
 def test_changes_are_drawn_evenly_with_the_strength_asked_for(
-    picture: Image.Image, monkeypatch: pytest.MonkeyPatch
+    image: Image.Image, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[tuple[str, float]] = []
 
@@ -98,7 +98,7 @@ def test_changes_are_drawn_evenly_with_the_strength_asked_for(
     monkeypatch.setattr(augment, "OPERATIONS", table)
     rng = Random(0)
     for _ in range(700):
-        randaugment(picture, rng)
+        randaugment(image, rng)
     counts = Counter(name for name, _ in calls)
     assert len(calls) == 1400 and len(counts) == 14 and max(counts.values()) < 150 and min(counts.values()) > 60
     for name, strength in calls:
@@ -106,13 +106,13 @@ def test_changes_are_drawn_evenly_with_the_strength_asked_for(
         assert strength == pytest.approx(low + 0.3 * (high - low))
 
 
-def test_one_stream_of_chance_decides_all(picture: Image.Image) -> None:
-    results = [np.asarray(randaugment(picture, Random(seed))).tobytes() for seed in (1, 1, *range(2, 12))]
+def test_one_random_generator_decides_all(image: Image.Image) -> None:
+    results = [np.asarray(randaugment(image, Random(seed))).tobytes() for seed in (1, 1, *range(2, 12))]
     assert results[0] == results[1] and len(set(results)) > 5
-    assert randaugment(picture, Random(3)).size == picture.size
+    assert randaugment(image, Random(3)).size == image.size
 
 
-def test_the_smallest_picture_survives_everything() -> None:
+def test_the_smallest_image_survives_everything() -> None:
     for name in OPERATIONS:
         assert changed(name, Image.new("RGB", (1, 1), "red"), OPERATIONS[name][2]).shape == (1, 1, 3)
 

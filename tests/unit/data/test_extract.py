@@ -86,7 +86,7 @@ def test_panels_and_what_is_in_them_are_regions_and_the_gap_between_is_not() -> 
     assert boxes == [[300, 0, 400, 100], [150, 0, 250, 100], [0, 0, 100, 100], [20, 80, 40, 100], [170, 30, 180, 40]]
 
 
-def test_real_nlvr_pictures_give_their_three_boxes_and_every_item(shared_data: Path) -> None:
+def test_real_nlvr_images_give_their_three_boxes_and_every_item(shared_data: Path) -> None:
     folder = shared_data / "nlvr1" / "dev"
     for text in (folder / "dev.json").read_text().splitlines()[::25]:
         line = json.loads(text)
@@ -208,7 +208,7 @@ def test_numbers_stay_in_bounds_and_are_the_same_again() -> None:
         assert one.features.tobytes() == two.features.tobytes() and one.boxes.tobytes() == two.boxes.tobytes()
 
 
-def test_the_bits_of_a_known_picture() -> None:
+def test_the_bits_of_a_known_image() -> None:
     """A golden number: it moves only together with the extractor's name, since stores are cached under it."""
     pixels = canvas()
     put(pixels, "circle", RED, 5, 6, 13)

@@ -1,4 +1,4 @@
-"""From what a model wrote to an answer, rule by rule."""
+"""From generated text to an answer, rule by rule."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Resized pictures in the cache: the same pixels, made once, and never those of another file or preprocessing."""
+"""Resized images in the cache: the same pixels, computed once, and never those of another file or preprocessing."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 
 from vlbench.core.examples import ImageRef
-from vlbench.data.images import image_cache as kept
-from vlbench.data.images.image_cache import KeptPictures, resized
-from vlbench.data.images.load import Pictures
+from vlbench.data.images import image_cache
+from vlbench.data.images.image_cache import ImageCache, resized
+from vlbench.data.images.load import ImageFiles
 
 
 @pytest.fixture
@@ -33,37 +33,37 @@ def third(width: int, height: int) -> tuple[int, int]:
 
 
 def test_the_same_pixels(ref: ImageRef, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    plain = resized(Pictures(), ref, half, "bicubic half")
+    plain = resized(ImageFiles(), ref, half, "bicubic half")
     expected = np.asarray(Image.open(ref.path).resize((30, 20), Image.Resampling.BICUBIC))
     np.testing.assert_array_equal(plain, expected)
-    keeping = KeptPictures(tmp_path / "kept", 1 << 20)
-    np.testing.assert_array_equal(resized(keeping, ref, half, "bicubic half"), plain)
-    monkeypatch.setattr(kept, "open_image", None)  # a second decoding would fail
-    np.testing.assert_array_equal(resized(KeptPictures(tmp_path / "kept", 0), ref, half, "bicubic half"), plain)
+    cache = ImageCache(tmp_path / "images", 1 << 20)
+    np.testing.assert_array_equal(resized(cache, ref, half, "bicubic half"), plain)
+    monkeypatch.setattr(image_cache, "open_image", None)  # a second decoding would fail
+    np.testing.assert_array_equal(resized(ImageCache(tmp_path / "images", 0), ref, half, "bicubic half"), plain)
 
 
 def test_another_rule_and_another_file_are_other_entries(ref: ImageRef, tmp_path: Path) -> None:
-    keeping = KeptPictures(tmp_path / "kept", 1 << 20)
-    first = resized(keeping, ref, half, "bicubic half")
-    assert resized(keeping, ref, third, "bicubic third").shape == (13, 20, 3)
-    assert not np.array_equal(resized(keeping, ref, half, "bilinear half"), first)
+    cache = ImageCache(tmp_path / "images", 1 << 20)
+    first = resized(cache, ref, half, "bicubic half")
+    assert resized(cache, ref, third, "bicubic third").shape == (13, 20, 3)
+    assert not np.array_equal(resized(cache, ref, half, "bilinear half"), first)
     draw(ref.path, 1)  # the same name with other content
-    assert not np.array_equal(resized(keeping, ref, half, "bicubic half"), first)
-    assert len(list((tmp_path / "kept").glob("??/*.npy"))) == 4
+    assert not np.array_equal(resized(cache, ref, half, "bicubic half"), first)
+    assert len(list((tmp_path / "images").glob("??/*.npy"))) == 4
 
 
 def test_a_damaged_entry_is_made_again(ref: ImageRef, tmp_path: Path) -> None:
-    keeping = KeptPictures(tmp_path / "kept", 1 << 20)
-    first = resized(keeping, ref, half, "bicubic half")
-    (entry,) = (tmp_path / "kept").glob("??/*.npy")
+    cache = ImageCache(tmp_path / "images", 1 << 20)
+    first = resized(cache, ref, half, "bicubic half")
+    (entry,) = (tmp_path / "images").glob("??/*.npy")
     entry.write_bytes(entry.read_bytes()[:100])
-    np.testing.assert_array_equal(resized(keeping, ref, half, "bicubic half"), first)
+    np.testing.assert_array_equal(resized(cache, ref, half, "bicubic half"), first)
     assert np.load(entry).shape == first.shape
 
 
 def test_the_limit_holds(tmp_path: Path) -> None:
     refs = [draw(tmp_path / f"{number}.png", number) for number in range(4)]
-    keeping = KeptPictures(tmp_path / "kept", 2 * 20 * 30 * 3 + 300)
+    cache = ImageCache(tmp_path / "images", 2 * 20 * 30 * 3 + 300)
     for ref in refs:
-        resized(keeping, ref, half, "bicubic half")
-    assert len(list((tmp_path / "kept").glob("??/*.npy"))) == 2
+        resized(cache, ref, half, "bicubic half")
+    assert len(list((tmp_path / "images").glob("??/*.npy"))) == 2

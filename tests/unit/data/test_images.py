@@ -1,4 +1,4 @@
-"""Every kind of picture that real data sets hold, and every way in which one can be broken."""
+"""Every kind of image that real data sets contain, and every way in which one can be broken."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from PIL import Image
 
 from vlbench.core.errors import DataError
 from vlbench.core.examples import ImageRef
-from vlbench.data.images.load import Pictures, mean_picture, open_image
+from vlbench.data.images.load import ImageFiles, mean_image, open_image
 
 COLOUR = (10, 200, 30)
 
@@ -121,8 +121,8 @@ def bomb() -> bytes:
     "content, message",
     [
         (b"", "is empty (0 bytes)"),
-        (b"<html>404 Not Found</html>", "is no picture"),
-        (b"%!PS-Adobe-3.0 EPSF-3.0\n", "is no picture"),
+        (b"<html>404 Not Found</html>", "is not an image"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n", "is not an image"),
         (encoded("JPEG")[:-400], "is truncated or damaged"),
         (encoded("PNG")[:-400], "is truncated or damaged"),
         (encoded("GIF")[:900], "is truncated or damaged"),
@@ -140,24 +140,24 @@ def test_a_broken_file_is_named_with_a_remedy(tmp_path: Path, content: bytes, me
 
 def test_a_missing_file_and_a_folder(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"absent.png \(No such file or directory\)"):
-        Pictures().open(ImageRef(tmp_path / "absent.png", "absent"))
+        ImageFiles().open(ImageRef(tmp_path / "absent.png", "absent"))
     with pytest.raises(DataError, match="restore the file"):
         open_image(tmp_path)
 
 
-def test_floating_point_is_refused(tmp_path: Path) -> None:
+def test_floating_point_is_rejected(tmp_path: Path) -> None:
     path = saved(tmp_path, Image.fromarray(np.zeros((2, 2), np.float32)), "TIFF")
     with pytest.raises(DataError, match="convert it"):
         open_image(path)
 
 
-def test_mean_picture(tmp_path: Path) -> None:
+def test_mean_image(tmp_path: Path) -> None:
     paths = []
     for number, (colour, size) in enumerate([((0, 10, 255), (10, 6)), ((1, 20, 0), (20, 10)), ((1, 60, 0), (30, 8))]):
         paths.append(tmp_path / f"{number}.png")
         Image.new("RGB", size, colour).save(paths[-1])
-    mean = mean_picture(paths)
+    mean = mean_image(paths)
     assert mean.size == (20, 8)
     assert (np.asarray(mean) == (1, 30, 85)).all()
     with pytest.raises(DataError):
-        mean_picture([])
+        mean_image([])

@@ -73,7 +73,7 @@ def test_it_is_read_once_and_again_when_the_file_changes(files: SplitFiles) -> N
     assert read == ["train", "train"]
 
 
-def test_another_place_of_pictures_is_another_index(files: SplitFiles) -> None:
+def test_another_place_of_images_is_another_index(files: SplitFiles) -> None:
     before = read_examples(adapter, files)[0].query.images[0].path
     (files.root / "coco" / "images").mkdir(parents=True)
     moved = SplitFiles(files.split, files.root, files.card, (files.root / "coco",))
@@ -101,7 +101,7 @@ def test_a_torn_index_is_named(files: SplitFiles) -> None:
     found = read_examples(adapter, files)
     assert isinstance(found, IndexedExamples)
     found.path.write_bytes(found.path.read_bytes()[:100])
-    with pytest.raises(DataError, match="delete it to have it made anew"):
+    with pytest.raises(DataError, match="delete it, and it is rebuilt"):
         read_examples(adapter, files)
 
 
@@ -115,7 +115,7 @@ def test_a_fault_leaves_no_index(files: SplitFiles, tmp_path: Path) -> None:
     assert not list((tmp_path / "cache").glob("examples/*"))
 
 
-def test_shards_are_annotations_and_pictures_are_not(files: SplitFiles) -> None:
+def test_shards_are_annotations_and_images_are_not(files: SplitFiles) -> None:
     (files.root / "images").mkdir()
     (files.root / "images" / "0.jpg").write_bytes(b"")
     (files.root / "shards").mkdir()

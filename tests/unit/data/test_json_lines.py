@@ -56,6 +56,6 @@ def test_fields_have_the_type_asked_for():
         (lambda: folder({"a": ".."}, "a", "f, line 3"), "'a' is '..' where the name of one folder"),
     ],
 )
-def test_other_fields_are_refused(read, message):
+def test_other_fields_are_rejected(read, message):
     with pytest.raises(DataError, match=message):
         read()

@@ -11,7 +11,7 @@ import pytest
 from vlbench.core.errors import DataError
 from vlbench.core.examples import Answered, Caption
 from vlbench.data.cache import index
-from vlbench.data.text.lxmert import Worths, lxmert_task
+from vlbench.data.text.lxmert import AnswerScores, lxmert_task
 
 ENTRIES: list[dict[str, Any]] = [
     {
@@ -69,7 +69,7 @@ def test_a_big_file_is_the_same_from_its_index(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(index, "BIG", 1)
     indexed = lxmert_task([file], tmp_path).load("train")
     assert not isinstance(indexed, list) and list(indexed) == plain
-    assert {type(example.reference) for example in indexed} == {Caption, Worths}
+    assert {type(example.reference) for example in indexed} == {Caption, AnswerScores}
 
 
 @pytest.mark.parametrize(
@@ -80,8 +80,8 @@ def test_a_big_file_is_the_same_from_its_index(tmp_path: Path, monkeypatch: pyte
         ({"sentf": {"vg": "a dog"}}, "entry 1: .*'vg'"),
         ({"sentf": {"vg": [7]}}, "sentence 1 of 'vg' is 7: expected a string"),
         ({"labelf": {"vqa": [{"no": 1}]}}, "'vqa' has 2 sentences and 1 labels"),
-        ({"labelf": {"vqa": [{"no": 1}, {"a": 2}]}}, "'a' is worth 2: expected a number above 0"),
-        ({"labelf": {"vqa": [{"no": 1}, {"a": True}]}}, "'a' is worth True"),
+        ({"labelf": {"vqa": [{"no": 1}, {"a": 2}]}}, "'a' has score 2: expected a number above 0"),
+        ({"labelf": {"vqa": [{"no": 1}, {"a": True}]}}, "'a' has score True"),
     ],
 )
 def test_faults_are_named(tmp_path: Path, change: dict[str, Any], said: str) -> None:

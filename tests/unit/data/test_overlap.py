@@ -25,7 +25,7 @@ def card(name: str = "mine", siblings: tuple[str, ...] = (), told: tuple[Leak, .
 
 
 def contents(split: str, rows: dict[str, tuple[str, Path]], task: str = "mine") -> Contents:
-    """Rows are id -> text and picture."""
+    """Rows are id -> text and image."""
     made = Contents(task, split)
     for name, (text, path) in rows.items():
         made.add(Example(name, Query((ImageRef(path, path.stem),), text), Label("yes"), group=path.stem))
@@ -56,7 +56,7 @@ def test_ids_names_and_bytes(place) -> None:  # type: ignore[no-untyped-def]
     assert both.copies == ("red = again",)
 
 
-def test_one_name_in_two_folders_is_one_picture_only_where_nothing_says_otherwise(place) -> None:  # type: ignore[no-untyped-def]
+def test_one_name_in_two_folders_is_one_image_only_where_nothing_says_otherwise(place) -> None:  # type: ignore[no-untyped-def]
     ours, theirs = place("train/1.png", b"sun"), place("test/1.png", b"sea")
     train, test = contents("train", {"a": ("a", ours)}), contents("test", {"b": ("b", theirs)})
     assert not shared(train, test, digests([train, test]))
@@ -85,8 +85,8 @@ def test_only_files_as_long_as_one_of_another_split_are_read(place, monkeypatch:
     ],
 )  # fmt: skip
 def test_verdicts(place, one: str, other: str, verdict: str) -> None:  # type: ignore[no-untyped-def]
-    picture = place("a.png", b"a")
-    found = [contents(one, {"1": ("x", picture)}), contents(other, {"2": ("y", picture)})]
+    image = place("a.png", b"a")
+    found = [contents(one, {"1": ("x", image)}), contents(other, {"2": ("y", image)})]
     (overlap,) = overlaps(card(), found, digests(found))
     assert (overlap.split, overlap.other, overlap.verdict) == (one, other, verdict)
 
@@ -132,7 +132,7 @@ def test_what_nobody_could_compare_stays_as_the_card_says(place) -> None:  # typ
         contents("train", absent | {"9": ("z", place("theirs/b.png", b"b"))}, "theirs"),
     ):
         both, cards = {"mine": [dev], "theirs": [train]}, {"mine": ours, "theirs": theirs}
-        known = {} if train.pictures.keys() == {"b"} else digests([dev, train])
+        known = {} if train.images.keys() == {"b"} else digests([dev, train])
         assert [(leak.pictures, leak.counted) for leak in leaks(task, both, cards, known)] == [(970, False)]
 
 

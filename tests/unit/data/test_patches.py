@@ -1,4 +1,4 @@
-"""Pictures cut into patches: sizes by the official rule, every pixel in its place, padding told apart."""
+"""Images cut into patches: sizes by the official rule, every pixel in its place, padding told apart."""
 
 from __future__ import annotations
 
@@ -46,17 +46,17 @@ def test_every_pixel_has_its_place() -> None:
             assert patches.pixels[place, number] == pixels[top + y, left + x, channel]
 
 
-def test_a_resized_picture_is_cut_after_resizing() -> None:
-    picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (30, 40, 3), dtype=np.uint8))
-    resized = picture.resize((80, 48), Image.Resampling.BICUBIC)
+def test_a_resized_image_is_cut_after_resizing() -> None:
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (30, 40, 3), dtype=np.uint8))
+    resized = image.resize((80, 48), Image.Resampling.BICUBIC)
     assert fitted(40, 30, 60, 80, 16) == (80, 48)
-    assert np.array_equal(cut(picture, 60, 80, 16).pixels, cut(resized, 48, 80, 16).pixels)
+    assert np.array_equal(cut(image, 60, 80, 16).pixels, cut(resized, 48, 80, 16).pixels)
 
 
-def test_pictures_of_different_sizes_side_by_side() -> None:
+def test_images_of_different_sizes_side_by_side() -> None:
     draw = np.random.default_rng(0)
-    pictures = [Image.fromarray(draw.integers(1, 256, (*shape, 3), dtype=np.uint8)) for shape in ((32, 48), (32, 32))]
-    parts = [cut(picture, 32, 48, 16) for picture in pictures]
+    images = [Image.fromarray(draw.integers(1, 256, (*shape, 3), dtype=np.uint8)) for shape in ((32, 48), (32, 32))]
+    parts = [cut(image, 32, 48, 16) for image in images]
     stacked = stack([parts[0], parts[1].take([1, 3])], 16)
     assert stacked.pixels.shape == (2, 6, 768) and stacked.grids.tolist() == [[2, 3], [2, 2]]
     assert stacked.mask.tolist() == [[True] * 6, [True] * 2 + [False] * 4]
@@ -64,6 +64,6 @@ def test_pictures_of_different_sizes_side_by_side() -> None:
     assert np.array_equal(stacked.pixels[1, :2], parts[1].pixels[[1, 3]]) and not stacked.pixels[1, 2:].any()
 
 
-def test_no_pictures_have_a_shape_too() -> None:
+def test_no_images_have_a_shape_too() -> None:
     stacked = stack([], 16)
     assert (stacked.pixels.shape, stacked.mask.shape, stacked.grids.shape) == ((0, 0, 768), (0, 0), (0, 2))

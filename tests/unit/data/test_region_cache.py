@@ -1,4 +1,4 @@
-"""Regions that are kept picture by picture."""
+"""The regions of a slow extractor are cached image by image."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Same = Callable[[Regions, Regions], None]
 
 
 class Counting:
-    """Makes regions of a picture's first pixel, and counts."""
+    """Makes regions of a image's first pixel, and counts."""
 
     dim = 5
 
@@ -34,8 +34,8 @@ class Counting:
 
 
 @pytest.fixture
-def refs(picture: Callable[..., Path]) -> list[ImageRef]:
-    return [ImageRef(picture(f"{shade}.png", (shade, 0, 0)), f"key{shade}") for shade in (1, 2, 3)]
+def refs(image_file: Callable[..., Path]) -> list[ImageRef]:
+    return [ImageRef(image_file(f"{shade}.png", (shade, 0, 0)), f"key{shade}") for shade in (1, 2, 3)]
 
 
 def test_what_was_interrupted_goes_on(
@@ -53,13 +53,13 @@ def test_what_was_interrupted_goes_on(
 
 
 def test_the_content_of_a_file_counts_and_the_extractor(
-    refs: list[ImageRef], regions: Callable[..., Regions], picture: Callable[..., Path], tmp_path: Path
+    refs: list[ImageRef], regions: Callable[..., Regions], image_file: Callable[..., Path], tmp_path: Path
 ) -> None:
     extractor = Counting(regions)
     moved = ImageRef(Path(shutil.copy(refs[0].path, tmp_path / "elsewhere.png")), "other key")
     rows = dict(extract_each([refs[0], moved], extractor, tmp_path / "cache"))
     assert (list(rows), extractor.calls) == (["key1", "other key"], 1)
-    picture(refs[0].path.name, (77, 0, 0))
+    image_file(refs[0].path.name, (77, 0, 0))
     ((_, changed),) = extract_each(refs[:1], extractor, tmp_path / "cache")
     assert (changed.width, extractor.calls) == (177, 2)
     other = Counting(regions, "counting-2")
@@ -78,7 +78,7 @@ def test_damaged_ones_are_made_anew(refs: list[ImageRef], regions: Callable[...,
     assert extractor.calls == 5
 
 
-def test_a_picture_that_is_not_there(refs: list[ImageRef], regions: Callable[..., Regions], tmp_path: Path) -> None:
+def test_a_image_that_is_not_there(refs: list[ImageRef], regions: Callable[..., Regions], tmp_path: Path) -> None:
     refs[1].path.unlink()
     with pytest.raises(DataError, match=r"2\.png"):
         list(extract_each(refs, Counting(regions), tmp_path / "cache"))

@@ -66,9 +66,9 @@ def test_the_first_store_that_has_it_then_the_extractor(
 def test_all_must_agree_on_the_width(tmp_path: Path, regions: Make) -> None:
     five = FeatureStore.build(tmp_path / "five", [("a", regions(0, dim=5))], source="five")
     six = FeatureStore.build(tmp_path / "six", [("a", regions(0, dim=6))], source="six")
-    with pytest.raises(DataError, match=r"of 5 numbers in .*five and of 6 in .*six"):
+    with pytest.raises(DataError, match=r"5 features per region in .*five and 6 in .*six"):
         StoredRegions([five, six])
-    with pytest.raises(DataError, match=r"of 5 numbers in .*five and of 64 in the extractor flat-1"):
+    with pytest.raises(DataError, match=r"5 features per region in .*five and 64 in the extractor flat-1"):
         StoredRegions([five], FlatExtractor())
     with pytest.raises(DataError, match="no region features"):
         StoredRegions([])
@@ -103,7 +103,7 @@ def test_an_image_changed_at_equal_size_and_time_is_described_again(tmp_path: Pa
 
 
 @pytest.mark.parametrize("damage", [lambda path: path.write_bytes(b""), lambda path: path.unlink()])
-def test_a_bad_picture_is_named_and_nothing_is_left(
+def test_a_bad_image_is_named_and_nothing_is_left(
     tmp_path: Path, refs: list[ImageRef], damage: Callable[[Path], object]
 ) -> None:
     damage(refs[70].path)

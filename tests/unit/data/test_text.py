@@ -133,7 +133,7 @@ def test_a_bad_vocabulary(tmp_path: Path, content: str | None, message: str) -> 
 
 def test_a_bad_tokenizer_file_and_a_bad_length(tmp_path: Path, vocab: Path) -> None:
     (tmp_path / "tokenizer.json").write_text('{"version": "1.0"}')
-    with pytest.raises(DataError, match=r"no tokenizer\.json"):
+    with pytest.raises(DataError, match=r"is not a tokenizer\.json"):
         TextEncoder.from_file(tmp_path / "tokenizer.json")
     with pytest.raises(VlbenchError, match="max_length is 1"):
         TextEncoder.from_vocab(vocab, 1)

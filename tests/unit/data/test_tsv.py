@@ -106,7 +106,7 @@ def test_a_bad_first_line_is_named_too(tmp_path: Path) -> None:
 def test_a_missing_file_and_a_key_no_line_can_hold(tmp_path: Path, regions: Callable[..., Regions]) -> None:
     with pytest.raises(DataError, match="cannot read"):
         list(read_tsv(tmp_path / "absent.tsv"))
-    with pytest.raises(DataError, match="cannot stand in a TSV"):
+    with pytest.raises(DataError, match="cannot be written to a TSV"):
         write_tsv(tmp_path / "out.tsv", [("fine", regions(0)), ("a\tb", regions(1))])
     assert not list(tmp_path.iterdir())
 

@@ -53,7 +53,7 @@ def test_the_first_time_hashes_are_kept_and_later_they_are_compared(root: Path) 
     first = checked(root, progress=lambda done, total: told.append((done, total)))
     assert (first.files, first.new, first.differing, first.fault) == (6, 6, (), "")
     assert first.said == (
-        f"first verification of 6 files of split 'dev' of nlvr2: their hashes are kept in {first.place}"
+        f"first verification of 6 files of split 'dev' of nlvr2: their hashes are recorded in {first.place}"
     )
     assert told == [(done, 6) for done in range(1, 7)]
     kept = json.loads(first.place.read_text())
@@ -76,7 +76,7 @@ def test_a_changed_file_of_equal_size_and_time_is_named(root: Path, name: str) -
         assert found.differing == (str(root / name),)
         assert found.fault == (
             f"1 file of split 'dev' of nlvr2 is not as verified on {first.since} ({root / name}): restore what was "
-            f"there, or delete {found.place} to accept what is now"
+            f"there, or delete {found.place} to accept the current files"
         )
     found.place.unlink()
     assert checked(root).fault == ""
@@ -89,7 +89,8 @@ def test_a_file_that_is_gone_differs_and_one_that_has_come_is_kept_as_well(root:
     assert checked(root).files == 5
     (root / name).write_bytes(content)
     came = checked(root)
-    assert (came.files, came.new, came.fault) == (6, 1, "") and came.said.endswith(", 1 new ones are kept as well")
+    assert (came.files, came.new, came.fault) == (6, 1, "")
+    assert came.said.endswith(", the hashes of 1 new ones are recorded")
     (root / name).unlink()
     (gone,) = checked(root).differing
     assert Path(gone).name == Path(name).name
@@ -108,6 +109,6 @@ def test_hashes_are_kept_by_the_real_path_of_the_data(root: Path, tmp_path: Path
 def test_a_damaged_memory_is_said(root: Path) -> None:
     place = checked(root).place
     place.write_text("{")
-    with pytest.raises(DataError, match=r"delete .* to have the hashes kept anew") as caught:
+    with pytest.raises(DataError, match=r"delete .* to record the hashes again") as caught:
         checked(root)
     assert caught.value.exit_code == ExitCode.DATA == 5

@@ -75,23 +75,23 @@ def test_all_well(task: Task) -> None:
     assert told == [(1, 3), (2, 3), (3, 3)]
 
 
-def test_missing_and_undecodable_pictures_are_named(task: Task) -> None:
+def test_missing_and_undecodable_images_are_named(task: Task) -> None:
     (task.root / "images" / "red.png").unlink()
     (task.root / "images" / "blue.png").write_bytes(b"")
     report = check_split(task, read_split(task, "dev"))
     assert not report.ok and (report.missing, report.undecodable) == (1, 1)
-    assert any("1 of 3 pictures are missing" in fault and "red.png" in fault for fault in report.faults)
+    assert any("1 of 3 images are missing" in fault and "red.png" in fault for fault in report.faults)
     assert any("cannot be decoded" in fault and "blue.png is empty" in fault for fault in report.faults)
     unseen = check_split(task, read_split(task, "dev"), images=False)
-    assert unseen.ok and unseen.notes == ("pictures were not checked",)
+    assert unseen.ok and unseen.notes == ("images were not checked",)
 
 
-def test_without_pictures_only_annotations_are_checked(task: Task) -> None:
+def test_without_images_only_annotations_are_checked(task: Task) -> None:
     for path in (task.root / "images").iterdir():
         path.unlink()
     report = check_split(task, read_split(task, "dev"))
     assert report.ok and report.missing == 3
-    assert report.notes == ("no pictures: only the annotations were checked",)
+    assert report.notes == ("no images: only the annotations were checked",)
 
 
 def test_other_annotations_are_faults_unless_partial_ones_are_allowed(task: Task) -> None:
@@ -105,7 +105,7 @@ def test_other_annotations_are_faults_unless_partial_ones_are_allowed(task: Task
 
 def test_ids_twice_and_nothing_at_all(task: Task) -> None:
     (task.root / "dev.txt").write_text("\n".join([*LINES[:3], LINES[0]]))
-    assert any("1 ids come twice: 1" in fault for fault in check_split(task, read_split(task, "dev")).faults)
+    assert any("1 ids occur twice: 1" in fault for fault in check_split(task, read_split(task, "dev")).faults)
     (task.root / "dev.txt").write_text("")
     assert "there are no examples" in check_split(task, read_split(task, "dev")).faults
 
@@ -153,7 +153,7 @@ def test_the_real_nlvr2_annotations(shared_data: Path, monkeypatch: pytest.Monke
         report = check_split(task, read_split(task, split))
         assert report.ok and (report.examples, report.groups) == (examples, groups)
         assert [file.found == file.expected for file in report.md5] == [True]
-        assert "no pictures" in report.notes[0]
+        assert "no images" in report.notes[0]
 
 
 def test_the_real_nlvr_images_that_dev_and_test_share(shared_data: Path) -> None:
@@ -167,7 +167,7 @@ def test_the_real_nlvr_images_that_dev_and_test_share(shared_data: Path) -> None
     assert (len(both.copied), len(both.copied_other), len(both.copies)) == (216, 222, 258)
     names: dict[str, tuple[set[str], set[str]]] = {}
     for side, one in enumerate((dev, test)):
-        for name, path in one.pictures.items():
+        for name, path in one.images.items():
             names.setdefault(hashlib.md5(path.read_bytes()).hexdigest(), (set(), set()))[side].add(name)
     twins = [pair for pair in names.values() if all(pair)]
     assert sum(len(ours) for ours, _ in twins) == 216 and sum(len(theirs) for _, theirs in twins) == 222

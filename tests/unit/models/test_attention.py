@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from vlbench.core.backbone import Attentive, Backbone, Features, Textual, Visual
 from vlbench.core.examples import ImageRef
-from vlbench.data.images.load import Pictures
+from vlbench.data.images.load import ImageFiles
 from vlbench.data.resources import Resources
 from vlbench.models.brivl.backbone import BriVL
 from vlbench.models.hf.fusion import HFFusion
@@ -64,7 +64,7 @@ def subject(request: Any, resources: Resources, card_of: Any, config: Any, ref: 
         initialize(regions, std=0.5)
         last = regions.network.encoder.x_layers[-1].visual_attention.attention
         return Subject(regions, [ref("few-a"), ref("many-b"), ref("some-c")], last, lambda read: 0, 0)
-    seeing = Resources(resources.text, Pictures(), None)
+    seeing = Resources(resources.text, ImageFiles(), None)
     model: nn.Module
     if request.param == "vilt":
         model = ViLT.from_card(card_of("vilt"), "tiny", seeing).eval()
@@ -180,7 +180,7 @@ def test_a_marked_spot_lies_in_the_box_of_the_token_that_feels_it(
 ) -> None:
     torch.manual_seed(0)
     kind = {"vilt": ViLT, "soho": SOHO}[name]
-    model: Any = kind.from_card(card_of(name), "tiny", Resources(resources.text, Pictures(), None)).eval()
+    model: Any = kind.from_card(card_of(name), "tiny", Resources(resources.text, ImageFiles(), None)).eval()
     x, y = spot
     refs = []
     for key in ("plain", "marked"):

@@ -52,7 +52,7 @@ def refs(*keys: str) -> list[ImageRef]:
 
 @pytest.fixture
 def drawn(resources: Resources) -> Resources:
-    return replace(resources, pictures=Drawn(), regions=Boxes())
+    return replace(resources, images=Drawn(), regions=Boxes())
 
 
 @pytest.fixture

@@ -43,7 +43,7 @@ def make(card_of: Callable[[str], ModelCard], resources: Resources) -> Make:
     def made(**options: str) -> BriVLPretraining:
         torch.manual_seed(0)
         options = {"momentum": str(MOMENTUM), "temperature": str(TEMPERATURE), "queue": "10", **options}
-        return BriVLPretraining.from_card(card_of("brivl"), "tiny", replace(resources, pictures=Noise()), options)
+        return BriVLPretraining.from_card(card_of("brivl"), "tiny", replace(resources, images=Noise()), options)
 
     return made
 

@@ -18,7 +18,7 @@ from torch.nn import functional
 from vlbench import catalog
 from vlbench.core.backbone import Pretrained
 from vlbench.core.examples import ImageRef
-from vlbench.data.images.load import Pictures, open_image
+from vlbench.data.images.load import ImageFiles, open_image
 from vlbench.data.regions.types import Regions
 from vlbench.data.resources import Resources
 
@@ -59,7 +59,7 @@ def load(make_hf: MakeHF) -> Callable[..., Any]:
     def load(architecture: str, **changes: Any) -> tuple[Any, Path]:
         folder = make_hf(architecture, **changes)
         card = catalog.model_card(f"hf:{folder}")
-        backbone: Any = catalog.load_model(card, "hf", Resources(None, Pictures(), Drawn()))
+        backbone: Any = catalog.load_model(card, "hf", Resources(None, ImageFiles(), Drawn()))
         assert isinstance(backbone, Pretrained)
         backbone.load_pretrained()
         return backbone.eval(), folder

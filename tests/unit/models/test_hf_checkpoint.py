@@ -16,7 +16,7 @@ from torch.nn import functional
 from vlbench import catalog
 from vlbench.core.errors import ExitCode, VlbenchError
 from vlbench.core.examples import ImageRef
-from vlbench.data.images.load import Pictures
+from vlbench.data.images.load import ImageFiles
 from vlbench.data.resources import Resources
 from vlbench.engine.learner import Learner
 from vlbench.engine.weights.loading import Wanted, load_weights
@@ -105,7 +105,7 @@ def folder(make_hf: MakeHF) -> Path:
 
 def learner(folder: Path) -> tuple[Learner, Any]:
     card = catalog.model_card(f"hf:{folder}")
-    made = Learner(catalog.load_model(card, "hf", Resources(None, Pictures())), DualHead()).eval()
+    made = Learner(catalog.load_model(card, "hf", Resources(None, ImageFiles())), DualHead()).eval()
     return made, Wanted(card, with_head=True)
 
 

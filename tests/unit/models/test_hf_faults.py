@@ -17,7 +17,7 @@ from vlbench import catalog
 from vlbench.core.backbone import Pretrained
 from vlbench.core.errors import ExitCode, VlbenchError
 from vlbench.core.examples import ImageRef, Prompt, Query
-from vlbench.data.images.load import Pictures
+from vlbench.data.images.load import ImageFiles
 from vlbench.data.resources import Loading, Resources
 
 Copy = Callable[[str], Path]
@@ -35,7 +35,7 @@ def copy(make_hf: Callable[..., Path], make_vlm: Callable[[str], Any], tmp_path:
 
 
 def load(folder: Path, loading: Loading | None = None) -> Any:
-    resources = Resources(None, Pictures(), loading=loading or Loading())
+    resources = Resources(None, ImageFiles(), loading=loading or Loading())
     model: Any = catalog.load_model(catalog.model_card(f"hf:{folder}"), "hf", resources)
     assert isinstance(model, Pretrained)
     model.load_pretrained()
@@ -148,7 +148,7 @@ def test_pictures_of_another_size_for_a_model_that_writes(copy: Copy, tmp_path: 
 @pytest.mark.parametrize("name", ["CLIPModel", "ViltForQuestionAnswering", "FlavaModel", "AltCLIPModel"])
 def test_weights_that_come_at_once_are_not_drawn_first(copy: Copy, name: str) -> None:
     folder = copy(name)
-    resources = Resources(None, Pictures(), loading=Loading(at_once=True))
+    resources = Resources(None, ImageFiles(), loading=Loading(at_once=True))
     model: Any = catalog.load_model(catalog.model_card(f"hf:{folder}"), "hf", resources)
     assert all(parameter.is_meta for parameter in model.parameters())
     model.load_pretrained()

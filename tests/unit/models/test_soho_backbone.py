@@ -50,7 +50,7 @@ def refs(*keys: str) -> list[ImageRef]:
 
 @pytest.fixture
 def drawn(resources: Resources) -> Resources:
-    return replace(resources, pictures=Drawn(), regions=None)
+    return replace(resources, images=Drawn(), regions=None)
 
 
 @pytest.fixture

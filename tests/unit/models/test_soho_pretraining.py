@@ -45,7 +45,7 @@ def make(card_of: Callable[[str], ModelCard], resources: Resources) -> Make:
         changed = tiny.model_copy(update={"config": {**tiny.config, "token": token, "entries": 12}, "pretraining": {}})
         card = card.model_copy(update={"sizes": {"tiny": changed}})
         torch.manual_seed(0)
-        return SOHOPretraining.from_card(card, "tiny", replace(resources, pictures=Checkered(), regions=None), options)
+        return SOHOPretraining.from_card(card, "tiny", replace(resources, images=Checkered(), regions=None), options)
 
     return made
 

@@ -14,7 +14,7 @@ from PIL import Image
 from vlbench.core.backbone import Augmenting
 from vlbench.core.errors import VlbenchError
 from vlbench.core.examples import ImageRef
-from vlbench.data.images.load import Pictures
+from vlbench.data.images.load import ImageFiles
 from vlbench.data.resources import Resources
 from vlbench.models.vilt.backbone import ViLT
 
@@ -22,7 +22,7 @@ from vlbench.models.vilt.backbone import ViLT
 @pytest.fixture
 def model(card_of: Any, resources: Any) -> ViLT:
     torch.manual_seed(0)
-    return ViLT.from_card(card_of("vilt"), "tiny", Resources(resources.text, Pictures(), None)).eval()
+    return ViLT.from_card(card_of("vilt"), "tiny", Resources(resources.text, ImageFiles(), None)).eval()
 
 
 @pytest.fixture

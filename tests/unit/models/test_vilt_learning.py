@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vlbench.core.cards import ModelCard
-from vlbench.data.images.load import Pictures
+from vlbench.data.images.load import ImageFiles
 from vlbench.data.images.patches import Patches, in_patches
 from vlbench.data.resources import Resources
 from vlbench.data.text.tokenizer import TextEncoder
@@ -33,7 +33,7 @@ Drawn = tuple[list[Patches], list[str], Tensor]
 def model(card_of: Callable[[str], ModelCard]) -> ViLT:
     torch.manual_seed(0)
     return ViLT.from_card(
-        card_of("vilt"), "tiny", Resources(TextEncoder.train([ASKED, *TEXTS], 200, 32), Pictures(), None)
+        card_of("vilt"), "tiny", Resources(TextEncoder.train([ASKED, *TEXTS], 200, 32), ImageFiles(), None)
     )
 
 

@@ -1,1 +1,1 @@
-"""What is computed once and kept: the cache folder and the Arrow index of examples."""
+"""The cache folder and the Arrow index of examples."""

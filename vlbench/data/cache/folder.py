@@ -1,4 +1,4 @@
-"""Where vlbench keeps what it can make again, and how it writes a file: wholly or not at all."""
+"""The cache folder, atomic writing of files, and hashes of files."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from vlbench.core.errors import DataError
 
 _SHA256_LENGTH = 64
 _UNSETTLED = 2 * 10**9
-"""Nanoseconds within which two changes of a file may get the same time, as coarse file systems keep it."""
+"""Nanoseconds within which two changes of a file may get the same time on file systems with coarse clocks."""
 
 
 def cache_folder() -> Path:
-    """The cache: `$VLBENCH_CACHE`, else the platform's folder for caches. It may not exist yet."""
-    own = os.environ.get("VLBENCH_CACHE")
-    if own:
-        return Path(own).expanduser()
+    """Return the cache folder: `$VLBENCH_CACHE`, else the platform's folder for caches. It may not exist yet."""
+    chosen = os.environ.get("VLBENCH_CACHE")
+    if chosen:
+        return Path(chosen).expanduser()
     if sys.platform == "win32":
         return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local") / "vlbench"
     if sys.platform == "darwin":
@@ -32,66 +32,72 @@ def cache_folder() -> Path:
 
 
 def cannot_write(path: Path, error: OSError) -> DataError:
-    """The error for a place that cannot be written: a full disk, a file where a folder should be, no permission."""
+    """The error for a path that cannot be written: a full disk, a file where a folder should be, no permission."""
     reason = error.strerror or type(error).__name__
     return DataError(f"cannot write {path} ({reason}): free space, or give a folder that can be written")
 
 
+def cannot_read(path: Path, error: OSError) -> DataError:
+    """The error for a file that cannot be read."""
+    return DataError(f"cannot read {path} ({error.strerror}): give a readable file")
+
+
 @contextlib.contextmanager
 def atomic_file(path: Path) -> Iterator[BinaryIO]:
-    """Open a file that is written beside its place, synced, and moved there when the block ends well.
+    """Open a temporary file in the same folder that is synced and renamed to `path` when the block ends without error.
 
-    Parent folders are made. Whatever goes wrong, nothing half-written is left and an older file stays as it was.
+    Parent folders are created. After an error no partial file is left, and an older file at `path` is unchanged.
 
     Raises:
         DataError: it cannot be written.
     """
-    beside = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with beside.open("xb") as file:
+        with temporary.open("xb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        beside.replace(path)
+        temporary.replace(path)
     except OSError as error:
         raise cannot_write(path, error) from None
     finally:
         with contextlib.suppress(OSError):
-            beside.unlink()
+            temporary.unlink()
 
 
 def atomic_write(path: Path, content: bytes | str) -> None:
-    """Write a whole file as `atomic_file` does; text is UTF-8. Raises DataError if it cannot be written."""
+    """Write a file with `atomic_file`; text is encoded as UTF-8. Raises DataError if it cannot be written."""
     with atomic_file(path) as file:
         file.write(content.encode() if isinstance(content, str) else content)
 
 
 def file_sha256(path: Path, cache: Path, again: bool = False) -> str:
-    """The hash of a file's content, remembered in the cache as long as `stamp` and path stay.
+    """Return the SHA-256 of a file's content, remembered in the cache while the file's path and `stamp` stay the same.
 
-    A file that changed within the last two seconds is not remembered: another change could leave the same times.
+    The hash of a file that changed within the last two seconds is not remembered: another change could get the same
+    times.
 
     Args:
-        path: of the file.
-        cache: the folder of the cache.
-        again: hash it whatever is remembered, and remember that.
+        path: the file.
+        cache: the cache folder.
+        again: ignore the remembered hash, compute it and remember the new one.
 
     Raises:
         DataError: it cannot be read.
     """
     try:
-        seen = path.stat()
-        known = f"{path.resolve()}|{stamp(seen)}"
-        note = cache / "sha256" / hashlib.sha256(known.encode()).hexdigest()
+        before = path.stat()
+        identity = f"{path.resolve()}|{stamp(before)}"
+        note = cache / "sha256" / hashlib.sha256(identity.encode()).hexdigest()
         if not again and note.is_file() and len(remembered := note.read_text("ascii")) == _SHA256_LENGTH:
             return remembered
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
-        settled = stamp(path.stat()) == stamp(seen)
+        unchanged = stamp(path.stat()) == stamp(before)
     except OSError as error:
-        raise DataError(f"cannot read {path} ({error.strerror}): give a readable file") from None
-    if settled and time.time_ns() - max(seen.st_mtime_ns, seen.st_ctime_ns) > _UNSETTLED:
+        raise cannot_read(path, error) from None
+    if unchanged and time.time_ns() - max(before.st_mtime_ns, before.st_ctime_ns) > _UNSETTLED:
         atomic_write(note, digest)
     else:
         with contextlib.suppress(OSError):
@@ -99,16 +105,16 @@ def file_sha256(path: Path, cache: Path, again: bool = False) -> str:
     return digest
 
 
-def stamp(seen: os.stat_result) -> str:
-    """What tells a file from what it was before without reading it: size, both times and the inode.
+def stamp(status: os.stat_result) -> str:
+    """Return what tells a changed file from its older version without reading it: size, both times and the inode.
 
-    The time of modification can be set by anybody, that of the last change of the file's status cannot.
+    Programs can set the time of modification, but not the time of the last status change.
     """
-    return f"{seen.st_size}|{seen.st_mtime_ns}|{seen.st_ctime_ns}|{seen.st_ino}"
+    return f"{status.st_size}|{status.st_mtime_ns}|{status.st_ctime_ns}|{status.st_ino}"
 
 
 def files_sha256(files: Iterable[Path]) -> str:
-    """The hash of small files by name and content, in any order; one that is not there does not count."""
+    """Return one SHA-256 of small files by name and content, in any order; files that do not exist are ignored."""
     digest = hashlib.sha256()
     for file in sorted(filter(Path.is_file, files)):
         digest.update(file.name.encode() + b"\0" + hashlib.sha256(file.read_bytes()).digest())

@@ -1,1 +1,1 @@
-"""Files from elsewhere: download, unpack, and the hash of code files."""
+"""Download and unpack files, and hash the files of plug-in code."""

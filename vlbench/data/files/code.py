@@ -1,6 +1,6 @@
-"""The files that a plug-in model or a task consists of, and one hash of them that changes when any of them does.
+"""Find the files of a plug-in model or a task, and hash them so that a change of any file changes the hash.
 
-Python files are found by what lies beside the card and by their import statements, which are read and never run.
+Python files are those beside the card and those that they import; import statements are parsed, never executed.
 """
 
 from __future__ import annotations
@@ -14,14 +14,13 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from vlbench.core.errors import DataError
-from vlbench.data.cache.folder import cache_folder, file_sha256
+from vlbench.data.cache.folder import cache_folder, cannot_read, file_sha256
 
 CODE = (".py", ".so", ".pyd")
 WEIGHTS = (
     ".safetensors", ".pt", ".pth", ".ckpt", ".bin", ".npy", ".npz", ".h5", ".hdf5", ".msgpack", ".onnx", ".pkl", ".gguf"
 )  # fmt: skip
-"""How files of weights end."""
+"""Suffixes of files of weights."""
 _LIBRARIES = ("site-packages", "dist-packages")
 _SKIPPED = (*_LIBRARIES, "node_modules")
 _SMALL = 1 << 20
@@ -29,10 +28,10 @@ _TASKS = "vlbench._tasks"
 
 
 def files_below(folder: Path, suffixes: tuple[str, ...]) -> Iterator[Path]:
-    """The files with these suffixes in a folder, and in those of its sub-folders that hold some themselves.
+    """Yield the files with these suffixes in a folder, and in each sub-folder that directly contains such files.
 
-    Tests, hidden folders and folders of installed packages are left out, so a folder that also holds runs, data or a
-    virtual environment costs no more than one that does not.
+    Tests, hidden folders and folders of installed packages are skipped, so runs, data or a virtual environment in the
+    folder do not slow it down.
     """
     entries = [] if folder.name in _LIBRARIES or not folder.is_dir() else sorted(folder.iterdir())
     wanted = [path for path in entries if path.suffix in suffixes and path.is_file() and not _is_test(path)]
@@ -44,7 +43,7 @@ def files_below(folder: Path, suffixes: tuple[str, ...]) -> Iterator[Path]:
 
 
 def data_beside(folder: Path, but: tuple[str, ...] = ()) -> Iterator[Path]:
-    """The files directly in a folder that are neither code, documentation nor hidden; but: names left out as well."""
+    """Yield the files directly in a folder that are not code, documentation or hidden; but: names to skip as well."""
     for path in sorted(folder.iterdir()) if folder.name not in _LIBRARIES else []:
         documents = path.suffix == ".md" or path.name.split(".")[0] in ("README", "LICENSE", "CHANGELOG")
         hidden = path.name.startswith(".") or path.suffix in (*CODE, ".pyc")
@@ -53,18 +52,18 @@ def data_beside(folder: Path, but: tuple[str, ...] = ()) -> Iterator[Path]:
 
 
 def with_imports(folder: Path, files: Iterable[Path], modules: Iterable[str] = ()) -> dict[str, Path]:
-    """Files of a folder and every module that they import, directly or not, as far as it is no installed library.
+    """Return files of a folder and all modules that they import, directly or indirectly, except installed libraries.
 
-    Modules of vlbench count where they belong to a built-in task; installed packages where the folder lies in them or
-    they are named. Imports of names that are built at run time are not found.
+    Modules of vlbench are included if they belong to a built-in task; an installed package is included if the folder is
+    in it or if it is named. Imports of names that are built at run time are not found.
 
     Args:
-        folder: where the files lie; modules are looked for there first, then where Python would look for them.
-        files: those that count in any case.
-        modules: dotted names of further modules that count.
+        folder: of the files; modules are searched there first, then where Python would search for them.
+        files: those that are included in any case.
+        modules: dotted names of further modules to include.
 
     Returns:
-        The files by a name that does not say where the folder or the modules lie.
+        The files by a name that does not depend on the location of the folder and the modules.
     """
     named = tuple(modules)
     finder = _Finder(folder, {*_package_of(folder), *(name.split(".")[0] for name in named)})
@@ -73,11 +72,11 @@ def with_imports(folder: Path, files: Iterable[Path], modules: Iterable[str] = (
     for name in named:
         finder.follow(name, [])
     finder.finish()
-    return finder.found
+    return finder.files
 
 
 def content_sha256(files: dict[str, Path]) -> str:
-    """The hash of files by their names here and their content.
+    """Return one SHA-256 of files by their names in the mapping and their content.
 
     Raises:
         DataError: one cannot be read.
@@ -90,28 +89,31 @@ def content_sha256(files: dict[str, Path]) -> str:
 
 @dataclass
 class _Finder:
-    """found: the files so far; own: top-level packages that count although they are installed."""
+    """Collects files and the modules that they import.
+
+    files: those found so far, by name. own: top-level packages that are included although they are installed.
+    """
 
     folder: Path
     own: set[str]
-    found: dict[str, Path] = field(default_factory=dict)
+    files: dict[str, Path] = field(default_factory=dict)
     _todo: list[tuple[Path, list[Path]]] = field(default_factory=list)
     _places: dict[str, list[Path]] = field(default_factory=dict)
     _known: set[Path] = field(default_factory=set)
 
     def add(self, name: str, path: Path) -> None:
-        """Count a file; its imports are followed by `finish`."""
+        """Include a file; `finish` follows its imports."""
         real = path.resolve()
         if real not in self._known:
             self._known.add(real)
-            while name in self.found:  # the same place in another folder
+            while name in self.files:  # the same place in another folder
                 name = f"{name}+"
-            self.found[name] = path
+            self.files[name] = path
             if path.suffix == ".py":
                 self._todo.append((path, [path.parent, self.folder]))
 
     def finish(self) -> None:
-        """Follow the imports of all files, and theirs in turn."""
+        """Follow the imports of all files, and those of the imported modules."""
         while self._todo:
             path, beside = self._todo.pop()
             for name, level in _imports(path):
@@ -122,7 +124,7 @@ class _Finder:
                     self.follow(name, beside)
 
     def follow(self, name: str, beside: list[Path]) -> None:
-        """Count a module by its dotted name: one beside the importing file, else the one that Python finds."""
+        """Include a module by its dotted name: one beside the importing file, else the one that Python would find."""
         if name.startswith(f"{_TASKS}."):
             tasks = Path(str(importlib.import_module(_TASKS).__file__)).parent
             self._take(name.removeprefix(f"{_TASKS}."), [tasks], _TASKS)
@@ -130,7 +132,7 @@ class _Finder:
             self._take(name, self._installed(name.split(".")[0]), "")
 
     def _take(self, name: str, places: list[Path], prefix: str) -> bool:
-        """Whether the module lies in one of the places; it and the packages above it count then."""
+        """Whether the module is in one of the folders; if so, it and the packages that contain it are included."""
         for place in places:
             files = list(_module_files(place, name.split(".") if name else []))
             for path in files:
@@ -140,7 +142,7 @@ class _Finder:
         return False
 
     def _installed(self, top: str) -> list[Path]:
-        """The folders that hold a top-level module; none of a library's."""
+        """The folders that contain a top-level module; none for a library."""
         if top not in self._places:
             library = top in sys.stdlib_module_names or top in sys.builtin_module_names
             places = [] if library else _folders_of(top)
@@ -151,7 +153,7 @@ class _Finder:
 
 
 def _module_files(place: Path, parts: list[str]) -> Iterator[Path]:
-    """The file of a module and the `__init__.py` of each package that it lies in; as far as they are there."""
+    """The file of a module and the `__init__.py` of each package that contains it, if they exist."""
     if (init := place / "__init__.py").is_file() and not parts:
         yield init
     for part in parts:
@@ -167,11 +169,11 @@ def _module_files(place: Path, parts: list[str]) -> Iterator[Path]:
 
 
 def _imports(path: Path) -> Iterator[tuple[str, int]]:
-    """The modules that a file may import, by dotted name, with the number of dots of a relative import."""
+    """The dotted names of the modules that a file may import, with the number of dots of a relative import."""
     try:
         tree = ast.parse(path.read_bytes())
     except (SyntaxError, ValueError, RecursionError):
-        return  # whoever runs it says what is wrong
+        return  # running it reports the error
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from ((alias.name, 0) for alias in node.names)
@@ -183,17 +185,17 @@ def _imports(path: Path) -> Iterator[tuple[str, int]]:
 
 
 def _sha256(path: Path) -> str:
-    """Of a small file at once, of a large one by what is remembered of it."""
+    """The SHA-256 of a file; that of a large file is remembered in the cache."""
     try:
         if path.stat().st_size < _SMALL:
             return hashlib.sha256(path.read_bytes()).hexdigest()
     except OSError as error:
-        raise DataError(f"cannot read {path} ({error.strerror}): give a readable file") from None
+        raise cannot_read(path, error) from None
     return file_sha256(path, cache_folder())
 
 
 def _folders_of(top: str) -> list[Path]:
-    """The folders that a top-level module or package lies in; nothing is imported."""
+    """The folders that contain a top-level module or package; nothing is imported."""
     try:
         spec = importlib.util.find_spec(top)
     except (ImportError, ValueError):
@@ -206,7 +208,7 @@ def _folders_of(top: str) -> list[Path]:
 
 
 def _package_of(folder: Path) -> set[str]:
-    """The top-level package of a folder among installed packages; empty elsewhere."""
+    """The top-level package of a folder inside an installed package; empty elsewhere."""
     parts = folder.resolve().parts
     places = [place for place, part in enumerate(parts[:-1]) if part in _LIBRARIES]
     return {parts[places[-1] + 1]} if places else set()

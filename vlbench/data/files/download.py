@@ -1,4 +1,4 @@
-"""A file from the web, whole or not at all: resumed where it was cut off, checked, then renamed."""
+"""Download a file over HTTP: resume an interrupted download, verify the checksums, then rename it."""
 
 from __future__ import annotations
 
@@ -17,28 +17,25 @@ from pathlib import Path
 from vlbench import __version__
 from vlbench.core.errors import DataError
 
-Step = Callable[[int, int], None]
-"""Told bytes received and bytes in all (as many as received where the server does not say)."""
-
 _CHUNK = 1 << 20
 _BUSY = frozenset({408, 425, 429, 500, 502, 503, 504})
-"""Statuses that pass."""
+"""HTTP statuses that are temporary."""
 _MARGIN = 64 << 20
-"""Bytes that stay free on the disk."""
+"""Bytes to keep free on the disk."""
 _LONGEST_WAIT = 120.0
 
 
 @dataclass(frozen=True)
 class Patience:
-    """timeout: seconds without a byte. tries: in a row without one byte more. wait: how time passes between them."""
+    """When to retry and to give up. timeout: seconds without a byte. tries: in a row without progress. wait: sleeps."""
 
     timeout: float = 30.0
     tries: int = 6
     wait: Callable[[float], None] = time.sleep
 
 
-class _PassingError(Exception):
-    """Worth another try, after so many seconds where the server says so."""
+class _TemporaryError(Exception):
+    """A temporary error, to be retried. seconds: how long the server asks to wait."""
 
     def __init__(self, reason: str, seconds: float | None = None) -> None:
         super().__init__(reason)
@@ -46,17 +43,25 @@ class _PassingError(Exception):
 
 
 def download(
-    url: str, target: Path, checksums: Mapping[str, str], progress: Step, patience: Patience | None = None
+    url: str,
+    target: Path,
+    checksums: Mapping[str, str],
+    progress: Callable[[int, int], None],
+    patience: Patience | None = None,
 ) -> None:
-    """Fetch `url` to `target`, going on from `target.part` where an earlier attempt left one.
+    """Download `url` to `target`, resuming from `target.part` if an earlier attempt left one.
 
-    A part is gone on from only if the server still has the same file (by its ETag or date); else it starts over.
+    It resumes only if the server still has the same file (by its ETag or date); otherwise it starts over.
 
     Args:
-        checksums: by algorithm of hashlib; a file that differs is thrown away.
+        url: of the file.
+        target: the path that the complete file gets.
+        checksums: by algorithm of hashlib; a file with another checksum is deleted.
+        progress: called with the bytes received and the bytes in total (those received if the server does not say).
+        patience: when to retry and to give up.
 
     Raises:
-        DataError: the server refuses, keeps failing, or hands out another file; or the disk is full.
+        DataError: the server rejects the request, keeps failing, or sends another file; or the disk is full.
     """
     patience, part, failures = patience or Patience(), _Part(target), 0
     try:
@@ -65,12 +70,12 @@ def download(
             try:
                 _receive(url, part, progress, patience.timeout)
                 break
-            except _PassingError as error:
+            except _TemporaryError as error:
                 failures = 1 if part.size > before else failures + 1
                 if failures >= patience.tries:
                     raise DataError(
                         f"{url} failed {failures} times in a row ({error}): {part.size:,} bytes are kept, "
-                        f"run the same command later to go on"
+                        f"run the same command later to resume"
                     ) from None
                 patience.wait(min(error.seconds or 2.0**failures, _LONGEST_WAIT))
         part.finish(url, checksums)
@@ -81,9 +86,9 @@ def download(
 
 
 class _Part:
-    """What is there so far, and which file of the server it is a part of.
+    """The partial file and which file of the server it belongs to.
 
-    validator: an ETag or a date that tells that file from others; empty where the server gives none.
+    validator: an ETag or a date that identifies that file; empty if the server gives none. total: its bytes.
     """
 
     def __init__(self, target: Path) -> None:
@@ -95,40 +100,40 @@ class _Part:
             known = json.loads(self.about.read_text(encoding="utf8"))
             self.validator, self.total = str(known["validator"]), int(known["total"])
         except (OSError, ValueError, KeyError, TypeError):
-            pass  # nothing is known of it: it starts over
+            pass  # unknown origin: the download starts over
 
     @property
     def size(self) -> int:
-        """Bytes that are there."""
+        """Bytes received so far."""
         return self.path.stat().st_size if self.path.is_file() else 0
 
     def restart(self, validator: str, total: int) -> None:
-        """Forget what is there."""
+        """Discard the bytes received."""
         self.validator, self.total = validator, total
         self.path.write_bytes(b"")
         self.about.write_text(json.dumps({"validator": validator, "total": total}), encoding="utf8")
 
     def finish(self, url: str, checksums: Mapping[str, str]) -> None:
-        """Check it and give it its name."""
+        """Verify the checksums and rename the file to its target."""
         for algorithm, expected in checksums.items():
             with self.path.open("rb") as file:
-                found = hashlib.file_digest(file, algorithm).hexdigest()
-            if found != expected:
+                digest = hashlib.file_digest(file, algorithm).hexdigest()
+            if digest != expected:
                 self.path.unlink()
                 raise DataError(
-                    f"{url} has {algorithm} {found} where {expected} is expected, and was thrown away: fetch it again, "
-                    f"or look whether its owners have replaced it"
+                    f"{url} has {algorithm} {digest} where {expected} is expected, and was deleted: fetch it again, "
+                    f"or check whether its owners have replaced it"
                 )
         self.path.replace(self.target)
         self.about.unlink(missing_ok=True)
 
 
-def _receive(url: str, part: _Part, progress: Step, timeout: float) -> None:
-    """Receive all that is missing.
+def _receive(url: str, part: _Part, progress: Callable[[int, int], None], timeout: float) -> None:
+    """Receive the missing bytes.
 
     Raises:
-        _PassingError: the connection or the server failed in a way that may pass.
-        DataError: it failed for good.
+        _TemporaryError: the connection or the server failed in a way that may be temporary.
+        DataError: a retry would not help.
     """
     have = part.size if part.validator else 0
     headers = {"Accept-Encoding": "identity", "User-Agent": f"vlbench/{__version__}"}
@@ -136,53 +141,53 @@ def _receive(url: str, part: _Part, progress: Step, timeout: float) -> None:
         headers |= {"Range": f"bytes={have}-", "If-Range": part.validator}
     try:
         with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=timeout) as response:
-            if not (have and _goes_on(response, part, have)):
+            if not (have and _resumes(response, part, have)):
                 have = 0
                 part.restart(_validator(response), int(response.headers.get("Content-Length") or 0))
             _check_space(part, have)
             with part.path.open("ab") as file:
-                while chunk := response.read1(_CHUNK):  # what has come, so that a stall loses none of it
+                while chunk := response.read1(_CHUNK):  # returns what has arrived, so a stall loses nothing
                     file.write(chunk)
                     have += len(chunk)
                     progress(have, part.total or have)
     except urllib.error.HTTPError as error:
-        raise _refused(url, error, part) from None
+        raise _rejected(url, error, part) from None
     except urllib.error.URLError as error:
         if isinstance(error.reason, socket.gaierror):
             raise DataError(f"{url} cannot be reached ({error.reason.strerror}): check the network") from None
-        raise _PassingError(str(error.reason)) from None
+        raise _TemporaryError(str(error.reason)) from None
     except http.client.HTTPException as error:
-        raise _PassingError(type(error).__name__) from None
+        raise _TemporaryError(type(error).__name__) from None
     except (TimeoutError, ConnectionError) as error:
-        raise _PassingError(str(error) or type(error).__name__) from None
+        raise _TemporaryError(str(error) or type(error).__name__) from None
     if part.total and have != part.total:
         if have > part.total:
             part.restart("", 0)
-        raise _PassingError(f"{have:,} of {part.total:,} bytes came")
+        raise _TemporaryError(f"{have:,} of {part.total:,} bytes were received")
 
 
-def _goes_on(response: http.client.HTTPResponse, part: _Part, have: int) -> bool:
-    """Whether what comes is the rest of what is there."""
+def _resumes(response: http.client.HTTPResponse, part: _Part, have: int) -> bool:
+    """Whether the response continues the partial file."""
     begins = str(response.headers.get("Content-Range", "")).startswith(f"bytes {have}-")
     return response.status == 206 and begins and _validator(response) in ("", part.validator)
 
 
 def _validator(response: http.client.HTTPResponse) -> str:
-    """A strong ETag, else the date: what `If-Range` takes (RFC 9110, section 13.1.5)."""
+    """A strong ETag, else the date; both are valid in `If-Range` (RFC 9110, section 13.1.5)."""
     tag = str(response.headers.get("ETag", ""))
     return tag if tag and not tag.startswith("W/") else str(response.headers.get("Last-Modified", ""))
 
 
-def _refused(url: str, error: urllib.error.HTTPError, part: _Part) -> Exception:
+def _rejected(url: str, error: urllib.error.HTTPError, part: _Part) -> Exception:
     if error.code == 416:  # the part is longer than the file is now
         part.restart("", 0)
-        return _PassingError("the file has become shorter")
+        return _TemporaryError("the file has become shorter")
     if error.code in _BUSY:
         after = error.headers.get("Retry-After", "")
-        return _PassingError(f"status {error.code}", float(after) if after.isdigit() else None)
+        return _TemporaryError(f"status {error.code}", float(after) if after.isdigit() else None)
     return DataError(
-        f"{url} answers {error.code} ({error.reason}): look on the task's homepage whether it has moved, and put the "
-        f"file there by hand"
+        f"{url} answers {error.code} ({error.reason}): check on the task's homepage whether it has moved, and put "
+        f"the file there by hand"
     )
 
 

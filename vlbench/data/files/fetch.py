@@ -1,4 +1,4 @@
-"""The files of a task, fetched where they can be."""
+"""Fetch the files of a task that can be downloaded."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ State = Literal["there", "missing", "by hand"]
 
 @dataclass(frozen=True)
 class Place:
-    """A source and what is there of it. absent: those of its files that are not."""
+    """A source of files and the folder for them. absent: its files that are not in the folder."""
 
     source: Source
     folder: Path
@@ -27,12 +27,12 @@ class Place:
 
     @property
     def state(self) -> State:
-        """Whether all of it is there, can be fetched, or has to be asked for."""
+        """Whether all files are there, can be downloaded, or have to be requested from their owners."""
         return "there" if not self.absent else "missing" if self.source.url else "by hand"
 
 
 def places(sources: Sequence[Source], root: Path) -> list[Place]:
-    """What is there below the data root of each source."""
+    """Look for the files of each source below the data root."""
     return [
         Place(source, root / source.to, tuple(name for name in source.gives if not (root / source.to / name).exists()))
         for source in sources
@@ -40,10 +40,10 @@ def places(sources: Sequence[Source], root: Path) -> list[Place]:
 
 
 def fetch(place: Place, progress: Progress, patience: Patience | None = None) -> None:
-    """Fetch one source and unpack it where it is an archive, which is then deleted.
+    """Download one source; an archive is unpacked and then deleted.
 
     Raises:
-        DataError: it is not to be had, or not what was expected.
+        DataError: it cannot be downloaded, or is not what was expected.
     """
     source = place.source
     target = place.folder / source.name
@@ -55,4 +55,4 @@ def fetch(place: Place, progress: Progress, patience: Patience | None = None) ->
         target.unlink()
     absent = [name for name in source.gives if not (place.folder / name).exists()]
     if absent:
-        raise DataError(f"{source.url} does not hold {first_five(absent)}: look on the task's homepage for news")
+        raise DataError(f"{source.url} does not hold {first_five(absent)}: check the task's homepage")

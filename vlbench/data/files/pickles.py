@@ -1,22 +1,22 @@
-"""What PyTorch's reader of weights refuses, because a pickle may name anything to be called."""
+"""Explain why `torch.load(weights_only=True)` rejects a file: a pickle may call any Python object."""
 
 from __future__ import annotations
 
 import re
 
 _NAMED = re.compile(r"GLOBAL ([\w.]+)")
-"""How torch says which name of Python's it refused to look up."""
+"""How torch names the Python object that it does not load."""
 
 
 def more_than_weights(error: Exception) -> str:
-    """What is wrong with a file that `torch.load(weights_only=True)` refuses, for the end of a sentence.
+    """Return the end of a sentence that says which Python object the rejected file contains.
 
-    Empty where the error says something else than that it holds code or objects of other kinds.
+    Empty if the error is about anything else.
     """
-    named = _NAMED.search(" ".join(str(error).split()))
-    if named is None:
+    match = _NAMED.search(" ".join(str(error).split()))
+    if match is None:
         return ""
     return (
-        f"holds more than weights (Python's {named[1]}), of which nothing was run: "
+        f"holds more than weights (Python's {match[1]}), of which nothing was run: "
         f"give a file with the tensors alone, as torch.save(model.state_dict(), FILE) writes it"
     )

@@ -1,1 +1,1 @@
-"""Images: decoding, augmentation, patches, and the cache of decoded images."""
+"""Load, augment and cache images, cut them into patches, and replace them for the image-blind control."""

@@ -1,7 +1,7 @@
-"""Pictures as networks take them, kept in the cache: decoded and resized once, whoever asks for them again.
+"""Cache preprocessed images on disk, so that each image is decoded and resized only once.
 
-What is kept is named by the content of the picture's file and by what was made of it, so neither a changed file nor
-another preprocessing ever meets an old entry. Entries are arrays of pixels; nothing else is ever read from them.
+The name of an entry is a hash of the image file's content and of the preprocessing, so a changed file or another
+preprocessing never gets an old entry. Entries are arrays of pixels; nothing else is ever read from them.
 """
 
 from __future__ import annotations
@@ -20,48 +20,51 @@ from PIL import Image
 from vlbench.core.examples import ImageRef
 from vlbench.data.cache.folder import atomic_file, cache_folder, file_sha256
 from vlbench.data.images.load import open_image
-from vlbench.data.resources import PictureSource
+from vlbench.data.resources import ImageSource
 
 Pixels: TypeAlias = NDArray[np.uint8]
 _COUNT_AFTER = 200
-"""Entries that a process writes before it looks again how full the cache is."""
+"""Entries that a process writes before it measures the size of the cache again."""
 
 
 @runtime_checkable
-class Keeping(Protocol):
-    """A source of pictures that also keeps what is made of them."""
+class CachingSource(Protocol):
+    """An image source that also caches the results of preprocessing."""
 
-    def made(self, ref: ImageRef, how: str, make: Callable[[Image.Image], Pixels]) -> Pixels:
-        """What `make` makes of the picture; `how` names it with every number that it depends on."""
+    def preprocess(self, ref: ImageRef, name: str, function: Callable[[Image.Image], Pixels]) -> Pixels:
+        """Return `function(image)`; `name` identifies the function with every number that it depends on."""
         ...
 
 
-def made(pictures: PictureSource, ref: ImageRef, how: str, make: Callable[[Image.Image], Pixels]) -> Pixels:
-    """What `make` makes of a picture, from where it is kept if the source keeps it. Raises as `open_image` does."""
-    if isinstance(pictures, Keeping):
-        return pictures.made(ref, how, make)
-    return make(pictures.open(ref))
+def resized(images: ImageSource, ref: ImageRef, size: Callable[[int, int], tuple[int, int]], rule: str) -> Pixels:
+    """Return an image [H, W, 3] uint8 in RGB, resized; from the cache if the source has one.
 
+    Args:
+        images: the source.
+        ref: the image.
+        size: its width and height -> the (W, H) to resize to.
+        rule: the name of a Pillow filter and all numbers that `size` depends on, such as `bicubic 384 640 32`.
 
-def resized(pictures: PictureSource, ref: ImageRef, size: Callable[[int, int], tuple[int, int]], rule: str) -> Pixels:
-    """A picture [H, W, 3] in RGB, resized to `size` of its width and height.
-
-    rule: the name of a Pillow filter, then what `size` depends on, such as `bicubic 384 640 32`.
+    Raises:
+        DataError: as `open_image`, or the cache cannot be written.
     """
     filter_name = Image.Resampling[rule.split()[0].upper()]
 
-    def make(picture: Image.Image) -> Pixels:
-        wanted = size(*picture.size)
-        return np.asarray(picture if wanted == picture.size else picture.resize(wanted, filter_name))
+    def resize(image: Image.Image) -> Pixels:
+        new_size = size(*image.size)
+        return np.asarray(image if new_size == image.size else image.resize(new_size, filter_name))
 
-    return made(pictures, ref, f"resized {rule}", make)
+    if isinstance(images, CachingSource):
+        return images.preprocess(ref, f"resized {rule}", resize)
+    return resize(images.open(ref))
 
 
 @dataclass
-class KeptPictures:
-    """Opens pictures from their files and keeps what is made of them, as long as that is at most `limit` bytes.
+class ImageCache:
+    """Opens images from their files and caches the results of preprocessing.
 
-    Several processes may share the folder; how full it is, each of them looks up now and then.
+    folder: of the cache, which several processes may share. limit: bytes that all entries may take; each process
+    measures them from time to time.
     """
 
     folder: Path
@@ -70,26 +73,26 @@ class KeptPictures:
     _until_count: int = field(default=0, init=False)
 
     def open(self, ref: ImageRef) -> Image.Image:
-        """The picture in RGB. Raises DataError as `open_image` does."""
+        """Return the image in RGB. Raises DataError as `open_image` does."""
         return open_image(ref.path)
 
-    def made(self, ref: ImageRef, how: str, make: Callable[[Image.Image], Pixels]) -> Pixels:
-        """What `make` makes of the picture; a damaged entry is made again.
+    def preprocess(self, ref: ImageRef, name: str, function: Callable[[Image.Image], Pixels]) -> Pixels:
+        """Return `function(image)`, cached under `name` and the content of the file; a damaged entry is replaced.
 
         Raises:
-            DataError: the picture cannot be read, or the cache not be written.
+            DataError: the image cannot be read, or the cache cannot be written.
         """
-        name = hashlib.sha256(f"{how}|{file_sha256(ref.path, cache_folder())}".encode()).hexdigest()
-        path = self.folder / name[:2] / f"{name}.npy"
+        key = hashlib.sha256(f"{name}|{file_sha256(ref.path, cache_folder())}".encode()).hexdigest()
+        path = self.folder / key[:2] / f"{key}.npy"
         with contextlib.suppress(OSError, ValueError, EOFError):
-            kept: Pixels = np.load(path, allow_pickle=False)
-            if kept.dtype == np.uint8:
-                return kept
-        found = make(self.open(ref))
-        if self._has_room(found.nbytes):
+            cached: Pixels = np.load(path, allow_pickle=False)
+            if cached.dtype == np.uint8:
+                return cached
+        pixels = function(self.open(ref))
+        if self._has_room(pixels.nbytes):
             with atomic_file(path) as file:
-                np.save(file, found, allow_pickle=False)
-        return found
+                np.save(file, pixels, allow_pickle=False)
+        return pixels
 
     def _has_room(self, size: int) -> bool:
         if self._until_count == 0:

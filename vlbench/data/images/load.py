@@ -1,4 +1,4 @@
-"""Pictures from files: whatever is inside, what comes out is 8-bit RGB, upright, on white."""
+"""Load images of any format as 8-bit RGB, upright, on a white background."""
 
 from __future__ import annotations
 
@@ -14,54 +14,56 @@ from vlbench.core.errors import DataError
 from vlbench.core.examples import ImageRef
 
 MAX_PIXELS = 150_000_000
-"""No benchmark's picture has as many; a file that claims more is damaged or hostile."""
+"""More than any benchmark's image has; a file that claims more is damaged or malicious."""
 _FORMATS = ("PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF", "PPM")
 _BROKEN = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, OverflowError, struct.error)
-"""What Pillow's decoders raise on damaged content."""
+"""The errors that Pillow's decoders raise on damaged content."""
 _REMEDY = "restore the file, or remove its examples"
 
 
 def open_image(path: Path) -> Image.Image:
-    """Read a picture as RGB.
+    """Read an image as RGB.
 
-    The content decides about the format, not the suffix. The EXIF orientation is applied, the first frame of an
-    animation is taken, 16 bits are scaled to 8, and what is transparent shows white.
+    The format is detected from the content, not the suffix. The EXIF orientation is applied, an animation gives its
+    first frame, 16 bits are scaled to 8, and transparent pixels are composited on white.
 
     Raises:
-        DataError: the file is missing, empty, truncated, no picture, or claims more than 150 million pixels.
+        DataError: the file is missing, empty, truncated, not an image, or claims more than 150 million pixels.
     """
     try:
         size = path.stat().st_size
     except OSError as error:
-        raise DataError(f"cannot read the picture {path} ({error.strerror}): {_REMEDY}") from None
+        raise DataError(f"cannot read the image {path} ({error.strerror}): {_REMEDY}") from None
     if size == 0:
-        raise DataError(f"the picture {path} is empty (0 bytes): {_REMEDY}")
+        raise DataError(f"the image {path} is empty (0 bytes): {_REMEDY}")
     try:
         return _decoded(path)
     except UnidentifiedImageError:
-        raise DataError(f"{path} is no picture ({size:,} bytes in none of {', '.join(_FORMATS)}): {_REMEDY}") from None
+        raise DataError(
+            f"{path} is not an image ({size:,} bytes in none of {', '.join(_FORMATS)}): {_REMEDY}"
+        ) from None
     except Image.DecompressionBombError:
         raise _too_large(path) from None
     except _BROKEN as error:
-        raise DataError(f"the picture {path} is truncated or damaged ({error}): {_REMEDY}") from None
+        raise DataError(f"the image {path} is truncated or damaged ({error}): {_REMEDY}") from None
 
 
-class Pictures:
-    """Opens pictures from their files."""
+class ImageFiles:
+    """Opens images from their files."""
 
     def open(self, ref: ImageRef) -> Image.Image:
-        """The picture in RGB. Raises DataError as `open_image` does."""
+        """Return the image in RGB. Raises DataError as `open_image` does."""
         return open_image(ref.path)
 
 
-def mean_picture(paths: Sequence[Path]) -> Image.Image:
-    """The mean of pictures, each brought to their mean size (at most 384 on a side) first.
+def mean_image(paths: Sequence[Path]) -> Image.Image:
+    """Return the mean of images, each first resized to their mean size (at most 384 pixels per side).
 
     Raises:
-        DataError: no paths, or a picture that cannot be read.
+        DataError: there are no paths, or an image cannot be read.
     """
     if not paths:
-        raise DataError("a mean picture of 0 pictures was asked for: give at least one")
+        raise DataError("the mean of 0 images was requested: give at least one")
     total_size = np.zeros(2)
     for path in paths:
         total_size += open_image(path).size
@@ -73,12 +75,12 @@ def mean_picture(paths: Sequence[Path]) -> Image.Image:
 
 
 def _too_large(path: Path) -> DataError:
-    return DataError(f"the picture {path} claims more than {MAX_PIXELS:,} pixels: make it smaller, or {_REMEDY}")
+    return DataError(f"the image {path} claims more than {MAX_PIXELS:,} pixels: make it smaller, or {_REMEDY}")
 
 
 def _decoded(path: Path) -> Image.Image:
     with warnings.catch_warnings():
-        # Pillow's own bound is judged here; its remarks on odd metadata help nobody.
+        # Pillow's limit is checked here; its warnings about unusual metadata do not help users.
         warnings.simplefilter("ignore")
         with Image.open(path, formats=_FORMATS) as image:
             if image.width * image.height > MAX_PIXELS:
@@ -90,17 +92,17 @@ def _decoded(path: Path) -> Image.Image:
 
 def _rgb(image: Image.Image) -> Image.Image:
     if image.mode == "F":
-        raise ValueError("floating-point pixels have no white: convert it to 8 or 16 bits")
+        raise ValueError("floating-point pixels have no defined white: convert it to 8 or 16 bits")
     if image.mode == "I" or image.mode.startswith("I;16"):
         return _from_16_bits(image)
     if image.has_transparency_data:
         rgba = image.convert("RGBA")
         white = Image.new("RGBA", rgba.size, "white")
         return Image.alpha_composite(white, rgba).convert("RGB")
-    return image if image.mode == "RGB" else image.convert("RGB")  # convert copies what is RGB already
+    return image if image.mode == "RGB" else image.convert("RGB")  # convert would copy an RGB image
 
 
 def _from_16_bits(image: Image.Image) -> Image.Image:
-    """Scale 0 to 65,535 to 0 to 255; Pillow's own conversion cuts everything above 255 off."""
+    """Scale [0, 65,535] to [0, 255]; Pillow's own conversion clips everything above 255."""
     values = np.asarray(image).astype(np.int64).clip(0, 65_535)
     return Image.fromarray(((values + 128) // 257).astype(np.uint8)).convert("RGB")

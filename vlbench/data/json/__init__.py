@@ -1,1 +1,1 @@
-"""JSON from elsewhere, read so that every fault names its file."""
+"""Read JSON files; every error names the file and the place."""

@@ -1,4 +1,4 @@
-"""Lines of JSON from elsewhere, read so that every fault names its file and line."""
+"""Read JSON Lines files and the fields of JSON objects; every error names the file and the line."""
 
 from __future__ import annotations
 
@@ -8,15 +8,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from vlbench.core.errors import DataError
+from vlbench.data.cache.folder import cannot_read
 
 Fields = Mapping[str, object]
 GZIP = b"\x1f\x8b"
+"""The first two bytes of a gzip file."""
 
 
 def read_lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Yield number (from 1) and text of each line, trimmed; blank lines are passed over.
+    """Yield the number (from 1) and the stripped text of each line that is not blank.
 
-    A byte order mark and CRLF line ends are tolerated.
+    A byte order mark and CRLF line ends are accepted.
 
     Raises:
         DataError: the file cannot be read, is compressed, or a line is not UTF-8.
@@ -24,92 +26,119 @@ def read_lines(path: Path) -> Iterator[tuple[int, str]]:
     try:
         with path.open("rb") as stream:
             for number, raw in enumerate(stream, start=1):
-                if number == 1 and raw.startswith(GZIP):
-                    raise DataError(f"{path} is compressed by gzip where lines of text are expected: unpack it")
+                if number == 1:
+                    reject_gzip(raw, path, "lines of text are")
                 line = raw.decode("utf-8-sig" if number == 1 else "utf-8").strip()
                 if line:
                     yield number, line
     except UnicodeDecodeError as error:
-        raise DataError(f"{path}, line {number}: not UTF-8 ({error.reason}): save the file as UTF-8") from None
+        raise not_utf8(f"{path}, line {number}", error.reason) from None
     except OSError as error:
-        raise DataError(f"cannot read {path} ({error.strerror}): give a readable file") from None
+        raise cannot_read(path, error) from None
 
 
 def read_json_lines(path: Path, unique_keys: bool = False) -> Iterator[tuple[int, dict[str, object]]]:
-    """Yield number (from 1) and object of each line that is not blank.
+    """Yield the number (from 1) and the JSON object of each line that is not blank.
 
-    unique_keys: a key that comes twice in one object is an error; else the last one counts, which is quicker to read.
+    Args:
+        path: the file.
+        unique_keys: raise an error if a key occurs twice in one object; by default the last one counts, which is
+            faster.
 
     Raises:
         DataError: as `read_lines`, or a line is not a JSON object.
     """
     for number, line in read_lines(path):
-        yield number, _parse(line, f"{path}, line {number}", unique_keys)
+        where = f"{path}, line {number}"
+        try:
+            fields: object = json.loads(line, object_pairs_hook=unique if unique_keys else None)
+        except (ValueError, RecursionError) as error:
+            raise not_json(where, str(error)) from None
+        if not isinstance(fields, dict):
+            raise DataError(f"{where}: {line[:40]!r} is not a JSON object: expected one object in braces per line")
+        yield number, fields
 
 
 def unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    """An object of JSON from its keys and values.
+    """Build a JSON object from its keys and values; an `object_pairs_hook` for `json.loads`.
 
     Raises:
-        ValueError: a key comes twice.
+        ValueError: a key occurs twice.
     """
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        twice = next(key for place, (key, _) in enumerate(pairs) if key in dict(pairs[:place]))
-        raise ValueError(f"the key {reprlib.repr(twice)} comes twice in one object")
-    return found
-
-
-def _parse(line: str, where: str, unique_keys: bool) -> dict[str, object]:
-    try:
-        fields: object = json.loads(line, object_pairs_hook=unique if unique_keys else None)
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{where}: not JSON ({error}): mend the line or fetch the file again") from None
-    if not isinstance(fields, dict):
-        raise DataError(f"{where}: {line[:40]!r} is not a JSON object: expected one object in braces per line")
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        repeated = next(key for place, (key, _) in enumerate(pairs) if key in dict(pairs[:place]))
+        raise ValueError(f"the key {reprlib.repr(repeated)} comes twice in one object")
     return fields
 
 
 def text(fields: Fields, key: str, where: str) -> str:
-    """The string called `key`; `where` says in errors which file and line is meant.
+    """Return the string called `key`; `where` names the file and line in errors.
 
     Raises:
-        DataError: it is missing, no string, or holds half a character, which JSON can spell but no text has.
+        DataError: it is missing, not a string, or contains a lone surrogate, which JSON allows and UTF-8 does not.
     """
     value = fields.get(key)
     if not isinstance(value, str):
-        raise _unexpected(fields, key, where, "a string")
-    if not value.isascii() and any("\ud800" <= sign <= "\udfff" for sign in value):
-        raise _unexpected(fields, key, where, "a string of whole characters")
+        raise unexpected_field(fields, key, where, "a string")
+    if not value.isascii() and any("\ud800" <= character <= "\udfff" for character in value):
+        raise unexpected_field(fields, key, where, "a string of whole characters")
     return value
 
 
 def one_of(fields: Fields, key: str, allowed: Sequence[str], where: str) -> str:
-    """The member of `allowed` that the string called `key` equals, whatever its case.
+    """Return the member of `allowed` that equals the string called `key`, ignoring case.
 
     Raises:
-        DataError: it is missing, no string, or none of them.
+        DataError: it is missing, not a string, or none of them.
     """
     value = fields.get(key)
-    for known in allowed:
-        if isinstance(value, str) and value.lower() == known.lower():
-            return known
-    raise _unexpected(fields, key, where, " or ".join(f'"{known}"' for known in allowed))
+    for name in allowed:
+        if isinstance(value, str) and value.lower() == name.lower():
+            return name
+    raise unexpected_field(fields, key, where, " or ".join(f'"{name}"' for name in allowed))
 
 
 def folder(fields: Fields, key: str, where: str) -> str:
-    """The string or whole number called `key`, as the name of one folder.
+    """Return the string or integer called `key` as the name of one folder.
 
     Raises:
-        DataError: it is missing, or could lead out of the folder it is looked up in.
+        DataError: it is missing, or would lead out of the folder that it is looked up in.
     """
     value = fields.get(key)
     name = str(value) if isinstance(value, (str, int)) else ""
-    if name in ("", ".", "..") or any(sign in name for sign in "/\\\0"):
-        raise _unexpected(fields, key, where, "the name of one folder")
+    if name in ("", ".", "..") or any(character in name for character in "/\\\0"):
+        raise unexpected_field(fields, key, where, "the name of one folder")
     return name
 
 
-def _unexpected(fields: Fields, key: str, where: str, expectation: str) -> DataError:
-    found = f"is {reprlib.repr(fields[key])}" if key in fields else "is missing"
-    return DataError(f"{where}: {key!r} {found} where {expectation} is expected: mend the line or fetch the file again")
+def reject_gzip(content: bytes, path: Path, expected: str) -> None:
+    """Raise DataError if a file starts as gzip files do; `expected` with its verb, as in "JSON is"."""
+    if content.startswith(GZIP):
+        raise DataError(f"{path} is compressed by gzip where {expected} expected: unpack it with gunzip")
+
+
+def reject_constant(constant: str) -> object:
+    """Raise ValueError for NaN and Infinity, which are not JSON; a `parse_constant` for `json.loads`."""
+    raise ValueError(f"{constant} is not a JSON number")
+
+
+def not_utf8(where: str, reason: str) -> DataError:
+    """The error for bytes that are not UTF-8."""
+    return DataError(f"{where}: not UTF-8 ({reason}): save the file as UTF-8")
+
+
+def not_json(where: str, reason: str) -> DataError:
+    """The error for text that is not JSON."""
+    return DataError(f"{where}: not JSON ({reason}): correct the file or fetch it again")
+
+
+def unexpected_field(fields: Fields, key: str, where: str, expected: str) -> DataError:
+    """The error for a field that is missing or has another value than `expected`."""
+    fault = f"is {reprlib.repr(fields[key])}" if key in fields else "is missing"
+    return unexpected(f"{key!r} {fault}", where, expected)
+
+
+def unexpected(fault: str, where: str, expected: str) -> DataError:
+    """The error for `fault` where `expected` should be."""
+    return DataError(f"{where}: {fault} where {expected} is expected: correct the file or fetch it again")

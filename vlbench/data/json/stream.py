@@ -1,4 +1,4 @@
-"""The members of one large JSON object from elsewhere, one after the other, without the file in memory."""
+"""Read the members of one large JSON object one by one, without holding the file in memory."""
 
 from __future__ import annotations
 
@@ -10,151 +10,139 @@ from pathlib import Path
 from typing import BinaryIO, TypeVar
 
 from vlbench.core.errors import DataError
-from vlbench.data.json.lines import GZIP
+from vlbench.data.cache.folder import cannot_read
+from vlbench.data.json.lines import not_json, not_utf8, reject_constant, reject_gzip
 
 CHUNK = 1 << 20
-"""Bytes read at a time."""
+"""Bytes per read."""
 LONGEST_ATOM = 16
-"""No literal and no escape has as many characters, so a fault this far from the end of a text is not a torn one."""
+"""More characters than any literal or escape has: a syntax error this far from the end is not due to a cut-off text."""
 
-Found = TypeVar("Found")
-Rule = Callable[[str, int], tuple[Found, int]]
-"""Text and a place in it -> what stands there and the place behind it, or a JSONDecodeError."""
+Parsed = TypeVar("Parsed")
+Parser = Callable[[str, int], tuple[Parsed, int]]
+"""Text and position -> the value there and the position after it; raises JSONDecodeError."""
 
-_gap = re.compile(r"[ \t\n\r]*").match
+_skip_space = re.compile(r"[ \t\n\r]*").match
+_parse_value = JSONDecoder(parse_constant=reject_constant).raw_decode
 
 
 def entries(path: Path) -> Iterator[tuple[str, object]]:
-    """Yield key and value of each member of the object that a file of JSON holds, in its order.
+    """Yield the key and value of each member of the object in a JSON file, in file order.
 
-    A byte order mark and CRLF line ends are tolerated. Held in memory: all keys, one member, and 1 MiB of text or as
-    much as a larger member needs.
+    A byte order mark and CRLF line ends are accepted. Memory holds all keys, one member, and 1 MiB of text or as much
+    as a larger member needs.
 
     Raises:
-        DataError: the file cannot be read, is compressed, is not UTF-8, is torn or else not JSON (NaN and Infinity are
-            none), with the position; holds something else than an object; or holds a key twice.
+        DataError: the file cannot be read, is compressed, is not UTF-8, is truncated or otherwise not JSON (NaN and
+            Infinity are not), with the position; is not an object; or has a key twice.
     """
-    seen: set[str] = set()
+    keys: set[str] = set()
     try:
         with path.open("rb") as stream:
             for key, value in _members(_Window(path, stream)):
-                if key in seen:
+                if key in keys:
                     raise DataError(f"{path} holds the key {key[:60]!r} twice: expected once; fetch the file again")
-                seen.add(key)
+                keys.add(key)
                 yield key, value
     except OSError as error:
-        raise DataError(f"cannot read {path} ({error.strerror}): give a readable file") from None
+        raise cannot_read(path, error) from None
 
 
 def _members(window: _Window) -> Iterator[tuple[str, object]]:
-    go_on = window.parse(_opening)
-    while go_on:
-        key, value, go_on = window.parse(_member)
+    has_next = window.parse(_parse_start)
+    while has_next:
+        key, value, has_next = window.parse(_parse_member)
         yield key, value
-    window.parse(_nothing)
-    while not window.whole:
-        window.read_on()
-        window.parse(_nothing)
+    window.parse(_parse_end)
+    while not window.at_end:
+        window.read_chunk()
+        window.parse(_parse_end)
 
 
 class _Window:
-    """A text of which only the part at hand is held; `parse` moves on in it, and reads on where that part ends."""
+    """The part of a text that is in memory, and a position in it; `parse` moves the position and reads on as needed."""
 
     def __init__(self, path: Path, stream: BinaryIO) -> None:
-        self.path, self.whole = path, False
+        self.path, self.at_end = path, False
         self._stream, self._decode = stream, codecs.getincrementaldecoder("utf-8")().decode
-        self._text, self._at = "", 0
+        self._text, self._position = "", 0
         self._bytes_read = self._characters_dropped = 0
-        self.read_on()
+        self.read_chunk()
 
-    def parse(self, rule: Rule[Found]) -> Found:
-        """What the rule finds where the window stands, which then stands behind it."""
+    def parse(self, parser: Parser[Parsed]) -> Parsed:
+        """Return what the parser reads at the current position, and move behind it."""
         while True:
             try:
-                found, self._at = rule(self._text, self._at)
-                return found
+                parsed, self._position = parser(self._text, self._position)
+                return parsed
             except JSONDecodeError as error:
-                if self.whole or not _may_be_torn(error):
-                    raise self._fault(error.msg, error.pos) from None
-                self.read_on()
+                if self.at_end or not _may_be_cut_off(error):
+                    raise self._not_json(error.msg, error.pos) from None
+                self.read_chunk()
             except (ValueError, RecursionError) as error:
-                raise self._fault(str(error), self._at) from None
+                raise self._not_json(f"{error}, in the entry", self._position) from None
 
-    def read_on(self) -> None:
-        """Drop what is parsed and read a chunk, or as much as is left unparsed, so that large members cost no more."""
-        content = self._stream.read(max(CHUNK, len(self._text) - self._at))
+    def read_chunk(self) -> None:
+        """Drop the parsed text and read a chunk, or as much as is unparsed, so that large members cost linear time."""
+        content = self._stream.read(max(CHUNK, len(self._text) - self._position))
         if self._bytes_read == 0:
-            content = self._start(content)
+            reject_gzip(content, self.path, "JSON is")
+            if content.startswith(codecs.BOM_UTF8):
+                content, self._bytes_read = content.removeprefix(codecs.BOM_UTF8), len(codecs.BOM_UTF8)
         self._bytes_read += len(content)
-        self.whole = not content
+        self.at_end = not content
         try:
-            added = self._decode(content, self.whole)
+            added = self._decode(content, self.at_end)
         except UnicodeDecodeError as error:
-            place = self._bytes_read - len(error.object) + error.start
-            raise DataError(
-                f"{self.path}: not UTF-8 ({error.reason} at byte {place}): save the file as UTF-8"
-            ) from None
-        self._characters_dropped += self._at
-        self._text, self._at = self._text[self._at :] + added, 0
+            byte = self._bytes_read - len(error.object) + error.start
+            raise not_utf8(str(self.path), f"{error.reason} at byte {byte}") from None
+        self._characters_dropped += self._position
+        self._text, self._position = self._text[self._position :] + added, 0
 
-    def _start(self, content: bytes) -> bytes:
-        if content.startswith(GZIP):
-            raise DataError(f"{self.path} is compressed by gzip where JSON is expected: unpack it with gunzip")
-        if content.startswith(codecs.BOM_UTF8):
-            self._bytes_read = len(codecs.BOM_UTF8)
-        return content.removeprefix(codecs.BOM_UTF8)
-
-    def _fault(self, what: str, place: int) -> DataError:
-        where = self._characters_dropped + place
-        return DataError(f"{self.path}: not JSON ({what} at character {where:,}): mend the file or fetch it again")
+    def _not_json(self, reason: str, position: int) -> DataError:
+        return not_json(str(self.path), f"{reason} at character {self._characters_dropped + position:,}")
 
 
-def _refuse(constant: str) -> object:
-    raise ValueError(f"{constant} is no JSON number, in the entry")
+def _parse_start(text: str, position: int) -> tuple[bool, int]:
+    """Parse the brace that opens an object; True if a member follows."""
+    position = _end_of_space(text, position)
+    if not text.startswith("{", position):
+        raise JSONDecodeError("a JSON object is expected, in braces", text, position)
+    position = _end_of_space(text, position + 1)
+    if position == len(text):
+        raise JSONDecodeError("Expecting a key or '}'", text, position)
+    return (False, position + 1) if text[position] == "}" else (True, position)
 
 
-_value = JSONDecoder(parse_constant=_refuse).raw_decode
+def _parse_member(text: str, position: int) -> tuple[tuple[str, object, bool], int]:
+    """Parse a key, its value and the character behind them; True if another member follows."""
+    position = _end_of_space(text, position)
+    if not text.startswith('"', position):
+        raise JSONDecodeError("Expecting a key in double quotes", text, position)
+    key, position = _parse_value(text, position)
+    position = _end_of_space(text, position)
+    if not text.startswith(":", position):
+        raise JSONDecodeError("Expecting ':' delimiter", text, position)
+    value, position = _parse_value(text, _end_of_space(text, position + 1))
+    position = _end_of_space(text, position)
+    if not text.startswith((",", "}"), position):
+        raise JSONDecodeError("Expecting ',' delimiter", text, position)
+    return (key, value, text[position] == ","), position + 1
 
 
-def _opening(text: str, at: int) -> tuple[bool, int]:
-    """The brace that opens an object; whether a member follows."""
-    at = _end_of_gap(text, at)
-    if not text.startswith("{", at):
-        raise JSONDecodeError("a JSON object is expected, in braces", text, at)
-    at = _end_of_gap(text, at + 1)
-    if at == len(text):
-        raise JSONDecodeError("Expecting a key or '}'", text, at)
-    return (False, at + 1) if text[at] == "}" else (True, at)
+def _parse_end(text: str, position: int) -> tuple[None, int]:
+    """Parse the space behind the object."""
+    position = _end_of_space(text, position)
+    if position < len(text):
+        raise JSONDecodeError("Extra data", text, position)
+    return None, position
 
 
-def _member(text: str, at: int) -> tuple[tuple[str, object, bool], int]:
-    """A key, its value, and the sign behind them: whether another member follows."""
-    at = _end_of_gap(text, at)
-    if not text.startswith('"', at):
-        raise JSONDecodeError("Expecting a key in double quotes", text, at)
-    key, at = _value(text, at)
-    at = _end_of_gap(text, at)
-    if not text.startswith(":", at):
-        raise JSONDecodeError("Expecting ':' delimiter", text, at)
-    value, at = _value(text, _end_of_gap(text, at + 1))
-    at = _end_of_gap(text, at)
-    if not text.startswith((",", "}"), at):
-        raise JSONDecodeError("Expecting ',' delimiter", text, at)
-    return (key, value, text[at] == ","), at + 1
+def _end_of_space(text: str, position: int) -> int:
+    space = _skip_space(text, position)
+    return space.end() if space else position
 
 
-def _nothing(text: str, at: int) -> tuple[None, int]:
-    at = _end_of_gap(text, at)
-    if at < len(text):
-        raise JSONDecodeError("Extra data", text, at)
-    return None, at
-
-
-def _end_of_gap(text: str, at: int) -> int:
-    found = _gap(text, at)
-    return found.end() if found else at
-
-
-def _may_be_torn(error: JSONDecodeError) -> bool:
-    """Whether more text could mend it: it lies at the end of the text, or is a string that nothing ends."""
+def _may_be_cut_off(error: JSONDecodeError) -> bool:
+    """Whether more text could resolve the error: it is near the end of the text, or a string is not closed."""
     return error.pos > len(error.doc) - LONGEST_ATOM or error.msg.startswith("Unterminated string")

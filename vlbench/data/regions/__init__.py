@@ -1,1 +1,1 @@
-"""Region features: what they are, where they are kept, and how they are made without a detector."""
+"""Region features: types, file formats, stores, and an extractor that needs no detector."""

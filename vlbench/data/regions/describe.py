@@ -1,24 +1,24 @@
-"""Say what a marked part of a picture looks like, in 64 numbers that are the same on every machine.
+"""Describe a marked part of an image by 64 features that are identical on every machine.
 
 Layout of a descriptor (all in [0, 1]):
 
     0-2    mean red, green, blue
     3-5    spread (twice the standard deviation) of red, green, blue
     6-13   soft histogram over the colour cube's corners: black, blue, green, cyan, red, magenta, yellow, white
-    14-49  6 x 6 picture of the box, row by row: the share of each cell that the part covers; for a grid
-           cell, which covers its box wholly, the luminance stretched to [0, 1]
-    50-51  width and height over the picture's
-    52-53  area over the picture's, and its square root
+    14-49  6 x 6 cells of the box, row by row: the fraction of each cell that the part covers; for a grid
+           cell, which covers its whole box, the luminance stretched to [0, 1]
+    50-51  width and height over the image's
+    52-53  area over the image's, and its square root
     54     area over the box's (fill)
     55     width / (width + height)
-    56-57  centre of the box over the picture's width and height
+    56-57  centre of the box over the image's width and height
     58-59  centre of mass inside the box
     60-61  four times the variance of x and of y inside the box
-    62     longer side over the picture's longer side
+    62     longer side over the image's longer side
     63     1 for a part found by its colour, 0 for a cell of a grid
 
-Every number is a quotient of integer sums (or its square root): integers below 2 ** 53 are exact in float64 in
-whatever order they are added, so neither BLAS nor the processor can change a bit.
+Every feature is a quotient of integer sums (or its square root): integers below 2 ** 53 are exact in float64 and can
+be added in any order, so the result does not depend on BLAS or the processor.
 """
 
 from __future__ import annotations
@@ -38,16 +38,16 @@ _LUMINANCE = (299, 587, 114)
 
 
 def describe(pixels: NDArray[np.uint8], marks: Ints, boxes: Ints, found: bool) -> NDArray[np.float32]:
-    """Describe the N parts that `marks` tells apart.
+    """Describe the N parts that `marks` numbers.
 
     Args:
         pixels: [H, W, 3] RGB.
-        marks: [H, W], n for the pixels of part n (1 to N, each holding at least one), 0 for none.
-        boxes: [N, 4] x1, y1, x2, y2 in pixels, the ends exclusive; part n lies in box n.
+        marks: [H, W], n for the pixels of part n (1 to N, each with at least one pixel), 0 for no part.
+        boxes: [N, 4] x1, y1, x2, y2 in pixels, x2 and y2 exclusive; part n is inside box n.
         found: parts found by colour (True) or cells of a grid (False).
 
     Returns:
-        [N, 64] float32, laid out as the module says.
+        [N, 64] float32 in [0, 1], in the layout above.
     """
     part = marks.ravel() - 1
     inside = np.flatnonzero(part >= 0)
@@ -56,7 +56,7 @@ def describe(pixels: NDArray[np.uint8], marks: Ints, boxes: Ints, found: bool) -
     channels = [pixels[..., channel].ravel()[inside].astype(np.float64) for channel in range(3)]
     blocks = (
         _colour(channels, part, len(boxes)),
-        _pictures(marks, boxes) if found else _stretched(_luminance(pixels), boxes),
+        _coverage(marks, boxes) if found else _stretched(_luminance(pixels), boxes),
         _geometry(x, y, part, boxes, marks.shape),
         np.full((len(boxes), 1), float(found)),
     )
@@ -64,19 +64,21 @@ def describe(pixels: NDArray[np.uint8], marks: Ints, boxes: Ints, found: bool) -
 
 
 def _sums(values: NDArray[np.float64] | Ints, part: Ints, count: int) -> Ints:
-    """Add up `values` per part; exact, as they are integers."""
+    """Sum integer `values` [P] per part: [N], exact."""
     return np.bincount(part, weights=values, minlength=count).astype(np.int64)
 
 
 def _colour(channels: list[Floats], part: Ints, count: int) -> Floats:
-    """Mean [N, 3], spread [N, 3] and soft histogram [N, 8] of the colours, given as three arrays [P]."""
+    """Mean [N, 3], spread [N, 3] and soft histogram [N, 8] of the colours, given as three arrays [P]; P pixels."""
     area = np.bincount(part, minlength=count)
     red, green, blue = channels
     r, g, b = (_sums(channel, part, count) for channel in channels)
     first = np.stack([r, g, b], axis=1)
     second = np.stack([_sums(channel * channel, part, count) for channel in channels], axis=1)
     spread = np.sqrt((area[:, None] * second - first * first).astype(np.float64)) * 2
-    rg, rb, gb = (_sums(one * two, part, count) for one, two in ((red, green), (red, blue), (green, blue)))
+    rg, rb, gb = (
+        _sums(first_channel * other, part, count) for first_channel, other in ((red, green), (red, blue), (green, blue))
+    )
     rgb = _sums(red * green * blue, part, count)
     corners = _corners((255 * area, r, g, b), (rg, rb, gb), rgb)
     whole = (area * 255).astype(np.float64)[:, None]
@@ -86,7 +88,7 @@ def _colour(channels: list[Floats], part: Ints, count: int) -> Floats:
 def _corners(single: tuple[Ints, Ints, Ints, Ints], double: tuple[Ints, Ints, Ints], rgb: Ints) -> Ints:
     """Sums of the products of r or 255 - r, g or 255 - g, b or 255 - b, from the sums of r, g, b, rg, ..., rgb: [N, 8].
 
-    Multiplied out, so that the pixels need be run over once per product and not once per corner.
+    Expanded, so that the pixels are read once per product instead of once per corner.
     """
     white, r, g, b = (255 * 255 * values for values in single)
     rg, rb, gb = (255 * values for values in double)
@@ -96,7 +98,7 @@ def _corners(single: tuple[Ints, Ints, Ints, Ints], double: tuple[Ints, Ints, In
 
 
 def _geometry(x: Ints, y: Ints, part: Ints, boxes: Ints, shape: tuple[int, ...]) -> Floats:
-    """Where a part is, how large, and how its mass lies in its box: [N, 13]."""
+    """The position and size of each part, and the distribution of its pixels in its box: [N, 13]."""
     height, width = shape
     count = len(boxes)
     area = np.bincount(part, minlength=count)
@@ -104,9 +106,9 @@ def _geometry(x: Ints, y: Ints, part: Ints, boxes: Ints, shape: tuple[int, ...])
     w, h = x2 - x1, y2 - y1
     mass_x, var_x = _moments(x - x1[part], part, area, w)
     mass_y, var_y = _moments(y - y1[part], part, area, h)
-    share = area / (height * width)
+    fraction = area / (height * width)
     longest = np.maximum(w, h) / max(height, width)
-    columns = [w / width, h / height, share, np.sqrt(share), area / (w * h), w / (w + h)]
+    columns = [w / width, h / height, fraction, np.sqrt(fraction), area / (w * h), w / (w + h)]
     columns += [(x1 + x2) / (2 * width), (y1 + y2) / (2 * height), mass_x, mass_y, var_x, var_y, longest]
     return np.stack(columns, axis=1)
 
@@ -123,8 +125,8 @@ def _luminance(pixels: NDArray[np.uint8]) -> Ints:
     return _LUMINANCE[0] * red + _LUMINANCE[1] * green + _LUMINANCE[2] * blue
 
 
-def _pictures(marks: Ints, boxes: Ints) -> Floats:
-    """The share of each of 6 x 6 cells of its box that a part covers: [N, 36]."""
+def _coverage(marks: Ints, boxes: Ints) -> Floats:
+    """The fraction of each of 6 x 6 cells of its box that a part covers: [N, 36]."""
     rows = []
     for number, (x1, y1, x2, y2) in enumerate(boxes.tolist(), start=1):
         mask = (marks[y1:y2, x1:x2] == number).astype(np.float64)
@@ -133,7 +135,7 @@ def _pictures(marks: Ints, boxes: Ints) -> Floats:
 
 
 def _stretched(luminance: Ints, boxes: Ints) -> Floats:
-    """The mean luminance of 6 x 6 cells of each box, darkest 0, brightest 1 (all 0 where nothing differs): [N, 36]."""
+    """The mean luminance of 6 x 6 cells of each box, darkest 0, brightest 1 (all 0 if all are equal): [N, 36]."""
     rows = np.stack([_resampled(luminance[y1:y2, x1:x2].astype(np.float64)) for x1, y1, x2, y2 in boxes.tolist()])
     low, high = rows.min(axis=1, keepdims=True), rows.max(axis=1, keepdims=True)
     stretched: Floats = (rows - low) / np.maximum(high - low, 1)
@@ -141,7 +143,7 @@ def _stretched(luminance: Ints, boxes: Ints) -> Floats:
 
 
 def _resampled(values: Floats) -> Floats:
-    """Sum integers [h, w] over 6 x 6 equal cells, a pixel counting by its overlap: [36], in 1 / (h * w) of a cell."""
+    """Sum integers [h, w] over 6 x 6 equal cells, weighting pixels by overlap: [36], in 1 / (h * w) of a cell."""
     height, width = values.shape
     cells: Floats = _overlaps(height) @ values @ _overlaps(width).T
     return cells.ravel()
@@ -149,7 +151,7 @@ def _resampled(values: Floats) -> Floats:
 
 @lru_cache(maxsize=512)
 def _overlaps(side: int) -> Floats:
-    """How much of each cell each of `side` pixels covers, in integers: [6, side], each row adding up to `side`."""
+    """The overlap of each cell with each of `side` pixels, as integers: [6, side], each row sums to `side`."""
     cell = np.arange(CELLS)[:, None] * side
     pixel = np.arange(side)[None, :] * CELLS
     overlap: Ints = np.minimum(cell + side, pixel + CELLS) - np.maximum(cell, pixel)

@@ -1,4 +1,4 @@
-"""Regions without weights, for any picture: flat-coloured parts where there are such, a grid of boxes elsewhere."""
+"""Extract regions without a trained detector: parts of one colour in flat images, a grid of boxes in others."""
 
 from __future__ import annotations
 
@@ -11,37 +11,37 @@ from vlbench.data.regions.types import Regions
 
 MAX_REGIONS = 36
 SPECK = 8
-"""Fewer pixels than this are an edge's smoothing, not a thing."""
+"""Parts with fewer pixels are smoothed edges, not objects."""
 _STEP = 16
-"""Neighbours whose channels differ by no more belong together."""
+"""Neighbouring pixels whose channels differ by at most this belong to one part."""
 _SPREAD = 12
-"""The largest standard deviation of a channel that still counts as one colour."""
+"""The largest standard deviation of a channel within one colour."""
 _FLAT_SHARE, _MAIN_SHARE = 0.6, 0.125
-"""How much of a flat picture its plain parts cover together, and its largest part alone."""
+"""The least fraction of a flat image that its plain parts cover together, and its largest part alone."""
 _PANEL_SHARE = 0.25
-"""The smallest panel, by the area of the largest."""
+"""The least area of a panel, as a fraction of the largest."""
 _MAX_PIXELS = 250_000
 
 
 class FlatExtractor:
-    """Proposes and describes regions by exact arithmetic: the same bits on every machine.
+    """An `Extractor` that uses exact arithmetic: the result is bitwise identical on every machine.
 
-    A picture is flat when parts of one colour cover most of it. Then its regions are those parts, without the
-    background and without specks, the largest first (ties in reading order), at most 36. Any other picture gets
-    itself and its 2 x 2, 3 x 3 and 4 x 4 cells. Descriptors are those of `describe`; labels and confidences are 0.
+    An image is flat if parts of one colour cover most of it. Then its regions are those parts without the background
+    and without specks, the largest first (ties in reading order), at most 36. The regions of any other image are the
+    whole image and its 2 x 2, 3 x 3 and 4 x 4 cells. Features are those of `describe`; labels and confidences are 0.
     """
 
     name = "flat-1"
     dim = DIM
 
     def __call__(self, pixels: NDArray[np.uint8]) -> Regions:
-        """Describe a picture [H, W, 3] in RGB; there is always at least one region."""
-        # Picking every n-th pixel of a large photograph is exact; a resampling filter is not.
+        """Return the regions of an image [H, W, 3] in RGB: N >= 1, D = 64."""
+        # Taking every n-th pixel of a large photograph is exact; a resampling filter is not.
         stride = 1
         while (pixels.shape[0] // stride) * (pixels.shape[1] // stride) > _MAX_PIXELS:
             stride += 1
         small = pixels[::stride, ::stride]
-        labels = _linked(small)
+        labels = _label_parts(small)
         chosen = _flat_parts(small, labels)
         if chosen is None:
             boxes, features = _grid(small, MAX_REGIONS)
@@ -59,29 +59,29 @@ def _regions(boxes: Ints, features: NDArray[np.float32], width: int, height: int
     return Regions(width, height, inside, features, ids, zeros, ids, zeros)
 
 
-def _linked(pixels: NDArray[np.uint8]) -> Ints:
-    """Number the 4-connected parts in which no step between neighbours is large: [H, W], from 1.
+def _label_parts(pixels: NDArray[np.uint8]) -> Ints:
+    """Number the 4-connected parts in which neighbours have similar colours: [H, W], from 1.
 
-    Pixels stand on the even places of a grid twice as fine; a place between two neighbours is open when they are
-    alike. So one pass of `ndimage.label` serves all colours.
+    Pixels are at the even positions of a grid twice as fine; the position between two neighbours is open if they are
+    similar. So one pass of `ndimage.label` is enough for all colours.
     """
     height, width, _ = pixels.shape
     signed = pixels.astype(np.int16)
-    open_places = np.zeros((2 * height - 1, 2 * width - 1), dtype=bool)
-    open_places[::2, ::2] = True
-    open_places[1::2, ::2] = _alike(signed[1:], signed[:-1])
-    open_places[::2, 1::2] = _alike(signed[:, 1:], signed[:, :-1])
-    labels, _ = ndimage.label(open_places)
+    open_cells = np.zeros((2 * height - 1, 2 * width - 1), dtype=bool)
+    open_cells[::2, ::2] = True
+    open_cells[1::2, ::2] = _are_similar(signed[1:], signed[:-1])
+    open_cells[::2, 1::2] = _are_similar(signed[:, 1:], signed[:, :-1])
+    labels, _ = ndimage.label(open_cells)
     return np.asarray(labels[::2, ::2], dtype=np.int64)
 
 
-def _alike(one: NDArray[np.int16], other: NDArray[np.int16]) -> NDArray[np.bool_]:
-    near: NDArray[np.bool_] = np.abs(one - other) <= _STEP
+def _are_similar(first: NDArray[np.int16], second: NDArray[np.int16]) -> NDArray[np.bool_]:
+    near: NDArray[np.bool_] = np.abs(first - second) <= _STEP
     return near[..., 0] & near[..., 1] & near[..., 2]
 
 
 def _flat_parts(pixels: NDArray[np.uint8], labels: Ints) -> Ints | None:
-    """The labels of the parts that are no background and no specks; None where the picture is not flat."""
+    """The labels [L] of the parts that are neither background nor specks; None if the image is not flat."""
     flat = labels.ravel()
     area = np.bincount(flat)
     large = np.flatnonzero(area >= SPECK)
@@ -102,11 +102,11 @@ def _flat_parts(pixels: NDArray[np.uint8], labels: Ints) -> Ints | None:
 def _like_background(
     labels: Ints, large: Ints, size: Ints, colour: NDArray[np.float64], main: int
 ) -> NDArray[np.bool_]:
-    """Which of the large parts have the background's colour: [L].
+    """Which of the L large parts belong to the background: [L].
 
-    The largest part is the background when it reaches all four sides. Otherwise it is one of several panels (NLVR
-    v1), and the background is what lies between them, the largest other colour that reaches the edge, and the
-    slivers that things cut off a panel.
+    The largest part is the background if it touches all four sides. Otherwise it is one of several panels (NLVR v1),
+    and the background is the area between them, the largest other colour that touches the edge, and the slivers of a
+    panel that objects separate from it.
     """
     sides = [set(np.unique(side).tolist()) for side in (labels[0], labels[-1], labels[:, 0], labels[:, -1])]
     like_main = _near(colour, main)
@@ -125,7 +125,7 @@ def _near(colour: NDArray[np.float64], index: int) -> NDArray[np.bool_]:
 
 
 def _parts(pixels: NDArray[np.uint8], labels: Ints, chosen: Ints) -> tuple[Ints, NDArray[np.float32]]:
-    """Boxes and descriptors of the chosen labels, the largest first, then from the top left, at most 36."""
+    """Boxes [N, 4] and features [N, 64] of the chosen labels, the largest first, then from the top left, N <= 36."""
     area = np.bincount(labels.ravel())
     numbers = np.zeros(len(area), dtype=np.int64)
     numbers[chosen] = np.arange(1, len(chosen) + 1)
@@ -137,12 +137,13 @@ def _parts(pixels: NDArray[np.uint8], labels: Ints, chosen: Ints) -> tuple[Ints,
 
 
 def _boxes(marks: Ints) -> Ints:
-    found = [place for place in ndimage.find_objects(marks) if place is not None]
-    return np.array([(x.start, y.start, x.stop, y.stop) for y, x in found], dtype=np.int64)
+    """The bounding boxes [N, 4] of the numbered parts."""
+    slices = [part for part in ndimage.find_objects(marks) if part is not None]
+    return np.array([(x.start, y.start, x.stop, y.stop) for y, x in slices], dtype=np.int64)
 
 
 def _grid(pixels: NDArray[np.uint8], most: int) -> tuple[Ints, NDArray[np.float32]]:
-    """The whole picture, its 2 x 2 cells, 3 x 3 cells and so on, as long as they are no more than `most`."""
+    """The whole image, its 2 x 2 cells, 3 x 3 cells and so on, at most `most` in total: boxes and features."""
     height, width, _ = pixels.shape
     boxes, features = [], []
     level, total = 1, 1

@@ -1,4 +1,4 @@
-"""How a feature store's files look: one record per region, and what goes with them."""
+"""The file format of a feature store: one binary record per region, an index and a header."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ FORMAT = 1
 
 
 class Header(Frozen):
-    """What `store.json` says."""
+    """The content of `store.json`. pictures: the number of images."""
 
     format: int
     source: str
@@ -30,7 +30,10 @@ class Header(Frozen):
 
 
 class Index(Frozen):
-    """What `index.json` says, a list entry per picture; counts are of regions, sizes are width and height."""
+    """The content of `index.json`, with one list entry per image.
+
+    counts: of regions. sizes: width and height. checksums: CRC-32 of the records.
+    """
 
     keys: list[str]
     counts: list[int]
@@ -39,7 +42,7 @@ class Index(Frozen):
 
 
 def record_type(dim: int) -> np.dtype[np.void]:
-    """How one region lies in `regions.bin`: little-endian, packed."""
+    """Return the record of one region in `regions.bin`: little-endian, packed, with `dim` features."""
     return np.dtype(
         [
             ("box", "<f4", (4,)),
@@ -53,7 +56,7 @@ def record_type(dim: int) -> np.dtype[np.void]:
 
 
 class RecordWriter:
-    """Writes records to an open file, one picture in memory at a time, and collects the index."""
+    """Writes records to an open file, with one image in memory at a time, and collects the index."""
 
     def __init__(self, file: BinaryIO, source: str) -> None:
         self._file, self._source = file, source
@@ -64,7 +67,7 @@ class RecordWriter:
         self._checksums: list[int] = []
 
     def add(self, key: str, regions: Regions) -> None:
-        """Append a picture's regions. Raises DataError for a key seen before or regions that do not fit together."""
+        """Append the regions of an image. Raises DataError for a repeated key or arrays whose shapes do not match."""
         if key in self._counts:
             raise DataError(f"the key {key!r} comes twice in {self._source}: remove one of the two")
         self._dim = self._dim or int(regions.features.shape[-1])
@@ -76,9 +79,9 @@ class RecordWriter:
         self._checksums.append(zlib.crc32(records))
 
     def finish(self) -> tuple[Header, bytes]:
-        """The header, and the index as JSON. Raises DataError if nothing was written."""
+        """Return the header, and the index as JSON. Raises DataError if nothing was written."""
         if not self._counts:
-            raise DataError(f"{self._source} holds no region features: expected at least one picture")
+            raise DataError(f"{self._source} holds no region features: expected at least one image")
         fields = {"keys": list(self._counts), "counts": list(self._counts.values())}
         index = json.dumps(fields | {"sizes": self._sizes, "checksums": self._checksums}).encode()
         header = Header(
@@ -94,7 +97,7 @@ class RecordWriter:
 
 
 def _packed(key: str, regions: Regions, dim: int) -> NDArray[np.void]:
-    """The records of a picture [N]."""
+    """The records of an image: [N], of the type `record_type(dim)`."""
     count = len(regions.boxes)
     values: dict[str, NDArray[np.float32] | NDArray[np.int64]] = {
         "box": regions.boxes,

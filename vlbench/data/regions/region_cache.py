@@ -1,4 +1,4 @@
-"""Regions that cost seconds a picture: each is kept as soon as it is there, so that an interrupted work goes on."""
+"""Extract regions with a slow extractor and cache them image by image, so that an interrupted run can be resumed."""
 
 from __future__ import annotations
 
@@ -21,34 +21,34 @@ def extract_each(
     cache: Path,
     progress: Callable[[int, int], None] | None = None,
 ) -> Iterator[tuple[str, Regions]]:
-    """Key and regions of each picture, in order, made one by one in this process.
+    """Yield the key and regions of each image, in order, extracted one by one in this process.
 
     Args:
-        refs: the pictures.
-        extractor: what describes them; its name and the hash of a picture's file are what its regions are kept under.
+        refs: the images.
+        extractor: computes their regions; cache entries are named by its name and the hash of the image file.
         cache: the cache folder.
-        progress: told pictures done and pictures to do.
+        progress: called with the number of images done and of all images.
 
     Raises:
-        DataError: a picture that cannot be read, or a place that cannot be written.
+        DataError: an image cannot be read, or the cache cannot be written.
     """
     for done, ref in enumerate(refs, start=1):
         sha256 = file_sha256(ref.path, cache)
-        place = cache / "regions" / extractor.name / sha256[:2] / f"{sha256}.tsv"
-        yield ref.key, _kept(place) or _made(place, sha256, extractor, ref.path)
+        path = cache / "regions" / extractor.name / sha256[:2] / f"{sha256}.tsv"
+        yield ref.key, _read_cached(path) or _extract(path, sha256, extractor, ref)
         if progress:
             progress(done, len(refs))
 
 
-def _kept(place: Path) -> Regions | None:
-    """None where nothing was kept, or what was is damaged."""
+def _read_cached(path: Path) -> Regions | None:
+    """The cached regions; None if there is no entry or it is damaged."""
     try:
-        return next((regions for _, regions in read_tsv(place)), None) if place.is_file() else None
+        return next((regions for _, regions in read_tsv(path)), None) if path.is_file() else None
     except DataError:
         return None
 
 
-def _made(place: Path, sha256: str, extractor: Extractor, path: Path) -> Regions:
-    regions = extractor(np.asarray(open_image(path)))
-    write_tsv(place, [(sha256, regions)])
+def _extract(path: Path, sha256: str, extractor: Extractor, ref: ImageRef) -> Regions:
+    regions = extractor(np.asarray(open_image(ref.path)))
+    write_tsv(path, [(sha256, regions)])
     return regions

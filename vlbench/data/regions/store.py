@@ -1,7 +1,7 @@
-"""Region features on disk: one memory-mapped file, keyed by picture, checked as it is read.
+"""Region features on disk: one memory-mapped file, keyed by image and verified as it is read.
 
-A store is a folder: `regions.bin` holds one record per region, picture after picture; `index.json` says which
-records belong to which key, each picture's size and checksum; `store.json` says what the two must be.
+A store is a folder: `regions.bin` has one record per region, image after image; `index.json` has the key, size,
+number of regions and checksum of each image; `store.json` has the number of regions and the hashes of both files.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from vlbench.data.regions.types import Regions
 
 
 @dataclass(frozen=True)
-class _Place:
-    """Where a picture's records are, and what is known about it."""
+class _Entry:
+    """An image of the store: the position and number of its records, its size and the checksum of its records."""
 
     start: int
     count: int
@@ -39,7 +39,10 @@ class _Place:
 
 
 class FeatureStore:
-    """Regions by picture key; opened without reading them, and safe to share between processes."""
+    """The regions of images by their keys. Opening reads no regions, and processes may share a store.
+
+    folder: of the store.
+    """
 
     def __init__(self, folder: Path) -> None:
         """Open the store in `folder`. Raises DataError if it is absent, corrupt or truncated."""
@@ -60,44 +63,44 @@ class FeatureStore:
         self._raw_index = index
 
     def __reduce__(self) -> tuple[type[FeatureStore], tuple[Path]]:
-        # A worker opens the store again: pickling would copy what is mapped.
+        # A worker opens the store again: pickling would copy the mapped memory.
         return FeatureStore, (self.folder,)
 
     @property
     def dim(self) -> int:
-        """Numbers per region."""
+        """Features per region."""
         return self._header.dim
 
     @property
     def source(self) -> str:
-        """What the store was made from."""
+        """What the store was built from."""
         return self._header.source
 
     @property
     def sha256(self) -> str:
-        """The hash of all regions, keys and sizes, in their order."""
+        """The hash of all regions, keys and sizes, in order."""
         return hashlib.sha256((self._header.sha256 + self._header.index_sha256).encode()).hexdigest()
 
     def __len__(self) -> int:
         return self._header.pictures
 
     def __contains__(self, key: object) -> bool:
-        return key in self._places
+        return key in self._entries
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._places)
+        return iter(self._entries)
 
     def get(self, key: str) -> Regions:
-        """The regions of a picture, as arrays of their own. Raises DataError for an unknown key or damaged bytes."""
-        place = self._places.get(key)
-        if place is None:
+        """Return the regions of an image, as new arrays. Raises DataError for an unknown key or damaged bytes."""
+        entry = self._entries.get(key)
+        if entry is None:
             raise DataError(f"no regions of {key!r} in {self.folder}: extract them with `vlbench data features`")
-        records = self._records[place.start : place.start + place.count]
-        if zlib.crc32(records.tobytes()) != place.checksum:
+        records = self._records[entry.start : entry.start + entry.count]
+        if zlib.crc32(records.tobytes()) != entry.checksum:
             raise self._fault(f"has damaged regions of {key!r}")
         return Regions(
-            width=place.width,
-            height=place.height,
+            width=entry.width,
+            height=entry.height,
             boxes=records["box"].astype(np.float32),
             features=records["feature"].astype(np.float32),
             object_ids=records["object"].astype(np.int64),
@@ -107,11 +110,11 @@ class FeatureStore:
         )
 
     @cached_property
-    def _places(self) -> dict[str, _Place]:
+    def _entries(self) -> dict[str, _Entry]:
         index = Index.model_validate_json(self._raw_index)
         starts = [0, *np.cumsum(index.counts).tolist()]
         rows = zip(index.keys, starts, index.counts, index.sizes, index.checksums, strict=False)
-        return {key: _Place(start, count, *size, checksum) for key, start, count, size, checksum in rows}
+        return {key: _Entry(start, count, *size, checksum) for key, start, count, size, checksum in rows}
 
     @cached_property
     def _records(self) -> NDArray[np.void]:
@@ -121,52 +124,52 @@ class FeatureStore:
             raise self._fault(f"cannot be opened ({_short(error)})") from None
 
     def _fault(self, what: str) -> DataError:
-        return DataError(f"the feature store {self.folder} {what}: remove the folder and it is made again")
+        return DataError(f"the feature store {self.folder} {what}: remove the folder, and it is rebuilt")
 
     @classmethod
     def build(cls, folder: Path, rows: Iterable[tuple[str, Regions]], source: str) -> FeatureStore:
-        """Write a store, one picture in memory at a time; an older one in its place is replaced at the end.
+        """Write a store, with one image in memory at a time; an older store at the path is replaced at the end.
 
         Args:
-            folder: where the store shall be.
-            rows: key and regions of each picture.
-            source: what they come from, kept with the store.
+            folder: of the store.
+            rows: key and regions of each image.
+            source: what they come from, recorded in the store.
 
         Raises:
-            DataError: no rows, a key twice, regions that do not fit together, or a place that cannot be written;
-                nothing half-written is left.
+            DataError: there are no rows, a key occurs twice, shapes do not match, or the folder cannot be written; no
+                partial store is left.
         """
-        beside = folder.with_name(f".{folder.name}.{os.getpid()}-{secrets.token_hex(4)}")
+        temporary = folder.with_name(f".{folder.name}.{os.getpid()}-{secrets.token_hex(4)}")
         try:
-            beside.mkdir(parents=True)
-            with (beside / "regions.bin").open("xb") as file:
+            temporary.mkdir(parents=True)
+            with (temporary / "regions.bin").open("xb") as file:
                 writer = RecordWriter(file, source)
                 for key, regions in rows:
                     writer.add(key, regions)
                 header, index = writer.finish()
                 _sync(file)
             for name, content in (("index.json", index), ("store.json", header.model_dump_json().encode())):
-                with (beside / name).open("xb") as file:
+                with (temporary / name).open("xb") as file:
                     file.write(content)
                     _sync(file)
-            _move(beside, folder)
+            _move(temporary, folder)
         except OSError as error:
             raise cannot_write(folder, error) from None
         finally:
-            shutil.rmtree(beside, ignore_errors=True)
+            shutil.rmtree(temporary, ignore_errors=True)
         return cls(folder)
 
 
 def store_for_tsv(tsv: Path, cache: Path, progress: Callable[[int, int], None] | None = None) -> FeatureStore:
-    """The store of a TSV file, converted once and kept in the cache under the hash of the file's content.
+    """Return the store of a TSV file; it is converted once and cached under the hash of the file's content.
 
     Args:
-        tsv: in LXMERT's format.
+        tsv: a file in LXMERT's format.
         cache: the cache folder.
-        progress: told bytes done and bytes to do while converting.
+        progress: called with the bytes read and all bytes while converting.
 
     Raises:
-        DataError: a malformed line (file and line named), or a damaged store.
+        DataError: a line is malformed (the error names file and line), or the store is damaged.
     """
     folder = cache / "regions" / f"tsv-{FORMAT}-{file_sha256(tsv, cache)[:32]}"
     if folder.exists():
@@ -174,18 +177,18 @@ def store_for_tsv(tsv: Path, cache: Path, progress: Callable[[int, int], None] |
     return FeatureStore.build(folder, read_tsv(tsv, progress), source=tsv.name)
 
 
-def _move(beside: Path, folder: Path) -> None:
-    """Put a finished folder in its place; who has the older one open keeps reading it."""
+def _move(temporary: Path, folder: Path) -> None:
+    """Rename a complete folder to its final path; processes that have an older one open can still read it."""
     if folder.exists():
-        aside = beside.with_name(f"{beside.name}.old")
-        folder.rename(aside)
-        beside.rename(folder)
-        shutil.rmtree(aside, ignore_errors=True)
+        older = temporary.with_name(f"{temporary.name}.old")
+        folder.rename(older)
+        temporary.rename(folder)
+        shutil.rmtree(older, ignore_errors=True)
         return
     try:
-        beside.rename(folder)
+        temporary.rename(folder)
     except OSError:
-        # Another process may have been quicker; what it made from the same rows is as good.
+        # Another process may have finished first; its store of the same rows is equally good.
         if not folder.exists():
             raise
 

@@ -1,4 +1,4 @@
-"""Region features in LXMERT's format: one picture a line, arrays in base64, any number of boxes.
+"""Read and write region features in LXMERT's format: one image per line, arrays in base64, any number of boxes.
 
 Source: the `tsv` files of Tan and Bansal 2019 (LXMERT), as the bottom-up-attention extractor wrote them.
 """
@@ -9,7 +9,6 @@ import base64
 import binascii
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,20 +29,20 @@ FIELDS = (
     "boxes",
     "features",
 )
-BytesDone: TypeAlias = Callable[[int, int], None]
-"""Told how many bytes of how many are done."""
-_TELL_EVERY = 1 << 20
+_PROGRESS_BYTES = 1 << 20
+"""Bytes between two progress reports."""
 
 
-def read_tsv(path: Path, progress: BytesDone | None = None) -> Iterator[tuple[str, Regions]]:
-    """Yield key and regions of each line, holding one line at a time.
+def read_tsv(path: Path, progress: Callable[[int, int], None] | None = None) -> Iterator[tuple[str, Regions]]:
+    """Yield the key and regions of each line, with one line in memory at a time.
 
-    The first line decides the width of the features; every line is checked against it.
+    Every line must have as many features per region as the first one. progress: called with the bytes read and all
+    bytes.
 
     Raises:
-        DataError: the file cannot be read, or a line is not what the format promises, naming file and line.
+        DataError: the file cannot be read, or a line is not of the format; it names the file and the line.
     """
-    done = told = 0
+    done = reported = 0
     dim: int | None = None
     try:
         total = path.stat().st_size
@@ -54,23 +53,25 @@ def read_tsv(path: Path, progress: BytesDone | None = None) -> Iterator[tuple[st
                     key, regions = _Row(path, number, line).parse(dim)
                     dim = regions.features.shape[1]
                     yield key, regions
-                if progress and (done - told >= _TELL_EVERY or done == total):
-                    told = done
+                if progress and (done - reported >= _PROGRESS_BYTES or done == total):
+                    reported = done
                     progress(done, total)
     except OSError as error:
         raise DataError(f"cannot read {path} ({error.strerror}): give a readable TSV of region features") from None
 
 
 def write_tsv(path: Path, rows: Iterable[tuple[str, Regions]]) -> None:
-    """Write the regions of each picture, streaming, atomically.
+    """Write the regions of each image, with one image in memory at a time, to a file that appears when it is complete.
 
     Raises:
-        DataError: a key that a line cannot hold, or a place that cannot be written.
+        DataError: a key contains tabs or line ends, or the file cannot be written.
     """
     with atomic_file(path) as file:
         for key, regions in rows:
-            if not key or any(sign in key for sign in "\t\r\n"):
-                raise DataError(f"the image key {key!r} cannot stand in a TSV: give one without tabs and line ends")
+            if not key or any(character in key for character in "\t\r\n"):
+                raise DataError(
+                    f"the image key {key!r} cannot be written to a TSV: give one without tabs and line ends"
+                )
             file.write(_line(key, regions))
 
 
@@ -95,7 +96,7 @@ def _encoded(values: NDArray[np.int64] | NDArray[np.float32], dtype: str) -> byt
 
 
 class _Row:
-    """One line, taken apart; knows how to say where a fault is."""
+    """The fields of one line. where: names the file and the line in errors."""
 
     def __init__(self, path: Path, number: int, line: bytes) -> None:
         self.where = f"{path}, line {number}"
@@ -108,7 +109,7 @@ class _Row:
         return DataError(f"{self.where}: {what}: fetch or extract the features again")
 
     def parse(self, dim: int | None) -> tuple[str, Regions]:
-        """The key and the regions; `dim` is the width of the lines before, None on the first."""
+        """Return the key and the regions. dim: features per region of the lines before, None on the first."""
         count = self.integer("num_boxes")
         regions = Regions(
             width=self.integer("img_w"),
@@ -141,13 +142,13 @@ class _Row:
         return value
 
     def width_of(self, field: str, count: int) -> int:
-        """Numbers per box; whether they come out even is for `floats` to say."""
+        """Features per region; `floats` checks whether the division has a remainder."""
         return max(1, len(self.decoded(field)) // (4 * count))
 
     def floats(self, field: str, shape: tuple[int, ...]) -> NDArray[np.float32]:
         values = self.array(field, shape, np.dtype("<f4")).astype(np.float32)
         if not np.isfinite(values).all():
-            raise self.fault(f"{field} holds numbers that are not finite")
+            raise self.fault(f"{field} contains numbers that are not finite")
         return values
 
     def ids(self, field: str, count: int) -> NDArray[np.int64]:
@@ -164,7 +165,7 @@ class _Row:
         return np.frombuffer(content, dtype).reshape(shape)
 
     def decoded(self, field: str) -> bytes:
-        """The bytes of a base64 field, whose padding may be missing."""
+        """Decode a base64 field, whose padding may be missing."""
         text = self.values[field].strip().rstrip(b"=")
         try:
             return base64.b64decode(text + b"=" * (-len(text) % 4), validate=True)

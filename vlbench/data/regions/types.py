@@ -1,4 +1,4 @@
-"""What a detector (or anything that plays one) says about a picture."""
+"""Regions of an image, as a detector or another extractor returns them."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from vlbench.core.examples import ImageRef
 
 @dataclass(frozen=True)
 class Regions:
-    """The regions of one picture, N of them, each described by D numbers.
+    """The N regions of one image, each with D features.
 
-    boxes [N, 4] float32: x1, y1, x2, y2 in pixels. features [N, D] float32. width, height: of the picture.
-    object_ids, attribute_ids [N] int64 with object_confidences, attribute_confidences [N] float32 in [0, 1]:
-    the detector's guesses, noisy by nature; zeros where there is no detector.
+    boxes [N, 4] float32: x1, y1, x2, y2 in pixels. features [N, D] float32. width, height: of the image in pixels.
+    object_ids, attribute_ids [N] int64 and object_confidences, attribute_confidences [N] float32 in [0, 1]: the noisy
+    predictions of a detector; zeros without a detector.
     """
 
     width: int
@@ -31,7 +31,7 @@ class Regions:
 
 
 class RegionSource(Protocol):
-    """Where a region model gets its regions from: a store, an extractor, or one over the other."""
+    """Returns the regions of an image, from stores or an extractor. dim: D, the number of features per region."""
 
     dim: int
 
@@ -39,14 +39,14 @@ class RegionSource(Protocol):
 
 
 class Extractor(Protocol):
-    """Makes regions from pixels; the door through which a real detector comes in.
+    """Computes regions from pixels, for example with a detector.
 
-    `name` identifies the extractor and its version: it is part of the cache key of what it made.
+    name: identifies the extractor and its version; it is part of the cache key of its regions. dim: D.
     """
 
     name: str
     dim: int
 
     def __call__(self, pixels: NDArray[np.uint8]) -> Regions:
-        """Describe a picture [H, W, 3] in RGB. The result depends on these pixels only."""
+        """Return the regions of an image [H, W, 3] in RGB. The result depends on these pixels only."""
         ...

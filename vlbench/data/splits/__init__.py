@@ -1,1 +1,1 @@
-"""Splits of data sets: how they are defined, verified and compared."""
+"""Define, verify and compare the splits of data sets."""

@@ -1,4 +1,4 @@
-"""Captioned pictures as retrieval examples: Karpathy's files of splits, and COCO's own files of captions."""
+"""Read retrieval examples from Karpathy's split files and from COCO's own caption files."""
 
 from __future__ import annotations
 
@@ -15,62 +15,65 @@ from vlbench.data.json.document import as_object, list_at, read_json, whole_numb
 from vlbench.data.json.lines import Fields, one_of, text
 
 CAPTIONS = 5
-"""Texts per picture: what a picture has beyond the first five is left out, as in all published figures."""
+"""Captions per image; further captions are ignored, as in all published results."""
 
 FOLD = 1000
-"""Pictures per fold of the splits called `*_1k`."""
+"""Images per fold of the splits called `*_1k`."""
 
 SPLITS: Mapping[str, tuple[str, ...]] = {"train": ("train", "restval"), "val": ("val",), "test": ("test",)}
-"""Our splits -> Karpathy's: what COCO's validation set has beyond 5,000 + 5,000 pictures trains as well."""
+"""Our splits -> Karpathy's. `restval` is COCO's validation set without the 5,000 + 5,000 images of val and test."""
 
 _KNOWN = ("train", "restval", "val", "test")
 _TABLES = ("karpathy", "captions")
 
 
 @dataclass(frozen=True, slots=True)
-class _Captioned:
-    """A picture's file, the folder of the card it lies in, its captions as (id, words), and the entry it is from."""
+class _CaptionedImage:
+    """An image with its captions.
+
+    file: its name. folder: the name of its folder on the card. captions: (id, text). where: the entry, for errors.
+    """
 
     file: str
     folder: str
-    texts: Sequence[tuple[str, str]]
+    captions: Sequence[tuple[str, str]]
     where: str
 
 
 def retrieval_examples(files: SplitFiles) -> Iterator[Example[Caption]]:
-    """One example per caption, in the order of the file; the id is the sentence's, the group the picture.
+    """Yield one example per caption, in the order of the file; its id is that of the caption, its group the image.
 
-    The card names Karpathy's file as `karpathy` or COCO's as `captions`, and the folders of pictures. Splits called
-    `*_1k` fall into folds of 1,000 consecutive pictures. Space around a caption is dropped, equal captions stay.
+    The card names Karpathy's file as `karpathy` or COCO's as `captions`, and the folders of images. Splits called
+    `*_1k` have folds of 1,000 consecutive images. Captions are stripped; duplicates are not removed.
 
     Raises:
-        DataError: a file that is not what its format promises, entry named.
+        DataError: the file is not of its format; the error names the entry.
     """
     from_coco = "captions" in files.card.files
-    captioned = _coco(files.path("captions")) if from_coco else _karpathy(files.path("karpathy"), files.split)
+    images = _read_coco(files.path("captions")) if from_coco else _read_karpathy(files.path("karpathy"), files.split)
     folders = {name: files.place(name) for name in files.card.files if name not in _TABLES}
-    seen: set[str] = set()
-    for number, picture in enumerate(captioned):
-        ref = _reference(picture, folders)
-        if ref.key in seen:  # both entries' captions would count as right for either
-            raise DataError(f"{picture.where}: the picture {picture.file} comes twice: fetch the file again")
-        seen.add(ref.key)
+    keys: set[str] = set()
+    for number, image in enumerate(images):
+        ref = _image_ref(image, folders)
+        if ref.key in keys:  # the captions of both entries would count as correct for either
+            raise DataError(f"{image.where}: the image {image.file} occurs twice: fetch the file again")
+        keys.add(ref.key)
         fold = str(number // FOLD + 1) if files.split.endswith("_1k") else ""
-        for name, words in picture.texts:
-            yield Example(name, Query((ref,), words), Caption(ref.key, fold), ref.key)
+        for name, caption in image.captions:
+            yield Example(name, Query((ref,), caption), Caption(ref.key, fold), ref.key)
 
 
-def _reference(picture: _Captioned, folders: Mapping[str, Path]) -> ImageRef:
-    file = Path(picture.file)
-    if picture.folder not in folders or file.name != picture.file or not file.suffix:
+def _image_ref(image: _CaptionedImage, folders: Mapping[str, Path]) -> ImageRef:
+    file = Path(image.file)
+    if image.folder not in folders or file.name != image.file or not file.suffix:
         raise DataError(
-            f"{picture.where}: the picture {picture.folder}/{picture.file} lies in none of the folders "
-            f"{', '.join(folders)}: mend the file, or fetch it again"
+            f"{image.where}: the image {image.folder}/{image.file} is in none of the folders "
+            f"{', '.join(folders)}: correct the file, or fetch it again"
         )
-    return ImageRef(folders[picture.folder] / file, file.stem)
+    return ImageRef(folders[image.folder] / file, file.stem)
 
 
-def _karpathy(path: Path, split: str) -> Iterator[_Captioned]:
+def _read_karpathy(path: Path, split: str) -> Iterator[_CaptionedImage]:
     wanted = SPLITS[split.removesuffix("_1k")]
     for number, entry in enumerate(list_at(as_object(read_json(path), str(path)), "images", str(path)), start=1):
         where = f"{path}, image {number}"
@@ -82,32 +85,32 @@ def _karpathy(path: Path, split: str) -> Iterator[_Captioned]:
                     f"{where}: {file} has {len(sentences)} captions where {CAPTIONS} are expected: fetch the file again"
                 )
             folder = text(fields, "filepath", where) if "filepath" in fields else "images"
-            texts = [_caption(as_object(one, where), "sentid", "raw", where) for one in sentences[:CAPTIONS]]
-            yield _Captioned(file, folder, texts, where)
+            captions = [_caption(as_object(entry, where), "sentid", "raw", where) for entry in sentences[:CAPTIONS]]
+            yield _CaptionedImage(file, folder, captions, where)
 
 
-def _coco(path: Path) -> Iterator[_Captioned]:
-    """The pictures of a `captions_*.json` that have captions, in its order, with up to five each."""
-    from pycocotools.coco import COCO  # half a second, and only this format needs it
+def _read_coco(path: Path) -> Iterator[_CaptionedImage]:
+    """The images of a `captions_*.json` that have captions, in file order, with up to five captions each."""
+    from pycocotools.coco import COCO  # takes half a second, and only this format needs it
 
     content = as_object(read_json(path), str(path))
-    pictures, _ = list_at(content, "images", str(path)), list_at(content, "annotations", str(path))
+    images, _ = list_at(content, "images", str(path)), list_at(content, "annotations", str(path))
     coco = COCO()
-    coco.dataset = content  # read here, because pycocotools' own reading names no fault
+    coco.dataset = content  # read here, since the errors of pycocotools do not name the fault
     try:
         with contextlib.redirect_stdout(io.StringIO()):
             coco.createIndex()
     except (KeyError, TypeError) as error:
-        raise DataError(f"{path} is no file of COCO captions ({error!r}): fetch it again") from None
-    if len(coco.imgs) < len(pictures) or coco.imgToAnns.keys() - coco.imgs:
-        raise DataError(f"{path} has picture ids twice, or captions of pictures it does not list: fetch it again")
-    for name, entry in coco.imgs.items():
+        raise DataError(f"{path} is not a file of COCO captions ({error!r}): fetch it again") from None
+    if len(coco.imgs) < len(images) or coco.imgToAnns.keys() - coco.imgs:
+        raise DataError(f"{path} has image ids twice, or captions of images that it does not list: fetch it again")
+    for name, image in coco.imgs.items():
         where = f"{path}, image {name}"
-        texts = [_caption(one, "id", "caption", where) for one in coco.imgToAnns.get(name, [])[:CAPTIONS]]
-        if texts:
-            yield _Captioned(text(entry, "file_name", where), "images", texts, where)
+        captions = [_caption(entry, "id", "caption", where) for entry in coco.imgToAnns.get(name, [])[:CAPTIONS]]
+        if captions:
+            yield _CaptionedImage(text(image, "file_name", where), "images", captions, where)
 
 
-def _caption(fields: Fields, name: str, words: str, where: str) -> tuple[str, str]:
-    """The id and the words under these keys, without the space around them that COCO's files have."""
-    return str(whole_number(fields, name, where)), text(fields, words, where).strip()
+def _caption(fields: Fields, id_key: str, text_key: str, where: str) -> tuple[str, str]:
+    """The id and the text under these keys; COCO's captions have surrounding space."""
+    return str(whole_number(fields, id_key, where)), text(fields, text_key, where).strip()

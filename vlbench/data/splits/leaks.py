@@ -1,4 +1,4 @@
-"""Pictures that one task trains on and another one asks about: counted where both are at hand, else as cards tell."""
+"""Find images of a split that another task trains on: counted if both are available, else as stated on cards."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from vlbench.data.splits.overlap import Contents, Digests, shared
 
 @dataclass(frozen=True)
 class FoundLeak:
-    """A split whose pictures a model has seen that was trained on `other` of `task`.
+    """A split that shares images with split `other` of `task`, on which a model may be trained.
 
-    pictures: how many different images of the split, None where nobody has counted them. counted: measured here, in the
-    data; else as the task's card says, which knows it from `source`, `verified` or not. names: of the images that both
-    hold, and pairs of copies, where they were measured here.
+    pictures: the number of distinct shared images; None if unknown. counted: whether it was counted in the data;
+    else it is from the task's card, which cites `source`, `verified` or not. names: of the shared images and pairs of
+    copies, if counted.
     """
 
     split: str
@@ -30,48 +30,48 @@ class FoundLeak:
 
 
 def leaks(
-    task: Task, contents: Mapping[str, Sequence[Contents]], cards: Mapping[str, TaskCard], known: Digests
+    task: Task, contents: Mapping[str, Sequence[Contents]], cards: Mapping[str, TaskCard], digest_of: Digests
 ) -> list[FoundLeak]:
-    """What of this task's pictures other tasks train on.
+    """Find the images of a task's splits that other tasks train on.
 
     Args:
-        task: the task that is asked about.
-        contents: task -> its splits that were read, this one's among them.
+        task: the task.
+        contents: task name -> the contents of its splits, including those of `task`.
         cards: of those tasks.
-        known: the digests of all their pictures.
+        digest_of: the digests of all their images.
     """
-    found = [leak for one in contents[task.card.name] for leak in _counted(task.card, one, contents, cards, known)]
-    seen = {(leak.split, leak.task, leak.other) for leak in found}
-    return [leak for leak in found if leak.pictures] + [
-        FoundLeak(told.split, told.task, told.other, told.pictures, False, told.verified, told.source)
-        for told in (task.card.leaks if task.source == "real" else ())
-        if told.split in {one.split for one in contents[task.card.name]}
-        and (told.split, told.task, told.other) not in seen
+    own = contents[task.card.name]
+    counted = [leak for split in own for leak in _counted(task.card, split, contents, cards, digest_of)]
+    compared = {(leak.split, leak.task, leak.other) for leak in counted}
+    return [leak for leak in counted if leak.pictures] + [
+        FoundLeak(stated.split, stated.task, stated.other, stated.pictures, False, stated.verified, stated.source)
+        for stated in (task.card.leaks if task.source == "real" else ())
+        if stated.split in {split.split for split in own} and (stated.split, stated.task, stated.other) not in compared
     ]
 
 
 def _counted(
     card: TaskCard,
-    one: Contents,
+    split: Contents,
     contents: Mapping[str, Sequence[Contents]],
     cards: Mapping[str, TaskCard],
-    known: Digests,
+    digest_of: Digests,
 ) -> Iterator[FoundLeak]:
-    """What was looked for, also where nothing was found: in train splits, and in those that the card names."""
-    told = {(leak.task, leak.other) for leak in card.leaks if leak.split == one.split}
+    """Compare a split with the other tasks' train splits and the splits that its card names; zero counts included."""
+    stated = {(leak.task, leak.other) for leak in card.leaks if leak.split == split.split}
     for name, splits in contents.items():
-        for other in splits if name != card.name and one.split != card.train_split else ():
-            if other.split != cards[name].train_split and (name, other.split) not in told:
+        for other in splits if name != card.name and split.split != card.train_split else ():
+            if other.split != cards[name].train_split and (name, other.split) not in stated:
                 continue
             by_name = bool(set(card.siblings) & set(cards[name].siblings))
-            both = shared(one, other, known, by_name)
+            both = shared(split, other, digest_of, by_name)
             names = (*both.pictures, *both.copies)
-            if not names and not (by_name or (_comparable(one, known) and _comparable(other, known))):
-                continue  # nobody looked: what the card says of it stays
+            if not names and not (by_name or (_is_comparable(split, digest_of) and _is_comparable(other, digest_of))):
+                continue  # not compared: the statement of the card stays
             images = len({*both.pictures, *both.copied})  # an image may be in several pairs of copies
-            yield FoundLeak(one.split, name, other.split, images, True, True, "measured in this data", names)
+            yield FoundLeak(split.split, name, other.split, images, True, True, "measured in this data", names)
 
 
-def _comparable(one: Contents, known: Digests) -> bool:
-    """Whether every picture of a split, of one that has any, can be told from others by its bytes."""
-    return bool(one.pictures) and all(path in known for path in one.pictures.values())
+def _is_comparable(split: Contents, digest_of: Digests) -> bool:
+    """Whether the split has images and a digest is known for each of them."""
+    return bool(split.images) and all(path in digest_of for path in split.images.values())

@@ -1,4 +1,4 @@
-"""What splits share: examples, pictures by name, and pictures whose bytes come again under another name."""
+"""Find what splits share: examples, images by name, and images with the same bytes under another name."""
 
 from __future__ import annotations
 
@@ -14,44 +14,44 @@ from vlbench.core.cards import TaskCard
 from vlbench.core.examples import Example
 from vlbench.data.parallel import parallel_map
 
-Verdict = Literal["WRONG", "copies", "known", "shared"]
-Told = Callable[[int, int], None]
+OverlapVerdict = Literal["WRONG", "copies", "known", "shared"]
 Digests = Mapping[Path, str]
-"""The sha256 of files, or, of those that no other file can equal, their size; files that cannot be read are absent."""
+"""The sha256 of files, or their size if no other file can equal them; files that cannot be read are absent."""
 
 
 @dataclass
 class Contents:
-    """What a split holds.
+    """The examples and images of a split.
 
-    asked: id -> hash of the text and of the names of the pictures. pictures: name -> file. twice: ids that came again.
+    examples: their number. queries: id -> hash of the text and the image names. images: name -> file. twice: repeated
+    ids.
     """
 
     task: str
     split: str
     examples: int = 0
-    asked: dict[str, int] = field(default_factory=dict)
-    pictures: dict[str, Path] = field(default_factory=dict)
+    queries: dict[str, int] = field(default_factory=dict)
+    images: dict[str, Path] = field(default_factory=dict)
     groups: set[str] = field(default_factory=set)
     twice: set[str] = field(default_factory=set)
 
     def add(self, example: Example[Any]) -> None:
-        """Take one more example in."""
+        """Add an example."""
         query = example.query
         self.examples += 1
-        if example.id in self.asked:
+        if example.id in self.queries:
             self.twice.add(example.id)
-        self.asked[example.id] = hash((query.text, tuple(ref.key for ref in query.images)))
-        self.pictures.update((ref.key, ref.path) for ref in query.images)
+        self.queries[example.id] = hash((query.text, tuple(ref.key for ref in query.images)))
+        self.images.update((ref.key, ref.path) for ref in query.images)
         self.groups.add(example.group)
 
 
 @dataclass(frozen=True)
 class Shared:
-    """What two splits both hold.
+    """What two splits have in common.
 
-    examples: ids that ask the same in both. renamed: ids that ask something else in the other. pictures: names of the
-    same image. copies: pairs of images with the same bytes under two names, as `a = b`; an image may be in several.
+    examples: ids with the same query in both. renamed: ids with another query in the other split. pictures: names of
+    shared images. copies: pairs of images with the same bytes under two names, as `a = b`; an image may be in several.
     copied: the images of the first split that are in such a pair, each once; copied_other: those of the other split.
     """
 
@@ -68,58 +68,56 @@ class Shared:
 
 @dataclass(frozen=True)
 class Overlap:
-    """Two splits of a task that share something.
+    """Two splits of a task that have something in common.
 
-    verdict: WRONG where what is trained on is also selected or reported on, or what is selected on is also reported on;
-    `copies` where that is so of bytes under other names alone, which official pictures have too; `known` where the card
-    says that they overlap.
+    verdict: `WRONG` if examples or images of the train split are in another one, or those of the select split in the
+    report split; `copies` if only the bytes of images are, under other names, as also in official data; `known` if the
+    card states the overlap; `shared` otherwise.
     """
 
     split: str
     other: str
     shared: Shared
-    verdict: Verdict
+    verdict: OverlapVerdict
 
 
-def digests(contents: Sequence[Contents], progress: Told | None = None) -> Digests:
-    """What tells the pictures of splits apart: their sizes, and the sha256 of those as long as one of another split.
+def digests(contents: Sequence[Contents], progress: Callable[[int, int], None] | None = None) -> Digests:
+    """Return digests of the images of splits: the sha256 of those as large as one of another split, the size of others.
 
-    Reading is shared out over all cores; most of it is spared, since few files of different splits are equally long.
+    Files are read on all cores; few files of different splits have the same size.
 
     Args:
         contents: splits of one or several tasks.
-        progress: told files read and files to read.
+        progress: called with the number of files read and of all files to read.
     """
     splits: dict[Path, set[int]] = defaultdict(set)
-    for number, one in enumerate(contents):
-        for path in one.pictures.values():
+    for number, split in enumerate(contents):
+        for path in split.images.values():
             splits[path].add(number)
     paths = list(splits)
     sizes = {path: size for path, size in zip(paths, parallel_map(size_of, paths), strict=True) if size >= 0}
-    alike: dict[int, list[Path]] = defaultdict(list)
+    by_size: dict[int, list[Path]] = defaultdict(list)
     for path, size in sizes.items():
-        alike[size].append(path)
-    doubtful = [path for group in alike.values() if _across(group, splits) for path in group]
-    found = {path: f"{size} bytes" for path, size in sizes.items()}
-    for done, (path, digest) in enumerate(zip(doubtful, parallel_map(_sha256, doubtful), strict=True), start=1):
-        found[path] = digest or found[path]
-        if progress:
-            progress(done, len(doubtful))
-    return found
+        by_size[size].append(path)
+    ambiguous = [path for group in by_size.values() if _is_across_splits(group, splits) for path in group]
+    digest_of = {path: f"{size} bytes" for path, size in sizes.items()}
+    for path, digest in zip(ambiguous, parallel_map(_sha256, ambiguous, progress), strict=True):
+        digest_of[path] = digest or digest_of[path]
+    return digest_of
 
 
-def shared(one: Contents, other: Contents, known: Digests, by_name: bool = True) -> Shared:
-    """What two splits both hold.
+def shared(one: Contents, other: Contents, digest_of: Digests, by_name: bool = True) -> Shared:
+    """Compare two splits.
 
     Args:
         one, other: the splits.
-        known: their pictures' digests; where a picture is not in there, names say whether two are the same.
-        by_name: False where names mean nothing because the splits are of tasks without a common folder of pictures.
+        digest_of: the digests of their images; images without a digest are compared by name.
+        by_name: False if names are not comparable, since the splits are of tasks without a common image folder.
     """
-    ids = one.asked.keys() & other.asked.keys()
-    same = {name for name in ids if one.asked[name] == other.asked[name]}
-    names = {name for name in one.pictures.keys() & other.pictures.keys() if _same(name, one, other, known, by_name)}
-    pairs = list(_copies(one, other, known))
+    ids = one.queries.keys() & other.queries.keys()
+    same = {name for name in ids if one.queries[name] == other.queries[name]}
+    names = {name for name in one.images.keys() & other.images.keys() if _same(name, one, other, digest_of, by_name)}
+    pairs = list(_copies(one, other, digest_of))
     return Shared(
         examples=tuple(sorted(same)),
         renamed=tuple(sorted(ids - same)),
@@ -130,58 +128,58 @@ def shared(one: Contents, other: Contents, known: Digests, by_name: bool = True)
     )
 
 
-def overlaps(card: TaskCard, contents: Sequence[Contents], known: Digests) -> list[Overlap]:
-    """Every two splits of the task that share something, in the order of `contents`."""
-    found = []
+def overlaps(card: TaskCard, contents: Sequence[Contents], digest_of: Digests) -> list[Overlap]:
+    """Return every two splits of the task that have something in common, in the order of `contents`."""
+    pairs = []
     for one, other in combinations(contents, 2):
-        both = shared(one, other, known)
+        both = shared(one, other, digest_of)
         if both:
-            found.append(Overlap(one.split, other.split, both, _verdict(card, one.split, other.split, both)))
-    return found
+            pairs.append(Overlap(one.split, other.split, both, _verdict(card, one.split, other.split, both)))
+    return pairs
 
 
-def _verdict(card: TaskCard, one: str, other: str, both: Shared) -> Verdict:
+def _verdict(card: TaskCard, one: str, other: str, both: Shared) -> OverlapVerdict:
     if other in card.splits[one].overlaps or one in card.splits[other].overlaps:
         return "known"
-    apart = card.train_split in (one, other) or {one, other} == {card.select_on, card.report_split}
-    if apart and (both.examples or both.pictures):
+    must_differ = card.train_split in (one, other) or {one, other} == {card.select_on, card.report_split}
+    if must_differ and (both.examples or both.pictures):
         return "WRONG"
-    return "copies" if apart and both.copies else "shared"
+    return "copies" if must_differ and both.copies else "shared"
 
 
-def _same(name: str, one: Contents, other: Contents, known: Digests, by_name: bool) -> bool:
-    """Whether a name means one picture in both: one file, the same bytes, or nothing there that could be compared."""
-    paths = one.pictures[name], other.pictures[name]
+def _same(name: str, one: Contents, other: Contents, digest_of: Digests, by_name: bool) -> bool:
+    """Whether a name is the same image in both: one file, the same bytes, or the same file name without digests."""
+    paths = one.images[name], other.images[name]
     if paths[0] == paths[1]:
         return True
-    if all(path in known for path in paths):
-        return known[paths[0]] == known[paths[1]]
+    if all(path in digest_of for path in paths):
+        return digest_of[paths[0]] == digest_of[paths[1]]
     return by_name and paths[0].name == paths[1].name
 
 
-def _copies(one: Contents, other: Contents, known: Digests) -> Iterable[tuple[str, str]]:
-    """Pairs of an image of `one` and an image of another name and place in `other` that have the same bytes."""
-    places: dict[str, list[tuple[str, Path]]] = defaultdict(list)
-    for name, path in other.pictures.items():
-        if _hashed(known.get(path)):
-            places[known[path]].append((name, path))
-    for name, path in one.pictures.items():
-        for twin, place in places.get(known.get(path, ""), ()):
-            if twin != name and place != path:
+def _copies(one: Contents, other: Contents, digest_of: Digests) -> Iterable[tuple[str, str]]:
+    """Pairs of an image of `one` and an image of `other` with the same bytes, another name and another path."""
+    by_digest: dict[str, list[tuple[str, Path]]] = defaultdict(list)
+    for name, path in other.images.items():
+        if _is_hash(digest_of.get(path)):
+            by_digest[digest_of[path]].append((name, path))
+    for name, path in one.images.items():
+        for twin, twin_path in by_digest.get(digest_of.get(path, ""), ()):
+            if twin != name and twin_path != path:
                 yield name, twin
 
 
-def _hashed(digest: str | None) -> bool:
+def _is_hash(digest: str | None) -> bool:
     return digest is not None and not digest.endswith("bytes")
 
 
-def _across(group: Sequence[Path], splits: Mapping[Path, set[int]]) -> bool:
-    """Whether files of one size lie in different splits."""
+def _is_across_splits(group: Sequence[Path], splits: Mapping[Path, set[int]]) -> bool:
+    """Whether files of one size are in different splits."""
     return len(group) > 1 and len(set().union(*(splits[path] for path in group))) > 1
 
 
 def size_of(path: Path) -> int:
-    """In bytes; -1 of a file that cannot be read."""
+    """Return the size of a file in bytes; -1 if it cannot be read."""
     try:
         return path.stat().st_size
     except OSError:

@@ -1,4 +1,4 @@
-"""Is the data what the card says, and is it still the same data?"""
+"""Check that data matches its card, and hash it to detect changes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from vlbench.data.splits.overlap import Contents, size_of
 
 @dataclass(frozen=True)
 class FileHash:
-    """The md5 of an annotation file, beside the one on the card."""
+    """The MD5 of an annotation file (`found`) and the one on the card (`expected`)."""
 
     path: Path
     found: str
@@ -29,11 +29,11 @@ class FileHash:
 
 @dataclass(frozen=True)
 class SplitReport:
-    """What `vlbench data check` found in a split.
+    """The result of `vlbench data check` for a split.
 
-    expected: examples by the card or the world's own count, None where neither says. groups: sets of dependent
-    examples. images: different pictures asked for. missing, undecodable: how many of them are. md5: of the files the
-    card has one for. faults: why the data should not be used. notes: what was not checked.
+    expected: number of examples by the card or the synthetic world; None if unknown. groups: number of sets of
+    dependent examples. images: number of distinct images of the examples. missing, undecodable: how many of them are.
+    md5: of the files that have one on the card. faults: why the data should not be used. notes: what was not checked.
     """
 
     split: str
@@ -49,16 +49,16 @@ class SplitReport:
 
     @property
     def ok(self) -> bool:
-        """Whether nothing is wrong with what was checked."""
+        """Whether there are no faults."""
         return not self.faults
 
 
 def read_split(task: Task, split: str) -> Contents:
-    """What is in a split: its examples by id, and the pictures they ask for.
+    """Read the examples and images of a split.
 
     Raises:
-        VlbenchError: an unknown split.
-        DataError: the annotations are missing or malformed, file and line named.
+        VlbenchError: the split is unknown.
+        DataError: the annotations are missing or malformed; the error names file and line.
     """
     contents = Contents(task.card.name, split)
     for example in task.reader(task.adapter, task.files(split)):
@@ -69,39 +69,39 @@ def read_split(task: Task, split: str) -> Contents:
 def check_split(
     task: Task, contents: Contents, images: bool = True, progress: Callable[[int, int], None] | None = None
 ) -> SplitReport:
-    """Count and hash a split's annotations, and decode every picture.
+    """Count and hash a split's annotations, and decode all its images.
 
     Args:
-        task: the task; with `allow_partial` a differing count is a note, no fault.
-        contents: what `read_split` found.
-        images: False leaves the pictures alone; so does a split of which no picture is there.
-        progress: told pictures decoded and pictures to decode.
+        task: the task; with `allow_partial` another count is a note instead of a fault.
+        contents: of the split, from `read_split`.
+        images: False skips the images; they are also skipped if none of them exists.
+        progress: called with the number of images decoded and of all images.
 
     Raises:
-        DataError: an annotation file went away meanwhile.
+        DataError: an annotation file was removed meanwhile.
     """
     split = contents.split
     expected = task.counts.get(split, task.card.splits[split].count if task.source == "real" else None)
-    md5 = tuple(_hashes(task, split))
-    paths = sorted(set(contents.pictures.values()))
-    there = [path for path in paths if images and path.is_file()]
-    missing = sorted(set(paths).difference(there)) if there else []
-    broken = list(_undecodable(there, progress))
+    md5 = tuple(_hash_annotations(task, split))
+    paths = sorted(set(contents.images.values()))
+    existing = [path for path in paths if images and path.is_file()]
+    missing = sorted(set(paths).difference(existing)) if existing else []
+    undecodable = list(filter(None, parallel_map(_decoding_error, existing, progress)))
     faults, notes = _faults(contents, expected, md5, task.allow_partial)
     if missing:
-        faults.append(f"{len(missing):,} of {len(paths):,} pictures are missing: {first_five(map(str, missing))}")
-    if broken:
-        faults.append(f"{len(broken):,} of {len(paths):,} pictures cannot be decoded: {first_five(broken)}")
-    if not there:
-        notes.append("no pictures: only the annotations were checked" if images else "pictures were not checked")
+        faults.append(f"{len(missing):,} of {len(paths):,} images are missing: {first_five(map(str, missing))}")
+    if undecodable:
+        faults.append(f"{len(undecodable):,} of {len(paths):,} images cannot be decoded: {first_five(undecodable)}")
+    if not existing:
+        notes.append("no images: only the annotations were checked" if images else "images were not checked")
     return SplitReport(
         split=split,
         examples=contents.examples,
         expected=expected,
         groups=len(contents.groups),
         images=len(paths),
-        missing=len(missing) if there else len(paths) if images else 0,
-        undecodable=len(broken),
+        missing=len(missing) if existing else len(paths) if images else 0,
+        undecodable=len(undecodable),
         md5=md5,
         faults=tuple(faults),
         notes=tuple(notes),
@@ -109,32 +109,32 @@ def check_split(
 
 
 def manifest(task: Task, splits: Mapping[str, Sequence[Example[Any]]]) -> str:
-    """A hash that changes when the data of these splits does; those without examples, as `none`, do not count.
+    """Return a hash that changes with the data of these splits; splits without examples, such as `none`, are ignored.
 
-    It covers the content of the annotation and feature files, and names and sizes of the pictures they ask for (a
-    missing one counts as such); not where they lie.
+    It covers the content of the annotation and feature files, and the keys and sizes of the images (a missing one
+    counts as such), but no paths.
 
     Raises:
-        VlbenchError: an unknown split.
-        DataError: a file that cannot be read.
+        VlbenchError: a split is unknown.
+        DataError: a file cannot be read.
     """
     digest = hashlib.sha256()
     cache = cache_folder()
-    pictures: dict[str, Path] = {}
+    images: dict[str, Path] = {}
     for split, examples in sorted(splits.items()):
         for name, path in annotation_files(task.files(split)) if len(examples) else ():
             digest.update(repr((split, name, file_sha256(path, cache))).encode())
         for example in examples:
-            pictures.update((ref.key, ref.path) for ref in example.query.images)
-    for key in sorted(pictures):
-        digest.update(repr((key, size_of(pictures[key]))).encode())
+            images.update((ref.key, ref.path) for ref in example.query.images)
+    for key in sorted(images):
+        digest.update(repr((key, size_of(images[key]))).encode())
     for path in task.features():
         digest.update(repr((path.name, file_sha256(path, cache))).encode())
     return digest.hexdigest()
 
 
-def _hashes(task: Task, split: str) -> Iterator[FileHash]:
-    """The official files' hashes; the built-in world has none."""
+def _hash_annotations(task: Task, split: str) -> Iterator[FileHash]:
+    """The hashes of official files; the synthetic world has none."""
     files = task.files(split)
     for name, expected in files.card.md5.items() if task.source == "real" else ():
         path = files.path(name)
@@ -145,13 +145,13 @@ def _hashes(task: Task, split: str) -> Iterator[FileHash]:
 def _faults(
     contents: Contents, expected: int | None, md5: Sequence[FileHash], allow_partial: bool
 ) -> tuple[list[str], list[str]]:
-    """What is wrong with the annotations, and what is only remarkable."""
+    """The faults of the annotations, and notes."""
     faults: list[str] = []
     notes: list[str] = []
     if not contents.examples:
         faults.append("there are no examples")
     if contents.twice:
-        faults.append(f"{len(contents.twice):,} ids come twice: {first_five(contents.twice)}")
+        faults.append(f"{len(contents.twice):,} ids occur twice: {first_five(contents.twice)}")
     if expected is not None and contents.examples != expected:
         (notes if allow_partial else faults).append(f"{contents.examples:,} examples where {expected:,} are expected")
     for file in md5:
@@ -161,15 +161,8 @@ def _faults(
     return faults, notes
 
 
-def _undecodable(paths: Sequence[Path], progress: Callable[[int, int], None] | None) -> Iterator[str]:
-    for done, fault in enumerate(parallel_map(_fault, paths), start=1):
-        if fault:
-            yield fault
-        if progress:
-            progress(done, len(paths))
-
-
-def _fault(path: Path) -> str:
+def _decoding_error(path: Path) -> str:
+    """Why an image cannot be decoded; empty if it can."""
     try:
         open_image(path)
     except DataError as error:

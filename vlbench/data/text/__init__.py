@@ -1,1 +1,1 @@
-"""Text: the tokenizer, answer vocabularies, answer extraction."""
+"""The tokenizer, answer vocabularies, answer extraction, and LXMERT's pretraining text."""

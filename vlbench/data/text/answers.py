@@ -1,4 +1,4 @@
-"""Which answers a classifier knows, where a task has no closed list of them."""
+"""The answer vocabulary of a classifier, for tasks without a closed list of answers."""
 
 from __future__ import annotations
 
@@ -15,47 +15,47 @@ from vlbench.data.cache.folder import atomic_write
 from vlbench.data.json.document import read_json
 
 ANSWERS_FILE = "answers.json"
-"""Beside the weights of a classifier over such a list: its rows are these answers."""
+"""The name of the file beside a classifier's weights that lists the answers of its rows."""
 
 
 def frequent_answers(examples: Sequence[Example[Any]], min_count: int) -> tuple[str, ...]:
-    """The answers that stand for at least `min_count` examples, in the order in which they first come.
+    """Return the consensus answers of at least `min_count` examples each, in the order of their first occurrence.
 
     Raises:
-        DataError: fewer than two, which leaves nothing to choose from.
+        DataError: there are fewer than two.
     """
     counts = Counter(example.reference.consensus for example in examples if isinstance(example.reference, Answered))
-    answers = tuple(answer for answer, times in counts.items() if times >= min_count)
+    answers = tuple(answer for answer, count in counts.items() if count >= min_count)
     if len(answers) < 2:
         raise DataError(
-            f"{len(answers)} answers come at least {min_count} times in the {len(examples):,} training examples, "
+            f"{len(answers)} answers occur at least {min_count} times in the {len(examples):,} training examples, "
             f"expected two or more: train on a larger split, or give a list with --answers"
         )
     return answers
 
 
 def read_answers(path: Path) -> tuple[str, ...]:
-    """A list of answers: a JSON list of strings, or an object from answer to place, as LXMERT's `ans2label`.
+    """Read a JSON list of answers, or a JSON object from answer to row number such as LXMERT's `ans2label`.
 
     Raises:
-        DataError: it cannot be read, is neither, or holds an answer twice or fewer than two.
+        DataError: it cannot be read, is neither, or has an answer twice or fewer than two answers.
     """
     content = read_json(path)
     if isinstance(content, dict):
-        places = {answer: _place(place, answer, path) for answer, place in content.items()}
-        content = sorted(places, key=places.__getitem__)
+        rows = {answer: _row(row, answer, path) for answer, row in content.items()}
+        content = sorted(rows, key=rows.__getitem__)
     if not isinstance(content, list) or not all(isinstance(answer, str) for answer in content):
-        raise DataError(f"{path}: expected a JSON list of answers, each a string: mend the file or give another")
+        raise DataError(f"{path}: expected a JSON list of answers, each a string: correct the file or give another")
     if len(content) < 2:
         raise DataError(f"{path} holds {len(content)} answers: expected two or more, each once")
     return _each_once(content, path)
 
 
 def transformers_answers(config: Path) -> tuple[str, ...]:
-    """What the rows of a transformers model's classifier stand for, by its `config.json`; empty where it says nothing.
+    """Return the labels of a transformers classifier's rows from its `config.json`; empty if it names none.
 
     Raises:
-        DataError: it cannot be read, or its `id2label` does not number the labels from 0 or holds one twice.
+        DataError: it cannot be read, or its `id2label` does not number the labels from 0 or has one twice.
     """
     content = read_json(config)
     labels = content.get("id2label") if isinstance(content, dict) else None
@@ -63,28 +63,30 @@ def transformers_answers(config: Path) -> tuple[str, ...]:
         return ()
     rows = [labels.get(str(row)) for row in range(len(labels))]
     if None in rows:
-        raise DataError(f"{config}: id2label has no {rows.index(None)}: expected numbers from 0 on, restore the file")
+        raise DataError(
+            f"{config}: id2label has no {rows.index(None)}: expected consecutive numbers from 0, restore the file"
+        )
     return _each_once(list(map(str, rows)), config)
 
 
 def write_answers(path: Path, answers: Sequence[str]) -> None:
-    """Write the list so that `read_answers` gives it back."""
+    """Write the list in the format of `read_answers`."""
     atomic_write(path, json.dumps(list(answers), ensure_ascii=False, indent=0) + "\n")
 
 
 def answers_sha256(answers: Sequence[str]) -> str:
-    """The hash of a list: equal lists in equal order have equal ones, wherever they came from."""
+    """Return the SHA-256 of a list of answers in its order."""
     return hashlib.sha256(json.dumps(list(answers)).encode()).hexdigest()
 
 
 def _each_once(answers: list[str], path: Path) -> tuple[str, ...]:
-    """The answers, none of which may be the name of two rows."""
-    if twice := [answer for answer, times in Counter(answers).items() if times > 1]:
-        raise DataError(f"{path} holds answers twice ({first_five(twice)}): expected two or more, each once")
+    """The answers, after checking that no two rows have the same one."""
+    if repeated := [answer for answer, count in Counter(answers).items() if count > 1]:
+        raise DataError(f"{path} holds answers twice ({first_five(repeated)}): expected two or more, each once")
     return tuple(answers)
 
 
-def _place(value: object, answer: str, path: Path) -> int:
+def _row(value: object, answer: str, path: Path) -> int:
     if not isinstance(value, int):
-        raise DataError(f"{path}: the place of {answer!r} is {value!r}: expected a whole number")
+        raise DataError(f"{path}: the row number of {answer!r} is {value!r}: expected a whole number")
     return value

@@ -1,4 +1,4 @@
-"""Named rules that turn what a model wrote into an answer; what an answer is worth is the metric's business alone."""
+"""Named rules that extract an answer from the text that a model generated; metrics score the answer."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 
 Rule = Callable[[str, Sequence[str]], str | None]
-"""What was written, and the closed list of answers (or none) -> the answer; None where there is none in it."""
+"""Generated text and the closed list of answers (may be empty) -> the answer; None if the text contains none."""
 
 _PREFIX = re.compile(r"^(?:the\s+)?(?:short\s+)?answer\s*(?:is\s*:?|:)\s*", re.IGNORECASE)
 _MARKS = "\"'`*! "
@@ -14,49 +14,49 @@ _CLAUSE_END = re.compile(r"[.,;:!?\n]|\bbut\b", re.IGNORECASE)
 _NEGATION = re.compile(r"\b(?:not|no|never|cannot)\b|n['\u2019]t\b", re.IGNORECASE)
 
 
-def verbatim(written: str, labels: Sequence[str]) -> str | None:
-    """All of it, without space around it; where there is a list, the label that it is, whatever its case, or None."""
-    answer = written.strip()
+def verbatim(generated: str, labels: Sequence[str]) -> str | None:
+    """Return the whole text without surrounding space; with a list, the label that equals it ignoring case, or None."""
+    answer = generated.strip()
     if not labels:
         return answer or None
     return next((label for label in labels if label.lower() == answer.lower()), None)
 
 
-def short_answer(written: str, labels: Sequence[str]) -> str | None:
-    """Its first line in lower case, without "Answer:" or "The answer is" before, marks around or a period behind it.
+def short_answer(generated: str, labels: Sequence[str]) -> str | None:
+    """Return the first line in lower case, without a leading "Answer:" or "The answer is", marks or a final period.
 
     >>> short_answer("The answer is: **Red**.\\nI see a red circle.", ())
     'red'
     """
-    answers = (_unmarked(_PREFIX.sub("", _unmarked(line))) for line in written.splitlines())
+    answers = (_unmarked(_PREFIX.sub("", _unmarked(line))) for line in generated.splitlines())
     return next(filter(None, answers), None)
 
 
-def named_label(written: str, labels: Sequence[str]) -> str | None:
-    """The one label that it names as a whole word, whatever its case; None where it names several, none, or denies it.
+def named_label(generated: str, labels: Sequence[str]) -> str | None:
+    """Return the only label in the text as a whole word, ignoring case; None for several, none, or a negated one.
 
     >>> named_label("True: both show dogs.", ("False", "True"))
     'True'
     >>> named_label("It is not true.", ("False", "True"))
     """
-    found = {label: _named(label, written) for label in labels}
-    named = [label for label, matches in found.items() if matches]
-    if len(named) != 1 or any(_denied(written[: match.start()]) for match in found[named[0]]):
+    occurrences = {label: _find_label(label, generated) for label in labels}
+    named = [label for label, matches in occurrences.items() if matches]
+    if len(named) != 1 or any(_is_negated(generated[: match.start()]) for match in occurrences[named[0]]):
         return None
     return named[0]
 
 
 def _unmarked(text: str) -> str:
-    """Without emphasis, and without marks and a period at its ends; in lower case."""
+    """The text in lower case, without emphasis, and without marks and a period at its ends."""
     return text.replace("**", "").strip(_MARKS).removesuffix(".").strip(_MARKS).lower()
 
 
-def _named(label: str, written: str) -> list[re.Match[str]]:
-    return list(re.finditer(rf"(?<!\w){re.escape(label)}(?!\w)", written, re.IGNORECASE))
+def _find_label(label: str, generated: str) -> list[re.Match[str]]:
+    return list(re.finditer(rf"(?<!\w){re.escape(label)}(?!\w)", generated, re.IGNORECASE))
 
 
-def _denied(before: str) -> bool:
-    """Whether the clause that ends with this text has a negation in it."""
+def _is_negated(before: str) -> bool:
+    """Whether the clause at the end of this text contains a negation."""
     return bool(_NEGATION.search(_CLAUSE_END.split(before)[-1]))
 
 

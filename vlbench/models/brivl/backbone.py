@@ -44,7 +44,7 @@ class BriVL(nn.Module):
         self.config = config
         self.width = config.embedding
         self.text = resources.text
-        self.pictures = resources.pictures
+        self.pictures = resources.images
         self.regions = resources.regions
         self.network = BriVLNetwork(config)
 

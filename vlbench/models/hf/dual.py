@@ -34,7 +34,7 @@ class HFDual(nn.Module):
         self.source = source
         self.words = Words(source, longest)
         self.eyes = Eyes(source)
-        self.pictures = resources.pictures
+        self.pictures = resources.images
         self.network = source.make()
         self.width = 3 * _embedding_width(source.config)
 

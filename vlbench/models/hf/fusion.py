@@ -39,7 +39,7 @@ class HFFusion(nn.Module):
         self.source = source
         self.words = Words(source, longest)
         self.eyes: Eyes | RegionEyes = RegionEyes(resources, source) if looks_at_regions else Eyes(source)
-        self.pictures = resources.pictures
+        self.pictures = resources.images
         self.network = self._questioned(source.make())
         self.width = self._network.width
 

@@ -30,7 +30,7 @@ class HFGenerative(nn.Module):
     def __init__(self, source: Source, resources: Resources) -> None:
         super().__init__()
         self.source = source
-        self.prompter = Prompter(source, resources.pictures)
+        self.prompter = Prompter(source, resources.images)
         self.stops = _stops(source, self.prompter.stop)
         self.network = source.make_writer()
         self.width = int(source.config.get_text_config().hidden_size)

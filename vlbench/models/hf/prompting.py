@@ -14,7 +14,7 @@ from torch import Tensor
 from vlbench.core.backbone import Tensors
 from vlbench.core.errors import ExitCode, VlbenchError
 from vlbench.core.examples import Prompt
-from vlbench.data.resources import PictureSource
+from vlbench.data.resources import ImageSource
 from vlbench.models.hf.pretrained import Source
 from vlbench.models.hf.processor import FAULTS
 from vlbench.models.hf.style import style_of
@@ -29,7 +29,7 @@ class Prompter:
         VlbenchError: exit 6, it does not load, or its tokenizer knows no end of a text.
     """
 
-    def __init__(self, source: Source, pictures: PictureSource) -> None:
+    def __init__(self, source: Source, pictures: ImageSource) -> None:
         name = source.name
         self.processor, self.name, self.pictures = _processor(source), name, pictures
         self.tokenizer = self.processor.tokenizer

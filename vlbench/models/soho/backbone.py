@@ -36,7 +36,7 @@ class SOHO(nn.Module):
         self.config = config
         self.width = config.width
         self.text = resources.text
-        self.pictures = resources.pictures
+        self.pictures = resources.images
         self.network = SOHONetwork(config)
 
     @classmethod

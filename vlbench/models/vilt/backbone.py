@@ -36,7 +36,7 @@ class ViLT(nn.Module):
         self.config = config
         self.width = config.width
         self.text = resources.text
-        self.pictures = resources.pictures
+        self.pictures = resources.images
         self.centres = True
         """Whether `fit` centres pixels: pretraining from scratch does without it."""
         self.network = ViLTNetwork(config)

@@ -15,7 +15,7 @@ from vlbench.core.cards import HeadLayout
 from vlbench.core.errors import VlbenchError
 from vlbench.core.examples import Example, ImageRef, Label, Query
 from vlbench.core.progress import Silent
-from vlbench.data.images.load import Pictures
+from vlbench.data.images.load import ImageFiles
 from vlbench.data.resources import Resources
 from vlbench.engine.evaluators.classification import classify
 from vlbench.engine.learner import Learner
@@ -45,7 +45,7 @@ class Dropping(ClassifyHead):
 @pytest.fixture
 def learner() -> Learner:
     torch.manual_seed(3)
-    backbone: Any = catalog.load_model(catalog.model_card("fake"), "tiny", Resources(None, Pictures()))
+    backbone: Any = catalog.load_model(catalog.model_card("fake"), "tiny", Resources(None, ImageFiles()))
     head: Any = Dropping(backbone.width, ("yes", "no"), HeadLayout(hidden=0))
     return Learner(backbone, head)
 

@@ -24,7 +24,7 @@ from vlbench.core.examples import Caption, Example, ImageRef, Query
 from vlbench.core.gallery import galleries
 from vlbench.core.progress import Silent
 from vlbench.core.results import Ranking
-from vlbench.data.images.load import Pictures
+from vlbench.data.images.load import ImageFiles
 from vlbench.data.resources import Resources
 from vlbench.data.text.tokenizer import TextEncoder
 from vlbench.engine.batching.block_store import Array, Make, Shelf
@@ -63,7 +63,7 @@ EXAMPLES = split()
 def learner() -> Learner:
     torch.manual_seed(3)
     text = TextEncoder.train((example.query.text for example in EXAMPLES), 100, 8)
-    fake = catalog.load_model(catalog.model_card("fake"), "tiny", Resources(text, Pictures(), None))
+    fake = catalog.load_model(catalog.model_card("fake"), "tiny", Resources(text, ImageFiles(), None))
     head = RankHead(fake.width, Recipe())
     torch.nn.init.normal_(head.score.weight)
     return Learner(fake, head)

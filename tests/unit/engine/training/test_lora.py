@@ -12,7 +12,7 @@ import torch
 from vlbench import catalog
 from vlbench.core.errors import VlbenchError
 from vlbench.core.examples import ImageRef, Prompt, Query
-from vlbench.data.images.load import Pictures
+from vlbench.data.images.load import ImageFiles
 from vlbench.data.resources import Resources
 from vlbench.engine.training.lora import add_adapters, merged_state, remove_adapters
 
@@ -20,7 +20,7 @@ ARCHITECTURES = ("ViltModel", "BridgeTowerForImageAndTextRetrieval", "BlipForIma
 
 
 def load(folder: Path) -> Any:
-    return catalog.load_model(catalog.model_card(f"hf:{folder}"), "hf", Resources(None, Pictures())).eval()  # type: ignore[attr-defined]
+    return catalog.load_model(catalog.model_card(f"hf:{folder}"), "hf", Resources(None, ImageFiles())).eval()  # type: ignore[attr-defined]
 
 
 @pytest.fixture
@@ -86,6 +86,6 @@ def test_a_module_without_adapters_is_unchanged() -> None:
 
 
 def test_models_that_are_not_from_transformers_are_rejected() -> None:
-    fake: Any = catalog.load_model(catalog.model_card("fake"), "tiny", Resources(None, Pictures()))
+    fake: Any = catalog.load_model(catalog.model_card("fake"), "tiny", Resources(None, ImageFiles()))
     with pytest.raises(VlbenchError, match=r"train.lora_rank 4 is for models of transformers \(hf:\), not for Fake"):
         add_adapters(fake, 4)

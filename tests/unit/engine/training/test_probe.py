@@ -17,7 +17,7 @@ from vlbench.core.cards import HeadLayout, Recipe
 from vlbench.core.errors import VlbenchError
 from vlbench.core.examples import Example, ImageRef, Label, Query
 from vlbench.core.progress import Silent
-from vlbench.data.images.load import Pictures
+from vlbench.data.images.load import ImageFiles
 from vlbench.data.resources import Resources
 from vlbench.engine.defaults import PROBE
 from vlbench.engine.evaluators.classification import classify
@@ -41,7 +41,7 @@ def pace() -> Pace:
 @pytest.fixture
 def learner() -> Learner:
     """The fake model with scaled and shifted features, under a linear head over two images."""
-    backbone: Any = catalog.load_model(catalog.model_card("fake"), "tiny", Resources(None, Pictures()))
+    backbone: Any = catalog.load_model(catalog.model_card("fake"), "tiny", Resources(None, ImageFiles()))
     torch.manual_seed(3)
     backbone.gain.data, backbone.bias.data = torch.logspace(-2, 2, backbone.width), 100 * torch.randn(backbone.width)
     return Learner(backbone, PairHead(backbone.width, LABELS, 2, HeadLayout(hidden=0)))
