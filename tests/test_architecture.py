@@ -1,4 +1,4 @@
-"""The laws of the house, kept with `ast`: floors, no cycles, no torch where none is needed, a quick command line."""
+"""The rules of the architecture, checked on the syntax: layers, no cycles, decisions in one place, a quick start."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ import pytest
 
 import vlbench
 
-HOUSE = Path(vlbench.__file__).parent
+PACKAGE = Path(vlbench.__file__).parent
 REPOSITORY = Path(__file__).resolve().parents[1]
-FLOORS = [
+LAYERS = [
     {"core"},
     {"objectives", "data", "metrics"},
     {"models", "heads", "world", "records"},
@@ -24,7 +24,7 @@ FLOORS = [
     {"engine", "profiling"},
     {"cli"},
 ]
-FLOOR = {room: number for number, floor in enumerate(FLOORS) for room in floor}
+LAYER = {package: number for number, layer in enumerate(LAYERS) for package in layer}
 OUTSIDE = {"__init__", "__main__"}
 WITHOUT_TORCH = ("core", "records", "report", "metrics")
 
@@ -33,8 +33,8 @@ WITHOUT_TORCH = ("core", "records", "report", "metrics")
 def modules() -> dict[str, ast.Module]:
     """Every module of the package by its dotted name."""
     found = {}
-    for path in sorted(HOUSE.rglob("*.py")):
-        parts = path.relative_to(HOUSE.parent).with_suffix("").parts
+    for path in sorted(PACKAGE.rglob("*.py")):
+        parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
         name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
         found[name] = ast.parse(path.read_text(encoding="utf8"))
     return found
@@ -66,7 +66,7 @@ def _at_import_time(tree: ast.AST) -> Iterator[ast.AST]:
         yield from _at_import_time(node)
 
 
-def room(name: str) -> str:
+def package(name: str) -> str:
     parts = name.split(".")
     return parts[1] if len(parts) > 1 else "__init__"
 
@@ -77,21 +77,21 @@ def own_imports(name: str) -> list[str]:
 
 @pytest.mark.parametrize("name", sorted(modules()))
 def test_imports_go_down(name: str) -> None:
-    if room(name) in OUTSIDE:
+    if package(name) in OUTSIDE:
         return
-    assert room(name) in FLOOR, f"{name} stands in no room of the plan"
+    assert package(name) in LAYER, f"{name} belongs to no layer of the plan"
     for other in own_imports(name):
-        target = room(other)
-        if target in OUTSIDE or target == room(name):
+        target = package(other)
+        if target in OUTSIDE or target == package(name):
             continue
         if target.startswith("_tasks"):
-            assert room(name) == "catalog", f"{name} imports the task {other} by name"
+            assert package(name) == "catalog", f"{name} imports the task {other} by name"
         else:
-            assert FLOOR[target] < FLOOR[room(name)], f"{name} imports {other}, which is not below it"
+            assert LAYER[target] < LAYER[package(name)], f"{name} imports {other}, which is not below it"
 
 
 def test_nobody_imports_a_model_by_name() -> None:
-    folders = {path.parent.name for path in (HOUSE / "models").glob("*/model.yaml")}
+    folders = {path.parent.name for path in (PACKAGE / "models").glob("*/model.yaml")}
     for name in modules():
         for other in own_imports(name):
             parts = other.split(".")
@@ -100,12 +100,12 @@ def test_nobody_imports_a_model_by_name() -> None:
 
 
 def test_no_cycles() -> None:
-    inside = {name for name in modules() if room(name) not in OUTSIDE}  # the top imports lazily
+    inside = {name for name in modules() if package(name) not in OUTSIDE}  # the top imports lazily
     graph = {name: {other for other in own_imports(name) if other in inside and other != name} for name in inside}
     done: set[str] = set()
 
     def visit(name: str, path: tuple[str, ...]) -> None:
-        assert name not in path, f"imports go round: {' -> '.join((*path, name))}"
+        assert name not in path, f"imports form a cycle: {' -> '.join((*path, name))}"
         if name not in done:
             for other in graph[name]:
                 visit(other, (*path, name))
@@ -115,7 +115,7 @@ def test_no_cycles() -> None:
         visit(name, ())
 
 
-@pytest.mark.parametrize("name", sorted(n for n in modules() if room(n) in WITHOUT_TORCH))
+@pytest.mark.parametrize("name", sorted(n for n in modules() if package(n) in WITHOUT_TORCH))
 def test_no_torch_where_none_is_needed(name: str) -> None:
     reached, todo = set(), [name]
     while todo:
@@ -129,11 +129,70 @@ def test_no_torch_where_none_is_needed(name: str) -> None:
                 todo.append(other)
 
 
+DECIDES = ("vlbench.engine.evaluators", "vlbench.heads", "vlbench.engine.capabilities")
+"""What may ask for the mode, the output kind or the head: everything else asks these."""
+DECIDED_BY = {"mode", "output", "ranks_by"}
+
+
+def decisions(tree: ast.AST) -> Iterator[str]:
+    """Comparisons of a mode, an output kind or a way of ranking, and checks for the class of a head or a batch."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Compare):
+            sides = [node.left, *node.comparators]
+            fields = {side.attr for side in sides if isinstance(side, ast.Attribute)}
+            fields |= {side.id for side in sides if isinstance(side, ast.Name)}
+            if fields & DECIDED_BY and not all(isinstance(operator, ast.Is | ast.IsNot) for operator in node.ops):
+                yield ast.unparse(node)
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "isinstance":
+            classes = [name.id for name in ast.walk(node.args[1]) if isinstance(name, ast.Name)]
+            if any(name.endswith(("Head", "Batch")) for name in classes):
+                yield ast.unparse(node)
+
+
+def test_decisions_are_found() -> None:
+    code = (
+        "if a.mode == 'eval' or b.output in ('rank',) or isinstance(c, (int, DualHead)) or card.ranks_by != 'dual': ..."
+    )
+    assert len(list(decisions(ast.parse(code)))) == 4
+    assert not list(decisions(ast.parse("image.size == (1, 2) or isinstance(a, int) or spec.trains")))
+
+
+def test_how_a_task_is_answered_is_decided_in_one_place() -> None:
+    # The cards define the output kinds, and Pillow's images have modes of their own.
+    others = ("vlbench.core.cards", "vlbench.data.images", "vlbench.models")
+    found = {
+        name: lines
+        for name, tree in modules().items()
+        if not name.startswith((*DECIDES, *others)) and (lines := list(decisions(tree)))
+    }
+    assert not found, "ask the evaluator, `EvaluatorKind`, `HeadKind` or `MODES` instead"
+
+
+def test_the_forward_pass_exists_once() -> None:
+    """Heads fuse pairs; evaluators only encode the sides of a gallery, which is searched pair by pair."""
+    may = {"fuse": ("vlbench.heads", "vlbench.models"), "see": ("vlbench.heads", "vlbench.models", DECIDES[0])}
+    for name, tree in modules().items():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in may:
+                assert name.startswith(may[node.func.attr]), f"{name} runs {node.func.attr}() itself: use vlbench.heads"
+
+
+def test_every_way_of_answering_has_an_evaluator() -> None:
+    from vlbench.engine.capabilities import EvaluatorKind
+    from vlbench.engine.evaluators.build import EVALUATORS
+
+    assert set(EVALUATORS) == set(EvaluatorKind)
+    assert len(set(EVALUATORS.values())) == len(EVALUATORS)
+
+
 def test_tasks_import_only_what_they_may() -> None:
     for path in sorted((REPOSITORY / "tasks").glob("*/*.py")):
         for other in imports(str(path), ast.parse(path.read_text(encoding="utf8"))):
             if other.startswith("vlbench"):
-                assert room(other) in {"core", "data", "metrics"} or other.startswith("vlbench._tasks"), (path, other)
+                assert package(other) in {"core", "data", "metrics"} or other.startswith("vlbench._tasks"), (
+                    path,
+                    other,
+                )
 
 
 def test_an_adapter_fits_one_screen() -> None:
