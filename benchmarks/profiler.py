@@ -23,11 +23,11 @@ from tempfile import TemporaryDirectory
 import torch
 
 from vlbench.core.profile import PIPELINE, ProfileSpec
-from vlbench.profiling.build import open_model
-from vlbench.profiling.inputs import sentences, write_pictures
-from vlbench.profiling.stages import Batch
-from vlbench.profiling.stopping_rule import Rule, median_interval
-from vlbench.profiling.timing import Durations, Stage, measure_one, once
+from vlbench.profiling.build import build_model
+from vlbench.profiling.inputs import make_texts, write_images
+from vlbench.profiling.stages import ModelInputs
+from vlbench.profiling.stopping_rule import StoppingRule, median_interval
+from vlbench.profiling.timing import Durations, Stage, measure_one, run_once
 
 CPU = torch.device("cpu")
 SLEEPS = (5, 20, 50)
@@ -42,7 +42,7 @@ class ByHand:
         self.seconds: dict[str, list[float]] = {}
 
     def run(self) -> None:
-        """Everything once."""
+        """Run everything once."""
         begun = time.perf_counter()
         for stage in self.stages:
             start = time.perf_counter() if self.apart else 0.0
@@ -81,7 +81,7 @@ def known(side: int) -> list[Stage]:
 
 def both(stages: Sequence[Stage], rounds: int, apart: bool) -> tuple[Durations, Mapping[str, list[float]]]:
     """So many rounds of the profiler and by hand, in turn, after three that do not count."""
-    hand, found, exactly = ByHand(stages, apart), Durations(), Rule(1, 0.0, float("inf"))
+    hand, found, exactly = ByHand(stages, apart), Durations(), StoppingRule(1, 0.0, float("inf"))
 
     def profiler() -> None:
         one = measure_one(stages, exactly, 0.0, CPU, warmup=0)
@@ -112,10 +112,10 @@ def report_overhead(size: str, rounds: int) -> None:
     """Print what the marks cost a model of that size."""
     spec = ProfileSpec(models=("vilt",), size=size)
     with TemporaryDirectory() as folder:
-        refs = write_pictures(Path(folder) / "pictures", spec.picture, 1, spec.seed)
-        batch = Batch(refs, sentences(1, spec.words, spec.seed))
-        stages = open_model("vilt", spec, Path(folder), CPU).subject(batch, CPU).stages()
-        once(stages, CPU)
+        refs = write_images(Path(folder) / "pictures", spec.picture, 1, spec.seed)
+        batch = ModelInputs(refs, make_texts(1, spec.words, spec.seed))
+        stages = build_model("vilt", spec, Path(folder), CPU).with_inputs(batch, CPU).stages()
+        run_once(stages, CPU)
         found, hand = both([stage for stage in stages if stage.name not in PIPELINE], rounds, apart=False)
     ms = 1000 * statistics.median(found.whole)
     marks = len(found.stages)
@@ -125,7 +125,7 @@ def report_overhead(size: str, rounds: int) -> None:
 def report_mark(stages: int = 1000, rounds: int = 50) -> None:
     """Print what a mark costs beside nothing."""
     empty = [Stage(str(number), lambda: None) for number in range(stages)]
-    seconds = [once(empty, CPU)[1] / stages for _ in range(rounds)]
+    seconds = [run_once(empty, CPU)[1] / stages for _ in range(rounds)]
     print(f"a mark: {1e6 * statistics.median(seconds):.3f} microseconds")
 
 
