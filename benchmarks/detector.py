@@ -17,7 +17,7 @@ import torch
 
 from vlbench.core.progress import Silent
 from vlbench.data.images.load import open_image
-from vlbench.engine.extractors import Choice, open_detector
+from vlbench.engine.region_features import ExtractorOptions, open_detector
 from vlbench.profiling.stopping_rule import median_interval
 
 ENDINGS = (".jpg", ".jpeg", ".png")
@@ -37,7 +37,7 @@ def main() -> None:
     paths = sorted(path for path in wanted.pictures.rglob("*") if path.suffix.lower() in ENDINGS)[: wanted.limit]
     if not paths:
         raise SystemExit(f"{wanted.pictures} holds no pictures: expected files that end in {', '.join(ENDINGS)}")
-    detector = open_detector(Choice("fasterrcnn", wanted.weights, device=wanted.device), Silent())
+    detector = open_detector(ExtractorOptions("fasterrcnn", wanted.weights, device=wanted.device), Silent())
     seconds = []
     for path in (paths[0], *paths):
         begun = time.perf_counter()

@@ -1,4 +1,4 @@
-"""What a run begins with: a backbone with the head that its task needs, and the weights that were asked for."""
+"""Build a run's model: a backbone with the head that its task needs, and the initial weights."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ from vlbench.heads.dual import DualHead
 from vlbench.heads.generate import GenerateHead
 
 
-def new_learner(job: Job, resources: Resources) -> Learner:
-    """The job's model under its head, both with fresh weights."""
+def build_learner(job: Job, resources: Resources) -> Learner:
+    """The job's backbone with its head, both with random weights."""
     backbone = catalog.load_model(job.card, job.size, resources)
     asking = GenerateHead(job.task.card) if job.probes_prompts else None
-    return Learner(backbone, _head(job, backbone), asking)
+    return Learner(backbone, _build_head(job, backbone), asking)
 
 
-def begin(learner: Learner, job: Job, resources: Resources) -> LoadReport | None:
-    """Load the weights that the run begins with; None from scratch.
+def load_initial_weights(learner: Learner, job: Job, resources: Resources) -> LoadReport | None:
+    """Load the run's initial weights; returns None from scratch.
 
     Raises:
-        VlbenchError: exit 6, they do not fit.
+        VlbenchError: exit 6, the weights do not fit the model.
     """
     if job.weights is None:
         return None
-    matches = job.ranks and job.card.ranks_by == "cross"  # by a head that pretraining leaves
+    matches = job.ranks and job.card.ranks_by == "cross"  # with the head of its pretraining
     with_head = job.spec.mode == "eval" or (job.spec.mode == "zero-shot" and matches)
     if job.spec.checkpoint != PRETRAINED:
         vocabulary = resources.words.vocabulary_sha256 if resources.words else ""
@@ -45,7 +45,7 @@ def begin(learner: Learner, job: Job, resources: Resources) -> LoadReport | None
     return load_pretrained(learner, labels, named_rows(job.spec, job.labels, job.weights), with_head, job.card.name)
 
 
-def _head(job: Job, backbone: Backbone | Generator) -> Head | GenerateHead:
+def _build_head(job: Job, backbone: Backbone | Generator) -> Head | GenerateHead:
     if job.writes:
         candidates = job.labels if job.spec.answer_by == "candidates" else ()
         return GenerateHead(job.task.card, candidates, job.shots)

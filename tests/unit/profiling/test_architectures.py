@@ -108,7 +108,7 @@ def test_a_model_with_embeddings_and_a_cross_encoder_searches_in_three_ways(make
 
 @pytest.mark.parametrize("architecture", ["CLIPModel", "BlipForImageTextRetrieval", "ViltModel"])
 def test_a_config_alone_is_measured(architecture: str, make_hf: MakeHF, tmp_path: Path) -> None:
-    """Missing preprocessing is generated outside the folder, which is not changed; a complete folder is used directly."""
+    """Missing preprocessing is generated outside the folder, which is not changed; a complete one is used directly."""
     whole = make_hf(architecture)
     alone = tmp_path / "alone"
     alone.mkdir()
