@@ -20,7 +20,7 @@ from vlbench.data.images.controls import blind_examples
 from vlbench.data.resources import Resources
 from vlbench.engine.batching.batches import sequential_blocks
 from vlbench.engine.batching.prediction_shards import Shards, state_sha256
-from vlbench.engine.build import begin, new_learner
+from vlbench.engine.build import build_learner, load_initial_weights
 from vlbench.engine.evaluators.generation import generate
 from vlbench.engine.evaluators.learner import Learner
 from vlbench.engine.evaluators.predict import predict
@@ -106,10 +106,10 @@ class Trial:
         """
         job = self.job
         seed_everything(job.spec.seed)
-        learner, train = new_learner(job, self.resources), None
+        learner, train = build_learner(job, self.resources), None
         parameters = sum(parameter.numel() for parameter in learner.parameters())
         trains = job.spec.mode in ("finetune", "probe")
-        loaded = begin(learner, job, self.resources)
+        loaded = load_initial_weights(learner, job, self.resources)
         if loaded is not None and not self.control:
             self.progress.say(summary(loaded))
         if job.spec.mode == "finetune":
