@@ -14,7 +14,7 @@ from vlbench.core.results import Prediction
 from vlbench.core.task import Task, ids_of
 from vlbench.core.validate import Frozen
 from vlbench.metrics.coverage import leave_out, match, ranking_coverage
-from vlbench.metrics.scoring import cut_groups, score
+from vlbench.metrics.scoring import Scores, cut_groups, score
 from vlbench.records.folder import read_record_file
 from vlbench.records.predictions import read_predictions
 from vlbench.records.rankings import read_rankings_of
@@ -72,15 +72,8 @@ def score_file(task: Task, split: str, predictions: Path, allow_partial: bool = 
     scored = _with_prediction(answers, examples) if coverage.missing else examples
     scores = score(task.metrics, task.card.main_metric, task.card.slices, answers, scored, cut_groups(examples, scored))
     left_out = f"{coverage.missing:,} of {len(examples):,} examples have no prediction and are left out"
-    return ScoreReport(
-        task=task.card.name,
-        source=task.source,
-        split=split,
-        n=len(scored),
-        results=scores.results,
-        coverage=coverage,
-        notes=(*task.notes, *notes, *((left_out,) if coverage.missing else ()), *scores.notes),
-    )
+    notes = (*notes, *((left_out,) if coverage.missing else ()))
+    return _make_report(task, split, len(scored), scores, coverage, notes)
 
 
 def _match(
@@ -113,12 +106,17 @@ def _score_rankings(task: Task, split: str, path: Path, examples: Sequence[Examp
     _check_split(path, task, split)
     rankings, notes = read_rankings_of(path, examples, lambda: _larger_examples(task, split))
     scores = score(task.metrics, task.card.main_metric, task.card.slices, rankings, examples)
-    coverage = ranking_coverage(examples, rankings)
+    return _make_report(task, split, len(examples), scores, ranking_coverage(examples, rankings), notes)
+
+
+def _make_report(
+    task: Task, split: str, n: int, scores: Scores, coverage: Coverage, notes: tuple[str, ...]
+) -> ScoreReport:
     return ScoreReport(
         task=task.card.name,
         source=task.source,
         split=split,
-        n=len(examples),
+        n=n,
         results=scores.results,
         coverage=coverage,
         notes=(*task.notes, *notes, *scores.notes),
