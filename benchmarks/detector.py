@@ -1,8 +1,8 @@
-"""Pictures per second of the region detector over a folder of photographs, from the file to 36 regions.
+"""Images per second of the region detector for a folder of photographs, from the file to 36 regions.
 
-Run as `python benchmarks/detector.py --pictures coco/val2017 --limit 10`. What is timed is what `vlbench data features
---extractor fasterrcnn` does with each picture: decode, scale, look, choose; with random weights, unless `--weights`
-gives others. One picture comes before the clock starts.
+Run as `python benchmarks/detector.py --images coco/val2017 --limit 10`. Timed are the steps of `vlbench data features
+--extractor fasterrcnn` for each image: decode, scale, run the network, choose regions; with random weights, unless
+`--weights` gives others. One image is processed before the timing starts.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ import torch
 
 from vlbench.core.progress import Silent
 from vlbench.data.images.load import open_image
-from vlbench.engine.extractors import Choice, open_detector
+from vlbench.engine.region_features import ExtractorOptions, open_detector
 from vlbench.profiling.stopping_rule import median_interval
 
 ENDINGS = (".jpg", ".jpeg", ".png")
 
 
 def main() -> None:
-    """Look at the pictures, and print."""
+    """Run the detector on the images and print the rate."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pictures", type=Path, required=True)
+    parser.add_argument("--images", type=Path, required=True)
     parser.add_argument("--limit", type=int)
     parser.add_argument("--weights", default="none")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
@@ -34,10 +34,10 @@ def main() -> None:
     wanted = parser.parse_args()
     if wanted.threads:
         torch.set_num_threads(wanted.threads)
-    paths = sorted(path for path in wanted.pictures.rglob("*") if path.suffix.lower() in ENDINGS)[: wanted.limit]
+    paths = sorted(path for path in wanted.images.rglob("*") if path.suffix.lower() in ENDINGS)[: wanted.limit]
     if not paths:
-        raise SystemExit(f"{wanted.pictures} holds no pictures: expected files that end in {', '.join(ENDINGS)}")
-    detector = open_detector(Choice("fasterrcnn", wanted.weights, device=wanted.device), Silent())
+        raise SystemExit(f"{wanted.images} has no images: expected files that end in {', '.join(ENDINGS)}")
+    detector = open_detector(ExtractorOptions("fasterrcnn", wanted.weights, device=wanted.device), Silent())
     seconds = []
     for path in (paths[0], *paths):
         begun = time.perf_counter()
@@ -47,11 +47,11 @@ def main() -> None:
 
 
 def report(seconds: list[float], regions: int) -> None:
-    """Rate over all, and the median of one with its interval."""
+    """Print the rate over all images, and the median of one with its interval."""
     low, high = median_interval(seconds)
     print(
-        f"{len(seconds)} pictures in {sum(seconds):.1f} s: {len(seconds) / sum(seconds):.3f} pictures/s, "
-        f"{regions} regions each; {statistics.median(seconds):.2f} [{low:.2f}, {high:.2f}] s a picture, "
+        f"{len(seconds)} images in {sum(seconds):.1f} s: {len(seconds) / sum(seconds):.3f} images/s, "
+        f"{regions} regions each; {statistics.median(seconds):.2f} [{low:.2f}, {high:.2f}] s per image, "
         f"{torch.get_num_threads()} threads"
     )
 

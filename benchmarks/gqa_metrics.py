@@ -1,8 +1,8 @@
-"""CPU time of all of GQA's measures over a million generated questions.
+"""CPU time of all of GQA's metrics for a million generated questions.
 
-Run as `python benchmarks/gqa_metrics.py`. What is timed is scoring: questions and predictions are in memory. That
-includes matching ids and the intervals, for every measure by itself, and then the slices of accuracy. Grounding is not
-among them: predictions carry no attention.
+Run as `python benchmarks/gqa_metrics.py`. Only scoring is timed, with questions and predictions in memory,
+including matching ids and the confidence intervals; each metric by itself, then all with the slices of accuracy.
+Grounding is left out, since predictions have no attention.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import argparse
 import random
 from collections.abc import Iterator
 
-from sides import Side, measure, spread
+from sides import Side, format_spread, measure
 
 from vlbench._tasks.gqa import metric
 from vlbench._tasks.gqa.reference import GqaAnswer
@@ -40,10 +40,10 @@ def main() -> None:
     parser.add_argument("--balanced", type=float, default=1.0, help="share of balanced questions")
     parser.add_argument("--repeats", type=int, default=3)
     wanted = parser.parse_args()
-    examples = list(generated(wanted.questions, wanted.balanced))
-    toss = random.Random(1)
+    examples = list(generate_examples(wanted.questions, wanted.balanced))
+    rng = random.Random(1)
     predictions = [
-        Prediction(example.id, example.reference.answer if toss.random() < 0.6 else f"answer {toss.randrange(ANSWERS)}")
+        Prediction(example.id, example.reference.answer if rng.random() < 0.6 else f"answer {rng.randrange(ANSWERS)}")
         for example in examples
     ]
     sides: dict[str, Side] = {
@@ -52,36 +52,36 @@ def main() -> None:
     }
     sides["all of them, and accuracy by five kinds"] = lambda: score(METRICS, "accuracy", SLICES, predictions, examples)
     for name, taken in measure(sides, wanted.repeats).items():
-        print(f"{name}: {spread(taken)} CPU-s")
+        print(f"{name}: {format_spread(taken)} CPU-s")
 
 
-def generated(questions: int, balanced: float, seed: int = 0) -> Iterator[Example[GqaAnswer]]:
-    """Questions as the adapter hands them on: twelve a picture, entailed ones among the same picture's."""
-    toss = random.Random(seed)
+def generate_examples(questions: int, balanced: float, seed: int = 0) -> Iterator[Example[GqaAnswer]]:
+    """Questions as the adapter returns them: twelve per image, and entailed ones of the same image."""
+    rng = random.Random(seed)
     answers = [f"answer {number}" for number in range(ANSWERS)]
-    choices = [tuple(toss.sample(answers, 40)) for _ in range(200)]
+    choices = [tuple(rng.sample(answers, 40)) for _ in range(200)]
     for number in range(questions):
         first = number - number % PER_IMAGE
-        entailed = {toss.randrange(first, min(first + PER_IMAGE, questions)) for _ in range(toss.choice((0, 0, 2, 5)))}
+        entailed = {rng.randrange(first, min(first + PER_IMAGE, questions)) for _ in range(rng.choice((0, 0, 2, 5)))}
         kinds = {
-            "structural": toss.choice(("verify", "query", "choose", "logical", "compare")),
-            "semantic": toss.choice(("obj", "attr", "rel", "cat", "global")),
-            "detailed": f"kind {toss.randrange(KINDS)}",
-            "length": str(toss.randint(3, 25)),
-            "steps": str(toss.randint(1, 8)),
+            "structural": rng.choice(("verify", "query", "choose", "logical", "compare")),
+            "semantic": rng.choice(("obj", "attr", "rel", "cat", "global")),
+            "detailed": f"kind {rng.randrange(KINDS)}",
+            "length": str(rng.randint(3, 25)),
+            "steps": str(rng.randint(1, 8)),
         }
         reference = GqaAnswer(
-            answer=toss.choice(answers),
-            is_balanced=toss.random() < balanced,
+            answer=rng.choice(answers),
+            is_balanced=rng.random() < balanced,
             structural=kinds["structural"],
             detailed=kinds["detailed"],
-            global_group=f"group {toss.randrange(GROUPS)}" if toss.random() < 0.5 else None,
+            global_group=f"group {rng.randrange(GROUPS)}" if rng.random() < 0.5 else None,
             entailed=tuple(f"{other:08d}" for other in sorted(entailed - {number})),
-            valid=toss.choice(choices),
-            plausible=toss.choice(choices),
+            valid=rng.choice(choices),
+            plausible=rng.choice(choices),
         )
         tags = kinds if reference.is_balanced else {}
-        yield Example(f"{number:08d}", Query((), ""), reference, f"picture {first}", tags)
+        yield Example(f"{number:08d}", Query((), ""), reference, f"image {first}", tags)
 
 
 if __name__ == "__main__":

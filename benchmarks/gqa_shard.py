@@ -1,9 +1,9 @@
-"""What a shard of 1.4 million GQA questions costs to load and to go through: seconds, and the most memory held.
+"""CPU time and peak memory to load and iterate over a shard of 1.4 million GQA questions.
 
     python benchmarks/gqa_shard.py [--questions N]
 
-The shard is generated in the official format, with records as long as real ones. It is loaded twice, each time in a
-process of its own: the first load writes the index into an empty cache, the second finds it there.
+The shard is generated in the official format, with records as long as real ones. It is loaded twice, each time in its
+own process: the first load writes the index into an empty cache, the second one reads it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ THINGS = ("car", "dog", "chair", "tree", "person", "bag", "window", "plate", "sh
 
 
 def main() -> None:
-    """Generate, load twice, print a table."""
+    """Generate the shard, load it twice, and print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--questions", type=int, default=1_400_000)
     parser.add_argument("--load", type=Path, help=argparse.SUPPRESS)
@@ -37,14 +37,14 @@ def main() -> None:
         write_shard(root / "data" / "train_all_questions.json", arguments.questions)
         size = (root / "data" / "train_all_questions.json").stat().st_size
         print(f"{arguments.questions:,} questions, {size / 2**20:,.0f} MiB")
-        for what in ("first load, index written", "second load, index found"):
+        for what in ("first load, writes the index", "second load, reads the index"):
             environment = os.environ | {"VLBENCH_CACHE": str(root / "cache")}
             command = [sys.executable, __file__, "--load", str(root / "data")]
             print(f"{what}: {subprocess.check_output(command, env=environment, text=True).strip()}")
 
 
 def load(root: Path) -> None:
-    """Load the split and go through it once; print seconds and memory of this process."""
+    """Load the split and iterate over it once; print CPU seconds and peak memory of this process."""
     from vlbench.engine.source import load_task
 
     started = time.process_time()
@@ -55,42 +55,42 @@ def load(root: Path) -> None:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(
         f"load {loaded - started:.1f} CPU-s, one pass over {len(examples):,} examples ({words:,} words) "
-        f"{done - loaded:.1f} CPU-s, at most {peak:,.0f} MiB"
+        f"{done - loaded:.1f} CPU-s, peak memory {peak:,.0f} MiB"
     )
 
 
 def write_shard(path: Path, questions: int) -> None:
-    """Records with all the official keys; question ids have leading zeros, as some real ones have."""
-    toss = random.Random(0)
+    """Write records with all official keys; question ids have leading zeros, as some real ones have."""
+    rng = random.Random(0)
     path.parent.mkdir(parents=True)
     with path.open("w", encoding="utf-8") as file:
         file.write("{")
         for number in range(questions):
             name = f"{number:08d}"
-            file.write(f"{', ' if number else ''}{json.dumps(name)}: {json.dumps(record(name, toss))}")
+            file.write(f"{', ' if number else ''}{json.dumps(name)}: {json.dumps(record(name, rng))}")
         file.write("}")
 
 
-def record(name: str, toss: random.Random) -> dict[str, object]:
-    """One record of about a kilobyte, as the official ones have it."""
-    colour, thing, other = toss.choice(COLOURS), toss.choice(THINGS), toss.choice(THINGS)
-    picture, one, two = str(toss.randrange(74_000)), str(toss.randrange(10**6)), str(toss.randrange(10**6))
+def record(name: str, rng: random.Random) -> dict[str, object]:
+    """One record of about a kilobyte, like the official ones."""
+    colour, thing, other = rng.choice(COLOURS), rng.choice(THINGS), rng.choice(THINGS)
+    image, first, second = str(rng.randrange(74_000)), str(rng.randrange(10**6)), str(rng.randrange(10**6))
     semantic = [
-        {"operation": "select", "dependencies": [], "argument": f"{other} ({one})"},
-        {"operation": "relate", "dependencies": [0], "argument": f"{thing},to the left of,s ({two})"},
+        {"operation": "select", "dependencies": [], "argument": f"{other} ({first})"},
+        {"operation": "relate", "dependencies": [0], "argument": f"{thing},to the left of,s ({second})"},
         {"operation": "query", "dependencies": [1], "argument": "color"},
     ]
     return {
         "semantic": semantic,
-        "entailed": [f"{toss.randrange(10**8):08d}" for _ in range(toss.randrange(12))],
+        "entailed": [f"{rng.randrange(10**8):08d}" for _ in range(rng.randrange(12))],
         "equivalent": [name],
         "question": f"What color is the {thing} to the left of the {other}?",
-        "imageId": picture,
-        "isBalanced": toss.random() < 0.07,
+        "imageId": image,
+        "isBalanced": rng.random() < 0.07,
         "groups": {"global": f"{thing}-color", "local": f"10-{thing}_{other}"},
         "answer": colour,
-        "semanticStr": f"select: {other} ({one})->relate: {thing},to the left of,s ({two}) [0]->query: color [1]",
-        "annotations": {"answer": {}, "question": {"4": two, "10": one}, "fullAnswer": {"1": two}},
+        "semanticStr": f"select: {other} ({first})->relate: {thing},to the left of,s ({second}) [0]->query: color [1]",
+        "annotations": {"answer": {}, "question": {"4": second, "10": first}, "fullAnswer": {"1": second}},
         "types": {"detailed": "relS", "semantic": "attr", "structural": "query"},
         "fullAnswer": f"The {thing} is {colour}.",
     }

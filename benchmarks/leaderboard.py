@@ -1,8 +1,8 @@
-"""Time of the commands that read records, over many of them: leaderboard, list, export; compare and gate over big runs.
+"""CPU time of commands that read many records (leaderboard, list, export) or large runs (compare, gate).
 
-Run as `python benchmarks/leaderboard.py`. Every command is a process of its own, so that what it imports counts; its
-time is that of the CPU, and the modules it loaded are looked at: none of them may be torch. Records are of 40 models,
-four tasks and their seeds, with as many slices as those tasks have; the big runs have 20,000 examples and three seeds.
+Run as `python benchmarks/leaderboard.py`. Every command runs in its own process, so that its imports count, and may
+not import torch. The records are of 40 models, four tasks and several seeds, with as many slices as these tasks have;
+the large runs have 20,000 examples and three seeds.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from sides import spread
+from sides import format_spread
 
 from vlbench import __version__
 from vlbench.core.cards import Recipe
@@ -44,7 +44,7 @@ SLICES = {
     "gqa": {"structural": 5, "semantic": 5, "length": 20, "steps": 9},
     "snli_ve": {"gold_label": 3, "kind": 8},
 }
-"""Task -> tag -> into how many parts it cuts the main metric."""
+"""Task -> tag -> number of slices of the main metric."""
 MODELS = 40
 EXAMPLES, SEEDS = 20_000, 3
 
@@ -57,7 +57,7 @@ sys.exit("torch was loaded" if "torch" in sys.modules else code)
 
 
 def main() -> None:
-    """Write records and runs, time every command over them, print a line for each."""
+    """Write records and runs, time every command on them, and print a line for each."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--records", type=int, default=1000)
     parser.add_argument("--repeats", type=int, default=5)
@@ -69,11 +69,11 @@ def main() -> None:
         for command in commands(folder):
             seconds = [cpu_seconds(command) for _ in range(wanted.repeats)]
             shown = " ".join(word.replace(str(folder), "") for word in command)
-            print(f"{spread(seconds)} CPU s: vlbench {shown}")
+            print(f"{format_spread(seconds)} CPU s: vlbench {shown}")
 
 
 def commands(folder: Path) -> list[list[str]]:
-    """What is timed; making the baseline is timed too, and comes first."""
+    """The commands to time; the one that makes the baseline comes before the one that needs it."""
     many, big, baseline = str(folder / "many"), folder / "big", str(folder / "baseline.json")
     forms = [["leaderboard", many, "--format", form] for form in ("md", "html", "csv", "latex", "json")]
     runs = sorted(map(str, big.iterdir()))
@@ -88,10 +88,10 @@ def commands(folder: Path) -> list[list[str]]:
 
 
 def cpu_seconds(command: Sequence[str]) -> float:
-    """Of one process, with all it imports.
+    """CPU seconds of one process, with its imports.
 
     Raises:
-        RuntimeError: it failed, or loaded torch; an inconclusive gate has done its work.
+        RuntimeError: it failed or imported torch; exit code 4 of an inconclusive gate is no failure.
     """
     before = _children()
     done = subprocess.run([sys.executable, "-c", _CALL, *command], capture_output=True, text=True, env=os.environ)
@@ -106,61 +106,63 @@ def _children() -> float:
 
 
 def write_records(folder: Path, count: int) -> None:
-    """So many finished records without samples."""
-    chance = random.Random(0)
-    places = [(task, model, seed) for seed in range(count) for model in range(MODELS) for task in TASKS]
-    for number, (task, model, seed) in enumerate(places[:count]):
-        values = {metric: chance.uniform(40, 70) for metric in (TASKS[task], "other", "another")}
+    """Write `count` records of finished runs, without samples."""
+    rng = random.Random(0)
+    runs = [(task, model, seed) for seed in range(count) for model in range(MODELS) for task in TASKS]
+    for number, (task, model, seed) in enumerate(runs[:count]):
+        values = {metric: rng.uniform(40, 70) for metric in (TASKS[task], "other", "another")}
         results = tuple(
-            Result(**measured(metric, value), slices=cut(task, metric, value) if metric == TASKS[task] else {})
+            Result(
+                **result_fields(metric, value), slices=make_slices(task, metric, value) if metric == TASKS[task] else {}
+            )
             for metric, value in values.items()
         )
-        write(folder / task / f"{number:04}", record(task, f"model{model:02}", seed, number, results))
+        write_record(folder / task / f"{number:04}", make_record(task, f"model{model:02}", seed, number, results))
 
 
-def cut(task: str, metric: str, value: float) -> dict[str, dict[str, Result]]:
-    """The parts of a result."""
+def make_slices(task: str, metric: str, value: float) -> dict[str, dict[str, Result]]:
+    """The slices of a result."""
     return {
-        tag: {f"{tag} {part}": Result(**measured(metric, value)) for part in range(parts)}
+        tag: {f"{tag} {part}": Result(**result_fields(metric, value)) for part in range(parts)}
         for tag, parts in SLICES[task].items()
     }
 
 
-def measured(metric: str, value: float) -> dict[str, object]:
-    """The fields of a result but its slices."""
+def result_fields(metric: str, value: float) -> dict[str, object]:
+    """The fields of a result, without slices."""
     interval = (value - 1, value + 1)
     return {"metric": metric, "value": value, "n": 1000, "stderr": 0.5, "ci95": interval, "method": "bootstrap"}
 
 
 def write_runs(folder: Path) -> None:
-    """Two systems of three seeds each, the second one right a little more often, with the samples that say so."""
+    """Write runs with samples of two systems with three seeds each; the second system is right a little more often."""
     for system in range(2):
         for seed in range(SEEDS):
-            chance = random.Random(f"{system}/{seed}")
-            right = [float(chance.random() < 0.6 + 0.02 * system) for _ in range(EXAMPLES)]
+            rng = random.Random(f"{system}/{seed}")
+            right = [float(rng.random() < 0.6 + 0.02 * system) for _ in range(EXAMPLES)]
             path, number = folder / f"{system}-{seed}", SEEDS * system + seed
             values = {f"e{place}": score for place, score in enumerate(right)}
-            found = mean_score("accuracy", values, {name: f"g{int(name[1:]) // 4}" for name in values})
+            mean = mean_score("accuracy", values, {name: f"g{int(name[1:]) // 4}" for name in values})
             result = Result(
-                metric="accuracy", value=found.value, n=found.n, stderr=found.stderr, ci95=found.ci95,
-                method=found.method,
+                metric="accuracy", value=mean.value, n=mean.n, stderr=mean.stderr, ci95=mean.ci95,
+                method=mean.method,
             )  # fmt: skip
-            write(path, record("nlvr2", f"model{system}", seed, number, (result,)))
-            write_samples(path / "samples.parquet", [row(place, score) for place, score in enumerate(right)])
+            write_record(path, make_record("nlvr2", f"model{system}", seed, number, (result,)))
+            write_samples(path / "samples.parquet", [make_row(number, score) for number, score in enumerate(right)])
 
 
-def row(place: int, score: float) -> SampleRow:
-    """An example's; four share a group."""
-    said = "True" if score else "False"
+def make_row(number: int, score: float) -> SampleRow:
+    """The row of an example; four examples share a group."""
+    prediction = "True" if score else "False"
     return SampleRow(
-        example_id=f"e{place}", split="test-p", group=f"g{place // 4}", text=f"sentence {place}", image_ids=(),
-        reference='{"value": "True"}', prediction=said, confidence=0.8, score=score, status="ok", error="",
-        labels=("True", "False"), label_scores=(0.2 + 0.6 * score, 0.8 - 0.6 * score), tags={"kind": str(place % 12)},
+        example_id=f"e{number}", split="test-p", group=f"g{number // 4}", text=f"sentence {number}", image_ids=(),
+        reference='{"value": "True"}', prediction=prediction, confidence=0.8, score=score, status="ok", error="",
+        labels=("True", "False"), label_scores=(0.2 + 0.6 * score, 0.8 - 0.6 * score), tags={"kind": str(number % 12)},
     )  # fmt: skip
 
 
-def record(task: str, model: str, seed: int, number: int, results: tuple[Result, ...]) -> RunRecord:
-    """A finished run of a trained model on a whole split."""
+def make_record(task: str, model: str, seed: int, number: int, results: tuple[Result, ...]) -> RunRecord:
+    """The record of a finished run of a fine-tuned model on a whole split."""
     return RunRecord(
         status="done", fingerprint=f"{number:016x}", spec=RunSpec(task=task, model=model, size="tiny", seed=seed),
         tool=ToolInfo(version=__version__),
@@ -179,10 +181,10 @@ def record(task: str, model: str, seed: int, number: int, results: tuple[Result,
     )  # fmt: skip
 
 
-def write(folder: Path, made: RunRecord) -> None:
-    """The record into a folder of its own."""
+def write_record(folder: Path, record: RunRecord) -> None:
+    """Write the record into a new folder."""
     folder.mkdir(parents=True)
-    RunFolder(folder).write_record(made)
+    RunFolder(folder).write_record(record)
 
 
 if __name__ == "__main__":

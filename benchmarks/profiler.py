@@ -1,14 +1,14 @@
-"""What `vlbench profile` measures, beside what is known: sleeps, matrix products timed by hand, and its own cost.
+"""Accuracy and overhead of `vlbench profile`: sleeps and matrix products timed by hand, and the cost of its marks.
 
-Run as `python benchmarks/profiler.py`. Three questions, all in this process and on the CPU:
+Run as `python benchmarks/profiler.py`. Three measurements, all in this process and on the CPU:
 
-- A model of three stages that sleep 5, 20 and 50 ms and one of matrix products: the profiler's medians beside those of
-  a clock around the same calls. Both sides take turns, and which goes first alternates.
-- How much of the whole no stage accounts for: each stage has a start and an end of its own, the whole a third clock.
-- Overhead of the marks between stages: `vilt` without decoding and preprocessing, with them beside the same calls one
-  after the other with one clock around all, in turn, at two sizes; and what a mark between empty stages costs.
+- The profiler's medians for three stages that sleep 5, 20 and 50 ms and one of matrix products, compared with a clock
+  around the same calls. Both sides take turns, and the order alternates.
+- The share of the whole that no stage accounts for: each stage and the whole have clocks of their own.
+- The overhead of the marks between stages: `vilt` without decoding and preprocessing, compared with the same calls
+  under a single clock, in turn, at two sizes; and the cost of a mark between empty stages.
 
-Ratios are of neighbours in time: their median, and an interval that holds it with 95 %.
+A ratio is of one round: their median, with its 95 % interval.
 """
 
 from __future__ import annotations
@@ -23,37 +23,37 @@ from tempfile import TemporaryDirectory
 import torch
 
 from vlbench.core.profile import PIPELINE, ProfileSpec
-from vlbench.profiling.build import open_model
-from vlbench.profiling.inputs import sentences, write_pictures
-from vlbench.profiling.stages import Batch
-from vlbench.profiling.stopping_rule import Rule, median_interval
-from vlbench.profiling.timing import Durations, Stage, measure_one, once
+from vlbench.profiling.build import build_model
+from vlbench.profiling.inputs import make_texts, write_images
+from vlbench.profiling.stages import ModelInputs
+from vlbench.profiling.stopping_rule import StoppingRule, median_interval
+from vlbench.profiling.timing import Durations, Stage, measure_one, run_once
 
 CPU = torch.device("cpu")
 SLEEPS = (5, 20, 50)
 OVERHEAD = ("tiny", "small")
 
 
-class ByHand:
-    """The same stages with a clock around each, or one around all."""
+class HandTimer:
+    """The same stages, with a clock around each or one around all."""
 
-    def __init__(self, stages: Sequence[Stage], apart: bool) -> None:
-        self.stages, self.apart = stages, apart
+    def __init__(self, stages: Sequence[Stage], each_stage: bool) -> None:
+        self.stages, self.each_stage = stages, each_stage
         self.seconds: dict[str, list[float]] = {}
 
     def run(self) -> None:
-        """Everything once."""
+        """Run everything once."""
         begun = time.perf_counter()
         for stage in self.stages:
-            start = time.perf_counter() if self.apart else 0.0
+            start = time.perf_counter() if self.each_stage else 0.0
             stage.run()
-            if self.apart:
+            if self.each_stage:
                 self.seconds.setdefault(stage.name, []).append(time.perf_counter() - start)
         self.seconds.setdefault("whole", []).append(time.perf_counter() - begun)
 
 
 def main() -> None:
-    """Answer the three questions."""
+    """Make the three measurements and print them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=40)
     parser.add_argument("--side", type=int, default=512, help="of the matrices")
@@ -61,77 +61,79 @@ def main() -> None:
     wanted = parser.parse_args()
     torch.set_num_threads(wanted.threads)
     with torch.inference_mode():
-        report_known(known(wanted.side), wanted.rounds)
+        report_known(known_stages(wanted.side), wanted.rounds)
         for size in OVERHEAD:
             report_overhead(size, 5 * wanted.rounds)
         report_mark()
 
 
-def known(side: int) -> list[Stage]:
-    """Stages that sleep, and one of ten products of matrices."""
-    one, other = torch.randn(side, side), torch.randn(side, side)
+def known_stages(side: int) -> list[Stage]:
+    """Stages that sleep, and one of ten matrix products."""
+    left, right = torch.randn(side, side), torch.randn(side, side)
 
     def products() -> None:
         for _ in range(10):
-            torch.mm(one, other)
+            torch.mm(left, right)
 
     sleeps = [Stage(f"sleep {ms} ms", lambda ms=ms: time.sleep(ms / 1000)) for ms in SLEEPS]  # type: ignore[misc]
     return [*sleeps, Stage("products", products)]
 
 
-def both(stages: Sequence[Stage], rounds: int, apart: bool) -> tuple[Durations, Mapping[str, list[float]]]:
-    """So many rounds of the profiler and by hand, in turn, after three that do not count."""
-    hand, found, exactly = ByHand(stages, apart), Durations(), Rule(1, 0.0, float("inf"))
+def time_both(stages: Sequence[Stage], rounds: int, each_stage: bool) -> tuple[Durations, Mapping[str, list[float]]]:
+    """Rounds of the profiler and by hand, in turn, after three that do not count."""
+    hand, durations, rule = HandTimer(stages, each_stage), Durations(), StoppingRule(1, 0.0, float("inf"))
 
     def profiler() -> None:
-        one = measure_one(stages, exactly, 0.0, CPU, warmup=0)
-        found.whole += one.whole
-        for name, seconds in one.stages.items():
-            found.stages.setdefault(name, []).extend(seconds)
+        measured = measure_one(stages, rule, 0.0, CPU, warmup=0)
+        durations.whole += measured.whole
+        for name, seconds in measured.stages.items():
+            durations.stages.setdefault(name, []).extend(seconds)
 
     for number in range(rounds + 3):
         for run in (profiler, hand.run)[:: -1 if number % 2 else 1]:
             run()
-    later = {name: seconds[3:] for name, seconds in found.stages.items()}
-    return Durations(later, found.whole[3:]), {name: seconds[3:] for name, seconds in hand.seconds.items()}
+    later = {name: seconds[3:] for name, seconds in durations.stages.items()}
+    return Durations(later, durations.whole[3:]), {name: seconds[3:] for name, seconds in hand.seconds.items()}
 
 
 def report_known(stages: Sequence[Stage], rounds: int) -> None:
-    """Print the profiler's figures beside those by hand, and the share that no stage accounts for."""
-    found, hand = both(stages, rounds, apart=True)
-    for name, seconds in found.stages.items():
+    """Print the profiler's values next to those by hand, and the share that no stage accounts for."""
+    durations, hand = time_both(stages, rounds, each_stage=True)
+    for name, seconds in durations.stages.items():
         ms = 1000 * statistics.median(seconds)
         print(f"{name}: {ms:.3f} ms; profiler / by hand {ratio(seconds, hand[name])}", end="")
-        asked = name.split()[1] if name.startswith("sleep") else ""
-        print(f"; / asked {ms / float(asked):.4f}" if asked else "")
-    rest = 1 - sum(map(sum, found.stages.values())) / sum(found.whole)
-    print(f"whole: profiler / by hand {ratio(found.whole, hand['whole'])}; no stage accounts for {100 * rest:.4f} %")
+        expected = name.split()[1] if name.startswith("sleep") else ""
+        print(f"; / expected {ms / float(expected):.4f}" if expected else "")
+    rest = 1 - sum(map(sum, durations.stages.values())) / sum(durations.whole)
+    print(
+        f"whole: profiler / by hand {ratio(durations.whole, hand['whole'])}; no stage accounts for {100 * rest:.4f} %"
+    )
 
 
 def report_overhead(size: str, rounds: int) -> None:
-    """Print what the marks cost a model of that size."""
+    """Print the overhead of the marks for a model of that size."""
     spec = ProfileSpec(models=("vilt",), size=size)
     with TemporaryDirectory() as folder:
-        refs = write_pictures(Path(folder) / "pictures", spec.picture, 1, spec.seed)
-        batch = Batch(refs, sentences(1, spec.words, spec.seed))
-        stages = open_model("vilt", spec, Path(folder), CPU).subject(batch, CPU).stages()
-        once(stages, CPU)
-        found, hand = both([stage for stage in stages if stage.name not in PIPELINE], rounds, apart=False)
-    ms = 1000 * statistics.median(found.whole)
-    marks = len(found.stages)
-    print(f"vilt-{size}, {marks} marks: {ms:.3f} ms; with marks / without {ratio(found.whole, hand['whole'])}")
+        refs = write_images(Path(folder) / "images", spec.picture, 1, spec.seed)
+        inputs = ModelInputs(refs, make_texts(1, spec.words, spec.seed))
+        stages = build_model("vilt", spec, Path(folder), CPU).with_inputs(inputs, CPU).stages()
+        run_once(stages, CPU)
+        durations, hand = time_both([stage for stage in stages if stage.name not in PIPELINE], rounds, each_stage=False)
+    ms = 1000 * statistics.median(durations.whole)
+    marks = len(durations.stages)
+    print(f"vilt-{size}, {marks} marks: {ms:.3f} ms; with marks / without {ratio(durations.whole, hand['whole'])}")
 
 
 def report_mark(stages: int = 1000, rounds: int = 50) -> None:
-    """Print what a mark costs beside nothing."""
+    """Print the cost of a mark between empty stages."""
     empty = [Stage(str(number), lambda: None) for number in range(stages)]
-    seconds = [once(empty, CPU)[1] / stages for _ in range(rounds)]
+    seconds = [run_once(empty, CPU)[1] / stages for _ in range(rounds)]
     print(f"a mark: {1e6 * statistics.median(seconds):.3f} microseconds")
 
 
-def ratio(one: Sequence[float], other: Sequence[float]) -> str:
-    """The median of ratios of neighbours in time, with its interval."""
-    values = [first / second for first, second in zip(one, other, strict=True)]
+def ratio(first: Sequence[float], second: Sequence[float]) -> str:
+    """The median ratio of one round, with its interval, as text."""
+    values = [one / other for one, other in zip(first, second, strict=True)]
     low, high = median_interval(values)
     return f"{statistics.median(values):.4f} [{low:.4f}, {high:.4f}]"
 

@@ -1,9 +1,9 @@
-"""Time of ViLT-B/32 here, beside transformers' ViltModel with the same weights over the same pictures and texts.
+"""Time of our ViLT-B/32, compared with transformers' ViltModel with the same weights, images and texts.
 
-Run as `python benchmarks/vilt.py`. Both sides take tensors that are ready (ours patches, theirs a canvas with a mask)
-to pooled and text states, in evaluation mode, in one process and in turn; which of them goes first alternates. They
-must agree in float32 before anything is measured. Ratios are of neighbours in time. On the CPU in float32 and eagerly,
-unless told otherwise by `--device cuda`, `--dtype bfloat16` and `--compile`.
+Run as `python benchmarks/vilt.py`. Both sides compute pooled and text states from prepared tensors (ours from patches,
+theirs from padded pixels with a mask), in evaluation mode, in one process and in turn; the order alternates. They must
+agree in float32 before they are timed. A ratio is of one repeat. By default on the CPU, in float32 and
+eager; see `--device cuda`, `--dtype bfloat16` and `--compile`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 import torch
 import transformers
 import yaml
-from sides import Drawn, Side, measure, pictures, ratios, spread
+from sides import Side, format_spread, make_refs, measure, paired_ratios
 from torch import Tensor, nn
 
 import vlbench.models.vilt
@@ -46,26 +46,26 @@ def main() -> None:
     torch.manual_seed(0)
     theirs = make_theirs().to(wanted.device)
     ours = make_ours(theirs).to(wanted.device)
-    images = on_device(ours.prepare_images(pictures(wanted.batch)), wanted.device)
-    words = on_device(make_words(wanted.batch), wanted.device)
+    images = on_device(ours.prepare_images(make_refs(wanted.batch)), wanted.device)
+    texts = on_device(make_texts(wanted.batch), wanted.device)
     sides: dict[str, States] = {
-        "transformers": their_side(theirs, images, words, ours.config.patch),
-        "this": our_side(ours, images, words),
+        "transformers": their_side(theirs, images, texts, ours.config.patch),
+        "this": our_side(ours, images, texts),
     }
     with torch.inference_mode():
-        compare(sides, words["mask"])
+        compare(sides, texts["mask"])
         if wanted.compile:
             theirs.compile(dynamic=True)
             ours.network.compile(dynamic=True)
-        ready = {name: finished(side, wanted.device, wanted.dtype) for name, side in sides.items()}
+        ready = {name: synchronized(side, wanted.device, wanted.dtype) for name, side in sides.items()}
         for side in ready.values():
             side()
         clock = time.process_time if wanted.device == "cpu" else time.perf_counter
         report(measure(ready, wanted.repeats, clock), images["mask"])
 
 
-def finished(side: States, device: str, dtype: str) -> Side:
-    """A side in that precision, done only when the device is."""
+def synchronized(side: States, device: str, dtype: str) -> Side:
+    """A side in that precision, which waits for the device."""
 
     def run() -> None:
         with torch.autocast(device, torch.bfloat16, enabled=dtype == "bfloat16"):
@@ -77,12 +77,12 @@ def finished(side: States, device: str, dtype: str) -> Side:
 
 
 def on_device(tensors: Tensors, device: str) -> Tensors:
-    """The same tensors there."""
+    """The tensors on that device."""
     return {name: value.to(device) for name, value in tensors.items()}
 
 
 def make_theirs() -> nn.Module:
-    """ViLT-B/32 with random weights, its norms as sharp as in the official code."""
+    """ViLT-B/32 with random weights, and layer norms with the epsilon of the official code."""
     config = transformers.ViltConfig(max_image_length=-1)
     model: nn.Module = transformers.ViltModel(config).eval()
     for name, layer in model.named_modules():
@@ -92,39 +92,39 @@ def make_theirs() -> nn.Module:
 
 
 def make_ours(theirs: nn.Module) -> ViLT:
-    """The card's base with the other side's weights."""
+    """The card's base size with the other side's weights."""
     card = yaml.safe_load((Path(vlbench.models.vilt.__file__).parent / "model.yaml").read_text(encoding="utf8"))
     config = ViLTConfig.model_validate({**card["sizes"]["base"]["config"], "vocab_size": WORDS})
     text: Any = SimpleNamespace(vocab_size=WORDS, max_length=LONGEST)
-    resources: Any = SimpleNamespace(text=text, images=Drawn(), regions=None)
+    resources: Any = SimpleNamespace(text=text, images=NoiseImages(), regions=None)
     model = ViLT(config, resources).eval()
     weights = convert(theirs.state_dict()).weights
     model.load_state_dict({name.removeprefix("backbone."): value for name, value in weights.items()})
     return model
 
 
-def make_words(batch: int) -> Tensors:
-    """Texts of 10, 15, 20 ... tokens, none longer than the model's longest, padded to the longest of them."""
+def make_texts(batch: int) -> Tensors:
+    """Random texts of 10, 15, 20 ... 40 tokens, padded to the longest."""
     lengths = torch.tensor([10 + 5 * (row % 7) for row in range(batch)])
     longest = int(lengths.max())
     mask = torch.arange(longest) < lengths[:, None]
     return {"ids": torch.randint(1, WORDS, (batch, longest)) * mask, "mask": mask}
 
 
-def our_side(model: ViLT, images: Tensors, words: Tensors) -> States:
-    """Tensors that `prepare_*` made, through see, read and fuse."""
-    slot = torch.zeros(len(words["ids"]), dtype=torch.int64, device=words["ids"].device)
+def our_side(model: ViLT, images: Tensors, texts: Tensors) -> States:
+    """Run see, read and fuse on prepared tensors."""
+    slot = torch.zeros(len(texts["ids"]), dtype=torch.int64, device=texts["ids"].device)
 
     def run() -> tuple[Tensor, Tensor]:
-        features = model.fuse(model.see(images, slot), model.read(words))
+        features = model.fuse(model.see(images, slot), model.read(texts))
         return features.pooled, features.text
 
     return run
 
 
-def their_side(model: nn.Module, images: Tensors, words: Tensors, patch: int) -> States:
-    """The same patches put together again on one canvas, scaled, with the mask of its pixels."""
-    count, device = len(words["ids"]), words["ids"].device
+def their_side(model: nn.Module, images: Tensors, texts: Tensors, patch: int) -> States:
+    """Run on the same patches, put together into padded pixels with a mask."""
+    count, device = len(texts["ids"]), texts["ids"].device
     rows, columns = (int(side) * patch for side in images["grids"].amax(dim=0))
     pixels = torch.zeros(count, 3, rows, columns, device=device)
     mask = torch.zeros(count, rows, columns, dtype=torch.int64, device=device)
@@ -134,30 +134,30 @@ def their_side(model: nn.Module, images: Tensors, words: Tensors, patch: int) ->
         mask[row, : high * patch, : wide * patch] = 1
 
     def run() -> tuple[Tensor, Tensor]:
-        given = {"input_ids": words["ids"], "attention_mask": words["mask"].long(), "pixel_values": pixels}
+        given = {"input_ids": texts["ids"], "attention_mask": texts["mask"].long(), "pixel_values": pixels}
         result = model(**given, pixel_mask=mask)
-        return result.pooler_output, result.last_hidden_state[:, : words["ids"].shape[1]]
+        return result.pooler_output, result.last_hidden_state[:, : texts["ids"].shape[1]]
 
     return run
 
 
 def compare(sides: dict[str, States], mask: Tensor) -> None:
-    """Stop where the two sides differ; visual states are left out, since the other side shuffles its patches."""
+    """Stop if the sides differ; visual states are not compared, since the other side shuffles its patches."""
     (pooled, text), (other_pooled, other_text) = (side() for side in sides.values())
-    apart = max(float((pooled - other_pooled).abs().max()), float((text - other_text)[mask].abs().max()))
-    if apart > 1e-4:
-        raise SystemExit(f"the two sides differ by {apart:.2g}")
-    print(f"both agree: pooled and text states differ by at most {apart:.1g}")
+    difference = max(float((pooled - other_pooled).abs().max()), float((text - other_text)[mask].abs().max()))
+    if difference > 1e-4:
+        raise SystemExit(f"the sides differ by {difference:.2g}")
+    print(f"the sides agree: pooled and text states differ by at most {difference:.1g}")
 
 
 def report(seconds: dict[str, list[float]], mask: Tensor) -> None:
-    """Median and range of each side, of their ratio, and of the ratio by which side went first."""
+    """Print median and range of each side, of their ratio, and of the ratio by the side that ran first."""
     for name, taken in seconds.items():
-        print(f"{name}: {spread(taken)} s for {len(mask)} pairs of {mask.sum(dim=1).tolist()} patches")
-    all_of = ratios(seconds)
-    for label, part in (("", all_of), (", transformers first", all_of[::2]), (", this first", all_of[1::2])):
+        print(f"{name}: {format_spread(taken)} s for {len(mask)} pairs of {mask.sum(dim=1).tolist()} patches")
+    every = paired_ratios(seconds)
+    for label, part in (("", every), (", transformers first", every[::2]), (", this first", every[1::2])):
         if part:
-            print(f"transformers / this{label}: {spread(part)}")
+            print(f"transformers / this{label}: {format_spread(part)}")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""VQA accuracy step by step, as its official evaluation goes about it: the side that others are measured against.
+"""VQA accuracy step by step, like the official evaluation: the reference that the fast implementation is compared with.
 
-Plain on purpose, and nothing of vlbench in it, so that it can be read beside the published description.
-Source: Antol et al. 2015 and Goyal et al. 2017; the procedure of the official Python evaluation, in words of our own.
+It is kept simple and uses nothing of vlbench, so that it can be compared with the published description.
+Source: Antol et al. 2015 and Goyal et al. 2017; a reimplementation of the official Python evaluation.
 """
 
 from __future__ import annotations
@@ -59,8 +59,8 @@ COMMA = re.compile(r"(\d)(,)(\d)", re.ASCII)
 PERIOD = re.compile(r"(?!<=\d)(\.)(?!\d)", re.ASCII)
 
 
-class Verdict(NamedTuple):
-    """Means in percent, not rounded; by_question: question id -> its worth in [0, 1]."""
+class OfficialScores(NamedTuple):
+    """Means in percent, not rounded. by_question: question id -> score in [0, 1]."""
 
     overall: float
     by_question: dict[int, float]
@@ -68,55 +68,55 @@ class Verdict(NamedTuple):
     by_question_type: dict[str, float]
 
 
-def evaluate(annotations: Sequence[Record], results: Sequence[Record]) -> Verdict:
+def evaluate(annotations: Sequence[Record], results: Sequence[Record]) -> OfficialScores:
     """Score official results against official annotations; every annotated question must be answered."""
     given = {result["question_id"]: result["answer"] for result in results}
     by_question: dict[int, float] = {}
     answer_types: dict[str, list[float]] = {}
     question_types: dict[str, list[float]] = {}
     for annotation in annotations:
-        worth = question_worth(annotation["answers"], given[annotation["question_id"]])
-        by_question[annotation["question_id"]] = worth
-        answer_types.setdefault(annotation["answer_type"], []).append(worth)
-        question_types.setdefault(annotation["question_type"], []).append(worth)
-    return Verdict(
+        score = question_score(annotation["answers"], given[annotation["question_id"]])
+        by_question[annotation["question_id"]] = score
+        answer_types.setdefault(annotation["answer_type"], []).append(score)
+        question_types.setdefault(annotation["question_type"], []).append(score)
+    return OfficialScores(
         percent(list(by_question.values())),
         by_question,
-        {name: percent(worths) for name, worths in answer_types.items()},
-        {name: percent(worths) for name, worths in question_types.items()},
+        {name: percent(scores) for name, scores in answer_types.items()},
+        {name: percent(scores) for name, scores in question_types.items()},
     )
 
 
-def percent(worths: Sequence[float]) -> float:
+def percent(scores: Sequence[float]) -> float:
     """The mean, times 100."""
-    return 100 * sum(worths) / len(worths)
+    return 100 * sum(scores) / len(scores)
 
 
-def question_worth(answers: Sequence[Record], prediction: str) -> float:
-    """The worth in [0, 1] of a prediction beside the records of what people answered."""
+def question_score(answers: Sequence[Record], prediction: str) -> float:
+    """The score in [0, 1] of a prediction, given the records of the ten annotators' answers."""
     records = [{**record, "answer": trim(record["answer"])} for record in answers]
     prediction = trim(prediction)
     if len({record["answer"] for record in records}) > 1:
         for record in records:
             record["answer"] = words(punctuation(record["answer"]))
         prediction = words(punctuation(prediction))
-    worths = []
+    scores = []
     for left_out in records:
         others = [record for record in records if record != left_out]
         matching = [record for record in others if record["answer"] == prediction]
-        worths.append(min(1.0, len(matching) / 3))
-    return sum(worths) / len(worths)
+        scores.append(min(1.0, len(matching) / 3))
+    return sum(scores) / len(scores)
 
 
 def trim(text: str) -> str:
-    """Line feeds and tabs to spaces, and none at either end."""
+    """Replace line feeds and tabs by spaces, and strip both ends."""
     text = text.replace("\n", " ")
     text = text.replace("\t", " ")
     return text.strip()
 
 
 def punctuation(text: str) -> str:
-    """Signs removed, or replaced by a space each; then the periods that no digit follows, the first 32 of them."""
+    """Remove signs or replace each by a space; then remove the first 32 periods that no digit follows."""
     out = text
     for sign in PUNCTUATION:
         if sign + " " in text or " " + sign in text or COMMA.search(text) is not None:
@@ -127,7 +127,7 @@ def punctuation(text: str) -> str:
 
 
 def words(text: str) -> str:
-    """Lower case, numbers as digits, no articles, apostrophes where they belong."""
+    """Lower case, number words as digits, no articles, contractions with apostrophes."""
     kept = []
     for word in text.lower().split():
         word = NUMBER_WORDS.get(word, word)

@@ -20,7 +20,7 @@ from vlbench.core.progress import Silent
 from vlbench.core.spec import RunSpec
 from vlbench.engine.job import plan
 from vlbench.engine.learner import Learner
-from vlbench.engine.resources import make_resources, of_job
+from vlbench.engine.resources import make_resources, resource_spec
 from vlbench.engine.runtime.environment import make_accelerator, seed_everything
 from vlbench.engine.runtime.interrupt import Interrupt
 from vlbench.engine.training.checkpoint import Checkpoints
@@ -40,7 +40,7 @@ def train(name: str, world: Path, folder: Path, accumulation: int = 1, **changed
     job = plan(RunSpec(task=task, model=model, data_root=world, checkpoint="none", train=changes), Silent())
     accelerator = make_accelerator("cpu", "float32", 1)
     seed_everything(0)
-    backbone = catalog.load_model(job.card, job.size, make_resources(of_job(job), Silent()))
+    backbone = catalog.load_model(job.card, job.size, make_resources(resource_spec(job), Silent()))
     learner = Learner(backbone, build_head(job.task.card, job.card, backbone.width, job.labels, job.spec.train))
     images = learner.head.contrasted_images(job.train)
     made = make_plan(job.spec.train, training_units(job.spec.train, job.train), 0, images)

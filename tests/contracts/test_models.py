@@ -29,7 +29,7 @@ from vlbench.data.regions.source import StoredRegions
 from vlbench.data.resources import Resources
 from vlbench.engine.job import plan
 from vlbench.engine.learner import Learner
-from vlbench.engine.resources import make_resources, of_job, unique_refs
+from vlbench.engine.resources import make_resources, resource_spec, unique_refs
 from vlbench.engine.weights.loading import load_weights
 from vlbench.heads.build import build_head
 from vlbench.heads.dual import DualHead
@@ -71,7 +71,7 @@ def tiny(request: pytest.FixtureRequest, tiny_world: Any) -> Iterator[Tiny]:
     """The weights are large, so that what counts at all shows."""
     task = "nlvr2" if "pair" in catalog.model_card(request.param).outputs else "flickr30k_retrieval"
     job = plan(RunSpec(task=task, model=request.param, size="tiny", data_root=tiny_world), Silent())
-    resources = make_resources(of_job(job), Silent())
+    resources = make_resources(resource_spec(job), Silent())
     with torch.random.fork_rng():
         torch.manual_seed(0)
         backbone = catalog.load_model(job.card, job.size, resources)

@@ -107,7 +107,7 @@ def test_probes_open_answers_and_rankings_tell_too(vlbench: Any, run: Run, flags
 @pytest.mark.parametrize(
     ("flags", "why"),
     [
-        (("--model", "fake"), "fake does not tell what it attends to"),
+        (("--model", "fake"), "fake does not give its attention"),
         (("--model", "brivl", "--task", "coco_retrieval", "--mode", "zero-shot"), "the answers compare embeddings"),
     ],
 )
@@ -154,7 +154,7 @@ def test_an_evaluation_is_told_of_from_any_folder(
     (folder / "attention.parquet").unlink()
     shutil.rmtree(trained / "checkpoints")
     done = vlbench("report", folder, "--attention")
-    assert done.code == 6 and f"the weights of run {folder} are gone: put {trained} back" in done.err
+    assert done.code == 6 and f"the weights of run {folder} are missing: put {trained} back" in done.err
     assert not (folder / "attention.parquet").exists()
 
 
@@ -163,7 +163,7 @@ def test_faults_are_named_and_leave_nothing(vlbench: Any, run: Run, tiny_world: 
     broken = shutil.copytree(folder, tmp_path / "broken")
     shutil.rmtree(broken / "checkpoints")
     done = vlbench("report", broken, "--attention")
-    assert done.code == 6 and f"the weights of run {broken} are gone: put {broken}" in done.err
+    assert done.code == 6 and f"the weights of run {broken} are missing: put {broken}" in done.err
     assert "leave out --attention" in done.err and "--checkpoint" not in done.err
     record = json.loads((folder / "run.json").read_text())
     begun = shutil.copytree(folder, tmp_path / "begun")

@@ -1,4 +1,4 @@
-"""The doctor passes what is sound, and names what is broken in models that were broken on purpose."""
+"""The doctor passes correct models and names the faults of models that were broken on purpose."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from vlbench.heads.classify import PairHead
 
 Call = Callable[..., Any]
 
-SOUND = """
+MODELS = """
 import os
 from torch import nn
 from torch.nn.utils.rnn import pad_sequence
@@ -77,10 +77,10 @@ class Blind(Fake):
 
 @pytest.fixture
 def doctor(vlbench: Call, tiny_world: Path, tmp_path: Path) -> Call:
-    """Examine a class of the models above, or a model by its name, on NLVR2 of the tiny world."""
+    """Examine one of the models above, or a model by its name, on NLVR2 of the tiny world."""
     card = Path(vlbench_models()) / "fake" / "model.yaml"
     (tmp_path / "model.yaml").write_text(card.read_text().replace("visual: none", "visual: patches"))
-    (tmp_path / "model.py").write_text(SOUND)
+    (tmp_path / "model.py").write_text(MODELS)
 
     def examine(model: str, *arguments: object) -> tuple[int, dict[str, Any], str]:
         name = f"{tmp_path / 'model.py'}:{model}" if model[0].isupper() else model
@@ -98,22 +98,22 @@ def vlbench_models() -> str:
     return next(iter(vlbench.models.__path__))
 
 
-def verdicts(found: dict[str, Any]) -> dict[str, str]:
+def statuses(found: dict[str, Any]) -> dict[str, str]:
     return {check["name"]: check["verdict"] for check in found["checks"]}
 
 
-def test_a_sound_model_passes(doctor: Call) -> None:
+def test_a_correct_model_passes(doctor: Call) -> None:
     code, found, err = doctor("cvlp", "--size", "tiny", "--steps", 120, "--examples", 48)
     assert (code, err, found["verdict"]) == (0, "", "ok")
     assert found["weights"]["matched"] > 100
-    assert set(verdicts(found).values()) == {"ok"}
-    assert len(verdicts(found)) == len(found["checks"]) >= 8
+    assert set(statuses(found).values()) == {"ok"}
+    assert len(statuses(found)) == len(found["checks"]) >= 8
     assert all(check["n"] for check in found["checks"] if check["verdict"] == "ok" and check["tolerance"])
 
 
-def test_the_fake_model_is_not_asked_about_pictures(doctor: Call) -> None:
+def test_images_are_not_exchanged_for_a_model_without_images(doctor: Call) -> None:
     code, found, _ = doctor("fake", "--steps", 0)
-    assert (code, verdicts(found)["pictures"]) == (0, "skipped")
+    assert (code, statuses(found)["pictures"]) == (0, "skipped")
 
 
 def test_a_recipe_may_train_on_the_reported_split(doctor: Call, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -141,9 +141,9 @@ def test_a_recipe_may_train_on_the_reported_split(doctor: Call, monkeypatch: pyt
         ("Blind", {"pictures"}),
     ],
 )
-def test_what_is_broken_is_named(model: str, faults: set[str], doctor: Call) -> None:
+def test_faults_are_named(model: str, faults: set[str], doctor: Call) -> None:
     code, found, err = doctor(model, "--steps", 0)
-    broken = {name for name, verdict in verdicts(found).items() if verdict == "broken"}
+    broken = {name for name, verdict in statuses(found).items() if verdict == "broken"}
     assert broken == faults
     assert (code, found["verdict"]) == ((12, "broken") if faults else (0, "ok"))
     if faults:
@@ -152,22 +152,22 @@ def test_what_is_broken_is_named(model: str, faults: set[str], doctor: Call) -> 
 
 def test_a_model_that_cannot_learn_is_caught(doctor: Call) -> None:
     code, found, _ = doctor("Careless", "--steps", 100)
-    assert (code, verdicts(found)["overfit-32"]) == (12, "broken")
+    assert (code, statuses(found)["overfit-32"]) == (12, "broken")
 
 
-def test_too_few_steps_tell_nothing_of_a_model(doctor: Call) -> None:
+def test_too_few_steps_are_inconclusive(doctor: Call) -> None:
     _, found, _ = doctor("Careless", "--steps", 20)
-    assert verdicts(found)["overfit-32"] == "skipped"
+    assert statuses(found)["overfit-32"] == "skipped"
 
 
 def test_a_head_that_leaks_is_caught(doctor: Call, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It keeps the references it is shown, and answers by them."""
+    """The head keeps the references that it gets for training, and answers with them."""
     targets, forward, kept = PairHead.targets, PairHead.forward, []
 
     def spying(self: PairHead, examples: Any) -> torch.Tensor:
-        made = targets(self, examples)
-        kept.append(made)
-        return made
+        answers = targets(self, examples)
+        kept.append(answers)
+        return answers
 
     def telling(self: PairHead, features: Any) -> torch.Tensor:
         logits = forward(self, features)
@@ -177,12 +177,12 @@ def test_a_head_that_leaks_is_caught(doctor: Call, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(PairHead, "targets", spying)
     monkeypatch.setattr(PairHead, "forward", telling)
     code, found, _ = doctor("Sound", "--steps", 1, "--examples", 48)
-    assert (code, verdicts(found)["shuffled labels"]) == (12, "broken")
+    assert (code, statuses(found)["shuffled labels"]) == (12, "broken")
 
 
 @pytest.fixture
 def only(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[list[Any]], list[Any]]], None]:
-    """Let the doctor see these of the examples only."""
+    """Restrict the doctor to some of the examples."""
 
     def see(keep: Callable[[list[Any]], list[Any]]) -> None:
         def planned(spec: Any, progress: Any) -> Job:
@@ -194,19 +194,19 @@ def only(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[list[Any]], lis
     return see
 
 
-def test_examples_of_one_group_are_told_apart(doctor: Call, only: Any) -> None:
+def test_examples_of_one_group_are_still_different(doctor: Call, only: Any) -> None:
     only(lambda examples: [replace(one, group="all") for one in examples])
     code, found, _ = doctor("Sound", "--steps", 0)
-    assert (code, verdicts(found)["pictures"], verdicts(found)["texts"]) == (0, "ok", "ok")
+    assert (code, statuses(found)["pictures"], statuses(found)["texts"]) == (0, "ok", "ok")
     assert {check["n"] for check in found["checks"]} == {24}
 
 
 @pytest.mark.parametrize("task", ["nlvr2", "coco_retrieval"])
-def test_one_picture_cannot_be_exchanged(task: str, vlbench: Call, tiny_world: Path, only: Any) -> None:
+def test_a_single_image_cannot_be_exchanged(task: str, vlbench: Call, tiny_world: Path, only: Any) -> None:
     only(lambda examples: [one for one in examples if one.query.images == examples[0].query.images])
     done = vlbench("doctor", "--model", "cvlp", "--size", "tiny", "--task", task, "--data-root", tiny_world, "--json",
                    "--steps", 2, "--no-processes", "--device", "cpu")  # fmt: skip
-    found = verdicts(json.loads(done.out))
+    found = statuses(json.loads(done.out))
     assert found["pictures"] == "skipped" and "broken" not in found.values(), done.out
     assert found["shuffled labels"] == "skipped"
 
@@ -230,12 +230,12 @@ def test_only_the_machine(vlbench: Call) -> None:
     assert shown.code == 0 and all(name in shown.out for name in ("python", "cache", "memory", "extras"))
 
 
-def test_both_or_neither(vlbench: Call) -> None:
+def test_model_and_task_are_given_together(vlbench: Call) -> None:
     done = vlbench("doctor", "--model", "fake")
     assert done.code == 2 and "--task is missing" in done.err
 
 
-def test_the_page_for_people(vlbench: Call, tiny_world: Path) -> None:
+def test_the_text_output(vlbench: Call, tiny_world: Path) -> None:
     done = vlbench("doctor", "--model", "fake", "--task", "coco_retrieval", "--data-root", tiny_world, "--steps", 0,
                    "--no-processes")  # fmt: skip
     assert done.code == 0, done.err
@@ -244,8 +244,8 @@ def test_the_page_for_people(vlbench: Call, tiny_world: Path) -> None:
 
 
 def test_models_of_transformers(doctor: Call, make_hf: Any, make_vlm: Any) -> None:
-    """One that classifies, and one that writes."""
+    """A classifier and a generative model."""
     for folder in (make_hf("ViltForQuestionAnswering"), make_vlm("qwen2_vl").folder):
         code, found, err = doctor(f"hf:{folder}", "--steps", 2)
         assert code in (0, 12), err
-        assert [verdicts(found)[name] for name in ("batch size", "order", "padding")] == ["ok"] * 3, found["checks"]
+        assert [statuses(found)[name] for name in ("batch size", "order", "padding")] == ["ok"] * 3, found["checks"]

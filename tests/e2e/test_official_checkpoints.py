@@ -21,7 +21,7 @@ from vlbench.core.record import LoadReport
 from vlbench.core.spec import RunSpec
 from vlbench.data.text.tokenizer import TextEncoder
 from vlbench.engine.job import Job, plan
-from vlbench.engine.resources import make_resources, of_job
+from vlbench.engine.resources import make_resources, resource_spec
 from vlbench.records.folder import read_run
 
 transformers = pytest.importorskip("transformers")
@@ -172,7 +172,7 @@ def test_answer_rows_go_by_their_strings(run: Callable[..., Path], tiny_world: P
 def built(task: str, model: str, tiny_world: Path) -> tuple[Job, Any]:
     """A task's questions and an untrained backbone of size tiny."""
     job = plan(RunSpec(task=task, model=model, data_root=tiny_world, limit=40, checkpoint="none"), Silent())
-    return job, catalog.load_model(job.card, "tiny", make_resources(of_job(job), Silent()))
+    return job, catalog.load_model(job.card, "tiny", make_resources(resource_spec(job), Silent()))
 
 
 def lxmert(backbone: Any) -> Any:

@@ -25,7 +25,7 @@ from vlbench.core.record import LoadReport
 from vlbench.core.spec import RunSpec
 from vlbench.data.text.tokenizer import SPECIAL
 from vlbench.engine.job import Job, plan
-from vlbench.engine.resources import make_resources, of_job
+from vlbench.engine.resources import make_resources, resource_spec
 from vlbench.engine.weights.loading import Wanted, load_weights
 from vlbench.records.folder import read_run
 
@@ -72,7 +72,7 @@ class Released:
         """The questions, and the network with the file's weights."""
         spec = RunSpec(task=task, model=self.model, data_root=data_root, limit=limit, checkpoint=str(self.file))
         job = plan(spec.model_copy(update={"mode": "eval"}), Silent())
-        backbone = catalog.load_model(self.card, "golden", make_resources(of_job(job), Silent()))
+        backbone = catalog.load_model(self.card, "golden", make_resources(resource_spec(job), Silent()))
         load_weights(torch.nn.ModuleDict({"backbone": backbone}), self.file, Wanted(self.card))
         return job, backbone.eval()
 

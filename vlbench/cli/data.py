@@ -82,15 +82,14 @@ def features(
       vlbench data features --task coco_retrieval --data-root COCO --extractor fasterrcnn --weights butd.bin
     """
     from vlbench.cli.progress import open_progress
-    from vlbench.engine.extractors import Choice, describer
-    from vlbench.engine.features import free_places, write_features
+    from vlbench.engine.region_features import ExtractorOptions, find_output_files, make_extractor, write_features
     from vlbench.engine.source import load_task
 
     with open_progress(quiet) as progress:
         loaded = load_task(task, data_root, tasks_dir=tasks_dir, allow_partial=allow_partial, progress=progress)
         splits = splits_there(loaded) if split is None else split_names("split", split)
-        places = free_places(output or loaded.root / "features", splits, overwrite)
-        describe = describer(Choice(extractor, weights, regions, device), progress)
+        places = find_output_files(output or loaded.root / "features", splits, overwrite)
+        describe = make_extractor(ExtractorOptions(extractor, weights, regions, device), progress)
         for name, path in places.items():
             count = write_features(loaded, name, path, describe, progress)
             typer.echo(path)

@@ -13,8 +13,8 @@ from vlbench.core.spec import RunSpec
 from vlbench.core.validate import parse
 
 if TYPE_CHECKING:
-    from vlbench.engine.doctor.machine import Machine
-    from vlbench.engine.doctor.verdict import Check, Examination
+    from vlbench.engine.doctor.checks import Check, Examination
+    from vlbench.engine.doctor.machine import MachineReport
 
 
 def doctor(
@@ -44,21 +44,21 @@ def doctor(
       vlbench doctor --model vilt --task vqa2 --data-root VQA --checkpoint vilt_vqa.ckpt --json
     """
     from vlbench.cli.progress import open_progress
-    from vlbench.engine.doctor.examine import Extent, examine
-    from vlbench.engine.doctor.machine import machine
-    from vlbench.engine.doctor.verdict import Examination
+    from vlbench.engine.doctor.checks import Examination
+    from vlbench.engine.doctor.examine import ExaminationSize, examine
+    from vlbench.engine.doctor.machine import describe_machine
 
     if (model is None) != (task is None):
         missing, given = ("--task", "--model") if task is None else ("--model", "--task")
         raise VlbenchError(f"{missing} is missing beside {given}: name both, or none to look at the machine alone")
     if model is None:
-        found = Examination(machine=machine())
+        found = Examination(machine=describe_machine())
     else:
         named = {"checkpoint": checkpoint, "size": size, "split": split, "vocabulary": vocabulary, "device": device}
         places = {"data_root": data_root, "tasks_dir": tasks_dir, "allow_partial": allow_partial}
         spec = parse(RunSpec, {"model": model, "task": task, **named, **places}, "doctor")
         with open_progress(quiet=as_json) as progress:
-            found = examine(spec, Extent(examples, steps, processes), progress)
+            found = examine(spec, ExaminationSize(examples, steps, processes), progress)
     typer.echo(json.dumps(to_json_object(found), ensure_ascii=False) if as_json else page(found))
     if found.broken:
         raise VlbenchError(
@@ -85,7 +85,7 @@ def page(found: Examination) -> str:
     return "\n\n".join(parts)
 
 
-def _machine(machine: Machine) -> str:
+def _machine(machine: MachineReport) -> str:
     from tabulate import tabulate
 
     gpus = [f"{gpu.name}, {gpu.memory_gib} GiB{'' if gpu.bfloat16 else ', no bfloat16'}" for gpu in machine.gpus]

@@ -31,16 +31,15 @@ def report(
     """
     from vlbench.cli.progress import open_progress
     from vlbench.data.cache.folder import atomic_write
-    from vlbench.engine.attention import keep_attention
-    from vlbench.engine.image_paths import picture_files
+    from vlbench.engine.report_data import compute_attention, find_images
     from vlbench.records.folder import RunFolder, read_run
     from vlbench.report.html.run_page import run_page
 
     if attention:
         with open_progress() as progress:
             for one in filter(None, (run, other)):
-                keep_attention(one, data_root, max_examples, progress)
+                compute_attention(one, data_root, max_examples, progress)
     folder = RunFolder.open(run)
     path = html or folder.path / "report.html"
-    atomic_write(path, run_page(run, other, picture_files(folder, read_run(run), data_root), max_examples))
+    atomic_write(path, run_page(run, other, find_images(folder, read_run(run), data_root), max_examples))
     typer.echo(path)

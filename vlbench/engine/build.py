@@ -14,17 +14,17 @@ from vlbench.engine.weights.loading import Wanted, load_weights
 from vlbench.engine.weights.pretrained_loading import load_pretrained
 
 
-def new_learner(job: Job, resources: Resources) -> Learner:
+def build_learner(job: Job, resources: Resources) -> Learner:
     """The job's model under its head, both with fresh weights."""
     model = catalog.load_model(job.card, job.size, resources)
     return Learner(model, make_evaluator(job).build_head(model))
 
 
-def load_initial(learner: Learner, job: Job, resources: Resources) -> LoadReport | None:
+def load_initial_weights(learner: Learner, job: Job, resources: Resources) -> LoadReport | None:
     """Load the weights that the run starts from; None from scratch.
 
     Raises:
-        VlbenchError: exit 6, they do not fit.
+        VlbenchError: exit 6, the weights do not fit the model.
     """
     if job.weights is None:
         return None

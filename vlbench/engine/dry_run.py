@@ -21,12 +21,12 @@ from vlbench.core.progress import Progress
 from vlbench.core.spec import RunSpec
 from vlbench.core.splits import joined
 from vlbench.engine.batching.batches import training_blocks
-from vlbench.engine.build import load_initial, new_learner
+from vlbench.engine.build import build_learner, load_initial_weights
 from vlbench.engine.evaluators.base import Evaluator
 from vlbench.engine.evaluators.build import make_evaluator
 from vlbench.engine.job import Job, plan
 from vlbench.engine.learner import Learner
-from vlbench.engine.resources import make_resources, of_job, unique_refs
+from vlbench.engine.resources import make_resources, resource_spec, unique_refs
 from vlbench.engine.runtime.environment import make_accelerator, seed_everything
 from vlbench.engine.runtime.interrupt import Interrupt
 from vlbench.engine.runtime.progress_timing import Pace
@@ -76,9 +76,9 @@ def rehearse(spec: RunSpec, progress: Progress, processes: int = 1) -> Rehearsal
     accelerator = make_accelerator(job.spec.device, job.arithmetic, job.threads)
     seed_everything(job.spec.seed)
     few = replace(job, train=_few(job, job.train), select=_few(job, job.select), report=_few(job, job.report))
-    resources = make_resources(replace(of_job(few), learned=job.train), progress)
-    learner = new_learner(job, resources)
-    loaded = load_initial(learner, job, resources)
+    resources = make_resources(replace(resource_spec(few), text_examples=job.train), progress)
+    learner = build_learner(job, resources)
+    loaded = load_initial_weights(learner, job, resources)
     if loaded is None and few.train and isinstance(learner.backbone, Fitted):
         learner.backbone.fit(unique_refs(few.train))
     learner.to(accelerator.device)

@@ -1,4 +1,4 @@
-"""The one verb: what was asked for becomes a record. A finished run is not done twice."""
+"""Evaluate a model on a task: from a spec to a record. A finished run is not repeated."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from vlbench.records.provenance import code_sha256
 from vlbench.records.rankings import read_rankings
 from vlbench.records.samples import read_samples
 
-Begun: TypeAlias = tuple[RunFolder, RunRecord | None]
-"""A run's folder, and its record where it is finished."""
+OpenedRun: TypeAlias = tuple[RunFolder, RunRecord | None]
+"""A run's folder, and its record if the run is finished."""
 
 
 def evaluate(spec: RunSpec, progress: Progress | None = None) -> RunRecord:
-    """Finetune, predict, score and record, or return the record where all that is done already.
+    """Fine-tune, predict, score and record, or return the record of the finished run.
 
     Raises:
-        VlbenchError: the user's fault, in one sentence.
-        Interrupted: asked to stop; the same spec goes on from where it stopped.
+        VlbenchError: a user error, in one sentence.
+        Interrupted: asked to stop; the same spec resumes the run.
     """
     return run(spec, progress)[0]
 
@@ -38,18 +38,18 @@ def run(spec: RunSpec, progress: Progress | None = None) -> tuple[RunRecord, Run
     progress = progress if progress and ranks.is_main else Silent()
     job = ranks.together(lambda: plan(spec, progress))
     with ExitStack() as locks:
-        begun = ranks.together(lambda: _begin(job, spec.resume, locks) if ranks.is_main else None)
-        folder, finished = cast(Begun, ranks.share(begun))
+        opened = ranks.together(lambda: _open_run(job, spec.resume, locks) if ranks.is_main else None)
+        folder, finished = cast(OpenedRun, ranks.share(opened))
         if finished is not None:
-            progress.say(f"already done{_by_other_code(finished.tool)}: this is the record of that run")
+            progress.say(f"already done{_code_note(finished.tool)}: this is the record of that run")
             return finished, folder
         from vlbench.engine.execute import execute  # the first import of torch
 
         return execute(job, folder, progress, ranks), folder
 
 
-def _by_other_code(then: ToolInfo) -> str:
-    """Where the files of vlbench have changed since a run, or while it was done: that, and the remedy."""
+def _code_note(then: ToolInfo) -> str:
+    """A note with the remedy if the files of vlbench have changed since or during a run; else empty."""
     now = code_sha256()
     if then.code_sha256 in ("", now) and not then.earlier_code:
         return ""
@@ -57,17 +57,21 @@ def _by_other_code(then: ToolInfo) -> str:
     return f" by other code of vlbench ({codes}; now {now[:8]}), --no-resume runs it again"
 
 
-def _begin(job: Job, resume: bool, locks: ExitStack) -> Begun:
-    """The run's folder, locked until the stack ends, and the record where all is done already."""
+def _open_run(job: Job, resume: bool, locks: ExitStack) -> OpenedRun:
+    """Open the run's folder, locked until the stack is closed, with the record if the run is finished."""
     folder = RunFolder.create(job.spec, job.fingerprint, job.card.name)
     locks.enter_context(run_lock(folder.path))
     if not resume:
         folder.clear()
-    return folder, _finished(job, folder)
+    return folder, _read_finished(job, folder)
 
 
-def _finished(job: Job, folder: RunFolder) -> RunRecord | None:
-    """The record of a finished run, its samples readable and complete; None where there is work left."""
+def _read_finished(job: Job, folder: RunFolder) -> RunRecord | None:
+    """The record of a finished run whose samples are complete; None if the run is not finished.
+
+    Raises:
+        VlbenchError: samples or ranks are missing, damaged or incomplete.
+    """
     record = folder.read_record()
     if record is None or record.status != "done":
         return None

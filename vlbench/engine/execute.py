@@ -18,7 +18,7 @@ from vlbench.data.resources import Resources
 from vlbench.data.text.answers import answers_sha256
 from vlbench.engine.evaluators.build import make_evaluator
 from vlbench.engine.job import Job
-from vlbench.engine.resources import make_resources, of_job, unique_refs
+from vlbench.engine.resources import make_resources, resource_spec, unique_refs
 from vlbench.engine.runtime.environment import Clock, check_device, latencies, make_accelerator
 from vlbench.engine.runtime.interrupt import Interrupt, Interrupted, Stoppable
 from vlbench.engine.runtime.progress_timing import Logged, examples_per_second
@@ -152,7 +152,7 @@ def _done(
     accelerator = make_accelerator(job.spec.device, job.arithmetic, job.threads)
     with tracked(job.spec, folder.path, f"{job.card.name}-{job.size} on {job.task.card.name}", ranks) as trackers:
         with clock.phase("resources"):
-            resources = ranks.together(lambda: make_resources(of_job(job), Stoppable(progress, interrupt)))
+            resources = ranks.together(lambda: make_resources(resource_spec(job), Stoppable(progress, interrupt)))
         real = Trial(job, resources, folder, accelerator, progress, interrupt, clock, trackers=trackers)
         trials = {"": real.run()}
         if "blind" in (job.spec.controls or ()):

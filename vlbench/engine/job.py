@@ -22,14 +22,14 @@ from vlbench.data.resources import Loading
 from vlbench.data.splits.verified import verify
 from vlbench.data.splits.verify import manifest
 from vlbench.data.text.answers import answers_sha256
-from vlbench.engine.apart import check_apart
 from vlbench.engine.capabilities import EvaluatorKind, Unsupported, check_negatives, check_own_code, evaluator_for
 from vlbench.engine.defaults import resolved
 from vlbench.engine.fewshot import draw_shots
-from vlbench.engine.limit import limited, selected_on
+from vlbench.engine.limit import limit_examples, limit_selection
 from vlbench.engine.runtime.ranks import launched
 from vlbench.engine.runtime.trackers import check_trackers
 from vlbench.engine.source import load_task
+from vlbench.engine.split_overlap import check_split_overlap
 from vlbench.engine.weights.answer_vocabulary import answerable, labels_of, learnable, named_rows
 from vlbench.engine.weights.files import (
     PRETRAINED,
@@ -136,7 +136,7 @@ def plan(spec: RunSpec, progress: Progress) -> Job:
     splits = {**trained, str(spec.select_on): select, str(spec.split): report}
     if spec.verify_data and launched().local_rank == 0:
         _verify(task, splits, progress)
-    select, part = selected_on(select, spec, whole=kind.ranks_gallery)
+    select, part = limit_selection(select, spec, whole=kind.ranks_gallery)
     sha = manifest(task, {**splits, str(spec.select_on): select, str(spec.split): report})
     weights = _weights(spec, card)
     labels = labels_of(spec, task.card, train, weights)
@@ -144,7 +144,7 @@ def plan(spec: RunSpec, progress: Progress) -> Job:
     weights_hash = weights_sha256(weights, base)
     task_hash, model_hash = catalog.task_sha256(spec.task, spec.tasks_dir), catalog.own_sha256(card)
     shots = draw_shots(spec, train)
-    scored = limited(report, spec, whole=kind.ranks_gallery)
+    scored = limit_examples(report, spec, whole=kind.ranks_gallery)
     train, notes = learnable(task.card, [] if shots else train, labels)
     rows = named_rows(spec, labels, weights)
     if MODES[spec.mode].loads_head and spec.checkpoint == PRETRAINED and labels:
@@ -213,11 +213,11 @@ def _splits(spec: RunSpec, task: Task) -> tuple[dict[str, Examples], Examples, E
     """The examples of each split to train on, those to select on and those to report on, which are apart.
 
     Raises:
-        VlbenchError: they are not, as `check_apart`.
+        VlbenchError: they are not, as `check_split_overlap`.
     """
     trained = {split: task.load(split) for split in split_tuple(spec.train_split)}
     select, report = _load(task, spec.select_on), _load(task, spec.split)
-    check_apart(spec, trained, select, report)
+    check_split_overlap(spec, trained, select, report)
     return trained, select, report
 
 

@@ -1,4 +1,4 @@
-"""The part of a split that a limit leaves: drawn by chance that has a name, the same whatever the seed."""
+"""The part of a split that a limit leaves: a random sample with a fixed seed, the same for every seed of a run."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from vlbench.core.spec import RunSpec
 Examples = Sequence[Example[Any]]
 
 
-def limited(examples: Examples, spec: RunSpec, whole: bool = False) -> Examples:
-    """The part of the reported split that `limit` asks for, in its order; the same whatever the seed.
+def limit_examples(examples: Examples, spec: RunSpec, whole: bool = False) -> Examples:
+    """The part of the reported split that `limit` leaves, in its order; the same for every seed.
 
-    whole: picture by picture with all its texts, which is what a limit counts where a gallery is ranked.
+    whole: count images, each with all its texts, which is the unit of a limit for a ranking task.
     """
     if spec.limit is None:
         return examples
@@ -24,17 +24,17 @@ def limited(examples: Examples, spec: RunSpec, whole: bool = False) -> Examples:
     return _part(examples, units, max(1, wanted), f"limit of {spec.split}" if spec.limit_mode == "random" else "")
 
 
-def selected_on(examples: Examples, spec: RunSpec, whole: bool) -> tuple[Examples, tuple[str, ...]]:
-    """The part of the selection split that `select_limit` leaves, the same whatever the seed, and a note of it.
+def limit_selection(examples: Examples, spec: RunSpec, whole: bool) -> tuple[Examples, tuple[str, ...]]:
+    """The part of the selection split that `select_limit` leaves, the same for every seed, and a note about it.
 
-    Of a ranking every pair counts, so a thousand pictures with five texts each are five million of them already.
+    A ranking task scores every pair, and a thousand images with five texts each are already five million pairs.
     """
     most = spec.select_limit
     units = _units(examples, whole) if most is not None else []
     if most is None or len(units) <= most:
         return examples, ()
-    what = "pictures" if whole else "examples"
-    note = f"selected on {most:,} of {len(units):,} {what} of {spec.select_on}, chosen at random (--select-limit)"
+    unit = "images" if whole else "examples"
+    note = f"selected on {most:,} of {len(units):,} {unit} of {spec.select_on}, chosen at random (--select-limit)"
     return _part(examples, units, most, f"selection on {spec.select_on}"), (note,)
 
 
@@ -46,8 +46,8 @@ def _units(examples: Examples, whole: bool) -> list[list[int]]:
     return list(units.values())
 
 
-def _part(examples: Examples, units: list[list[int]], wanted: int, chance: str) -> Examples:
-    """So many of the units, in their order: drawn by the stream that `chance` names, or the first ones."""
+def _part(examples: Examples, units: list[list[int]], wanted: int, seed: str) -> Examples:
+    """`wanted` of the units, in their order: a random sample seeded by `seed`, or the first ones if it is empty."""
     count = min(wanted, len(units))
-    chosen = sorted(random.Random(chance).sample(range(len(units)), count)) if chance else range(count)
+    chosen = sorted(random.Random(seed).sample(range(len(units)), count)) if seed else range(count)
     return [examples[row] for unit in chosen for row in units[unit]]

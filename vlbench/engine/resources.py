@@ -1,4 +1,4 @@
-"""What the model gets besides its weights: a tokenizer that fits the data, regions where it needs them."""
+"""Make the resources that a model needs besides its weights: tokenizer, images, and regions for a region model."""
 
 from __future__ import annotations
 
@@ -24,92 +24,93 @@ from vlbench.engine.limit import Examples
 from vlbench.engine.weights.files import brought_tokenizer
 
 VOCABULARY_SIZE = 4000
-"""Of a vocabulary trained on a train split, for sizes without a published one."""
+"""Entries of a vocabulary trained on a train split, for sizes without a published one."""
 
 
 @dataclass(frozen=True)
-class Material:
-    """What resources are made for: a model at a size, tasks of one data root, texts to learn from, pictures to see.
+class ResourceSpec:
+    """The inputs to `make_resources`.
 
-    vocabulary: a file given for the tokenizer. weights: those begun with, which bring their own; None from scratch.
-    loading: how a model of transformers is brought into memory. kept: GiB of resized pictures to keep in the cache;
-    None keeps none.
+    card, size: the model. tasks: of one data root. text_examples: those whose texts a new vocabulary is trained on.
+    image_examples: those whose images need regions. vocabulary: a tokenizer file given by the user. weights: the
+    initial weights, which may bring a tokenizer; None from scratch. loading: how a model of transformers is loaded.
+    cache_gib: GiB of resized images to keep in the cache; None keeps none.
     """
 
     card: ModelCard
     size: str
     tasks: Sequence[Task]
-    learned: Examples
-    seen: Examples
+    text_examples: Examples
+    image_examples: Examples
     vocabulary: Path | None
     weights: Path | None
     loading: Loading
-    kept: float | None = None
+    cache_gib: float | None = None
 
 
-def of_job(job: Job) -> Material:
-    """What a run's resources are made for."""
-    seen = [*job.train, *job.select, *job.report]
+def resource_spec(job: Job) -> ResourceSpec:
+    """The inputs for the resources of a run."""
     spec = job.spec
-    return Material(
+    return ResourceSpec(
         card=job.card,
         size=job.size,
         tasks=(job.task,),
-        learned=job.train,
-        seen=seen,
+        text_examples=job.train,
+        image_examples=[*job.train, *job.select, *job.report],
         vocabulary=spec.vocabulary,
         weights=job.weights,
         loading=job.loading,
-        kept=spec.cache_pictures,
+        cache_gib=spec.cache_pictures,
     )
 
 
-def make_resources(material: Material, progress: Progress) -> Resources:
-    """Tokenizer, pictures and, for region models, regions of every picture."""
-    regions = make_regions(material, progress) if material.card.visual == "regions" else None
-    own = material.card.sizes[material.size].vocabulary == "its own"
-    pictures = ImageCache(cache_folder() / "pictures", int(material.kept * 2**30)) if material.kept else ImageFiles()
-    return Resources(None if own else make_text(material, progress), pictures, regions, material.loading)
+def make_resources(spec: ResourceSpec, progress: Progress) -> Resources:
+    """Tokenizer, image loader and, for region models, the regions of every image."""
+    regions = make_regions(spec, progress) if spec.card.visual == "regions" else None
+    own = spec.card.sizes[spec.size].vocabulary == "its own"
+    gib = spec.cache_gib
+    images = ImageCache(cache_folder() / "pictures", int(gib * 2**30)) if gib else ImageFiles()
+    return Resources(None if own else make_tokenizer(spec, progress), images, regions, spec.loading)
 
 
-def make_text(material: Material, progress: Progress) -> TextEncoder:
-    """The size's tokenizer.
+def make_tokenizer(spec: ResourceSpec, progress: Progress) -> TextEncoder:
+    """The tokenizer of the model's size.
 
-    Weights bring their own. Else `bert-base-uncased` comes from the given vocabulary or the hub; `own` is the world's
-    on the world, and otherwise a WordPiece vocabulary trained on the texts that are learned from.
+    Weights bring their own. Otherwise `bert-base-uncased` is the given vocabulary or the hub's; `own` is the given
+    vocabulary, else the world's on synthetic data, else a WordPiece vocabulary trained on the texts of the examples.
     """
-    size, given = material.card.sizes[material.size], material.vocabulary
+    size, given = spec.card.sizes[spec.size], spec.vocabulary
     length = size.max_text
-    brought = brought_tokenizer(material.weights) if material.weights else None
+    brought = brought_tokenizer(spec.weights) if spec.weights else None
     if brought is not None and given is None:
         return TextEncoder.from_path(brought, length)
     if size.vocabulary == "bert-base-uncased":
         return TextEncoder.bert(given, length)
     if given is not None:
         return TextEncoder.from_path(given, length)
-    if material.tasks[0].source == "world":
-        return TextEncoder.from_vocab(material.tasks[0].root.parent / "vocab.txt", length)
+    if spec.tasks[0].source == "world":
+        return TextEncoder.from_vocab(spec.tasks[0].root.parent / "vocab.txt", length)
     progress.say("training a WordPiece vocabulary on the texts of the train split")
-    return TextEncoder.train((example.query.text for example in material.learned), VOCABULARY_SIZE, length)
+    return TextEncoder.train((example.query.text for example in spec.text_examples), VOCABULARY_SIZE, length)
 
 
-def make_regions(material: Material, progress: Progress) -> StoredRegions:
-    """Features from the tasks' TSV files; pictures without any are described by the weight-free extractor."""
+def make_regions(spec: ResourceSpec, progress: Progress) -> StoredRegions:
+    """Regions from the tasks' TSV files; for images without any, the extractor without weights computes them."""
     cache = cache_folder()
     stores = [
         store_for_tsv(table, cache, progress=partial(progress.step, f"reading {table.name}"))
-        for task in material.tasks
+        for task in spec.tasks
         for table in task.features()
     ]
-    refs = unique_refs(material.seen)
+    refs = unique_refs(spec.image_examples)
     missing = [ref for ref in refs if not any(ref.key in store for store in stores)]
     if missing:
-        stores.append(_extracted(material.tasks, missing, cache, progress))
+        stores.append(_extract_missing(spec.tasks, missing, cache, progress))
     return StoredRegions(stores)
 
 
 def unique_refs(examples: Examples) -> list[ImageRef]:
-    """Every picture of the examples once, in order of first use."""
+    """Every image of the examples once, in order of first use."""
     refs: dict[str, ImageRef] = {}
     for example in examples:
         for ref in example.query.images:
@@ -117,10 +118,10 @@ def unique_refs(examples: Examples) -> list[ImageRef]:
     return list(refs.values())
 
 
-def _extracted(tasks: Sequence[Task], refs: list[ImageRef], cache: Path, progress: Progress) -> FeatureStore:
+def _extract_missing(tasks: Sequence[Task], refs: list[ImageRef], cache: Path, progress: Progress) -> FeatureStore:
     extractor, names = FlatExtractor(), ", ".join(task.card.name for task in tasks)
     progress.say(
-        f"{len(refs):,} pictures of {names} have no region features: extracting them with "
+        f"{len(refs):,} images of {names} have no region features: extracting them with "
         f"{extractor.name}, once (kept in the cache)"
     )
     return extract_all(refs, extractor, cache, progress=partial(progress.step, "extracting regions"))

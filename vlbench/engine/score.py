@@ -1,4 +1,4 @@
-"""Score anybody's predictions: no model, no GPU, no torch."""
+"""Score an existing prediction file, without a model, a GPU or torch."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from vlbench.core.results import Prediction
 from vlbench.core.task import Task, ids_of
 from vlbench.core.validate import Frozen
 from vlbench.metrics.coverage import leave_out, match, ranking_coverage
-from vlbench.metrics.scoring import cut_groups, score
+from vlbench.metrics.scoring import Scores, cut_groups, score
 from vlbench.records.folder import read_record_file
 from vlbench.records.predictions import read_predictions
 from vlbench.records.rankings import read_rankings_of
 
 
 class ScoreReport(Frozen):
-    """What a file of predictions is worth on one split; n: examples scored; notes: what is partial about it."""
+    """The scores of a prediction file on one split. n: examples scored. notes: what is partial about the scores."""
 
     task: str
     source: Literal["world", "real"]
@@ -32,7 +32,7 @@ class ScoreReport(Frozen):
     notes: tuple[str, ...] = ()
 
     def to_json_object(self) -> dict[str, object]:
-        """What `vlbench score --json` prints: scores by metric, slices by tag, value and metric."""
+        """The output of `vlbench score --json`: scores by metric, slices by tag, value and metric."""
         return {
             "task": self.task,
             "split": self.split,
@@ -56,37 +56,30 @@ class ScoreReport(Frozen):
 def score_file(task: Task, split: str, predictions: Path, allow_partial: bool = False) -> ScoreReport:
     """Score the predictions in a file against a split of a task.
 
-    Predictions of a larger split that holds this one (`within` of its card) are accepted: those that answer no example
-    of this split are left out and noted.
+    Predictions of a larger split that contains this one (`within` on the card) are accepted: those for no example of
+    this split are left out, with a note.
 
-    allow_partial: examples without a prediction are left out and noted; ids twice or unknown stay errors.
+    allow_partial: leave out examples without a prediction, with a note; duplicate or unknown ids stay errors.
 
     Raises:
         DataError: the split or the file of predictions cannot be read.
-        CoverageError: ids do not match one to one, or an answer is none of the card's labels.
+        CoverageError: ids do not match one to one, or an answer is not among the card's labels.
     """
     examples = task.load(split)
-    if task.card.output == "rank":
+    if task.card.is_retrieval:
         return _score_rankings(task, split, predictions, examples)
-    answers, beside, coverage = _matched(task, split, read_predictions(predictions), examples, allow_partial)
-    scored = _covered(answers, examples) if coverage.missing else examples
+    answers, notes, coverage = _match(task, split, read_predictions(predictions), examples, allow_partial)
+    scored = _with_prediction(answers, examples) if coverage.missing else examples
     scores = score(task.metrics, task.card.main_metric, task.card.slices, answers, scored, cut_groups(examples, scored))
     left_out = f"{coverage.missing:,} of {len(examples):,} examples have no prediction and are left out"
-    return ScoreReport(
-        task=task.card.name,
-        source=task.source,
-        split=split,
-        n=len(scored),
-        results=scores.results,
-        coverage=coverage,
-        notes=(*task.notes, *beside, *((left_out,) if coverage.missing else ()), *scores.notes),
-    )
+    notes = (*notes, *((left_out,) if coverage.missing else ()))
+    return _make_report(task, split, len(scored), scores, coverage, notes)
 
 
-def _matched(
+def _match(
     task: Task, split: str, predictions: Sequence[Prediction], examples: Sequence[Example[Any]], allow_partial: bool
 ) -> tuple[Sequence[Prediction], tuple[str, ...], Coverage]:
-    """The predictions of this split, notes on those of larger splits alone, and the counts."""
+    """The predictions for this split, notes on those for larger splits only, and the counts."""
     unread: list[str] = []
     kept, notes = leave_out(predictions, examples, _larger_splits(task, split, unread))
     try:
@@ -98,7 +91,7 @@ def _matched(
 
 
 def _larger_splits(task: Task, split: str, unread: list[str]) -> Iterator[tuple[str, Collection[str]]]:
-    """The splits that hold this one, with their ids; why one cannot be read is added to `unread`."""
+    """The splits that contain this one, with their ids; a split that cannot be read is added to `unread`."""
     for name in task.card.larger_splits(split):
         try:
             ids = frozenset(ids_of(task.reader(task.adapter, task.files(name))))
@@ -109,52 +102,56 @@ def _larger_splits(task: Task, split: str, unread: list[str]) -> Iterator[tuple[
 
 
 def _score_rankings(task: Task, split: str, path: Path, examples: Sequence[Example[Any]]) -> ScoreReport:
-    """Rankings are scored whole or not at all: a candidate left out would lift all others."""
+    """Score rankings, which must be complete: leaving out a candidate would improve the ranks of all others."""
     _check_split(path, task, split)
-    rankings, beside = read_rankings_of(path, examples, lambda: _larger_examples(task, split))
+    rankings, notes = read_rankings_of(path, examples, lambda: _larger_examples(task, split))
     scores = score(task.metrics, task.card.main_metric, task.card.slices, rankings, examples)
-    coverage = ranking_coverage(examples, rankings)
-    notes = (*task.notes, *beside, *scores.notes)
+    return _make_report(task, split, len(examples), scores, ranking_coverage(examples, rankings), notes)
+
+
+def _make_report(
+    task: Task, split: str, n: int, scores: Scores, coverage: Coverage, notes: tuple[str, ...]
+) -> ScoreReport:
     return ScoreReport(
         task=task.card.name,
         source=task.source,
         split=split,
-        n=len(examples),
+        n=n,
         results=scores.results,
         coverage=coverage,
-        notes=notes,
+        notes=(*task.notes, *notes, *scores.notes),
     )
 
 
 def _larger_examples(task: Task, split: str) -> list[Example[Any]]:
-    """Those of the splits that hold this one, as far as their files are there."""
-    found: list[Example[Any]] = []
+    """The examples of the splits that contain this one, as far as their files exist."""
+    examples: list[Example[Any]] = []
     for name in task.card.larger_splits(split):
         with suppress(DataError):
-            found.extend(task.reader(task.adapter, task.files(name)))
-    return found
+            examples.extend(task.reader(task.adapter, task.files(name)))
+    return examples
 
 
 def _check_split(path: Path, task: Task, split: str) -> None:
-    """Reject the ranks of a run on another split: they were counted among other candidates.
+    """Reject the ranks of a run on another split: they were computed among other candidates.
 
     Raises:
-        DataError: the record beside the ranks is of another task or split.
+        DataError: the record next to the ranks is of another task or split.
     """
-    beside = path.with_name("run.json")
-    if path.suffix != ".parquet" or not beside.is_file():
+    record_path = path.with_name("run.json")
+    if path.suffix != ".parquet" or not record_path.is_file():
         return
-    info = read_record_file(beside).task
+    info = read_record_file(record_path).task
     if (info.name, info.split) != (task.card.name, split):
         raise DataError(
-            f"{path} holds ranks among the candidates of {info.name}, split {info.split}, where {task.card.name}, "
+            f"{path} has ranks among the candidates of {info.name}, split {info.split}, where {task.card.name}, "
             f"split {split}, is expected: score that split, or give scores or lists of the best"
         )
 
 
-def _covered(predictions: Sequence[Prediction], examples: Sequence[Example[Any]]) -> list[Example[Any]]:
-    given = {prediction.example_id for prediction in predictions}
-    return [example for example in examples if example.id in given]
+def _with_prediction(predictions: Sequence[Prediction], examples: Sequence[Example[Any]]) -> list[Example[Any]]:
+    answered = {prediction.example_id for prediction in predictions}
+    return [example for example in examples if example.id in answered]
 
 
 def _numbers(result: Result) -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""Where a task's data comes from: the folder the user names, or the built-in world."""
+"""Find a task's data: in the folder that the user names, or in the built-in synthetic world."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from vlbench.world.generate import ensure_world, is_world, world_info
 
 
 @dataclass(frozen=True)
-class Source:
-    """A data root and what kind it is; a world states its own counts."""
+class DataRoot:
+    """A data root. kind: of its data. counts: task -> split -> examples, which only a synthetic world states."""
 
-    root: Path
+    path: Path
     kind: Literal["world", "real"]
     counts: dict[str, dict[str, int]]
 
 
-def find_source(data_root: Path | None, domain: Domain = "plain", progress: Progress | None = None) -> Source:
-    """`data_root`, else `$VLBENCH_DATA`, else the built-in world, generated on first use.
+def find_data_root(data_root: Path | None, domain: Domain = "plain", progress: Progress | None = None) -> DataRoot:
+    """`data_root`, else `$VLBENCH_DATA`, else the built-in world, which is generated on first use.
 
-    A data root that is itself a world is one. There is no fallback from a data root to the world.
+    A folder that was generated as a world has kind `world`. A given folder never falls back to the built-in world.
     """
     progress = progress or Silent()
     given = data_root or (Path(os.environ["VLBENCH_DATA"]) if os.environ.get("VLBENCH_DATA") else None)
@@ -36,8 +36,8 @@ def find_source(data_root: Path | None, domain: Domain = "plain", progress: Prog
         progress.say(f"no --data-root: using the built-in world ({domain})")
         given = ensure_world(cache_folder(), domain, progress=progress.step)
     if is_world(given):
-        return Source(given, "world", world_info(given).counts)
-    return Source(given, "real", {})
+        return DataRoot(given, "world", world_info(given).counts)
+    return DataRoot(given, "real", {})
 
 
 def load_task(
@@ -49,34 +49,36 @@ def load_task(
     allow_partial: bool = False,
     progress: Progress | None = None,
 ) -> Task:
-    """A task over its data: the built-in world's where no data root is given.
+    """A task with its data; without a data root, that of the built-in world.
 
     Raises:
-        VlbenchError: no such task, data root or world data for it.
+        VlbenchError: an unknown task, no such data root, or a world without data for the task.
     """
-    catalog.task_card(name, tasks_dir)  # an unknown name costs no world
-    source = find_source(data_root, domain, progress)
-    if source.kind == "world" and name not in source.counts:
-        spoken = ", ".join(sorted(source.counts))
-        raise DataError(f"the built-in world has no data for {name!r} (it has {spoken}): give --data-root")
-    root = catalog.task_root(source.root, name)
+    catalog.task_card(name, tasks_dir)  # check the name before a world is generated
+    data = find_data_root(data_root, domain, progress)
+    if data.kind == "world" and name not in data.counts:
+        known = ", ".join(sorted(data.counts))
+        raise DataError(f"the built-in world has no data for {name!r} (it has {known}): give --data-root")
+    root = catalog.task_root(data.path, name)
     return catalog.load_task(
         name,
         root,
-        source.kind,
-        counts=_by_card_names(name, source, tasks_dir),
+        data.kind,
+        counts=_world_counts(name, data, tasks_dir),
         tasks_dir=tasks_dir,
         allow_partial=allow_partial,
-        data_root=source.root,
+        data_root=data.path,
     )
 
 
-def _by_card_names(name: str, source: Source, tasks_dir: Path | None) -> dict[str, int]:
-    """The world's counts of a task; they must name splits of the card."""
-    counts = source.counts.get(name, {})
+def _world_counts(name: str, data: DataRoot, tasks_dir: Path | None) -> dict[str, int]:
+    """The world's counts of a task by split.
+
+    Raises:
+        VlbenchError: one of the splits is not on the card.
+    """
+    counts = data.counts.get(name, {})
     unknown = counts.keys() - catalog.task_card(name, tasks_dir).splits.keys()
     if unknown:
-        raise VlbenchError(
-            f"the world below {source.root} has splits {sorted(unknown)} of {name} that its card does not know"
-        )
+        raise VlbenchError(f"the world in {data.path} has splits {sorted(unknown)} of {name} that are not on its card")
     return counts

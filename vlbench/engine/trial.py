@@ -19,7 +19,7 @@ from vlbench.core.splits import NONE
 from vlbench.data.images.controls import blind_examples
 from vlbench.data.resources import Resources
 from vlbench.engine.batching.batches import sequential_blocks
-from vlbench.engine.build import load_initial, new_learner
+from vlbench.engine.build import build_learner, load_initial_weights
 from vlbench.engine.evaluators.base import Evaluator, Kept, Results
 from vlbench.engine.evaluators.build import make_evaluator
 from vlbench.engine.job import Job
@@ -104,10 +104,10 @@ class Trial:
         """
         job = self.job
         seed_everything(job.spec.seed)
-        learner, train = new_learner(job, self.resources), None
+        learner, train = build_learner(job, self.resources), None
         parameters = sum(parameter.numel() for parameter in learner.parameters())
         facts = MODES[job.spec.mode]
-        loaded = load_initial(learner, job, self.resources)
+        loaded = load_initial_weights(learner, job, self.resources)
         if loaded is not None and not self.control:
             self.progress.say(summary(loaded))
         if facts.trains_backbone:

@@ -29,31 +29,43 @@ class Inputs(Protocol):
         """The batch of these queries, without targets."""
         ...
 
+    def unshared(self) -> Inputs:
+        """The same, encoding equal images and texts each time, so that a forward pass costs as with different ones."""
+        ...
 
+
+@dataclass(frozen=True)
 class PairInputs:
-    """Pairs of the images and the text of each query."""
+    """Pairs of the images and the text of each query. shares: whether equal images and texts are encoded once."""
 
-    stages = PAIRS
+    shares: bool = True
+    stages: ClassVar[tuple[Stage, ...]] = PAIRS
+
+    def unshared(self) -> PairInputs:
+        """The same, encoding every image and text of every query."""
+        return PairInputs(shares=False)
 
     def collate(self, ids: tuple[str, ...], queries: Sequence[Query], model: Model, draw: Draw | None) -> PairBatch:
         """The batch of these queries, of which each distinct image and text is prepared once."""
         backbone = cast(Backbone, model)
-        images: dict[tuple[str, int], int] = {}
-        texts: dict[str, int] = {}
+        images: dict[tuple[str, int, int], int] = {}
+        texts: dict[tuple[str, int], int] = {}
         refs, image_rows, text_rows = list[ImageRef](), list[int](), list[int]()
-        for query in queries:
-            text_row = texts.setdefault(query.text, len(texts))
+        for number, query in enumerate(queries):
+            owner = 0 if self.shares else number
+            text_row = texts.setdefault((query.text, owner), len(texts))
             for slot, ref in enumerate(query.images):
-                if (ref.key, slot) not in images:
-                    images[ref.key, slot] = len(images)
+                key = (ref.key, slot, owner)
+                if key not in images:
+                    images[key] = len(images)
                     refs.append(ref)
-                image_rows.append(images[ref.key, slot])
+                image_rows.append(images[key])
                 text_rows.append(text_row)
         return PairBatch(
             ids=ids,
             images=_prepare_images(backbone, refs, draw),
-            slots=torch.tensor([slot for _, slot in images]),
-            texts=backbone.prepare_texts(list(texts)),
+            slots=torch.tensor([slot for _, slot, _ in images]),
+            texts=backbone.prepare_texts([text for text, _ in texts]),
             image_rows=torch.tensor(image_rows),
             text_rows=torch.tensor(text_rows),
         )
@@ -73,6 +85,10 @@ class PromptInputs:
     def with_shots(self, shots: Sequence[tuple[Query, str]]) -> PromptInputs:
         """The same, with queries and their answers as shots."""
         return PromptInputs(self.template, tuple(Shot(self._worded(query), answer) for query, answer in shots))
+
+    def unshared(self) -> PromptInputs:
+        """The same: prompts are never shared."""
+        return self
 
     def prompt(self, query: Query) -> Prompt:
         """The prompt of a query."""

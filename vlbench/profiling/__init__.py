@@ -1,1 +1,1 @@
-"""What a model costs: time by stage, operations, parameters, memory, energy; and what that is worth on this machine."""
+"""What a model costs on this machine: time by stage, operations, parameters, memory and energy."""

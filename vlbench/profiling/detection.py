@@ -1,4 +1,4 @@
-"""The detector's part of a region model's way, stage by stage, as its own code divides it."""
+"""The detector of a region model as stages, divided as its own code divides it."""
 
 from __future__ import annotations
 
@@ -12,14 +12,16 @@ from vlbench.core.examples import ImageRef
 from vlbench.models.detector.extractor import prepared, regions_of
 from vlbench.models.detector.network import Described, FasterRCNN, Found
 from vlbench.models.detector.proposals import Candidates
-from vlbench.profiling.inputs import Decoded, Detected
+from vlbench.profiling.inputs import DecodedImages, DetectedRegions
 from vlbench.profiling.timing import Stage
 
 
-class Detection:
-    """Regions of every picture of a batch, made one picture after the other in each stage."""
+class DetectorStages:
+    """A detector that computes the regions of a batch's images; each stage handles one image after the other."""
 
-    def __init__(self, network: FasterRCNN, decoded: Decoded, detected: Detected, device: torch.device) -> None:
+    def __init__(
+        self, network: FasterRCNN, decoded: DecodedImages, detected: DetectedRegions, device: torch.device
+    ) -> None:
         self.network, self.decoded, self.detected, self.device = network, decoded, detected, device
         self.pixels: list[Tensor] = []
         self.maps: list[Tensor] = []
@@ -28,10 +30,10 @@ class Detection:
         self.described: list[Described] = []
 
     def stages(self, refs: Sequence[ImageRef]) -> list[Stage]:
-        """Scaling counts as preprocessing; the rest is the detector."""
+        """The stages in order; scaling the images counts as preprocessing."""
         return [
             Stage("preprocess", lambda: self._scale(refs)),
-            Stage("detect backbone", self._backbone),
+            Stage("detect backbone", self._run_backbone),
             Stage("detect proposals", self._propose),
             Stage("detect NMS", self._suppress),
             Stage("detect RoI head", self._describe),
@@ -39,10 +41,10 @@ class Detection:
         ]
 
     def _scale(self, refs: Sequence[ImageRef]) -> None:
-        pictures = (np.array(self.decoded.open(ref)) for ref in refs)
-        self.pixels = [prepared(torch.from_numpy(picture).to(self.device), self.network.rules) for picture in pictures]
+        images = (np.array(self.decoded.open(ref)) for ref in refs)
+        self.pixels = [prepared(torch.from_numpy(image).to(self.device), self.network.rules) for image in images]
 
-    def _backbone(self) -> None:
+    def _run_backbone(self) -> None:
         self.maps = [self.network.backbone(pixels[None]) for pixels in self.pixels]
 
     def _propose(self) -> None:

@@ -1,13 +1,13 @@
-"""What does not depend on the machine: operations and parameters, stage by stage."""
+"""Operations and parameters by stage, which do not depend on the machine."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, cast
 
 import torch
 from torch import nn
+from torch._ops import OpOverload
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode, flop_registry, sdpa_flop_count
 
@@ -19,82 +19,90 @@ _FREE = ("view", "reshape", "t.", "transpose", "permute", "expand", "slice", "se
          "_to_copy", "copy_", "detach", "cat", "stack", "split", "unbind", "alias", "empty", "zeros", "ones", "full",
          "arange", "index", "gather", "embedding", "lift_fresh", "_unsafe_view", "as_strided", "fill_", "zero_",
          "_local_scalar_dense", "scalar_tensor", "constant_pad", "scatter", "masked_select", "new_")  # fmt: skip
-"""How operators begin that move numbers and compute none."""
+"""Prefixes of operators that move numbers and compute none."""
 
 
-def _attention_on_cpu(query: Any, key: Any, value: Any, *_: Any, out_shape: Any = None, **__: Any) -> int:
-    """The one kind of attention that torch's own table of formulas lacks."""
-    return int(cast(Any, sdpa_flop_count)(query, key, value))
+def _count_cpu_attention(query: object, key: object, value: object, *_: object, **__: object) -> int:
+    """The formula for CPU flash attention, which torch's own table lacks; the arguments are shapes."""
+    return int(sdpa_flop_count(query, key, value))  # type: ignore[no-untyped-call]
 
 
-_MORE = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention_on_cpu}
+_MORE = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _count_cpu_attention}
 
 
-def costs(modules: Mapping[str, nn.Module], stages: Sequence[Stage]) -> tuple[Operations, Parameters]:
-    """Run the stages once and count what they compute, and which parameters they use.
+def count_costs(modules: Mapping[str, nn.Module], stages: Sequence[Stage]) -> tuple[Operations, Parameters]:
+    """Run the stages once and count the operations they compute and the parameters they use.
 
-    Two operations for each multiplication with its addition, as torch counts. Matrix products, convolutions and
-    attention are counted, which is where the work is; the rest is named. RoIAlign is among the rest whether torchvision
-    does it or products of matrices do, so that a figure does not depend on what is installed. A parameter counts for
-    the stage whose run first calls the module that holds it.
+    A multiplication with its addition counts as two operations, as in torch. Matrix products, convolutions and
+    attention are counted, which are nearly all of the work; other operators are listed as uncounted. RoIAlign is among
+    these whether torchvision or matrix products compute it, so that the count does not depend on what is installed. A
+    parameter counts for the stage that first calls the module which holds it.
 
     Args:
-        modules: all that the stages run, by any names; a parameter that several share counts once.
+        modules: all modules that the stages run, by any names; a shared parameter counts once.
     """
     counted: dict[str, int] = {}
     owners: dict[int, str] = {}
-    seen = _Seen()
+    observer = _UncountedOperators()
     for stage in stages:
         counter = FlopCounterMode(display=False, custom_mapping=_MORE)
-        with _calls(modules.values()) as called, seen, counter, _pooling(modules.values(), seen, counter) as pooled:
+        with (
+            _record_calls(modules.values()) as called,
+            observer,
+            counter,
+            _record_pooling(modules.values(), observer, counter) as pooled,
+        ):
             stage.run()
         counted[stage.name] = counted.get(stage.name, 0) + counter.get_total_flops() - sum(pooled)
         for module in called:
             for parameter in module.parameters(recurse=False):
                 owners.setdefault(id(parameter), stage.name)
-    operations = Operations(stages=counted, uncounted=dict(sorted(seen.uncounted.items())))
-    return operations, _parameters(modules.values(), owners)
+    operations = Operations(stages=counted, uncounted=dict(sorted(observer.uncounted.items())))
+    return operations, _count_parameters(modules.values(), owners)
 
 
-def _parameters(modules: Iterable[nn.Module], owners: Mapping[int, str]) -> Parameters:
-    """owners: by a parameter's identity, the stage that it counts for."""
+def _count_parameters(modules: Iterable[nn.Module], owners: Mapping[int, str]) -> Parameters:
+    """owners: id of a parameter -> the stage that it counts for."""
     layers = {id(layer): layer for module in modules for layer in module.modules()}.values()
-    every = {id(one): one for layer in layers for one in layer.parameters(recurse=False)}
+    parameters = {id(parameter): parameter for layer in layers for parameter in layer.parameters(recurse=False)}
     by_stage: dict[str, int] = {}
-    for key, parameter in every.items():
+    for key, parameter in parameters.items():
         name = owners.get(key, UNOWNED)
         by_stage[name] = by_stage.get(name, 0) + parameter.numel()
     tables = {id(layer.weight): layer.weight.numel() for layer in layers if isinstance(layer, nn.Embedding)}
-    total = sum(parameter.numel() for parameter in every.values())
+    total = sum(parameter.numel() for parameter in parameters.values())
     return Parameters(total=total, embeddings=sum(tables.values()), stages=by_stage)
 
 
-class _Seen(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Notes the operators without a formula."""
+class _UncountedOperators(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """A counter of operators without a formula, by name. is_pooling: whether RoI pooling runs, which counts as one."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.uncounted: dict[str, int] = {}
-        self.pooling = False
+        self.is_pooling = False
 
-    def note(self, name: str) -> None:
-        """One that ran."""
+    def add(self, name: str) -> None:
+        """Count one run of the operator."""
         self.uncounted[name] = self.uncounted.get(name, 0) + 1
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(
+        self, func: OpOverload, types: object, args: tuple[object, ...] = (), kwargs: dict[str, object] | None = None
+    ) -> object:
         name = str(func).removeprefix("aten.")
         counted = func.overloadpacket in flop_registry or func.overloadpacket in _MORE
-        if not (counted or self.pooling or name.startswith(_FREE)):
-            self.note(name.partition(".")[0])
-        return func(*args, **(kwargs or {}))
+        if not (counted or self.is_pooling or name.startswith(_FREE)):
+            self.add(name.partition(".")[0])
+        result: object = func(*args, **(kwargs or {}))
+        return result
 
 
 @contextmanager
-def _calls(modules: Iterable[nn.Module]) -> Iterator[list[nn.Module]]:
-    """The modules that run meanwhile."""
+def _record_calls(modules: Iterable[nn.Module]) -> Iterator[list[nn.Module]]:
+    """Record the modules that run inside the block."""
     called: list[nn.Module] = []
-    note: Callable[..., None] = lambda module, *_: called.append(module)  # noqa: E731 - a hook of torch's
-    hooks = [layer.register_forward_pre_hook(note) for module in modules for layer in module.modules()]
+    record: Callable[..., None] = lambda module, *_: called.append(module)  # noqa: E731 - a hook of torch's
+    hooks = [layer.register_forward_pre_hook(record) for module in modules for layer in module.modules()]
     try:
         yield called
     finally:
@@ -103,36 +111,40 @@ def _calls(modules: Iterable[nn.Module]) -> Iterator[list[nn.Module]]:
 
 
 @contextmanager
-def _pooling(modules: Iterable[nn.Module], seen: _Seen, counter: FlopCounterMode) -> Iterator[list[int]]:
-    """What the counter counts meanwhile within RoI pooling, call by call, which is one operator without a formula."""
+def _record_pooling(
+    modules: Iterable[nn.Module], observer: _UncountedOperators, counter: FlopCounterMode
+) -> Iterator[list[int]]:
+    """Record the operations counted inside each call of RoI pooling, which as a whole is one uncounted operator."""
     before: list[int] = []
-    within: list[int] = []
+    inside: list[int] = []
 
-    def begin(*_: object) -> None:
+    def enter(*_: object) -> None:
         before.append(counter.get_total_flops())
-        seen.pooling = True
+        observer.is_pooling = True
 
-    def end(module: nn.Module, *_: object) -> None:
-        within.append(counter.get_total_flops() - before.pop())
-        seen.pooling = False
-        seen.note(f"roi_{cast(RegionPooling, module).pooling}")
+    def leave(module: RegionPooling, *_: object) -> None:
+        inside.append(counter.get_total_flops() - before.pop())
+        observer.is_pooling = False
+        observer.add(f"roi_{module.pooling}")
 
     layers = [layer for module in modules for layer in module.modules() if isinstance(layer, RegionPooling)]
     hooks = [
-        hook for layer in layers for hook in (layer.register_forward_pre_hook(begin), layer.register_forward_hook(end))
+        hook
+        for layer in layers
+        for hook in (layer.register_forward_pre_hook(enter), layer.register_forward_hook(leave))
     ]
     try:
-        yield within
+        yield inside
     finally:
         for hook in hooks:
             hook.remove()
 
 
-def mebibytes(modules: Sequence[nn.Module]) -> float:
-    """Of parameters and buffers, each once."""
-    held = {
+def module_mib(modules: Sequence[nn.Module]) -> float:
+    """MiB of all parameters and buffers, each storage once."""
+    sizes = {
         tensor.data_ptr(): tensor.numel() * tensor.element_size()
         for module in modules
         for tensor in (*module.parameters(), *module.buffers())
     }
-    return sum(held.values()) / 2**20
+    return sum(sizes.values()) / 2**20

@@ -1,51 +1,51 @@
-"""What one text costs against a gallery of pictures that were encoded before.
+"""The cost of one text query against a gallery of images that were encoded before.
 
-Shapes: G pictures of the gallery, P pairs of one forward, E embedding width.
+Shapes: G images of the gallery, P pairs of one forward pass, E embedding width.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from typing import cast
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from vlbench.core.backbone import Backbone, DualEncoder, Textual, Visual
+from vlbench.core.backbone import DualEncoder
 from vlbench.core.errors import is_out_of_memory
 from vlbench.core.profile import Query
-from vlbench.heads.dual import DualHead
+from vlbench.heads.forward import ENCODE, Forward, dual_encoder
 from vlbench.profiling import memory
-from vlbench.profiling.build import Opened
-from vlbench.profiling.stages import SeeReadFuse, Subject
-from vlbench.profiling.stopping_rule import Rule
-from vlbench.profiling.timing import LONG, Durations, Stage, measure_one, once
+from vlbench.profiling.build import BuiltModel
+from vlbench.profiling.stages import StagedModel
+from vlbench.profiling.stopping_rule import StoppingRule
+from vlbench.profiling.timing import LONG, Durations, Stage, measure_one, run_once
 
 GALLERIES = (100, 1_000, 10_000, 100_000, 1_000_000)
 SHORTLIST = 100
-"""Pairs that a two-stage search looks at together."""
+"""Pairs that a two-stage search re-ranks with the cross-encoder."""
 _PAIRS = 50
 _PASSES = 3
-"""Of the pairs at least: one that warms up, and two that count."""
+"""The least number of passes over the pairs: one to warm up, and two that count."""
 _SHARE = 0.5
-"""Of the memory that is free, for an index that is measured; the cost of a larger one is computed."""
+"""The share of free memory that a measured index may take; the cost of a larger one is computed."""
 _TOP = 10
 _PIECES = 10
-"""Of work, about, that a model's searches are put together of, and share its time."""
+"""About how many pieces of work a model's searches consist of; each may take an equal part of the time."""
 
 
 @dataclass
 class Stopwatch:
-    """Times pieces of work, in so many seconds for all of them.
+    """A timer of pieces of work with a common time limit.
 
-    keep: given the raw values, the batch and the name of each piece. step: told what is being timed.
+    max_seconds: for all pieces together. keep: called with the raw durations, the batch size and the name of each
+    piece. step: called with the name of what is being timed.
     """
 
-    rule: Rule
+    rule: StoppingRule
     max_seconds: float
     device: torch.device
     keep: Callable[[Durations, int, str], None]
@@ -54,115 +54,139 @@ class Stopwatch:
 
     @property
     def left(self) -> float:
-        """Seconds."""
+        """Seconds that are left."""
         return self.max_seconds - (time.perf_counter() - self.begun)
 
-    def milliseconds(self, what: str, work: Callable[[], object], batch: int = 1, most: float | None = None) -> float:
-        """Median; most: seconds for it, left out a tenth of all."""
-        self.step(what)
-        seconds = self.max_seconds / _PIECES if most is None else most
-        found = measure_one([Stage("", work)], self.rule, seconds, self.device)
-        self.keep(found, batch, what)
-        return 1000 * float(np.median(found.whole))
+    def median_ms(
+        self, name: str, work: Callable[[], object], batch: int = 1, max_seconds: float | None = None
+    ) -> float:
+        """The median of the work in milliseconds; max_seconds: its time limit, by default a tenth of the whole."""
+        self.step(name)
+        seconds = self.max_seconds / _PIECES if max_seconds is None else max_seconds
+        durations = measure_one([Stage("", work)], self.rule, seconds, self.device)
+        self.keep(durations, batch, name)
+        return 1000 * float(np.median(durations.whole))
 
-    def roughly(self, what: str, work: Callable[[], object]) -> float:
-        """Seconds that it takes once, after it has run before, if that was not long."""
-        self.step(what)
-        seconds = once([Stage("", work)], self.device)[1]
+    def estimate_seconds(self, name: str, work: Callable[[], object]) -> float:
+        """Seconds of one run of the work, after a run to warm up unless that one is long."""
+        self.step(name)
+        seconds = run_once([Stage("", work)], self.device)[1]
         if seconds <= LONG:
-            seconds = once([Stage("", work)], self.device)[1]
-        self.keep(Durations(whole=[seconds], rounds=[0]), 1, what)
+            seconds = run_once([Stage("", work)], self.device)[1]
+        self.keep(Durations(whole=[seconds], rounds=[0]), 1, name)
         return seconds
 
 
-def gallery_costs(opened: Opened, subject: Subject, watch: Stopwatch) -> Iterator[Query]:
-    """Milliseconds per query: by embeddings, by a shortlist of 100 looked at pair by pair, or by every pair.
+def measure_queries(built: BuiltModel, staged: StagedModel, watch: Stopwatch) -> Iterator[Query]:
+    """Milliseconds per query: by embeddings, by re-ranking a shortlist of 100 pairs, or by scoring every pair.
 
-    Every gallery that fits into free memory and into the time is searched; of pairs 100 are looked at, or as many as
-    there is time for. What more would cost is computed, and so is a two-stage search, the sum of the two.
+    Every gallery that fits into free memory and into the time is searched; of the pairs 100 are scored, or as many as
+    there is time for. The cost of larger galleries is computed, and so is that of a two-stage search, as the sum of
+    both parts.
 
     Raises:
-        RuntimeError, MemoryError: out of memory with 100 pictures.
+        RuntimeError, MemoryError: out of memory with 100 images.
     """
-    if not isinstance(subject, SeeReadFuse) or subject.seen is None or subject.was_read is None:
+    names = [stage.name for stage in staged.forward_stages()]
+    if "read" not in names:
         return
-    backbone = subject.backbone
-    embeds = isinstance(backbone, DualEncoder)
-    dual = {}
-    if embeds:
-        dual = _dual(cast(DualEncoder, backbone), backbone, subject, watch)
+    dual: dict[int, Query] = {}
+    if embeds := isinstance(staged.model, DualEncoder):
+        dual = _search_by_embeddings(staged, watch)
         yield from dual.values()
-    if isinstance(opened.head, DualHead):
+    if "fuse" not in names:
         return
-    reading = watch.milliseconds("read", lambda: backbone.read(subject.words))
-    pairs, ranking = _rank(subject, subject.seen, subject.was_read, reading, watch)
+    reading = watch.median_ms("read", _read(staged))
+    pairs, ranking = _rank_pairs(staged, reading, watch)
     per_pair = max(ranking - reading, 0.0) / pairs
     for size in GALLERIES:
         if embeds:
-            cost = dual[size].ms + min(size, SHORTLIST) * per_pair
-            yield Query(how="two-stage", gallery=size, ms=cost, measured=False)
+            ms = dual[size].ms + min(size, SHORTLIST) * per_pair
+            yield Query(how="two-stage", gallery=size, ms=ms, measured=False)
         beyond = size - pairs
         yield Query(how="cross-encoder", gallery=size, ms=ranking + beyond * per_pair, measured=not beyond)
 
 
-def _dual(encoder: DualEncoder, backbone: Backbone, subject: SeeReadFuse, watch: Stopwatch) -> dict[int, Query]:
-    """Reading and embedding the text, then the ten nearest of the index."""
-    text = encoder.embed_texts(backbone.read(subject.words))
-    embedding = watch.milliseconds("read, embed", lambda: encoder.embed_texts(backbone.read(subject.words)))
-    found: dict[int, Query] = {}
+def _read(staged: StagedModel) -> Callable[[], object]:
+    """Work that encodes the text."""
+    return next(stage.run for stage in staged.forward_stages() if stage.name == "read")
+
+
+def _forward(staged: StagedModel) -> Forward:
+    if staged.forward is None:
+        raise RuntimeError("the model has no inputs")
+    return staged.forward
+
+
+def _search_by_embeddings(staged: StagedModel, watch: Stopwatch) -> dict[int, Query]:
+    """The cost of reading and embedding the text and finding its ten nearest images, by gallery size."""
+    encoder, read = dual_encoder(staged.model), _read(staged)
+
+    def embed() -> Tensor:
+        read()
+        return encoder.embed_texts(_forward(staged).textual)
+
+    text = embed()
+    embedding = watch.median_ms("read, embed", embed)
+    queries: dict[int, Query] = {}
     largest, slowest, making, fits = 0, 0.0, 0.0, True
     for size in GALLERIES:
-        # An index takes as many times as long to make as it is larger, which no measuring can stop.
-        fits = fits and (not found or making * size / largest < watch.left)
-        timed = _searching(size, text, watch, needed=not found) if fits else None
+        # The time to make an index grows with its size, and making cannot be interrupted.
+        fits = fits and (not queries or making * size / largest < watch.left)
+        timed = _search_index(size, text, watch, required=not queries) if fits else None
         fits = timed is not None
         if timed is not None:
             largest, (making, slowest) = size, timed
-        # Beyond the largest that fitted, in proportion to it.
-        found[size] = Query(how="dual", gallery=size, ms=embedding + slowest * size / largest, measured=fits)
-    return found
+        # Beyond the largest index that fitted, the cost is computed in proportion to it.
+        queries[size] = Query(how="dual", gallery=size, ms=embedding + slowest * size / largest, measured=fits)
+    return queries
 
 
-def _searching(size: int, text: Tensor, watch: Stopwatch, needed: bool) -> tuple[float, float] | None:
-    """Seconds that making an index [G, E] takes, and milliseconds of a search in it; None where memory is short, which
-    is raised where it is needed."""
+def _search_index(size: int, text: Tensor, watch: Stopwatch, required: bool) -> tuple[float, float] | None:
+    """Seconds to make an index [G, E], and milliseconds of a search in it.
+
+    Returns None if memory is short, unless the index is required: then the error is raised.
+    """
     try:
-        there = memory.free(text.device)
-        if not needed and there is not None and 4 * size * text.shape[1] > _SHARE * there:
+        free = memory.free_bytes(text.device)
+        if not required and free is not None and 4 * size * text.shape[1] > _SHARE * free:
             return None
         begun = time.perf_counter()
         index = torch.randn(size, text.shape[1], device=text.device)
         functional.normalize(index, dim=-1, out=index)
         making = time.perf_counter() - begun
         query = text[:1].float()
-        return making, watch.milliseconds(f"search {size:,}", lambda: (query @ index.T).topk(_TOP, dim=1))
+        return making, watch.median_ms(f"search {size:,}", lambda: (query @ index.T).topk(_TOP, dim=1))
     except (RuntimeError, MemoryError) as error:
-        if needed or not is_out_of_memory(error):
+        if required or not is_out_of_memory(error):
             raise
         return None
 
 
-def _rank(subject: SeeReadFuse, seen: Visual, read: Textual, reading: float, watch: Stopwatch) -> tuple[int, float]:
-    """As many of 100 pairs as there is time for, and milliseconds of reading and looking at them.
+def _rank_pairs(staged: StagedModel, reading: float, watch: Stopwatch) -> tuple[int, float]:
+    """The number of pairs there is time for, at most 100, and the milliseconds to read the text and score them.
 
-    One pair tells how many those are, and takes longer than among others; where there is no time for two it is all.
+    A single pair predicts that number; it takes longer than a pair in a batch. If there is no time for two pairs, the
+    single pair is the result.
     """
-    one = watch.roughly("a pair", _looking(subject, seen, read, 1))
+    one = watch.estimate_seconds("a pair", _score_pairs(staged, 1))
     count = min(int(watch.left / (_PASSES * one)), SHORTLIST)
     if count < 2:
         return 1, reading + 1000 * one
-    look = _looking(subject, seen, read, count)
-    work: Callable[[], object] = lambda: (subject.backbone.read(subject.words), look())  # noqa: E731
-    return count, watch.milliseconds("read, pairs", work, count, watch.left)
+    read, score = _read(staged), _score_pairs(staged, count)
+    return count, watch.median_ms("read, pairs", lambda: (read(), score()), count, watch.left)
 
 
-def _looking(subject: SeeReadFuse, seen: Visual, read: Textual, count: int) -> Callable[[], object]:
-    """One text with so many pictures, in batches of 50."""
-    rows = torch.zeros(_PAIRS, dtype=torch.int64, device=subject.device)
+def _score_pairs(staged: StagedModel, count: int) -> Callable[[], object]:
+    """Work that scores one text with `count` images, in batches of 50."""
+    encoded, rows = _forward(staged), torch.zeros(_PAIRS, dtype=torch.int64, device=staged.device)
     batches = [rows[: count - done] for done in range(0, count, _PAIRS)]
 
     def work() -> None:
-        for of in batches:
-            subject.head(subject.backbone.fuse(seen.take(of), read.take(of)))
+        for batch in batches:
+            forward = Forward(staged.model, replace(encoded.pairs, image_rows=batch, text_rows=batch))
+            forward.visual, forward.textual = encoded.visual, encoded.textual
+            for stage in staged.head.stages()[len(ENCODE) :]:
+                stage.run(forward)
 
     return work

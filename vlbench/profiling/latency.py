@@ -1,4 +1,4 @@
-"""One example at a time: what each model takes, and how many times what another does."""
+"""Latency at batch size one: of each model, and the ratios between models."""
 
 from __future__ import annotations
 
@@ -8,44 +8,46 @@ from itertools import combinations
 from statistics import median
 
 from vlbench.core.profile import PIPELINE, Latency, Ratio
-from vlbench.profiling.stopping_rule import median_interval, times
+from vlbench.profiling.stopping_rule import median_interval, summarize_times
 from vlbench.profiling.timing import Durations
 
 
-def latency(durations: Durations, stages: Sequence[str] = ()) -> Latency:
-    """One model's; stages: the only ones that were measured, empty where all were."""
+def summarize_latency(durations: Durations, stages: Sequence[str] = ()) -> Latency:
+    """The latency of one model; stages: the only stages that were measured, empty for all."""
     whole, accounted = sum(durations.whole), sum(map(sum, durations.stages.values()))
     return Latency(
-        stages={name: times(seconds) for name, seconds in durations.stages.items()},
-        model=times(of_model(durations, stages)),
-        whole=times(durations.whole),
+        stages={name: summarize_times(seconds) for name, seconds in durations.stages.items()},
+        model=summarize_times(model_seconds(durations, stages)),
+        whole=summarize_times(durations.whole),
         rest=(whole - accounted) / whole,
-        why_stopped=durations.why,
+        why_stopped=durations.why_stopped,
         warmup_ms=tuple(1000 * seconds for seconds in durations.warmup),
     )
 
 
-def of_model(durations: Durations, stages: Sequence[str] = ()) -> list[float]:
-    """Seconds of the model's own stages together, or of those that were asked for, per iteration."""
-    return durations.of(stages or [name for name in durations.stages if name not in PIPELINE])
+def model_seconds(durations: Durations, stages: Sequence[str] = ()) -> list[float]:
+    """Seconds per iteration of the named stages, or without names of the model's own stages (no preprocessing)."""
+    return durations.sum_stages(stages or [name for name in durations.stages if name not in PIPELINE])
 
 
-def ratios(durations: Mapping[str, Durations], stages: Sequence[str] = ()) -> tuple[Ratio, ...]:
-    """Of every pair of models, the slower over the faster: over the rounds in which both were measured."""
-    found = []
-    for one, other in combinations(durations, 2):
-        logs = [math.log(first / second) for first, second in _paired(durations[one], durations[other], stages)]
+def latency_ratios(durations: Mapping[str, Durations], stages: Sequence[str] = ()) -> tuple[Ratio, ...]:
+    """The slower over the faster, for every pair of models, over the rounds in which both were measured."""
+    ratios = []
+    for first, second in combinations(durations, 2):
+        pairs = _pair_rounds(durations[first], durations[second], stages)
+        logs = [math.log(one / other) for one, other in pairs]
         if len(logs) < 2:
             continue
         middle = median(logs)
-        of, to = (one, other) if middle >= 0 else (other, one)
+        slower, faster = (first, second) if middle >= 0 else (second, first)
         low, high = median_interval([abs(middle) / middle * log if middle else log for log in logs])
-        found.append(Ratio(of=of, to=to, value=math.exp(abs(middle)), ci95=(math.exp(low), math.exp(high))))
-    return tuple(found)
+        interval = (math.exp(low), math.exp(high))
+        ratios.append(Ratio(of=slower, to=faster, value=math.exp(abs(middle)), ci95=interval))
+    return tuple(ratios)
 
 
-def _paired(one: Durations, other: Durations, stages: Sequence[str]) -> list[tuple[float, float]]:
-    """Both in the same round, where they were measured one after the other."""
-    second = dict(zip(other.rounds, of_model(other, stages), strict=True))
-    first = zip(one.rounds, of_model(one, stages), strict=True)
-    return [(seconds, second[number]) for number, seconds in first if number in second]
+def _pair_rounds(first: Durations, second: Durations, stages: Sequence[str]) -> list[tuple[float, float]]:
+    """The seconds of both models in each round that both have, where they were measured one after the other."""
+    others = dict(zip(second.rounds, model_seconds(second, stages), strict=True))
+    own = zip(first.rounds, model_seconds(first, stages), strict=True)
+    return [(seconds, others[number]) for number, seconds in own if number in others]

@@ -1,4 +1,4 @@
-"""Finding models by their names, then opening them, with all that one pass says: memory, operations, parameters."""
+"""Check the models of a profile, then build each and count its memory, operations and parameters in one pass."""
 
 from __future__ import annotations
 
@@ -14,62 +14,62 @@ from vlbench.core.cards import ModelCard, TaskCard
 from vlbench.core.errors import VlbenchError, first_five, unknown
 from vlbench.core.profile import DETECTOR, PIPELINE, ModelProfile, ProfileSpec
 from vlbench.data.text.tokenizer import TextEncoder
+from vlbench.heads.kinds import head_kind
 from vlbench.profiling import machine, memory
-from vlbench.profiling.architectures import completed
-from vlbench.profiling.build import chosen_size, open_model
-from vlbench.profiling.flops import costs
-from vlbench.profiling.model_state import Found, caught
-from vlbench.profiling.stages import Batch, SeeReadFuse, Subject
-from vlbench.profiling.timing import once
+from vlbench.profiling.architectures import complete_model
+from vlbench.profiling.build import build_model, choose_size
+from vlbench.profiling.flops import count_costs
+from vlbench.profiling.model_state import ModelState, record_failure
+from vlbench.profiling.stages import ModelInputs, StagedModel
+from vlbench.profiling.timing import run_once
 
 
-def resolved(spec: ProfileSpec, folder: Path) -> list[Found]:
-    """Every model's card and size, before anything is built; one that is not there, or has none of the stages asked
-    for, fails.
+def resolve_models(spec: ProfileSpec, folder: Path) -> list[ModelState]:
+    """Find the card and size of every model before anything is built.
+
+    A model that does not exist, or has none of the stages asked for, fails.
 
     Args:
-        folder: where what is made up may be written.
+        folder: where missing preprocessing files may be written.
 
     Raises:
-        VlbenchError: an unknown task, what the scenarios asked for have no use for, no vocabulary where one was given,
-            a stage that no model has, a model named twice, or nothing is left.
+        VlbenchError: an unknown task, an option that the scenarios do not use, no vocabulary at the given path, a stage
+            that no model has, a model named twice, or every model fails.
     """
     task = catalog.task_card(spec.task)
     _check_scenarios(spec, task)
     if spec.vocabulary is not None:
         TextEncoder.from_path(spec.vocabulary, spec.words)
-    found, stages = list[Found](), dict[str, tuple[str, ...]]()
+    states, stages = list[ModelState](), dict[str, tuple[str, ...]]()
     for number, name in enumerate(spec.models):
-        made = folder / str(number)
-        made.mkdir(parents=True)
-        one = Found(ModelProfile(model=name, size=spec.size or ""))
-        with caught(one):
-            card = catalog.model_card(completed(name, made))
-            one.add(model=card.name, size=chosen_size(card, spec.size), visual=card.visual)
-            stages[one.name] = stages_of(card, task, spec.detector)
-        found.append(one)
-    twice = [name for name, number in Counter(one.name for one in found if not one.profile.error).items() if number > 1]
+        own_folder = folder / str(number)
+        own_folder.mkdir(parents=True)
+        state = ModelState(ModelProfile(model=name, size=spec.size or ""))
+        with record_failure(state):
+            card = catalog.model_card(complete_model(name, own_folder))
+            state.update_profile(model=card.name, size=choose_size(card, spec.size), visual=card.visual)
+            stages[state.name] = stage_names(card, task, spec.detector)
+        states.append(state)
+    counts = Counter(state.name for state in states if not state.profile.error)
+    twice = [name for name, count in counts.items() if count > 1]
     if twice:
         raise VlbenchError(f"--model names {first_five(twice)} more than once: name each model once")
-    _check_stages(found, stages, spec.stages)
-    check_any(found)
-    return found
+    _check_stages(states, stages, spec.stages)
+    check_any_left(states)
+    return states
 
 
-def stages_of(card: ModelCard, task: TaskCard, detector: bool) -> tuple[str, ...]:
-    """Names of the stages that a model will have with the task's head."""
-    if "generate" in card.outputs and task.output not in card.outputs:
-        return (*PIPELINE, "generate")
+def stage_names(card: ModelCard, task: TaskCard, detector: bool) -> tuple[str, ...]:
+    """The names of the stages that a model will have with the task's head."""
     before = DETECTOR if card.visual == "regions" and detector else ()
-    apart = task.output == "rank" and card.ranks_by == "dual"
-    return (*PIPELINE, *before, "see", "read", *(() if apart else ("fuse",)), "head")
+    return (*PIPELINE, *before, *head_kind(card, task).stages)
 
 
 def _check_scenarios(spec: ProfileSpec, task: TaskCard) -> None:
-    """Raises VlbenchError where something was asked for that the scenarios cannot do."""
-    if "retrieval" in spec.scenario and task.output != "rank":
+    """Raises VlbenchError if an option was given that the scenarios do not use."""
+    if "retrieval" in spec.scenario and not task.is_retrieval:
         raise VlbenchError(
-            f"--task {spec.task} ranks nothing: --scenario retrieval needs a ranking task, e.g. --task coco_retrieval"
+            f"--task {spec.task} is no ranking task: --scenario retrieval needs one, e.g. --task coco_retrieval"
         )
     for flag, given, value, scenario in (
         ("--stages", spec.stages, ",".join(spec.stages), "latency"),
@@ -77,65 +77,68 @@ def _check_scenarios(spec: ProfileSpec, task: TaskCard) -> None:
         ("--energy", spec.energy, "", "throughput"),
     ):
         if given and scenario not in spec.scenario:
-            said = f"{flag} {value}".rstrip()
-            raise VlbenchError(f"{said} is of {scenario} alone: leave it out, or add --scenario {scenario}")
+            option = f"{flag} {value}".rstrip()
+            raise VlbenchError(f"{option} applies to {scenario} only: leave it out, or add --scenario {scenario}")
 
 
-def check_any(found: Sequence[Found]) -> None:
-    """Raises VlbenchError where every model has failed."""
-    if all(one.profile.error for one in found):
-        reasons = "; ".join(f"{one.name}: {one.profile.error}" for one in found)
+def check_any_left(states: Sequence[ModelState]) -> None:
+    """Raises VlbenchError if every model has failed."""
+    if all(state.profile.error for state in states):
+        reasons = "; ".join(f"{state.name}: {state.profile.error}" for state in states)
         raise VlbenchError(f"nothing can be measured: {reasons}")
 
 
-def open_into(found: Found, name: str, spec: ProfileSpec, folder: Path, batch: Batch, device: torch.device) -> None:
-    """Open the model of that name, with all that one pass of it says; its stages have run, so that each has its
-    inputs."""
-    with caught(found):
-        reserved = memory.emptied(device)
-        made = open_model(name, spec, folder, device)
-        found.opened = made
-        found.add(load_seconds=made.load_seconds)
-        machine.reset_peak()
+def build_into(
+    state: ModelState, name: str, spec: ProfileSpec, folder: Path, inputs: ModelInputs, device: torch.device
+) -> None:
+    """Build the model of that name and profile one pass of it; its stages have run afterwards, so each has inputs."""
+    with record_failure(state):
+        reserved = memory.empty_allocator(device)
+        built = build_model(name, spec, folder, device)
+        state.built = built
+        state.update_profile(load_seconds=built.load_seconds)
+        machine.reset_peak_memory()
         began = time.perf_counter()
-        once(made.subject(batch, device).stages(), device)
+        run_once(built.with_inputs(inputs, device).stages(), device)
         first_batch = time.perf_counter() - began
-        found.subject = subject = made.subject(batch, device)  # it holds nothing yet: all that it makes is counted
-        with memory.added(device) as added:
-            counted, held = costs(subject.modules, subject.stages())
-        _check_finite(subject)
-        found.add(
+        state.staged = staged = built.with_inputs(inputs, device)  # a new one without tensors: all it makes is counted
+        with memory.track_added_memory(device) as added:
+            operations, parameters = count_costs(staged.modules, staged.stages())
+        _check_finite(staged)
+        state.update_profile(
             first_batch_seconds=first_batch,
-            memory=memory.told(list(subject.modules.values()), added, reserved, device),
-            tokens=subject.tokens(),
-            proposals=_proposals(subject),
+            memory=memory.memory_record(list(staged.modules.values()), added, reserved, device),
+            tokens=staged.count_tokens(),
+            proposals=_count_proposals(staged),
         )
-        kept = {stage: number for stage, number in counted.stages.items() if stage not in PIPELINE}
-        found.add(operations=counted.model_copy(update={"stages": kept}), parameters=held)
+        counts = {stage: count for stage, count in operations.stages.items() if stage not in PIPELINE}
+        state.update_profile(operations=operations.model_copy(update={"stages": counts}), parameters=parameters)
 
 
-def _check_stages(found: Sequence[Found], theirs: Mapping[str, Sequence[str]], wanted: Sequence[str]) -> None:
-    """theirs: by the model's name."""
-    known = dict.fromkeys(name for names in theirs.values() for name in names)
+def _check_stages(
+    states: Sequence[ModelState], stages_of_model: Mapping[str, Sequence[str]], wanted: Sequence[str]
+) -> None:
+    """Fail each model that has none of the wanted stages; stages_of_model: by the model's name."""
+    known = dict.fromkeys(name for names in stages_of_model.values() for name in names)
     for stage in wanted:
         if known and stage not in known:
             raise unknown("stage", stage, known, f"these models have {', '.join(known)}")
-    for one in found:
-        if wanted and not one.profile.error and not set(wanted) & set(theirs[one.name]):
-            stages = ", ".join(theirs[one.name])
-            one.fail(VlbenchError(f"has no stage {' or '.join(wanted)}: measure some of {stages}"))
+    for state in states:
+        if wanted and not state.profile.error and not set(wanted) & set(stages_of_model[state.name]):
+            stages = ", ".join(stages_of_model[state.name])
+            state.fail(VlbenchError(f"has no stage {' or '.join(wanted)}: choose among {stages}"))
 
 
-def _proposals(subject: Subject) -> tuple[int, int] | None:
-    """Fewest that the detector kept of a picture, and how many it may."""
-    detection = subject.detection if isinstance(subject, SeeReadFuse) else None
-    if detection is None:
+def _count_proposals(staged: StagedModel) -> tuple[int, int] | None:
+    """The fewest proposals that the detector kept for an image, and the most it may keep; None without a detector."""
+    detector = staged.detector
+    if detector is None:
         return None
-    return min(len(boxes) for boxes in detection.boxes), detection.network.rules.proposals
+    return min(len(boxes) for boxes in detector.boxes), detector.network.rules.proposals
 
 
-def _check_finite(subject: Subject) -> None:
-    """Raises VlbenchError where the model's answer is no number."""
-    answered = subject.stages()[-1].run()
-    if isinstance(answered, torch.Tensor) and not bool(answered.isfinite().all()):
-        raise VlbenchError("answers with numbers that are none or infinite: its times would mean nothing")
+def _check_finite(staged: StagedModel) -> None:
+    """Raises VlbenchError if the model's output holds NaN or infinity."""
+    output = staged.stages()[-1].run()
+    if isinstance(output, torch.Tensor) and not bool(output.isfinite().all()):
+        raise VlbenchError("its output holds NaN or infinity: its times would mean nothing")

@@ -1,4 +1,4 @@
-"""The machine's state while it is measured, and whether figures made on it should be quoted."""
+"""The state of the machine during a measurement, and whether the results are reliable."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from types import ModuleType
 
 import torch
 
@@ -15,33 +15,33 @@ from vlbench.core.cores import usable_cores
 from vlbench.core.profile import Machine
 
 _IDLE_LOAD = 0.25
-"""Runnable tasks per core, besides ours, above which others disturb."""
+"""Runnable tasks per core, besides ours, above which other processes disturb the measurement."""
 _SPREAD = 0.5
-"""Of the 95th percentile over the median, above which something else was going on."""
+"""Share by which the 95th percentile may exceed the median; above it, something disturbed the measurement."""
 
 
-def load() -> float | None:
-    """Tasks that ran or wanted to in the last minute; None where the platform does not say."""
+def system_load() -> float | None:
+    """The load average of the last minute; None where the platform does not say."""
     try:
         return os.getloadavg()[0]
     except (AttributeError, OSError):
         return None
 
 
-def state(before: float | None, threads: int, spreads: dict[str, float], device: torch.device) -> Machine:
-    """What is to be said of the machine.
+def describe_machine(before: float | None, threads: int, spreads: dict[str, float], device: torch.device) -> Machine:
+    """The state of the machine for the record.
 
     Args:
-        before: the load before anything was measured.
-        threads: torch's.
-        spreads: of each model, how far the 95th percentile of its latency lies above the median, as a share.
+        before: the load before the measurement.
+        threads: torch's number of threads.
+        spreads: model -> the share by which the 95th percentile of its latency exceeds the median.
     """
     cores = usable_cores()
     reasons = []
     if before is not None and before > _IDLE_LOAD * cores:
-        reasons.append(f"a load of {before:.2f} on {cores} cores before anything was measured")
+        reasons.append(f"a load of {before:.2f} on {cores} cores before the measurement")
     reasons += [
-        f"{name}'s 95th percentile lies {100 * spread:.0f} % above its median"
+        f"the 95th percentile of {name} is {100 * spread:.0f} % above its median"
         for name, spread in spreads.items()
         if spread > _SPREAD
     ]
@@ -56,55 +56,56 @@ def state(before: float | None, threads: int, spreads: dict[str, float], device:
 
 
 @contextmanager
-def nvml(device: torch.device) -> Iterator[tuple[Any, Any] | None]:
-    """NVIDIA's management library and the device's handle; None where it does not know it or the package is absent."""
+def open_nvml(device: torch.device) -> Iterator[tuple[ModuleType, object] | None]:
+    """NVIDIA's management library and the device's handle; None if it is not installed or does not know the device."""
     try:
         import pynvml
 
         pynvml.nvmlInit()
-    except Exception:  # the library's own kinds of errors are not known where it is absent
+    except Exception:  # the error classes of the library are not known where it is absent
         yield None
         return
     try:
-        yield _handle(pynvml, device)
+        yield _with_handle(pynvml, device)
     finally:
         pynvml.nvmlShutdown()
 
 
-def _handle(library: Any, device: torch.device) -> tuple[Any, Any] | None:
-    """By the device's own name: torch counts the devices that CUDA_VISIBLE_DEVICES leaves, NVML all of the machine."""
-    with suppress(library.NVMLError):  # a slice of a GPU (MIG) has another sort of name
+def _with_handle(library: ModuleType, device: torch.device) -> tuple[ModuleType, object] | None:
+    """Look the device up by UUID: torch counts only the devices in CUDA_VISIBLE_DEVICES, NVML all of the machine."""
+    with suppress(library.NVMLError):  # a MIG slice of a GPU has another kind of UUID
         return library, library.nvmlDeviceGetHandleByUUID(f"GPU-{torch.cuda.get_device_properties(device).uuid}")
     return None
 
 
-def joules(device: torch.device) -> float | None:
-    """What the GPU has used since its driver was loaded; None where it does not say."""
-    with nvml(device) as found:
-        if found is None:
+def energy_joules(device: torch.device) -> float | None:
+    """Energy that the GPU has used since its driver was loaded; None if it does not say."""
+    with open_nvml(device) as opened:
+        if opened is None:
             return None
-        library, handle = found
+        library, handle = opened
         with suppress(library.NVMLError):
             return float(library.nvmlDeviceGetTotalEnergyConsumption(handle)) / 1000
     return None
 
 
 def _gpu_state(device: torch.device) -> tuple[str, int]:
-    """Clocks and power limit in words, and how many other processes compute on it."""
-    with nvml(device) as found:
-        if found is None:
+    """Clock and power limit as text, and the number of other processes that compute on the device."""
+    with open_nvml(device) as opened:
+        if opened is None:
             return "", 0
-        library, handle = found
+        library, handle = opened
         with suppress(library.NVMLError):
             clock = library.nvmlDeviceGetClockInfo(handle, library.NVML_CLOCK_SM)
             limit = library.nvmlDeviceGetPowerManagementLimit(handle) / 1000
-            others = [one.pid for one in library.nvmlDeviceGetComputeRunningProcesses(handle) if one.pid != os.getpid()]
-            return f"SM {clock} MHz, power limit {limit:.0f} W", len(others)
+            processes = library.nvmlDeviceGetComputeRunningProcesses(handle)
+            others = sum(process.pid != os.getpid() for process in processes)
+            return f"SM {clock} MHz, power limit {limit:.0f} W", others
     return "", 0
 
 
-def reset_peak() -> bool:
-    """Forget the most memory this process ever held, so that the next peak is told; False where that cannot be."""
+def reset_peak_memory() -> bool:
+    """Reset the peak memory of this process; False where that is not possible."""
     try:
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
     except OSError:
@@ -112,8 +113,8 @@ def reset_peak() -> bool:
     return sys.platform == "linux"
 
 
-def host_mib(field: str) -> float:
-    """`VmRSS`, what this process holds, or `VmHWM`, its peak, in MiB; 0 where the platform does not say."""
+def process_mib(field: str) -> float:
+    """The `VmRSS` (current memory) or `VmHWM` (peak memory) of this process in MiB; 0 where the platform has none."""
     try:
         lines = Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines()
     except OSError:

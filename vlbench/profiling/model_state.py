@@ -1,4 +1,4 @@
-"""What is known of one model so far, and what becomes of it when it fails."""
+"""What is known of one model so far, and what happens when it fails."""
 
 from __future__ import annotations
 
@@ -8,32 +8,36 @@ from dataclasses import dataclass, field
 
 from vlbench.core.errors import VlbenchError
 from vlbench.core.profile import ModelProfile, Scenario
-from vlbench.profiling.build import Opened
-from vlbench.profiling.stages import Subject
+from vlbench.profiling.build import BuiltModel
+from vlbench.profiling.stages import StagedModel
 from vlbench.profiling.timing import Durations
 from vlbench.records.profiles import Measured
 
 
 @dataclass
-class Found:
-    """One model on its way; without a subject there is nothing more to measure of it."""
+class ModelState:
+    """The state of one model while it is profiled.
+
+    profile: its row of the record so far. built, staged: None until it is built; without `staged` nothing more is
+    measured. raw: the durations of every iteration, for the file of raw values.
+    """
 
     profile: ModelProfile
-    opened: Opened | None = None
-    subject: Subject | None = None
+    built: BuiltModel | None = None
+    staged: StagedModel | None = None
     raw: list[Measured] = field(default_factory=list)
 
     @property
     def name(self) -> str:
-        """As tables call it."""
+        """The model's name in tables."""
         return self.profile.name
 
-    def add(self, **parts: object) -> None:
-        """Put more into the profile."""
-        self.profile = self.profile.model_copy(update=parts)
+    def update_profile(self, **fields: object) -> None:
+        """Set fields of the profile."""
+        self.profile = self.profile.model_copy(update=fields)
 
-    def keep(self, scenario: Scenario, durations: Durations, batch: int = 1, whole: str = "whole") -> None:
-        """Keep raw values; whole: what all stages together are called."""
+    def keep_durations(self, scenario: Scenario, durations: Durations, batch: int = 1, whole: str = "whole") -> None:
+        """Keep raw values; whole: the stage name under which the whole iteration is kept."""
         named = {stage: values for stage, values in durations.stages.items() if stage}
         stages: dict[str, Sequence[float]] = {**named, whole: durations.whole}
         self.raw += [
@@ -43,16 +47,16 @@ class Found:
         ]
 
     def fail(self, error: Exception) -> None:
-        """End it: its row says why."""
+        """Put the reason into the profile and measure the model no further."""
         reason = error.message if isinstance(error, VlbenchError) else f"{type(error).__name__}: {error}"
-        self.add(error=" ".join(reason.split())[:300])
-        self.subject = None
+        self.update_profile(error=" ".join(reason.split())[:300])
+        self.staged = None
 
 
 @contextmanager
-def caught(found: Found) -> Iterator[None]:
-    """Whatever a model raises ends that model alone."""
+def record_failure(state: ModelState) -> Iterator[None]:
+    """An exception inside the block fails this model; the others are profiled all the same."""
     try:
         yield
     except Exception as error:
-        found.fail(error)
+        state.fail(error)

@@ -1,186 +1,118 @@
-"""A model with its inputs, cut into the stages that are measured.
+"""A model with its inputs, cut into the stages that are measured: those of a run's own forward pass.
 
-Shapes: B examples, I pictures of each, D width.
+Shapes: B examples, I images of each.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, cast
+from functools import partial
+from typing import cast
 
 import torch
 from PIL.Image import Image
-from torch import Tensor, nn
+from torch import nn
 
-from vlbench.core.backbone import Backbone, DualEncoder, Features, Generator, Tensors, Textual, Visual
-from vlbench.core.examples import ImageRef, Prompt, Query
-from vlbench.core.profile import PIPELINE
+from vlbench.core.backbone import Model
+from vlbench.core.batch import Batch
+from vlbench.core.examples import Example, ImageRef, Query
 from vlbench.heads.base import Head
-from vlbench.heads.dual import DualHead
-from vlbench.profiling.detection import Detection
-from vlbench.profiling.inputs import Decoded
+from vlbench.heads.forward import Forward
+from vlbench.profiling.detection import DetectorStages
+from vlbench.profiling.inputs import DecodedImages
 from vlbench.profiling.timing import Stage
-
-LONGEST = 20
-"""Tokens that a model may write for an answer, as in a run."""
 
 
 @dataclass(frozen=True)
-class Loaded:
-    """A batch as a loader hands it over, on the CPU: tensors, or decoded pictures where a detector comes first."""
+class LoadedInputs:
+    """The inputs of a batch as a data loader returns them, on the CPU.
 
-    images: Tensors = field(default_factory=dict)
-    words: Tensors = field(default_factory=dict)
-    pictures: Mapping[str, Image] = field(default_factory=dict)
-
-
-class Subject(Protocol):
-    """What can be measured. modules: all that its stages run, by name. stages: in order, over the same batch.
-
-    load: what may happen in another process. take: what that made; returns the stages that are left to do.
+    batch: prepared. decoded: decoded images by key instead, where a detector comes first.
     """
 
-    modules: Mapping[str, nn.Module]
-
-    def stages(self) -> list[Stage]: ...
-
-    def load(self) -> Loaded: ...
-
-    def take(self, loaded: Loaded) -> list[Stage]: ...
-
-    def tokens(self) -> tuple[int, int] | None: ...
+    batch: Batch | None = None
+    decoded: Mapping[str, Image] = field(default_factory=dict)
 
 
-class Batch:
-    """Pictures and texts of B examples: refs [B * I], texts [B]."""
+class ModelInputs:
+    """Images and texts of B examples: refs [B * I], texts [B]."""
 
     def __init__(self, refs: Sequence[ImageRef], texts: Sequence[str]) -> None:
         self.refs, self.texts = list(refs), list(texts)
-        self.pictures = len(self.refs) // len(self.texts)
+        count = len(refs) // len(texts)
+        self.examples = [
+            Example(str(row), Query(tuple(refs[row * count : (row + 1) * count]), text), None, str(row))
+            for row, text in enumerate(texts)
+        ]
 
 
-class SeeReadFuse:
-    """A backbone with a head, over one batch. detection: what makes the regions; None where none are looked at."""
+class StagedModel:
+    """A model under a head, over one batch of inputs.
+
+    modules: all modules that the stages run, by name. detector: the stages that compute regions; None without one.
+    forward: the forward pass over the inputs; None before they are prepared.
+    """
 
     def __init__(
         self,
-        backbone: Backbone,
+        model: Model,
         head: Head,
-        batch: Batch,
-        decoded: Decoded,
-        detection: Detection | None,
+        inputs: ModelInputs,
+        decoded: DecodedImages,
+        detector: DetectorStages | None,
         device: torch.device,
     ) -> None:
-        self.backbone, self.head, self.batch = backbone, head, batch
-        self.decoded, self.detection, self.device = decoded, detection, device
-        self.modules: Mapping[str, nn.Module] = {"backbone": cast(nn.Module, backbone), "head": cast(nn.Module, head)}
-        if detection is not None:
-            self.modules = {**self.modules, "detector": detection.network}
-        self.images: Tensors = {}
-        self.words: Tensors = {}
-        self.seen: Visual | None = None
-        self.was_read: Textual | None = None
-        self.features: Features | None = None
+        self.model, self.head, self.inputs = model, head, inputs
+        head.inputs = head.inputs.unshared()  # inputs are repeated to fill large batches
+        self.decoded, self.detector, self.device = decoded, detector, device
+        self.modules: Mapping[str, nn.Module] = {"backbone": cast(nn.Module, model), "head": head}
+        if not any(True for _ in head.parameters()):
+            self.modules = {"model": cast(nn.Module, model)}
+        if detector is not None:
+            self.modules = {**self.modules, "detector": detector.network}
+        self.forward: Forward | None = None
 
     def stages(self) -> list[Stage]:
-        """Decoding and preprocessing, the detector's where there is one, then the model's own."""
-        found = [Stage("decode", lambda: self.decoded.decode(self.batch.refs))]
-        if self.detection is not None:
-            found += self.detection.stages(self.batch.refs)
-        found += [Stage("preprocess", self._prepare), Stage("see", self._see), Stage("read", self._read)]
-        if not isinstance(self.head, DualHead):
-            found.append(Stage("fuse", self._fuse))
-        return [*found, Stage("head", self._answer)]
+        """The stages in order, all over the same batch: decoding, the detector's, preprocessing, the forward pass."""
+        stages = [Stage("decode", lambda: self.decoded.decode(self.inputs.refs))]
+        if self.detector is not None:
+            stages += self.detector.stages(self.inputs.refs)
+        return [*stages, Stage("preprocess", lambda: self._use(self._prepare())), *self.forward_stages()]
 
-    def tokens(self) -> tuple[int, int] | None:
-        """Of the picture and of the text, as the fusion meets them; None before the stages have run."""
-        if self.seen is None or self.was_read is None:
+    def forward_stages(self) -> list[Stage]:
+        """The stages of the forward pass, over the inputs that were prepared last."""
+        return [Stage(stage.name, partial(self._run, stage.run)) for stage in self.head.stages()]
+
+    def count_tokens(self) -> tuple[int, int] | None:
+        """Tokens of the image and of the text, as they enter the fusion; None where nothing is encoded separately."""
+        if not hasattr(self.forward, "visual") or not hasattr(self.forward, "textual") or self.forward is None:
             return None
-        return int(self.seen.mask[0].sum()), int(self.was_read.mask[0].sum())
+        return int(self.forward.visual.mask[0].sum()), int(self.forward.textual.mask[0].sum())
 
-    def load(self) -> Loaded:
-        """Decoded and, without a detector, prepared."""
-        self.decoded.decode(self.batch.refs)
-        if self.detection is not None:
-            return Loaded(pictures=self.decoded.pictures)
-        return Loaded(self.backbone.prepare_images(self.batch.refs), self.backbone.prepare_texts(self.batch.texts))
+    def load_inputs(self) -> LoadedInputs:
+        """Decode and, without a detector, prepare the inputs; may run in another process."""
+        self.decoded.decode(self.inputs.refs)
+        if self.detector is not None:
+            return LoadedInputs(decoded=self.decoded.images)
+        return LoadedInputs(self._prepare())
 
-    def take(self, loaded: Loaded) -> list[Stage]:
-        """All but decoding where there is a detector, else the model's own."""
-        if self.detection is not None:
-            self.decoded.pictures = dict(loaded.pictures)
+    def use_inputs(self, loaded: LoadedInputs) -> list[Stage]:
+        """Take over what `load_inputs` returned; returns the stages that are left to run."""
+        if loaded.batch is None:
+            self.decoded.images = dict(loaded.decoded)
             return self.stages()[1:]
-        self.images, self.words = _on(self.device, loaded.images), _on(self.device, loaded.words)
-        return [stage for stage in self.stages() if stage.name not in PIPELINE]
+        self._use(loaded.batch)
+        return self.forward_stages()
 
-    def _prepare(self) -> None:
-        batch = self.batch
-        self.images = _on(self.device, self.backbone.prepare_images(batch.refs))
-        self.words = _on(self.device, self.backbone.prepare_texts(batch.texts))
+    def _prepare(self) -> Batch:
+        examples = self.inputs.examples
+        return self.head.collate(examples, range(len(examples)), self.model)
 
-    def _see(self) -> None:
-        slots = torch.arange(len(self.batch.refs), device=self.device) % self.batch.pictures
-        self.seen = self.backbone.see(self.images, slots)
+    def _use(self, batch: Batch) -> None:
+        self.forward = Forward(self.model, batch.to(self.device))
 
-    def _read(self) -> None:
-        self.was_read = self.backbone.read(self.words)
-
-    def _fuse(self) -> None:
-        seen, read = cast(Visual, self.seen), cast(Textual, self.was_read)
-        if self.batch.pictures > 1:
-            rows = torch.arange(len(self.batch.refs), device=self.device) // self.batch.pictures
-            read = read.take(rows)
-        self.features = self.backbone.fuse(seen, read)
-
-    def _answer(self) -> Tensor:
-        if isinstance(self.head, DualHead):
-            encoder = cast(DualEncoder, self.backbone)
-            seen, read = cast(Visual, self.seen), cast(Textual, self.was_read)
-            return cast(Tensor, self.head(encoder.embed_images(seen), encoder.embed_texts(read)))
-        return cast(Tensor, self.head(cast(Features, self.features)))
-
-
-class Writing:
-    """A model that writes: pictures and prompt go in together, and answers of up to 20 tokens come out."""
-
-    def __init__(self, model: Generator, batch: Batch, decoded: Decoded, device: torch.device) -> None:
-        self.model, self.batch, self.decoded, self.device = model, batch, decoded, device
-        self.modules: Mapping[str, nn.Module] = {"model": cast(nn.Module, model)}
-        self.prompts: Tensors = {}
-
-    def stages(self) -> list[Stage]:
-        """Decoding, preprocessing, and writing."""
-        return [
-            Stage("decode", lambda: self.decoded.decode(self.batch.refs)),
-            Stage("preprocess", self._prepare),
-            Stage("generate", lambda: self.model.generate(self.prompts, LONGEST)),
-        ]
-
-    def tokens(self) -> tuple[int, int] | None:
-        """Nothing is said: pictures and text are one sequence."""
-        return None
-
-    def load(self) -> Loaded:
-        """Decoded and prepared."""
-        self.decoded.decode(self.batch.refs)
-        return Loaded(self._made())
-
-    def take(self, loaded: Loaded) -> list[Stage]:
-        """Writing is left."""
-        self.prompts = _on(self.device, loaded.images)
-        return self.stages()[2:]
-
-    def _prepare(self) -> None:
-        self.prompts = _on(self.device, self._made())
-
-    def _made(self) -> Tensors:
-        each, refs = self.batch.pictures, self.batch.refs
-        prompts = [
-            Prompt(Query(tuple(refs[row * each : (row + 1) * each]), text)) for row, text in enumerate(self.batch.texts)
-        ]
-        return self.model.prepare_prompts(prompts)
-
-
-def _on(device: torch.device, tensors: Tensors) -> Tensors:
-    return {name: value.to(device) for name, value in tensors.items()}
+    def _run(self, stage: Callable[[Forward], None]) -> None:
+        if self.forward is None:
+            raise RuntimeError("the stage preprocess has not run")
+        stage(self.forward)

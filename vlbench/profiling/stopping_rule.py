@@ -1,4 +1,4 @@
-"""When enough was measured, and what the numbers then say."""
+"""When a measurement is precise enough, and the statistics of what was measured."""
 
 from __future__ import annotations
 
@@ -12,29 +12,32 @@ from vlbench.core.profile import INTERVAL_FROM, Times
 
 
 @dataclass(frozen=True)
-class Rule:
-    """At least so many iterations and seconds of a subject; then until its median is known to `precision`, for which
-    it takes `INTERVAL_FROM` iterations at least."""
+class StoppingRule:
+    """A rule that says when a model was measured often enough.
+
+    iterations, seconds: the least of each. precision: the median's 95 % interval must be within this share of the
+    median, for which at least `INTERVAL_FROM` iterations are needed.
+    """
 
     iterations: int
     seconds: float
     precision: float
 
-    def satisfied(self, seconds: Sequence[float]) -> bool:
-        """Whether these durations of one subject suffice."""
+    def is_satisfied(self, seconds: Sequence[float]) -> bool:
+        """Whether these durations of one model suffice."""
         enough = len(seconds) >= max(self.iterations, INTERVAL_FROM) and sum(seconds) >= self.seconds
         return enough and self.is_precise(seconds)
 
     def is_precise(self, seconds: Sequence[float]) -> bool:
-        """Whether their median is known well enough."""
+        """Whether the median of the durations is known to `precision`."""
         low, high = median_interval(seconds)
         return (high - low) / 2 <= self.precision * float(np.median(seconds))
 
 
 def median_interval(values: Sequence[float], level: float = 0.95) -> tuple[float, float]:
-    """An interval that holds the median with that probability at least, whatever the distribution.
+    """An interval that holds the median with at least probability `level`, for any distribution.
 
-    Order statistics: how many of n independent values lie below the median is binomial (n, 1/2). Of fewer than
+    Order statistics: the number of n independent values below the median is binomial (n, 1/2). For fewer than
     `INTERVAL_FROM` values it is their range, which holds the median with less than 95 %.
     """
     ordered = np.sort(np.asarray(values, np.float64))
@@ -42,8 +45,8 @@ def median_interval(values: Sequence[float], level: float = 0.95) -> tuple[float
     return float(ordered[below]), float(ordered[-1 - below])
 
 
-def times(seconds: Sequence[float]) -> Times:
-    """Percentiles in milliseconds."""
+def summarize_times(seconds: Sequence[float]) -> Times:
+    """Mean, percentiles and the median's interval, in milliseconds."""
     ms = np.asarray(seconds, np.float64) * 1000
     p50, p90, p95, p99 = (float(value) for value in np.percentile(ms, [50, 90, 95, 99]))
     low, high = median_interval(ms.tolist())

@@ -1,4 +1,4 @@
-"""Durations of subjects and their stages, round by round, so that whatever drifts hits all alike."""
+"""Durations of models and their stages, measured in rounds, so that drift of the machine affects all models alike."""
 
 from __future__ import annotations
 
@@ -6,19 +6,18 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, cast
 
 import torch
 
-from vlbench.profiling.stopping_rule import Rule
+from vlbench.profiling.stopping_rule import StoppingRule
 
 LONG = 1.0
-"""Seconds of a pass to which what it finds in the caches is nothing: filling them takes milliseconds."""
+"""Seconds of a pass beside which cold caches do not count: filling them takes milliseconds."""
 
 
 @dataclass(frozen=True)
 class Stage:
-    """A step on the way of one batch through a model; steps of one name count together."""
+    """A named step of one batch through a model; the times of steps with one name are added."""
 
     name: str
     run: Callable[[], object]
@@ -26,35 +25,36 @@ class Stage:
 
 @dataclass
 class Durations:
-    """Seconds of every iteration: of each stage, and of the whole by the clock on the wall; they have one length.
+    """Seconds of every iteration.
 
-    warmup: of the iterations before the first, the whole each. why: `precise`, `out of time` or `failed`. rounds: which
-    round of the measurement each iteration belongs to. error: what ended it early.
+    stages, whole: of each stage, and of the whole by wall clock; all of one length. warmup: of the iterations before
+    the first that counts, each as a whole. rounds: the round of the measurement that each iteration belongs to.
+    why_stopped: `precise`, `out of time` or `failed`. error: the exception that ended the measurement.
     """
 
     stages: dict[str, list[float]] = field(default_factory=dict)
     whole: list[float] = field(default_factory=list)
     warmup: list[float] = field(default_factory=list)
     rounds: list[int] = field(default_factory=list)
-    why: str = "out of time"
+    why_stopped: str = "out of time"
     error: Exception | None = None
 
-    def of(self, names: Sequence[str]) -> list[float]:
-        """The sum of some stages in every iteration."""
+    def sum_stages(self, names: Sequence[str]) -> list[float]:
+        """Seconds of these stages together, for every iteration."""
         parts = [seconds for name, seconds in self.stages.items() if name in names]
         return [sum(row) for row in zip(*parts, strict=True)]
 
 
-def once(stages: Sequence[Stage], device: torch.device) -> tuple[dict[str, float], float]:
-    """Run the stages one after the other: seconds by name, and of the whole by a clock of its own around them all.
+def run_once(stages: Sequence[Stage], device: torch.device) -> tuple[dict[str, float], float]:
+    """Run the stages in order; returns the seconds by stage name, and of the whole by a clock of its own.
 
-    On a GPU each stage's seconds are the device's own between two events, and nothing waits in between: the whole is
-    what the host waits for.
+    On a GPU the seconds of a stage are the device's own, between two events, and the host does not wait in between; the
+    whole is what the host waits for.
     """
-    return (_on_cuda if device.type == "cuda" else _on_host)(stages, device)
+    return (_run_on_cuda if device.type == "cuda" else _run_on_host)(stages, device)
 
 
-def _on_host(stages: Sequence[Stage], device: torch.device) -> tuple[dict[str, float], float]:
+def _run_on_host(stages: Sequence[Stage], device: torch.device) -> tuple[dict[str, float], float]:
     seconds: dict[str, float] = {}
     begun = time.perf_counter()
     for stage in stages:
@@ -67,123 +67,125 @@ def _on_host(stages: Sequence[Stage], device: torch.device) -> tuple[dict[str, f
     return seconds, time.perf_counter() - begun
 
 
-def _on_cuda(stages: Sequence[Stage], device: torch.device) -> tuple[dict[str, float], float]:
+def _run_on_cuda(stages: Sequence[Stage], device: torch.device) -> tuple[dict[str, float], float]:
     torch.cuda.synchronize(device)
-    marks = [cast(Any, torch.cuda.Event)(enable_timing=True) for _ in range(len(stages) + 1)]
+    events = [torch.cuda.Event(enable_timing=True) for _ in range(len(stages) + 1)]  # type: ignore[no-untyped-call]
     begun = time.perf_counter()
-    marks[0].record()
-    for stage, mark in zip(stages, marks[1:], strict=True):
+    events[0].record()
+    for stage, event in zip(stages, events[1:], strict=True):
         stage.run()
-        mark.record()
+        event.record()
     torch.cuda.synchronize(device)
     whole = time.perf_counter() - begun
     seconds: dict[str, float] = {}
     for number, stage in enumerate(stages):
-        taken = marks[number].elapsed_time(marks[number + 1]) / 1000
+        taken = events[number].elapsed_time(events[number + 1]) / 1000
         seconds[stage.name] = seconds.get(stage.name, 0.0) + taken
     return seconds, whole
 
 
 def measure(
-    subjects: Mapping[str, Sequence[Stage]],
-    rule: Rule,
+    models: Mapping[str, Sequence[Stage]],
+    rule: StoppingRule,
     max_seconds: float,
     device: torch.device,
     step: Callable[[int, int], None],
     warmup: int = 1,
-    quoted: Callable[[Durations], Sequence[float]] = lambda durations: durations.whole,
+    reported: Callable[[Durations], Sequence[float]] = lambda durations: durations.whole,
 ) -> dict[str, Durations]:
-    """Measure the subjects in turn, round after round (A B C, C B A, ...), until the rule is satisfied for each.
+    """Measure the models in turn, round after round (A B C, C B A, ...), until the rule is satisfied for each.
 
-    One that raises is measured no further; the others go on. One that another has driven out of the caches runs once
-    more before it is measured, unless it takes so long that this says nothing of it.
+    A model that raises is not measured further; the others are. When another model has run in between, a model runs
+    once more before it is measured, because its data has left the caches; a model with long passes does not.
 
     Args:
-        subjects: stages by name.
-        max_seconds: for all of them together, warm-up and all: a subject's turn that would end later is its end. The
-            first is measured whatever it takes.
-        step: told how many subjects are done, and how many there are.
-        warmup: iterations of each before anything counts; the first that takes long counts itself.
-        quoted: seconds of every iteration whose median must be as precise as that of the whole.
+        models: name -> stages.
+        max_seconds: for all models together, warm-up included: a model ends at the first turn that would end later.
+            The first round is always measured.
+        step: called with the number of models that are done, and of all models.
+        warmup: iterations of each model that do not count; a first one that takes long counts.
+        reported: the seconds of every iteration whose median must be as precise as that of the whole.
     """
-    begun, turns = time.perf_counter(), [_Turns(name, stages, device) for name, stages in subjects.items()]
-    left, number, last = list(turns), 0, None
+    begun, runs = time.perf_counter(), [_ModelRun(name, stages, device) for name, stages in models.items()]
+    left, number, last = list(runs), 0, None
     while left:
-        for turn in left[:: -1 if number % 2 else 1]:
-            if number and time.perf_counter() - begun + turn.expects(turn is last) > max_seconds:
-                left.remove(turn)
+        for run in left[:: -1 if number % 2 else 1]:
+            if number and time.perf_counter() - begun + run.expected_seconds(run is last) > max_seconds:
+                left.remove(run)
                 continue
-            turn.take(number, 0 if turn is last else 1 if number else warmup)
-            last = turn
-        left = [turn for turn in left if not turn.is_done(rule, quoted)]
-        step(len(subjects) - len(left), len(subjects))
+            run.take_turn(number, 0 if run is last else 1 if number else warmup)
+            last = run
+        left = [run for run in left if not run.is_done(rule, reported)]
+        step(len(models) - len(left), len(models))
         number += 1
-    step(len(subjects), len(subjects))
-    return {turn.name: turn.durations for turn in turns}
+    step(len(models), len(models))
+    return {run.name: run.durations for run in runs}
 
 
 def measure_one(
-    stages: Sequence[Stage], rule: Rule, max_seconds: float, device: torch.device, warmup: int = 1
+    stages: Sequence[Stage], rule: StoppingRule, max_seconds: float, device: torch.device, warmup: int = 1
 ) -> Durations:
-    """A subject alone, as `measure` does; what it raises is raised."""
-    found = measure({"": stages}, rule, max_seconds, device, lambda *_: None, warmup)[""]
-    if found.error is not None:
-        raise found.error
-    return found
+    """Measure one model as `measure` does. Raises whatever its stages raise."""
+    durations = measure({"": stages}, rule, max_seconds, device, lambda *_: None, warmup)[""]
+    if durations.error is not None:
+        raise durations.error
+    return durations
 
 
-class _Turns:
-    """One subject on its way through the rounds."""
+class _ModelRun:
+    """One model during a measurement, and its durations so far."""
 
     def __init__(self, name: str, stages: Sequence[Stage], device: torch.device) -> None:
         self.name, self.stages, self.device = name, stages, device
         self.durations = Durations()
 
-    def take(self, number: int, before: int) -> None:
-        """Measure it once; before: how often it runs first, without counting."""
-        with _noting(self.durations):
-            if self._last > LONG or not self._run_before(number, before):
-                self._count(number, once(self.stages, self.device))
+    def take_turn(self, number: int, uncounted: int) -> None:
+        """Measure the model once in round `number`; uncounted: iterations before that, which do not count."""
+        with _record_error(self.durations):
+            if self._last > LONG or not self._warm_up(number, uncounted):
+                self._record(number, *run_once(self.stages, self.device))
 
-    def expects(self, again: bool) -> float:
-        """Seconds that the next turn will take; again: no other subject has run since the last."""
+    def expected_seconds(self, again: bool) -> float:
+        """Seconds that the next turn will take; again: no other model has run since the last one."""
         return self._last if again or self._last > LONG else 2 * self._last
 
-    def is_done(self, rule: Rule, quoted: Callable[[Durations], Sequence[float]]) -> bool:
-        """Whether it needs no more turns; notes why."""
-        found = self.durations
-        if found.error is None and not (rule.satisfied(found.whole) and rule.is_precise(quoted(found))):
+    def is_done(self, rule: StoppingRule, reported: Callable[[Durations], Sequence[float]]) -> bool:
+        """Whether the model needs no more turns; if so, `why_stopped` is set."""
+        durations = self.durations
+        if durations.error is None and not (
+            rule.is_satisfied(durations.whole) and rule.is_precise(reported(durations))
+        ):
             return False
-        found.why = "failed" if found.error else "precise"
+        durations.why_stopped = "failed" if durations.error else "precise"
         return True
 
     @property
     def _last(self) -> float:
-        """Seconds of a pass lately; of two, so that one that something disturbed ends nothing."""
+        """Seconds of a recent pass: the faster of the last two, so that one disturbed pass ends nothing."""
         return min(self.durations.whole[-2:], default=0.0)
 
-    def _run_before(self, number: int, times: int) -> bool:
-        """Run so often; true when one run of the first turn took so long that it counts."""
-        for _ in range(times):
-            found = once(self.stages, self.device)
+    def _warm_up(self, number: int, iterations: int) -> bool:
+        """Run without counting; true if a run of the first round took so long that it counts."""
+        for _ in range(iterations):
+            seconds, whole = run_once(self.stages, self.device)
             if number:
                 continue
-            if found[1] > LONG:
-                self._count(number, found)
+            if whole > LONG:
+                self._record(number, seconds, whole)
                 return True
-            self.durations.warmup.append(found[1])
+            self.durations.warmup.append(whole)
         return False
 
-    def _count(self, number: int, found: tuple[dict[str, float], float]) -> None:
+    def _record(self, number: int, stages: Mapping[str, float], whole: float) -> None:
         self.durations.rounds.append(number)
-        self.durations.whole.append(found[1])
-        for name, seconds in found[0].items():
+        self.durations.whole.append(whole)
+        for name, seconds in stages.items():
             self.durations.stages.setdefault(name, []).append(seconds)
 
 
 @contextmanager
-def _noting(durations: Durations) -> Iterator[None]:
-    """Whatever a model raises, those that are measured beside it go on."""
+def _record_error(durations: Durations) -> Iterator[None]:
+    """Record what a model raises; the other models are measured all the same."""
     try:
         yield
     except Exception as error:

@@ -19,7 +19,7 @@ from vlbench.core.examples import Example, Label, Query
 from vlbench.core.spec import RunSpec
 from vlbench.data.text.answers import write_answers
 from vlbench.engine.job import Job
-from vlbench.engine.limit import limited
+from vlbench.engine.limit import limit_examples
 
 MakeJob = Callable[..., Job]
 EXAMPLES = [Example(f"e-{number}", Query((), ""), Label("True"), "g") for number in range(40)]
@@ -116,27 +116,27 @@ def test_steps_that_cannot_be_trained_are_one_sentence(
 
 
 def test_limits() -> None:
-    assert limited(EXAMPLES, spec()) is EXAMPLES
-    assert ids(limited(EXAMPLES, spec(limit=3, limit_mode="head"))) == ["e-0", "e-1", "e-2"]
-    assert len(limited(EXAMPLES, spec(limit=0.25))) == 10
-    assert len(limited(EXAMPLES, spec(limit=0.001))) == 1
-    assert len(limited(EXAMPLES, spec(limit=500))) == 40
-    assert len(limited(EXAMPLES, spec(limit=1))) == 1
+    assert limit_examples(EXAMPLES, spec()) is EXAMPLES
+    assert ids(limit_examples(EXAMPLES, spec(limit=3, limit_mode="head"))) == ["e-0", "e-1", "e-2"]
+    assert len(limit_examples(EXAMPLES, spec(limit=0.25))) == 10
+    assert len(limit_examples(EXAMPLES, spec(limit=0.001))) == 1
+    assert len(limit_examples(EXAMPLES, spec(limit=500))) == 40
+    assert len(limit_examples(EXAMPLES, spec(limit=1))) == 1
 
 
 def test_a_random_limit_is_the_same_for_every_seed_and_keeps_the_order() -> None:
-    some = ids(limited(EXAMPLES, spec(limit=10)))
+    some = ids(limit_examples(EXAMPLES, spec(limit=10)))
     assert some == sorted(some, key=lambda name: int(name[2:]))
-    assert some == ids(limited(EXAMPLES, spec(limit=10)))
-    assert some == ids(limited(EXAMPLES, spec(limit=10, seed=1)))
-    assert some != ids(limited(EXAMPLES, spec(limit=10, split="test-u")))
-    assert some != ids(limited(EXAMPLES, spec(limit=10, limit_mode="head")))
+    assert some == ids(limit_examples(EXAMPLES, spec(limit=10)))
+    assert some == ids(limit_examples(EXAMPLES, spec(limit=10, seed=1)))
+    assert some != ids(limit_examples(EXAMPLES, spec(limit=10, split="test-u")))
+    assert some != ids(limit_examples(EXAMPLES, spec(limit=10, limit_mode="head")))
 
 
 def test_a_limit_of_a_gallery_counts_pictures_and_keeps_their_texts() -> None:
     captions = [replace(example, group=f"p-{row // 4}") for row, example in enumerate(EXAMPLES)]
-    assert ids(limited(captions, spec(limit=2, limit_mode="head"), whole=True)) == [f"e-{n}" for n in range(8)]
-    some = limited(captions, spec(limit=0.3), whole=True)
+    assert ids(limit_examples(captions, spec(limit=2, limit_mode="head"), whole=True)) == [f"e-{n}" for n in range(8)]
+    some = limit_examples(captions, spec(limit=0.3), whole=True)
     assert len(some) == 12 and len({example.group for example in some}) == 3
 
 
@@ -194,7 +194,7 @@ def test_a_gallery_is_selected_on_in_part(make_job: MakeJob) -> None:
     assert ids(part.select) == [one for one in ids(whole.select) if one in set(ids(part.select))]  # in their order
     assert len(part.select) == sum(example.group in chosen for example in whole.select)  # with all their texts
     assert ids(part.select) == ids(make_job(task="coco_retrieval", model="fake", select_limit=3).select)
-    assert any(note.startswith(f"selected on 3 of {len(pictures)} pictures of val") for note in part.notes)
+    assert any(note.startswith(f"selected on 3 of {len(pictures)} images of val") for note in part.notes)
     assert part.fingerprint != whole.fingerprint
     assert not any("selected on" in note for note in whole.notes)
 

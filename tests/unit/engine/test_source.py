@@ -1,4 +1,4 @@
-"""Where data comes from: the folder named, else the environment's, else the world; never a silent fallback."""
+"""The data root: the given folder, else the environment's, else the built-in world; never a silent fallback."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import pytest
 
 from vlbench.core.errors import DataError, VlbenchError
 from vlbench.engine import source
-from vlbench.engine.source import find_source, load_task
+from vlbench.engine.source import find_data_root, load_task
 
 
 def test_a_folder_is_real_data_or_a_world(tiny_world: Path, tmp_path: Path) -> None:
-    world, real = find_source(tiny_world), find_source(tmp_path)
+    world, real = find_data_root(tiny_world), find_data_root(tmp_path)
     assert (world.kind, world.counts["nlvr2"]["dev"]) == ("world", 96)
-    assert (real.root, real.kind, real.counts) == (tmp_path, "real", {})
+    assert (real.path, real.kind, real.counts) == (tmp_path, "real", {})
 
 
 def test_the_environment_comes_second_and_the_world_last(
@@ -24,15 +24,15 @@ def test_the_environment_comes_second_and_the_world_last(
 ) -> None:
     asked: list[object] = []
     monkeypatch.setattr(source, "ensure_world", lambda _, domain, **__: asked.append(domain) or tiny_world)
-    assert find_source(None, "textured", told).root == tiny_world
+    assert find_data_root(None, "textured", told).path == tiny_world
     assert (asked, told.lines) == (["textured"], ["no --data-root: using the built-in world (textured)"])
     monkeypatch.setenv("VLBENCH_DATA", str(tmp_path))
-    assert find_source(None).root == tmp_path
-    assert find_source(tiny_world).root == tiny_world
+    assert find_data_root(None).path == tmp_path
+    assert find_data_root(tiny_world).path == tiny_world
     assert len(asked) == 1
 
 
-def test_missing_data_is_no_reason_for_the_world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_data_never_falls_back_to_the_world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(source, "ensure_world", lambda *_, **__: pytest.fail("the world was made"))
     with pytest.raises(DataError, match=r"--data-root .*nowhere is not a folder"):
         load_task("nlvr2", tmp_path / "nowhere")
@@ -40,7 +40,7 @@ def test_missing_data_is_no_reason_for_the_world(tmp_path: Path, monkeypatch: py
         load_task("nlvr2", tmp_path).load("dev")
 
 
-def test_an_unknown_task_costs_no_world(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unknown_task_generates_no_world(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(source, "ensure_world", lambda *_, **__: pytest.fail("the world was made"))
     with pytest.raises(VlbenchError, match="unknown task 'nlvr3'"):
         load_task("nlvr3")
@@ -55,12 +55,12 @@ def test_the_worlds_counts_are_checked(tiny_world: Path, tmp_path: Path) -> None
         load_task("nlvr2", world).load("dev")
 
 
-def test_a_world_with_splits_nobody_knows(tiny_world: Path, tmp_path: Path) -> None:
+def test_a_world_with_unknown_splits(tiny_world: Path, tmp_path: Path) -> None:
     world = Path(shutil.copytree(tiny_world, tmp_path / "world"))
     info = json.loads((world / "world.json").read_text())
     info["counts"]["nlvr2"]["test-q"] = 3
     (world / "world.json").write_text(json.dumps(info))
-    with pytest.raises(VlbenchError, match=r"splits \['test-q'\] of nlvr2 that its card does not know"):
+    with pytest.raises(VlbenchError, match=r"splits \['test-q'\] of nlvr2 that are not on its card"):
         load_task("nlvr2", world)
 
 

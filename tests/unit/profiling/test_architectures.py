@@ -12,15 +12,15 @@ from vlbench import catalog
 from vlbench.core.errors import ExitCode, VlbenchError
 from vlbench.core.profile import ProfileSpec
 from vlbench.models.detector.config import Layout
-from vlbench.profiling.architectures import architectures, completed
+from vlbench.profiling.architectures import architecture_names, complete_model
 from vlbench.profiling.profile import profile
 
 MakeHF = Callable[..., Path]
 
 
-@pytest.mark.parametrize("name", architectures())
+@pytest.mark.parametrize("name", architecture_names())
 def test_an_architecture_by_its_name(name: str, tmp_path: Path) -> None:
-    made = completed(f"hf:{name}", tmp_path)
+    made = complete_model(f"hf:{name}", tmp_path)
     card = catalog.model_card(made)
     assert card.name == f"hf:{name}"
     folder = Path(made.removeprefix("hf:"))
@@ -29,7 +29,9 @@ def test_an_architecture_by_its_name(name: str, tmp_path: Path) -> None:
 
 
 def test_its_default_is_the_papers_base_size(tmp_path: Path) -> None:
-    config = json.loads((Path(completed("hf:CLIPModel", tmp_path).removeprefix("hf:")) / "config.json").read_text())
+    config = json.loads(
+        (Path(complete_model("hf:CLIPModel", tmp_path).removeprefix("hf:")) / "config.json").read_text()
+    )
     vision = config["vision_config"]
     assert (vision["hidden_size"], vision["num_hidden_layers"], vision["patch_size"]) == (768, 12, 32)
 
@@ -42,37 +44,37 @@ def test_its_default_is_the_papers_base_size(tmp_path: Path) -> None:
         ("hf:nothing-like-it", "known: AlignModel, .* hf:OWNER/NAME"),
     ],
 )
-def test_a_name_that_is_no_architecture_is_not_asked_of_the_hub(name: str, says: str, tmp_path: Path) -> None:
+def test_an_unknown_architecture_is_not_looked_up_on_the_hub(name: str, says: str, tmp_path: Path) -> None:
     with pytest.raises(VlbenchError, match=says) as caught:
-        completed(name, tmp_path)
+        complete_model(name, tmp_path)
     assert caught.value.exit_code == ExitCode.USAGE
 
 
 @pytest.mark.slow
-def test_visual_bert_takes_the_detectors_regions() -> None:
+def test_visual_bert_accepts_the_detectors_regions() -> None:
     spec = ProfileSpec(models=("hf:VisualBertModel",), scenario=(), detector=False, picture=(96, 64))
     (one,) = profile(spec)[0].models
     assert not one.error and one.tokens == (36, 14)
 
 
 def test_visual_berts_regions_are_as_wide_as_the_detectors(tmp_path: Path) -> None:
-    made = Path(completed("hf:VisualBertModel", tmp_path).removeprefix("hf:"))
+    made = Path(complete_model("hf:VisualBertModel", tmp_path).removeprefix("hf:"))
     assert json.loads((made / "config.json").read_text())["visual_embedding_dim"] == Layout().dim
 
 
 def test_folders_of_one_name(make_hf: MakeHF, tmp_path: Path) -> None:
-    """Also of the name that a profile's own folders have."""
+    """Also with the name of a folder that a profile makes for itself."""
     config = (make_hf("CLIPModel") / "config.json").read_bytes()
-    (tmp_path / "work" / "pictures").mkdir(parents=True)
+    (tmp_path / "work" / "images").mkdir(parents=True)
     made = []
     for parent in ("one", "other"):
-        given = tmp_path / parent / "pictures"
+        given = tmp_path / parent / "images"
         given.mkdir(parents=True)
         (given / "config.json").write_bytes(config)
-        made.append(completed(f"hf:{given}", tmp_path / "work"))
+        made.append(complete_model(f"hf:{given}", tmp_path / "work"))
     assert made[0] != made[1]
-    assert [catalog.model_card(name).name for name in made] == ["hf:pictures", "hf:pictures"]
-    assert list((tmp_path / "work" / "pictures").iterdir()) == []
+    assert [catalog.model_card(name).name for name in made] == ["hf:images", "hf:images"]
+    assert list((tmp_path / "work" / "images").iterdir()) == []
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"model_type": "bert"}', None])
@@ -82,17 +84,17 @@ def test_messages_name_the_folder_that_was_given(content: str | None, tmp_path: 
     if content is not None:
         (given / "config.json").write_text(content)
     with pytest.raises(VlbenchError, match="given") as caught:
-        catalog.model_card(completed(f"hf:{given}", tmp_path))
+        catalog.model_card(complete_model(f"hf:{given}", tmp_path))
     assert "config.json" in caught.value.message or "'bert'" in caught.value.message
 
 
 @pytest.mark.parametrize("name", ["vilt", "hf:", "hf:somebody/clip"])
-def test_other_names_stay(name: str, tmp_path: Path) -> None:
-    assert completed(name, tmp_path) == name
+def test_other_names_are_unchanged(name: str, tmp_path: Path) -> None:
+    assert complete_model(name, tmp_path) == name
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_embeds_and_compares_pairs_searches_in_three_ways(make_hf: MakeHF) -> None:
+def test_a_model_with_embeddings_and_a_cross_encoder_searches_in_three_ways(make_hf: MakeHF) -> None:
     name = f"hf:{make_hf('BlipForImageTextRetrieval')}"
     spec = ProfileSpec(models=(name,), scenario=("retrieval",), iterations=2, precision=1.0, picture=(96, 64))
     (one,) = profile(spec)[0].models
@@ -106,7 +108,7 @@ def test_what_embeds_and_compares_pairs_searches_in_three_ways(make_hf: MakeHF) 
 
 @pytest.mark.parametrize("architecture", ["CLIPModel", "BlipForImageTextRetrieval", "ViltModel"])
 def test_a_config_alone_is_measured(architecture: str, make_hf: MakeHF, tmp_path: Path) -> None:
-    """The preprocessing is made up, and the folder stays as it is; a whole folder is taken as it is."""
+    """Missing preprocessing is generated outside the folder, which is not changed; a complete one is used directly."""
     whole = make_hf(architecture)
     alone = tmp_path / "alone"
     alone.mkdir()

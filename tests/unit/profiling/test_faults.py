@@ -1,4 +1,4 @@
-"""What goes wrong while a profile is made, through the command line: each ends in its row or in one sentence."""
+"""Failures during a profile, through the command line: each ends in the model's row or in one sentence."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ import torch
 from vlbench import catalog
 from vlbench.core.errors import ExitCode
 from vlbench.models.vilt.backbone import ViLT
-from vlbench.profiling.stages import SeeReadFuse
+from vlbench.profiling.stages import StagedModel
 from vlbench.records.profiles import read_profile
 
 FLAGS = (
     *("--size", "tiny", "--iterations", "2", "--seconds", "0", "--max-seconds", "0.5"),
     *("--picture", "96x64", "--no-detector", "--quiet"),
 )
-LITTLE = ("--max-seconds", "30", "--precision", "10")
-"""Six iterations of everything, however loaded the machine is."""
+SIX = ("--max-seconds", "30", "--precision", "10")
+"""Six iterations of everything, even on a loaded machine."""
 Command = Callable[..., Any]
 
 
 def see_with(fault: Callable[[int, Any], Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    """ViLT's `see` with a fault, told which call it is and what was seen."""
+    """Replace ViLT's `see`: the fault gets the number of the call and the result."""
     whole, calls = ViLT.see, iter(range(10_000))
 
     def see(self: Any, images: Any, slot: Any) -> Any:
@@ -40,7 +40,7 @@ def test_a_model_that_fails_while_it_is_measured(
     vlbench: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fault(call: int, seen: Any) -> Any:
-        if call > 3:  # two of opening, one of warming up, one measured: what comes before the second measured
+        if call > 3:  # two while building, one warm-up, one measured: the fault is in the second measured pass
             raise IndexError("a cell that is not there")
         return seen
 
@@ -49,7 +49,7 @@ def test_a_model_that_fails_while_it_is_measured(
     assert done.code == ExitCode.SOME_FAILED and "vilt-tiny: IndexError: a cell that is not there" in done.out
     vilt, *others = read_profile(Path(done.out.splitlines()[-1])).models
     assert vilt.latency is None and vilt.operations is not None
-    assert all(one.latency is not None and not one.error for one in others)
+    assert all(other.latency is not None and not other.error for other in others)
 
 
 def test_a_model_that_returns_nan(vlbench: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -60,7 +60,7 @@ def test_a_model_that_returns_nan(vlbench: Command, tmp_path: Path, monkeypatch:
     see_with(fault, monkeypatch)
     done = vlbench("profile", "--model", "vilt,brivl", *FLAGS, "--output-path", tmp_path)
     assert done.code == ExitCode.SOME_FAILED
-    assert "vilt-tiny: answers with numbers that are none or infinite" in done.out
+    assert "vilt-tiny: its output holds NaN or infinity" in done.out
     assert re.search(r"\| brivl-tiny +\| head ", done.out) and not re.search(r"\| vilt-tiny +\| head ", done.out)
 
 
@@ -71,7 +71,7 @@ def test_a_batch_that_is_too_large(vlbench: Command, tmp_path: Path, monkeypatch
         return seen
 
     see_with(fault, monkeypatch)
-    flags = ("--scenario", "throughput", *LITTLE, "--output-path", tmp_path)
+    flags = ("--scenario", "throughput", *SIX, "--output-path", tmp_path)
     done = vlbench("profile", "--model", "vilt", *FLAGS, *flags)
     assert done.code == ExitCode.OK
     rows = [[cell.strip() for cell in line.split("|")[2:-1]] for line in done.out.splitlines() if "vilt-tiny" in line]
@@ -89,7 +89,7 @@ def test_what_was_measured_before_a_model_failed_is_kept(
         return seen
 
     see_with(fault, monkeypatch)
-    flags = ("--scenario", "throughput", *LITTLE, "--output-path", tmp_path)
+    flags = ("--scenario", "throughput", *SIX, "--output-path", tmp_path)
     done = vlbench("profile", "--model", "vilt", *FLAGS, *flags)
     (one,) = read_profile(Path(done.out.splitlines()[-1])).models
     assert done.code == ExitCode.SOME_FAILED and "a cell that is not there" in one.error
@@ -102,8 +102,8 @@ def test_a_pipeline_that_needs_more_memory_than_the_model(
     def load(self: Any) -> Any:
         raise RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory")
 
-    monkeypatch.setattr(SeeReadFuse, "load", load)
-    flags = ("--scenario", "throughput", "--batch-sizes", "1,2", *LITTLE, "--output-path", tmp_path)
+    monkeypatch.setattr(StagedModel, "load_inputs", load)
+    flags = ("--scenario", "throughput", "--batch-sizes", "1,2", *SIX, "--output-path", tmp_path)
     done = vlbench("profile", "--model", "vilt", *FLAGS, *flags)
     assert done.code == ExitCode.OK and "loader processes; not measured: out of memory" in done.out
     (one,) = read_profile(Path(done.out.splitlines()[-1])).models
@@ -122,7 +122,7 @@ def test_some_stages_alone(vlbench: Command, tmp_path: Path) -> None:
 def test_a_model_without_the_stages_asked_for(vlbench: Command, tmp_path: Path) -> None:
     done = vlbench("profile", "--model", "vilt,brivl", *FLAGS, "--stages", "fuse", "--output-path", tmp_path)
     assert done.code == ExitCode.SOME_FAILED
-    assert "brivl-tiny: has no stage fuse: measure some of decode, preprocess, see, read, head" in done.out
+    assert "brivl-tiny: has no stage fuse: choose among decode, preprocess, see, read, head" in done.out
     assert re.search(r"\| vilt-tiny +\| fuse ", done.out)
 
 
@@ -143,36 +143,36 @@ def test_a_model_without_the_stages_asked_for(vlbench: Command, tmp_path: Path) 
         (("--scenario", "latency,latency"), "--scenario names latency more than once"),
         (("--scenario", "speed"), "Input should be 'latency', 'throughput' or 'retrieval'"),
         (("--stages", ""), "--stages '' holds an empty name"),
-        (("--device", "mps"), "--device mps is not there"),
+        (("--device", "mps"), "--device mps is not available"),
         (("--batch-sizes", "0"), "batches"),
-        (("--batch-sizes", "8,1"), "--batch-sizes 8,1 is of throughput alone"),
+        (("--batch-sizes", "8,1"), "--batch-sizes 8,1 applies to throughput only"),
         (
             ("--scenario", "latency", "--energy"),
-            "--energy is of throughput alone: leave it out, or add --scenario throughput",
+            "--energy applies to throughput only: leave it out, or add --scenario throughput",
         ),
-        (("--stages", "see", "--scenario", "throughput"), "--stages see is of latency alone"),
-        (("--scenario", "retrieval", "--task", "vqa2"), "needs a ranking task, e.g. --task coco_retrieval"),
-        (("--scenario", "latency,retrieval", "--task", "nlvr2"), "--task nlvr2 ranks nothing"),
+        (("--stages", "see", "--scenario", "throughput"), "--stages see applies to latency only"),
+        (("--scenario", "retrieval", "--task", "vqa2"), "needs one, e.g. --task coco_retrieval"),
+        (("--scenario", "latency,retrieval", "--task", "nlvr2"), "--task nlvr2 is no ranking task"),
         (("--picture", "10000x9000"), "90,000,000 pixels: give at most 89,478,485"),
     ],
 )
-def test_what_is_not_there(
+def test_errors_before_any_model_is_built(
     vlbench: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flags: tuple[str, ...], says: str
 ) -> None:
-    """It is told before any model is opened, and nothing is left."""
+    """The error comes before any model is built, and nothing is written."""
 
     def load(*_: object) -> None:
-        raise AssertionError("a model was opened")
+        raise AssertionError("a model was built")
 
     monkeypatch.setattr(catalog, "load_model", load)
     if flags[1] == "mps" and torch.backends.mps.is_available():
-        pytest.skip("it is there")
+        pytest.skip("mps is available")
     done = vlbench("profile", "--model", "vilt", *FLAGS, *flags, "--output-path", tmp_path / "made" / "profiles")
     assert done.code == ExitCode.USAGE and says in done.err and len(done.err.splitlines()) == 1
     assert list(tmp_path.iterdir()) == []
 
 
-def test_nothing_that_can_be_opened(vlbench: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_model_can_be_built(vlbench: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fault(call: int, seen: Any) -> Any:
         raise IndexError("a cell that is not there")
 
@@ -182,7 +182,7 @@ def test_nothing_that_can_be_opened(vlbench: Command, tmp_path: Path, monkeypatc
     assert "nothing can be measured: vilt-tiny: IndexError: a cell that is not there" in done.err
 
 
-def test_a_place_that_cannot_be_written_is_told_before_anything_is_opened(
+def test_a_folder_that_cannot_be_written_is_an_error_before_any_model_is_built(
     vlbench: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delattr(catalog, "load_model")

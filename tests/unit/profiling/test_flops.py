@@ -1,4 +1,4 @@
-"""Operations against what is counted by hand, parameters against what the modules hold."""
+"""Operations compared with counts by hand, parameters with those of the modules."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from vlbench.profiling.flops import costs, mebibytes
+from vlbench.profiling.flops import count_costs, module_mib
 from vlbench.profiling.timing import Stage
 
 
@@ -28,7 +28,7 @@ class Block(nn.Module):
 def test_a_block_counted_by_hand() -> None:
     block, states = Block(), torch.randn(1, 5, 8)
     with torch.inference_mode():
-        operations, _ = costs({"block": block}, [Stage("fuse", lambda: block(states))])
+        operations, _ = count_costs({"block": block}, [Stage("fuse", lambda: block(states))])
     tokens, width = 5, 8
     products = tokens * width * (3 * width) + tokens * width * width + 2 * tokens * width * (4 * width)
     attention = 2 * tokens * tokens * width
@@ -39,7 +39,7 @@ def test_a_block_counted_by_hand() -> None:
 def test_a_convolution_counted_by_hand() -> None:
     layer = nn.Conv2d(3, 16, 5, stride=2, padding=2)
     with torch.inference_mode():
-        operations, _ = costs({"": layer}, [Stage("see", lambda: layer(torch.randn(2, 3, 10, 12)))])
+        operations, _ = count_costs({"": layer}, [Stage("see", lambda: layer(torch.randn(2, 3, 10, 12)))])
     assert operations.total == 2 * (2 * 5 * 6) * 16 * (3 * 5 * 5)
 
 
@@ -53,8 +53,8 @@ def test_stages_own_what_they_use_first() -> None:
         Stage("fuse", lambda: (see(torch.randn(1, 4)), fuse(torch.randn(1, 4)), tied(torch.randn(1, 4)))),
     ]
     modules = {"a": nn.ModuleList([table, see, tied]), "b": nn.ModuleList([fuse, idle])}
-    _, parameters = costs(modules, stages)
+    _, parameters = count_costs(modules, stages)
     assert parameters.stages == {"read": 40, "see": 20, "fuse": 10, "other": 500}
     assert (parameters.total, parameters.embeddings) == (570, 40)
-    assert mebibytes([*modules.values()]) == 570 * 4 / 2**20
+    assert module_mib([*modules.values()]) == 570 * 4 / 2**20
     assert not see._forward_pre_hooks

@@ -1,4 +1,4 @@
-"""NVIDIA's management library is asked about the device that torch means."""
+"""NVIDIA's management library is queried about the device that torch uses."""
 
 from __future__ import annotations
 
@@ -66,17 +66,17 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Library]:
     return named
 
 
-def test_the_device_that_torch_means_is_asked(gpu: Callable[[str], Library]) -> None:
+def test_the_device_that_torch_uses_is_queried(gpu: Callable[[str], Library]) -> None:
     library = gpu("bbbb-2")
-    assert machine.joules(DEVICE) == 7.0
-    found = machine.state(0.0, 1, {}, DEVICE)
+    assert machine.energy_joules(DEVICE) == 7.0
+    found = machine.describe_machine(0.0, 1, {}, DEVICE)
     assert found.clocks == "SM 2000 MHz, power limit 300 W"
     assert found.reasons == ("1 other processes on the GPU",)
     assert library.opened == 0
 
 
-def test_a_device_that_it_does_not_know_says_nothing(gpu: Callable[[str], Library]) -> None:
+def test_a_device_unknown_to_the_library_gives_nothing(gpu: Callable[[str], Library]) -> None:
     library = gpu("cccc-3")
-    assert machine.joules(DEVICE) is None
-    found = machine.state(0.0, 1, {}, DEVICE)
+    assert machine.energy_joules(DEVICE) is None
+    found = machine.describe_machine(0.0, 1, {}, DEVICE)
     assert (found.clocks, found.reasons, library.opened) == ("", (), 0)

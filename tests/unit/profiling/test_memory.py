@@ -1,4 +1,4 @@
-"""Memory against what is added up by hand, whatever ran before."""
+"""Memory compared with sums made by hand, independent of what ran before."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from vlbench.core.profile import ProfileSpec
-from vlbench.profiling.memory import added, free
+from vlbench.profiling.memory import free_bytes, track_added_memory
 from vlbench.profiling.profile import profile
 
 CPU = torch.device("cpu")
@@ -15,14 +15,14 @@ CPU = torch.device("cpu")
 def test_a_small_network_by_hand() -> None:
     """4 rows of 8, 32 and 8 numbers, of 4 bytes each."""
     rows, network = torch.randn(4, 8), nn.Sequential(nn.Linear(8, 32), nn.ReLU(), nn.Linear(32, 8))
-    with torch.inference_mode(), added(CPU) as found:
+    with torch.inference_mode(), track_added_memory(CPU) as found:
         network(rows)
     assert found.peak == 4 * (4 * 32 + 4 * 32)  # the activation's argument and its result
 
 
-def test_what_is_released_counts_no_more_and_what_stays_does() -> None:
+def test_only_memory_that_is_still_held_counts() -> None:
     before, kept = torch.randn(100), []
-    with torch.inference_mode(), added(CPU) as found:
+    with torch.inference_mode(), track_added_memory(CPU) as found:
         for _ in range(5):
             before + 1
         for _ in range(3):
@@ -32,9 +32,9 @@ def test_what_is_released_counts_no_more_and_what_stays_does() -> None:
     assert found.peak == 4 * 100 * 3
 
 
-def test_what_was_there_before_counts_nothing_when_it_goes() -> None:
+def test_releasing_earlier_memory_does_not_count() -> None:
     held = [torch.randn(1000)]
-    with torch.inference_mode(), added(CPU) as found:
+    with torch.inference_mode(), track_added_memory(CPU) as found:
         small = held[0][:10] * 2
         held.clear()
         small + 1
@@ -50,6 +50,6 @@ def test_the_order_of_models_changes_nothing() -> None:
     assert found == activations("cvlp", "vilt") and all(found.values())
 
 
-def test_free_memory_is_told_or_not_known() -> None:
-    told = free(CPU)
-    assert told is None or told > 0
+def test_free_memory_is_a_number_or_unknown() -> None:
+    free = free_bytes(CPU)
+    assert free is None or free > 0

@@ -1,4 +1,4 @@
-"""A batch that a loader's process has made is the batch that the stages make."""
+"""A batch that a loader process prepares equals the batch that the stages prepare."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ import torch
 from vlbench.core.profile import ProfileSpec
 from vlbench.models.detector.config import Layout, Rules
 from vlbench.profiling import pipeline as rates
-from vlbench.profiling.build import open_model
-from vlbench.profiling.inputs import sentences, write_pictures
-from vlbench.profiling.stages import Batch, SeeReadFuse
-from vlbench.profiling.sweep import Cost
-from vlbench.profiling.timing import Durations, once
+from vlbench.profiling.build import build_model
+from vlbench.profiling.inputs import make_texts, write_images
+from vlbench.profiling.stages import ModelInputs, StagedModel
+from vlbench.profiling.sweep import BatchCost
+from vlbench.profiling.timing import Durations, run_once
 
 CPU = torch.device("cpu")
 
@@ -26,42 +26,42 @@ def spec(name: str) -> ProfileSpec:
 
 
 @pytest.mark.parametrize("name", ["vilt", "cvlp", "brivl"])
-def test_what_was_loaded_is_what_the_stages_load(name: str, tmp_path: Path) -> None:
-    batch = Batch(write_pictures(tmp_path / "p", (96, 64), 1, 0), sentences(1, 12, 0))
+def test_the_loader_prepares_what_the_stages_prepare(name: str, tmp_path: Path) -> None:
+    inputs = ModelInputs(write_images(tmp_path / "p", (96, 64), 1, 0), make_texts(1, 12, 0))
     with torch.inference_mode():
-        subject = open_model(name, spec(name), tmp_path, CPU).subject(batch, CPU)
-        once(subject.stages(), CPU)
-        alone = subject.stages()[-1].run()
-        left = subject.take(subject.load())
-        once(left, CPU)
+        staged = build_model(name, spec(name), tmp_path, CPU).with_inputs(inputs, CPU)
+        run_once(staged.stages(), CPU)
+        alone = staged.stages()[-1].run()
+        left = staged.use_inputs(staged.load_inputs())
+        run_once(left, CPU)
         assert torch.equal(left[-1].run(), alone)  # type: ignore[call-overload]
         assert left[0].name == "see"
 
 
 def test_a_detector_comes_after_the_loader(tiny_detector: ModuleType, tmp_path: Path) -> None:
-    batch = Batch(write_pictures(tmp_path / "p", (96, 64), 1, 0), sentences(1, 12, 0))
+    inputs = ModelInputs(write_images(tmp_path / "p", (96, 64), 1, 0), make_texts(1, 12, 0))
     network = tiny_detector.trained(
         Rules(short_side=64, long_side=96, proposals=40), Layout(width=64, blocks=(1, 1, 1, 1))
     )
     with torch.inference_mode():
-        opened = replace(open_model("cvlp", spec("cvlp"), tmp_path, CPU), network=network)
-        subject = opened.subject(batch, CPU)
-        once(subject.stages(), CPU)
-        alone = subject.stages()[-1].run()
-        opened.decoded.pictures.clear()
-        opened.detected.regions.clear()
-        left = subject.take(subject.load())
-        once(left, CPU)
+        built = replace(build_model("cvlp", spec("cvlp"), tmp_path, CPU), network=network)
+        staged = built.with_inputs(inputs, CPU)
+        run_once(staged.stages(), CPU)
+        alone = staged.stages()[-1].run()
+        built.decoded.images.clear()
+        built.detected.regions.clear()
+        left = staged.use_inputs(staged.load_inputs())
+        run_once(left, CPU)
     assert [stage.name for stage in left][:3] == ["preprocess", "detect backbone", "detect proposals"]
     assert torch.equal(left[-1].run(), alone)  # type: ignore[call-overload]
 
 
 def test_loaders_in_other_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rates, "spare_processes", lambda: 2)
-    batch = Batch(write_pictures(tmp_path / "p", (96, 64), 1, 0), sentences(1, 12, 0))
+    inputs = ModelInputs(write_images(tmp_path / "p", (96, 64), 1, 0), make_texts(1, 12, 0))
     with torch.inference_mode():
-        opened = open_model("vilt", spec("vilt"), tmp_path, CPU)
-        found = rates.pipeline(opened, spec("vilt"), batch, 4, Cost(1, 0.0, 0.0, 0.0), CPU, 1.0)
+        built = build_model("vilt", spec("vilt"), tmp_path, CPU)
+        found = rates.measure_pipeline(built, spec("vilt"), inputs, 4, BatchCost(1, 0.0, 0.0, 0.0), CPU, 1.0)
     assert (found.batch, found.workers, found.error) == (4, 2, "") and found.ms is not None
     assert found.examples_per_second == pytest.approx(4 * 1000 / found.ms.mean)
 
@@ -70,17 +70,17 @@ def test_loaders_in_other_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_batches_as_large_as_there_is_time_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: float, batch: int, says: str
 ) -> None:
-    """Of an example that takes a second, so that a batch that does not count and one that does take two of its size."""
+    """An example takes a second, and a size needs two batches: one that does not count and one that does."""
     monkeypatch.setattr(rates, "spare_processes", lambda: 0)
     taken: list[int] = []
 
-    def measured(subject: SeeReadFuse, *_: object) -> Durations:
-        taken.append(len(subject.batch.texts))
+    def measured(staged: StagedModel, *_: object) -> Durations:
+        taken.append(len(staged.inputs.texts))
         return Durations(whole=[0.5, 1.5])
 
-    monkeypatch.setattr(rates, "_measured", measured)
-    one = Batch(write_pictures(tmp_path / "p", (96, 64), 1, 0), sentences(1, 12, 0))
-    opened = open_model("vilt", spec("vilt"), tmp_path, CPU)
-    found = rates.pipeline(opened, spec("vilt"), one, 8, Cost(2, 0.5, 0.5, 1.0), CPU, seconds)
+    monkeypatch.setattr(rates, "_measure_batches", measured)
+    inputs = ModelInputs(write_images(tmp_path / "p", (96, 64), 1, 0), make_texts(1, 12, 0))
+    built = build_model("vilt", spec("vilt"), tmp_path, CPU)
+    found = rates.measure_pipeline(built, spec("vilt"), inputs, 8, BatchCost(2, 0.5, 0.5, 1.0), CPU, seconds)
     assert (found.batch, found.examples_per_second) == (batch, 0.0 if says else batch)
     assert taken == ([] if says else [batch]) and found.error.startswith(says)

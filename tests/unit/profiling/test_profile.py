@@ -1,4 +1,4 @@
-"""The whole verb on tiny models: what the record says, and what becomes of a model that fails."""
+"""Profiles of tiny models: the record, and what happens to a model that fails."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from vlbench import catalog
 from vlbench.core.errors import ExitCode, VlbenchError
 from vlbench.core.profile import PIPELINE, ProfileRecord, ProfileSpec
 from vlbench.profiling import build
-from vlbench.profiling.inputs import Detected, made_up_vocabulary, sentences, write_pictures
-from vlbench.profiling.latency import ratios
-from vlbench.profiling.load import stages_of
+from vlbench.profiling.inputs import DetectedRegions, make_texts, write_images, write_vocabulary
+from vlbench.profiling.latency import latency_ratios
+from vlbench.profiling.load import stage_names
 from vlbench.profiling.profile import profile
-from vlbench.profiling.stages import Batch
+from vlbench.profiling.stages import ModelInputs
 from vlbench.profiling.timing import Durations
 from vlbench.records.profiles import Measured, read_profile, write_profile
 from vlbench.report.speed.table import speed_table
@@ -81,13 +81,13 @@ def test_operations_and_parameters_are_the_networks(record: ProfileRecord) -> No
         assert one.operations.stages["see"] > 0
 
 
-def test_a_second_model_of_one_name_is_refused() -> None:
+def test_a_model_named_twice_is_rejected() -> None:
     with pytest.raises(VlbenchError, match="--model names vilt-tiny more than once: name each model once"):
         measured(models=("vilt", "vilt"), scenario=())
 
 
 @pytest.mark.parametrize("task", ["nlvr2", "nothing of the kind"])
-def test_threads_and_chance_are_afterwards_as_before(task: str) -> None:
+def test_threads_and_random_generators_are_restored(task: str) -> None:
     threads = torch.get_num_threads()
     torch.manual_seed(7)
     state = torch.get_rng_state()
@@ -100,7 +100,7 @@ def test_threads_and_chance_are_afterwards_as_before(task: str) -> None:
 
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity"])
 @pytest.mark.parametrize("name", ["load_seconds", "first_batch_seconds"])
-def test_a_figure_that_is_no_number_is_refused(name: str, number: str, record: ProfileRecord, tmp_path: Path) -> None:
+def test_a_value_that_is_not_finite_is_rejected(name: str, number: str, record: ProfileRecord, tmp_path: Path) -> None:
     values = record.model_dump(mode="json")
     values["models"][1][name] = float(number)
     path = tmp_path / "profile.json"
@@ -175,11 +175,11 @@ def test_raw_values_of_every_scenario(profiled: tuple[ProfileRecord, list[Measur
         )
 
 
-def test_the_rule_looks_at_what_is_quoted(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_rule_looks_at_what_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[list[float]] = []
 
-    def stop(*given: object, quoted: Any) -> dict[str, Durations]:
-        asked.append(quoted(Durations(stages={"decode": [5.0], "see": [1.0], "fuse": [2.0]}, whole=[8.0])))
+    def stop(*given: object, reported: Any) -> dict[str, Durations]:
+        asked.append(reported(Durations(stages={"decode": [5.0], "see": [1.0], "fuse": [2.0]}, whole=[8.0])))
         raise VlbenchError("enough")
 
     monkeypatch.setattr("vlbench.profiling.profile.measure", stop)
@@ -196,16 +196,16 @@ def test_stages_are_known_before_a_model_is_built(
 ) -> None:
     monkeypatch.setattr(build, "random_network", lambda *_: torch.nn.Identity())  # no stage is run
     spec = ProfileSpec(models=(name,), size="tiny", detector=detector)
-    batch = Batch(write_pictures(tmp_path / "p", (96, 64), 1, 0), sentences(1, 12, 0))
-    made = build.open_model(name, spec, tmp_path, torch.device("cpu"))
-    stages = [stage.name for stage in made.subject(batch, torch.device("cpu")).stages()]
+    inputs = ModelInputs(write_images(tmp_path / "p", (96, 64), 1, 0), make_texts(1, 12, 0))
+    built = build.build_model(name, spec, tmp_path, torch.device("cpu"))
+    stages = [stage.name for stage in built.with_inputs(inputs, torch.device("cpu")).stages()]
     card, task = catalog.model_card(name), catalog.task_card("coco_retrieval")
-    assert stages_of(card, task, detector) == tuple(
+    assert stage_names(card, task, detector) == tuple(
         sorted(dict.fromkeys(stages), key=["decode", "preprocess", *dict.fromkeys(stages)].index)
     )
 
 
-def test_seconds_are_told_for_each_scenario(record: ProfileRecord) -> None:
+def test_seconds_are_recorded_for_each_scenario(record: ProfileRecord) -> None:
     assert [*record.spent] == ["opening", "latency", "throughput", "retrieval"]
     assert 0 < sum(record.spent.values()) < record.seconds
     assert f"latency {record.spent['latency']:.1f} s" in speed_table(record)
@@ -235,7 +235,7 @@ def test_bad_input(vlbench: Callable[..., Any], tmp_path: Path, flags: tuple[str
 def test_ratios_are_of_neighbours() -> None:
     fast = Durations(stages={"see": [1.0, 2.0, 3.0, 9.0]}, rounds=[0, 1, 2, 3])
     slow = Durations(stages={"see": [2.0, 4.0, 6.0], "decode": [50.0, 50.0, 50.0]}, rounds=[0, 1, 2])
-    (ratio,) = ratios({"fast": fast, "slow": slow})
+    (ratio,) = latency_ratios({"fast": fast, "slow": slow})
     assert (ratio.of, ratio.to) == ("slow", "fast")
     assert (ratio.value, *ratio.ci95) == pytest.approx((2.0, 2.0, 2.0))
 
@@ -243,12 +243,12 @@ def test_ratios_are_of_neighbours() -> None:
 def test_inputs_are_as_large_as_asked(tmp_path: Path) -> None:
     from PIL import Image
 
-    refs = write_pictures(tmp_path / "p", (100, 60), 2, seed=0)
+    refs = write_images(tmp_path / "p", (100, 60), 2, seed=0)
     pictures = [np.asarray(Image.open(ref.path)) for ref in refs]
     assert [picture.shape for picture in pictures] == [(60, 100, 3)] * 2 and (pictures[0] != pictures[1]).any()
-    encoder = made_up_vocabulary(tmp_path, 40)
+    encoder = write_vocabulary(tmp_path, 40)
     assert encoder.vocab_size == 30_522
-    (text,) = sentences(1, 12, seed=0)
+    (text,) = make_texts(1, 12, seed=0)
     assert len(text.split()) == 12
     with pytest.raises(VlbenchError, match="has no regions"):
-        Detected(8).get(refs[0])
+        DetectedRegions(8).get(refs[0])

@@ -14,7 +14,7 @@ from vlbench.models.detector import pooling
 from vlbench.models.detector.config import Layout, Rules
 from vlbench.models.detector.network import FasterRCNN, random_network
 from vlbench.profiling import build
-from vlbench.profiling.flops import costs
+from vlbench.profiling.flops import count_costs
 from vlbench.profiling.profile import profile
 from vlbench.profiling.timing import Stage
 from vlbench.report.published.results import complexity
@@ -123,7 +123,7 @@ def test_the_detector_at_full_size() -> None:
         Stage("proposals", lambda: detector.rpn.deltas(torch.empty(1, 512, 38, 63, device="meta"))),
         Stage("head", lambda: detector.head(pooled)),
     ]
-    operations, parameters = costs({"detector": detector}, stages)
+    operations, parameters = count_costs({"detector": detector}, stages)
     body, cells = backbone(layout, 600, 1000)
     assert cells == 38 * 63
     by_hand = {"backbone": body, "proposals": proposals(layout, cells), "head": roi_head(layout, 300)}

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
-from vlbench.profiling.stopping_rule import Rule, median_interval, times
+from vlbench.profiling.stopping_rule import StoppingRule, median_interval, summarize_times
 
 
 def test_the_interval_holds_the_median_as_often_as_it_says() -> None:
@@ -35,16 +35,16 @@ def test_its_ends_are_measured_values() -> None:
     ],
 )
 def test_when_it_is_enough(seconds: list[float], enough: bool) -> None:
-    assert Rule(iterations=10, seconds=5.0, precision=0.02).satisfied(seconds) is enough
+    assert StoppingRule(iterations=10, seconds=5.0, precision=0.02).is_satisfied(seconds) is enough
 
 
 @pytest.mark.parametrize("n", range(1, 10))
 def test_too_few_for_an_interval_are_never_enough(n: int) -> None:
     confidence = 1 - 2 * 0.5**n  # that not all of n lie on one side of the median
-    assert Rule(iterations=1, seconds=0.0, precision=1.0).satisfied([1.0] * n) is (confidence >= 0.95)
+    assert StoppingRule(iterations=1, seconds=0.0, precision=1.0).is_satisfied([1.0] * n) is (confidence >= 0.95)
 
 
 def test_percentiles_are_in_milliseconds() -> None:
-    found = times([number / 1000 for number in range(1, 102)])
+    found = summarize_times([number / 1000 for number in range(1, 102)])
     assert (found.n, found.p50, found.p90, found.p95, found.p99) == pytest.approx((101, 51, 91, 96, 100))
     assert found.stdev == pytest.approx(np.std(range(1, 102), ddof=1))

@@ -1,4 +1,4 @@
-"""Which batch sizes are tried in the time there is: with a model that takes as long as it says."""
+"""Which batch sizes are tried within the time limit, for a model of known cost."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import torch
 
 from vlbench.core.profile import ProfileSpec, Rate
 from vlbench.profiling import sweep as rates
-from vlbench.profiling.build import Opened, open_model
-from vlbench.profiling.inputs import Decoded, sentences, write_pictures
-from vlbench.profiling.stages import Batch
-from vlbench.profiling.sweep import Sweep
+from vlbench.profiling.build import BuiltModel, build_model
+from vlbench.profiling.inputs import DecodedImages, make_texts, write_images
+from vlbench.profiling.stages import ModelInputs
+from vlbench.profiling.sweep import ThroughputSweep
 from vlbench.profiling.timing import Stage
 
 CPU = torch.device("cpu")
@@ -22,7 +22,7 @@ SPEC = ProfileSpec(models=("vilt",), size="tiny", detector=False, picture=(96, 6
 
 
 class Timed:
-    """A batch whose preprocessing and model take so long for each example, by a clock of its own."""
+    """A batch whose preprocessing and model take a fixed time per example, on a fake clock."""
 
     def __init__(self, size: int, clock: list[float], each: tuple[float, float]) -> None:
         self.size, self.clock, self.each = size, clock, each
@@ -31,7 +31,7 @@ class Timed:
         return [Stage("decode", self._fail), Stage("preprocess", lambda: self._take(0)), Stage("see", self._see)]
 
     def _fail(self) -> None:
-        raise AssertionError("pictures are decoded beside the stages, each once")
+        raise AssertionError("images are decoded outside the stages, each once")
 
     def _see(self) -> None:
         self._take(1)
@@ -42,12 +42,12 @@ class Timed:
 
 @pytest.fixture
 def swept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> object:
-    """Sweep over sizes in so many seconds, with a model of those costs: rates, seconds used, pictures decoded."""
-    opened = open_model("vilt", SPEC, tmp_path, CPU)
-    batch = Batch(write_pictures(tmp_path / "p", (96, 64), 1, 0), sentences(1, 12, 0))
+    """Sweep over sizes within a time limit, with a model of known cost: rates, seconds used, images decoded."""
+    built = build_model("vilt", SPEC, tmp_path, CPU)
+    inputs = ModelInputs(write_images(tmp_path / "p", (96, 64), 1, 0), make_texts(1, 12, 0))
     clock, decoded = [0.0], list[int]()
 
-    class Counting(Decoded):
+    class Counting(DecodedImages):
         def decode(self, refs: object) -> None:
             decoded.append(len(refs))  # type: ignore[arg-type]
 
@@ -55,9 +55,11 @@ def swept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> object:
         sizes: tuple[int, ...], seconds: float, each: tuple[float, float], first: float = 0.0
     ) -> tuple[list[Rate], float, list[int]]:
         monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
-        monkeypatch.setattr(Opened, "subject", lambda self, of, device: Timed(len(of.texts), clock, each))
+        monkeypatch.setattr(
+            BuiltModel, "with_inputs", lambda self, inputs, device: Timed(len(inputs.texts), clock, each)
+        )
         spec = SPEC.model_copy(update={"batches": sizes})
-        rates_of = Sweep(replace(opened, decoded=Counting()), spec, batch, CPU, first, seconds).rates()
+        rates_of = ThroughputSweep(replace(built, decoded=Counting()), spec, inputs, CPU, first, seconds).rates()
         return list(rates_of), clock[0], decoded
 
     return run
@@ -65,12 +67,12 @@ def swept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> object:
 
 def test_a_size_that_would_take_too_long_is_not_tried(swept: object) -> None:
     found, used, decoded = swept((4096, 8192), 2.0, (0.001, 0.002), 0.003)  # type: ignore[operator]
-    (refused,) = found
-    assert refused.batch == 4096 and refused.ms is None
-    # It was led up to by 8 and 64; 512 would have been the next, for 512 * 0.003 s of the 2 - 72 * 0.003 that are left.
+    (skipped,) = found
+    assert skipped.batch == 4096 and skipped.ms is None
+    # Sizes 8, 64 and 512 were run before it; the time left is 2 - 584 * 0.003 s.
     assert used == pytest.approx((8 + 64 + 512) * 0.003)
     assert decoded == [1, 1, 1]
-    assert refused.error == "would take 12.3 s, and 0.2 s are left"  # 4096 * 0.003; its first pass would count
+    assert skipped.error == "would take 12.3 s, and 0.2 s are left"  # 4096 * 0.003; its first pass would count
 
 
 def test_nothing_is_tried_where_one_example_takes_too_long(swept: object) -> None:
@@ -103,4 +105,4 @@ def test_as_many_iterations_as_asked_for(swept: object) -> None:
 
 def test_the_fastest() -> None:
     found = [Rate(batch=1, examples_per_second=3.0), Rate(batch=2, examples_per_second=5.0), Rate(batch=4, error="out")]
-    assert rates.fastest(found) == found[1] and rates.fastest(found[2:]) is None
+    assert rates.fastest_rate(found) == found[1] and rates.fastest_rate(found[2:]) is None

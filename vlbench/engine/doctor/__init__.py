@@ -1,1 +1,1 @@
-"""Is a model on a task sound: what `vlbench doctor` looks at."""
+"""The checks of `vlbench doctor`: is a model on a task correct?"""

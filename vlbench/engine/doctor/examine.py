@@ -1,4 +1,4 @@
-"""One examination: a model on a task, with its real weights, on few examples."""
+"""Examine a model on a task, with its real weights, on a few examples."""
 
 from __future__ import annotations
 
@@ -12,25 +12,26 @@ from vlbench.core.backbone import Fitted
 from vlbench.core.examples import Examples
 from vlbench.core.progress import Progress
 from vlbench.core.spec import RunSpec
-from vlbench.engine.build import load_initial, new_learner
+from vlbench.engine.build import build_learner, load_initial_weights
+from vlbench.engine.doctor.checks import Check, Examination
+from vlbench.engine.doctor.examined_model import ExaminedModel, choose_candidates, sample_examples
 from vlbench.engine.doctor.invariance import check_invariance
-from vlbench.engine.doctor.learning import LEARNED, School, check_learning
-from vlbench.engine.doctor.machine import machine
+from vlbench.engine.doctor.learning import OVERFIT_EXAMPLES, LearningSetup, check_learning
+from vlbench.engine.doctor.machine import describe_machine
 from vlbench.engine.doctor.processes import check_processes
-from vlbench.engine.doctor.subject import Subject, candidates_of, chosen
-from vlbench.engine.doctor.verdict import Check, Examination
 from vlbench.engine.job import plan
-from vlbench.engine.resources import make_resources, of_job, unique_refs
+from vlbench.engine.resources import make_resources, resource_spec, unique_refs
 from vlbench.engine.runtime.environment import make_accelerator, seed_everything
 from vlbench.engine.runtime.interrupt import Interrupt
 from vlbench.engine.training.checkpoint import Checkpoints
 
 
 @dataclass(frozen=True)
-class Extent:
-    """How much is looked at. examples: asked in each way. steps: of each try at learning; 0 tries none.
+class ExaminationSize:
+    """The size of an examination.
 
-    processes: whether two are tried too.
+    examples: compared in each check. steps: of each learning check; 0 leaves these out. processes: whether to compare
+    two processes with one.
     """
 
     examples: int = 64
@@ -40,62 +41,64 @@ class Extent:
 
 @dataclass(frozen=True)
 class _Sample:
-    asked: Examples
-    learned: Examples
+    """The examples of an examination: those that are compared, and those that are trained on."""
+
+    compared: Examples
+    trained: Examples
 
 
-def examine(spec: RunSpec, extent: Extent, progress: Progress) -> Examination:
-    """Look at the model that the spec names, on the task that it names; nothing is written but what is removed again.
+def examine(spec: RunSpec, extent: ExaminationSize, progress: Progress) -> Examination:
+    """Examine the spec's model on its task; all files that it writes are removed again.
 
     Raises:
-        VlbenchError: the user's fault in the spec; exit 6 where weights do not load.
+        VlbenchError: an error in the spec; exit 6 if weights do not load.
         Interrupted: asked to stop.
     """
-    job = plan(_finetuning(spec), progress)
-    sample = _Sample(chosen(job.report, extent.examples, 0), chosen(job.train, LEARNED, 0))
+    job = plan(_finetune_spec(spec), progress)
+    sample = _Sample(sample_examples(job.report, extent.examples, 0), sample_examples(job.train, OVERFIT_EXAMPLES, 0))
     accelerator = make_accelerator(spec.device, "float32", job.threads)
-    material = replace(of_job(job), seen=[*sample.asked, *sample.learned])
+    material = replace(resource_spec(job), image_examples=[*sample.compared, *sample.trained])
     resources = make_resources(material, progress)
     seed_everything(spec.seed)
-    learner = new_learner(job, resources)
-    report = load_initial(learner, job, resources)
-    if report is None and isinstance(learner.backbone, Fitted):
-        learner.backbone.fit(unique_refs(sample.learned))
+    learner = build_learner(job, resources)
+    load_report = load_initial_weights(learner, job, resources)
+    if load_report is None and isinstance(learner.backbone, Fitted):
+        learner.backbone.fit(unique_refs(sample.trained))
     learner.to(accelerator.device)
-    subject = Subject(job, learner, accelerator.device, candidates_of(job, sample.asked))
+    model = ExaminedModel(job, learner, accelerator.device, choose_candidates(job, sample.compared))
     checks: list[Check] = []
-    with tempfile.TemporaryDirectory() as place, Interrupt() as interrupt:
-        school = School(subject, accelerator, Path(place), progress, interrupt, extent.steps)
+    with tempfile.TemporaryDirectory() as folder, Interrupt() as interrupt:
+        setup = LearningSetup(model, accelerator, Path(folder), progress, interrupt, extent.steps)
         answers = () if job.task.card.labels else job.labels
         names = {"model": job.card.name, "size": job.size}
-        written = Checkpoints(Path(place) / "whole", resources.words, names, answers) if extent.processes else None
-        for check in _checks(school, sample, written):
+        checkpoints = Checkpoints(Path(folder) / "whole", resources.words, names, answers)
+        for check in _run_checks(setup, sample, checkpoints if extent.processes else None):
             checks.append(check)
-            progress.step("looking", len(checks), len(checks) + 1, check.name)
+            progress.step("examining", len(checks), len(checks) + 1, check.name)
             interrupt.check()
     return Examination(
-        machine=machine(),
+        machine=describe_machine(),
         model=job.card.name,
         size=job.size,
         task=job.task.card.name,
         source=job.task.source,
-        weights=report,
+        weights=load_report,
         checks=tuple(checks),
     )
 
 
-def _checks(school: School, sample: _Sample, written: Checkpoints | None) -> Iterator[Check]:
-    yield from check_invariance(school.subject, sample.asked, school.folder)
-    if written is not None:
-        yield check_processes(school.subject, written, len(sample.asked))
-    if school.steps:
-        yield from check_learning(school, sample.learned, sample.asked)
+def _run_checks(setup: LearningSetup, sample: _Sample, checkpoints: Checkpoints | None) -> Iterator[Check]:
+    yield from check_invariance(setup.model, sample.compared, setup.folder)
+    if checkpoints is not None:
+        yield check_processes(setup.model, checkpoints, len(sample.compared))
+    if setup.steps:
+        yield from check_learning(setup, sample.trained, sample.compared)
 
 
-def _finetuning(spec: RunSpec) -> RunSpec:
-    """The run that is looked at: it learns from the task's own train split.
+def _finetune_spec(spec: RunSpec) -> RunSpec:
+    """The run to examine: it trains on the task's own train split.
 
-    A recipe may train on more, on what is reported by default too; the few examples that are learned here need none.
+    A recipe may train on more, even on the split reported by default; the few examples trained on here need no more.
     """
-    trained_on = catalog.task_card(spec.task, spec.tasks_dir).train_split
-    return spec.model_copy(update={"mode": "finetune", "controls": (), "train_split": trained_on})
+    train_split = catalog.task_card(spec.task, spec.tasks_dir).train_split
+    return spec.model_copy(update={"mode": "finetune", "controls": (), "train_split": train_split})

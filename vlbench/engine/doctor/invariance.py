@@ -1,4 +1,4 @@
-"""Whether an answer depends on its example alone: not on neighbours, order, padding or precision."""
+"""Check that an answer depends on its example alone, not on batch size, order, padding or precision."""
 
 from __future__ import annotations
 
@@ -12,59 +12,65 @@ from PIL import Image
 from torch import Tensor
 
 from vlbench.core.examples import Example, Examples, ImageRef
-from vlbench.engine.doctor.subject import Subject, retold, strangers
-from vlbench.engine.doctor.verdict import Check, compared, judged
+from vlbench.engine.doctor.checks import Check, compare_scores, make_check
+from vlbench.engine.doctor.examined_model import ExaminedModel, with_other_images, with_other_texts
 
 CPU, GPU = 1e-5, 1e-3
-"""Largest difference of float32 scores, per unit of the largest score: sums in another order; of GPUs, TF32 in them."""
+"""Largest difference of float32 scores, relative to the largest score: another order of sums; on GPUs also TF32."""
 BF16 = 0.1
-"""Largest difference of bfloat16's scores, as a share of their range: 8 bits of mantissa, through many layers."""
+"""Largest difference of bfloat16 scores as a share of their range: 8 bits of mantissa, through many layers."""
 DIFFERENT = 1e-5
-"""Scores of other pictures or texts that differ by less, per unit of the largest score, do not differ."""
+"""Scores of other images or texts count as equal below this difference, relative to the largest score."""
 LONG = 64
-"""Words of the text beside which others are padded; models cut what is longer than theirs."""
+"""Words of the text that forces padding; models cut texts that are longer than their limit."""
 
 
-def check_invariance(subject: Subject, examples: Examples, folder: Path) -> Iterator[Check]:
-    """The checks one after the other; folder: for a picture that has to be made.
+def check_invariance(model: ExaminedModel, examples: Examples, folder: Path) -> Iterator[Check]:
+    """Run the checks; folder: for a generated image.
 
     Raises:
         VlbenchError: an example that cannot be prepared.
     """
-    plain = subject.scores(examples)
-    size, unit = subject.batch, float(plain.abs().max().clamp(min=1.0))
-    tolerance = unit * (CPU if subject.device.type == "cpu" else GPU)
-    alone = subject.scores(examples, batch=1)
-    yield compared("batch size", plain, alone, tolerance, f"in batches of {size}, and one by one")
-    yield compared("order", plain, subject.scores(examples, backwards=True), tolerance, "in reversed order")
-    beside = [companion(examples[0], folder if subject.job.card.visual in ("patches", "grid") else None)]
-    padded = subject.scores(examples, beside=beside)
-    yield compared("padding", plain, padded, tolerance, "beside a long text and a wide picture in each batch")
-    low = subject.scores(examples, dtype=torch.bfloat16)
-    yield compared("bfloat16", plain, low, float(plain.max() - plain.min()) * BF16, "in bfloat16 instead of float32")
-    yield from _matters(subject, examples, plain, unit * DIFFERENT)
+    reference = model.scores(examples)
+    unit = float(reference.abs().max().clamp(min=1.0))
+    tolerance = unit * (CPU if model.device.type == "cpu" else GPU)
+    alone = model.scores(examples, batch=1)
+    yield compare_scores("batch size", reference, alone, tolerance, f"batches of {model.batch} and of 1")
+    backwards = model.scores(examples, backwards=True)
+    yield compare_scores("order", reference, backwards, tolerance, "in reverse order")
+    has_pixels = model.job.card.visual in ("patches", "grid")
+    beside = [padding_example(examples[0], folder if has_pixels else None)]
+    padded = model.scores(examples, beside=beside)
+    yield compare_scores("padding", reference, padded, tolerance, "with a long text and a wide image in each batch")
+    low = model.scores(examples, dtype=torch.bfloat16)
+    spread = float(reference.max() - reference.min())
+    yield compare_scores("bfloat16", reference, low, spread * BF16, "in bfloat16 instead of float32")
+    yield from _check_sensitivity(model, examples, reference, unit * DIFFERENT)
 
 
-def _matters(subject: Subject, examples: Examples, plain: Tensor, least: float) -> Iterator[Check]:
-    """Whether the scores change with the pictures, and with the texts."""
-    for name, changed in (("pictures", strangers(examples)), ("texts", retold(examples))):
-        if name == "pictures" and subject.job.card.visual == "none":
-            yield Check(name=name, verdict="skipped", found="the model looks at no pictures, its card says")
+def _check_sensitivity(model: ExaminedModel, examples: Examples, reference: Tensor, least: float) -> Iterator[Check]:
+    """Check that the scores change with the images, and with the texts."""
+    for name, noun, changed in (
+        ("pictures", "images", with_other_images(examples)),
+        ("texts", "texts", with_other_texts(examples)),
+    ):
+        if noun == "images" and model.job.card.visual == "none":
+            yield Check(name=name, verdict="skipped", found="by its card the model uses no images")
             continue
         if changed == list(examples):
-            found = f"all {len(examples)} examples have the same {name}, so none can be exchanged: try more --examples"
+            found = f"all {len(examples)} examples have the same {noun}, so none can be exchanged: try more --examples"
             yield Check(name=name, verdict="skipped", found=found)
             continue
-        other = subject.scores(changed)
-        largest = float((plain - other).abs().nan_to_num().max())
-        counts = largest > least
-        found = f"under other {name}: scores {'change' if counts else 'stay as they are, so nothing is looked at'}"
-        flips = int((plain.argmax(dim=1) != other.argmax(dim=1)).sum())
-        yield judged(name, counts, found, len(plain), flips, largest, least)
+        other = model.scores(changed)
+        largest = float((reference - other).abs().nan_to_num().max())
+        changes = largest > least
+        found = f"with other {noun}: scores {'change' if changes else f'do not change, so the {noun} are not used'}"
+        flips = int((reference.argmax(dim=1) != other.argmax(dim=1)).sum())
+        yield make_check(name, changes, found, len(reference), flips, largest, least)
 
 
-def companion(example: Example[Any], folder: Path | None) -> Example[Any]:
-    """The example with a text as long as any, and in the folder, where there is one, a picture wider than any."""
+def padding_example(example: Example[Any], folder: Path | None) -> Example[Any]:
+    """The example with a very long text and, if there is a folder, with a very wide image."""
     words = example.query.text.split() or ["word"]
     text = " ".join((words * LONG)[:LONG])
     images = example.query.images

@@ -1,4 +1,4 @@
-"""Whether a model can learn, and only from what it may see: 32 examples by heart, and labels drawn by lot."""
+"""Check that a model can learn, and only from its inputs: it overfits 32 examples, and fails on shuffled labels."""
 
 from __future__ import annotations
 
@@ -19,30 +19,29 @@ from vlbench.core.errors import VlbenchError
 from vlbench.core.examples import Caption, Example, Examples, consensus_of
 from vlbench.core.progress import Progress
 from vlbench.engine.batching.batches import Batches, loader, sequential_blocks, training_blocks
-from vlbench.engine.doctor.subject import Subject, right_for, strangers
-from vlbench.engine.doctor.verdict import Check, Verdict
+from vlbench.engine.doctor.checks import Check, CheckStatus
+from vlbench.engine.doctor.examined_model import ExaminedModel, best_answers, with_other_images
 from vlbench.engine.runtime.interrupt import Interrupt
 from vlbench.engine.training.checkpoint import Checkpoints
 from vlbench.engine.training.finetune import Finetuning
 from vlbench.engine.training.plan import Conduct, make_plan, training_units
 
-LEARNED = 32
-"""Examples learned by heart."""
-BY_HEART = 95.0
-"""Percent of them that a sound model gets right in the end."""
-ENOUGH = 100
-"""Steps under which a model that has not learned them yet is not to blame."""
+OVERFIT_EXAMPLES = 32
+OVERFIT_ACCURACY = 95.0
+"""The least accuracy in percent that a correct model reaches on them."""
+LEAST_STEPS = 100
+"""With fewer steps, a model that does not overfit may just need more."""
 BATCH = 8
-LUCK = 3e-5
-"""How likely what may still be luck is at least: beyond four standard deviations of a normal distribution."""
+SIGNIFICANCE = 3e-5
+"""Results with at least this probability by guessing are no sign of a leak: four standard deviations of a normal."""
 _CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
-class School:
-    """Where learning is tried. steps: of the optimizer, each time."""
+class LearningSetup:
+    """What the learning checks need. steps: of the optimizer, for each check."""
 
-    subject: Subject
+    model: ExaminedModel
     accelerator: Accelerator
     folder: Path
     progress: Progress
@@ -50,82 +49,86 @@ class School:
     steps: int
 
 
-def check_learning(school: School, train: Examples, held_out: Examples) -> Iterator[Check]:
-    """Overfitting, then shuffled labels; the learner's weights are as before in the end.
+def check_learning(setup: LearningSetup, train: Examples, held_out: Examples) -> Iterator[Check]:
+    """Overfit the train examples, then train on shuffled labels; the learner's weights are restored afterwards.
 
     Raises:
-        VlbenchError: the loss is not a number.
+        VlbenchError: the loss is not finite.
         Interrupted: asked to stop.
     """
-    with _untouched(school.subject):
-        yield _by_heart(school, train)
-    with _untouched(school.subject):
-        yield _shuffled(school, train, held_out)
+    with _restore_weights(setup.model):
+        yield _check_overfitting(setup, train)
+    with _restore_weights(setup.model):
+        yield _check_shuffled_labels(setup, train, held_out)
 
 
-def _by_heart(school: School, train: Examples) -> Check:
-    if reason := _cannot_rank(school.subject, train) or _cannot_contrast(school, train):
+def _check_overfitting(setup: LearningSetup, train: Examples) -> Check:
+    if reason := _why_no_ranking(setup.model, train) or _why_no_contrast(setup, train):
         return Check(name="overfit-32", verdict="skipped", found=reason)
-    _learn(school, train, "learning by heart")
-    subject = _asked_about(school.subject, train)
-    share = subject.right(subject.scores(train), train)
-    sound = share >= BY_HEART
-    found = f"{share:.0f} % right after {school.steps} steps on them, {BY_HEART:.0f} % or more are expected"
-    if not sound:
-        found += "; where the rate is low, more --steps help"
-    told: Verdict = "ok" if sound else "broken" if school.steps >= ENOUGH else "skipped"  # so few would tell nothing
-    return Check(name="overfit-32", verdict=told, found=found, n=len(train))
+    _finetune(setup, train, "overfitting")
+    model = _with_candidates(setup.model, train)
+    accuracy = model.accuracy(model.scores(train), train)
+    passed = accuracy >= OVERFIT_ACCURACY
+    found = f"{accuracy:.0f} % correct after {setup.steps} steps, at least {OVERFIT_ACCURACY:.0f} % expected"
+    if not passed:
+        found += "; with a low learning rate, try more --steps"
+    # With few steps a failure is inconclusive.
+    status: CheckStatus = "ok" if passed else "broken" if setup.steps >= LEAST_STEPS else "skipped"
+    return Check(name="overfit-32", verdict=status, found=found, n=len(train))
 
 
-def _shuffled(school: School, train: Examples, held_out: Examples) -> Check:
-    """References that reach an answer by another door than training would show: shuffled, nothing else tells them."""
-    unfit = _cannot_rank(school.subject, train) or _cannot_rank(school.subject, held_out)
-    if reason := unfit or _cannot_contrast(school, train):
+def _check_shuffled_labels(setup: LearningSetup, train: Examples, held_out: Examples) -> Check:
+    """Train and evaluate on shuffled references, which the inputs cannot predict: right answers mean a leak."""
+    unfit = _why_no_ranking(setup.model, train) or _why_no_ranking(setup.model, held_out)
+    if reason := unfit or _why_no_contrast(setup, train):
         return Check(name="shuffled labels", verdict="skipped", found=reason)
-    _learn(school, shuffled(train), "learning shuffled labels")
-    asked = shuffled(held_out)
-    share, chance = _taught(_asked_about(school.subject, asked), asked)
-    return judged_by_luck(round(share / 100 * len(asked)), len(asked), chance / 100)
+    _finetune(setup, shuffle_references(train), "learning shuffled labels")
+    examples = shuffle_references(held_out)
+    accuracy, expected = _accuracy_with_references(_with_candidates(setup.model, examples), examples)
+    return check_for_leak(round(accuracy / 100 * len(examples)), len(examples), expected / 100)
 
 
-def judged_by_luck(right: int, n: int, chance: float) -> Check:
-    """Whether so many of n right answers may be luck, where each is with a chance in [0, 1].
+def check_for_leak(right: int, n: int, probability: float) -> Check:
+    """Check whether `right` of n answers can be right by guessing, each with a probability in [0, 1].
 
-    Where chances differ from one example to the next, with this mean, so many are no likelier than that.
+    If the probabilities differ between examples and this is their mean, so many right answers are no more likely.
 
     Source: the binomial distribution; Hoeffding 1956, theorem 4.
     """
-    most = int(binom.isf(LUCK, n, min(chance, 1.0)))
-    by_lot = f"{right} of {n} held-out examples right where labels are drawn by lot; chance is {100 * chance:.0f} %"
+    most = int(binom.isf(SIGNIFICANCE, n, min(probability, 1.0)))
+    found = (
+        f"{right} of {n} held-out examples correct with shuffled labels, "
+        f"{100 * probability:.0f} % expected by guessing: "
+    )
     if most >= n:
-        found = f"{by_lot}, so that even all {n} may be luck: try more --examples, or a split whose answers vary more"
+        found += f"even {n} could be guessed; try more --examples, or a split with more varied answers"
         return Check(name="shuffled labels", verdict="skipped", found=found, n=n)
-    sound = right <= most
-    found = f"{by_lot}, {f'up to {most} may be luck' if sound else f'more than {most} are no luck: an answer leaks in'}"
-    return Check(name="shuffled labels", verdict="ok" if sound else "broken", found=found, n=n)
+    passed = right <= most
+    found += f"up to {most} can be guessed" if passed else f"more than {most} cannot be guessed, so labels leak"
+    return Check(name="shuffled labels", verdict="ok" if passed else "broken", found=found, n=n)
 
 
-def _cannot_rank(subject: Subject, examples: Examples) -> str:
-    """Why nothing is learned; empty where something may be."""
-    if subject.job.kind.ranks_gallery and strangers(examples) == list(examples):
-        return f"ranking needs several pictures, and all {len(examples)} examples show one: use data with more"
+def _why_no_ranking(model: ExaminedModel, examples: Examples) -> str:
+    """Why a model that ranks can learn nothing from the examples; empty if it can."""
+    if model.job.kind.ranks_gallery and with_other_images(examples) == list(examples):
+        return f"ranking needs different images, and all {len(examples)} examples have the same: use data with more"
     return ""
 
 
-def _cannot_contrast(school: School, train: Examples) -> str:
-    """Why a step of two towers has no negatives; empty where each has some."""
-    images, seed = school.subject.learner.head.contrasted_images(train), school.subject.job.spec.seed
+def _why_no_contrast(setup: LearningSetup, train: Examples) -> str:
+    """Why a contrastive step has no negatives; empty if it has."""
+    images, seed = setup.model.learner.head.contrasted_images(train), setup.model.job.spec.seed
     if images is None:
         return ""
     try:
-        training_blocks(sequential_blocks(len(train), 1), BATCH, school.steps, seed, images)
+        training_blocks(sequential_blocks(len(train), 1), BATCH, setup.steps, seed, images)
     except VlbenchError:
-        return f"ranking needs several images in each batch of {BATCH}, and one holds a single one: use data with more"
+        return f"ranking needs different images in each batch of {BATCH}, and one has only one: use data with more"
     return ""
 
 
-def shuffled(examples: Examples) -> list[Example[object]]:
-    """Each picture and its text under the reference of an example drawn by lot; where pictures are ranked, its text."""
+def shuffle_references(examples: Examples) -> list[Example[object]]:
+    """The examples with shuffled references; where images are ranked, with shuffled texts."""
     drawn = list(examples)
     random.Random("doctor").shuffle(drawn)
     return [
@@ -136,44 +139,43 @@ def shuffled(examples: Examples) -> list[Example[object]]:
     ]
 
 
-def _taught(subject: Subject, examples: Examples) -> tuple[float, float]:
-    """Percent of examples answered right while their references are at hand, as in training; and what chance gives."""
-    if subject.job.kind.generates:  # what it learns is a loss over the answer itself, which is no answer
-        return subject.right(subject.scores(examples), examples), _majority(examples)
-    model, head = subject.learner.model, subject.learner.head
-    blocks = sequential_blocks(len(examples), subject.batch)
+def _accuracy_with_references(model: ExaminedModel, examples: Examples) -> tuple[float, float]:
+    """The accuracy when the head has the references, as in training, and the accuracy of guessing; in percent."""
+    if model.job.kind.generates:  # its training forward pass gives a loss and no answer
+        return model.accuracy(model.scores(examples), examples), _majority_accuracy(examples)
+    learner, blocks = model.learner, sequential_blocks(len(examples), model.batch)
     draws = [Draw(tuple(block), tuple(range(len(block))), number, "doctor") for number, block in enumerate(blocks)]
-    batches = Batches(examples, blocks, model, head, draws)
-    subject.learner.eval()
+    batches = Batches(examples, blocks, learner.model, learner.head, draws)
+    learner.eval()
     with torch.inference_mode():
-        logits = [subject.learner(batch.to(subject.device)).logits.float().cpu() for batch in loader(batches, 0, _CPU)]
-    if not subject.job.kind.ranks_gallery:
-        return subject.right(torch.cat(logits), examples), _majority(examples)
-    counted = [head.own_first(scores, len(block)) for scores, block in zip(logits, blocks, strict=True)]
-    first, expected = (sum(column) for column in zip(*counted, strict=True))
+        logits = [learner(batch.to(model.device)).logits.float().cpu() for batch in loader(batches, 0, _CPU)]
+    if not model.job.kind.ranks_gallery:
+        return model.accuracy(torch.cat(logits), examples), _majority_accuracy(examples)
+    counts = [learner.head.own_first(scores, len(block)) for scores, block in zip(logits, blocks, strict=True)]
+    first, expected = (sum(column) for column in zip(*counts, strict=True))
     return 100 * first / len(examples), 100 * expected / len(examples)
 
 
-def _majority(examples: Examples) -> float:
-    """Percent of examples that the most frequent right answer is right for."""
-    counts = Counter(answer for example in examples for answer in right_for(example))
+def _majority_accuracy(examples: Examples) -> float:
+    """Accuracy of the majority baseline in percent: always the answer that is right most often."""
+    counts = Counter(answer for example in examples for answer in best_answers(example))
     return 100 * max(counts.values(), default=0) / len(examples)
 
 
-def _learn(school: School, examples: Examples, what: str) -> None:
-    """A short finetuning by the engine's own means, at the recipe's rates."""
-    job, learner = school.subject.job, school.subject.learner
-    recipe = _recipe(job.spec.train, school.steps)
+def _finetune(setup: LearningSetup, examples: Examples, what: str) -> None:
+    """Fine-tune briefly as a run does, with the recipe's learning rates."""
+    job, learner = setup.model.job, setup.model.learner
+    recipe = _simplify_recipe(job.spec.train, setup.steps)
     images = learner.head.contrasted_images(examples)
     plan = make_plan(recipe, training_units(recipe, examples), job.spec.seed, images)
-    checkpoints = Checkpoints(school.folder / what.replace(" ", "-"))
-    training = Finetuning(learner, examples, plan, school.accelerator, checkpoints, job.spec.seed, Conduct())
-    training.run(None, lambda _: None, school.progress, school.interrupt, what)
-    learner.to(school.subject.device)
+    checkpoints = Checkpoints(setup.folder / what.replace(" ", "-"))
+    training = Finetuning(learner, examples, plan, setup.accelerator, checkpoints, job.spec.seed, Conduct())
+    training.run(None, lambda _: None, setup.progress, setup.interrupt, what)
+    learner.to(setup.model.device)
 
 
-def _recipe(recipe: Recipe, steps: int) -> Recipe:
-    """The recipe without what helps on unseen examples only: averages, changed pictures."""
+def _simplify_recipe(recipe: Recipe, steps: int) -> Recipe:
+    """The recipe without what only improves generalization: weight averages, image augmentation."""
     return recipe.model_copy(
         update={
             "steps": steps,
@@ -195,18 +197,18 @@ def _recipe(recipe: Recipe, steps: int) -> Recipe:
     )
 
 
-def _asked_about(subject: Subject, examples: Examples) -> Subject:
-    """Of a model that writes, with the answers of these examples as candidates."""
-    if not subject.job.kind.generates:
-        return subject
-    return replace(subject, candidates=tuple(dict.fromkeys(map(consensus_of, examples))))
+def _with_candidates(model: ExaminedModel, examples: Examples) -> ExaminedModel:
+    """A generative model with the answers of these examples as candidates; any other model unchanged."""
+    if not model.job.kind.generates:
+        return model
+    return replace(model, candidates=tuple(dict.fromkeys(map(consensus_of, examples))))
 
 
 @contextmanager
-def _untouched(subject: Subject) -> Iterator[None]:
-    """The learner's weights are put back in the end."""
-    before = {name: value.detach().clone() for name, value in subject.learner.state_dict().items()}
+def _restore_weights(model: ExaminedModel) -> Iterator[None]:
+    """Restore the learner's weights at the end of the block."""
+    before = {name: value.detach().clone() for name, value in model.learner.state_dict().items()}
     try:
         yield
     finally:
-        subject.learner.load_state_dict(before)
+        model.learner.load_state_dict(before)

@@ -1,4 +1,4 @@
-"""The machine and what is installed on it, as far as it matters to a run."""
+"""The machine and the installed software, as far as they matter to a run."""
 
 from __future__ import annotations
 
@@ -19,24 +19,25 @@ from vlbench.records.provenance import environment, without_home
 GIB = 2**30
 EXTRAS = {
     "gpu": (("pynvml",), "energy and memory of NVIDIA GPUs are not measured"),
-    "track": (("tensorboard", "wandb"), "--log-with has nobody to log with"),
+    "track": (("tensorboard", "wandb"), "--log-with has no experiment tracker"),
     "dev": (("pytest", "hypothesis", "ruff", "mypy"), "the tests of vlbench cannot be run"),
 }
-"""Extra -> the modules it brings, and what is not to be had without them."""
+"""Extra -> the modules it installs, and what does not work without them."""
 
 
 class GPU(Frozen):
-    """One that torch sees, and its memory in GiB."""
+    """A GPU that torch sees. memory_gib: its memory. bfloat16: whether it supports that type."""
 
     name: str
     memory_gib: float
     bfloat16: bool
 
 
-class Machine(Frozen):
-    """memory_gib, cache_free_gib: None where the platform does not say. missing: extra -> what is lacking without it.
+class MachineReport(Frozen):
+    """A report of the machine.
 
-    cache: the folder, its home as `~`. cores: that this process may use.
+    cores: those that this process may use. memory_gib, cache_free_gib: None where the platform does not say. cache: the
+    cache folder, its home as `~`. missing: extra that is not installed -> what does not work without it.
     """
 
     vlbench: str
@@ -55,30 +56,30 @@ class Machine(Frozen):
     missing: dict[str, str]
 
 
-def machine() -> Machine:
-    """This one."""
-    place = environment("cuda" if torch.cuda.is_available() else "cpu", 1)
-    lacking = {extra: [name for name in names if not _installed(name)] for extra, (names, _) in EXTRAS.items()}
+def describe_machine() -> MachineReport:
+    """The report of this machine."""
+    here = environment("cuda" if torch.cuda.is_available() else "cpu", 1)
+    absent = {extra: [name for name in names if not _installed(name)] for extra, (names, _) in EXTRAS.items()}
     cache = cache_folder()
-    return Machine(
+    return MachineReport(
         vlbench=__version__,
-        python=place.python,
+        python=here.python,
         platform=platform.platform(),
-        libraries=place.libraries,
-        cpu=place.cpu,
+        libraries=here.libraries,
+        cpu=here.cpu,
         cores=usable_cores(),
-        threads=place.threads,
+        threads=here.threads,
         memory_gib=_memory_gib(),
         gpus=tuple(_gpu(number) for number in range(torch.cuda.device_count())),
-        driver=place.driver,
+        driver=here.driver,
         cache=without_home(str(cache)),
         cache_free_gib=_free_gib(cache),
-        extras=tuple(extra for extra, names in lacking.items() if not names),
-        missing={extra: _explained(extra, names) for extra, names in lacking.items() if names},
+        extras=tuple(extra for extra, names in absent.items() if not names),
+        missing={extra: _explain(extra, names) for extra, names in absent.items() if names},
     )
 
 
-def _explained(extra: str, names: list[str]) -> str:
+def _explain(extra: str, names: list[str]) -> str:
     return f"without {' and '.join(names)}, {EXTRAS[extra][1]}: pip install 'vlbench[{extra}]'"
 
 
@@ -87,8 +88,12 @@ def _installed(module: str) -> bool:
 
 
 def _gpu(number: int) -> GPU:
-    known = torch.cuda.get_device_properties(number)
-    return GPU(name=known.name, memory_gib=round(known.total_memory / GIB, 1), bfloat16=torch.cuda.is_bf16_supported())
+    properties = torch.cuda.get_device_properties(number)
+    return GPU(
+        name=properties.name,
+        memory_gib=round(properties.total_memory / GIB, 1),
+        bfloat16=torch.cuda.is_bf16_supported(),
+    )
 
 
 def _memory_gib() -> float | None:
@@ -99,6 +104,6 @@ def _memory_gib() -> float | None:
 
 
 def _free_gib(folder: Path) -> float | None:
-    """Room where the folder is, or will be made."""
-    there = next((place for place in (folder, *folder.parents) if place.exists()), None)
-    return None if there is None else round(shutil.disk_usage(there).free / GIB, 1)
+    """Free space in GiB where the folder is, or will be made."""
+    existing = next((path for path in (folder, *folder.parents) if path.exists()), None)
+    return None if existing is None else round(shutil.disk_usage(existing).free / GIB, 1)

@@ -16,8 +16,8 @@ from vlbench.data.cache.index import Joined
 from vlbench.data.splits.verify import manifest
 from vlbench.data.text.answers import frequent_answers
 from vlbench.data.text.lxmert import lxmert_task
-from vlbench.engine.apart import check_once
 from vlbench.engine.source import load_task
+from vlbench.engine.split_overlap import check_unique_ids
 
 
 class Pairs(Joined):
@@ -61,7 +61,7 @@ def load_pairs(spec: PretrainSpec, progress: Progress) -> Pairs:
 
 def _examples(task: Task, splits: tuple[str, ...]) -> Joined:
     parts = {split: task.load(split) for split in splits}
-    check_once("--split", {split: set(ids_of(examples)) for split, examples in parts.items()})
+    check_unique_ids("--split", {split: set(ids_of(examples)) for split, examples in parts.items()})
     return Joined([*parts.values()])
 
 

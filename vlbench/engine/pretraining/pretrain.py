@@ -33,7 +33,7 @@ from vlbench.engine.pretraining.folder import (
 from vlbench.engine.pretraining.initial import find_initial, load_initial
 from vlbench.engine.pretraining.loop import Loop, Work, plan_steps
 from vlbench.engine.pretraining.pairs import Pairs, load_pairs
-from vlbench.engine.resources import Material, make_resources, unique_refs
+from vlbench.engine.resources import ResourceSpec, make_resources, unique_refs
 from vlbench.engine.runtime.environment import make_accelerator, seed_everything
 from vlbench.engine.runtime.interrupt import Interrupt, Stoppable
 from vlbench.engine.runtime.ranks import Ranks, join
@@ -131,7 +131,7 @@ def _build(
 ) -> Work:
     """Build the pretraining and check it, without writing to its folder."""
     accelerator = make_accelerator(spec.device, spec.dtype, spec.threads or card.sizes[size].threads)
-    material = Material(card, size, examples.tasks, examples, examples, spec.vocabulary, None, Loading())
+    material = ResourceSpec(card, size, examples.tasks, examples, examples, spec.vocabulary, None, Loading())
     resources = ranks.together(lambda: make_resources(material, Stoppable(progress, interrupt)))
     seed_everything(spec.seed)
     module = catalog.load_pretraining(card, size, resources, spec.options)

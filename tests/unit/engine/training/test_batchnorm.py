@@ -21,7 +21,7 @@ from vlbench.core.progress import Silent
 from vlbench.engine.batching.batches import training_blocks
 from vlbench.engine.job import Job
 from vlbench.engine.learner import Learner
-from vlbench.engine.resources import make_resources, of_job
+from vlbench.engine.resources import make_resources, resource_spec
 from vlbench.engine.runtime.environment import make_accelerator
 from vlbench.engine.runtime.interrupt import Interrupt
 from vlbench.engine.training.batchnorm import check_rows, synchronise_batch_norms
@@ -133,7 +133,7 @@ def test_statistics_are_fixed_and_weights_are_trained(kind: Any, tmp_path: Path)
 
 def test_sohos_statistics_and_dictionary_are_fixed(make_job: Callable[..., Job], tmp_path: Path) -> None:
     job = make_job(task="vqa2", model="soho", checkpoint="none", train={"steps": 2, "batch_size": 8, "lr": 1e-3})
-    backbone = catalog.load_model(job.card, "tiny", make_resources(of_job(job), Silent()))
+    backbone = catalog.load_model(job.card, "tiny", make_resources(resource_spec(job), Silent()))
     learner = Learner(backbone, build_head(job.task.card, job.card, backbone.width, job.labels, job.spec.train))
     for norm in learner.batch_norms():
         norm.running_mean.fill_(0.1)

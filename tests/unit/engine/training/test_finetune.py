@@ -19,7 +19,7 @@ from vlbench.core.progress import Silent
 from vlbench.engine.batching.batches import training_blocks
 from vlbench.engine.job import Job
 from vlbench.engine.learner import Learner
-from vlbench.engine.resources import make_resources, of_job
+from vlbench.engine.resources import make_resources, resource_spec
 from vlbench.engine.runtime.environment import make_accelerator
 from vlbench.engine.runtime.interrupt import Interrupt, Interrupted
 from vlbench.engine.training import finetune
@@ -69,7 +69,7 @@ def start(job: Job, tmp_path: Path) -> Callable[..., Finetuning]:
         recipe: Recipe = RECIPE, folder: str = "checkpoints", noisy: bool = True, conduct: Conduct = PLAIN
     ) -> Finetuning:
         torch.manual_seed(3)
-        backbone = catalog.load_model(job.card, "tiny", make_resources(of_job(job), Silent()))
+        backbone = catalog.load_model(job.card, "tiny", make_resources(resource_spec(job), Silent()))
         learner = Learner(
             Noisy(backbone) if noisy else backbone,
             build_head(job.task.card, job.card, backbone.width, job.labels, recipe),

@@ -1,0 +1,71 @@
+"""Check that the splits of a run do not overlap: the examples it trains on, selects on and reports on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from vlbench.core.errors import VlbenchError, first_five
+from vlbench.core.spec import RunSpec
+from vlbench.core.splits import joined
+from vlbench.core.task import ids_of
+from vlbench.engine.limit import Examples
+
+_SELECT = "another --select-on, or none for the last checkpoint"
+_REPORT = "another --split"
+
+
+def check_split_overlap(spec: RunSpec, trained: Mapping[str, Examples], select: Examples, report: Examples) -> None:
+    """Check by id that no example is used twice: some official splits are parts of others.
+
+    Args:
+        spec: the resolved spec, which names the splits.
+        trained: split -> examples, of all splits that the run trains on.
+        select, report: the examples of `spec.select_on` and `spec.split`, both complete.
+
+    Raises:
+        VlbenchError: two of the training splits share an id, or a training split shares examples with the split to
+            select or report on, or these two share examples; the message names all overlaps and the flags that help.
+    """
+    train = f"another --train-split than {joined(spec.train_split)}"
+    ids = {name: set(ids_of(examples)) for name, examples in trained.items()}
+    selected, reported = set(ids_of(select)), set(ids_of(report))
+    check_unique_ids("--train-split", ids)
+    overlaps: list[tuple[str, tuple[str, ...]]] = []
+    for name, own in ids.items():
+        overlaps += _overlap(f"--select-on {spec.select_on}", name, "trained", selected & own, (_SELECT, train))
+        overlaps += _overlap(f"--split {spec.split}", name, "trained", reported & own, (train, _REPORT))
+    select_on = str(spec.select_on)
+    overlaps += _overlap(f"--split {spec.split}", select_on, "selected", reported & selected, (_SELECT, _REPORT))
+    if overlaps:
+        remedies = dict.fromkeys(remedy for _, remedies in overlaps for remedy in remedies)
+        raise VlbenchError(f"{'; '.join(text for text, _ in overlaps)}: give {', or '.join(remedies)}")
+
+
+def check_unique_ids(flag: str, ids: Mapping[str, set[str]]) -> None:
+    """Check that no two splits share an id: such an example would be trained on twice as often as the others.
+
+    Args:
+        flag: the flag that names the splits, for the message.
+        ids: split -> ids.
+
+    Raises:
+        VlbenchError: two splits share an id.
+    """
+    names = list(ids)
+    for position, name in enumerate(names):
+        for earlier in names[:position]:
+            if shared := ids[earlier] & ids[name]:
+                raise VlbenchError(
+                    f"{flag} {','.join(names)}: {name!r} shares {len(shared):,} examples with {earlier!r} "
+                    f"({first_five(shared)}), and each is trained on once: leave one of the splits out"
+                )
+
+
+def _overlap(
+    flag: str, split: str, use: str, shared: set[str], remedies: tuple[str, ...]
+) -> list[tuple[str, tuple[str, ...]]]:
+    """The sentence about the ids shared with a split that the model is trained or selected on, and its remedies."""
+    if not shared:
+        return []
+    named = f"{flag} shares {len(shared):,} examples with {split!r} ({first_five(shared)})"
+    return [(f"{named}, which the model is {use} on", remedies)]
