@@ -18,7 +18,7 @@ from typing import Any
 import torch
 import transformers
 import yaml
-from sides import Side, format_spread, make_refs, measure, paired_ratios
+from sides import NoiseImages, Side, format_spread, make_refs, measure, paired_ratios
 from torch import Tensor, nn
 
 import vlbench.models.vilt

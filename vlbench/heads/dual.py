@@ -51,8 +51,9 @@ class DualHead(Head):
         """Encoding images and texts, then embedding and comparing them."""
         return (*ENCODE, Stage("head", self._compare))
 
-    def _compare(self, forward: Forward) -> None:
+    def _compare(self, forward: Forward) -> Tensor:
         forward.logits = self(*embed_pairs(forward.model, forward.visual_pairs(), forward.textual_pairs()))
+        return forward.logits
 
     def embed(self, model: Model, batch: Batch) -> Embedded:
         """The embeddings of a batch's pairs. Raises as `dual_encoder` does."""

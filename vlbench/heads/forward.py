@@ -74,10 +74,10 @@ class Forward:
 
 @dataclass(frozen=True)
 class Stage:
-    """A named part of a forward pass; `run` reads what the stages before it have set, and sets its own result."""
+    """A named part of a forward pass; `run` reads the results of the stages before it, sets and returns its own."""
 
     name: str
-    run: Callable[[Forward], None]
+    run: Callable[[Forward], object]
 
 
 @dataclass(frozen=True)
@@ -93,24 +93,28 @@ class Embedded:
     head: tuple[Tensor, ...]
 
 
-def encode_images(forward: Forward) -> None:
+def encode_images(forward: Forward) -> Visual:
     """Each distinct image once: sets `visual`."""
     forward.visual = forward.backbone.see(forward.pairs.images, forward.pairs.slots)
+    return forward.visual
 
 
-def encode_texts(forward: Forward) -> None:
+def encode_texts(forward: Forward) -> Textual:
     """Each distinct text once: sets `textual`."""
     forward.textual = forward.backbone.read(forward.pairs.texts)
+    return forward.textual
 
 
-def fuse_pairs(forward: Forward) -> None:
+def fuse_pairs(forward: Forward) -> Features:
     """Each pair: sets `features`."""
     forward.features = fuse(forward.backbone, forward.visual_pairs(), forward.textual_pairs())
+    return forward.features
 
 
-def encode_prompts(forward: Forward) -> None:
+def encode_prompts(forward: Forward) -> Features:
     """Each prompt: sets `features`, of which only `pooled` holds anything."""
     forward.features = pooled_only(forward.generator.states(forward.prompts.prompts))
+    return forward.features
 
 
 ENCODE = (Stage("see", encode_images), Stage("read", encode_texts))

@@ -75,15 +75,17 @@ class GenerateHead(Head):
         """One: the model's own."""
         return (Stage("generate", self._run),)
 
-    def _run(self, forward: Forward) -> None:
+    def _run(self, forward: Forward) -> Tensor | list[str]:
         """The loss of each answer that is learned; else the likelihood of each candidate, or a text."""
         batch = forward.prompts
         if batch.targets is not None:
             forward.logits = forward.generator.nll(batch.prompts)
-        elif self.candidates:
+            return forward.logits
+        if self.candidates:
             forward.logits = forward.generator.likelihood(batch.prompts, self.candidates)
-        else:
-            forward.texts = forward.generator.generate(batch.prompts, LONGEST)
+            return forward.logits
+        forward.texts = forward.generator.generate(batch.prompts, LONGEST)
+        return forward.texts
 
     def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         """The mean of the negative log-likelihoods [B], a scalar."""

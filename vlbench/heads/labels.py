@@ -52,8 +52,9 @@ class LabelHead(Head):
         """Those that make features, then the classifier."""
         return (*self.inputs.stages, Stage("head", self._answer))
 
-    def _answer(self, forward: Forward) -> None:
+    def _answer(self, forward: Forward) -> Tensor:
         forward.logits = self(forward.features)
+        return forward.logits
 
     def features(self, model: Model, batch: Batch) -> Features:
         """The features of a batch, without the classifier."""

@@ -74,8 +74,9 @@ class RankHead(Head):
         """Encoding and fusing the pairs, then the score."""
         return (*self.inputs.stages, Stage("head", self._score))
 
-    def _score(self, forward: Forward) -> None:
+    def _score(self, forward: Forward) -> Tensor:
         forward.logits = self(forward.features)
+        return forward.logits
 
     def score_pairs(self, backbone: Backbone, visual: Visual, textual: Textual) -> Tensor:
         """The scores [P] of encoded pairs, in float32 whatever precision the backbone computes in."""

@@ -112,7 +112,7 @@ class StagedModel:
     def _use(self, batch: Batch) -> None:
         self.forward = Forward(self.model, batch.to(self.device))
 
-    def _run(self, stage: Callable[[Forward], None]) -> None:
+    def _run(self, stage: Callable[[Forward], object]) -> object:
         if self.forward is None:
             raise RuntimeError("the stage preprocess has not run")
-        stage(self.forward)
+        return stage(self.forward)

@@ -89,7 +89,7 @@ def test_refuses_what_the_model_cannot_do() -> None:
 
 
 def test_refuses_classifying_two_pictures() -> None:
-    with pytest.raises(VlbenchError, match="2 pictures per example where output 'classify' takes 1"):
+    with pytest.raises(VlbenchError, match="2 images per example where output 'classify' takes 1"):
         build(task(output="classify"), model("classify"))
 
 

@@ -66,7 +66,7 @@ def measured(queries: dict[int, Query]) -> list[int]:
 def test_a_gallery_larger_than_free_memory(
     model: tuple[BuiltModel, StagedModel], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    width = model[0].model.embed_texts(model[1].textual).shape[1]  # type: ignore[union-attr,arg-type]
+    width = model[0].model.embed_texts(model[1].forward.textual).shape[1]  # type: ignore[union-attr,arg-type]
     monkeypatch.setattr(memory, "free_bytes", lambda device: 2 * 4 * 1000 * width)
     queries = query_costs(model)
     assert measured(queries) == [100, 1000]
@@ -100,7 +100,7 @@ def test_as_many_pairs_as_there_is_time_for(tmp_path: Path, monkeypatch: pytest.
     model = ran("vilt", tmp_path)
     monkeypatch.setattr(Stopwatch, "estimate_seconds", lambda *_: 1.0)
     monkeypatch.setattr(Stopwatch, "left", 16.5)
-    monkeypatch.setattr(model[1], "head", lambda features: pairs.append(len(features.pooled)))
+    monkeypatch.setattr(model[1].head, "forward", lambda features: pairs.append(len(features.pooled)) or torch.zeros(5))
     with torch.inference_mode():
         queries = {query.gallery: query for query in gallery.measure_queries(*model, watch)}
     assert set(pairs) == {5} and kept == {"read": 1, "read, pairs": 5} and measured(queries) == []
