@@ -23,8 +23,8 @@ from vlbench.engine.evaluators.learner import Learner
 from vlbench.engine.weights.loading import Wanted, load_weights
 from vlbench.heads.build import build_head
 from vlbench.models.cvlp.backbone import CVLP
+from vlbench.models.layers.bert import initialize
 from vlbench.models.layers.crossmodal import CrossModalConfig
-from vlbench.models.layers.initialize import initialize
 
 WORDS = "the left picture has two red squares and one blue circle above a green star"
 

@@ -20,7 +20,7 @@ from vlbench.data.resources import Resources
 from vlbench.models.brivl.backbone import BriVL
 from vlbench.models.hf.fusion import HFFusion
 from vlbench.models.layers.attention import Attention
-from vlbench.models.layers.initialize import initialize
+from vlbench.models.layers.bert import initialize
 from vlbench.models.lxmert.backbone import LXMERT
 from vlbench.models.soho.backbone import SOHO
 from vlbench.models.vilt.backbone import ViLT

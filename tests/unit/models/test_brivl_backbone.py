@@ -240,7 +240,7 @@ def test_what_the_released_network_trains(card_of: Callable[[str], ModelCard], d
 
 
 def test_without_boxes_it_is_an_error(brivl: BriVL, drawn: Resources) -> None:
-    with pytest.raises(VlbenchError, match="BriVL looks at boxes of a picture and was given none"):
+    with pytest.raises(VlbenchError, match="BriVL needs regions and was given none"):
         BriVL(brivl.config, replace(drawn, regions=None))
 
 

@@ -177,7 +177,7 @@ def test_losses_of_lxmert(build: Build, golden_case: Any) -> None:
         "labels": labels(given["mlm_labels"]),
         "matched": given["matched"].bool(),
         "text_rows": torch.arange(len(given["ids"])),
-        "same_picture": torch.ones(len(given["ids"]), dtype=torch.bool),
+        "same_image": torch.ones(len(given["ids"]), dtype=torch.bool),
         "answers": labels(given["answers"]),
         "features": given["feats"],
         "hidden": given["hidden_feats"],

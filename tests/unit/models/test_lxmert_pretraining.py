@@ -56,7 +56,7 @@ def pairs(ref: Any) -> list[Query]:
 def test_labels_are_those_of_the_regions_that_count(module: LXMERTPretraining, pairs: list[Query]) -> None:
     batch = module.prepare(pairs, Random(0))
     for row, pair in enumerate(pairs):
-        regions = module.backbone.look(pair.images[0])
+        regions = module.backbone.load_regions(pair.images[0])
         count = len(regions.boxes)
         assert int(batch["visual_mask"][row].sum()) == count <= 6
         assert batch["obj"][row, :count].tolist() == regions.object_ids.tolist()
@@ -94,7 +94,7 @@ def test_only_questions_about_their_own_picture_are_answered(module: LXMERTPretr
     rows = [
         (row, int(answers[text]))
         for row, text in enumerate(batch["text_rows"].tolist())
-        if batch["same_picture"][row] and answers[text] != NO_ANSWER
+        if batch["same_image"][row] and answers[text] != NO_ANSWER
     ]
     assert 0 < len(rows) < 5
     with torch.no_grad():

@@ -176,7 +176,7 @@ def test_losses_of_pretraining(
         "text_mask": inputs["text_mask"].bool(),
         "labels": inputs["labels"],
         "matched": inputs["matched"].bool(),
-        "chance": torch.tensor(0),
+        "mask_seed": torch.tensor(0),
     }
     with torch.no_grad():
         losses = module.losses(batch)

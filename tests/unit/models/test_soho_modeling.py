@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 
 from vlbench.core.cards import ModelCard
-from vlbench.models.layers.position_encoding import sine_positions
-from vlbench.models.soho.modeling import LAYOUTS, Neck, SOHOConfig, SOHONetwork
+from vlbench.models.soho.modeling import LAYOUTS, Neck, SOHOConfig, SOHONetwork, sine_positions
 
 
 @pytest.fixture

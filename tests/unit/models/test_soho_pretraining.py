@@ -113,7 +113,7 @@ def test_losses_pair_by_pair(make: Make, pairs: list[Query], monkeypatch: pytest
     network = module.backbone.network
     looked = network.look(batch["pixels"], batch["sizes"])
     assert looked.codes is not None
-    hidden = module._hidden(looked.codes, looked.mask.flatten(1), batch["chance"])
+    hidden = module._hidden(looked.codes, looked.mask.flatten(1), batch["mask_seed"])
     assert 0 < hidden.any(1).sum() < 3
     words, cells, matches = [], [], []
     for pair in range(6):

@@ -92,7 +92,7 @@ def images(model: ViLT, pixels: Tensor, sizes: Tensor) -> Tensors:
         image[:, : int(height), : int(width)].permute(1, 2, 0).contiguous().numpy()
         for image, (height, width) in zip(pixels, sizes, strict=True)
     ]
-    return model.arranged([in_patches(image, model.config.patch) for image in real])
+    return model.collate([in_patches(image, model.config.patch) for image in real])
 
 
 def encode(model: ViLT, seen: Tensors, ids: Tensor, mask: Tensor, slot: int = 0) -> Features:

@@ -57,7 +57,7 @@ def drawn(rng: np.random.Generator, count: int) -> Drawn:
 def logits(learner: Learner, images: list[Patches], texts: list[str]) -> Tensor:
     model = learner.backbone
     assert isinstance(model, ViLT)
-    seen = model.see(model.arranged(images), torch.zeros(len(images), dtype=torch.int64))
+    seen = model.see(model.collate(images), torch.zeros(len(images), dtype=torch.int64))
     scores: Tensor = learner.head(model.fuse(seen, model.read(model.prepare_texts(texts))))
     return scores
 
@@ -98,7 +98,7 @@ def test_a_centred_image_is_seen_alike_in_any_light(model: ViLT) -> None:
 
     def seen(*images: Patches) -> Tensor:
         with torch.no_grad():
-            return model.see(model.arranged(images), torch.zeros(len(images), dtype=torch.int64)).states[:, :10]
+            return model.see(model.collate(images), torch.zeros(len(images), dtype=torch.int64)).states[:, :10]
 
     assert not torch.allclose(seen(plain)[0], seen(bright)[0], atol=0.01)
     before = seen(plain)
