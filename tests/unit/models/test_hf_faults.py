@@ -100,7 +100,7 @@ def test_tensors_of_another_shape_are_named(copy: Copy, name: str) -> None:
 def test_a_chat_template_without_a_place_for_pictures(copy: Copy, template: str) -> None:
     folder = copy("qwen2_vl")
     (folder / "chat_template.jinja").write_text(template)
-    assert "has a chat template that cannot be filled in with pictures and texts" in refused(folder)
+    assert "has a chat template that cannot be filled in with images and texts" in refused(folder)
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"eos_token_id": "x"}', '{"eos_token_id": [[1]]}'])
