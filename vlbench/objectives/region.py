@@ -92,8 +92,8 @@ def mrfr_mse_loss(predicted: Tensor, features: Tensor, chosen: Tensor) -> Tensor
 def mrc_argmax_loss(logits: Tensor, probabilities: Tensor, chosen: Tensor) -> Tensor:
     """Region classification of UNITER: the mean cross-entropy of chosen regions with the detector's likeliest class.
 
-    logits and probabilities [N, R, C], chosen [N, R] bool. Class 0 is the background, which is never the label. 0 if none
-    is chosen.
+    logits and probabilities [N, R, C], chosen [N, R] bool; 0 if none is chosen. Class 0 is the background, which is
+    never the label.
 
     Source: Chen et al. 2020 (UNITER), official code.
     """

@@ -70,10 +70,10 @@ def test_a_gated_model_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     class GatedRepoError(OSError):
         """As the hub's client names it."""
 
-    def refuse(*_: object, **__: object) -> str:
+    def deny(*_: object, **__: object) -> str:
         raise GatedRepoError
 
-    monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", refuse)
+    monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", deny)
     with pytest.raises(VlbenchError, match="it is gated: accept its licence on its page and run `hf auth login`"):
         folders.read_config("hf:somebody/gated")
 

@@ -191,7 +191,7 @@ def generated(network: Any, inputs: dict[str, torch.Tensor], tokens: Sequence[in
     return float(rows[range(len(tokens)), list(tokens)].sum())
 
 
-def test_the_order_of_pictures_counts(pair: tuple[Any, Any]) -> None:
+def test_the_order_of_images_counts(pair: tuple[Any, Any]) -> None:
     model, _ = pair
     asked = [Prompt(query("True?", *keys)) for keys in (("high", "square"), ("square", "high"))]
     with torch.inference_mode():

@@ -65,7 +65,7 @@ def logits(learner: Learner, images: list[Patches], texts: list[str]) -> Tensor:
 def test_colours_are_learned_beside_questions_that_words_answer(
     model: ViLT, card_of: Callable[[str], ModelCard]
 ) -> None:
-    """With pixels in [-1, 1] and one rate for all weights, 30 % were right after as many steps; a guess is 25 %."""
+    """With pixels in [-1, 1] and one rate for all weights, 30 % were right after as many steps; guessing gives 25 %."""
     card, rng = card_of("vilt"), np.random.default_rng(0)
     recipe = card.recipe("vqa2", "tiny").model_copy(update={"steps": STEPS})
     learner = Learner(model, SoftHead(model.width, ANSWERS, card.head))
