@@ -50,7 +50,7 @@ def suppress(boxes: Tensor, scores: Tensor, overlap: float, most: int) -> Tensor
 
 
 def suppress_in_torch(boxes: Tensor, scores: Tensor, overlap: float, most: int) -> Tensor:
-    """`suppress` without torchvision; it stops once `most` boxes are kept."""
+    """`suppress` without torchvision: boxes [R, 4], scores [R] -> int64 [K]; it stops once `most` boxes are kept."""
     left = scores.argsort(descending=True, stable=True)
     kept: list[Tensor] = []
     while len(left) and len(kept) < most:

@@ -52,7 +52,7 @@ def roi_align(maps: Tensor, boxes: Tensor, scale: float, side: int) -> Tensor:
 
 
 def roi_align_in_torch(maps: Tensor, boxes: Tensor, scale: float, side: int) -> Tensor:
-    """`roi_align` without torchvision: it is linear in rows and columns separately, so it becomes two products."""
+    """`roi_align` without torchvision: linear in rows and in columns, so two products give [R, C, side, side]."""
     corners = boxes * scale - 0.5
     down = _weights(corners[:, 1], corners[:, 3], side, maps.shape[1])  # [R, S, h]
     across = _weights(corners[:, 0], corners[:, 2], side, maps.shape[2])  # [R, S, w]
@@ -65,7 +65,7 @@ def roi_align_in_torch(maps: Tensor, boxes: Tensor, scale: float, side: int) -> 
 
 
 def roi_pool(maps: Tensor, boxes: Tensor, scale: float, side: int) -> Tensor:
-    """The maximum over each cell of each box, with rounded corners; arguments and result as for `roi_align`.
+    """The maximum over each cell of each box, with rounded corners; arguments as for `roi_align`: [R, C, side, side].
 
     Source: Girshick 2015 (arXiv 1504.08083), section 2.1.
     """

@@ -80,5 +80,5 @@ class FakePretraining(nn.Module):
         return {}
 
     def head_weights(self) -> Mapping[str, Tensor]:
-        """The matching head, as a ranking head."""
+        """The matching head, as a ranking head: weight [1, D], bias [1]."""
         return {"head.score.weight": self.matching.weight, "head.score.bias": self.matching.bias}

@@ -78,7 +78,7 @@ class HFDual(nn.Module):
         return self.network
 
     def prepare_images(self, refs: Sequence[ImageRef]) -> Tensors:
-        """Run the image processor on N images.
+        """Run the image processor on N images: `pixel_values` [N, ...], and what else the model takes.
 
         Raises:
             DataError: an image cannot be read.

@@ -81,7 +81,7 @@ class HFFusion(nn.Module):
         return self.network.model
 
     def prepare_images(self, refs: Sequence[ImageRef]) -> Tensors:
-        """Run the image processor on N images, or load their regions.
+        """Run the image processor on N images: `pixel_values` [N, ...] and others; or load their regions (`RegionPreparer`).
 
         Raises:
             DataError: an image cannot be read, or has no regions.
@@ -95,15 +95,15 @@ class HFFusion(nn.Module):
         return self.text_preparer(texts)
 
     def see(self, images: Tensors, slot: Tensor) -> Visual:
-        """What is computed once per image."""
+        """Compute what is needed once per image: states [N, R, D], or the features of regions."""
         return self.network.see(images, slot)
 
     def read(self, texts: Tensors) -> Textual:
-        """What is computed once per text."""
+        """Compute what is needed once per text: states [M, T, D], or the ids [M, T]."""
         return self.network.read(texts)
 
     def fuse(self, seen: Visual, read: Textual) -> Features:
-        """What is computed once per pair."""
+        """Compute the rest, for each pair: pooled [P, D]."""
         return self.network.fuse(seen, read)
 
 

@@ -61,7 +61,7 @@ class Converted:
 
 
 def strip(state: Mapping[str, object]) -> dict[str, Tensor]:
-    """Return the tensors of a checkpoint under plain names: unwrapped, without `module.`, in current spelling.
+    """Return the tensors of a checkpoint, of any shapes, under plain names: unwrapped and without `module.`.
 
     Values that are no tensors (an epoch, an optimizer state) are dropped.
 

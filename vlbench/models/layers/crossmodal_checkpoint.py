@@ -1,7 +1,7 @@
 """Convert LXMERT's and CVLP's official checkpoints, and transformers' LXMERT.
 
 All use the same names for the network's tensors below a prefix: `bert.` in official files, `lxrt_encoder.model.bert.`
-in finetuned ones, `lxmert.` in transformers' models with heads, none in its bare model.
+in fine-tuned ones, `lxmert.` in transformers' models with heads, none in its bare model.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ _TABLES = {"backbone.network.embeddings.position_embeddings.weight": resized_lin
 
 
 def convert(state: Mapping[str, object]) -> Converted:
-    """Convert official weights, pretrained or finetuned, or transformers' weights.
+    """Convert official weights, pretrained or fine-tuned, or transformers' weights.
 
     The matching head's row for a match also becomes a ranking head. A word decoder equal to the word embeddings is
     dropped. CVLP's key network and language contrast have no counterpart here.

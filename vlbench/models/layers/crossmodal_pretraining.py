@@ -55,7 +55,7 @@ class CrossModalPretraining(ConfiguredPretraining):
         }
 
     def head_weights(self) -> Mapping[str, Tensor]:
-        """The matching head's row for a match, as a ranking head."""
+        """The matching head's row for a match, as a ranking head: weight [1, D], bias [1]."""
         return matching_head_weights(self.matching)
 
     def fused(self, batch: Tensors) -> tuple[dict[str, Tensor], Tensor, Tensor]:

@@ -126,7 +126,7 @@ class LXMERTPretraining(CrossModalPretraining):
         return losses
 
     def head_weights(self) -> Mapping[str, Tensor]:
-        """The matching head's row for a match, and the classifier over answers if there is one."""
+        """The matching head's row for a match [1, D], [1], and the classifier over C answers if there is one."""
         classifier = self.answer_head.state_dict() if self.answer_head is not None else {}
         return {**super().head_weights(), **{f"head.classifier.{name}": value for name, value in classifier.items()}}
 

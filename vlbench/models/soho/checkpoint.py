@@ -44,7 +44,7 @@ _TABLES = {"backbone.network.embeddings.position_embeddings.weight": resized_lin
 
 
 def convert(state: Mapping[str, object]) -> Converted:
-    """Convert official pretraining weights, or weights finetuned for VQA with their head.
+    """Convert official pretraining weights, or weights fine-tuned for VQA with their head.
 
     The matching head's row for a match also becomes a ranking head, with a bias of 0. A `mask_l_fc` equal to the word
     embeddings and the dictionary's counts since the first step are dropped.

@@ -108,5 +108,5 @@ class SOHOPretraining(ConfiguredPretraining):
         return functional.normalize(states, dim=-1) @ functional.normalize(entries, dim=-1).to(states).T
 
     def head_weights(self) -> Mapping[str, Tensor]:
-        """The matching head's row for a match, as a ranking head."""
+        """The matching head's row for a match, as a ranking head: weight [1, D], bias [1]."""
         return matching_head_weights(self.matching)

@@ -76,7 +76,7 @@ _IMPLIED = {"backbone.network.centred": torch.zeros(())}
 
 
 def convert(state: Mapping[str, object]) -> Converted:
-    """Convert official weights, pretrained or finetuned, or transformers' weights.
+    """Convert official weights, pretrained or fine-tuned, or transformers' weights.
 
     As in the official code, a file without a ranking head gets one from the matching head's row for a match, and a file
     without a type for the second image gets the first image's.

@@ -180,7 +180,7 @@ class ViLTPretraining(ConfiguredPretraining):
         self.backbone.network.type_second_image()
 
     def head_weights(self) -> Mapping[str, Tensor]:
-        """The matching head's row for a match, as a ranking head."""
+        """The matching head's row for a match, as a ranking head: weight [1, D], bias [1]."""
         return matching_head_weights(self.matching)
 
 
