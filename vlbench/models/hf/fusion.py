@@ -81,7 +81,7 @@ class HFFusion(nn.Module):
         return self.network.model
 
     def prepare_images(self, refs: Sequence[ImageRef]) -> Tensors:
-        """Run the image processor on N images: `pixel_values` [N, ...] and others; or load their regions (`RegionPreparer`).
+        """Run the image processor on N images: `pixel_values` [N, ...] and others; or load their regions.
 
         Raises:
             DataError: an image cannot be read, or has no regions.
