@@ -204,7 +204,7 @@ def loader(repeats: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         refs = [jpeg(Path(folder), row) for row in range(32)]
         backbone = make_learner("vilt", "snli_ve").parts[0]
-        cast(Any, backbone).pictures = Pictures()
+        cast(Any, backbone).images = Pictures()
         config = cast(Any, backbone).config
 
         def plain() -> None:

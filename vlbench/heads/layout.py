@@ -15,7 +15,7 @@ def classifier(inputs: int, hidden: int, outputs: int, layout: HeadLayout) -> nn
     (relu-dropout).
     """
     layers = nn.Sequential(*_layers(inputs, hidden, outputs, layout))
-    # As vlbench.models.layers.initialize does, which a head cannot import: models and heads do not see each other.
+    # As vlbench.models.layers.bert.initialize does, which a head cannot import: models and heads do not see each other.
     for layer in layers:
         if isinstance(layer, nn.Linear):
             nn.init.normal_(layer.weight, std=0.02)
