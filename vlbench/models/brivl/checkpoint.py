@@ -7,6 +7,7 @@ The files are PyTorch's, with `imgencoder.*`, `textencoder.*` and the same for t
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 
 import torch
@@ -33,6 +34,7 @@ _TOWERS = {
 }
 _MOMENTUM = "key."
 TEMPERATURE = 0.07
+_FUSED = re.compile(r"(.+\.self_attn\.)in_proj_(weight|bias)")
 _PROJECT = ".learnable.max_pool.0.weight"
 _PARTS = (
     ("learnable.imgFC.", "head."),
@@ -66,7 +68,7 @@ def convert(state: Mapping[str, object]) -> Converted:
     for key, value in strip(state).items():
         if not any(part in key for part in _UNUSED):
             tensors[key] = value.flatten(1) if key.endswith(_PROJECT) else value  # 1x1: [C, C, 1, 1] -> [C, C]
-    converted = renamed(split_qkv(tensors, ".self_attn.in_proj_", ".self_attn.{}."), _name)
+    converted = renamed(split_qkv(tensors, _FUSED), _name)
     scale = {"head.log_scale": torch.tensor(-math.log(TEMPERATURE))}
     momentum = frozenset(name for name in converted.weights if name.startswith(_MOMENTUM))
     return Converted(converted.weights | scale, converted.unexpected, _TABLES, optional=momentum)

@@ -6,6 +6,7 @@ transposes both projections. Source: clip/model.py of openai/CLIP.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 import torch
@@ -40,6 +41,7 @@ _LAYERS = (
     (".mlp.c_fc.", ".mlp.fc1."),
     (".mlp.c_proj.", ".mlp.fc2."),
 )
+_FUSED = re.compile(r"(.+\.attn\.)in_proj_(weight|bias)")
 _TRANSPOSED = ("visual.proj", "text_projection")
 
 
@@ -59,7 +61,7 @@ def convert(state: Mapping[str, object]) -> Converted:
 def _as_transformers(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """OpenAI's tensors under transformers' names; those without a counterpart keep theirs."""
     turned = {key: value.T.contiguous() if key in _TRANSPOSED else value for key, value in tensors.items()}
-    split = split_qkv(turned, ".attn.in_proj_", ".attn.{}_proj.", parts="qkv")
+    split = split_qkv(turned, _FUSED, parts=("q_proj", "k_proj", "v_proj"))
     return {_transformers_name(key): value for key, value in split.items()}
 
 

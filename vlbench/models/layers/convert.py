@@ -7,6 +7,7 @@ names belong to the model's pretraining.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -102,20 +103,18 @@ def with_new_start(name: str, pairs: Sequence[tuple[str, str]]) -> str | None:
 
 
 def split_qkv(
-    tensors: Mapping[str, Tensor], fused: str, split: str, parts: Sequence[str] = ("query", "key", "value")
+    tensors: Mapping[str, Tensor], fused: re.Pattern[str], parts: Sequence[str] = ("query", "key", "value")
 ) -> dict[str, Tensor]:
     """Split fused query-key-value products [3 * D, ...] into three tensors [D, ...] each; keep all other tensors.
 
-    Args:
-        fused: the part of a name before `weight` or `bias` that marks such a product, such as `.attn.qkv.`.
-        split: what replaces it, with `{}` for each of `parts`, such as `.attn.{}.`.
+    fused: the names of such products, with groups for the part before `qkv` and for `weight` or `bias`.
     """
     result: dict[str, Tensor] = {}
     for key, value in tensors.items():
-        before, _, kind = key.partition(fused)
-        if kind in ("weight", "bias"):
+        if match := fused.fullmatch(key):
+            before, kind = match.groups()
             for part, rows in zip(parts, value.chunk(3), strict=True):
-                result[before + split.format(part) + kind] = rows.clone()
+                result[f"{before}{part}.{kind}"] = rows.clone()
         else:
             result[key] = value
     return result

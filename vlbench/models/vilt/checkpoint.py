@@ -5,6 +5,7 @@ They name the same tensors differently; official blocks hold query, key and valu
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 import torch
@@ -24,6 +25,7 @@ from vlbench.models.layers.convert import (
 from vlbench.models.layers.towers import Tower, vit
 from vlbench.models.vilt.modeling import IMAGE, SECOND_IMAGE
 
+_FUSED = re.compile(r"(transformer\.blocks\.\d+\.attn\.)qkv\.(weight|bias)")
 _POSITIONS = ("transformer.pos_embed", "embeddings.position_embeddings")
 _CLASS = ("transformer.cls_token", "embeddings.cls_token")
 _PROJECTION = ("transformer.patch_embed.proj.weight", "embeddings.patch_embeddings.projection.weight")
@@ -87,7 +89,7 @@ def convert(state: Mapping[str, object]) -> Converted:
     tensors = {key.removeprefix("vilt."): value for key, value in strip(state).items()}
     tensors = {key: value for key, value in tensors.items() if not key.endswith(_UNUSED)}
     special = _take_special(tensors)
-    converted = renamed(split_qkv(tensors, ".attn.qkv.", ".attn.{}."), _name)
+    converted = renamed(split_qkv(tensors, _FUSED), _name)
     weights = converted.weights | {f"backbone.network.{name}": value for name, value in special.items()}
     return Converted(matching_score(weights) | weights, converted.unexpected, _TABLES, _IMPLIED)
 
