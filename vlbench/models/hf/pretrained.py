@@ -144,10 +144,10 @@ class PretrainedFolder:
         return LoadReport(matched=len(wanted) - len(absent), missing=len(absent), unexpected=unexpected, absent=absent)
 
     def _check(self, wanted: Mapping[str, Tensor], absent: tuple[str, ...]) -> None:
-        found = len(wanted) - len(absent)
-        if found < _LEAST * len(wanted):
+        matched = len(wanted) - len(absent)
+        if matched < _LEAST * len(wanted):
             raise VlbenchError(
-                f"{self.name} has {found} of the {len(wanted)} tensors of its {self.family.title} "
+                f"{self.name} has {matched} of the {len(wanted)} tensors of its {self.family.title} "
                 f"({first_five(absent)} are missing), expected at least 99 %: give the whole of its weights",
                 ExitCode.WEIGHTS,
             )
