@@ -43,14 +43,13 @@ from vlbench.core.examples import Caption, Example, ImageRef, Label, Query
 from vlbench.core.gallery import galleries
 from vlbench.core.progress import Silent
 from vlbench.core.results import Ranking
-from vlbench.data.images.load import ImageFiles
 from vlbench.data.images.patches import fitted
 from vlbench.data.resources import Resources
 from vlbench.data.text.tokenizer import TextEncoder
 from vlbench.engine.batching.batches import Batch, Batches, sequential_blocks
-from vlbench.engine.evaluators.learner import Learner
 from vlbench.engine.evaluators.predict import predict
 from vlbench.engine.evaluators.retrieval import retrieve
+from vlbench.engine.learner import Learner
 from vlbench.engine.runtime.environment import make_accelerator
 from vlbench.engine.runtime.interrupt import Interrupt
 from vlbench.engine.runtime.progress_timing import Pace
@@ -130,7 +129,7 @@ def evaluation(batch: int, batches: int, repeats: int) -> None:
     """Compare `predict` with a loop over batches that are made before."""
     learner = make_learner("vilt", "snli_ve").eval()
     examples = make_statements(batch * batches)
-    ready = Batches(examples, sequential_blocks(len(examples), batch), learner.parts[0])
+    ready = Batches(examples, sequential_blocks(len(examples), batch), learner.backbone)
     prepared_batches = [ready[number] for number in range(len(ready))]
 
     def bare() -> list[int]:
@@ -220,8 +219,8 @@ def loader(repeats: int) -> None:
     """Compare a model's `prepare_images` on JPEG files with Pillow's decoding and resizing to the same sizes."""
     with tempfile.TemporaryDirectory() as folder:
         refs = [write_jpeg(Path(folder), row) for row in range(32)]
-        backbone = make_learner("vilt", "snli_ve").parts[0]
-        cast(Any, backbone).pictures = ImageFiles()
+        backbone = make_learner("vilt", "snli_ve").backbone
+        cast(Any, backbone).images = ImageFiles()
         config = cast(Any, backbone).config
 
         def plain() -> None:
@@ -262,7 +261,7 @@ def pairs(name: str, examples: list[Example[Caption]], batch: int, repeats: int)
     batches = []
     for start in range(0, len(every), batch):
         refs, texts = zip(*every[start : start + batch], strict=True)
-        backbone = learner.parts[0]
+        backbone = learner.backbone
         batches.append((backbone.prepare_images(refs), backbone.prepare_texts(texts)))
 
     def loop() -> list[Ranking]:
@@ -288,7 +287,7 @@ def gpu(compiled: bool) -> None:
     """Print pairs per second of ViLT-B/32 in bfloat16, the share of the GPU's peak, and the hours for COCO 5K."""
     learner, examples = make_learner("vilt", "coco_retrieval").cuda().eval(), gallery_of(64, 5)
     (gallery,) = galleries(examples)
-    backbone = learner.parts[0]
+    backbone = learner.backbone
     with FlopCounterMode(display=False) as counted, torch.inference_mode():
         seen = backbone.see(
             to_gpu(backbone.prepare_images(gallery.images[:4])), torch.zeros(4, dtype=torch.int64).cuda()

@@ -97,7 +97,7 @@ EVERY = {
     "no tokenizer": (NO_TOKENIZER, ExitCode.WEIGHTS, ""),
     "no image processor": (NO_IMAGES, ExitCode.WEIGHTS, ""),
     "no config.json": (without("config.json"), ExitCode.WEIGHTS, "has no readable config.json"),
-    "no pictures": (config(model_type="bert", architectures=["BertModel"]), ExitCode.USAGE, "takes no pictures"),
+    "no pictures": (config(model_type="bert", architectures=["BertModel"]), ExitCode.USAGE, "takes no images"),
     "code of its own": (OWN_CODE, ExitCode.USAGE, "give --trust-remote-code"),
 }
 
@@ -157,7 +157,7 @@ def test_no_such_folder(vlbench: Callable[..., Any], tiny_world: Path) -> None:
 def test_a_hub_without_a_network(vlbench: Callable[..., Any], tiny_world: Path, name: str) -> None:
     done = vlbench("run", "--task", "vqa2", "--model", name, "--mode", "zero-shot", "--data-root", tiny_world)
     assert done.code == ExitCode.WEIGHTS and done.err.count("\n") == 1
-    assert "cannot be had from the hub nor from its cache" in done.err and "check the network" in done.err
+    assert "is neither on the hub nor in its cache" in done.err and "check the network" in done.err
 
 
 @pytest.mark.parametrize("spoil", [of_another_architecture, half_of_the_weights, cut_short, code_in_a_pickle])

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from vlbench.core.cards import ModelCard
-from vlbench.core.examples import ImageRef
+from vlbench.core.examples import Examples, ImageRef
 from vlbench.core.progress import Progress
 from vlbench.core.task import Task
 from vlbench.data.cache.folder import cache_folder
@@ -20,7 +20,6 @@ from vlbench.data.regions.store import FeatureStore, store_for_tsv
 from vlbench.data.resources import Loading, Resources
 from vlbench.data.text.tokenizer import TextEncoder
 from vlbench.engine.job import Job
-from vlbench.engine.limit import Examples
 from vlbench.engine.weights.files import brought_tokenizer
 
 VOCABULARY_SIZE = 4000

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from vlbench.core.errors import VlbenchError, first_five
+from vlbench.core.examples import Examples
 from vlbench.core.spec import RunSpec
 from vlbench.core.splits import joined
 from vlbench.core.task import ids_of
-from vlbench.engine.limit import Examples
 
 _SELECT = "another --select-on, or none for the last checkpoint"
 _REPORT = "another --split"

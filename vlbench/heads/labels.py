@@ -122,7 +122,7 @@ def classifier(inputs: int, hidden: int, outputs: int, layout: HeadLayout) -> nn
     (relu-dropout).
     """
     layers = nn.Sequential(*_layers(inputs, hidden, outputs, layout))
-    # As vlbench.models.layers.initialize does, which heads cannot import: both packages are of one layer.
+    # As vlbench.models.layers.bert.initialize does, which heads cannot import: both packages are of one layer.
     for layer in layers:
         if isinstance(layer, nn.Linear):
             nn.init.normal_(layer.weight, std=0.02)

@@ -1,4 +1,4 @@
-"""Contrast with a queue of past keys (CVLP): each region finds its own key among those of earlier steps.
+"""Contrast of regions with a queue of past keys (CVLP).
 
 Shapes: Q queries, K keys in the queue, E embedding width.
 """
@@ -15,15 +15,15 @@ def region_contrast(
 ) -> Tensor:
     """Mean over queries of -log(exp(l_0) / sum_j exp(l_j)), l = clip * tanh(s / temperature / clip), a scalar.
 
-    s_0 is the cosine of query and own key, s_j that of the query and the j-th of the queue. Other regions of the same
-    batch are no negatives. Keys and queue get no gradient. With an empty queue there is nothing to tell apart: 0.
+    s_0 is the cosine of a query and its own key, s_j that of the query and the j-th key of the queue. Other regions of
+    the batch are not negatives. Keys and queue get no gradient. With an empty queue the loss is 0.
 
     Args:
         queries: [Q, E], of any length.
         keys: [Q, E], the momentum network's for the same regions.
         queue: [K, E], of length 1.
-        temperature: of the cosines.
-        clip: bound of the logits; they stay below it, however sure.
+        temperature: divides the cosines.
+        clip: bound of the logits, which are in (-clip, clip).
 
     Source: Shi et al. 2020 (CVLP), official code.
     """

@@ -1,4 +1,4 @@
-"""Ranking by a margin: a matching pair must score higher than those that do not match.
+"""Hinge losses for ranking: a matching pair must score higher than others by a margin.
 
 Shapes: B pairs, N negatives of each.
 """
@@ -17,12 +17,12 @@ def hinge_loss(scores: Tensor, right: Tensor, margin: float = 0.2, *, negatives:
     """The sum over queries and both directions of max(0, margin - own score + wrong score), a scalar.
 
     Args:
-        scores: [B, B] of images (rows) with texts.
-        right: [B, B] bool, which belong together: those of the diagonal do, and none of the others marked is a
-            negative. VSE++ itself marks the diagonal alone.
+        scores: [B, B], of images (rows) with texts.
+        right: [B, B] bool, which pairs match, the diagonal among them; they are not negatives. VSE++ itself marks only
+            the diagonal.
         margin: by which the own score must be higher.
-        negatives: `hardest` takes the hardest wrong one of each query (VSE++, "max of hinges"); `all` sums over all of
-            them (VSE0, "sum of hinges"). A query without a negative counts 0.
+        negatives: `hardest` takes the hardest negative of each query (VSE++, "max of hinges"); `all` sums over all
+            negatives (VSE0, "sum of hinges"). A query without a negative counts 0.
 
     Source: Faghri et al. 2018 (VSE++), equations 5 and 6, and the official code, which sums over the batch.
     """
@@ -37,9 +37,9 @@ def hinge_loss(scores: Tensor, right: Tensor, margin: float = 0.2, *, negatives:
 
 
 def ranking_loss(right: Tensor, wrong: Tensor, margin: float = 0.2) -> Tensor:
-    """The mean over examples and negatives of max(0, margin - s(right) + s(wrong)), s the sigmoid, a scalar.
+    """The mean over examples and negatives of max(0, margin - s(right) + s(wrong)), a scalar; s is the sigmoid.
 
-    right [B], wrong [B, N]: scores of a cross-encoder, as logits.
+    right [B], wrong [B, N]: logits of a cross-encoder.
 
     Source: Chen et al. 2020 (UNITER), official code for retrieval.
     """

@@ -1,4 +1,4 @@
-"""Image-text contrast of two encoders: each image finds its text among others, and each text its image.
+"""Image-text contrast (ITC) of dual encoders, in both directions.
 
 Shapes: B pairs, K keys in a queue, E embedding width. All vectors have length 1.
 """
@@ -14,10 +14,10 @@ from torch.nn import functional
 
 @dataclass(frozen=True)
 class Momentum:
-    """Embeddings of the momentum encoders; none of them gets a gradient.
+    """Embeddings of the momentum encoders, without gradient.
 
-    images, texts: [B, E], of the same pairs as the online encoders'. image_queue, text_queue: [K, E], those of earlier
-    steps, which are negatives; None without a queue.
+    images, texts: [B, E], of the same pairs as the online encoders'. image_queue, text_queue: [K, E], of earlier
+    steps, used as negatives; None without a queue.
     """
 
     images: Tensor
@@ -26,7 +26,7 @@ class Momentum:
     text_queue: Tensor | None = None
 
     def candidates(self) -> tuple[Tensor, Tensor]:
-        """All images and all texts [B + K, E], those of the batch first."""
+        """All image and all text embeddings [B + K, E], those of the batch first."""
         return _joined(self.images, self.image_queue), _joined(self.texts, self.text_queue)
 
 
@@ -38,15 +38,15 @@ def itc_loss(
     momentum: Momentum | None = None,
     alpha: float = 0.0,
 ) -> Tensor:
-    """The mean of both directions' cross-entropy of the cosines / temperature, a scalar.
+    """The mean over both directions of the cross-entropy of cosines / temperature, a scalar.
 
     Args:
-        images: [B, E], the b-th belongs to the b-th text.
+        images: [B, E]; image b matches text b.
         texts: [B, E].
-        temperature: what cosines are divided by.
-        momentum: what images and texts are contrasted with; None contrasts them with each other, within the batch.
+        temperature: divides the cosines.
+        momentum: the embeddings to contrast with; None contrasts images and texts of the batch with each other.
         alpha: in [0, 1], the weight of momentum distillation: targets are alpha * the softmax of the momentum
-            encoders' own cosines / temperature + (1 - alpha) * the one right answer.
+            encoders' cosines / temperature + (1 - alpha) * the one-hot target.
 
     Raises:
         ValueError: alpha without momentum embeddings.
@@ -70,7 +70,7 @@ def itc_loss(
 
 @torch.no_grad()
 def _targets(keys: Tensor, candidates: Tensor, temperature: Tensor | float, alpha: float) -> Tensor:
-    """The probabilities [B, B + K] that each query should give the candidates; its own is that of its own row."""
+    """The target probabilities [B, B + K] of the candidates for each query; candidate b is query b's match."""
     right = torch.eye(len(keys), len(candidates), dtype=keys.dtype, device=keys.device)
     if not alpha:
         return right
@@ -86,9 +86,18 @@ def two_queue_loss(
     text_queue: Tensor,
     temperature: float,
 ) -> Tensor:
-    """The sum of both directions' InfoNCE; the right answer is the key of the other tower's momentum copy.
+    """The sum of both directions' InfoNCE losses, a scalar; the positive is the key of the other tower's momentum copy.
 
-    Other pairs of the batch are no negatives, those in the queues [K, E] are. Keys [B, E] and queues get no gradient.
+    Negatives are the keys in the queues, not the other pairs of the batch. Keys and queues get no gradient.
+
+    Args:
+        images: [B, E].
+        texts: [B, E].
+        image_keys: [B, E], of the image tower's momentum copy.
+        text_keys: [B, E], of the text tower's momentum copy.
+        image_queue: [K, E], past image keys.
+        text_queue: [K, E], past text keys.
+        temperature: divides the cosines.
 
     Source: Huo et al. 2021 (BriVL), official code.
     """

@@ -1,4 +1,4 @@
-"""Image-text matching: does this text belong to this picture?
+"""Image-text matching (ITM): classify whether a text matches an image.
 
 Shapes: P pairs, B pairs of a batch.
 """
@@ -13,9 +13,11 @@ from torch.nn import functional
 
 
 def mismatch(count: int, rng: Random, share: float = 0.5) -> tuple[list[int], list[bool]]:
-    """For each of `count` pairs the row whose text it gets, and whether that is its own.
+    """Draw for each of `count` pairs the row whose text it gets; return the rows and whether each is the pair's own.
 
-    share: the chance of each pair to get another one's. A pair alone keeps its own. Source: Tan and Bansal 2019.
+    share: the probability of getting another pair's text; a single pair keeps its own.
+
+    Source: Tan and Bansal 2019.
     """
     rows, matched = [], []
     for row in range(count):
@@ -26,26 +28,31 @@ def mismatch(count: int, rng: Random, share: float = 0.5) -> tuple[list[int], li
 
 
 def itm_loss(logits: Tensor, matched: Tensor) -> Tensor:
-    """Mean cross-entropy of logits [P, 2], the second for a match, and matched [P] bool."""
+    """Mean cross-entropy of logits [P, 2], the second for a match, and labels `matched` [P] bool: a scalar.
+
+    Source: Tan and Bansal 2019.
+    """
     return functional.cross_entropy(logits, matched.to(torch.int64))
 
 
 def hard_negatives(similarity: Tensor, right: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """A wrong text for each picture and a wrong picture for each text, the likelier the more similar: two [B] of rows.
+    """Sample a hard negative text for each image and a hard negative image for each text, by softmax of the similarity.
 
     Args:
-        similarity: [B, B] of pictures (rows) with texts, as logits.
-        right: [B, B] bool, which texts belong to which pictures: never drawn.
-        generator: all chance.
+        similarity: [B, B] of images (rows) with texts, as logits.
+        right: [B, B] bool, True for matching pairs, which are never drawn.
+        generator: the random generator.
+
+    Returns: the rows of the texts [B] int64 and of the images [B] int64.
 
     Raises:
-        ValueError: a picture or a text that every other belongs to.
+        ValueError: an image or a text matches all others in the batch.
 
-    Source: Li et al. 2021 (ALBEF): drawn by the softmax of the similarities.
+    Source: Li et al. 2021 (ALBEF).
     """
     wrong = ~right
     if not bool(wrong.any(dim=1).all() and wrong.any(dim=0).all()):
-        raise ValueError("a picture or a text has no wrong partner in the batch: take larger or more varied batches")
+        raise ValueError("an image or a text has no negative in the batch: take larger or more varied batches")
     texts = similarity.masked_fill(right, float("-inf")).softmax(dim=1)
     images = similarity.T.masked_fill(right.T, float("-inf")).softmax(dim=1)
     return (

@@ -1,6 +1,6 @@
-"""Masked language modelling: guess the words that were hidden.
+"""Masked language modeling (MLM): predict masked tokens.
 
-Shapes: M texts, T tokens, V words of the vocabulary.
+Shapes: M texts, T text tokens, V vocabulary.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from torch import Tensor
 from torch.nn import functional
 
 IGNORED = -100
-"""The label of a token that was not chosen."""
+"""The label of a token that is not predicted."""
 HIDDEN, SWAPPED = 0.8, 0.1
-"""Of the chosen tokens, the share that becomes [MASK] and the share that becomes any word; the rest stays."""
+"""The fractions of chosen tokens that become [MASK] and that become a random token; the rest stays unchanged."""
 
 
 def mask_tokens(
@@ -27,21 +27,23 @@ def mask_tokens(
     share: float = 0.15,
     whole_words: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Choose tokens and hide them: the ids as the model sees them, and the labels, both [M, T].
+    """Choose the tokens to predict and mask them.
 
     Args:
         ids: [M, T] int64.
         special: [M, T] bool, True where a token is never chosen: [CLS], [SEP], padding.
-        rng: all chance.
-        vocabulary: the ids that a swapped token is drawn from.
-        mask_id: of [MASK].
-        share: the chance of each word piece, or of each word, to be chosen.
-        whole_words: [M, T] int64, the number of the word that a piece belongs to, for whole-word masking: the pieces of
-            a word are chosen together. None chooses pieces one by one.
+        rng: the random generator.
+        vocabulary: the ids that a random token is drawn from.
+        mask_id: the id of [MASK].
+        share: the probability of choosing each word piece, or each word.
+        whole_words: [M, T] int64, the number of each piece's word, for whole-word masking: the pieces of a word are
+            chosen together. None chooses each piece on its own.
 
-    Source: Devlin et al. 2019 (80 % hidden, 10 % swapped, 10 % kept); Kim et al. 2021 (whole words).
+    Returns: the ids after masking and the labels, both [M, T] int64; a label is the original id or IGNORED.
+
+    Source: Devlin et al. 2019 (80 % masked, 10 % random, 10 % unchanged); Kim et al. 2021 (whole words).
     """
-    seen, labels = ids.clone(), torch.full_like(ids, IGNORED)
+    masked, labels = ids.clone(), torch.full_like(ids, IGNORED)
     for text in range(len(ids)):
         chosen: dict[int, bool] = {}
         for place in range(ids.shape[1]):
@@ -52,19 +54,22 @@ def mask_tokens(
                 chosen[word] = rng.random() < share
             if chosen[word]:
                 labels[text, place] = ids[text, place]
-                seen[text, place] = _instead(int(ids[text, place]), rng, vocabulary, mask_id)
-    return seen, labels
+                masked[text, place] = _replacement(int(ids[text, place]), rng, vocabulary, mask_id)
+    return masked, labels
 
 
-def _instead(token: int, rng: Random, vocabulary: range, mask_id: int) -> int:
-    chance = rng.random()
-    if chance < HIDDEN:
+def _replacement(token: int, rng: Random, vocabulary: range, mask_id: int) -> int:
+    draw = rng.random()
+    if draw < HIDDEN:
         return mask_id
-    return vocabulary[int(rng.random() * len(vocabulary))] if chance < HIDDEN + SWAPPED else token
+    return vocabulary[int(rng.random() * len(vocabulary))] if draw < HIDDEN + SWAPPED else token
 
 
 def mlm_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Mean cross-entropy over the chosen tokens of logits [M, T, V] and labels [M, T]; 0 where none was chosen."""
+    """Mean cross-entropy of logits [M, T, V] and labels [M, T] int64 over the chosen tokens; 0 if none is chosen.
+
+    Source: Devlin et al. 2019.
+    """
     chosen = labels != IGNORED
     if not bool(chosen.any()):
         return logits.sum() * 0.0

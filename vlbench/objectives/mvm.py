@@ -1,6 +1,6 @@
-"""Masked visual modelling (SOHO): guess the dictionary entry of hidden cells.
+"""Masked visual modeling (MVM, SOHO): predict the dictionary entries of masked cells.
 
-Shapes: N pictures, C cells of the grid, P hidden cells, K entries.
+Shapes: N images, C cells of the grid, P masked cells, K entries.
 """
 
 from __future__ import annotations
@@ -13,25 +13,30 @@ from torch.nn import functional
 
 
 def mask_cells(codes: Tensor, mask: Tensor, rng: Random, share: float) -> Tensor:
-    """Which cells are hidden [N, C] bool: of a picture, all real cells that share the entry of one drawn at random.
+    """Draw the cells to mask: in each image, all real cells with the same entry as one that is drawn at random.
 
     Args:
         codes: [N, C] int64, the entry of each cell.
-        mask: [N, C] bool, True where a cell is real; padding is never hidden.
-        rng: all chance.
-        share: the chance of each picture to have anything hidden.
+        mask: [N, C] bool, True where a cell is real; padding is never masked.
+        rng: the random generator.
+        share: the probability that an image has cells masked.
 
-    Source: Huang et al. 2021 (SOHO). The official code draws one cell for a whole batch; here each picture has its own.
+    Returns: [N, C] bool, True for masked cells.
+
+    Source: Huang et al. 2021 (SOHO). The official code draws one cell for a whole batch.
     """
     hidden = torch.zeros_like(mask)
-    for picture in range(len(codes)):
-        real = mask[picture].nonzero()[:, 0].tolist()
+    for image in range(len(codes)):
+        real = mask[image].nonzero()[:, 0].tolist()
         if real and rng.random() < share:
-            code = codes[picture, real[int(rng.random() * len(real))]]
-            hidden[picture] = mask[picture] & (codes[picture] == code)
+            code = codes[image, real[int(rng.random() * len(real))]]
+            hidden[image] = mask[image] & (codes[image] == code)
     return hidden
 
 
 def mvm_loss(logits: Tensor, codes: Tensor) -> Tensor:
-    """Mean cross-entropy of hidden cells' logits [P, K] and entries [P]; 0 where none was hidden."""
+    """Mean cross-entropy of masked cells' logits [P, K] and entries `codes` [P] int64, a scalar; 0 if there are none.
+
+    Source: Huang et al. 2021 (SOHO).
+    """
     return functional.cross_entropy(logits, codes) if len(codes) else logits.sum() * 0.0

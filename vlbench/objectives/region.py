@@ -1,6 +1,6 @@
-"""Masked region modelling: guess what a hidden region shows.
+"""Masked region modeling (MRM): predict the features or classes of masked regions.
 
-Shapes: N pictures, R regions, F numbers per region, C classes.
+Shapes: N images, R regions, F numbers per region, C classes.
 """
 
 from __future__ import annotations
@@ -12,39 +12,47 @@ from torch import Tensor
 from torch.nn import functional
 
 HIDDEN, SWAPPED = 0.8, 0.1
-"""Of the chosen regions, the share that becomes zeros and the share that becomes another picture's; the rest stays."""
+"""The fractions of chosen regions that become zeros and that become a random region; the rest stays unchanged."""
 
 
 def mask_regions(features: Tensor, mask: Tensor, rng: Random, share: float = 0.15) -> tuple[Tensor, Tensor]:
-    """Choose regions and hide them: the features as the model sees them [N, R, F], and which were chosen [N, R] bool.
+    """Choose the regions to predict and mask their features.
 
     Args:
         features: [N, R, F].
         mask: [N, R] bool, True where a region is real; padding is never chosen.
-        rng: all chance.
-        share: the chance of each region to be chosen.
+        rng: the random generator.
+        share: the probability of choosing each region.
 
-    Source: Tan and Bansal 2019 (LXMERT); boxes are never hidden.
+    Returns: the features after masking [N, R, F], and the chosen regions [N, R] bool.
+
+    Source: Tan and Bansal 2019 (LXMERT); boxes are never masked.
     """
-    seen, chosen = features.clone(), torch.zeros_like(mask)
+    masked, chosen = features.clone(), torch.zeros_like(mask)
     real = mask.nonzero().tolist()
-    for picture, region in real:
+    for image, region in real:
         if rng.random() < share:
-            chosen[picture, region] = True
-            chance = rng.random()
-            if chance < HIDDEN:
-                seen[picture, region] = 0.0
-            elif chance < HIDDEN + SWAPPED:
-                seen[picture, region] = features[tuple(real[int(rng.random() * len(real))])]
-    return seen, chosen
+            chosen[image, region] = True
+            draw = rng.random()
+            if draw < HIDDEN:
+                masked[image, region] = 0.0
+            elif draw < HIDDEN + SWAPPED:
+                masked[image, region] = features[tuple(real[int(rng.random() * len(real))])]
+    return masked, chosen
 
 
 def mrfr_loss(predicted: Tensor, features: Tensor, chosen: Tensor, mask: Tensor, share: float = 0.15) -> Tensor:
-    """Region-feature regression by LXMERT: smooth L1 of predicted and true features [N, R, F], averaged over F and real
-    regions.
+    """Region feature regression of LXMERT: the mean smooth L1 loss over features and real regions, a scalar.
 
-    Regions not chosen [N, R] count 0, those outside the mask [N, R] not at all, and the mean is divided by `share`, so
-    that it is about that of chosen regions.
+    Regions that are not chosen count as 0. The mean is divided by `share`, so that it is near that of the chosen.
+
+    Args:
+        predicted: [N, R, F].
+        features: [N, R, F], the true ones.
+        chosen: [N, R] bool.
+        mask: [N, R] bool, True where a region is real.
+        share: the probability of choosing a region.
+
     Source: Tan and Bansal 2019, official code.
     """
     each = functional.smooth_l1_loss(predicted, features, reduction="none").mean(dim=-1)
@@ -52,19 +60,27 @@ def mrfr_loss(predicted: Tensor, features: Tensor, chosen: Tensor, mask: Tensor,
 
 
 def mrc_loss(logits: Tensor, classes: Tensor, confidences: Tensor, mask: Tensor, share: float = 0.15) -> Tensor:
-    """Region classification: cross-entropy with the detector's labels, weighted by its confidences.
+    """Region classification of LXMERT: cross-entropy with the detector's labels, weighted by its confidences, a scalar.
 
-    logits [N, R, C], classes [N, R] int64, confidences [N, R] in [0, 1], mask [N, R]: the mean over real regions,
-    chosen or not, divided by `share`. Source: Tan and Bansal 2019, official code (all regions).
+    The mean over real regions, chosen or not, divided by `share`.
+
+    Args:
+        logits: [N, R, C].
+        classes: [N, R] int64.
+        confidences: [N, R] in [0, 1].
+        mask: [N, R] bool, True where a region is real.
+        share: the probability of choosing a region.
+
+    Source: Tan and Bansal 2019, official code (all regions).
     """
     each = functional.cross_entropy(logits.transpose(1, 2), classes, reduction="none") * confidences
     return (each * mask).sum() / mask.sum().clamp(min=1) / share
 
 
 def mrfr_mse_loss(predicted: Tensor, features: Tensor, chosen: Tensor) -> Tensor:
-    """Region-feature regression: the mean squared error over the numbers of chosen regions.
+    """Region feature regression of UNITER: the mean squared error over the features of chosen regions, a scalar.
 
-    predicted and features [N, R, F], chosen [N, R] bool; 0 where none was chosen.
+    predicted and features [N, R, F], chosen [N, R] bool; 0 if none is chosen.
 
     Source: Chen et al. 2020 (UNITER), official code.
     """
@@ -74,10 +90,10 @@ def mrfr_mse_loss(predicted: Tensor, features: Tensor, chosen: Tensor) -> Tensor
 
 
 def mrc_argmax_loss(logits: Tensor, probabilities: Tensor, chosen: Tensor) -> Tensor:
-    """Region classification: the mean over chosen regions of the cross-entropy with the detector's likeliest class.
+    """Region classification of UNITER: the mean cross-entropy of chosen regions with the detector's likeliest class.
 
-    logits and probabilities [N, R, C], chosen [N, R] bool; class 0 is the background, which is never the label. 0 where
-    none was chosen.
+    logits and probabilities [N, R, C], chosen [N, R] bool; 0 if none is chosen. Class 0 is the background, which is
+    never the label.
 
     Source: Chen et al. 2020 (UNITER), official code.
     """
@@ -88,10 +104,10 @@ def mrc_argmax_loss(logits: Tensor, probabilities: Tensor, chosen: Tensor) -> Te
 
 
 def mrc_kl_loss(logits: Tensor, probabilities: Tensor, chosen: Tensor) -> Tensor:
-    """Region classification: KL(probabilities || softmax(logits)), the mean over chosen regions and over classes.
+    """Region classification of UNITER: the mean KL(probabilities || softmax(logits)) over chosen regions and classes.
 
-    logits and probabilities [N, R, C], chosen [N, R] bool; 0 where none was chosen. The mean over classes makes it C
-    times smaller than the divergence itself.
+    logits and probabilities [N, R, C], chosen [N, R] bool; 0 if none is chosen. The mean over classes makes it C times
+    smaller than the divergence itself.
 
     Source: Chen et al. 2020 (UNITER), official code.
     """

@@ -1,6 +1,6 @@
-"""Word-region and word-patch alignment by optimal transport (IPOT).
+"""Word-region and word-patch alignment (WRA, WPA) by optimal transport (IPOT).
 
-Shapes: B pairs, T words, N regions or patches, D width.
+Shapes: B pairs, T text tokens, N regions or patches, D width.
 """
 
 from __future__ import annotations
@@ -13,10 +13,17 @@ from torch.nn import functional
 def transport(
     cost: Tensor, text_mask: Tensor, visual_mask: Tensor, *, beta: float = 0.5, iterations: int = 50
 ) -> Tensor:
-    """The plan [B, T, N] that carries uniform weight from real words to real regions at little cost, without gradient.
+    """Approximate the optimal transport plan between uniform weights on words and regions, without gradient.
 
-    Rows of real words sum to 1 / words and columns of real regions to 1 / regions, the columns exactly; all that
-    belongs to padding is 0. cost [B, T, N]; text_mask [B, T] and visual_mask [B, N] are True where a token is real.
+    Args:
+        cost: [B, T, N], of each word and region.
+        text_mask: [B, T] bool, True where a token is real.
+        visual_mask: [B, N] bool, likewise.
+        beta: step size of the proximal point method.
+        iterations: number of its steps.
+
+    Returns: [B, T, N], 0 or more; rows of real words sum to about 1 / words, columns of real regions to exactly
+        1 / regions; 0 for padding.
 
     Source: Xie et al. 2018 (IPOT), one inner step; Chen et al. 2020 (UNITER), Kim et al. 2021 (ViLT).
     """
@@ -34,10 +41,16 @@ def transport(
 
 
 def wpa_loss(text: Tensor, visual: Tensor, text_mask: Tensor, visual_mask: Tensor, matched: Tensor) -> Tensor:
-    """The transport distance of matching pairs minus that of the others, over the number of pairs, a scalar.
+    """The transport distances of matched pairs minus those of the others, divided by the number of pairs: a scalar.
 
-    text [B, T, D], visual [B, N, D]; masks [B, T], [B, N] leave out [CLS], [SEP], the class token and padding; matched
-    [B] bool. The cost of a word and a region is 1 - cosine; the plan gets no gradient.
+    The cost of a word and a region is 1 - cosine; the plan gets no gradient.
+
+    Args:
+        text: [B, T, D].
+        visual: [B, N, D].
+        text_mask: [B, T] bool, False for [CLS], [SEP] and padding.
+        visual_mask: [B, N] bool, False for a class token and padding.
+        matched: [B] bool.
 
     Source: Kim et al. 2021 (ViLT), official code, without its weight of 0.1.
     """

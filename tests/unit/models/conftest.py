@@ -1,9 +1,10 @@
-"""A small CVLP over made-up regions."""
+"""Fixtures for tests of models: a small CVLP over random regions, and the sizes of golden cases."""
 
 from __future__ import annotations
 
 import zlib
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,26 +14,26 @@ import torch
 from PIL import Image
 
 from vlbench import catalog
-from vlbench.core.cards import ModelCard, Recipe
+from vlbench.core.cards import ModelCard, Recipe, SizeCard
 from vlbench.core.examples import ImageRef
 from vlbench.core.validate import parse
 from vlbench.data.regions.types import Regions
 from vlbench.data.resources import Resources
-from vlbench.data.text.tokenizer import TextEncoder
+from vlbench.data.text.tokenizer import SPECIAL, TextEncoder
 from vlbench.engine.learner import Learner
 from vlbench.engine.weights.loading import Wanted, load_weights
 from vlbench.heads.build import build_head
 from vlbench.models.cvlp.backbone import CVLP
+from vlbench.models.layers.bert import initialize
 from vlbench.models.layers.crossmodal import CrossModalConfig
-from vlbench.models.layers.initialize import initialize
 
 WORDS = "the left picture has two red squares and one blue circle above a green star"
 
 COUNTS = {"few": 2, "some": 4, "many": 9, "none": 0}
 
 
-class Made:
-    """Regions drawn from the picture's key; `few`, `many` and `none` say how many."""
+class RandomRegions:
+    """Regions drawn from the image's key; `few`, `many` and `none` say how many."""
 
     dim = 5
 
@@ -45,14 +46,22 @@ class Made:
         return Regions(width, height, corners.astype(np.float32), features, none, zero, none, zero)
 
 
-class Pictures:
+class NoImages:
     def open(self, ref: ImageRef) -> Image.Image:
-        raise AssertionError("a region model opens no picture")
+        raise AssertionError("no image may be opened")
+
+
+@dataclass(frozen=True)
+class NoRegions:
+    dim: int
+
+    def get(self, ref: ImageRef) -> Regions:
+        raise AssertionError("region features are given")
 
 
 @pytest.fixture(scope="session")
 def resources() -> Resources:
-    return Resources(TextEncoder.train([WORDS], 100, 20), Pictures(), Made())
+    return Resources(TextEncoder.train([WORDS], 100, 20), NoImages(), RandomRegions())
 
 
 @pytest.fixture
@@ -72,7 +81,7 @@ def config(resources: Resources) -> CrossModalConfig:
         standardise=False,
         first_rows="trained",
         vocab_size=resources.text.vocab_size,
-        region_dim=Made.dim,
+        region_dim=RandomRegions.dim,
     )
 
 
@@ -82,6 +91,33 @@ def cvlp(config: CrossModalConfig, resources: Resources) -> CVLP:
     model = CVLP(config, resources).eval()
     initialize(model, std=0.5)  # large weights, so that a wrong mask or order shows
     return model
+
+
+@pytest.fixture
+def vocabulary_of(tmp_path: Path) -> Callable[[int, int], TextEncoder]:
+    """Make a tokenizer with so many words, for texts of so many tokens."""
+
+    def make(words: int, max_text: int) -> TextEncoder:
+        path = tmp_path / "vocab.txt"
+        path.write_text("\n".join([*SPECIAL, *(f"word{number}" for number in range(words - len(SPECIAL)))]))
+        return TextEncoder.from_vocab(path, max_text)
+
+    return make
+
+
+@pytest.fixture
+def build_golden(vocabulary_of: Callable[[int, int], TextEncoder]) -> Callable[..., tuple[ModelCard, Resources]]:
+    """Make a model's card with the size `golden` of an official configuration, and resources that fit it.
+
+    regions: numbers that describe a region, of a model over regions.
+    """
+
+    def build(model: str, size: SizeCard, words: int, regions: int | None = None) -> tuple[ModelCard, Resources]:
+        card = catalog.model_card(model).model_copy(update={"sizes": {"golden": size}})
+        source = None if regions is None else NoRegions(regions)
+        return card, Resources(vocabulary_of(words, size.max_text), NoImages(), source)
+
+    return build
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from vlbench.data.resources import Resources
 from vlbench.models.brivl.backbone import BriVL
 from vlbench.models.hf.fusion import HFFusion
 from vlbench.models.layers.attention import Attention
-from vlbench.models.layers.initialize import initialize
+from vlbench.models.layers.bert import initialize
 from vlbench.models.lxmert.backbone import LXMERT
 from vlbench.models.soho.backbone import SOHO
 from vlbench.models.vilt.backbone import ViLT
@@ -31,8 +31,8 @@ SIZES = {"wide": (96, 48), "small": (10, 10), "tall": (20, 100)}
 
 @dataclass(frozen=True)
 class Subject:
-    """A model with three pictures. last: the attention of the last layer. first: the place of the picture's tokens
-    among all that are attended to. silent: how many of them stand for no part of the picture."""
+    """A model with three images. last: the attention of the last layer. first: the place of the image's tokens
+    among all that are attended to. silent: how many of them stand for no part of the image."""
 
     model: Any
     refs: Sequence[ImageRef]
@@ -81,7 +81,7 @@ def written_out(subject: Subject, seen: Visual, read: Textual) -> Tensor:
     """The weights of the last layer within `fuse`, pair by pair and head by head, over real tokens only."""
     caught: list[tuple[Tensor, Tensor]] = []
     attention = subject.last
-    # Text looks at regions first, then regions at text: of two calls the first one counts.
+    # Text attends to regions first, then regions to text: of two calls the first one counts.
     plain = attention.attend
 
     def catch(query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
@@ -149,13 +149,13 @@ def test_answers_are_the_same_bit_by_bit(subject: Subject) -> None:
     def fused() -> Features:
         return subject.model.fuse(*subject.sides())
 
-    chance, before = torch.get_rng_state(), fused()
+    rng_state, before = torch.get_rng_state(), fused()
     state = {name: value.clone() for name, value in subject.model.state_dict().items()}
     subject.model.attend(*subject.sides())
     after = fused()
     assert torch.equal(before.pooled, after.pooled)
     assert torch.equal(before.text, after.text) and torch.equal(before.visual, after.visual)
-    assert torch.equal(chance, torch.get_rng_state())
+    assert torch.equal(rng_state, torch.get_rng_state())
     assert all(torch.equal(value, state[name]) for name, value in subject.model.state_dict().items())
 
 
@@ -184,10 +184,10 @@ def test_a_marked_spot_lies_in_the_box_of_the_token_that_feels_it(
     x, y = spot
     refs = []
     for key in ("plain", "marked"):
-        picture = Image.new("RGB", size, (120, 120, 120))
+        image = Image.new("RGB", size, (120, 120, 120))
         if key == "marked":
-            picture.paste((255, 0, 0), (x - 2, y - 2, x + 3, y + 3))
-        picture.save(tmp_path / f"{key}.png")
+            image.paste((255, 0, 0), (x - 2, y - 2, x + 3, y + 3))
+        image.save(tmp_path / f"{key}.png")
         refs.append(ImageRef(tmp_path / f"{key}.png", key))
     images = model.prepare_images(refs)
     felt = _felt(model, images)
@@ -197,7 +197,7 @@ def test_a_marked_spot_lies_in_the_box_of_the_token_that_feels_it(
 
 
 def _felt(model: Any, images: dict[str, Tensor]) -> Tensor:
-    """How much each token changes from the first picture to the second, [R]."""
+    """How much each token changes from the first image to the second, [R]."""
     if isinstance(model, SOHO):
         model.network.neck.lookup = False
         cells = model.network.look(images["pixels"], images["sizes"]).tokens

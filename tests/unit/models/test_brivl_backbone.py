@@ -1,4 +1,4 @@
-"""BriVL's doors and towers: what it makes of pictures, boxes and texts."""
+"""BriVL's preprocessing of images, boxes and texts, and its towers."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def embeddings(model: BriVL, keys: list[str], texts: list[str]) -> tuple[Tensor,
     return model.embed_images(seen), model.embed_texts(model.read(model.prepare_texts(texts)))
 
 
-def test_boxes_are_shares_with_the_whole_picture_last(brivl: BriVL) -> None:
+def test_boxes_are_shares_with_the_whole_image_last(brivl: BriVL) -> None:
     images = brivl.prepare_images(refs("two", "none", "many"))
     whole = [0.0, 0.0, 1.0, 1.0]
     assert images["boxes"].shape == (3, 37, 4) and images["mask"].sum(1).tolist() == [3, 1, 37]
@@ -82,7 +82,7 @@ def test_boxes_are_shares_with_the_whole_picture_last(brivl: BriVL) -> None:
     assert images["boxes"][2, 36].tolist() == whole
 
 
-def test_pictures_are_squeezed_into_squares(brivl: BriVL) -> None:
+def test_images_are_squeezed_into_squares(brivl: BriVL) -> None:
     images = brivl.prepare_images(refs("none", "two"))
     assert images["pixels"].shape == (2, 3, 48, 48) and images["pixels"].dtype == torch.uint8
     assert images["pixels"][0].flatten(1).unique(dim=1).shape == (3, 1), "one pixel fills its square"
@@ -240,7 +240,7 @@ def test_what_the_released_network_trains(card_of: Callable[[str], ModelCard], d
 
 
 def test_without_boxes_it_is_an_error(brivl: BriVL, drawn: Resources) -> None:
-    with pytest.raises(VlbenchError, match="BriVL looks at boxes of a picture and was given none"):
+    with pytest.raises(VlbenchError, match="BriVL needs regions and was given none"):
         BriVL(brivl.config, replace(drawn, regions=None))
 
 

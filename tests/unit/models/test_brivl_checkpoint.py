@@ -20,7 +20,7 @@ def ours(card_of: Callable[[str], ModelCard], resources: Resources) -> BriVLPret
     torch.manual_seed(0)
     card = card_of("brivl")
     tiny = card.sizes["tiny"]
-    # Sizes that all differ, so that nothing fits by chance: 64 channels, 32 wide, 128 embedded.
+    # Sizes that all differ, so that nothing fits at random: 64 channels, 32 wide, 128 embedded.
     tiny = tiny.model_copy(update={"config": {**tiny.config, "width": 32}})
     card = card.model_copy(update={"sizes": {"tiny": tiny}})
     return BriVLPretraining.from_card(card, "tiny", resources, {"queue": "4"})
@@ -109,6 +109,6 @@ def test_every_official_name_has_its_place(ours: BriVLPretraining) -> None:
         assert "queue" in name or torch.equal(value, state[name]), name
 
 
-def test_a_file_without_tensors_is_refused() -> None:
+def test_a_file_without_tensors_is_rejected() -> None:
     with pytest.raises(VlbenchError, match="the checkpoint holds no tensors"):
         convert({"learnable": {"epoch": 3}})

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from vlbench.core.cards import ModelCard, SizeCard
 from vlbench.core.pretraining import alone
 from vlbench.data.resources import Resources
-from vlbench.data.text.tokenizer import SPECIAL, TextEncoder
+from vlbench.data.text.tokenizer import TextEncoder
 from vlbench.engine.learner import Learner
 from vlbench.engine.weights.loading import Wanted, load_weights
 from vlbench.heads.dual import DualHead
@@ -77,11 +77,9 @@ def card(card_of: Callable[[str], ModelCard]) -> Callable[..., ModelCard]:
 
 
 @pytest.fixture
-def reading(resources: Resources, tmp_path: Path) -> Resources:
+def reading(resources: Resources, vocabulary_of: Callable[[int, int], TextEncoder]) -> Resources:
     """With a vocabulary as long as the cases'."""
-    file = tmp_path / "vocab.txt"
-    file.write_text("\n".join([*SPECIAL, *(f"word{number}" for number in range(300 - len(SPECIAL)))]))
-    return replace(resources, words=TextEncoder.from_vocab(file, 80))
+    return replace(resources, words=vocabulary_of(300, 80))
 
 
 def official_file(case: Case, folder: Path) -> Path:

@@ -25,7 +25,7 @@ from vlbench.core.cards import ModelCard
 from vlbench.core.errors import VlbenchError
 from vlbench.core.examples import ImageRef, Query
 from vlbench.data.resources import Resources
-from vlbench.models.brivl.pretraining import BriVLPretraining, recoloured
+from vlbench.models.brivl.pretraining import BriVLPretraining, change_colours
 
 Make = Callable[..., BriVLPretraining]
 CAPTIONS = ["two red squares", "one blue circle", "a green star above a circle", "the left picture", "a star", "red"]
@@ -170,7 +170,7 @@ def test_prepare_is_chance_of_the_given_stream_alone(make: Make, pairs: list[Que
 def test_how_often_colours_are_changed_or_lost() -> None:
     rng = Random(0)
     picture = Image.new("RGB", (2, 2), (200, 120, 40))
-    found = [np.asarray(recoloured(picture, rng))[0, 0].astype(int) for _ in range(1000)]
+    found = [np.asarray(change_colours(picture, rng))[0, 0].astype(int) for _ in range(1000)]
     grey = np.mean([colour.max() == colour.min() for colour in found])
     same = np.mean([(colour == (200, 120, 40)).all() for colour in found])
     assert grey == pytest.approx(0.2, abs=0.04)

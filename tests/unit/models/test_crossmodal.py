@@ -71,7 +71,7 @@ def test_pooled_trains_all_but_the_last_layers_visual_side(config: CrossModalCon
     read = network.read(torch.randint(0, config.vocab_size, (2, 5)), words)
     network.fuse(read, words, seen, regions)[0].sum().backward()
     still = {name for name, parameter in network.named_parameters() if parameter.grad is None}
-    # The last layer's visual states are handed on, but [CLS] has already looked at the regions by then.
+    # The last layer's visual states are handed on, but [CLS] has attended to the regions by then.
     assert still == {name for name, _ in network.named_parameters() if name.startswith("encoder.x_layers.1.visn_")}
     # A key's bias shifts all scores of a query alike, which softmax does not see: its gradient is 0 by nature.
     flat = {name for name, value in network.named_parameters() if value.grad is not None and not value.grad.any()}

@@ -1,4 +1,4 @@
-"""The doors of CVLP and LXMERT: what they make of regions and texts, and that rows do not feel their neighbours."""
+"""The preprocessing of CVLP and LXMERT; rows do not depend on their neighbours."""
 
 from __future__ import annotations
 
@@ -97,6 +97,6 @@ def test_too_long_texts_are_an_error(config: CrossModalConfig, resources: Resour
         CVLP(config.model_copy(update={"positions": 19}), resources)
 
 
-def test_a_picture_without_regions_is_named(cvlp: CVLP, ref: Ref) -> None:
+def test_a_image_without_regions_is_named(cvlp: CVLP, ref: Ref) -> None:
     with pytest.raises(DataError, match="'none-x' has 0 regions"):
         cvlp.prepare_images([ref("few-a"), ref("none-x")])

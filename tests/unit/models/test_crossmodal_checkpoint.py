@@ -217,6 +217,6 @@ def test_a_decoder_of_its_own_is_not_lost_silently(theirs: Any) -> None:
     assert convert(state).unexpected == ("cls.predictions.decoder.weight",)
 
 
-def test_a_file_without_tensors_is_refused() -> None:
+def test_a_file_without_tensors_is_rejected() -> None:
     with pytest.raises(VlbenchError, match="holds no tensors"):
         convert({"epoch": 3})

@@ -7,22 +7,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from PIL import Image
 from torch import Tensor
 
-from vlbench import catalog
 from vlbench.core.backbone import Features
 from vlbench.core.cards import ModelCard, SizeCard
-from vlbench.core.examples import ImageRef
-from vlbench.data.regions.types import Regions
 from vlbench.data.resources import Resources
-from vlbench.data.text.tokenizer import SPECIAL, TextEncoder
 from vlbench.engine.learner import Learner
 from vlbench.engine.weights.loading import Wanted, load_weights
 from vlbench.models.cvlp.pretraining import CVLPPretraining
@@ -34,26 +28,11 @@ GOLDEN = Path(__file__).resolve().parents[2] / "golden"
 Build = Callable[[str, dict[str, Any]], tuple[ModelCard, Resources]]
 
 
-class NoImages:
-    def open(self, ref: ImageRef) -> Image.Image:
-        raise AssertionError("region features are given")
-
-
-@dataclass(frozen=True)
-class NoRegions:
-    dim: int
-
-    def get(self, ref: ImageRef) -> Regions:
-        raise AssertionError("region features are given")
-
-
 @pytest.fixture
-def build(tmp_path: Path) -> Build:
+def build(build_golden: Callable[..., tuple[ModelCard, Resources]]) -> Build:
     """The card of a model with a size `golden` of an official configuration, and a vocabulary of its length."""
 
     def make(model: str, config: dict[str, Any]) -> tuple[ModelCard, Resources]:
-        words = [*SPECIAL, *(f"word{number}" for number in range(config["vocab_size"] - len(SPECIAL)))]
-        (tmp_path / "vocab.txt").write_text("\n".join(words))
         size = SizeCard(
             vocabulary="own",
             max_text=config["max_position_embeddings"],
@@ -72,9 +51,7 @@ def build(tmp_path: Path) -> Build:
                 "standardise": False,
             },
         )
-        text = TextEncoder.from_vocab(tmp_path / "vocab.txt", config["max_position_embeddings"])
-        card = catalog.model_card(model).model_copy(update={"sizes": {"golden": size}})
-        return card, Resources(text, NoImages(), NoRegions(config["visual_feat_dim"]))
+        return build_golden(model, size, config["vocab_size"], config["visual_feat_dim"])
 
     return make
 
@@ -177,7 +154,7 @@ def test_losses_of_lxmert(build: Build, golden_case: Any) -> None:
         "labels": labels(given["mlm_labels"]),
         "matched": given["matched"].bool(),
         "text_rows": torch.arange(len(given["ids"])),
-        "same_picture": torch.ones(len(given["ids"]), dtype=torch.bool),
+        "same_image": torch.ones(len(given["ids"]), dtype=torch.bool),
         "answers": labels(given["answers"]),
         "features": given["feats"],
         "hidden": given["hidden_feats"],

@@ -95,7 +95,7 @@ def test_mismatched_texts_are_not_their_own(made: Any, pairs: list[Query]) -> No
             both.add(matched)
     assert both == {True, False}
     twins = [pairs[0], Query(pairs[0].images, pairs[1].text)]
-    assert all(made().prepare(twins, Random(seed))["matched"].all() for seed in range(5))  # both are of one picture
+    assert all(made().prepare(twins, Random(seed))["matched"].all() for seed in range(5))  # both are of one image
 
 
 def test_layers_that_do_not_run_do_not_count(made: Any, pairs: list[Query]) -> None:

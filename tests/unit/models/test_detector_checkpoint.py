@@ -26,9 +26,9 @@ def test_round_trip(wrap: Callable[[object], Any], tiny_detector: ModuleType) ->
     for name, tensor in source.state_dict().items():
         assert torch.equal(network.state_dict()[name], tensor), name
     assert network.rules.pooling == "max"
-    picture = torch.randn(3, 64, 80, generator=torch.Generator().manual_seed(2))
-    (found,) = network([picture])
-    maps = source.backbone(picture[None])
+    image = torch.randn(3, 64, 80, generator=torch.Generator().manual_seed(2))
+    (found,) = network([image])
+    maps = source.backbone(image[None])
     boxes = source.suppress(source.propose(maps, (64, 80))[0])
     described = source.head(network.pool(maps[0], boxes))
     torch.testing.assert_close(found.boxes, boxes[source.choose(boxes, described)])
@@ -54,7 +54,7 @@ def test_the_papers_anchors_where_a_file_has_none(tiny_detector: ModuleType) -> 
         (lambda state: state.clear(), "holds no tensors"),
     ],
 )
-def test_what_does_not_fit_is_refused(
+def test_what_does_not_fit_is_rejected(
     change: Callable[[Any], object], expected: str, tiny_detector: ModuleType
 ) -> None:
     state = tiny_detector.published(tiny_detector.trained(RULES))
@@ -64,6 +64,6 @@ def test_what_does_not_fit_is_refused(
     assert caught.value.exit_code == ExitCode.WEIGHTS
 
 
-def test_weights_of_something_else_are_refused() -> None:
+def test_weights_of_something_else_are_rejected() -> None:
     with pytest.raises(VlbenchError, match=r"clip.bin has no backbone.res2.\*.*Detectron2's names"):
         load_network({"visual.conv1.weight": torch.zeros(4, 3, 7, 7)}, RULES, "clip.bin")

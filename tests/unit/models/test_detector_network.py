@@ -1,4 +1,4 @@
-"""The detector as a whole: its stages, its rules, and that a picture's regions are its own."""
+"""The detector as a whole: its stages, its rules, and that an image's regions are its own."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def pixels(seed: int, height: int = 96, width: int = 128) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3)).astype(np.uint8)
 
 
-def picture(seed: int, height: int = 96, width: int = 128) -> Tensor:
+def image(seed: int, height: int = 96, width: int = 128) -> Tensor:
     return prepared(torch.from_numpy(pixels(seed, height, width)), RULES)
 
 
@@ -63,18 +63,18 @@ def test_the_paper_network_costs_what_is_published() -> None:
     assert 949 < counter.get_total_flops() / 2e9 < 959
 
 
-def test_a_picture_shares_nothing_with_its_batch(network: FasterRCNN) -> None:
-    pictures = [picture(0), picture(1), picture(2, 80, 200), picture(3)]
+def test_a_image_shares_nothing_with_its_batch(network: FasterRCNN) -> None:
+    images = [image(0), image(1), image(2, 80, 200), image(3)]
     with torch.inference_mode():
-        together = network(pictures)
-        alone = [network([one])[0] for one in pictures]
-        turned = network(pictures[::-1])[::-1]
+        together = network(images)
+        alone = [network([one])[0] for one in images]
+        turned = network(images[::-1])[::-1]
     assert all(map(same, together, alone)) and all(map(same, together, turned))
     assert not same(together[0], together[1])
 
 
 def test_stages_run_apart_are_the_whole(network: FasterRCNN) -> None:
-    one = picture(0)
+    one = image(0)
     with torch.inference_mode():
         maps = network.backbone(one[None])
         (found,) = network.propose(maps, (96, 128))
@@ -87,13 +87,13 @@ def test_stages_run_apart_are_the_whole(network: FasterRCNN) -> None:
     assert torch.equal(whole.described.features, described.features[chosen])
 
 
-def test_stages_take_several_pictures(network: FasterRCNN) -> None:
-    pictures = torch.stack([picture(0), picture(1)])
+def test_stages_take_several_images(network: FasterRCNN) -> None:
+    images = torch.stack([image(0), image(1)])
     with torch.inference_mode():
-        maps = network.backbone(pictures)
+        maps = network.backbone(images)
         both = network.propose(maps, (96, 128))
         for index, one in enumerate(both):
-            torch.testing.assert_close(maps[index], network.backbone(pictures[index : index + 1])[0])
+            torch.testing.assert_close(maps[index], network.backbone(images[index : index + 1])[0])
             torch.testing.assert_close(one.scores, network.propose(maps[index : index + 1], (96, 128))[0].scores)
 
 
@@ -107,8 +107,8 @@ def test_seeds_decide_and_the_generator_is_left_alone() -> None:
 
 def test_it_never_trains(network: FasterRCNN) -> None:
     with torch.inference_mode():
-        (before,) = network([picture(0)])
-        (after,) = network.train()([picture(0)])
+        (before,) = network([image(0)])
+        (after,) = network.train()([image(0)])
     assert same(before, after)
     assert not any(part.training for part in network.modules())
     assert not any(weights.requires_grad for weights in network.parameters())
@@ -191,7 +191,7 @@ def test_regions_are_the_sure_ones_within_bounds(
         (1, 1, (600, 600)),
     ],
 )
-def test_pictures_are_scaled_as_the_paper_does(height: int, width: int, expected: tuple[int, int]) -> None:
+def test_images_are_scaled_as_the_paper_does(height: int, width: int, expected: tuple[int, int]) -> None:
     scaled = prepared(torch.zeros(height, width, 3, dtype=torch.uint8), Rules())
     assert scaled.shape == (3, *expected)
     torch.testing.assert_close(scaled[:, 0, 0], torch.tensor([-102.9801, -115.9465, -122.7717]))
@@ -203,10 +203,10 @@ def test_channels_are_turned_round() -> None:
     torch.testing.assert_close(prepared(red, RULES)[:, 5, 5], torch.tensor([-102.9801, -115.9465, 132.2283]))
 
 
-def test_the_extractor_speaks_of_the_pictures_own_pixels(network: FasterRCNN) -> None:
+def test_the_extractor_speaks_of_the_images_own_pixels(network: FasterRCNN) -> None:
     extractor = DetectorExtractor(network, "random-0", CPU)
     regions = extractor(pixels(0, 48, 64))
-    (found,) = network([picture(0, 48, 64)])
+    (found,) = network([image(0, 48, 64)])
     np.testing.assert_allclose(regions.boxes, found.boxes.numpy() / 2, rtol=1e-6)
     assert regions.boxes.max(0)[2] <= 64 and regions.boxes.max(0)[3] <= 48
     assert (regions.width, regions.height, extractor.dim) == (64, 48, 128)

@@ -29,7 +29,7 @@ NUMBERS = 64
 
 
 class Drawn:
-    """Regions drawn from the picture's key, two to four of them."""
+    """Regions drawn from the image's key, two to four of them."""
 
     dim = NUMBERS
 
@@ -43,7 +43,7 @@ class Drawn:
 
 @pytest.fixture(scope="module")
 def refs(tmp_path_factory: pytest.TempPathFactory) -> list[ImageRef]:
-    """Three pictures of noise, each of another shape."""
+    """Three images of noise, each of another shape."""
     folder, found = tmp_path_factory.mktemp("pictures"), []
     for number, (width, height) in enumerate(SIZES):
         noise = np.random.default_rng(number).integers(0, 256, (height, width, 3), dtype=np.uint8)
@@ -68,7 +68,7 @@ def load(make_hf: MakeHF) -> Callable[..., Any]:
 
 
 def fused(backbone: Any, refs: list[ImageRef], slot: int = 0) -> Any:
-    """All pictures with all texts, in one batch: features of 9 pairs, picture by picture."""
+    """All images with all texts, in one batch: features of 9 pairs, image by image."""
     with torch.no_grad():
         seen = backbone.see(backbone.prepare_images(refs), torch.full((len(refs),), slot))
         read = backbone.read(backbone.prepare_texts(TEXTS))
@@ -100,13 +100,13 @@ def test_vilt_pools_as_the_library_does(load: Callable[..., Any], refs: list[Ima
         torch.testing.assert_close(words, expected.last_hidden_state[0, : len(words)], atol=5e-5, rtol=0)
 
 
-def test_vilts_second_picture_has_its_own_type(load: Callable[..., Any], refs: list[ImageRef]) -> None:
+def test_vilts_second_image_has_its_own_type(load: Callable[..., Any], refs: list[ImageRef]) -> None:
     two, folder = load("ViltModel", modality_type_vocab_size=3)
     reference = hf.ViltModel.from_pretrained(folder).eval()
     with torch.no_grad():
         expected = reference(**inputs(folder, refs[1], TEXTS[0]), image_token_type_idx=2).pooler_output[0]
     torch.testing.assert_close(fused(two, refs, slot=1).pooled[3], expected, atol=2e-5, rtol=0)
-    one, _ = load("ViltModel")  # which knows one picture only: the second begins as the first
+    one, _ = load("ViltModel")  # which knows one image only: the second begins as the first
     assert torch.equal(fused(one, refs, slot=1).pooled, fused(one, refs, slot=0).pooled)
     assert not torch.allclose(fused(two, refs, slot=1).pooled, fused(two, refs, slot=0).pooled, atol=1e-3)
 

@@ -1,4 +1,4 @@
-"""A card is read off a config.json; what is no model of pictures and texts is named."""
+"""A card is read off a config.json; what is no model of images and texts is named."""
 
 from __future__ import annotations
 
@@ -82,15 +82,15 @@ def test_two_towers_and_writers(read: Read) -> None:
 
 
 @pytest.mark.parametrize("config", [{"model_type": "bert"}, {"architectures": ["X"]}, {}])
-def test_no_model_of_pictures_and_texts(read: Read, config: dict[str, Any]) -> None:
-    with pytest.raises(VlbenchError, match=r"has the model_type '(bert|)', which takes no pictures"):
+def test_no_model_of_images_and_texts(read: Read, config: dict[str, Any]) -> None:
+    with pytest.raises(VlbenchError, match=r"has the model_type '(bert|)', which takes no images"):
         read(**config)
 
 
 def test_an_architecture_that_only_writes(read: Read) -> None:
     with pytest.raises(VlbenchError, match=r"is a BlipForQuestionAnswering, .* give a BlipForImageTextRet") as caught:
         read(model_type="blip", architectures=["BlipForQuestionAnswering"])
-    assert "takes no pictures" not in caught.value.message and "one of vilt" not in caught.value.message
+    assert "takes no images" not in caught.value.message and "one of vilt" not in caught.value.message
 
 
 @pytest.mark.parametrize("content", ["{", "[]", ""])

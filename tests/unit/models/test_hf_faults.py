@@ -42,7 +42,7 @@ def load(folder: Path, loading: Loading | None = None) -> Any:
     return model
 
 
-def refused(folder: Path, loading: Loading | None = None) -> str:
+def rejection(folder: Path, loading: Loading | None = None) -> str:
     with pytest.raises(VlbenchError) as caught:
         load(folder, loading)
     assert caught.value.exit_code == ExitCode.WEIGHTS and "\n" not in caught.value.message
@@ -71,7 +71,7 @@ def test_a_config_that_makes_no_network(
 ) -> None:
     folder = copy(name)
     change(folder / "config.json", **values)
-    message = refused(folder, Loading(at_once=at_once))
+    message = rejection(folder, Loading(at_once=at_once))
     assert "has a config.json that " in message and said in message
 
 
@@ -81,7 +81,7 @@ def test_tensors_of_another_shape_are_named(copy: Copy, name: str) -> None:
     weights = load_file(folder / "model.safetensors")
     other = next(name for name, value in weights.items() if value.ndim == 2)
     save_file(weights | {other: torch.zeros(3, 5)}, folder / "model.safetensors", {"format": "pt"})
-    message = refused(folder)
+    message = rejection(folder)
     assert "holds 1 tensors of another shape" in message
     shapes = f"is [3, 5] in the file and {list(weights[other].shape)} here)"
     assert f"{other.removeprefix('language_model.')} {shapes}" in message
@@ -97,17 +97,17 @@ def test_tensors_of_another_shape_are_named(copy: Copy, name: str) -> None:
         "USER: {{ messages[0]['content'] }}",
     ],
 )
-def test_a_chat_template_without_a_place_for_pictures(copy: Copy, template: str) -> None:
+def test_a_chat_template_without_a_place_for_images(copy: Copy, template: str) -> None:
     folder = copy("qwen2_vl")
     (folder / "chat_template.jinja").write_text(template)
-    assert "has a chat template that cannot be filled in with pictures and texts" in refused(folder)
+    assert "has a chat template that cannot be filled in with images and texts" in rejection(folder)
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"eos_token_id": "x"}', '{"eos_token_id": [[1]]}'])
 def test_a_broken_generation_config(copy: Copy, content: str) -> None:
     folder = copy("llava")
     (folder / "generation_config.json").write_text(content)
-    assert "has a generation_config.json that does not load" in refused(folder)
+    assert "has a generation_config.json that does not load" in rejection(folder)
 
 
 @pytest.mark.parametrize("name", ["CLIPModel", "ViltModel", "SiglipModel"])
@@ -120,25 +120,25 @@ def test_texts_are_filled_up_by_the_end_of_a_text_where_nothing_else_is_named(co
     end = 3
     assert read["ids"][0][~read["mask"][0]].unique().tolist() == [end]
     change(settings, eos_token=None)
-    assert "has a tokenizer without a pad_token" in refused(folder)
+    assert "has a tokenizer without a pad_token" in rejection(folder)
 
 
 @pytest.mark.parametrize("name", ["CLIPModel", "BridgeTowerForImageAndTextRetrieval", "BlipForImageTextRetrieval"])
 def test_an_image_processor_of_another_size(copy: Copy, name: str) -> None:
     folder = copy(name)
     (folder / "preprocessor_config.json").write_text("{}")
-    assert "has an image processor that does not fit its network" in refused(folder)
+    assert "has an image processor that does not fit its network" in rejection(folder)
 
 
 @pytest.mark.parametrize("name", ["llava", "qwen2_vl"])
-def test_pictures_of_another_size_for_a_model_that_writes(copy: Copy, tmp_path: Path, name: str) -> None:
-    folder, picture = copy(name), tmp_path / "a.png"
+def test_images_of_another_size_for_a_model_that_writes(copy: Copy, tmp_path: Path, name: str) -> None:
+    folder, image = copy(name), tmp_path / "a.png"
     own = folder / ("processor_config.json" if name == "llava" else "preprocessor_config.json")
     kind = {"image_processor_type": "CLIPImageProcessor"}
     change(own, image_processor=kind) if name == "llava" else own.write_text("{}")
-    new("RGB", (40, 30)).save(picture)
+    new("RGB", (40, 30)).save(image)
     model = load(folder)
-    prompts = model.prepare_prompts([Prompt(Query((ImageRef(picture, "a"),), "Is it red?"))])
+    prompts = model.prepare_prompts([Prompt(Query((ImageRef(image, "a"),), "Is it red?"))])
     for ask in (lambda: model.generate(prompts, 2), lambda: model.likelihood(prompts, ["yes"])):
         with pytest.raises(VlbenchError, match="has a processor that does not fit its network") as caught:
             ask()

@@ -39,14 +39,14 @@ def test_what_was_fetched_before_is_found(hub: Path, name: str) -> None:
 
 
 def test_another_revision_is_not_taken_for_it(hub: Path) -> None:
-    with pytest.raises(VlbenchError, match="hf:somebody/clip is no folder here, and cannot be had") as caught:
+    with pytest.raises(VlbenchError, match="hf:somebody/clip is no local folder, and is neither on the hub") as caught:
         catalog.model_card("hf:somebody/clip@v2")
     assert caught.value.exit_code == ExitCode.WEIGHTS
 
 
 @pytest.mark.parametrize("name", ["hf:", "hf:a/b/c", "hf:/no/such", "hf:a b", "hf:../x", "hf:a/b@"])
 def test_what_is_neither_folder_nor_id(name: str) -> None:
-    with pytest.raises(VlbenchError, match=r"cannot be had|is no folder and no id on the hub") as caught:
+    with pytest.raises(VlbenchError, match=r"neither on the hub|is no folder and no id on the hub") as caught:
         catalog.model_card(name)
     assert caught.value.exit_code == (ExitCode.WEIGHTS if name == "hf:a/b@" else ExitCode.USAGE)
 
@@ -60,7 +60,7 @@ def test_a_hub_out_of_reach_is_asked_once(
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
     monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", "http://127.0.0.1:9/{repo_id}/{revision}/{filename}")
     monkeypatch.setattr(time, "sleep", lambda seconds: pytest.fail(f"waits {seconds} s"))
-    with pytest.raises(VlbenchError, match="hf:nobody/nothing is no folder here, and cannot be had") as caught:
+    with pytest.raises(VlbenchError, match="hf:nobody/nothing is no local folder, and is neither on the hub") as caught:
         catalog.model_card("hf:nobody/nothing")
     assert caught.value.exit_code == ExitCode.WEIGHTS and "check the network" in caught.value.message
     assert not caplog.records
@@ -70,11 +70,11 @@ def test_a_gated_model_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     class GatedRepoError(OSError):
         """As the hub's client names it."""
 
-    def refuse(*_: object, **__: object) -> str:
+    def deny(*_: object, **__: object) -> str:
         raise GatedRepoError
 
-    monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", refuse)
-    with pytest.raises(VlbenchError, match="accept its licence on its page and log in"):
+    monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", deny)
+    with pytest.raises(VlbenchError, match="it is gated: accept its licence on its page and run `hf auth login`"):
         folders.read_config("hf:somebody/gated")
 
 

@@ -191,7 +191,7 @@ def generated(network: Any, inputs: dict[str, torch.Tensor], tokens: Sequence[in
     return float(rows[range(len(tokens)), list(tokens)].sum())
 
 
-def test_the_order_of_pictures_counts(pair: tuple[Any, Any]) -> None:
+def test_the_order_of_images_counts(pair: tuple[Any, Any]) -> None:
     model, _ = pair
     asked = [Prompt(query("True?", *keys)) for keys in (("high", "square"), ("square", "high"))]
     with torch.inference_mode():
@@ -226,7 +226,7 @@ def broken(make_vlm: MakeVLM, tmp_path: Path) -> Path:
 
 def test_without_a_chat_template_it_cannot_be_asked(broken: Path) -> None:
     (broken / "chat_template.jinja").unlink()
-    with pytest.raises(VlbenchError, match=r"has no chat template .* put that of the model") as caught:
+    with pytest.raises(VlbenchError, match=r"has no chat template .* copy that of the model") as caught:
         load(broken)
     assert caught.value.exit_code == ExitCode.WEIGHTS
 

@@ -21,7 +21,7 @@ WORDS = ("the left picture has two red squares", "one blue circle above a green 
 
 
 class Labelled:
-    """Regions with a detector's guesses, drawn from how many there are."""
+    """Regions with a detector's labels, drawn from how many there are."""
 
     def __init__(self, plain: Any) -> None:
         self.plain, self.dim = plain, plain.dim
@@ -56,7 +56,7 @@ def pairs(ref: Any) -> list[Query]:
 def test_labels_are_those_of_the_regions_that_count(module: LXMERTPretraining, pairs: list[Query]) -> None:
     batch = module.prepare(pairs, Random(0))
     for row, pair in enumerate(pairs):
-        regions = module.backbone.look(pair.images[0])
+        regions = module.backbone.load_regions(pair.images[0])
         count = len(regions.boxes)
         assert int(batch["visual_mask"][row].sum()) == count <= 6
         assert batch["obj"][row, :count].tolist() == regions.object_ids.tolist()
@@ -64,7 +64,7 @@ def test_labels_are_those_of_the_regions_that_count(module: LXMERTPretraining, p
         assert not batch["obj_confidence"][row, count:].any()
 
 
-def test_hidden_regions_are_guessed_from_what_is_left(module: LXMERTPretraining, pairs: list[Query]) -> None:
+def test_masked_regions_are_predicted_from_the_rest(module: LXMERTPretraining, pairs: list[Query]) -> None:
     batch = next(b for seed in range(9) if (b := module.prepare(pairs, Random(seed)))["chosen"].any())
     wiped = {**batch, "hidden": torch.zeros_like(batch["hidden"])}
     with torch.no_grad():
@@ -86,7 +86,7 @@ def test_answers_are_drawn_by_their_worth(module: LXMERTPretraining) -> None:
     assert set(drawn) == {1, 2} and drawn[2] / 600 == pytest.approx(0.75, abs=0.05)
 
 
-def test_only_questions_about_their_own_picture_are_answered(module: LXMERTPretraining, pairs: list[Query]) -> None:
+def test_only_questions_about_their_own_image_are_answered(module: LXMERTPretraining, pairs: list[Query]) -> None:
     batch = module.prepare(pairs, Random(3))
     assert "qa" not in module.losses(batch)
     module.learn_answers(["yes", "no", "two"])
@@ -94,7 +94,7 @@ def test_only_questions_about_their_own_picture_are_answered(module: LXMERTPretr
     rows = [
         (row, int(answers[text]))
         for row, text in enumerate(batch["text_rows"].tolist())
-        if batch["same_picture"][row] and answers[text] != NO_ANSWER
+        if batch["same_image"][row] and answers[text] != NO_ANSWER
     ]
     assert 0 < len(rows) < 5
     with torch.no_grad():

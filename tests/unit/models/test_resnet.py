@@ -1,4 +1,4 @@
-"""The residual network: transformers' with the same weights, and pictures on canvases larger than they are."""
+"""The residual network: transformers' with the same weights, and images on canvases larger than they are."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LAYOUTS = {
 
 
 def made(layout: Layout, frozen: int = 0) -> ResNet:
-    """With batch statistics that do something, biases among them: what is outside a picture must not stay zero."""
+    """With batch statistics that do something, biases among them: what is outside an image must not stay zero."""
     torch.manual_seed(0)
     model = ResNet(layout, frozen)
     for module in model.modules():
@@ -72,24 +72,24 @@ def test_it_is_transformers_resnet(kind: str) -> None:
     torch.testing.assert_close(maps, expected, atol=1e-12, rtol=1e-12)
 
 
-def padded(pictures: list[Tensor], height: int, width: int) -> Tensor:
-    canvas = torch.zeros(len(pictures), 3, height, width)
-    for row, picture in enumerate(pictures):
-        canvas[row, :, : picture.shape[1], : picture.shape[2]] = picture
+def padded(images: list[Tensor], height: int, width: int) -> Tensor:
+    canvas = torch.zeros(len(images), 3, height, width)
+    for row, image in enumerate(images):
+        canvas[row, :, : image.shape[1], : image.shape[2]] = image
     return canvas
 
 
 @pytest.mark.parametrize("kind", LAYOUTS)
-def test_a_picture_on_a_larger_canvas_is_as_good_as_alone(kind: str) -> None:
+def test_a_image_on_a_larger_canvas_is_as_good_as_alone(kind: str) -> None:
     layout = LAYOUTS[kind]
     model, stride = made(layout), layout.stride
-    pictures = [torch.randn(3, stride * height, stride * width) for height, width in ((2, 5), (4, 1), (3, 3))]
-    sizes = torch.tensor([picture.shape[1:] for picture in pictures])
+    images = [torch.randn(3, stride * height, stride * width) for height, width in ((2, 5), (4, 1), (3, 3))]
+    sizes = torch.tensor([image.shape[1:] for image in images])
     with torch.no_grad():
-        together = model(padded(pictures, stride * 4, stride * 6), Extent(sizes, stride * 4))
-        careless = model(padded(pictures, stride * 4, stride * 6), None)
-        for row, picture in enumerate(pictures):
-            alone = model(picture[None], None)[0]
+        together = model(padded(images, stride * 4, stride * 6), Extent(sizes, stride * 4))
+        careless = model(padded(images, stride * 4, stride * 6), None)
+        for row, image in enumerate(images):
+            alone = model(image[None], None)[0]
             height, width = alone.shape[1:]
             torch.testing.assert_close(together[row, :, :height, :width], alone, atol=1e-5, rtol=1e-5)
             assert not together[row, :, height:].any() and not together[row, :, :, width:].any()

@@ -1,4 +1,4 @@
-"""SOHO's doors: what it makes of pictures and texts, and that rows do not feel their neighbours."""
+"""SOHO's preprocessing and forward pass; rows do not depend on their neighbours."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ TEXTS = ["two red squares", "a star", "the left picture has one blue circle abov
 
 
 class Drawn:
-    """Noise of the size that the picture's key names."""
+    """Noise of the size that the image's key names."""
 
     def open(self, ref: ImageRef) -> Image.Image:
         width, height = SIZES[ref.key]
@@ -74,8 +74,8 @@ def test_prepare_images_keeps_ratios_and_pads(soho: SOHO) -> None:
     # 160 x 96 comes down to 80 x 48, 70 x 30 up by 80 / 70, 17 x 66 up by 80 / 66.
     assert images["sizes"].tolist() == [[48, 48], [34, 80], [48, 80], [80, 21]]
     assert images["pixels"].shape == (4, 3, 80, 80) and images["pixels"].dtype == torch.uint8
-    picture = np.asarray(Drawn().open(refs("square")[0]))
-    assert torch.equal(images["pixels"][0, :, :48, :48], torch.from_numpy(picture.copy()).permute(2, 0, 1))
+    image = np.asarray(Drawn().open(refs("square")[0]))
+    assert torch.equal(images["pixels"][0, :, :48, :48], torch.from_numpy(image.copy()).permute(2, 0, 1))
     assert not images["pixels"][1, :, 34:].any() and not images["pixels"][3, :, :, 21:].any()
 
 
@@ -109,7 +109,7 @@ def test_features_feel_both_inputs(soho: SOHO) -> None:
 
 
 @pytest.mark.parametrize("key,size,cells", [("dot", [48, 48], 9), ("strip", [1, 80], 5)])
-def test_odd_pictures_have_cells(soho: SOHO, key: str, size: list[int], cells: int) -> None:
+def test_odd_images_have_cells(soho: SOHO, key: str, size: list[int], cells: int) -> None:
     assert soho.prepare_images(refs(key))["sizes"].tolist() == [size]
     features = answer(soho, [key], [TEXTS[0]])
     assert features.visual_mask.sum() == cells and features.pooled.isfinite().all()

@@ -15,7 +15,7 @@ from vlbench.catalog import model_card
 from vlbench.core.cards import ModelCard
 from vlbench.core.errors import VlbenchError
 from vlbench.data.resources import Resources
-from vlbench.data.text.tokenizer import SPECIAL, TextEncoder
+from vlbench.data.text.tokenizer import TextEncoder
 from vlbench.engine.weights.loading import Wanted, load_weights
 from vlbench.heads.labels import classifier
 from vlbench.models.soho.checkpoint import convert
@@ -117,13 +117,14 @@ def test_a_file_finetuned_for_questions_brings_no_dictionary(ours: SOHOPretraini
 
 @pytest.mark.parametrize("file", ["pretrain_resnet18", "vqa_resnet18"])
 def test_official_files_have_all_shapes_of_the_released_size(
-    card_of: Callable[[str], ModelCard], resources: Resources, tmp_path: Path, file: str
+    card_of: Callable[[str], ModelCard],
+    resources: Resources,
+    vocabulary_of: Callable[[int, int], TextEncoder],
+    file: str,
 ) -> None:
     """Names and shapes of the released configuration's files; values are left out, so that nothing is large."""
     listed = json.loads((GOLDEN / "soho" / "official_keys.json").read_text(encoding="utf8"))["keys"][file]
-    words = tmp_path / "vocab.txt"
-    words.write_text("\n".join([*SPECIAL, *(f"word{number}" for number in range(30_522 - len(SPECIAL)))]))
-    resources = replace(resources, words=TextEncoder.from_vocab(words, 16), regions=None)
+    resources = replace(resources, words=vocabulary_of(30_522, 16), regions=None)
     converted = convert({"state_dict": {name: torch.zeros(()).expand(shape) for name, shape in listed.items()}})
     assert not converted.unexpected
     with torch.device("meta"):

@@ -59,13 +59,13 @@ def test_lookup_and_papers_updates_step_by_step() -> None:
         cells, mask = drawn(step)
         tokens, codes = dictionary(cells, mask)
         given: dict[int, list[Numbers]] = {}
-        for picture in range(4):
+        for image in range(4):
             for place in range(5):
-                cell = cells[picture, place].double().numpy()
+                cell = cells[image, place].double().numpy()
                 number = nearest(cell, slow.entries)
-                assert codes[picture, place] == number
-                np.testing.assert_allclose(tokens[picture, place].numpy(), slow.entries[number], atol=1e-5)
-                if mask[picture, place]:
+                assert codes[image, place] == number
+                np.testing.assert_allclose(tokens[image, place].numpy(), slow.entries[number], atol=1e-5)
+                if mask[image, place]:
                     given.setdefault(number, []).append(cell)
         rarest = min(rarest, len(given))
         slow.update(given)

@@ -17,7 +17,7 @@ from torch import Tensor
 from vlbench.core.backbone import Features
 from vlbench.core.cards import ModelCard, SizeCard
 from vlbench.data.resources import Resources
-from vlbench.data.text.tokenizer import SPECIAL, TextEncoder
+from vlbench.data.text.tokenizer import TextEncoder
 from vlbench.engine.learner import Learner
 from vlbench.engine.weights.loading import Wanted, load_weights
 from vlbench.heads.classify import SoftHead
@@ -80,11 +80,14 @@ class Loading:
 
 
 @pytest.fixture
-def loading(card_of: Callable[[str], ModelCard], resources: Resources, tmp_path: Path) -> Loading:
+def loading(
+    card_of: Callable[[str], ModelCard],
+    resources: Resources,
+    vocabulary_of: Callable[[int, int], TextEncoder],
+    tmp_path: Path,
+) -> Loading:
     """With a vocabulary as long as the cases'."""
-    words = tmp_path / "vocab.txt"
-    words.write_text("\n".join([*SPECIAL, *(f"word{number}" for number in range(300 - len(SPECIAL)))]))
-    text = TextEncoder.from_vocab(words, 16)
+    text = vocabulary_of(300, 16)
     return Loading(card_of("soho"), replace(resources, words=text, regions=None), tmp_path)
 
 
@@ -162,7 +165,7 @@ def test_losses_of_pretraining(
     module, inputs = loading.pretraining(case), case.inputs
     hidden = case.outputs["visual_labels"] >= 0
     assert bool(hidden.any(1).all())
-    monkeypatch.setattr(module, "_hidden", lambda codes, mask, chance: hidden)
+    monkeypatch.setattr(module, "_hidden", lambda codes, mask, seed: hidden)
     tokens: list[Tensor] = []
     visual: list[Tensor] = []
     module.backbone.network.neck.norm.register_forward_hook(lambda _module, _inputs, output: tokens.append(output))
@@ -176,7 +179,7 @@ def test_losses_of_pretraining(
         "text_mask": inputs["text_mask"].bool(),
         "labels": inputs["labels"],
         "matched": inputs["matched"].bool(),
-        "chance": torch.tensor(0),
+        "mask_seed": torch.tensor(0),
     }
     with torch.no_grad():
         losses = module.losses(batch)

@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 
 from vlbench.core.cards import ModelCard
-from vlbench.models.layers.position_encoding import sine_positions
-from vlbench.models.soho.modeling import LAYOUTS, Neck, SOHOConfig, SOHONetwork
+from vlbench.models.soho.modeling import LAYOUTS, Neck, SOHOConfig, SOHONetwork, sine_positions
 
 
 @pytest.fixture
@@ -65,7 +64,7 @@ def test_positions_against_their_formula() -> None:
     mask[0], mask[1, :2, :3] = True, True
     got = sine_positions(mask, 8)
     assert got.shape == (2, 12, 8)
-    for picture, (height, width) in enumerate(((3, 4), (2, 3))):
+    for image, (height, width) in enumerate(((3, 4), (2, 3))):
         for row in range(height):
             for column in range(width):
                 expected = []
@@ -74,7 +73,7 @@ def test_positions_against_their_formula() -> None:
                     for number in range(4):
                         wave = math.sin if number % 2 == 0 else math.cos
                         expected.append(wave(share / 10_000 ** (2 * (number // 2) / 4)))
-                assert got[picture, row * 4 + column].tolist() == pytest.approx(expected, abs=1e-5)
+                assert got[image, row * 4 + column].tolist() == pytest.approx(expected, abs=1e-5)
 
 
 def neck(config: SOHOConfig, token: str, lookup: str = "always") -> Neck:
@@ -97,12 +96,12 @@ MASK = torch.ones(2, 2, 3, dtype=torch.bool)
 def cells_of(made: Neck, maps: Tensor) -> Tensor:
     """Largest of each 2 x 2 block, then the product with the kernel, then the norm by its running statistics (0, 1)."""
     cells = torch.zeros(2, 6, 64)
-    for picture in range(2):
+    for image in range(2):
         for row in range(2):
             for column in range(3):
-                block = maps[picture, :, 2 * row : 2 * row + 2, 2 * column : 2 * column + 2].flatten(1)
+                block = maps[image, :, 2 * row : 2 * row + 2, 2 * column : 2 * column + 2].flatten(1)
                 value = made.conv.weight[:, :, 0, 0] @ block.max(dim=1).values / math.sqrt(1 + 1e-5)
-                cells[picture, row * 3 + column] = value * made.bn.weight + made.bn.bias
+                cells[image, row * 3 + column] = value * made.bn.weight + made.bn.bias
     return cells
 
 
@@ -116,12 +115,12 @@ def test_what_stands_for_a_cell(config: SOHOConfig, maps: Tensor, token: str) ->
         torch.testing.assert_close(looked.tokens, cells, atol=1e-4, rtol=1e-4)
         return
     assert looked.codes is not None
-    for picture in range(2):
+    for image in range(2):
         for place in range(6):
-            cell = cells[picture, place]
+            cell = cells[image, place]
             entry = made.dictionary.entries[(made.dictionary.entries - cell).norm(dim=1).argmin()]
-            torch.testing.assert_close(entry, made.dictionary.entries[looked.codes[picture, place]])
-            torch.testing.assert_close(looked.tokens[picture, place], mixed(made, entry, cell), atol=1e-3, rtol=1e-3)
+            torch.testing.assert_close(entry, made.dictionary.entries[looked.codes[image, place]])
+            torch.testing.assert_close(looked.tokens[image, place], mixed(made, entry, cell), atol=1e-3, rtol=1e-3)
 
 
 def mixed(made: Neck, entry: Tensor, cell: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """SOHO's pretraining: what is hidden, what is asked, and its losses computed anew one pair at a time.
 
 test_soho_golden.py compares the losses with numbers of the official code, one caption an image. Here an image has two
-captions and is looked at once, and no pair is padded.
+captions and is encoded once, and no pair is padded.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ CAPTIONS = ["two red squares", "one blue circle", "a green star above a circle",
 
 
 class Checkered:
-    """Pictures of 3 x 3 flat cells of a few colours, so that cells of one picture share entries."""
+    """Images of 3 x 3 flat cells of a few colours, so that cells of one image share entries."""
 
     def open(self, ref: ImageRef) -> Image.Image:
         rng = np.random.default_rng(int(ref.key))
@@ -52,7 +52,7 @@ def make(card_of: Callable[[str], ModelCard], resources: Resources) -> Make:
 
 @pytest.fixture
 def pairs() -> list[Query]:
-    """Six captions of three pictures."""
+    """Six captions of three images."""
     return [Query((ImageRef(Path("nowhere"), str(number // 2)),), caption) for number, caption in enumerate(CAPTIONS)]
 
 
@@ -63,12 +63,12 @@ def test_prepare_is_chance_of_the_given_stream_alone(make: Make, pairs: list[Que
     assert any(one[name].shape != other[name].shape or not torch.equal(one[name], other[name]) for name in one)
 
 
-def test_a_picture_of_several_captions_is_looked_at_once(make: Make, pairs: list[Query]) -> None:
+def test_a_image_of_several_captions_is_looked_at_once(make: Make, pairs: list[Query]) -> None:
     batch = make().prepare(pairs, Random(0))
     assert len(batch["pixels"]) == 3 and batch["image_rows"].tolist() == [0, 0, 1, 1, 2, 2]
 
 
-def test_a_caption_of_the_same_picture_is_a_match(make: Make, pairs: list[Query]) -> None:
+def test_a_caption_of_the_same_image_is_a_match(make: Make, pairs: list[Query]) -> None:
     module = make()
     text = module.backbone.text
     plain = [tuple(row[row != 0].tolist()) for row in module.backbone.prepare_texts(CAPTIONS)["ids"]]
@@ -86,9 +86,9 @@ def test_a_caption_of_the_same_picture_is_a_match(make: Make, pairs: list[Query]
 
 def alone(module: SOHOPretraining, batch: dict[str, Tensor], pair: int, hidden: Tensor, tokens: Tensor) -> list[Tensor]:
     """The states of a pair's words and cells, from the transformer over that pair without padding."""
-    network, picture = module.backbone.network, int(batch["image_rows"][pair])
-    shown = tokens[picture].clone()
-    shown[hidden[picture]] = module.mask_embedding.weight[0]
+    network, image = module.backbone.network, int(batch["image_rows"][pair])
+    shown = tokens[image].clone()
+    shown[hidden[image]] = module.mask_embedding.weight[0]
     grid = torch.ones(1, 3, 3, dtype=torch.bool)
     words = batch["ids"][pair][batch["text_mask"][pair]][None]
     text, visual = network.fuse(
@@ -113,7 +113,7 @@ def test_losses_pair_by_pair(make: Make, pairs: list[Query], monkeypatch: pytest
     network = module.backbone.network
     looked = network.look(batch["pixels"], batch["sizes"])
     assert looked.codes is not None
-    hidden = module._hidden(looked.codes, looked.mask.flatten(1), batch["chance"])
+    hidden = module._hidden(looked.codes, looked.mask.flatten(1), batch["mask_seed"])
     assert 0 < hidden.any(1).sum() < 3
     words, cells, matches = [], [], []
     for pair in range(6):
@@ -140,16 +140,14 @@ def test_all_cells_of_one_entry_are_hidden_together(make: Make, pairs: list[Quer
     module = make()
     codes = torch.tensor([[3, 3, 1, 3], [2, 1, 2, 2]])
     mask = torch.tensor([[1, 1, 1, 0], [1, 1, 1, 1]]) == 1
-    found = {
-        tuple(map(tuple, module._hidden(codes, mask, torch.tensor(chance)).int().tolist())) for chance in range(300)
-    }
-    rows = [{rows[picture] for rows in found} for picture in range(2)]
+    found = {tuple(map(tuple, module._hidden(codes, mask, torch.tensor(seed)).int().tolist())) for seed in range(300)}
+    rows = [{rows[image] for rows in found} for image in range(2)]
     assert rows[0] == {(0, 0, 0, 0), (1, 1, 0, 0), (0, 0, 1, 0)}
     assert rows[1] == {(0, 0, 0, 0), (1, 0, 1, 1), (0, 1, 0, 0)}
 
 
 @pytest.mark.parametrize("masks,share", [("paper", 0.15), ("official", 0.015)])
-def test_shares_of_pictures_with_hidden_cells(make: Make, masks: str, share: float) -> None:
+def test_shares_of_images_with_hidden_cells(make: Make, masks: str, share: float) -> None:
     module = make(masks=masks)
     codes = torch.zeros(4000, 1, dtype=torch.int64)
     hidden = module._hidden(codes, torch.ones(4000, 1, dtype=torch.bool), torch.tensor(7))

@@ -1,4 +1,4 @@
-"""ViLT's doors: pictures of several sizes to patches, changed ones in training, types of two pictures and no more."""
+"""ViLT's preprocessing: patches of images of several sizes, RandAugment, and the types of two images."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def refs(tmp_path: Path) -> list[ImageRef]:
     return found
 
 
-def test_pictures_are_whole_patches(model: ViLT, refs: list[ImageRef]) -> None:
+def test_images_are_whole_patches(model: ViLT, refs: list[ImageRef]) -> None:
     images = model.prepare_images(refs)
     assert images["grids"].tolist() == [[3, 3], [2, 5], [3, 3], [5, 1]]
     assert images["mask"].sum(dim=1).tolist() == [9, 10, 9, 5]
@@ -52,19 +52,19 @@ def test_what_is_seen_has_a_class_token_first(model: ViLT, refs: list[ImageRef])
     assert torch.equal(seen.states[0, 0], seen.states[3, 0])
 
 
-def test_more_than_two_pictures_share_the_last_type(model: ViLT, refs: list[ImageRef]) -> None:
+def test_more_than_two_images_share_the_last_type(model: ViLT, refs: list[ImageRef]) -> None:
     with torch.no_grad():
         model.network.types.weight.normal_()
         first, second, third = model.see(model.prepare_images(refs[:1] * 3), torch.tensor([0, 1, 2])).states
     assert torch.equal(second, third) and not torch.equal(first, second)
 
 
-def test_no_pictures_have_a_shape_too(model: ViLT) -> None:
+def test_no_images_have_a_shape_too(model: ViLT) -> None:
     seen = model.see(model.prepare_images([]), torch.zeros(0, dtype=torch.int64))
     assert seen.states.shape == (0, 1, 64) and seen.mask.shape == (0, 1)
 
 
-def test_training_pictures_change_by_chance(model: ViLT, refs: list[ImageRef]) -> None:
+def test_training_images_change_by_chance(model: ViLT, refs: list[ImageRef]) -> None:
     assert isinstance(model, Augmenting)
     plain = model.prepare_images(refs)["patches"]
     one, again, other = (model.augmented(refs, Random(seed))["patches"] for seed in (0, 0, 1))

@@ -1,4 +1,4 @@
-"""ViLT's weights from elsewhere: transformers' answer alike on pictures of mixed sizes, official names round-trip."""
+"""ViLT's weights from elsewhere: transformers' answer alike on images of mixed sizes, official names round-trip."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def theirs(ours: ViLT) -> Any:
 
 
 def inputs(vocabulary: int, seed: int = 0) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]:
-    """Texts and pictures of mixed sizes: our texts, our images, and what transformers' models take."""
+    """Texts and images of mixed sizes: our texts, our images, and what transformers' models take."""
     draw = torch.Generator().manual_seed(seed)
     ids = torch.randint(0, vocabulary, (len(LENGTHS), max(LENGTHS)), generator=draw)
     words = torch.arange(max(LENGTHS)) < torch.tensor(LENGTHS)[:, None]
@@ -71,10 +71,10 @@ def inputs(vocabulary: int, seed: int = 0) -> tuple[dict[str, Tensor], dict[str,
     patches = torch.zeros(len(GRIDS), most, 3 * PATCH * PATCH, dtype=torch.uint8)
     real = torch.zeros(len(GRIDS), most, dtype=torch.bool)
     for row, (rows, columns) in enumerate(GRIDS):
-        picture = torch.randint(0, 256, (3, rows * PATCH, columns * PATCH), generator=draw)
-        pixels[row, :, : rows * PATCH, : columns * PATCH] = picture / 127.5 - 1
+        image = torch.randint(0, 256, (3, rows * PATCH, columns * PATCH), generator=draw)
+        pixels[row, :, : rows * PATCH, : columns * PATCH] = image / 127.5 - 1
         mask[row, : rows * PATCH, : columns * PATCH] = 1
-        cut = nn.functional.unfold(picture[None].float(), PATCH, stride=PATCH)[0].T
+        cut = nn.functional.unfold(image[None].float(), PATCH, stride=PATCH)[0].T
         patches[row, : rows * columns], real[row, : rows * columns] = cut.to(torch.uint8), True
     places = torch.arange(most).repeat(len(GRIDS), 1)
     images = {"patches": patches, "places": places, "grids": torch.tensor(GRIDS), "mask": real}
@@ -121,7 +121,7 @@ def test_transformers_answers_come_with_their_head(theirs: Any, ours: ViLT) -> N
         torch.testing.assert_close(head(answer(ours, texts, images)), model(**given).logits, atol=1e-5, rtol=0)
 
 
-def test_transformers_pairs_of_pictures(theirs: Any, ours: ViLT) -> None:
+def test_transformers_pairs_of_images(theirs: Any, ours: ViLT) -> None:
     model = theirs("ViltForImagesAndTextClassification", types=3)
     converted = convert(model.state_dict())
     assert not converted.unexpected
@@ -206,7 +206,7 @@ def test_official_names_mean_the_same(theirs: Any) -> None:
     assert torch.equal(converted.weights["head.score.weight"], file["itm_score.fc.weight"][1:])
 
 
-def test_a_file_of_two_types_gives_the_second_picture_the_firsts(theirs: Any) -> None:
+def test_a_file_of_two_types_gives_the_second_image_the_firsts(theirs: Any) -> None:
     state = theirs("ViltModel").state_dict()
     types = state["embeddings.token_type_embeddings.weight"]
     grown = convert(state).weights["backbone.network.types.weight"]
@@ -227,6 +227,6 @@ def test_a_ranking_head_of_its_own_wins(theirs: Any) -> None:
     assert converted.weights["head.score.weight"].eq(1).all() and converted.unexpected == ("strange",)
 
 
-def test_a_file_without_tensors_is_refused() -> None:
+def test_a_file_without_tensors_is_rejected() -> None:
     with pytest.raises(VlbenchError, match="holds no tensors"):
         convert({"epoch": 3})

@@ -11,16 +11,12 @@ from typing import Any
 
 import pytest
 import torch
-from PIL import Image
 from torch import Tensor
 
-from vlbench import catalog
 from vlbench.core.backbone import Features, Tensors
 from vlbench.core.cards import ModelCard, SizeCard
-from vlbench.core.examples import ImageRef
 from vlbench.data.images.patches import fitted, in_patches
 from vlbench.data.resources import Resources
-from vlbench.data.text.tokenizer import SPECIAL, TextEncoder
 from vlbench.engine.learner import Learner
 from vlbench.engine.weights.loading import Wanted, load_weights
 from vlbench.models.vilt.backbone import ViLT
@@ -30,18 +26,11 @@ GOLDEN = Path(__file__).resolve().parents[2] / "golden" / "vilt"
 Build = Callable[[dict[str, Any]], tuple[ModelCard, Resources]]
 
 
-class NoImages:
-    def open(self, ref: ImageRef) -> Image.Image:
-        raise AssertionError("pixels are given")
-
-
 @pytest.fixture
-def build(tmp_path: Path) -> Build:
+def build(build_golden: Callable[..., tuple[ModelCard, Resources]]) -> Build:
     """The card of ViLT with a size `golden` of an official configuration, and a vocabulary of its length."""
 
     def make(config: dict[str, Any]) -> tuple[ModelCard, Resources]:
-        words = [*SPECIAL, *(f"word{number}" for number in range(config["vocab_size"] - len(SPECIAL)))]
-        (tmp_path / "vocab.txt").write_text("\n".join(words))
         size = SizeCard(
             vocabulary="own",
             max_text=config["max_text_len"],
@@ -59,9 +48,7 @@ def build(tmp_path: Path) -> Build:
                 "initial_std": 0.02,
             },
         )
-        card = catalog.model_card("vilt").model_copy(update={"sizes": {"golden": size}})
-        text = TextEncoder.from_vocab(tmp_path / "vocab.txt", config["max_text_len"])
-        return card, Resources(text, NoImages())
+        return build_golden("vilt", size, config["vocab_size"])
 
     return make
 
@@ -92,7 +79,7 @@ def images(model: ViLT, pixels: Tensor, sizes: Tensor) -> Tensors:
         image[:, : int(height), : int(width)].permute(1, 2, 0).contiguous().numpy()
         for image, (height, width) in zip(pixels, sizes, strict=True)
     ]
-    return model.arranged([in_patches(image, model.config.patch) for image in real])
+    return model.collate([in_patches(image, model.config.patch) for image in real])
 
 
 def encode(model: ViLT, seen: Tensors, ids: Tensor, mask: Tensor, slot: int = 0) -> Features:

@@ -57,7 +57,7 @@ def drawn(rng: np.random.Generator, count: int) -> Drawn:
 def logits(learner: Learner, images: list[Patches], texts: list[str]) -> Tensor:
     model = learner.backbone
     assert isinstance(model, ViLT)
-    seen = model.see(model.arranged(images), torch.zeros(len(images), dtype=torch.int64))
+    seen = model.see(model.collate(images), torch.zeros(len(images), dtype=torch.int64))
     scores: Tensor = learner.head(model.fuse(seen, model.read(model.prepare_texts(texts))))
     return scores
 
@@ -65,7 +65,7 @@ def logits(learner: Learner, images: list[Patches], texts: list[str]) -> Tensor:
 def test_colours_are_learned_beside_questions_that_words_answer(
     model: ViLT, card_of: Callable[[str], ModelCard]
 ) -> None:
-    """With pixels in [-1, 1] and one rate for all weights, 30 % were right after as many steps; a guess is 25 %."""
+    """With pixels in [-1, 1] and one rate for all weights, 30 % were right after as many steps; guessing gives 25 %."""
     card, rng = card_of("vilt"), np.random.default_rng(0)
     recipe = card.recipe("vqa2", "tiny").model_copy(update={"steps": STEPS})
     learner = Learner(model, SoftHead(model.width, ANSWERS, card.head))
@@ -98,7 +98,7 @@ def test_a_centred_image_is_seen_alike_in_any_light(model: ViLT) -> None:
 
     def seen(*images: Patches) -> Tensor:
         with torch.no_grad():
-            return model.see(model.arranged(images), torch.zeros(len(images), dtype=torch.int64)).states[:, :10]
+            return model.see(model.collate(images), torch.zeros(len(images), dtype=torch.int64)).states[:, :10]
 
     assert not torch.allclose(seen(plain)[0], seen(bright)[0], atol=0.01)
     before = seen(plain)

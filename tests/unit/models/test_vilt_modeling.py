@@ -65,7 +65,7 @@ def test_a_patch_is_projected_as_by_the_convolution(network: ViLTNetwork) -> Non
         torch.testing.assert_close(network.project(patches), expected.transpose(1, 2), atol=1e-5, rtol=0)
 
 
-def test_the_second_picture_is_told_from_the_first_once_it_has_learned_to(network: ViLTNetwork) -> None:
+def test_the_second_image_is_told_from_the_first_once_it_has_learned_to(network: ViLTNetwork) -> None:
     projected, places = torch.randn(2, 9, 16), torch.arange(9).repeat(2, 1)
     projected[1] = projected[0]
     grids, kinds = torch.tensor([[3, 3], [3, 3]]), torch.tensor([0, 1])
@@ -77,7 +77,7 @@ def test_the_second_picture_is_told_from_the_first_once_it_has_learned_to(networ
     torch.testing.assert_close(second - first, torch.ones(10, 16), atol=1e-5, rtol=0)
 
 
-def test_types_are_added_to_texts_and_pictures(network: ViLTNetwork) -> None:
+def test_types_are_added_to_texts_and_images(network: ViLTNetwork) -> None:
     ids, places = torch.randint(0, 50, (1, 4)), torch.arange(9)[None]
     with torch.no_grad():
         read = network.read(ids)

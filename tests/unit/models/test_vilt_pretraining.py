@@ -34,7 +34,7 @@ PIECES = ("red", "blue", "green", "two", "one", "a", "and", "above", "star", "sq
 
 
 class Drawn:
-    """Pictures drawn from their key, in several sizes."""
+    """Images drawn from their key, in several sizes."""
 
     def open(self, ref: ImageRef) -> Image.Image:
         draw = np.random.default_rng(zlib.crc32(ref.key.encode()))
@@ -86,7 +86,7 @@ def test_words_are_hidden_as_a_whole(made: Any, pairs: list[Query]) -> None:
     assert apart > 5
 
 
-def test_half_of_the_pictures_are_others(made: Any, pairs: list[Query]) -> None:
+def test_half_of_the_images_are_others(made: Any, pairs: list[Query]) -> None:
     module, got = made(), torch.zeros(6, 6)
     for seed in range(300):
         batch = module.prepare(pairs, Random(seed))
@@ -130,7 +130,7 @@ def test_a_pair_gets_the_image_of_its_row(made: Any, pairs: list[Query]) -> None
     assert losses.keys() == {"mlm", "itm", "wpa"}
 
 
-def test_hidden_patches_are_guessed_by_their_mean_colour(made: Any, pairs: list[Query]) -> None:
+def test_masked_patches_are_predicted_by_their_mean_colour(made: Any, pairs: list[Query]) -> None:
     module = made(mpp=True)
     chosen = hidden = 0
     for seed in range(20):
@@ -157,7 +157,7 @@ def test_every_parameter_learns(made: Any, pairs: list[Query]) -> None:
     assert all(name.endswith("key.bias") for name in idle)  # softmax does not see them
 
 
-def test_second_pictures_keep_the_type_of_first_ones(made: Any, pairs: list[Query]) -> None:
+def test_second_images_keep_the_type_of_first_ones(made: Any, pairs: list[Query]) -> None:
     module = made()
     types = module.backbone.network.types.weight
     before = types.detach().clone()

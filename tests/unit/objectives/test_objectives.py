@@ -115,7 +115,7 @@ def test_hard_negatives_are_wrong_and_mostly_similar(generator: torch.Generator)
         assert not right[torch.arange(3), texts].any() and not right[images, torch.arange(3)].any()
         drawn[int(texts[0]), int(images[0])] += 1
     assert drawn[1, 1] > 180
-    with pytest.raises(ValueError, match="no wrong partner"):
+    with pytest.raises(ValueError, match="no negative in the batch"):
         hard_negatives(similarity, torch.ones(3, 3, dtype=torch.bool), generator)
 
 

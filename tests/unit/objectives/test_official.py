@@ -16,7 +16,7 @@ from torch.nn import functional
 from vlbench.core.cards import Recipe
 from vlbench.heads.rank import RankHead
 from vlbench.models.layers.attention import attention_mask
-from vlbench.models.layers.blocks import EncoderLayer
+from vlbench.models.layers.bert import EncoderLayer
 from vlbench.models.layers.convert import substituted
 from vlbench.models.layers.crossmodal_checkpoint import _LAYERS
 from vlbench.models.layers.momentum import Queue

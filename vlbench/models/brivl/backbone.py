@@ -1,4 +1,4 @@
-"""BriVL as a backbone: pictures, boxes and texts to tensors, tensors to embeddings."""
+"""BriVL as a backbone: preprocessing and embeddings."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from torch import Tensor, nn
 
 from vlbench.core.backbone import Features, Tensors, Textual, Visual
 from vlbench.core.cards import ModelCard
-from vlbench.core.errors import VlbenchError
 from vlbench.core.examples import ImageRef
 from vlbench.core.validate import parse
 from vlbench.data.images.image_cache import resized
 from vlbench.data.resources import Resources
 from vlbench.models.brivl.modeling import BriVLConfig, BriVLNetwork
+from vlbench.models.layers.regions import padded_rows, region_source, relative_boxes
 from vlbench.models.layers.texts import check_length, prepared_texts
 
 WHOLE = (0.0, 0.0, 1.0, 1.0)
-"""The box around a whole picture."""
+"""The box around a whole image."""
 
 
 class BriVL(nn.Module):
-    """The towers with their doors to the data; its shapes are those of `core.backbone`, with R = T = 1 and D = E.
+    """BriVL's towers with their preprocessing; shapes are those of `core.backbone`, with R = T = 1 and D = E.
 
-    What was seen or read is one token, the embedding, which is all that a gallery needs to keep.
+    An image or a text becomes one token, its embedding, which is all that a gallery needs to keep.
 
     Raises:
         VlbenchError: no regions in `resources`, or texts longer than the network has positions for.
@@ -37,15 +37,11 @@ class BriVL(nn.Module):
     def __init__(self, config: BriVLConfig, resources: Resources) -> None:
         super().__init__()
         check_length(resources.text, config.positions, "BriVL")
-        if resources.regions is None:
-            raise VlbenchError(
-                "BriVL looks at boxes of a picture and was given none: give region features or an extractor"
-            )
         self.config = config
         self.width = config.embedding
         self.text = resources.text
-        self.pictures = resources.images
-        self.regions = resources.regions
+        self.images = resources.images
+        self.regions = region_source(resources, "BriVL")
         self.network = BriVLNetwork(config)
 
     @classmethod
@@ -53,76 +49,65 @@ class BriVL(nn.Module):
         """Build one of the card's sizes, untrained, with the vocabulary and the regions of `resources`.
 
         Raises:
-            VlbenchError: faulty numbers in the card, or what the class refuses.
+            VlbenchError: a faulty size in the card, or an input that the class rejects.
         """
         values = {**card.sizes[size].config, "vocab_size": resources.text.vocab_size}
         return cls(parse(BriVLConfig, values, f"size {size!r} of model {card.name!r}"), resources)
 
     def prepare_images(self, refs: Sequence[ImageRef]) -> Tensors:
-        """The pictures, resized to squares, and their boxes, that around the whole picture last.
+        """Resize N images to squares and load their boxes; the box around the whole image is last.
 
-        Returns: pixels [N, 3, S, S] uint8; boxes [N, R, 4] float32, x as a share of the picture's width and y of its
-            height; mask [N, R] bool, True where a box is real: at least the last one.
+        Returns: pixels [N, 3, S, S] uint8; boxes [N, R, 4] float32 in [0, 1], relative to the image's width and height;
+            mask [N, R] bool, True where a box is real.
 
         Raises:
-            DataError: a picture cannot be read.
+            DataError: an image cannot be read.
         """
         side = self.config.side
-        squares = (resized(self.pictures, ref, lambda _, __: (side, side), f"bilinear {side} square") for ref in refs)
-        return self.arranged([fromarray(square) for square in squares], refs)
+        squares = (resized(self.images, ref, lambda _, __: (side, side), f"bilinear {side} square") for ref in refs)
+        return self.collate([fromarray(square) for square in squares], refs)
 
-    def arranged(self, pictures: Sequence[Image], refs: Sequence[ImageRef]) -> Tensors:
-        """What `prepare_images` returns, from pictures that were opened already."""
+    def collate(self, images: Sequence[Image], refs: Sequence[ImageRef]) -> Tensors:
+        """The result of `prepare_images` for images that are already open."""
         side = self.config.side
         pixels = np.zeros((len(refs), side, side, 3), np.uint8)
-        for row, picture in enumerate(pictures):
-            pixels[row] = np.asarray(picture.resize((side, side), Resampling.BILINEAR))
-        found = [self._boxes(ref) for ref in refs]
-        counts = np.array([len(boxes) for boxes in found], np.int64)
-        padded = np.zeros((len(refs), counts.max(initial=0), 4), np.float32)
-        for row, boxes in enumerate(found):
-            padded[row, : len(boxes)] = boxes
-        return {
-            "pixels": torch.from_numpy(np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))),
-            "boxes": torch.from_numpy(padded),
-            "mask": torch.from_numpy(np.arange(padded.shape[1]) < counts[:, None]),
-        }
+        for row, image in enumerate(images):
+            pixels[row] = np.asarray(image.resize((side, side), Resampling.BILINEAR))
+        boxes, mask = padded_rows([self._boxes(ref) for ref in refs], 4)
+        channels_first = np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))
+        return {"pixels": torch.from_numpy(channels_first), "boxes": boxes, "mask": mask}
 
     def _boxes(self, ref: ImageRef) -> NDArray[np.float32]:
-        """The first `max_boxes` boxes as shares of the sides, and the whole picture's: [R, 4]."""
-        regions = self.regions.get(ref)
-        shares = regions.boxes[: self.config.max_boxes] / np.array([regions.width, regions.height] * 2)
-        return np.concatenate([shares, [WHOLE]]).astype(np.float32)
+        """The first `max_boxes` relative boxes, and the box of the whole image: [R, 4]."""
+        boxes = relative_boxes(self.regions.get(ref))[: self.config.max_boxes]
+        return np.concatenate([boxes, np.array([WHOLE], np.float32)])
 
     def prepare_texts(self, texts: Sequence[str]) -> Tensors:
-        """The texts' tokens: ids [M, T] int64, mask [M, T] bool, True where a token is real.
+        """Tokenize M texts: ids [M, T] int64, mask [M, T] bool, True where a token is real.
 
-        Cut to the longest text in this batch; with official sampling padded to the size's longest text, because the
-        words then attend to padding.
+        Cut to the longest text in this batch; with official sampling padded to the size's maximum length, because the
+        text tower then attends to padding.
         """
         return prepared_texts(self.text, texts, full=self.config.sampling == "official")
 
     def see(self, images: Tensors, slot: Tensor) -> Visual:
-        """The picture's embedding as one token; `slot` does not count."""
+        """The image embedding as one token [N, 1, E]; `slot` is unused."""
         return Visual(*_one_token(self.network.image(images["pixels"], images["boxes"], images["mask"])))
 
     def read(self, texts: Tensors) -> Textual:
-        """The text's embedding as one token."""
+        """The text embedding as one token [M, 1, E]."""
         return Textual(*_one_token(self.network.text(texts["ids"], texts["mask"])))
 
     def embed_images(self, seen: Visual) -> Tensor:
-        """The pictures' embeddings [N, E]."""
+        """The image embeddings [N, E], of length 1."""
         return seen.states[:, 0]
 
     def embed_texts(self, read: Textual) -> Tensor:
-        """The texts' embeddings [M, E]."""
+        """The text embeddings [M, E], of length 1."""
         return read.states[:, 0]
 
     def fuse(self, seen: Visual, read: Textual) -> Features:
-        """The product of both embeddings, E times as large, so that its mean is their dot product.
-
-        The towers do not look at each other, so there is no more to it than that.
-        """
+        """The elementwise product of both embeddings times E, so that its mean is their dot product."""
         pooled = self.width * seen.states[:, 0] * read.states[:, 0]  # [P, E]
         return Features(pooled, read.states, seen.states, read.mask, seen.mask)
 

@@ -1,18 +1,29 @@
-"""BriVL's official weights under the names of this package.
+"""Convert BriVL's official checkpoints.
 
-The files are PyTorch's, with `imgencoder.*`, `textencoder.*` and the same of the momentum towers (`imgencoder_mom.*`,
+The files are PyTorch's, with `imgencoder.*`, `textencoder.*` and the same for the momentum towers (`imgencoder_mom.*`,
 `textencoder_mom.*`), wrapped in `learnable`.
 """
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
-from vlbench.models.layers.convert import Converted, renamed, resized_line, strip, substituted
+from vlbench.models.layers.convert import (
+    BERT_EMBEDDINGS,
+    BERT_NAMES,
+    Converted,
+    renamed,
+    resized_line,
+    split_qkv,
+    strip,
+    substituted,
+    with_new_start,
+)
 from vlbench.models.layers.towers import Tower, bert, efficientnet
 
 _TOWERS = {
@@ -23,8 +34,8 @@ _TOWERS = {
 }
 _MOMENTUM = "key."
 TEMPERATURE = 0.07
+_FUSED = re.compile(r"(.+\.self_attn\.)in_proj_(weight|bias)")
 _PROJECT = ".learnable.max_pool.0.weight"
-_JOINED = ".self_attn.in_proj_"
 _PARTS = (
     ("learnable.imgFC.", "head."),
     ("learnable.textFC.", "head."),
@@ -35,72 +46,44 @@ _PARTS = (
     ("backbone.bert.embeddings.", "embeddings."),
     ("backbone.", "cnn."),
 )
-"""Beginnings of names within a tower: what they are here."""
+"""Beginnings of names inside a tower, there and here."""
 _UNUSED = (".backbone.classifier.", ".backbone.bert.pooler.", ".backbone.bert.embeddings.position_ids")
-"""Within names of tensors that official files hold and their towers never use."""
-_EMBEDDINGS = ("word_embeddings.", "position_embeddings.", "token_type_embeddings.", "LayerNorm.")
-_LAYERS = (
-    ("embeddings.LayerNorm", "embeddings.norm"),
-    ("attention.output.LayerNorm", "attention.norm"),
-    ("attention.output.dense", "attention.attention.output"),
-    ("attention.self", "attention.attention"),
-    ("intermediate.dense", "feed_forward.inner"),
-    ("output.dense", "feed_forward.outer"),
-    ("output.LayerNorm", "feed_forward.norm"),
-    ("self_attn.out_proj", "attention.output"),
-    ("self_attn", "attention"),
-)
-
-
+"""Parts of the names of tensors that the towers never use."""
+_LAYERS = (*BERT_NAMES, ("self_attn.out_proj", "attention.output"), ("self_attn", "attention"))
 _TABLES = {
     f"{tower}.embeddings.position_embeddings.weight": resized_line for tower in ("backbone.network.text", "key.text")
 }
 
 
 def convert(state: Mapping[str, object]) -> Converted:
-    """Official weights, and the temperature they were trained with, for a head that ranks by dot products.
+    """Convert official weights, and the temperature they were trained with, for a dual-encoder ranking head.
 
-    The momentum towers are of use in pretraining alone. BERT's pooler and EfficientNet's classifier, which the towers
-    never use, are left out.
+    Only pretraining needs the momentum towers. BERT's pooler and EfficientNet's classifier, which the towers never use,
+    are dropped.
 
     Raises:
-        VlbenchError: exit 6, what `strip` refuses.
+        VlbenchError: exit 6, `strip` rejects the checkpoint.
     """
     tensors: dict[str, Tensor] = {}
     for key, value in strip(state).items():
-        if any(part in key for part in _UNUSED):
-            continue
-        tensors |= _apart(key, value) if _JOINED in key else {key: value}
-        if key.endswith(_PROJECT):
-            tensors[key] = value.flatten(1)  # a 1x1 convolution: [C, C, 1, 1] -> [C, C]
-    converted = renamed(tensors, _name)
+        if not any(part in key for part in _UNUSED):
+            tensors[key] = value.flatten(1) if key.endswith(_PROJECT) else value  # 1x1: [C, C, 1, 1] -> [C, C]
+    converted = renamed(split_qkv(tensors, _FUSED), _name)
     scale = {"head.log_scale": torch.tensor(-math.log(TEMPERATURE))}
     momentum = frozenset(name for name in converted.weights if name.startswith(_MOMENTUM))
     return Converted(converted.weights | scale, converted.unexpected, _TABLES, optional=momentum)
 
 
-def _apart(key: str, value: Tensor) -> dict[str, Tensor]:
-    """The tensors of query, key and value [D, ...], which PyTorch keeps one below the other: [3 * D, ...]."""
-    before, kind = key.split(_JOINED)
-    return {
-        f"{before}.self_attn.{name}.{kind}": part.clone()
-        for name, part in zip(("query", "key", "value"), value.chunk(3), strict=True)
-    }
-
-
 def _name(key: str) -> str | None:
-    """This package's name of an official one; None where it has none."""
+    """This package's name for an official one, or None."""
     tower, _, rest = key.partition(".")
-    found = next(((theirs, ours) for theirs, ours in _PARTS if rest.startswith(theirs)), None)
-    if tower not in _TOWERS or found is None:
+    name = with_new_start(rest, _PARTS)
+    if tower not in _TOWERS or name is None or name.startswith(("cnn.classifier.", "cnn.bert.")):
         return None
-    theirs, ours = found
-    name = rest.removeprefix(theirs)
-    if ours == "embeddings." and not name.startswith(_EMBEDDINGS):
+    part, _, inner = name.partition(".")
+    if part == "embeddings" and not inner.startswith(BERT_EMBEDDINGS):
         return None
-    if ours == "cnn.":
-        return None if name.startswith(("classifier.", "bert.")) else f"{_TOWERS[tower]}.cnn.{name}"
-    return f"{_TOWERS[tower]}.{substituted(ours + name, _LAYERS)}"
+    return f"{_TOWERS[tower]}.{name if part == 'cnn' else substituted(name, _LAYERS)}"
 
 
 TOWERS = {
@@ -111,4 +94,4 @@ TOWERS = {
         convert,
     ),
 }
-"""EfficientNet and RoBERTa (a BERT by its layout), which the paper's pretraining starts from."""
+"""EfficientNet and RoBERTa (which has BERT's layout) initialize the towers, as in the paper's pretraining."""

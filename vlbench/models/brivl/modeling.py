@@ -1,7 +1,7 @@
-"""BriVL: a tower over regions of a picture and a tower over words, which meet in a dot product alone.
+"""BriVL: a dual encoder with a tower over image regions and a tower over text.
 
-Shapes: N pictures, M texts, S x S pixels, R regions, T text tokens, B rows of either, L tokens of either, C channels of
-a picture's map, D width of the text tower, E width of the embeddings.
+Shapes: N images, M texts, S x S pixels, R regions, T text tokens, B rows of either, L tokens of either, C channels of
+an image's map, D width of the text tower, E width of the embeddings.
 Source: Huo et al. 2021 (arXiv 2103.06561) and its official code.
 """
 
@@ -15,33 +15,30 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vlbench.core.validate import Frozen
-from vlbench.models.layers.attention import Attention, attention_mask
-from vlbench.models.layers.blocks import EncoderLayer
-from vlbench.models.layers.config_checks import check_heads
+from vlbench.models.layers.attention import Attention, attention_mask, check_heads
+from vlbench.models.layers.bert import EncoderLayer, TextEmbeddings, initialize
 from vlbench.models.layers.efficientnet import B0, B5, EfficientNet, Layout, Stage
-from vlbench.models.layers.embeddings import TextEmbeddings
-from vlbench.models.layers.initialize import initialize
 
 TINY = Layout(16, (Stage(1, 3, 1, 1, 16), Stage(1, 3, 2, 4, 32), Stage(1, 3, 2, 4, 64)), 64)
 LAYOUTS = {"tiny": TINY, "b0": B0, "b5": B5}
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-"""Of ImageNet's red, green and blue, in [0, 1]."""
+"""ImageNet's mean and standard deviation of red, green and blue, in [0, 1]."""
 
 Sampling: TypeAlias = Literal["official", "geometric"]
 
 
 class BriVLConfig(Frozen):
-    """The numbers of the architecture; vocab_size comes from the data's side.
+    """The sizes of the architecture; vocab_size comes from the data.
 
-    cnn: the EfficientNet. frozen_stages: how many of its stages are not trained, its first and last convolution with
-    them. side: of the square that pictures are resized to, in pixels. max_boxes: of a picture with more boxes, the
-    first ones count; the whole picture is one more. grid: points along the side of a box that its region is the mean
-    of. layers, width, heads, inner, positions, dropout, attention_dropout, initial_std: of the text tower's BERT, as
-    elsewhere. frozen_layers: how many of its layers are not trained, its embeddings with them. head_*: of the
-    self-attention on top of each tower. embedding: width of what is compared. sampling: `official` does what the
-    released weights were trained with: the points of a box lie w / (w - 1) times as far from the left edge of a map of
-    w cells (from its upper edge likewise), and BERT attends to padding; `geometric` takes the points that the box
-    covers, and masks padding.
+    cnn: the EfficientNet. frozen_stages: how many of its stages are not trained; if above 0, neither are its first and
+    last convolution. side: the side in pixels of the square that images are resized to. max_boxes: the first ones are
+    used of an image with more; the whole image is one more box. grid: sampling points along the side of a box, whose
+    mean is its feature. layers, width, heads, inner, positions, dropout, attention_dropout, initial_std: of the text
+    tower's BERT, as in the other models. frozen_layers: how many of its layers are not trained; if above 0, neither are
+    its embeddings. head_*: of the self-attention on top of each tower. embedding: width of the embeddings. sampling:
+    `official` is what the released weights were trained with: the points of a box are w / (w - 1) times as far from the
+    left edge of a map of w cells (and from its upper edge likewise), and BERT attends to padding; `geometric` samples
+    inside the box, and masks padding.
     """
 
     cnn: Literal["tiny", "b0", "b5"]
@@ -81,7 +78,7 @@ class BriVLConfig(Frozen):
 
 
 class HeadLayer(nn.Module):
-    """A post-norm transformer layer with a ReLU, as PyTorch has it by default. Source: Vaswani et al. 2017."""
+    """A post-norm transformer layer with a ReLU, PyTorch's default. Source: Vaswani et al. 2017."""
 
     def __init__(self, width: int, heads: int, inner: int, dropout: float) -> None:
         super().__init__()
@@ -93,7 +90,7 @@ class HeadLayer(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, states: Tensor, mask: Tensor) -> Tensor:
-        """States [B, L, width], mask [B, 1, 1, L] -> [B, L, width]."""
+        """States [B, L, width], mask [B, 1, 1, L] bool -> [B, L, width]."""
         states = self.norm1(states + self.dropout(self.attention(states, mask)))
         inner = self.dropout(functional.relu(self.linear1(states)))
         updated: Tensor = self.norm2(states + self.dropout(self.linear2(inner)))
@@ -101,7 +98,7 @@ class HeadLayer(nn.Module):
 
 
 class TowerHead(nn.Module):
-    """From a tower's tokens to its embedding: each token to length 1, self-attention, the mean, two products."""
+    """From a tower's tokens to its embedding: normalized tokens, self-attention, mean, two linear layers."""
 
     def __init__(self, width: int, config: BriVLConfig) -> None:
         super().__init__()
@@ -111,7 +108,7 @@ class TowerHead(nn.Module):
         self.fc2 = nn.Linear(config.embedding, config.embedding)
 
     def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:
-        """Tokens [B, L, width], mask [B, L] (True where real) -> vectors of length 1, [B, E]."""
+        """Tokens [B, L, width], mask [B, L] bool (True where real) -> embeddings [B, E] of length 1."""
         states, keys = functional.normalize(tokens, dim=-1), attention_mask(mask)
         for layer in self.layers:
             states = layer(states, keys)
@@ -121,7 +118,7 @@ class TowerHead(nn.Module):
 
 
 class ImageTower(nn.Module):
-    """The convolutional network, regions of its map, and the head. A region is not told where it is."""
+    """The convolutional network, regions of its map, and the head. Regions get no position embedding."""
 
     mean: Tensor
     deviation: Tensor
@@ -138,9 +135,9 @@ class ImageTower(nn.Module):
         self.head = TowerHead(layout.head, config)
 
     def forward(self, pixels: Tensor, boxes: Tensor, mask: Tensor) -> Tensor:
-        """Pixels [N, 3, S, S] uint8, boxes [N, R, 4] as shares of the sides, mask [N, R] -> [N, E]."""
+        """Pixels [N, 3, S, S] uint8, boxes [N, R, 4] in [0, 1], mask [N, R] bool -> embeddings [N, E]."""
         maps = self.cnn((pixels - self.mean) / self.deviation)
-        # The official code projects every point before it takes their mean: both are linear, and this is less work.
+        # The official code projects each point before taking the mean: both are linear, and this is cheaper.
         embedded: Tensor = self.head(self.project(box_means(maps, boxes, self.grid, self.sampling)), mask)
         return embedded
 
@@ -148,7 +145,7 @@ class ImageTower(nn.Module):
 class TextTower(nn.Module):
     """BERT and the head.
 
-    With official sampling BERT attends to padding, so that a text must always be padded to the same length.
+    With official sampling BERT attends to padding, so a text must always be padded to the same length.
     """
 
     def __init__(self, config: BriVLConfig) -> None:
@@ -165,7 +162,7 @@ class TextTower(nn.Module):
         self.head = TowerHead(config.width, config)
 
     def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
-        """Token ids [M, T], mask [M, T] -> [M, E]."""
+        """Token ids [M, T] int64, mask [M, T] bool -> embeddings [M, E] of length 1."""
         states, keys = self.embeddings(ids), attention_mask(torch.ones_like(mask) if self.attends_to_padding else mask)
         for layer in self.layers:
             states = layer(states, keys)
@@ -174,7 +171,7 @@ class TextTower(nn.Module):
 
 
 class BriVLNetwork(nn.Module):
-    """Both towers. In eval mode row b of each result depends on row b of the input alone."""
+    """Both towers. In eval mode row b of each result depends on row b of the input only."""
 
     def __init__(self, config: BriVLConfig) -> None:
         super().__init__()
@@ -183,12 +180,15 @@ class BriVLNetwork(nn.Module):
 
 
 def box_means(maps: Tensor, boxes: Tensor, grid: int, sampling: Sampling = "geometric") -> Tensor:
-    """The mean [N, R, C] of each box over maps [N, C, h, w], from grid x grid points in the middle of its parts.
+    """The mean of each box over a map, sampled at the middles of grid x grid equal parts: [N, R, C].
 
-    boxes [N, R, 4]: x1, y1, x2, y2 as shares of the sides. Between cells maps are interpolated; outside they are 0.
-    sampling: `geometric` takes a point at the share x of the side where it is, at cell coordinate x * w - 0.5;
-    `official` at x * w / (w - 1) of the side. The official code scales boxes for corners that are aligned, as shares of
-    w - 1, and then samples with corners that are not (`align_corners=False`). It needs h and w of at least 2.
+    Args:
+        maps: [N, C, h, w]; interpolated between cells, 0 outside.
+        boxes: [N, R, 4], x1, y1, x2, y2 in [0, 1].
+        grid: sampling points along the side of a box.
+        sampling: `geometric` samples x at cell coordinate x * w - 0.5; `official` samples at x * w / (w - 1) instead of
+            x: the official code scales boxes for aligned corners but samples with `align_corners=False`. It needs h and
+            w of at least 2.
     """
     corner, opposite = boxes[..., None, :2], boxes[..., None, 2:]
     steps = (torch.arange(grid, device=boxes.device) + 0.5)[:, None] / grid

@@ -1,4 +1,4 @@
-"""BriVL's pretraining: each tower finds the other's key among those of many steps before.
+"""BriVL's pretraining: image-text contrast (ITC) of each tower with the other tower's queue of past keys.
 
 Shapes: B pairs, K keys in a queue, E width of the embeddings.
 Source: Huo et al. 2021 (arXiv 2103.06561) and its official code.
@@ -7,9 +7,8 @@ Source: Huo et al. 2021 (arXiv 2103.06561) and its official code.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from random import Random
-from typing import Self
 
 import torch
 from PIL import Image, ImageEnhance, ImageOps
@@ -18,24 +17,28 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vlbench.core.backbone import Tensors
-from vlbench.core.cards import ModelCard
 from vlbench.core.examples import Query
-from vlbench.core.pretraining import Gather, Option, alone
-from vlbench.core.validate import Frozen, parse
-from vlbench.data.resources import Resources
+from vlbench.core.pretraining import Gather, alone
+from vlbench.core.validate import Frozen
 from vlbench.models.brivl.backbone import BriVL
 from vlbench.models.brivl.modeling import BriVLNetwork
+from vlbench.models.layers.eval_parts import EvalParts
 from vlbench.models.layers.momentum import MomentumCopy, Queue
+from vlbench.models.layers.pretraining import ConfiguredPretraining
 from vlbench.objectives.itc import two_queue_loss
 
 JITTERED, GREY = 0.8, 0.2
-"""How often a picture's colours are changed, and how often it loses them."""
+"""The probability of changing an image's colours, and of converting it to grey."""
 STRENGTH, HUE = 0.4, 0.1
+"""Limits of the relative change of brightness, contrast and saturation, and of the change of hue."""
 
 
 class BriVLPretrainingConfig(Frozen):
-    """momentum: of the key towers. queue: keys of each sort that are negatives. temperature: of the contrast. augment:
-    whether colours are changed by chance, as the official code does; where colours are what captions speak of, no."""
+    """The options of the pretraining.
+
+    momentum: of the key towers. queue: number of past keys of each tower used as negatives. temperature: of the
+    contrast. augment: change colours at random, as in the official code; turn it off if captions name colours.
+    """
 
     momentum: float = Field(default=0.99, ge=0, lt=1)
     queue: int = Field(default=9600, ge=1)
@@ -43,44 +46,31 @@ class BriVLPretrainingConfig(Frozen):
     augment: bool = True
 
 
-class BriVLPretraining(nn.Module):
-    """The towers with their one objective `itc`, their momentum copies, and a queue of keys of each sort.
+class BriVLPretraining(EvalParts, ConfiguredPretraining):
+    """The towers with their one objective `itc`, their momentum copies, and a queue of keys for each tower.
 
-    Other pairs of a batch are no negatives. Queues begin with random vectors of length 1. The copies stay in evaluation
-    mode, where a batch norm does not tell which pairs shared a batch; so nothing needs to be shuffled between devices.
+    Other pairs of a batch are not negatives. The queues start with random vectors of length 1. The copies stay in eval
+    mode, so that batch norms leak nothing about the batch and no shuffling between devices is needed.
     """
 
-    divisible = True
+    backbone_type, config_type = BriVL, BriVLPretrainingConfig
+    backbone: BriVL
+    config: BriVLPretrainingConfig
 
     def __init__(self, backbone: BriVL, config: BriVLPretrainingConfig) -> None:
-        super().__init__()
-        self.backbone = backbone
-        self.config = config
+        super().__init__(backbone, config)
         self._copy = MomentumCopy(backbone.network, config.momentum)
-        self.key = self._copy.module  # as a part of this module it is saved with it
+        self.key = self._copy.module  # registered here, so that it is saved with this module
         self.image_queue = _random_queue(config.queue, backbone.width)
         self.text_queue = _random_queue(config.queue, backbone.width)
         self._fresh: list[tuple[Tensor, Tensor]] = []
 
-    @classmethod
-    def from_card(cls, card: ModelCard, size: str, resources: Resources, options: Mapping[str, Option]) -> Self:
-        """Build it at one of the card's sizes; options override the size's numbers.
-
-        Raises:
-            VlbenchError: a faulty number or an option there is none of.
-        """
-        values = {**card.sizes[size].pretraining, **options}
-        config = parse(BriVLPretrainingConfig, values, f"pretraining of {card.name}-{size}")
-        return cls(BriVL.from_card(card, size, resources), config)
-
-    def train(self, mode: bool = True) -> Self:
-        """As of any module, but the copies stay in evaluation mode."""
-        super().train(mode)
-        self.key.eval()
-        return self
+    def eval_parts(self) -> Iterable[nn.Module]:
+        """The momentum copies."""
+        return (self.key,)
 
     def restart_copies(self, loaded: Collection[str]) -> None:
-        """The momentum towers start from the towers again, unless they were loaded too, as official files hold both."""
+        """Copy the towers to the momentum towers, unless those were loaded too: official files hold both."""
         if not any(name.startswith("key.") for name in loaded):
             self._copy.restart(self.backbone.network)
 
@@ -90,16 +80,16 @@ class BriVLPretraining(nn.Module):
         return ("itc",)
 
     def prepare(self, pairs: Sequence[Query], rng: Random) -> Tensors:
-        """What the backbone prepares of the pairs' pictures and texts, the texts' names with `text_` before them."""
+        """The results of `BriVL.prepare_images` and, with the prefix `text_`, of `BriVL.prepare_texts`."""
         refs = [pair.images[0] for pair in pairs]
-        pictures = [self.backbone.pictures.open(ref) for ref in refs]
+        images = [self.backbone.images.open(ref) for ref in refs]
         if self.config.augment:
-            pictures = [recoloured(picture, rng) for picture in pictures]
+            images = [change_colours(image, rng) for image in images]
         texts = self.backbone.prepare_texts([pair.text for pair in pairs])
-        return self.backbone.arranged(pictures, refs) | {f"text_{name}": value for name, value in texts.items()}
+        return self.backbone.collate(images, refs) | {f"text_{name}": value for name, value in texts.items()}
 
     def losses(self, batch: Tensors) -> Mapping[str, Tensor]:
-        """The sum of both directions, each against the other tower's key and the queue of such keys."""
+        """The sum over both directions of the contrast with the other tower's key and queue."""
         images, texts = _embedded(self.backbone.network, batch)
         with torch.no_grad():
             image_keys, text_keys = _embedded(self.key, batch)
@@ -108,57 +98,53 @@ class BriVLPretraining(nn.Module):
         return {"itc": two_queue_loss(images, texts, image_keys, text_keys, *queues, self.config.temperature)}
 
     def after_step(self, gather: Gather = alone) -> None:
-        """The copies move towards the towers; the keys of this step become negatives of later ones."""
+        """Move the copies towards the towers, and push this step's keys to the queues."""
         self._copy.update(self.backbone.network)
         if self._fresh:
             for queue, keys in zip((self.image_queue, self.text_queue), zip(*self._fresh, strict=True), strict=True):
                 queue.push(gather(torch.cat(keys)))
             self._fresh.clear()
 
-    def settings(self) -> Mapping[str, Option]:
-        """The options as they ran."""
-        return self.config.model_dump()
-
     def head_weights(self) -> Mapping[str, Tensor]:
-        """The temperature, for a head that ranks by dot products."""
+        """The temperature, for a dual-encoder ranking head."""
         return {"head.log_scale": torch.tensor(-math.log(self.config.temperature))}
 
 
-def recoloured(picture: Image.Image, rng: Random) -> Image.Image:
-    """Often with brightness, contrast, saturation and hue changed, in any order; now and then without colours."""
+def change_colours(image: Image.Image, rng: Random) -> Image.Image:
+    """Change brightness, contrast, saturation and hue in random order (probability 0.8); convert to grey (0.2)."""
     if rng.random() < JITTERED:
-        for change in rng.sample([_enhanced, _contrasted, _saturated, _turned], 4):
-            picture = change(picture, rng)
-    return ImageOps.grayscale(picture).convert("RGB") if rng.random() < GREY else picture
+        for change in rng.sample([_change_brightness, _change_contrast, _change_saturation, _shift_hue], 4):
+            image = change(image, rng)
+    return ImageOps.grayscale(image).convert("RGB") if rng.random() < GREY else image
 
 
 def _factor(rng: Random) -> float:
     return rng.uniform(1 - STRENGTH, 1 + STRENGTH)
 
 
-def _enhanced(picture: Image.Image, rng: Random) -> Image.Image:
-    return ImageEnhance.Brightness(picture).enhance(_factor(rng))
+def _change_brightness(image: Image.Image, rng: Random) -> Image.Image:
+    return ImageEnhance.Brightness(image).enhance(_factor(rng))
 
 
-def _contrasted(picture: Image.Image, rng: Random) -> Image.Image:
-    return ImageEnhance.Contrast(picture).enhance(_factor(rng))
+def _change_contrast(image: Image.Image, rng: Random) -> Image.Image:
+    return ImageEnhance.Contrast(image).enhance(_factor(rng))
 
 
-def _saturated(picture: Image.Image, rng: Random) -> Image.Image:
-    return ImageEnhance.Color(picture).enhance(_factor(rng))
+def _change_saturation(image: Image.Image, rng: Random) -> Image.Image:
+    return ImageEnhance.Color(image).enhance(_factor(rng))
 
 
-def _turned(picture: Image.Image, rng: Random) -> Image.Image:
-    """Every hue moved along the circle by the same share of it, up to a tenth."""
+def _shift_hue(image: Image.Image, rng: Random) -> Image.Image:
+    """Shift all hues by the same random part of the hue circle, up to a tenth."""
     shift = round(256 * rng.uniform(-HUE, HUE))
-    hue, saturation, value = picture.convert("HSV").split()
+    hue, saturation, value = image.convert("HSV").split()
     return Image.merge("HSV", (hue.point([(old + shift) % 256 for old in range(256)]), saturation, value)).convert(
         "RGB"
     )
 
 
 def _embedded(network: BriVLNetwork, batch: Tensors) -> tuple[Tensor, Tensor]:
-    """The pairs' pictures and texts, [B, E] each."""
+    """The embeddings of the pairs' images and texts, [B, E] each."""
     images: Tensor = network.image(batch["pixels"], batch["boxes"], batch["mask"])
     texts: Tensor = network.text(batch["text_ids"], batch["text_mask"])
     return images, texts

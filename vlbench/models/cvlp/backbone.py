@@ -1,4 +1,4 @@
-"""CVLP as a backbone: the paper's query network, which is LXMERT's."""
+"""CVLP as a backbone: its query network, which has LXMERT's architecture."""
 
 from __future__ import annotations
 
@@ -6,6 +6,6 @@ from vlbench.models.layers.crossmodal_backbone import CrossModal
 
 
 class CVLP(CrossModal):
-    """The query network; what makes CVLP of it is its pretraining. Source: Shi et al. 2020 (arXiv 2007.13135)."""
+    """CVLP's query network. Source: Shi et al. 2020 (arXiv 2007.13135)."""
 
     title = "CVLP"

@@ -1,4 +1,4 @@
-"""CVLP's official weights, and transformers' of its architecture, under the names of this package."""
+"""Convert CVLP's official checkpoints, and transformers' LXMERT."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from vlbench.models.layers.crossmodal_checkpoint import TOWERS
 __all__ = ["TOWERS", "convert"]
 
 _UNUSED = ("lang_embed_head.", "region_transform.", "region_heads.")
-"""How the names of heads begin that CVLP's code builds, saves and never trains: contrast of texts, and LXMERT's
-objectives on regions."""
+"""The beginnings of the names of heads that CVLP's code builds and saves but never trains: the contrast of texts, and
+LXMERT's objectives on regions."""
 
 
 def convert(state: Mapping[str, object]) -> Converted:
-    """As `crossmodal_checkpoint.convert`, without the heads that CVLP never trains.
+    """Convert as `crossmodal_checkpoint.convert` does, then drop the heads that CVLP never trains.
 
     Raises:
-        VlbenchError: exit 6, what `strip` rejects.
+        VlbenchError: exit 6, `strip` rejects the checkpoint.
     """
-    found = crossmodal_checkpoint.convert(state)
+    converted = crossmodal_checkpoint.convert(state)
     return replace(
-        found,
-        weights={name: value for name, value in found.weights.items() if not name.startswith(_UNUSED)},
-        unexpected=tuple(name for name in found.unexpected if not name.startswith(_UNUSED)),
+        converted,
+        weights={name: value for name, value in converted.weights.items() if not name.startswith(_UNUSED)},
+        unexpected=tuple(name for name in converted.unexpected if not name.startswith(_UNUSED)),
     )

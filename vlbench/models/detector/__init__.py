@@ -1,1 +1,1 @@
-"""The region extractor that region models were published with: Faster R-CNN on ResNet-101, of torch operations."""
+"""The region extractor that region models were published with: Faster R-CNN on ResNet-101, in plain torch."""

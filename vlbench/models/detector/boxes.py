@@ -1,4 +1,4 @@
-"""Boxes: overlap, and the suppression of those that overlap with better ones.
+"""Overlap of boxes and non-maximum suppression.
 
 Shapes: R boxes as x1, y1, x2, y2; C classes.
 """
@@ -14,7 +14,7 @@ from torch import Tensor
 
 @cache
 def torchvision_ops() -> ModuleType | None:
-    """torchvision's operations, where it is installed and fits this torch; its builds for another torch do not load."""
+    """torchvision's operations, or None: it may be missing, and a build for another torch does not load."""
     try:
         from torchvision import ops
     except (ImportError, RuntimeError, AttributeError):
@@ -22,25 +22,25 @@ def torchvision_ops() -> ModuleType | None:
     return ops  # type: ignore[no-any-return]
 
 
-def box_iou(one: Tensor, other: Tensor) -> Tensor:
-    """Intersection over union of boxes [R, 4] with boxes [S, 4] -> [R, S] in [0, 1]; boxes without area give 0."""
-    corner = torch.maximum(one[:, None, :2], other[None, :, :2])
-    opposite = torch.minimum(one[:, None, 2:], other[None, :, 2:])
+def box_iou(first: Tensor, second: Tensor) -> Tensor:
+    """Intersection over union of boxes [R, 4] with boxes [S, 4] -> [R, S] in [0, 1]; 0 for boxes without area."""
+    corner = torch.maximum(first[:, None, :2], second[None, :, :2])
+    opposite = torch.minimum(first[:, None, 2:], second[None, :, 2:])
     shared = (opposite - corner).clamp(min=0).prod(-1)  # [R, S]
-    union = _area(one)[:, None] + _area(other)[None] - shared
+    union = _area(first)[:, None] + _area(second)[None] - shared
     return torch.where(union > 0, shared / union, torch.zeros_like(union))
 
 
 def suppress(boxes: Tensor, scores: Tensor, overlap: float, most: int) -> Tensor:
-    """Greedy non-maximum suppression: the best box stays, those overlapping it by more than `overlap` go, and so on.
+    """Greedy non-maximum suppression: keep the best box, drop those overlapping it by more than `overlap`, repeat.
 
     Args:
         boxes: [R, 4].
-        scores: [R]; of equal ones the earlier box counts as better.
+        scores: [R]; ties go to the earlier box.
         overlap: intersection over union in [0, 1].
-        most: how many may stay.
+        most: the maximum number of kept boxes.
 
-    Returns: the indices of those that stay, the best first: int64 [K], K <= most.
+    Returns: the indices of the kept boxes, best first: int64 [K], K <= most.
     """
     ops = torchvision_ops()
     if ops is not None:
@@ -50,7 +50,7 @@ def suppress(boxes: Tensor, scores: Tensor, overlap: float, most: int) -> Tensor
 
 
 def suppress_in_torch(boxes: Tensor, scores: Tensor, overlap: float, most: int) -> Tensor:
-    """`suppress` without torchvision; it stops as soon as `most` boxes stay."""
+    """`suppress` without torchvision: boxes [R, 4], scores [R] -> int64 [K]; it stops once `most` boxes are kept."""
     left = scores.argsort(descending=True, stable=True)
     kept: list[Tensor] = []
     while len(left) and len(kept) < most:
@@ -61,22 +61,22 @@ def suppress_in_torch(boxes: Tensor, scores: Tensor, overlap: float, most: int) 
 
 
 def suppress_per_class(boxes: Tensor, scores: Tensor, overlap: float) -> Tensor:
-    """Greedy suppression within each class, of all classes at once; the boxes are the same in all.
+    """Greedy suppression inside each class, for all classes at once; all classes share the boxes.
 
     Args:
         boxes: [R, 4].
         scores: of each box in each class [R, C].
-        overlap: as of `suppress`.
+        overlap: as in `suppress`.
 
-    Returns: which boxes stay in which classes: bool [R, C].
+    Returns: whether a box is kept in a class: bool [R, C].
     """
     near = box_iou(boxes, boxes) > overlap
     near.fill_diagonal_(False)
-    stays = torch.ones_like(scores, dtype=torch.bool)
-    # A box that stays has no better neighbour left, so it is no harm that all its neighbours go, not the worse alone.
-    for box in scores.argsort(dim=0, descending=True, stable=True):  # the next best box of each class: [C]
-        stays &= ~(near[box].T & stays.gather(0, box[None]))
-    return stays
+    kept = torch.ones_like(scores, dtype=torch.bool)
+    # A kept box has no better neighbour left, so dropping all its neighbours drops only worse ones.
+    for box in scores.argsort(dim=0, descending=True, stable=True):  # the next best box of each class [C]
+        kept &= ~(near[box].T & kept.gather(0, box[None]))
+    return kept
 
 
 def _area(boxes: Tensor) -> Tensor:

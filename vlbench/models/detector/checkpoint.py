@@ -1,7 +1,7 @@
-"""Published weights of the detector under the names it has here.
+"""Convert published weights of the detector.
 
-The layout is Detectron2's, into which the Caffe weights of Anderson et al. 2018 were converted (py-bottom-up-attention
-and transformers' research code of LXMERT): the background is the last class, one logit per anchor.
+Their format is Detectron2's, to which the Caffe weights of Anderson et al. 2018 were converted (py-bottom-up-attention
+and transformers' research code of LXMERT): the background is the last class, and anchors have one logit.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch import Tensor
 from vlbench.core.errors import ExitCode, VlbenchError, first_five
 from vlbench.models.detector.config import Layout, Rules
 from vlbench.models.detector.network import FasterRCNN
-from vlbench.models.layers.convert import Converted, renamed, strip
+from vlbench.models.layers.convert import Converted, renamed, strip, with_new_start
 
 _NAMES = (
     ("backbone.", "backbone."),
@@ -29,47 +29,44 @@ _NAMES = (
     ("roi_heads.box_predictor.attr_score.", "head.attributes."),
 )
 _OPTIONAL = ("rpn.anchors", "num_batches_tracked")
-"""Where a file has none, those of the paper; a counter that says nothing about frozen statistics."""
+"""Tensors that a file may lack: anchors, which default to the paper's, and a counter of frozen batch norms."""
 
 
 def convert(state: Mapping[str, object]) -> Converted:
-    """The tensors of a file under the names of `FasterRCNN`.
+    """Rename the tensors of a file to those of `FasterRCNN`.
 
-    The layer that refines boxes, class by class, is among what is unexpected: the published features are those of
-    the proposals.
+    The layer that refines boxes by class is unexpected: the published features are those of the proposals.
 
     Raises:
         VlbenchError: exit 6, there are no tensors.
     """
-    return renamed(strip(state), _name)
+    return renamed(strip(state), lambda key: with_new_start(key, _NAMES))
 
 
 def load_network(state: Mapping[str, object], rules: Rules, where: str) -> tuple[FasterRCNN, tuple[str, ...]]:
-    """The network that a file's tensors make, and the keys that it has no use for.
+    """Build the network from a file's tensors, which also give its sizes; return it and the unused keys.
 
-    The network's shape is read from the tensors. `rules` are taken as they are but for the pooling, which is the one
-    that these weights were trained with. where: the file, for messages.
+    Args:
+        state: the file's content.
+        rules: used unchanged but for the pooling, which becomes the one that these weights were trained with.
+        where: the file, for messages.
 
     Raises:
         VlbenchError: exit 6, the tensors are not those of such a network.
     """
-    found = convert(state)
-    network = FasterRCNN(_layout(found.weights, where), replace(rules, pooling="max"))
+    converted = convert(state)
+    network = FasterRCNN(_layout(converted.weights, where), replace(rules, pooling="max"))
     expected = network.state_dict()
     needed = [name for name in expected if not name.endswith(_OPTIONAL)]
-    if missing := [name for name in needed if name not in found.weights]:
+    if missing := [name for name in needed if name not in converted.weights]:
         raise _unfit(where, f"lacks {len(missing)} of {len(needed)} tensors ({first_five(missing)})")
-    taken = {name: tensor for name, tensor in found.weights.items() if name in expected}
+    taken = {name: tensor for name, tensor in converted.weights.items() if name in expected}
     if wrong := [name for name, tensor in taken.items() if tensor.shape != expected[name].shape]:
         name = wrong[0]
         raise _unfit(where, f"has {name} of {tuple(taken[name].shape)} where {tuple(expected[name].shape)} is expected")
     network.load_state_dict(taken, strict=False)
-    spare = [f"{name} (no place)" for name in found.weights if name not in expected]
-    return network, (*found.unexpected, *spare)
-
-
-def _name(key: str) -> str | None:
-    return next((new + key[len(old) :] for old, new in _NAMES if key.startswith(old)), None)
+    spare = [f"{name} (unused)" for name in converted.weights if name not in expected]
+    return network, (*converted.unexpected, *spare)
 
 
 def _layout(weights: Mapping[str, Tensor], where: str) -> Layout:

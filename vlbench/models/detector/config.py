@@ -1,4 +1,4 @@
-"""What the network is made of, and the rules that turn its output into regions."""
+"""The detector's sizes, and the rules that turn its output into regions."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ from dataclasses import dataclass
 from typing import Literal
 
 STRIDE = 16
-"""Pixels along the side of one cell of the map that proposals are made on."""
+"""The side in pixels of a cell of the map that proposals are made on."""
 CELLS = 14
-"""Along the side of a pooled region."""
+"""The side of a pooled region in cells."""
 Pooling = Literal["align", "max"]
 
 
 @dataclass(frozen=True)
 class Layout:
-    """The network's shape; the defaults are those of Anderson et al. 2018.
+    """The network's sizes; the defaults are those of Anderson et al. 2018.
 
-    blocks: of res2, res3, res4 and of res5, which looks at regions. width: channels of the stem. rpn_width: of the
-    layer that proposals are made from. classes, attributes: known ones, without the background.
+    blocks: number of blocks of res2, res3, res4 and res5, which runs over regions. width: channels of the stem.
+    rpn_width: channels of the proposal network's layer. classes, attributes: their numbers, without the background.
     """
 
     blocks: tuple[int, int, int, int] = (3, 4, 23, 3)
@@ -28,25 +28,25 @@ class Layout:
 
     @property
     def map_channels(self) -> int:
-        """Of the map that proposals are made on."""
+        """The channels of the map that proposals are made on."""
         return 16 * self.width
 
     @property
     def dim(self) -> int:
-        """Numbers that describe a region."""
+        """The width of a region's features."""
         return 32 * self.width
 
 
 @dataclass(frozen=True)
 class Rules:
-    """From a picture to proposals to regions; the defaults are those of Anderson et al. 2018.
+    """The rules from an image to proposals to regions; the defaults are those of Anderson et al. 2018.
 
-    short_side, long_side: a picture is scaled until its short side has so many pixels, or its long side as many as
-    allowed. candidates: the best boxes that the first suppression looks at; proposals: those it leaves at most.
-    proposal_overlap, class_overlap: intersection over union above which the lower-scored box goes, in the first
-    suppression and in that within each class. smallest: pixels of a proposal's sides. confident: the score from which
-    a region is kept in any case, as long as there are no fewer than `least` and no more than `most`. pooling: bilinear
-    samples, or the maximum over cells, which the published weights were trained with.
+    short_side, long_side: an image is scaled to this short side, or to this long side if that gives a smaller image.
+    candidates: the number of best boxes given to the first suppression. proposals: the most boxes that it keeps.
+    proposal_overlap, class_overlap: intersection over union above which the lower-scored box is dropped, in the first
+    suppression and in the one inside each class. smallest: the least side of a proposal in pixels. confident: regions
+    of at least this score are kept, but no fewer than `least` and no more than `most` regions. pooling: `align` takes
+    bilinear samples; `max` takes the maximum over cells, which the published weights were trained with.
     """
 
     short_side: int = 600

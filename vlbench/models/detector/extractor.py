@@ -1,4 +1,7 @@
-"""The detector as an extractor: a picture's pixels in, its regions out."""
+"""The detector as an extractor, from an image's pixels to its regions.
+
+Shapes: R regions, H x W pixels.
+"""
 
 from __future__ import annotations
 
@@ -15,16 +18,16 @@ from vlbench.models.detector.config import Rules
 from vlbench.models.detector.network import FasterRCNN, Found
 
 _MEAN_BGR = (102.9801, 115.9465, 122.7717)
-"""Of ImageNet's pixels in [0, 255], as Caffe's models subtract it."""
+"""The mean of ImageNet's pixels in [0, 255], which Caffe's models subtract."""
 _VERSION = 1
-"""Counts up when the same weights would give other regions."""
+"""Increased when the same weights give other regions."""
 
 
 class DetectorExtractor:
-    """An `Extractor` over the network; the same bits whatever was described before."""
+    """An `Extractor` over the network; its result for an image is bit-identical in any order of images."""
 
     def __init__(self, network: FasterRCNN, weights: str, device: torch.device) -> None:
-        """weights: what names them, the hash of their file or their seed; it is a part of `name`, as the rules are."""
+        """weights: the hash of their file, or their seed; a part of `name`, like the hash of the rules."""
         self.network = network.to(device)
         self.device = device
         self.dim = network.layout.dim
@@ -33,7 +36,7 @@ class DetectorExtractor:
 
     @torch.inference_mode()
     def __call__(self, pixels: NDArray[np.uint8]) -> Regions:
-        """Describe a picture [H, W, 3] in RGB; boxes are in its own pixels."""
+        """Extract the regions of an image [H, W, 3] uint8 in RGB; boxes are in its pixels."""
         height, width, _ = pixels.shape
         scaled = prepared(torch.from_numpy(pixels.copy()).to(self.device), self.network.rules)
         (found,) = self.network([scaled])
@@ -42,9 +45,9 @@ class DetectorExtractor:
 
 
 def prepared(pixels: Tensor, rules: Rules) -> Tensor:
-    """Pixels [H, W, 3] of 0 to 255 in RGB -> the network's input [3, H', W'], in BGR minus the mean, bilinearly scaled.
+    """Scale pixels [H, W, 3] in RGB, 0 to 255 -> the network's input [3, H', W'], in BGR minus the mean.
 
-    The short side becomes `rules.short_side`, or the long one `rules.long_side` where that is smaller.
+    The short side becomes `rules.short_side`, or the long side `rules.long_side` if that gives a smaller image.
     """
     height, width, _ = pixels.shape
     scale = min(rules.short_side / min(height, width), rules.long_side / max(height, width))
@@ -54,9 +57,9 @@ def prepared(pixels: Tensor, rules: Rules) -> Tensor:
 
 
 def regions_of(found: Found, boxes: Tensor, width: int, height: int) -> Regions:
-    """What was found in a picture of that size, its boxes [R, 4] in the picture's own pixels.
+    """Convert detected regions to `Regions`, with boxes [R, 4] in pixels of an image of `width` x `height`.
 
-    Numbers come back as float32 whatever the network computed in: NumPy has no bfloat16.
+    All numbers become float32, whatever the network's type: NumPy has no bfloat16.
     """
     classes, attributes = found.described.classes.max(-1), found.described.attributes.max(-1)
     return Regions(

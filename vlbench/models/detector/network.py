@@ -1,6 +1,6 @@
-"""Faster R-CNN with attributes, in the stages that a profile tells apart.
+"""Faster R-CNN with attributes, in the stages that the profiler measures.
 
-Shapes: N pictures, H x W pixels, h x w cells of the map, P proposals, D numbers per region.
+Shapes: N images, H x W pixels, h x w cells of the map, P proposals, R regions, D numbers per region.
 Source: Anderson et al. 2018 (arXiv 1707.07998), section 3.1; 14x14 regions and a dilated res5 as in its models.
 """
 
@@ -21,12 +21,15 @@ from vlbench.models.detector.proposals import Candidates, ProposalNetwork, candi
 from vlbench.models.detector.resnet import Backbone, stage
 
 _AT_ONCE = 50
-"""Regions that res5 looks at together; more cost memory and save no time."""
+"""The number of regions in a batch of res5; more take memory and save no time."""
 
 
 @dataclass(frozen=True)
 class Described:
-    """features [P, D]; probabilities without the background: classes [P, classes], attributes [P, attributes]."""
+    """The features and labels of P regions.
+
+    features [P, D]. classes [P, classes], attributes [P, attributes]: probabilities without the background.
+    """
 
     features: Tensor
     classes: Tensor
@@ -35,14 +38,17 @@ class Described:
 
 @dataclass(frozen=True)
 class Found:
-    """The regions of one picture, the surest first: boxes [R, 4] in pixels of the network's input, and the rest."""
+    """The regions of one image, by descending score.
+
+    boxes [R, 4] in pixels of the network's input. described: their features and labels.
+    """
 
     boxes: Tensor
     described: Described
 
 
 class RegionHead(nn.Module):
-    """res5 over pooled regions, their mean, then class and attribute."""
+    """res5 over pooled regions, their mean, then the classifiers of class and attribute."""
 
     def __init__(self, layout: Layout) -> None:
         super().__init__()
@@ -54,10 +60,10 @@ class RegionHead(nn.Module):
         self.attributes = nn.Linear(dim // 4, layout.attributes + 1)
 
     def forward(self, pooled: Tensor) -> Described:
-        """Regions [P, C, 14, 14] -> what is said about them; row p depends on row p only."""
+        """Pooled regions [P, C, 14, 14] -> features and labels; row p depends on row p only."""
         features = torch.cat([self.res5(part).mean((2, 3)) for part in torch.split(pooled, _AT_ONCE)])
         logits = self.classes(features)
-        # The attribute is asked for given the likeliest class, which may be the background; the last row is that.
+        # The attribute is conditioned on the likeliest class, which may be the background, the last row.
         named = torch.cat([features, self.class_embedding(logits.argmax(-1))], -1)
         hidden = functional.relu(self.attribute_hidden(named))
         attributes = self.attributes(hidden)[:, :-1].softmax(-1)
@@ -65,9 +71,9 @@ class RegionHead(nn.Module):
 
 
 class FasterRCNN(nn.Module):
-    """Pictures to regions; always in eval mode and without gradients for its weights.
+    """The detector, always in eval mode and without gradients.
 
-    The stages: `backbone`, `propose`, `suppress`, `pool`, `head`, `choose`.
+    Its stages: `backbone`, `propose`, `suppress`, `pool`, `head`, `choose`.
     """
 
     def __init__(self, layout: Layout, rules: Rules) -> None:
@@ -82,41 +88,41 @@ class FasterRCNN(nn.Module):
         self.eval()
 
     def train(self, mode: bool = True) -> Self:
-        """As of any module in eval mode, whatever `mode`: there is no training of it here."""
+        """Stay in eval mode whatever `mode`: the detector is never trained here."""
         return super().train(False)
 
     def propose(self, maps: Tensor, size: tuple[int, int]) -> list[Candidates]:
-        """Maps [N, C, h, w] of pictures of height and width `size` -> each picture's best boxes before suppression."""
+        """Maps [N, C, h, w] of images of height and width `size` -> each image's best boxes before suppression."""
         logits, boxes = self.rpn(maps)
         most, smallest = self.rules.candidates, self.rules.smallest
         return [candidates(*pair, size, most, smallest) for pair in zip(logits, boxes, strict=True)]
 
-    def suppress(self, found: Candidates) -> Tensor:
-        """The proposals of one picture [P, 4]."""
-        kept = suppress(found.boxes, found.scores, self.rules.proposal_overlap, self.rules.proposals)
-        return found.boxes[kept]
+    def suppress(self, candidates: Candidates) -> Tensor:
+        """The proposals of one image [P, 4]."""
+        kept = suppress(candidates.boxes, candidates.scores, self.rules.proposal_overlap, self.rules.proposals)
+        return candidates.boxes[kept]
 
     def choose(self, boxes: Tensor, described: Described) -> Tensor:
-        """Which of one picture's proposals become its regions, the surest first: int64 [R].
+        """Select the proposals that become the image's regions, by descending score: int64 [R].
 
-        A proposal counts by its best score among the classes in which no better one suppresses it.
+        A proposal's score is its best one among the classes in which it is not suppressed.
         """
-        stays = suppress_per_class(boxes, described.classes, self.rules.class_overlap)
-        score = (described.classes * stays).amax(1)
+        kept = suppress_per_class(boxes, described.classes, self.rules.class_overlap)
+        score = (described.classes * kept).amax(1)
         sure = int((score >= self.rules.confident).sum())
         return score.argsort(descending=True, stable=True)[: min(max(sure, self.rules.least), self.rules.most)]
 
-    def forward(self, pictures: Sequence[Tensor]) -> list[Found]:
-        """Pictures [3, H, W] of any sizes, scaled and in BGR minus the mean -> their regions.
+    def forward(self, images: Sequence[Tensor]) -> list[Found]:
+        """Images [3, H, W] of any sizes, scaled and in BGR minus the mean -> their regions.
 
-        They are looked at one by one: in a larger batch the last bit of a score may differ, and one bit is enough to
-        exchange two regions. A picture at this size with its 300 regions keeps a device busy.
+        Images are processed one by one: in a larger batch the last bit of a score may differ, which can exchange two
+        regions. One image of this size with 300 regions keeps a device busy.
         """
-        return [self._find(picture) for picture in pictures]
+        return [self._detect(image) for image in images]
 
-    def _find(self, picture: Tensor) -> Found:
-        maps = self.backbone(picture[None])
-        height, width = picture.shape[1:]
+    def _detect(self, image: Tensor) -> Found:
+        maps = self.backbone(image[None])
+        height, width = image.shape[1:]
         boxes = self.suppress(self.propose(maps, (height, width))[0])
         described: Described = self.head(self.pool(maps[0], boxes))
         chosen = self.choose(boxes, described)
@@ -125,7 +131,7 @@ class FasterRCNN(nn.Module):
 
 
 def random_network(layout: Layout, rules: Rules, seed: int = 0) -> FasterRCNN:
-    """A network with random weights, the same for a seed on every machine; the state of torch's generator stays."""
+    """Build a network with random weights, reproducible by the seed; torch's random state is unchanged."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return FasterRCNN(layout, rules)

@@ -1,4 +1,4 @@
-"""What a feature map holds within boxes, as grids of one size.
+"""Pool a feature map inside boxes to grids of one size.
 
 Shapes: C channels, h x w cells of the map, R boxes in cells, S x S cells of a pooled box.
 """
@@ -13,31 +13,31 @@ from vlbench.models.detector.boxes import torchvision_ops
 from vlbench.models.detector.config import CELLS, STRIDE, Pooling
 
 SAMPLES = 2
-"""Bilinear samples along each side of a pooled cell."""
+"""The number of bilinear samples along each side of a pooled cell."""
 _AT_ONCE = 50
-"""Boxes; more cost memory and save no time."""
+"""The number of boxes in a batch; more take memory and save no time."""
 
 
 class RegionPooling(nn.Module):
-    """The network's way to pool; a module without weights, so that what counts operations can leave it out."""
+    """The network's pooling; a module without weights, so that the FLOP counter can leave it out."""
 
     def __init__(self, pooling: Pooling) -> None:
         super().__init__()
         self.pooling = pooling
 
     def forward(self, maps: Tensor, boxes: Tensor) -> Tensor:
-        """One picture's maps [C, h, w] within its proposals [P, 4] -> [P, C, 14, 14]."""
+        """One image's maps [C, h, w] and proposals [P, 4] in pixels -> [P, C, 14, 14]."""
         pooled = roi_align if self.pooling == "align" else roi_pool
         return pooled(maps, boxes, 1 / STRIDE, CELLS)
 
 
 def roi_align(maps: Tensor, boxes: Tensor, scale: float, side: int) -> Tensor:
-    """The mean of bilinear samples in each cell of each box, nothing rounded.
+    """The mean of bilinear samples in each cell of each box, without rounding.
 
     Args:
-        maps: of one picture [C, h, w].
+        maps: of one image [C, h, w].
         boxes: in pixels [R, 4].
-        scale: cells per pixel. A cell's value stands at its middle.
+        scale: cells per pixel. A cell's value is at its middle.
         side: cells along the side of the result.
 
     Returns: [R, C, side, side].
@@ -52,10 +52,10 @@ def roi_align(maps: Tensor, boxes: Tensor, scale: float, side: int) -> Tensor:
 
 
 def roi_align_in_torch(maps: Tensor, boxes: Tensor, scale: float, side: int) -> Tensor:
-    """`roi_align` without torchvision: bilinear samples and their mean are linear in rows and, apart, in columns."""
+    """`roi_align` without torchvision: linear in rows and in columns, so two products give [R, C, side, side]."""
     corners = boxes * scale - 0.5
-    down = _shares(corners[:, 1], corners[:, 3], side, maps.shape[1])  # [R, S, h]
-    across = _shares(corners[:, 0], corners[:, 2], side, maps.shape[2])  # [R, S, w]
+    down = _weights(corners[:, 1], corners[:, 3], side, maps.shape[1])  # [R, S, h]
+    across = _weights(corners[:, 0], corners[:, 2], side, maps.shape[2])  # [R, S, w]
     flat = maps.permute(1, 2, 0).flatten(1)  # [h, w * C]
     parts = []
     for rows, columns in zip(torch.split(down, _AT_ONCE), torch.split(across, _AT_ONCE), strict=True):
@@ -65,12 +65,12 @@ def roi_align_in_torch(maps: Tensor, boxes: Tensor, scale: float, side: int) -> 
 
 
 def roi_pool(maps: Tensor, boxes: Tensor, scale: float, side: int) -> Tensor:
-    """The maximum of the cells under each cell of each box, corners rounded; arguments and result as of `roi_align`.
+    """The maximum over each cell of each box, with rounded corners; arguments as for `roi_align`: [R, C, side, side].
 
     Source: Girshick 2015 (arXiv 1504.08083), section 2.1.
     """
     corners = (boxes * scale + 0.5).floor().long()
-    # The lower right corner counts as inside, so a box at the border reaches one cell beyond; nothing is there.
+    # The lower right corner is inside, so a box at the border reaches one cell beyond the map.
     open_map = functional.pad(maps, (0, 1, 0, 1), value=float("-inf"))
     parts = [
         functional.adaptive_max_pool2d(open_map[:, y1 : max(y1, y2) + 1, x1 : max(x1, x2) + 1], side)
@@ -80,11 +80,11 @@ def roi_pool(maps: Tensor, boxes: Tensor, scale: float, side: int) -> Tensor:
     return pooled.masked_fill(pooled.isneginf(), 0.0)
 
 
-def _shares(start: Tensor, stop: Tensor, side: int, cells: int) -> Tensor:
-    """How much each of `cells` cells in a row adds to each pooled cell between start [R] and stop [R]: [R, S, cells].
+def _weights(start: Tensor, stop: Tensor, side: int, cells: int) -> Tensor:
+    """The weight of each of `cells` cells in each of `side` pooled cells from start [R] to stop [R]: [R, side, cells].
 
-    A sample takes from the two cells around it by nearness; one beyond the outer cells' middles takes the outer cell,
-    and one more than a cell outside takes nothing.
+    A sample interpolates the two cells around it; beyond the middle of an outer cell it takes that cell, and more than
+    a cell outside it takes nothing.
     """
     steps = (torch.arange(side * SAMPLES, device=start.device) + 0.5) / (side * SAMPLES)
     places = start[:, None] + (stop - start)[:, None] * steps  # [R, S * SAMPLES]

@@ -1,6 +1,6 @@
-"""Boxes worth a look: anchors all over the map, moved and scored by a small network.
+"""The region proposal network: anchors on every cell of the map, moved and scored.
 
-Shapes: N pictures, h x w cells, A anchors per cell, K boxes.
+Shapes: N images, h x w cells, A anchors per cell, K boxes.
 Source: Ren et al. 2015 (arXiv 1506.01497), section 3.1; sizes of Anderson et al. 2018 (arXiv 1707.07998).
 """
 
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -18,21 +17,24 @@ from vlbench.models.detector.config import STRIDE
 
 _SIZES = (64, 128, 256, 512)
 _RATIOS = (0.5, 1.0, 2.0)
-"""Height by width."""
+"""Height divided by width."""
 _MOST_GROWTH = math.log(1000 / 16)
-"""Of a side's logarithm; without a bound the exponential of an untrained network overflows."""
+"""The largest growth of a side's logarithm; an untrained network's exponential would overflow."""
 
 
 @dataclass(frozen=True)
 class Candidates:
-    """Boxes of one picture in pixels of the network's input [K, 4] and their logits [K], the best first."""
+    """The boxes of one image before suppression, by descending score.
+
+    boxes [K, 4] in pixels of the network's input. scores [K]: their logits.
+    """
 
     boxes: Tensor
     scores: Tensor
 
 
 class ProposalNetwork(nn.Module):
-    """For each cell and anchor: is something there, and where exactly?"""
+    """Score each anchor of each cell, and refine its box."""
 
     anchors: Tensor
 
@@ -45,10 +47,11 @@ class ProposalNetwork(nn.Module):
         self.deltas = nn.Conv2d(width, 4 * anchors, 1)
         for layer in (self.conv, self.objectness, self.deltas):
             nn.init.normal_(layer.weight, std=0.01)
-            nn.init.zeros_(cast(Tensor, layer.bias))
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
 
     def forward(self, maps: Tensor) -> tuple[Tensor, Tensor]:
-        """Maps [N, C, h, w] -> logits [N, h * w * A], boxes [N, h * w * A, 4] in pixels, which may stand over."""
+        """Maps [N, C, h, w] -> logits [N, h * w * A], boxes [N, h * w * A, 4] in pixels, which may exceed the image."""
         count, _, height, width = maps.shape
         states = functional.relu(self.conv(maps))
         logits = self.objectness(states).permute(0, 2, 3, 1).flatten(1)  # [N, A, h, w] -> [N, h * w * A]
@@ -57,7 +60,7 @@ class ProposalNetwork(nn.Module):
         return logits, moved(self._placed(height, width), moves)
 
     def _placed(self, height: int, width: int) -> Tensor:
-        """The anchors of all cells, row by row [h * w * A, 4]."""
+        """The anchors of all cells [h * w * A, 4], row by row."""
         device = self.anchors.device
         y, x = torch.meshgrid(
             torch.arange(height, device=device), torch.arange(width, device=device), indexing="ij"
@@ -67,12 +70,13 @@ class ProposalNetwork(nn.Module):
 
 
 def candidates(logits: Tensor, boxes: Tensor, size: tuple[int, int], most: int, smallest: float) -> Candidates:
-    """The best boxes of one picture, cut at its borders; those with a side below `smallest` come last.
+    """Select the best boxes of one image and clip them to it; boxes with a side below `smallest` come last.
 
     Args:
-        logits: [K]. boxes: [K, 4].
+        logits: [K].
+        boxes: [K, 4].
         size: height and width of the network's input in pixels.
-        most: how many to keep.
+        most: the number of boxes to keep.
         smallest: in pixels.
     """
     best = logits.argsort(descending=True, stable=True)[:most]
@@ -85,7 +89,7 @@ def candidates(logits: Tensor, boxes: Tensor, size: tuple[int, int], most: int, 
 
 
 def moved(anchors: Tensor, deltas: Tensor) -> Tensor:
-    """Anchors [K, 4] shifted by shares of their sides and grown by exponentials, as deltas [N, K, 4] say."""
+    """Move anchors [K, 4] by deltas [N, K, 4] -> [N, K, 4]: relative shifts, and log growth of the sides."""
     sides = anchors[:, 2:] - anchors[:, :2]
     middles = anchors[:, :2] + 0.5 * sides + deltas[..., :2] * sides
     half = 0.5 * sides * deltas[..., 2:].clamp(max=_MOST_GROWTH).exp()
@@ -93,7 +97,7 @@ def moved(anchors: Tensor, deltas: Tensor) -> Tensor:
 
 
 def base_anchors() -> Tensor:
-    """The anchors around the origin [12, 4]: every size in every ratio, of equal area per size."""
+    """The anchors around the origin [12, 4]: each size in each ratio, with equal areas per size."""
     rows = []
     for size in _SIZES:
         for ratio in _RATIOS:

@@ -1,9 +1,9 @@
-"""ResNet as Caffe's detectors have it: strides in the first 1x1 convolutions, statistics frozen.
+"""The ResNet of Caffe's detectors: strides in the first 1x1 convolutions, frozen statistics.
 
-The module tree carries Detectron2's names (stem.conv1, res2.0.conv1.norm), so that converted weights fit as they are.
+The modules have Detectron2's names (stem.conv1, res2.0.conv1.norm), so that converted weights load without renaming.
 
-Shapes: N pictures or regions, C channels, H x W pixels, h x w cells.
-Source: He et al. 2016 (arXiv 1512.03385), in the form of its authors' models for Caffe.
+Shapes: N images or regions, C channels, H x W pixels, h x w cells.
+Source: He et al. 2016 (arXiv 1512.03385), in its authors' version for Caffe.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from torch.nn import functional
 
 EXPANSION = 4
 _BRANCH_GAIN = 0.2
-"""Of a block's sum that its branch starts with: with statistics that fit nothing yet, 33 equal shares would explode."""
+"""The initial weight of a block's branch: with unfitted statistics the sum of 33 equal ones would explode."""
 _STEM_GAIN = 1 / 64
-"""Pixels minus their mean are about so large."""
+"""The inverse of the typical size of pixels minus their mean."""
 
 
 class Convolution(nn.Conv2d):
-    """A convolution without bias, then batch normalisation: [N, C, h, w] -> [N, D, h', w']."""
+    """A convolution without bias, then batch normalization."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1, dilation: int = 1) -> None:
         padding = dilation * (kernel // 2)
@@ -28,13 +28,13 @@ class Convolution(nn.Conv2d):
         self.norm = nn.BatchNorm2d(outputs)
 
     def forward(self, maps: Tensor) -> Tensor:
-        """Maps before any activation."""
+        """Maps [N, C, h, w] -> [N, outputs, h / stride, w / stride], rounded up, before any activation."""
         normed: Tensor = self.norm(super().forward(maps))
         return normed
 
 
 class Stem(nn.Module):
-    """A 7x7 convolution and max-pooling that keeps what stands over at the border: stride 4."""
+    """A 7x7 convolution and max-pooling with rounding up, of stride 4."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -47,7 +47,7 @@ class Stem(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """1x1 convolution, 3x3, 1x1 up to four times the width, and a shortcut."""
+    """A 1x1, a 3x3 and a 1x1 convolution to four times the width, and a shortcut."""
 
     def __init__(self, inputs: int, width: int, stride: int, dilation: int) -> None:
         super().__init__()
@@ -66,7 +66,7 @@ class Bottleneck(nn.Module):
 
 
 def stage(inputs: int, width: int, blocks: int, stride: int = 1, dilation: int = 1) -> nn.Sequential:
-    """So many blocks, the first of which takes the stride."""
+    """A stage of `blocks` blocks; the first one has the stride."""
     outputs = EXPANSION * width
     rest = (Bottleneck(outputs, width, 1, dilation) for _ in range(blocks - 1))
     return nn.Sequential(Bottleneck(inputs, width, stride, dilation), *rest)

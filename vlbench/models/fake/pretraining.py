@@ -1,4 +1,7 @@
-"""Pretraining of the model for tests and dry runs: do this picture and this text belong together?"""
+"""Pretraining of the fake model: image-text matching (ITM).
+
+Shapes: B pairs, D width.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,10 @@ from vlbench.models.fake.backbone import Fake
 
 
 class FakePretraining(nn.Module):
-    """`itm`: half of the pairs get the text of the next one; `size`: features stay small. `steps` counts updates."""
+    """The model with `itm`, where half of the pairs get a neighbour's text, and `size`, which keeps features small.
+
+    steps: the number of updates.
+    """
 
     steps: Tensor
 
@@ -34,7 +40,7 @@ class FakePretraining(nn.Module):
 
     @classmethod
     def from_card(cls, card: ModelCard, size: str, resources: Resources, options: Mapping[str, Option]) -> Self:
-        """Build it; there are no options.
+        """Build it; it has no options.
 
         Raises:
             VlbenchError: an option is given.
@@ -49,9 +55,9 @@ class FakePretraining(nn.Module):
         return ("itm", "size")
 
     def prepare(self, pairs: Sequence[Query], rng: Random) -> Tensors:
-        """The hashes of pictures [B, D] and texts [B, D], and which of them match [B]."""
+        """The hashes of images [B, D] and texts [B, D], and whether they match [B] float32."""
         matched = [rng.random() < 0.5 for _ in pairs]
-        texts = [pairs[row if right else row - 1].text for row, right in enumerate(matched)]
+        texts = [pairs[row if match else row - 1].text for row, match in enumerate(matched)]
         return {
             "images": self.backbone.prepare_images([pair.images[0] for pair in pairs])["hash"],
             "texts": self.backbone.prepare_texts(texts)["hash"],
@@ -59,7 +65,7 @@ class FakePretraining(nn.Module):
         }
 
     def losses(self, batch: Tensors) -> Mapping[str, Tensor]:
-        """Binary cross-entropy of the match, and a hundredth of the mean square of the features."""
+        """Binary cross-entropy of the match, and 0.01 times the mean square of the features."""
         seen = self.backbone.see({"hash": batch["images"]}, torch.zeros(len(batch["images"]), dtype=torch.int64))
         pooled = self.backbone.fuse(seen, self.backbone.read({"hash": batch["texts"]})).pooled
         itm = functional.binary_cross_entropy_with_logits(self.matching(pooled)[:, 0], batch["matched"])
@@ -70,9 +76,9 @@ class FakePretraining(nn.Module):
         self.steps += 1
 
     def settings(self) -> Mapping[str, Option]:
-        """There are none."""
+        """No options."""
         return {}
 
     def head_weights(self) -> Mapping[str, Tensor]:
-        """The matching head, for a head that ranks."""
+        """The matching head, as a ranking head: weight [1, D], bias [1]."""
         return {"head.score.weight": self.matching.weight, "head.score.bias": self.matching.bias}

@@ -1,4 +1,4 @@
-"""A model card out of a config.json: everything that is decided before any weight is loaded."""
+"""Build a model card from a config.json, without loading weights."""
 
 from __future__ import annotations
 
@@ -27,22 +27,22 @@ _RECIPE = Recipe(
     batches="shuffled",
     augment="none",
 )
-"""The middle of what the papers finetune with; a model's own is given with --set."""
-_GENTLE = Recipe(lr=1e-5, head_lr=1e-4)
-"""For towers trained on hundreds of millions of pairs, which lose more than they gain by larger steps."""
-_WRITING = Recipe(
+"""Middle values of the papers' fine-tuning recipes; --set gives a model's own."""
+_DUAL = Recipe(lr=1e-5, head_lr=1e-4)
+"""Smaller steps, for towers trained on hundreds of millions of pairs."""
+_GENERATIVE = Recipe(
     lr=2e-5, betas=(0.9, 0.999), weight_decay=0.0, warmup=0.03, epochs=1, batch_size=32, accumulation=8, evaluations=1
 )
 """Liu et al. 2023 (LLaVA-1.5), with a quarter of its batch."""
 
-_RECIPES: Mapping[str, Recipe] = {"fusion": Recipe(), "dual": _GENTLE, "generative": _WRITING}
+_RECIPES: Mapping[str, Recipe] = {"fusion": Recipe(), "dual": _DUAL, "generative": _GENERATIVE}
 
 
 def hf_card(name: str) -> ModelCard:
     """The card of `hf:FOLDER` or `hf:ID[@REVISION]`.
 
     Raises:
-        VlbenchError: no such model to be had, or of no family known here.
+        VlbenchError: there is no such model, or its family is unsupported.
     """
     card = card_of(short_name(name), read_config(name))
     size = card.sizes[SIZE]
@@ -50,10 +50,10 @@ def hf_card(name: str) -> ModelCard:
 
 
 def card_of(name: str, config: Mapping[str, object]) -> ModelCard:
-    """The card of a model with that config.json; nothing else of it is looked at.
+    """The card of a model with that config.json.
 
     Raises:
-        VlbenchError: of no family known here.
+        VlbenchError: its family is unsupported.
     """
     architectures = config.get("architectures")
     architecture = str(architectures[0]) if isinstance(architectures, list) and architectures else ""
@@ -64,7 +64,7 @@ def card_of(name: str, config: Mapping[str, object]) -> ModelCard:
     return ModelCard(
         name=name,
         title=family.title,
-        description=f"{architecture or family.title} of transformers, with its own preprocessing.",
+        description=f"{architecture or family.title} from transformers, with its own preprocessing.",
         backbone=_CLASSES[family.kind],
         visual=family.visual,
         outputs=("generate",) if family.kind == "generative" else ("classify", "pair", "rank"),
@@ -82,7 +82,7 @@ def card_of(name: str, config: Mapping[str, object]) -> ModelCard:
 
 
 def known_cards() -> list[ModelCard]:
-    """A card for each family, without a head and with each that it may bring along; named by architecture."""
+    """A card for each family without a head and with each of its trained heads, named by architecture."""
     cards = [
         card_of(architecture, {"model_type": model_type, "architectures": [architecture]})
         for model_type, family in FAMILIES.items()
@@ -92,7 +92,7 @@ def known_cards() -> list[ModelCard]:
 
 
 def _longest_text(config: Mapping[str, object], family: Family) -> int:
-    """Tokens that the network has positions for."""
+    """The number of tokens that the network has positions for."""
     text = config.get("text_config")
     for part in (config, text if isinstance(text, Mapping) else {}):
         positions = part.get("max_position_embeddings")

@@ -1,21 +1,22 @@
-"""Two towers' weights in a file of their own under the names that they have in `HFDual`: transformers' and OpenAI's.
+"""Convert a dual encoder's checkpoint for `HFDual`: transformers' and OpenAI's.
 
-OpenAI's CLIP keeps the vision tower below `visual.` and the text tower at the top, the attention's query, key and value
-one below the other, and both projections transposed. Source: clip/model.py of openai/CLIP.
+OpenAI's CLIP has the vision tower below `visual.` and the text tower at the top, fuses query, key and value, and
+transposes both projections. Source: clip/model.py of openai/CLIP.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
-from vlbench.models.layers.convert import Converted, renamed, strip, substituted
+from vlbench.models.layers.convert import Converted, renamed, split_qkv, strip, substituted, with_new_start
 
 _NETWORK = "backbone.network."
 _TOWERS = ("text_model.", "vision_model.", "text_projection.", "visual_projection.", "logit_", "temperature")
-"""How transformers' names of two towers begin."""
+"""The beginnings of transformers' names."""
 _OPENAI = ("visual.conv1.weight", "token_embedding.weight")
 _PLACES = (
     ("visual.transformer.resblocks.", "vision_model.encoder.layers."),
@@ -32,7 +33,7 @@ _PLACES = (
     ("text_projection", "text_projection.weight"),
     ("logit_scale", "logit_scale"),
 )
-"""Beginnings of OpenAI's names: what they are in transformers, of which one name is misspelt."""
+"""Beginnings of OpenAI's names and transformers' names, one of which is misspelt there."""
 _LAYERS = (
     (".attn.", ".self_attn."),
     (".ln_1.", ".layer_norm1."),
@@ -40,14 +41,15 @@ _LAYERS = (
     (".mlp.c_fc.", ".mlp.fc1."),
     (".mlp.c_proj.", ".mlp.fc2."),
 )
-_JOINED, _TRANSPOSED = ".attn.in_proj_", ("visual.proj", "text_projection")
+_FUSED = re.compile(r"(.+\.attn\.)in_proj_(weight|bias)")
+_TRANSPOSED = ("visual.proj", "text_projection")
 
 
 def convert(state: Mapping[str, object]) -> Converted:
-    """The towers, and their temperature for a head that ranks by dot products.
+    """Convert the towers, and their temperature for a dual-encoder ranking head.
 
     Raises:
-        VlbenchError: exit 6, what `strip` refuses.
+        VlbenchError: exit 6, `strip` rejects the checkpoint.
     """
     tensors = strip(state)
     if all(name in tensors for name in _OPENAI):
@@ -57,21 +59,15 @@ def convert(state: Mapping[str, object]) -> Converted:
 
 
 def _as_transformers(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """OpenAI's under transformers' names; what has none there, such as the size of its pictures, keeps its own."""
-    made: dict[str, Tensor] = {}
-    for key, value in tensors.items():
-        if _JOINED in key:
-            before, kind = key.split(_JOINED)
-            for name, part in zip("qkv", value.chunk(3), strict=True):
-                made[_moved(f"{before}.attn.{name}_proj.{kind}")] = part.clone()
-        else:
-            made[_moved(key)] = value.T.contiguous() if key in _TRANSPOSED else value
-    return made
+    """OpenAI's tensors under transformers' names; those without a counterpart keep theirs."""
+    turned = {key: value.T.contiguous() if key in _TRANSPOSED else value for key, value in tensors.items()}
+    split = split_qkv(turned, _FUSED, parts=("q_proj", "k_proj", "v_proj"))
+    return {_transformers_name(key): value for key, value in split.items()}
 
 
-def _moved(key: str) -> str:
-    place = next(((theirs, ours) for theirs, ours in _PLACES if key.startswith(theirs)), None)
-    return key if place is None else substituted(place[1] + key.removeprefix(place[0]), _LAYERS)
+def _transformers_name(key: str) -> str:
+    name = with_new_start(key, _PLACES)
+    return key if name is None else substituted(name, _LAYERS)
 
 
 def _name(key: str) -> str | None:

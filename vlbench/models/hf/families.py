@@ -1,4 +1,4 @@
-"""Which of transformers' models run here, and how: a table by `model_type`, read without importing the library.
+"""The supported models of transformers by `model_type`; a table that is read without importing the library.
 
 Sources: the library's modeling files, and the papers named in their documentation.
 """
@@ -16,17 +16,17 @@ Kind = Literal["fusion", "dual", "generative"]
 
 
 _TORCH_EPSILON = 1e-5
-"""LayerNorm's in torch, which heads keep that do not set another."""
+"""The default epsilon of torch's LayerNorm, for heads that do not set another."""
 _PLAIN = HeadLayout()
 _VILT = HeadLayout(order="norm-activation", epsilon=_TORCH_EPSILON)
 
 
 @dataclass(frozen=True)
 class TrainedHead:
-    """A head that an architecture brings along.
+    """The trained head of an architecture.
 
-    output: what it answers. inside: the attribute that holds the model without the head; empty: the whole is it.
-    layers: the attribute with the head's layers. layout: how a head of this package is shaped like it.
+    output: its kind of output. inside: the attribute that holds the model without the head; empty: the whole model.
+    layers: the attribute with the head's layers. layout: the layout of the same head in this package.
     """
 
     output: OutputKind
@@ -39,9 +39,9 @@ class TrainedHead:
 class Family:
     """One `model_type`.
 
-    model: its class in transformers, without a head. network: the class in `networks` that questions it, of a fusion
-    model. positions: longest text in tokens, where config.json leaves the library's default. unused: positions that no
-    token takes. pad: whether texts are filled up to that length, as in training. heads: by architecture.
+    model: its class in transformers, without a head. network: a fusion model's class in `networks`. positions: longest
+    text in tokens, if config.json does not say. unused: positions that no token takes. pad: whether texts are padded to
+    that length, as in training. embeds: whether a fusion model is a dual encoder too. heads: by architecture.
     """
 
     kind: Kind
@@ -106,7 +106,7 @@ FAMILIES: Mapping[str, Family] = {
     "chinese_clip": Family(kind="dual", title="Chinese CLIP", model="ChineseCLIPModel"),
     "vision-text-dual-encoder": Family(kind="dual", title="VisionTextDualEncoder", model="VisionTextDualEncoderModel"),
 }
-"""Models that are questioned through heads of this package."""
+"""The models that get heads of this package."""
 
 GENERATIVE = (
     "aria",
@@ -143,33 +143,34 @@ GENERATIVE = (
     "smolvlm",
     "vipllava",
 )
-"""Models that write: those of AutoModelForImageTextToText that take pictures and a prompt."""
-WRITER = "AutoModelForImageTextToText"
-_WRITERS = ("BlipForConditionalGeneration", "BlipForQuestionAnswering")
-"""Architectures of a `model_type` above that are no encoder of pairs."""
+"""Generative models: those of AutoModelForImageTextToText that take images and a prompt."""
+GENERATIVE_CLASS = "AutoModelForImageTextToText"
+_UNSUPPORTED = ("BlipForConditionalGeneration", "BlipForQuestionAnswering")
+"""Generative architectures of a `model_type` in FAMILIES."""
 
 
 def family_of(model_type: str, architecture: str, name: str, own_code: Collection[str] = ()) -> Family:
-    """The family of a model.
+    """Return the family of a model.
 
     Args:
-        model_type, architecture: as its config.json has them.
-        name: how the user named it, for the message.
-        own_code: the library's Auto classes that code beside the config.json stands for.
+        model_type: of its config.json.
+        architecture: of its config.json.
+        name: the user's name for it, for the message.
+        own_code: the library's Auto classes that code in the folder implements.
 
     Raises:
-        VlbenchError: it is of none, naming those there are.
+        VlbenchError: the family is unsupported; the message lists the supported ones.
     """
-    if model_type in GENERATIVE or (model_type not in FAMILIES and WRITER in own_code):
+    if model_type in GENERATIVE or (model_type not in FAMILIES and GENERATIVE_CLASS in own_code):
         return Family(kind="generative", title=model_type)
-    if model_type in FAMILIES and architecture not in _WRITERS:
+    if model_type in FAMILIES and architecture not in _UNSUPPORTED:
         return FAMILIES[model_type]
     if model_type in FAMILIES:
         raise VlbenchError(
-            f"{name} is a {architecture}, which writes by a decoder that is not questioned here: of the {model_type}s "
-            f"give a {FAMILIES[model_type].model}, or another model that writes ({', '.join(GENERATIVE)})"
+            f"{name} is a {architecture}, a generative architecture that is unsupported: give a "
+            f"{FAMILIES[model_type].model}, or another generative model ({', '.join(GENERATIVE)})"
         )
     raise VlbenchError(
-        f"{name} has the model_type {model_type!r}, which takes no pictures with texts in a way known here: "
-        f"give one of {', '.join((*FAMILIES, *GENERATIVE))}"
+        f"{name} has the model_type {model_type!r}, which takes no images with texts or is "
+        f"unsupported: give one of {', '.join((*FAMILIES, *GENERATIVE))}"
     )

@@ -1,4 +1,4 @@
-"""Where a pretrained model lies: a folder of the user's, or one that the hub's client keeps."""
+"""Find the folder of a pretrained model: the user's own, or the hub client's cache."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from vlbench.data.cache.folder import files_sha256
 
 PREFIX = "hf:"
 SIZE = "hf"
-"""The one size of such a model: what its config.json says."""
+"""The name of the one size of such a model."""
 SOURCE = "source"
-"""Under which a card's size keeps where the model is from, as the user named it."""
+"""The key under which a card's size keeps the user's name for the model."""
 _ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
 _WITHOUT_WEIGHTS = ("*.json", "*.txt", "*.model", "*.tiktoken", "*.jinja")
 _BESIDES = ("*.py", "additional_chat_templates/*.jinja")
 _WEIGHTS = ("*.safetensors", "*.bin")
-"""Safetensors first: where there are some, nothing else is fetched."""
+"""Safetensors first: if there are some, nothing else is downloaded."""
 _PROCESSOR = ("preprocessor_config.json", "processor_config.json")
 _TOKENIZER = (
     "tokenizer.json",
@@ -41,10 +41,10 @@ _SETTINGS = (
 
 
 def read_config(name: str) -> dict[str, object]:
-    """The config.json of `hf:FOLDER` or `hf:ID[@REVISION]`; of a model on the hub that file alone is fetched.
+    """Read the config.json of `hf:FOLDER` or `hf:ID[@REVISION]`; from the hub only that file is downloaded.
 
     Raises:
-        VlbenchError: no such folder (exit 2); nothing to be had from the hub, or no config.json in it (exit 6).
+        VlbenchError: no such folder (exit 2); the download fails, or there is no config.json (exit 6).
     """
     source, revision = _source(name)
     path = Path(source) / "config.json" if Path(source).is_dir() else _fetch_config(source, revision)
@@ -61,21 +61,21 @@ def read_config(name: str) -> dict[str, object]:
 
 
 def folder_of(card: ModelCard, *, weights: bool = True) -> Path:
-    """The folder of a card that `hf_card` made, fetched from the hub where it is not there yet.
+    """Return the folder of a card from `hf_card`, downloaded from the hub if needed.
 
-    weights: whether they are needed, or only what the model is made and its input prepared by.
+    weights: whether to download the weights too.
 
     Raises:
-        VlbenchError: exit 6, it is not to be had.
+        VlbenchError: exit 6, the download fails.
     """
     return fetched_folder(str(card.sizes[SIZE].config[SOURCE]), weights=weights)
 
 
 def fetched_folder(name: str, *, weights: bool = True) -> Path:
-    """The folder of `hf:FOLDER` or `hf:ID[@REVISION]`, whatever architecture it holds.
+    """Return the folder of `hf:FOLDER` or `hf:ID[@REVISION]`, of any architecture, downloaded if needed.
 
     Raises:
-        VlbenchError: exit 6, it cannot be fetched.
+        VlbenchError: exit 6, the download fails.
     """
     source, revision = _source(name)
     if Path(source).is_dir():
@@ -90,40 +90,40 @@ def fetched_folder(name: str, *, weights: bool = True) -> Path:
 
 
 def short_name(name: str) -> str:
-    """`hf:` and the folder's own name, or the id: how tables call it."""
+    """The name in tables: `hf:` and the folder's own name, or the id."""
     source, revision = _source(name)
     folder = Path(source)
     return f"{PREFIX}{folder.resolve().name if folder.is_dir() else source}{f'@{revision}' if revision else ''}"
 
 
-def check_processor(folder: Path, name: str, pictures: bool) -> None:
-    """What prepares the model's input must be there; pictures: whether it looks at pixels.
+def check_processor(folder: Path, name: str, images: bool) -> None:
+    """Check that the folder has a tokenizer, and with `images` an image processor.
 
     Raises:
-        VlbenchError: exit 6, naming what is missing.
+        VlbenchError: exit 6, one of them is missing.
     """
     if not any((folder / file).is_file() for file in _TOKENIZER):
         raise VlbenchError(f"{name} has no tokenizer ({' or '.join(_TOKENIZER[:3])}): {_ADD}", ExitCode.WEIGHTS)
-    if pictures and not any((folder / file).is_file() for file in _PROCESSOR):
+    if images and not any((folder / file).is_file() for file in _PROCESSOR):
         raise VlbenchError(f"{name} has no image processor ({' or '.join(_PROCESSOR)}): {_ADD}", ExitCode.WEIGHTS)
 
 
-_ADD = "weights are worth nothing without their own preprocessing, save the processor into the same folder"
+_ADD = "weights need their own preprocessing, save the processor into the same folder"
 
 
 def processor_sha256(folder: Path) -> str:
-    """Identifies the files that the model's input is prepared by."""
+    """The hash of the files of the preprocessing."""
     return files_sha256([folder / name for name in (*_PROCESSOR, *_TOKENIZER, *_SETTINGS)])
 
 
 def settings_sha256(folder: Path) -> str:
-    """Identifies all that answers depend on besides the weights: what prepares the input, what the network is like,
-    what its rows mean, how it is asked and how it writes, and code that it brings along."""
+    """The hash of all files but the weights that answers depend on: preprocessing, configuration, prompt format,
+    generation settings and code."""
     return files_sha256([file for pattern in (*_WITHOUT_WEIGHTS, *_BESIDES) for file in folder.glob(pattern)])
 
 
 def _source(name: str) -> tuple[str, str | None]:
-    """The folder or the hub's id, and the revision."""
+    """The folder or the id on the hub, and the revision."""
     source = name.removeprefix(PREFIX)
     folder = Path(source).expanduser()
     if source and folder.is_dir():
@@ -137,7 +137,7 @@ def _source(name: str) -> tuple[str, str | None]:
 
 
 def _fetch_config(source: str, revision: str | None) -> Path:
-    from huggingface_hub import hf_hub_download  # costs half a second, which local folders need not wait for
+    from huggingface_hub import hf_hub_download  # takes half a second, which local folders do not need
 
     def fetch() -> str:
         _check_reached(source, revision)
@@ -147,10 +147,10 @@ def _fetch_config(source: str, revision: str | None) -> Path:
 
 
 def _check_reached(source: str, revision: str | None) -> None:
-    """What is not kept here is asked for once: the client's own download asks for half a minute, line by line.
+    """Ask the hub once for a file that is not cached: the client's own download retries for half a minute.
 
     Raises:
-        OSError: the hub cannot be reached, or says no.
+        OSError: the hub cannot be reached, or denies access.
     """
     from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
 
@@ -160,7 +160,7 @@ def _check_reached(source: str, revision: str | None) -> None:
         get_hf_file_metadata(hf_hub_url(source, "config.json", revision=revision))
     except (OSError, ValueError):
         raise
-    except Exception as error:  # of whatever the client speaks HTTP by, which it has changed before
+    except Exception as error:  # of the client's HTTP library, which has changed before
         raise ConnectionError(type(error).__name__) from error
 
 
@@ -174,14 +174,14 @@ def _fetch_folder(source: str, revision: str | None, patterns: tuple[str, ...]) 
 def _fetched(source: str, fetch: Callable[[], str]) -> str:
     try:
         return fetch()
-    except (OSError, ValueError) as error:  # what the hub's client raises is one or the other
+    except (OSError, ValueError) as error:  # the client raises one or the other
         kind = type(error).__name__
         remedy = "check the network, or give a folder that save_pretrained wrote"
         if kind == "GatedRepoError":
-            remedy = "accept its licence on its page and log in with `hf auth login`"
+            remedy = "it is gated: accept its licence on its page and run `hf auth login`"
         elif kind in ("RepositoryNotFoundError", "RevisionNotFoundError", "HFValidationError"):
-            remedy = "check the name and the revision, or log in with `hf auth login` where it is private"
+            remedy = "check the name and the revision, or run `hf auth login` if it is private"
         raise VlbenchError(
-            f"{PREFIX}{source} is no folder here, and cannot be had from the hub nor from its cache ({kind}): {remedy}",
+            f"{PREFIX}{source} is no local folder, and is neither on the hub nor in its cache ({kind}): {remedy}",
             ExitCode.WEIGHTS,
         ) from None

@@ -1,9 +1,8 @@
-"""Transformers' models that look at a picture and a text together, as backbones."""
+"""Transformers' fusion models, which encode an image and a text together, as backbones."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Self, cast
 
 import torch
 from torch import Tensor, nn
@@ -14,12 +13,12 @@ from vlbench.core.examples import ImageRef
 from vlbench.data.resources import Resources
 from vlbench.models.hf import networks
 from vlbench.models.hf.folder import check_processor, folder_of
-from vlbench.models.hf.networks import SLOTS, Embedding, Network
-from vlbench.models.hf.pretrained import Source
-from vlbench.models.hf.processor import Eyes, Words, processing_of
-from vlbench.models.hf.regions import RegionEyes
+from vlbench.models.hf.library import Config
+from vlbench.models.hf.networks import SLOTS, Network
+from vlbench.models.hf.pretrained import PretrainedFolder
+from vlbench.models.hf.processor import ImagePreparer, RegionPreparer, TextPreparer, processing_of
 
-_NETWORKS: Mapping[str, Callable[[nn.Module, Any], Network]] = {
+_NETWORKS: Mapping[str, Callable[[nn.Module, Config], Network]] = {
     "Vilt": networks.Vilt,
     "Lxmert": networks.Lxmert,
     "VisualBert": networks.VisualBert,
@@ -30,100 +29,100 @@ _NETWORKS: Mapping[str, Callable[[nn.Module, Any], Network]] = {
 
 
 class HFFusion(nn.Module):
-    """A network with its own preprocessing; its shapes are those of `core.backbone`."""
+    """A fusion network with its own preprocessing; shapes are those of `core.backbone`."""
 
-    def __init__(self, source: Source, longest: int, resources: Resources) -> None:
+    network: Network
+
+    def __init__(self, source: PretrainedFolder, longest: int, resources: Resources) -> None:
         super().__init__()
-        looks_at_regions = source.family.visual == "regions"
-        check_processor(source.folder, source.name, pictures=not looks_at_regions)
+        uses_regions = source.family.visual == "regions"
+        check_processor(source.folder, source.name, images=not uses_regions)
         self.source = source
-        self.words = Words(source, longest)
-        self.eyes: Eyes | RegionEyes = RegionEyes(resources, source) if looks_at_regions else Eyes(source)
-        self.pictures = resources.images
-        self.network = self._questioned(source.make())
-        self.width = self._network.width
+        self.text_preparer = TextPreparer(source, longest)
+        self.image_preparer = RegionPreparer(resources, source) if uses_regions else ImagePreparer(source)
+        self.images = resources.images
+        self.network = self._wrap(source.make())
+        self.width = self.network.width
 
     @classmethod
-    def from_card(cls, card: ModelCard, size: str, resources: Resources) -> Self:
+    def from_card(cls, card: ModelCard, size: str, resources: Resources) -> HFFusion:
         """Build the one size of the card, untrained.
 
         Raises:
             VlbenchError: no preprocessing in the folder, or one that does not load; regions that do not fit.
         """
         build = HFEmbedding if card.embeds else HFFusion
-        return cast(
-            Self, build(Source(folder_of(card), card.name, resources.loading), card.sizes[size].max_text, resources)
-        )
-
-    @property
-    def _network(self) -> Network:
-        return cast(Network, self.network)
+        source = PretrainedFolder(folder_of(card), card.name, resources.loading)
+        return build(source, card.sizes[size].max_text, resources)
 
     def image_processing(self) -> dict[str, str]:
-        """The image processor's class, and the library that it resizes with; nothing where regions are looked at."""
-        return processing_of(self.eyes.processor) if isinstance(self.eyes, Eyes) else {}
+        """The image processor's class and the library that it resizes with; empty for a model over regions."""
+        preparer = self.image_preparer
+        return processing_of(preparer.processor) if isinstance(preparer, ImagePreparer) else {}
 
     def load_pretrained(self) -> PretrainedWeights:
-        """Fill the network with the weights that belong to it, and hand out the head that was trained with it.
+        """Load the network's weights, and return the head that was trained with it.
 
         Raises:
             VlbenchError: exit 6, the weights do not fit.
         """
         model, loaded = self.source.load()
-        self.network = self._questioned(model)
-        if isinstance(self.eyes, Eyes):
-            self.eyes.check(self.see)
+        self.network = self._wrap(model)
+        if isinstance(self.image_preparer, ImagePreparer):
+            self.image_preparer.check(self.see)
         return loaded
 
-    def _questioned(self, model: nn.Module) -> nn.Module:
-        _tell_slots_apart(model)
-        return cast(nn.Module, _NETWORKS[self.source.family.network](model, self.source.config))
+    def _wrap(self, model: nn.Module) -> Network:
+        _add_slot_types(model)
+        return _NETWORKS[self.source.family.network](model, self.source.config)
 
     def adaptable(self) -> nn.Module:
         """The network, as the library made it."""
-        return self._network.model
+        return self.network.model
 
     def prepare_images(self, refs: Sequence[ImageRef]) -> Tensors:
-        """What the model's image processor makes of N pictures, or their regions.
+        """Run the image processor on N images: `pixel_values` [N, ...] and others; or load their regions.
 
         Raises:
-            DataError: a picture cannot be read, or has no regions.
+            DataError: an image cannot be read, or has no regions.
         """
-        if isinstance(self.eyes, RegionEyes):
-            return self.eyes(refs)
-        return self.eyes([self.pictures.open(ref) for ref in refs])
+        if isinstance(self.image_preparer, RegionPreparer):
+            return self.image_preparer(refs)
+        return self.image_preparer([self.images.open(ref) for ref in refs])
 
     def prepare_texts(self, texts: Sequence[str]) -> Tensors:
-        """What its tokenizer makes of M texts: ids [M, T], mask [M, T]."""
-        return self.words(texts)
+        """Tokenize M texts: ids [M, T] int64, mask [M, T] bool."""
+        return self.text_preparer(texts)
 
     def see(self, images: Tensors, slot: Tensor) -> Visual:
-        """What can be done once per picture."""
-        return self._network.see(images, slot)
+        """Compute what is needed once per image: states [N, R, D], or the features of regions."""
+        return self.network.see(images, slot)
 
     def read(self, texts: Tensors) -> Textual:
-        """What can be done once per text."""
-        return self._network.read(texts)
+        """Compute what is needed once per text: states [M, T, D], or the ids [M, T]."""
+        return self.network.read(texts)
 
     def fuse(self, seen: Visual, read: Textual) -> Features:
-        """The rest, pair by pair."""
-        return self._network.fuse(seen, read)
+        """Compute the rest, for each pair: pooled [P, D]."""
+        return self.network.fuse(seen, read)
 
 
 class HFEmbedding(HFFusion):
-    """One that also embeds pictures and texts apart, so that a ranking can begin with a shortlist."""
+    """A fusion network that is a dual encoder too, so that retrieval can start from a shortlist."""
+
+    network: networks.Blip
 
     def embed_images(self, seen: Visual) -> Tensor:
-        """What was seen -> vectors of length 1, [N, E]."""
-        return cast(Embedding, self.network).embed_images(seen)
+        """The image embeddings [N, E], of length 1."""
+        return self.network.embed_images(seen)
 
     def embed_texts(self, read: Textual) -> Tensor:
-        """What was read -> vectors of length 1, [M, E]."""
-        return cast(Embedding, self.network).embed_texts(read)
+        """The text embeddings [M, E], of length 1."""
+        return self.network.embed_texts(read)
 
 
-def _tell_slots_apart(model: nn.Module) -> None:
-    """Grow ViLT's table of types to one per picture of an example; a new one begins as the first picture's."""
+def _add_slot_types(model: nn.Module) -> None:
+    """Grow ViLT's table of types to one row per image of an example; new rows are copies of the first image's."""
     embeddings = getattr(model, "embeddings", None)
     types = getattr(embeddings, "token_type_embeddings", None)
     if type(model).__name__ != "ViltModel" or embeddings is None or types is None:

@@ -1,132 +1,139 @@
-"""How each fusion model of transformers is questioned: what is done once per picture or text, what once per pair.
+"""How to call each fusion model of transformers: what is computed once per image or text, and what once per pair.
 
-Each class wraps the library's model without its head. `see` takes what the model's image processor or the regions give,
-and the slots; `read` ids and mask; `fuse` what both made. Where the library cannot go on from a text that was read,
-`read` hands its ids on, as states [M, T].
+Each class wraps the library's model without its head. `see` takes the output of the image processor or the regions, and
+the slots; `read` takes ids and mask; `fuse` takes the results of both. If the library cannot continue from an encoded
+text, `read` passes the ids on, as states [M, T].
 
 Shapes: those of `core.backbone`; F region features.
 """
 
 from __future__ import annotations
 
-from typing import Any, Protocol, cast
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from vlbench.core.backbone import Features, Tensors, Textual, Visual
+from vlbench.models.hf.library import Config, Output
 
 SLOTS = 2
-"""Pictures of an example that ViLT tells apart by their type."""
+"""The images of an example that ViLT distinguishes by their type."""
 
 
-class Network(Protocol):
-    """A fusion model of transformers; `model` is the library's."""
-
-    model: nn.Module
-    width: int
-
-    def see(self, images: Tensors, slot: Tensor) -> Visual: ...
-
-    def read(self, texts: Tensors) -> Textual: ...
-
-    def fuse(self, seen: Visual, read: Textual) -> Features: ...
-
-
-class Embedding(Protocol):
-    """A fusion model that also embeds pictures and texts apart."""
-
-    def embed_images(self, seen: Visual) -> Tensor: ...
-
-    def embed_texts(self, read: Textual) -> Tensor: ...
-
-
-class Wrapped(nn.Module):
-    """The library's model, which embeds a text only where it meets the picture: what is read are the ids."""
+class Network(nn.Module):
+    """A fusion model of transformers. model: the library's. width: D of the pooled states."""
 
     def __init__(self, model: nn.Module, width: int) -> None:
         super().__init__()
         self.model, self.width = model, width
 
+    def see(self, images: Tensors, slot: Tensor) -> Visual:
+        """Encode N images as far as that is independent of the text."""
+        raise NotImplementedError
+
     def read(self, texts: Tensors) -> Textual:
-        """The ids, as states [M, T]."""
+        """The ids of M texts, as states [M, T]: the library embeds a text together with its image."""
         return Textual(texts["ids"], texts["mask"])
 
+    def fuse(self, seen: Visual, read: Textual) -> Features:
+        """Encode P pairs."""
+        raise NotImplementedError
 
-class Vilt(Wrapped):
-    """Patches are embedded once; the transformer looks at text and patches together.
 
-    The second picture has a type of its own, which begins as the first one's where the weights have none, as in the
+@runtime_checkable
+class ViltEmbeddings(Protocol):
+    """ViLT's embeddings in transformers."""
+
+    token_type_embeddings: nn.Embedding
+
+    def visual_embed(
+        self, pixel_values: Tensor, pixel_mask: Tensor, max_image_length: int
+    ) -> tuple[Tensor, Tensor, tuple[Tensor, tuple[int, int]]]: ...
+
+
+@runtime_checkable
+class PatchEmbedding(Protocol):
+    """The patch embedding of BridgeTower's vision tower in transformers."""
+
+    def forward_pre(self, pixel_values: Tensor) -> Tensor: ...
+
+
+class Vilt(Network):
+    """ViLT: patches are embedded once per image; the transformer runs over text and patches together.
+
+    The second image has a separate type, which starts as a copy of the first one's if the weights have none, as in the
     official code.
     """
 
-    def __init__(self, model: nn.Module, config: Any) -> None:
+    def __init__(self, model: nn.Module, config: Config) -> None:
         super().__init__(model, int(config.hidden_size))
 
     def see(self, images: Tensors, slot: Tensor) -> Visual:
-        """The library draws the patches in random order; here they are put back in theirs: [N, 1 + R, D]."""
-        embeddings = cast(Any, self.model).embeddings
-        with torch.random.fork_rng(devices=[]):  # that order shall not move what training draws
+        """Patch embeddings [N, 1 + R, D]; the library shuffles the patches, and here they are put back in order."""
+        embeddings = self.model.get_submodule("embeddings")
+        assert isinstance(embeddings, ViltEmbeddings)
+        with torch.random.fork_rng(devices=[]):  # shuffling must not change the random state of training
             states, mask, (places, (_, columns)) = embeddings.visual_embed(
                 images["pixel_values"], images["pixel_mask"], max_image_length=-1
             )
         order = (places[..., 0] * columns + places[..., 1]).masked_fill(~mask[:, 1:].bool(), places.numel())
         order = functional.pad(order.argsort(dim=1, stable=True) + 1, (1, 0))  # the class token stays first
-        types = embeddings.token_type_embeddings.weight  # 0: text, 1 + slot: pictures
-        # The model adds the first picture's type to all.
+        types = embeddings.token_type_embeddings.weight  # 0: text, 1 + slot: images
+        # The model adds the first image's type to all.
         other = types[(1 + slot).clamp(max=len(types) - 1)] - types[1]
         states = states.gather(1, order[..., None].expand_as(states)) + other[:, None]
         return Visual(states, mask.gather(1, order).bool())
 
     def fuse(self, seen: Visual, read: Textual) -> Features:
-        """One transformer over both."""
-        found = self.model(
+        """One transformer over text and image."""
+        output: Output = self.model(
             input_ids=read.states,
             attention_mask=read.mask.long(),
             image_embeds=seen.states,
             pixel_mask=seen.mask.long(),
         )
         length = read.states.shape[1]
-        states = found.last_hidden_state
-        return Features(found.pooler_output, states[:, :length], states[:, length:], read.mask, seen.mask)
+        states = output.last_hidden_state
+        return Features(output.pooler_output, states[:, :length], states[:, length:], read.mask, seen.mask)
 
 
-class Lxmert(Wrapped):
-    """Regions and their boxes, carried side by side [N, R, F + 4]; the library encodes and crosses in one pass."""
+class Lxmert(Network):
+    """LXMERT: regions and boxes are passed on together [N, R, F + 4]; the library runs all its encoders in one pass."""
 
-    def __init__(self, model: nn.Module, config: Any) -> None:
+    def __init__(self, model: nn.Module, config: Config) -> None:
         super().__init__(model, int(config.hidden_size))
 
     def see(self, images: Tensors, slot: Tensor) -> Visual:
-        """`slot` does not count: the head keeps the pictures apart."""
+        """Features and boxes [N, R, F + 4]. `slot` is unused: the head tells the images apart."""
         return Visual(torch.cat([images["features"], images["boxes"]], dim=-1), images["mask"])
 
     def fuse(self, seen: Visual, read: Textual) -> Features:
         """Language, region and cross layers, and the pooler."""
-        found = self.model(
+        output: Output = self.model(
             input_ids=read.states,
             attention_mask=read.mask.float(),
             visual_feats=seen.states[..., :-4],
             visual_pos=seen.states[..., -4:],
             visual_attention_mask=seen.mask.float(),
         )
-        return Features(found.pooled_output, found.language_output, found.vision_output, read.mask, seen.mask)
+        return Features(output.pooled_output, output.language_output, output.vision_output, read.mask, seen.mask)
 
 
-class VisualBert(Wrapped):
-    """Regions without boxes behind the text, in one transformer."""
+class VisualBert(Network):
+    """VisualBERT: text and regions, without boxes, in one transformer."""
 
-    def __init__(self, model: nn.Module, config: Any) -> None:
+    def __init__(self, model: nn.Module, config: Config) -> None:
         super().__init__(model, int(config.hidden_size))
 
     def see(self, images: Tensors, slot: Tensor) -> Visual:
-        """`slot` does not count."""
+        """Features [N, R, F]. `slot` is unused."""
         return Visual(images["features"], images["mask"])
 
     def fuse(self, seen: Visual, read: Textual) -> Features:
-        """One transformer over both."""
-        found = self.model(
+        """One transformer over text and image."""
+        output: Output = self.model(
             input_ids=read.states,
             attention_mask=read.mask.long(),
             visual_embeds=seen.states,
@@ -134,90 +141,91 @@ class VisualBert(Wrapped):
             visual_token_type_ids=torch.ones_like(seen.mask, dtype=torch.int64),
         )
         length = read.states.shape[1]
-        states = found.last_hidden_state
-        return Features(found.pooler_output, states[:, :length], states[:, length:], read.mask, seen.mask)
+        states = output.last_hidden_state
+        return Features(output.pooler_output, states[:, :length], states[:, length:], read.mask, seen.mask)
 
 
-class Flava(Wrapped):
-    """Both towers run once; only the multimodal encoder looks at pairs: a class token, patches, then words."""
+class Flava(Network):
+    """FLAVA: both towers run once; the multimodal encoder runs over a class token, the patches and the text."""
 
-    def __init__(self, model: nn.Module, config: Any) -> None:
+    def __init__(self, model: nn.Module, config: Config) -> None:
         super().__init__(model, int(config.multimodal_config.hidden_size))
 
     def see(self, images: Tensors, slot: Tensor) -> Visual:
-        """The image tower's last layer without its norm, projected, as the library does."""
-        model = cast(Any, self.model)
-        found = model.image_model(pixel_values=images["pixel_values"], output_hidden_states=True)
-        return _whole(model.image_to_mm_projection(found.hidden_states[-1]))
+        """The image tower's last layer without its norm, projected as in the library: [N, R, D]."""
+        tower, projection = self.model.get_submodule("image_model"), self.model.get_submodule("image_to_mm_projection")
+        output: Output = tower(pixel_values=images["pixel_values"], output_hidden_states=True)
+        return _unpadded(projection(output.hidden_states[-1]))
 
     def read(self, texts: Tensors) -> Textual:
-        """The text tower's, likewise."""
-        model = cast(Any, self.model)
-        found = model.text_model(input_ids=texts["ids"], attention_mask=texts["mask"].long(), output_hidden_states=True)
-        return Textual(model.text_to_mm_projection(found.hidden_states[-1]), texts["mask"])
+        """The text tower's last layer, likewise: [M, T, D]."""
+        tower, projection = self.model.get_submodule("text_model"), self.model.get_submodule("text_to_mm_projection")
+        mask = texts["mask"].long()
+        output: Output = tower(input_ids=texts["ids"], attention_mask=mask, output_hidden_states=True)
+        return Textual(projection(output.hidden_states[-1]), texts["mask"])
 
     def fuse(self, seen: Visual, read: Textual) -> Features:
-        """The multimodal encoder and its pooler, which looks at the class token."""
+        """The multimodal encoder, and its pooler over the class token."""
         mask = functional.pad(torch.cat([seen.mask, read.mask], dim=1).long(), (1, 0), value=1)
-        found = cast(Any, self.model).multimodal_model(
-            torch.cat([seen.states, read.states], dim=1), attention_mask=mask
-        )
-        states, first = found.last_hidden_state[:, 1:], seen.states.shape[1]
-        return Features(found.pooler_output, states[:, first:], states[:, :first], read.mask, seen.mask)
+        states = torch.cat([seen.states, read.states], dim=1)
+        output: Output = self.model.get_submodule("multimodal_model")(states, attention_mask=mask)
+        states, first = output.last_hidden_state[:, 1:], seen.states.shape[1]
+        return Features(output.pooler_output, states[:, first:], states[:, :first], read.mask, seen.mask)
 
 
-class BridgeTower(Wrapped):
-    """Patches are embedded once; towers and bridges are crossed layer by layer, which the library does in one pass."""
+class BridgeTower(Network):
+    """BridgeTower: patches are embedded once; the library runs towers, bridges and cross layers in one pass."""
 
-    def __init__(self, model: nn.Module, config: Any) -> None:
+    def __init__(self, model: nn.Module, config: Config) -> None:
         super().__init__(model, 2 * int(config.hidden_size))  # both poolers, side by side
 
     def see(self, images: Tensors, slot: Tensor) -> Visual:
-        """The vision tower's embeddings [N, R, D]; `slot` does not count."""
-        visual = cast(Any, self.model).vision_model.visual
-        return _whole(visual.forward_pre(images["pixel_values"]).permute(1, 0, 2))
+        """The vision tower's embeddings [N, R, D]. `slot` is unused."""
+        visual = self.model.get_submodule("vision_model.visual")
+        assert isinstance(visual, PatchEmbedding)
+        return _unpadded(visual.forward_pre(images["pixel_values"]).permute(1, 0, 2))
 
     def fuse(self, seen: Visual, read: Textual) -> Features:
         """Both towers, the bridges and the cross layers."""
-        found = self.model(
+        output: Output = self.model(
             input_ids=read.states, attention_mask=read.mask.long(), image_embeds=seen.states, pixel_values=None
         )
-        return Features(found.pooler_output, found.text_features, found.image_features, read.mask, seen.mask)
+        return Features(output.pooler_output, output.text_features, output.image_features, read.mask, seen.mask)
 
 
-class Blip(Wrapped):
-    """The vision tower runs once; the text encoder looks across at it in every layer. Both also embed apart."""
+class Blip(Network):
+    """BLIP: the vision tower runs once; each layer of the text encoder attends to it. It is a dual encoder too."""
 
-    def __init__(self, model: nn.Module, config: Any) -> None:
+    def __init__(self, model: nn.Module, config: Config) -> None:
         super().__init__(model, int(config.text_config.hidden_size))
 
     def see(self, images: Tensors, slot: Tensor) -> Visual:
-        """The vision tower; `slot` does not count."""
-        found = cast(Any, self.model).vision_model(pixel_values=images["pixel_values"])
-        return _whole(found.last_hidden_state)
+        """The vision tower's states [N, R, D]. `slot` is unused."""
+        output: Output = self.model.get_submodule("vision_model")(pixel_values=images["pixel_values"])
+        return _unpadded(output.last_hidden_state)
 
     def fuse(self, seen: Visual, read: Textual) -> Features:
-        """The text encoder with cross-attention; its first token is what the matching head looks at."""
-        found = cast(Any, self.model).text_encoder(
+        """The text encoder with cross-attention; the matching head uses its first token."""
+        output: Output = self.model.get_submodule("text_encoder")(
             input_ids=read.states,
             attention_mask=read.mask.long(),
             encoder_hidden_states=seen.states,
             encoder_attention_mask=seen.mask.long(),
         )
-        states = found.last_hidden_state
+        states = output.last_hidden_state
         return Features(states[:, 0], states, seen.states, read.mask, seen.mask)
 
     def embed_images(self, seen: Visual) -> Tensor:
-        """The class token, projected, as long as 1: [N, E]."""
-        return functional.normalize(cast(Any, self.model).vision_proj(seen.states[:, 0]), dim=-1)
+        """The projected class token, normalized to length 1: [N, E]."""
+        return functional.normalize(self.model.get_submodule("vision_proj")(seen.states[:, 0]), dim=-1)
 
     def embed_texts(self, read: Textual) -> Tensor:
-        """The text encoder without a picture, its first token projected, as long as 1: [M, E]."""
-        model = cast(Any, self.model)
-        found = model.text_encoder(input_ids=read.states, attention_mask=read.mask.long())
-        return functional.normalize(model.text_proj(found.last_hidden_state[:, 0]), dim=-1)
+        """The projected first token of the text encoder without an image, normalized to length 1: [M, E]."""
+        encoder, projection = self.model.get_submodule("text_encoder"), self.model.get_submodule("text_proj")
+        output: Output = encoder(input_ids=read.states, attention_mask=read.mask.long())
+        return functional.normalize(projection(output.last_hidden_state[:, 0]), dim=-1)
 
 
-def _whole(states: Tensor) -> Visual:
-    """States [N, R, D] of pictures brought to one size: no token is padding."""
+def _unpadded(states: Tensor) -> Visual:
+    """States [N, R, D] of images of equal size, where no token is padding."""
     return Visual(states, torch.ones(states.shape[:2], dtype=torch.bool, device=states.device))

@@ -1,4 +1,4 @@
-"""A network of transformers: made from its config.json, filled with the weights beside it."""
+"""Build a network of transformers from its config.json and load the weights next to it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from operator import attrgetter
 from pathlib import Path
-from typing import Any, cast
+from types import ModuleType
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
@@ -19,24 +19,25 @@ from vlbench.core.errors import ExitCode, VlbenchError, first_five
 from vlbench.core.record import LoadReport
 from vlbench.data.files.pickles import more_than_weights
 from vlbench.data.resources import Loading
-from vlbench.models.hf.families import WRITER, Family, TrainedHead, family_of
+from vlbench.models.hf.families import GENERATIVE_CLASS, Family, TrainedHead, family_of
+from vlbench.models.hf.library import Config, LoadingInfo, ModelClass
 
 _LEAST = 0.99
-"""Share of the network's tensors that must be among the weights."""
+"""The fraction of the network's tensors that the weights must contain."""
 _FAULTS = (
     *(OSError, ValueError, RuntimeError, LookupError, TypeError, AttributeError, ArithmeticError, ImportError),
     *(pickle.UnpicklingError, SafetensorError, StrictDataclassError),
 )
-"""What the library raises on a config.json that makes no network, and on weights that are damaged or hold code."""
+"""What the library raises on an invalid config.json, and on weights that are damaged or hold code."""
 
 
-class Source:
-    """A folder with a config.json: the network that it describes, and what that brings along.
+class PretrainedFolder:
+    """A folder with a config.json: the network that it describes and its trained head.
 
-    loading: how it is brought into memory. own_code: the Auto classes that code in the folder stands for.
+    loading: how it is loaded into memory. own_code: the Auto classes that code in the folder implements.
 
     Raises:
-        VlbenchError: of no family known here; a config.json that makes no network (exit 6).
+        VlbenchError: an unsupported family; an invalid config.json (exit 6).
     """
 
     def __init__(self, folder: Path, name: str, loading: Loading) -> None:
@@ -44,7 +45,7 @@ class Source:
 
         self.folder, self.name, self.loading = folder, name, loading
         try:
-            self.config = AutoConfig.from_pretrained(folder, trust_remote_code=loading.trust_remote_code)
+            self.config: Config = AutoConfig.from_pretrained(folder, trust_remote_code=loading.trust_remote_code)
         except _FAULTS as error:
             raise self.fault("a config.json that does not load", error) from None
         self.architecture = str((self.config.architectures or [""])[0])
@@ -54,37 +55,39 @@ class Source:
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the weights in memory."""
-        return cast(torch.dtype, getattr(torch, self.loading.dtype))
+        """The type of the weights in memory."""
+        dtype: torch.dtype = getattr(torch, self.loading.dtype)
+        return dtype
 
     def make(self) -> nn.Module:
-        """The network without a head; its tensors are without memory where its own weights are loaded at once.
+        """Build the network without a head; its tensors get no memory if its own weights are loaded next.
 
         Raises:
-            VlbenchError: exit 6, the config.json makes none.
+            VlbenchError: exit 6, the config.json is invalid.
         """
-        return self._made(lambda: self._class(self.family.model)(self.config))
+        return self._build(lambda: _model_class(self.family.model)(self.config))
 
-    def make_writer(self) -> nn.Module:
-        """One that writes; see `make`."""
-        trusted = self.loading.trust_remote_code
-        return self._made(lambda: self._writer().from_config(self.config, dtype=self.dtype, trust_remote_code=trusted))
+    def make_generative(self) -> nn.Module:
+        """Build a generative network; see `make`."""
+        trusted, kind = self.loading.trust_remote_code, _model_class(GENERATIVE_CLASS)
+        return self._build(lambda: kind.from_config(self.config, dtype=self.dtype, trust_remote_code=trusted))
 
-    def _made(self, make: Callable[[], object]) -> nn.Module:
+    def _build(self, build: Callable[[], nn.Module]) -> nn.Module:
         try:
             with _quiet(), torch.device("meta") if self.loading.at_once else nullcontext():
-                return cast(nn.Module, make())
+                return build()
         except _FAULTS as error:
             raise self.fault("a config.json that makes no network", error) from None
 
     def load(self) -> tuple[nn.Module, PretrainedWeights]:
-        """The network as `make` makes it, filled with its weights, and the head that was trained with it.
+        """Load the network that `make` builds, and the head that was trained with it.
 
         Raises:
-            VlbenchError: exit 6, weights that do not load, are of other shapes, or hold under 99 % of the network; one
-                that is not finite.
+            VlbenchError: exit 6, the weights do not load, have other shapes, contain under 99 % of the network's
+                tensors, or are not finite.
         """
-        whole, missing, unexpected = self._read(self._class(self.architecture if self.head else self.family.model), {})
+        kind = _model_class(self.architecture if self.head else self.family.model)
+        whole, missing, unexpected = self._read(kind, {})
         inside = self.head.inside if self.head else ""
         loaded = attrgetter(inside)(whole) if inside else whole
         report = self._report(loaded, f"{inside}." if inside else "", missing, unexpected)
@@ -92,29 +95,30 @@ class Source:
         self._check_finite(head)
         return loaded, PretrainedWeights(report, head)
 
-    def load_writer(self) -> tuple[nn.Module, LoadReport]:
-        """One that writes, filled with its weights; on its devices where it is spread.
+    def load_generative(self) -> tuple[nn.Module, LoadReport]:
+        """Load a generative network, onto several devices if `loading` asks for a device map.
 
         Raises:
             VlbenchError: as `load`.
         """
-        rounded = quantization(self.loading.quantize, self.dtype)
-        placed = {"device_map": self.loading.device_map, "quantization_config": rounded}
-        given = {name: value for name, value in placed.items() if value is not None}
-        whole, missing, unexpected = self._read(self._writer(), given)
+        quantized = quantization(self.loading.quantize, self.dtype)
+        options = {"device_map": self.loading.device_map, "quantization_config": quantized}
+        given = {name: value for name, value in options.items() if value is not None}
+        whole, missing, unexpected = self._read(_model_class(GENERATIVE_CLASS), given)
         return whole, self._report(whole, "", missing, unexpected)
 
-    def _read(self, kind: Any, placed: Mapping[str, object]) -> tuple[nn.Module, set[str], int]:
-        """What the library makes of the folder, the names of tensors missing in it, the number of unexpected ones."""
+    def _read(self, kind: ModelClass, options: Mapping[str, object]) -> tuple[nn.Module, set[str], int]:
+        """The network that the library loads, the names of missing tensors, and the number of unexpected ones."""
+        info: LoadingInfo
         try:
             with _quiet():
                 whole, info = kind.from_pretrained(
                     self.folder,
                     dtype=self.dtype,
                     output_loading_info=True,
-                    ignore_mismatched_sizes=True,  # the sentence below says more than the library's
+                    ignore_mismatched_sizes=True,  # `_check_shapes` has a clearer message
                     trust_remote_code=self.loading.trust_remote_code,
-                    **placed,
+                    **options,
                 )
         except _FAULTS as error:
             if code := more_than_weights(error):
@@ -133,24 +137,24 @@ class Source:
             )
 
     def _report(self, loaded: nn.Module, before: str, missing: set[str], unexpected: int) -> LoadReport:
-        """How the weights met the network, whose names begin with `before` among those missing."""
+        """How the weights match the network, whose names have the prefix `before` in `missing`."""
         wanted = dict(loaded.state_dict())
         absent = tuple(sorted(name for name in wanted if f"{before}{name}" in missing))
         self._check(wanted, absent)
         return LoadReport(matched=len(wanted) - len(absent), missing=len(absent), unexpected=unexpected, absent=absent)
 
     def _check(self, wanted: Mapping[str, Tensor], absent: tuple[str, ...]) -> None:
-        found = len(wanted) - len(absent)
-        if found < _LEAST * len(wanted):
+        matched = len(wanted) - len(absent)
+        if matched < _LEAST * len(wanted):
             raise VlbenchError(
-                f"{self.name} has {found} of the {len(wanted)} tensors of its {self.family.title} "
+                f"{self.name} has {matched} of the {len(wanted)} tensors of its {self.family.title} "
                 f"({first_five(absent)} are missing), expected at least 99 %: give the whole of its weights",
                 ExitCode.WEIGHTS,
             )
         self._check_finite(wanted)
 
     def _check_finite(self, weights: Mapping[str, Tensor]) -> None:
-        here = {name: value for name, value in weights.items() if not value.is_meta}  # others are still on the disk
+        here = {name: value for name, value in weights.items() if not value.is_meta}  # others are still on disk
         if broken := [name for name, value in here.items() if not bool(value.isfinite().all())]:
             raise VlbenchError(
                 f"{self.name} holds weights that are no numbers or infinite ({first_five(broken)}): give those of a "
@@ -159,7 +163,7 @@ class Source:
             )
 
     def _head_weights(self, whole: nn.Module, missing: set[str]) -> dict[str, Tensor]:
-        """The head under this package's names; empty where there is none, or it is not among the weights."""
+        """The head under this package's names; empty if there is none or its weights are missing."""
         if self.head is None or any(name.startswith(f"{self.head.layers}.") for name in missing):
             return {}
         layers = attrgetter(self.head.layers)(whole).state_dict()
@@ -167,16 +171,8 @@ class Source:
             return {f"classifier.{name}": value for name, value in layers.items()}
         return {f"score.{name}": _match_score(value) for name, value in layers.items()}
 
-    def _class(self, name: str) -> Any:
-        import transformers
-
-        return getattr(transformers, name)
-
-    def _writer(self) -> Any:
-        return self._class(WRITER)
-
     def fault(self, what: str, error: Exception) -> VlbenchError:
-        """The model has `what`, by what the library raised on it."""
+        """The error that the model has `what`, with the library's reason."""
         reason = " ".join(str(error).split())[:160]
         return VlbenchError(
             f"{self.name} has {what} ({type(error).__name__}: {reason}): save it again with save_pretrained",
@@ -185,26 +181,33 @@ class Source:
 
 
 def quantization(bits: str | None, dtype: torch.dtype) -> object:
-    """What tells the library to round weights to `8bit` or `4bit` and to compute in `dtype`; None where nothing is."""
+    """The library's configuration for weights in `8bit` or `4bit`, computed in `dtype`; None for bits None."""
     if bits is None:
         return None
     import transformers
 
-    made: Any = transformers.BitsAndBytesConfig
-    return made(load_in_8bit=True) if bits == "8bit" else made(load_in_4bit=True, bnb_4bit_compute_dtype=dtype)
+    make: Callable[..., object] = transformers.BitsAndBytesConfig
+    return make(load_in_8bit=True) if bits == "8bit" else make(load_in_4bit=True, bnb_4bit_compute_dtype=dtype)
+
+
+def _model_class(name: str) -> ModelClass:
+    import transformers
+
+    kind: ModelClass = getattr(transformers, name)
+    return kind
 
 
 def _match_score(rows: Tensor) -> Tensor:
-    """One row [1, ...] whose score orders pairs as the head does: its own, or that of two rows `no match, match`."""
+    """One row [1, ...] that ranks pairs as the head does: its only row, or of `no match, match` the difference."""
     return rows if len(rows) == 1 else rows[1:] - rows[:1]
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the library's progress bars, and its remarks on heads that are not loaded: the load report says that."""
+    """Silence the library's progress bars, and its warnings about unloaded heads, which the report covers."""
     from transformers.utils import logging
 
-    library: Any = logging  # none of its functions is typed
+    library: ModuleType = logging  # its functions are untyped
     level, bars = library.get_verbosity(), library.is_progress_bar_enabled()
     library.set_verbosity_error()
     library.disable_progress_bar()

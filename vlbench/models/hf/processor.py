@@ -1,4 +1,7 @@
-"""A pretrained model's own preprocessing: what was done to pictures and texts in its training is done here."""
+"""A pretrained model's own preprocessing: images and texts are prepared as in its training.
+
+Shapes: N images, M texts, T text tokens, R regions, F numbers per region, E embedding width.
+"""
 
 from __future__ import annotations
 
@@ -11,23 +14,27 @@ from torch import Tensor
 
 from vlbench.core.backbone import Tensors, Visual
 from vlbench.core.errors import ExitCode, VlbenchError
-from vlbench.models.hf.pretrained import Source
+from vlbench.core.examples import ImageRef
+from vlbench.data.resources import Resources
+from vlbench.models.hf.library import ImageProcessor, Tokenizer
+from vlbench.models.hf.pretrained import PretrainedFolder
+from vlbench.models.layers.regions import load_regions, region_source, region_tensors
 
 FAULTS = (OSError, ValueError, LookupError, TypeError, AttributeError, ImportError)
-"""What the library raises on preprocessing that is damaged, or lacks a part or another library."""
+"""What the library raises on preprocessing that is damaged, or that lacks a part or another library."""
 
 
-class Words:
-    """Its tokenizer. longest: tokens that a text is cut to, or filled up to where its family wants that.
+class TextPreparer:
+    """The folder's tokenizer.
+
+    longest: tokens that a text is cut to, or padded to if its family requires that.
 
     Raises:
-        VlbenchError: exit 6, the folder's tokenizer does not load, or has nothing to fill texts up with.
+        VlbenchError: exit 6, the tokenizer does not load, or has no padding token.
     """
 
-    def __init__(self, source: Source, longest: int) -> None:
-        from transformers import AutoTokenizer
-
-        self.tokenizer = _loaded(AutoTokenizer, source, "a tokenizer")
+    def __init__(self, source: PretrainedFolder, longest: int) -> None:
+        self.tokenizer: Tokenizer = _load("AutoTokenizer", source, "a tokenizer")
         if self.tokenizer.pad_token_id is None:
             if self.tokenizer.eos_token_id is None:
                 raise VlbenchError(
@@ -40,7 +47,7 @@ class Words:
         self.pad: bool | str = "max_length" if source.family.pad else True
 
     def __call__(self, texts: Sequence[str]) -> Tensors:
-        """ids [M, T] int64 and mask [M, T] bool, True on the tokens of each text."""
+        """Tokenize M texts: ids [M, T] int64, mask [M, T] bool, True where a token is real."""
         encoded = self.tokenizer(
             list(texts),
             padding=self.pad,
@@ -52,29 +59,28 @@ class Words:
         return {"ids": encoded["input_ids"], "mask": encoded["attention_mask"].bool()}
 
 
-class Eyes:
-    """Its image processor.
+class ImagePreparer:
+    """The folder's image processor.
 
     Raises:
-        VlbenchError: exit 6, the folder's image processor does not load.
+        VlbenchError: exit 6, the image processor does not load.
     """
 
-    def __init__(self, source: Source) -> None:
-        from transformers import AutoImageProcessor
+    def __init__(self, source: PretrainedFolder) -> None:
+        self.source = source
+        self.processor: ImageProcessor = _load("AutoImageProcessor", source, "an image processor")
 
-        self.source, self.processor = source, _loaded(AutoImageProcessor, source, "an image processor")
-
-    def __call__(self, pictures: Sequence[Image]) -> Tensors:
-        """What it makes of N pictures: `pixel_values` [N, ...], and what else the model takes."""
-        made = self.processor(images=list(pictures), return_tensors="pt")
-        return {key: value for key, value in made.items() if isinstance(value, Tensor)}
+    def __call__(self, images: Sequence[Image]) -> Tensors:
+        """Process N images: `pixel_values` [N, ...], and what else the model takes."""
+        processed = self.processor(images=list(images), return_tensors="pt")
+        return {key: value for key, value in processed.items() if isinstance(value, Tensor)}
 
     @torch.inference_mode()
     def check(self, see: Callable[[Tensors, Tensor], Visual]) -> None:
-        """Look at a blank picture.
+        """Check that the network accepts the processor's output, on a blank image.
 
         Raises:
-            VlbenchError: exit 6, the network cannot take what the image processor makes of it.
+            VlbenchError: exit 6, it does not.
         """
         try:
             see(self([new("RGB", (64, 64))]), torch.zeros(1, dtype=torch.int64))
@@ -82,19 +88,51 @@ class Eyes:
             raise self.source.fault("an image processor that does not fit its network", error) from None
 
 
-def processing_of(processor: Any) -> dict[str, str]:
-    """What prepares images, as `core.backbone.ImageProcessing` says it; before transformers 5 the name tells of it."""
+class RegionPreparer:
+    """The regions of the data, for a model over regions.
+
+    Raises:
+        VlbenchError: there are none, or their features have another width than the network was trained on.
+    """
+
+    def __init__(self, resources: Resources, source: PretrainedFolder) -> None:
+        self.source = region_source(resources, source.name)
+        self.dim = next(
+            int(getattr(source.config, name))
+            for name in ("visual_feat_dim", "visual_embedding_dim")
+            if hasattr(source.config, name)
+        )
+        if self.source.dim != self.dim:
+            raise VlbenchError(
+                f"{source.name} takes region features of {self.dim} numbers, and those of the data have "
+                f"{self.source.dim}: give the features it was trained on, as TSV files below --data-root"
+            )
+
+    def __call__(self, refs: Sequence[ImageRef]) -> Tensors:
+        """Load the regions of N images: features [N, R, F], boxes [N, R, 4] in [0, 1] and mask [N, R] bool.
+
+        Raises:
+            DataError: an image has no regions.
+        """
+        return region_tensors([load_regions(self.source, ref) for ref in refs], self.dim)
+
+
+def processing_of(processor: object) -> dict[str, str]:
+    """An image processor's class and backend (`core.backbone.ImageProcessing`); in transformers 4 the name tells."""
     name = type(processor).__name__
     backend = getattr(processor, "backend", "torchvision" if name.endswith("Fast") else "pil")
     return {"image_processor": name, "image_backend": str(backend)}
 
 
 def one_token(embedded: Tensor) -> tuple[Tensor, Tensor]:
-    """Vectors [N, E] as states [N, 1, E] and their mask."""
+    """Vectors [N, E] as states [N, 1, E] and their mask [N, 1] bool, all True."""
     return embedded[:, None], torch.ones(len(embedded), 1, dtype=torch.bool, device=embedded.device)
 
 
-def _loaded(loader: Any, source: Source, kind: str) -> Any:
+def _load(auto_class: str, source: PretrainedFolder, kind: str) -> Any:
+    import transformers
+
+    loader = getattr(transformers, auto_class)
     try:
         return loader.from_pretrained(source.folder, trust_remote_code=source.loading.trust_remote_code)
     except FAULTS as error:

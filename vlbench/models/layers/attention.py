@@ -1,6 +1,7 @@
 """Multi-head attention with masks.
 
-Shapes: B rows, T querying tokens, S attended tokens, D width, H heads.
+Shapes: B rows, T query tokens, S attended tokens, R visual tokens, D width, H heads.
+Source: Vaswani et al. 2017 (arXiv 1706.03762), eq. 1.
 """
 
 from __future__ import annotations
@@ -16,23 +17,23 @@ Projected: TypeAlias = "tuple[Tensor, Tensor, Tensor]"
 
 
 class Attention(nn.Module):
-    """Scaled dot-product attention over H heads, with its output projection; no residual and no norm.
+    """Scaled dot-product attention over H heads with its output projection; no residual and no norm.
 
-    `dropout` is the probability of dropping an attention weight while training.
+    dropout: probability of dropping an attention weight in training mode.
     """
 
     def __init__(self, width: int, heads: int, dropout: float) -> None:
         super().__init__()
         self.heads = heads
         self.dropout = dropout
-        # Apart, as official checkpoints have them: one product for all three measured no quicker on a CPU.
+        # Three products, as in official checkpoints: one fused product was not faster on a CPU.
         self.query = nn.Linear(width, width)
         self.key = nn.Linear(width, width)
         self.value = nn.Linear(width, width)
         self.output = nn.Linear(width, width)
 
     def forward(self, states: Tensor, mask: Tensor) -> Tensor:
-        """Self-attention over states [B, T, D]; mask [B, 1, 1, T], True where a token may be looked at."""
+        """Self-attention over states [B, T, D] -> [B, T, D]; mask [B, 1, 1, T], True where a token may be attended."""
         query, key, value = self.project(states)
         return self.attend(query, key, value, mask)
 
@@ -41,9 +42,9 @@ class Attention(nn.Module):
         return self._split(self.query(states)), self._split(self.key(states)), self._split(self.value(states))
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
-        """What query [B, H, T, D / H] gathers from key and value [B, H, S, D / H] -> [B, T, D].
+        """Attend from query [B, H, T, D / H] to key and value [B, H, S, D / H] -> [B, T, D].
 
-        mask [B, 1, 1, S] is True where a token may be looked at; each row needs at least one.
+        mask [B, 1, 1, S] is True where a token may be attended; each row needs at least one True.
         """
         dropout = self.dropout if self.training else 0.0
         mixed = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout)
@@ -51,10 +52,10 @@ class Attention(nn.Module):
         return gathered
 
     def weights(self, states: Tensor, attended: Tensor, mask: Tensor) -> Tensor:
-        """How much states [B, T, D] attend to each of `attended` [B, S, D]: [B, T, S], the mean of the heads.
+        """Attention weights [B, T, S] of states [B, T, D] over `attended` [B, S, D], averaged over the heads.
 
-        mask [B, 1, 1, S] is True where a token may be looked at; elsewhere the weight is 0. Each row sums to 1. The
-        fused product of `attend` tells no weights, so they are computed beside it, where somebody asks for them.
+        mask [B, 1, 1, S] is True where a token may be attended; elsewhere the weight is 0. Each row sums to 1. The
+        fused product in `attend` does not return weights, so they are computed separately, on request.
         """
         query, key = self._split(self.query(states)), self._split(self.key(attended))
         scores = query @ key.transpose(-1, -2) / query.shape[-1] ** 0.5  # [B, H, T, S]
@@ -66,15 +67,25 @@ class Attention(nn.Module):
         return states.view(*states.shape[:2], self.heads, size).transpose(1, 2)  # [B, T, D] -> [B, H, T, D / H]
 
 
-def over_picture(weights: Tensor, mask: Tensor) -> Tensor:
-    """The part of weights [B, S] that falls on the last R tokens, the picture's, where mask [B, R] is True.
+def check_heads(width: int, heads: int) -> None:
+    """Check that attention heads can be equally wide.
 
-    Returns: [B, R], brought to a sum of 1; 0 outside the mask.
+    Raises:
+        ValueError: width is no multiple of heads.
+    """
+    if width % heads:
+        raise ValueError(f"width {width} must be a multiple of heads {heads}")
+
+
+def weights_over_image(weights: Tensor, mask: Tensor) -> Tensor:
+    """Restrict weights [B, S] to the last R tokens, which are the image's, where mask [B, R] is True.
+
+    Returns: [B, R], normalized to a sum of 1; 0 outside the mask.
     """
     kept = weights[:, -mask.shape[1] :] * mask
     return kept / kept.sum(dim=1, keepdim=True)
 
 
 def attention_mask(mask: Tensor) -> Tensor:
-    """Shape a token mask [B, S] so that it broadcasts over heads and querying tokens: [B, 1, 1, S]."""
+    """Reshape a token mask [B, S] to broadcast over heads and query tokens: [B, 1, 1, S]."""
     return mask[:, None, None, :]

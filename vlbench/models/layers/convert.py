@@ -1,12 +1,13 @@
-"""Weights from elsewhere under the names of this package: what every model's `checkpoint.py` is made of.
+"""Convert foreign checkpoints to this package's tensor names: what each model's `checkpoint.py` is built from.
 
-Such a file has one function, `convert(state) -> Converted`. What it names `backbone.*` and `head.*` is what runs load;
-the other names are those of the model's pretraining.
+Such a file has one function, `convert(state) -> Converted`. Runs load the names `backbone.*` and `head.*`; the other
+names belong to the model's pretraining.
 """
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -17,25 +18,40 @@ from torch.nn import functional
 from vlbench.core.errors import ExitCode, VlbenchError
 
 _WRAPPERS = ("state_dict", "model", "learnable")
-"""Under which a file may keep its weights: ViLT, METER and SOHO; ALBEF, BLIP and DeiT; BriVL."""
+"""Keys under which a file may hold its weights: ViLT, METER and SOHO; ALBEF, BLIP and DeiT; BriVL."""
 _WRAPPING = frozenset({"module", "_orig_mod"})
-"""The parts of a dotted name that data-parallel training and torch.compile add, before whichever module they wrap:
-`module.bert.*` of a whole model, `lxrt_encoder.model.module.bert.*` of the encoder in it (LXMERT's `--multiGPU`)."""
+"""The parts of a dotted name that data-parallel training and torch.compile add in front of the module they wrap:
+`module.bert.*` of a whole model, `lxrt_encoder.model.module.bert.*` of its encoder (LXMERT's `--multiGPU`)."""
 _OLD = ((".LayerNorm.gamma", ".LayerNorm.weight"), (".LayerNorm.beta", ".LayerNorm.bias"))
 """TensorFlow's names, which the first BERT files in PyTorch kept."""
 
+BERT_EMBEDDINGS = ("word_embeddings.", "position_embeddings.", "token_type_embeddings.", "LayerNorm.")
+"""The beginnings of the names inside BERT's `embeddings.`; others, such as `position_ids`, are not needed."""
+BERT_NAMES = (
+    ("embeddings.LayerNorm", "embeddings.norm"),
+    ("attention.output.LayerNorm", "attention.norm"),
+    ("attention.output.dense", "attention.attention.output"),
+    ("attention.self", "attention.attention"),
+    ("intermediate.dense", "feed_forward.inner"),
+    ("output.dense", "feed_forward.outer"),
+    ("output.LayerNorm", "feed_forward.norm"),
+)
+"""Parts of BERT's names and the names of the same modules in `layers.bert`; for `substituted`."""
+MATCHED = 1
+"""The row of a matching head that stands for a match."""
+
 
 Resize = Callable[[Tensor, int], Tensor]
-"""A table of places [R, D] and the number of rows it shall have -> the table with so many."""
+"""A position table [R, D] and a number of rows -> the table with that many rows."""
 
 
 @dataclass(frozen=True)
 class Converted:
-    """weights: under this package's names. unexpected: the keys of the file that mean nothing here, sorted.
+    """A checkpoint under this package's names.
 
-    tables: of the weights, those that can be brought to another number of places, and how. implied: what such files
-    take for granted and some sizes here have tensors for. optional: names of weights that pretraining alone has a use
-    for; a run passes over them, and they are not unexpected.
+    weights: the tensors by name. unexpected: the file's keys without a counterpart here, sorted. tables: how to resize
+    those of the weights that are position tables. implied: tensors that such files take for granted and some sizes here
+    have. optional: names of weights that only pretraining needs; a run skips them, and they do not count as unexpected.
     """
 
     weights: dict[str, Tensor]
@@ -46,45 +62,74 @@ class Converted:
 
 
 def strip(state: Mapping[str, object]) -> dict[str, Tensor]:
-    """The tensors of a checkpoint under their plain names: unwrapped, without `module.` anywhere, in today's spelling.
+    """Return the tensors of a checkpoint, of any shapes, under plain names: unwrapped and without `module.`.
 
-    What is no tensor (an epoch, an optimizer's state) is left out.
+    Values that are no tensors (an epoch, an optimizer state) are dropped.
 
     Raises:
-        VlbenchError: exit 6, there are no tensors, or two keys are one name.
+        VlbenchError: exit 6, there are no tensors, or two keys have the same plain name.
     """
     while inner := next((state[key] for key in _WRAPPERS if isinstance(state.get(key), Mapping)), None):
-        state = inner  # type: ignore[assignment]  # isinstance cannot look at the keys' type
+        state = inner  # type: ignore[assignment]  # isinstance cannot check the type of the keys
     tensors: dict[str, Tensor] = {}
     for key, value in state.items():
         if isinstance(value, Tensor):
             name = _plain(key)
             if name in tensors:
-                raise _refused(f"holds {name!r} twice, once below 'module.'")
+                raise _rejected(f"holds {name!r} twice, once below 'module.'")
             tensors[name] = value
     if not tensors:
-        raise _refused(f"holds no tensors at its top, nor below {', '.join(_WRAPPERS)}")
+        raise _rejected(f"holds no tensors at its top, nor below {', '.join(_WRAPPERS)}")
     return tensors
 
 
 def renamed(state: Mapping[str, Tensor], name_of: Callable[[str], str | None]) -> Converted:
-    """Every tensor under the name that `name_of` gives its key; those it gives None for are unexpected."""
+    """Rename each tensor to `name_of` its key; keys for which that is None are unexpected."""
     names = {key: name_of(key) for key in state}
     weights = {name: state[key] for key, name in names.items() if name is not None}
     return Converted(weights, tuple(sorted(key for key, name in names.items() if name is None)))
 
 
 def substituted(name: str, pairs: Sequence[tuple[str, str]]) -> str:
-    """The name with each first part replaced by its second, one pair after the other."""
+    """Replace the first part of each pair by the second in `name`, one pair after the other."""
     for old, new in pairs:
         name = name.replace(old, new)
     return name
 
 
-def resized_grid(table: Tensor, rows: int) -> Tensor:
-    """A table of the places of a square grid [G * G, D] for another, bilinear, corner on corner, as ViLT looks it up.
+def with_new_start(name: str, pairs: Sequence[tuple[str, str]]) -> str | None:
+    """Replace the beginning of `name` by the first pair that fits; None if none does."""
+    return next((new + name.removeprefix(old) for old, new in pairs if name.startswith(old)), None)
 
-    Where either number of rows is no square the table is left as it is.
+
+def split_qkv(
+    tensors: Mapping[str, Tensor], fused: re.Pattern[str], parts: Sequence[str] = ("query", "key", "value")
+) -> dict[str, Tensor]:
+    """Split fused query-key-value products [3 * D, ...] into three tensors [D, ...] each; keep all other tensors.
+
+    fused: the names of such products, with groups for the part before `qkv` and for `weight` or `bias`.
+    """
+    result: dict[str, Tensor] = {}
+    for key, value in tensors.items():
+        if match := fused.fullmatch(key):
+            before, kind = match.groups()
+            for part, rows in zip(parts, value.chunk(3), strict=True):
+                result[f"{before}{part}.{kind}"] = rows.clone()
+        else:
+            result[key] = value
+    return result
+
+
+def without_tied(tensors: Mapping[str, Tensor], decoder: str, embeddings: str) -> dict[str, Tensor]:
+    """Drop the tensor `decoder` if it equals `embeddings`, which it is tied to in this package."""
+    tied = decoder in tensors and embeddings in tensors and torch.equal(tensors[decoder], tensors[embeddings])
+    return {key: value for key, value in tensors.items() if not (tied and key == decoder)}
+
+
+def resized_grid(table: Tensor, rows: int) -> Tensor:
+    """Resize a position table of a square grid [G * G, D] to `rows` rows: bilinear with aligned corners, as in ViLT.
+
+    If either number of rows is not a square, the table is returned unchanged.
     """
     side, wanted = math.isqrt(len(table)), math.isqrt(rows)
     if side**2 != len(table) or wanted**2 != rows:
@@ -95,29 +140,31 @@ def resized_grid(table: Tensor, rows: int) -> Tensor:
 
 
 def resized_line(table: Tensor, rows: int) -> Tensor:
-    """A table of the places in a text [T, D], cut, or grown by repeating the last place."""
+    """Resize a text position table [T, D] to [rows, D]: cut it, or repeat the last row."""
     return torch.cat([table[:rows], table[-1:].expand(max(0, rows - len(table)), -1)])
 
 
-def matching_score(weights: Mapping[str, Tensor], row: int) -> dict[str, Tensor]:
-    """A head that ranks, out of a matching head `matching.*` [2, ...]: its row for a match; {} where there is none."""
+def matching_score(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A ranking head from a matching head `matching.*` [2, ...]: its row for a match; {} if there is none."""
     return {
-        f"head.score.{kind}": weights[f"matching.{kind}"][row : row + 1].clone()
+        f"head.score.{kind}": weights[f"matching.{kind}"][MATCHED : MATCHED + 1].clone()
         for kind in ("weight", "bias")
         if f"matching.{kind}" in weights
     }
 
 
 def answer_rows(rows: Tensor, given: Sequence[str], wanted: Sequence[str]) -> Tensor:
-    """The rows [A, ...] of a last layer or of its bias, which stand for the answers `given`, in the order of `wanted`.
+    """Reorder the rows [A, ...] of a classifier's weight or bias from the answers `given` to the answers `wanted`.
 
-    An answer that is not among those given gets zeros, as in LXMERT's code.
+    An answer that is not in `given` gets zeros, as in LXMERT's code.
+
+    Returns: [len(wanted), ...].
 
     Raises:
-        VlbenchError: exit 6, there are not as many rows as answers given.
+        VlbenchError: exit 6, the number of rows differs from the number of answers in `given`.
     """
     if len(rows) != len(given):
-        raise _refused(f"has a head of {len(rows):,} answers where a list of {len(given):,} was given")
+        raise _rejected(f"has a head of {len(rows):,} answers where a list of {len(given):,} was given")
     places = {answer: place for place, answer in enumerate(given)}
     known = [(row, places[answer]) for row, answer in enumerate(wanted) if answer in places]
     picked = torch.zeros(len(wanted), *rows.shape[1:], dtype=rows.dtype)
@@ -130,5 +177,5 @@ def _plain(key: str) -> str:
     return substituted(".".join(kept), _OLD)
 
 
-def _refused(fault: str) -> VlbenchError:
+def _rejected(fault: str) -> VlbenchError:
     return VlbenchError(f"the checkpoint {fault}: give the file that its authors published", ExitCode.WEIGHTS)

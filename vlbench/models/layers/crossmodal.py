@@ -1,38 +1,42 @@
-"""LXMERT's network, which CVLP's query network is too: two encoders, then layers that cross.
+"""LXMERT's network, which is also CVLP's query network: two encoders, then cross-attention layers.
 
-The module tree carries LXMERT's names (embeddings, encoder.visn_fc, encoder.layer, r_layers, x_layers,
-pooler), so that official weights map onto it by renaming.
+The modules have LXMERT's names (embeddings, encoder.visn_fc, encoder.layer, r_layers, x_layers, pooler), so that
+official weights load after renaming.
 
-Shapes: N pictures, M texts, P pairs, R regions, F numbers per region, T text tokens, D width.
+Shapes: N images, M texts, P pairs, R regions, F numbers per region, T text tokens, D width.
 Source: Tan and Bansal 2019 (arXiv 1908.07490); Shi et al. 2020 (arXiv 2007.13135).
 """
 
 from __future__ import annotations
 
 from itertools import islice
-from typing import Literal, cast
+from typing import Literal
 
+import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from vlbench.core.validate import Frozen
-from vlbench.models.layers.attention import Attention, attention_mask
-from vlbench.models.layers.blocks import EPSILON, EncoderLayer, FeedForwardBlock, SelfAttentionBlock
-from vlbench.models.layers.config_checks import check_heads
-from vlbench.models.layers.embeddings import TextEmbeddings
-from vlbench.models.layers.initialize import initialize
-from vlbench.models.layers.pooler import Pooler
+from vlbench.models.layers.attention import Attention, attention_mask, check_heads
+from vlbench.models.layers.bert import (
+    EPSILON,
+    EncoderLayer,
+    FeedForwardBlock,
+    Pooler,
+    SelfAttentionBlock,
+    TextEmbeddings,
+    initialize,
+)
 
 
 class CrossModalConfig(Frozen):
-    """The numbers of the architecture; vocab_size and region_dim come from the data's side.
+    """The sizes of the architecture; vocab_size and region_dim come from the data.
 
-    inner: width between the two products of a feed-forward. positions: the longest text. max_regions: of
-    a picture with more, the first ones count. dropout, attention_dropout: probabilities. initial_std: of the
-    weights before training. standardise: region features are brought to mean 0 and deviation 1, number by number,
-    as measured on training images; the papers take their detector's features as they are. first_rows: whether the
-    first row of the tables of words, positions and segments is trained by looking it up; `frozen` as in the official
-    code (`padding_idx=0` on all three tables).
+    inner: width of a feed-forward network's hidden layer. positions: longest text in tokens. max_regions: the first
+    ones are used of an image with more. dropout, attention_dropout: probabilities. initial_std: standard deviation of
+    the weights before training. standardise: scale each region feature to mean 0 and standard deviation 1, measured on
+    training images; the papers use their detector's features unchanged. first_rows: `frozen` gives the first row of the
+    tables of words, positions and segments no gradient, as in the official code (`padding_idx=0` on all three tables).
     """
 
     language_layers: int = Field(ge=1)
@@ -57,8 +61,29 @@ class CrossModalConfig(Frozen):
         return self
 
 
+class FeatureNorm(nn.Module):
+    """(x - mean) / deviation for each feature; the identity until `fit`. Both are buffers, not parameters."""
+
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(dim))
+        self.register_buffer("deviation", torch.ones(dim))
+
+    def fit(self, values: Tensor, floor: float = 0.02) -> None:
+        """Measure both on values [N, F]. `floor` is added to the deviation, so that a constant feature stays finite."""
+        self.mean.copy_(values.mean(dim=0))
+        self.deviation.copy_(values.std(dim=0, correction=0) + floor)
+
+    def forward(self, values: Tensor) -> Tensor:
+        """Values [..., F] -> the same shape."""
+        return (values - self.mean) / self.deviation
+
+
 class RegionEmbeddings(nn.Module):
-    """dropout((LayerNorm(W_f f) + LayerNorm(W_b box)) / 2): what a region shows and where it is, averaged."""
+    """dropout((LayerNorm(W_f f) + LayerNorm(W_b box)) / 2), the mean of a region's feature and box embeddings."""
 
     def __init__(self, config: CrossModalConfig) -> None:
         super().__init__()
@@ -69,15 +94,15 @@ class RegionEmbeddings(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, features: Tensor, boxes: Tensor) -> Tensor:
-        """Features [N, R, F], boxes [N, R, 4] as shares of the picture's width and height -> [N, R, D]."""
-        seen = self.visn_layer_norm(self.visn_fc(features))
-        placed = self.box_layer_norm(self.box_fc(boxes))
-        states: Tensor = self.dropout((seen + placed) / 2)
+        """Features [N, R, F], boxes [N, R, 4] in [0, 1], relative to the image's width and height -> [N, R, D]."""
+        feature_states = self.visn_layer_norm(self.visn_fc(features))
+        box_states = self.box_layer_norm(self.box_fc(boxes))
+        states: Tensor = self.dropout((feature_states + box_states) / 2)
         return states
 
 
 class TwoWayAttention(nn.Module):
-    """Text looks at regions and regions at text, through the same weights, both from un-updated states."""
+    """Text attends to regions and regions attend to text, with the same weights and from the same states."""
 
     def __init__(self, config: CrossModalConfig) -> None:
         super().__init__()
@@ -95,7 +120,7 @@ class TwoWayAttention(nn.Module):
 
 
 class CrossLayer(nn.Module):
-    """Two-way attention, then self-attention and a feed-forward for each side on its own."""
+    """Two-way attention, then self-attention and a feed-forward network for each modality on its own."""
 
     def __init__(self, config: CrossModalConfig) -> None:
         super().__init__()
@@ -115,7 +140,7 @@ class CrossLayer(nn.Module):
 
 
 class Encoder(nn.Module):
-    """The layers: `layer` over text, `r_layers` over regions, `x_layers` over both."""
+    """The encoder: `layer` over text, `r_layers` over regions, `x_layers` over both."""
 
     def __init__(self, config: CrossModalConfig) -> None:
         super().__init__()
@@ -127,7 +152,7 @@ class Encoder(nn.Module):
 
 
 class CrossModalNetwork(nn.Module):
-    """The whole network. Row b of each result depends on row b of the input alone."""
+    """The whole network. Row b of each result depends on row b of the input only."""
 
     def __init__(self, config: CrossModalConfig) -> None:
         super().__init__()
@@ -140,32 +165,33 @@ class CrossModalNetwork(nn.Module):
         initialize(self, config.initial_std)
 
     def see(self, features: Tensor, boxes: Tensor, mask: Tensor) -> Tensor:
-        """Features [N, R, F], boxes [N, R, 4] in [0, 1], mask [N, R] -> states [N, R, D]."""
+        """Features [N, R, F], boxes [N, R, 4] in [0, 1], mask [N, R] bool -> states [N, R, D]."""
         states: Tensor = self.encoder.visn_fc(features, boxes)
         return _run(self.encoder.r_layers, states, mask)
 
     def read(self, ids: Tensor, mask: Tensor) -> Tensor:
-        """Token ids [M, T], mask [M, T] -> states [M, T, D]."""
+        """Token ids [M, T] int64, mask [M, T] bool -> states [M, T, D]."""
         return _run(self.encoder.layer, self.embeddings(ids), mask)
 
     def fuse(
         self, text: Tensor, text_mask: Tensor, visual: Tensor, visual_mask: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Text [P, T, D], visual [P, R, D] and masks [P, T], [P, R] -> pooled [P, D] and both sides, updated."""
+        """Text [P, T, D], visual [P, R, D] and masks [P, T], [P, R] bool -> pooled [P, D], text and visual, updated."""
         text, visual = self._cross(len(self.encoder.x_layers), text, text_mask, visual, visual_mask)
         return self.pooler(text), text, visual
 
     def attend(self, text: Tensor, text_mask: Tensor, visual: Tensor, visual_mask: Tensor) -> Tensor:
-        """Of the same inputs, how much [CLS] attends to each region in the last layer: [P, R]."""
+        """The attention of [CLS] to each region in the last cross layer, for the inputs of `fuse`: [P, R], sum 1."""
         last = len(self.encoder.x_layers) - 1
         text, visual = self._cross(last, text, text_mask, visual, visual_mask)
-        attention = cast(CrossLayer, self.encoder.x_layers[last]).visual_attention.attention
-        return attention.weights(text[:, :1], visual, attention_mask(visual_mask))[:, 0]
+        layer = self.encoder.x_layers[last]
+        assert isinstance(layer, CrossLayer)
+        return layer.visual_attention.attention.weights(text[:, :1], visual, attention_mask(visual_mask))[:, 0]
 
     def _cross(
         self, layers: int, text: Tensor, text_mask: Tensor, visual: Tensor, visual_mask: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Both sides after so many of the cross layers."""
+        """Text and visual states after the first `layers` cross layers."""
         text_keys, visual_keys = attention_mask(text_mask), attention_mask(visual_mask)
         for layer in islice(self.encoder.x_layers, layers):
             text, visual = layer(text, text_keys, visual, visual_keys)

@@ -1,4 +1,4 @@
-"""LXMERT's network as a backbone: regions and texts to tensors, tensors to features. CVLP and LXMERT are this."""
+"""LXMERT's network as a backbone, the base class of CVLP and LXMERT."""
 
 from __future__ import annotations
 
@@ -7,26 +7,26 @@ from typing import ClassVar, Self
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from vlbench.core.backbone import Features, Tensors, Textual, Visual
 from vlbench.core.cards import ModelCard
-from vlbench.core.errors import DataError, VlbenchError
 from vlbench.core.examples import ImageRef
 from vlbench.core.validate import parse
-from vlbench.data.regions.types import Regions, RegionSource
+from vlbench.data.regions.types import Regions
 from vlbench.data.resources import Resources
-from vlbench.models.layers.crossmodal import CrossModalConfig, CrossModalNetwork
-from vlbench.models.layers.feature_norm import Standardise
+from vlbench.models.layers.crossmodal import CrossModalConfig, CrossModalNetwork, FeatureNorm
+from vlbench.models.layers.regions import load_regions, region_source, region_tensors
 from vlbench.models.layers.texts import check_length, prepared_texts
 
 FITTED_ON = 4096
-"""Training pictures that the scale of region features is measured on."""
+"""The number of training images that the scale of region features is measured on."""
 
 
 class CrossModal(nn.Module):
-    """The network with its doors to the data; its shapes are those of `core.backbone`. `title` is a model's own.
+    """The network with its preprocessing; shapes are those of `core.backbone`.
+
+    title: the model's name, set by subclasses.
 
     Raises:
         VlbenchError: no regions in `resources`, or texts longer than the network has positions for.
@@ -40,8 +40,8 @@ class CrossModal(nn.Module):
         self.config = config
         self.width = config.width
         self.text = resources.text
-        self.regions = self._source(resources)
-        self.standardise = Standardise(config.region_dim) if config.standardise else nn.Identity()
+        self.regions = region_source(resources, self.title)
+        self.standardise = FeatureNorm(config.region_dim) if config.standardise else nn.Identity()
         self.network = CrossModalNetwork(config)
 
     @classmethod
@@ -49,72 +49,57 @@ class CrossModal(nn.Module):
         """Build one of the card's sizes, untrained, with the vocabulary and the regions of `resources`.
 
         Raises:
-            VlbenchError: faulty numbers in the card, or what the class refuses.
+            VlbenchError: a faulty size in the card, or an input that the class rejects.
         """
-        data = {"vocab_size": resources.text.vocab_size, "region_dim": cls._source(resources).dim}
+        data = {"vocab_size": resources.text.vocab_size, "region_dim": region_source(resources, cls.title).dim}
         config = parse(CrossModalConfig, {**card.sizes[size].config, **data}, f"size {size!r} of model {card.name!r}")
         return cls(config, resources)
 
-    @classmethod
-    def _source(cls, resources: Resources) -> RegionSource:
-        if resources.regions is None:
-            raise VlbenchError(f"{cls.title} looks at regions and was given none: give region features or an extractor")
-        return resources.regions
-
     def fit(self, refs: Sequence[ImageRef]) -> None:
-        """Measure mean and deviation of the region features, where the size standardises them."""
-        if isinstance(self.standardise, Standardise):
-            features = np.concatenate([self.look(ref).features for ref in refs[:FITTED_ON]])
+        """Measure mean and deviation of the region features, if the size standardises them."""
+        if isinstance(self.standardise, FeatureNorm):
+            features = np.concatenate([self.load_regions(ref).features for ref in refs[:FITTED_ON]])
             self.standardise.fit(torch.from_numpy(features))
 
-    def look(self, ref: ImageRef) -> Regions:
-        """The regions of a picture that count: the first `max_regions`.
+    def load_regions(self, ref: ImageRef) -> Regions:
+        """Load the first `max_regions` regions of an image.
 
         Raises:
-            DataError: it has none.
+            DataError: the image has none.
         """
-        regions = self.regions.get(ref)
-        if not len(regions.boxes):
-            raise DataError(f"picture {ref.key!r} has 0 regions where at least 1 is needed: extract its features again")
-        return _first(regions, self.config.max_regions)
+        return _first(load_regions(self.regions, ref), self.config.max_regions)
 
     def prepare_images(self, refs: Sequence[ImageRef]) -> Tensors:
-        """The pictures' regions, padded with zeros to the largest number of them in this batch.
+        """Load the regions of N images, padded with zeros to the largest number of regions in this batch.
 
-        Returns: features [N, R, F] float32; boxes [N, R, 4] float32, x as a share of the picture's width and
-            y of its height; mask [N, R] bool.
+        Returns: features [N, R, F] float32; boxes [N, R, 4] float32 in [0, 1], relative to the image's width and
+            height; mask [N, R] bool, True where a region is real.
 
         Raises:
-            DataError: a picture without regions.
+            DataError: an image has no regions.
         """
-        found = [self.look(ref) for ref in refs]
-        counts = np.array([len(regions.boxes) for regions in found])
-        return {
-            "features": _padded([regions.features for regions in found], self.config.region_dim),
-            "boxes": _padded([_shares(regions) for regions in found], 4),
-            "mask": torch.from_numpy(np.arange(counts.max(initial=0)) < counts[:, None]),
-        }
+        return region_tensors([self.load_regions(ref) for ref in refs], self.config.region_dim)
 
     def prepare_texts(self, texts: Sequence[str]) -> Tensors:
-        """The texts' tokens, cut to the longest text in this batch: ids [M, T] int64, mask [M, T] bool."""
+        """Tokenize M texts, cut to the longest text in this batch: ids [M, T] int64, mask [M, T] bool."""
         return prepared_texts(self.text, texts)
 
     def see(self, images: Tensors, slot: Tensor) -> Visual:
-        """Region embeddings and the region layers. `slot` does not count: the head keeps the pictures apart."""
+        """Region embeddings and the region layers: [N, R, D]. `slot` is unused: the head tells the images apart."""
         features = self.standardise(images["features"])
         return Visual(self.network.see(features, images["boxes"], images["mask"]), images["mask"])
 
     def read(self, texts: Tensors) -> Textual:
-        """Text embeddings and the language layers."""
+        """Text embeddings and the language layers: [M, T, D]."""
         return Textual(self.network.read(texts["ids"], texts["mask"]), texts["mask"])
 
     def fuse(self, seen: Visual, read: Textual) -> Features:
-        """The cross layers and the pooler, which looks at [CLS]."""
+        """The cross layers, and the pooler over [CLS]."""
         pooled, text, visual = self.network.fuse(read.states, read.mask, seen.states, seen.mask)
         return Features(pooled, text, visual, read.mask, seen.mask)
 
     def attend(self, seen: Visual, read: Textual) -> Tensor:
-        """What [CLS] attends to among the regions in the last cross layer: [P, R]."""
+        """The attention of [CLS] to the regions in the last cross layer: [P, R]."""
         return self.network.attend(read.states, read.mask, seen.states, seen.mask)
 
     def places(self, images: Tensors) -> Tensor:
@@ -133,17 +118,3 @@ def _first(regions: Regions, count: int) -> Regions:
         regions.attribute_ids[:count],
         regions.attribute_confidences[:count],
     )
-
-
-def _shares(regions: Regions) -> NDArray[np.float32]:
-    """The boxes [R, 4] as shares of the picture's width and height."""
-    shares: NDArray[np.float32] = (regions.boxes / np.array([regions.width, regions.height] * 2)).astype(np.float32)
-    return shares
-
-
-def _padded(arrays: Sequence[NDArray[np.float32]], width: int) -> Tensor:
-    """Stack arrays [R_n, width] to [N, R, width] with R the largest R_n, zeros below the shorter ones."""
-    padded = np.zeros((len(arrays), max(map(len, arrays), default=0), width), np.float32)
-    for row, array in enumerate(arrays):
-        padded[row, : len(array)] = array
-    return torch.from_numpy(padded)

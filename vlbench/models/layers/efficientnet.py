@@ -1,9 +1,9 @@
-"""EfficientNet's convolutional network over square pictures.
+"""EfficientNet's convolutional network over square images.
 
-The module tree carries timm's names (conv_stem, blocks.0.0.conv_dw, conv_head), so that published weights fit as they
-are. Convolutions pad as TensorFlow does ("same"), which those weights were trained with.
+The modules have timm's names (conv_stem, blocks.0.0.conv_dw, conv_head), so that published weights load without
+renaming. Convolutions pad as in TensorFlow ("same"), which those weights were trained with.
 
-Shapes: N pictures, C channels, S x S pixels, h x w cells of a map.
+Shapes: N images, C channels, S x S pixels, h x w cells of a map.
 Source: Tan and Le 2019 (arXiv 1905.11946).
 """
 
@@ -11,21 +11,22 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from vlbench.models.layers.eval_parts import EvalParts
+
 EPSILON = 1e-3
-"""Of the batch norms, TensorFlow's."""
+"""The epsilon of the batch norms, as in TensorFlow."""
 _SQUEEZE = 4
-"""A block's input channels to those its channel gates are squeezed through."""
+"""A block's input channels divided by the channels inside its squeeze-and-excitation."""
 
 
 @dataclass(frozen=True)
 class Stage:
-    """blocks of one kind; the first has the stride. expansion: inner channels to a block's input channels."""
+    """Some `blocks` of one kind; the first one has the stride. expansion: inner channels divided by input channels."""
 
     blocks: int
     kernel: int
@@ -36,7 +37,10 @@ class Stage:
 
 @dataclass(frozen=True)
 class Layout:
-    """stem: channels of the first convolution, of stride 2. head: channels of the last, 1x1."""
+    """The sizes of an EfficientNet.
+
+    stem: channels of the first convolution, of stride 2. head: channels of the last convolution, 1x1.
+    """
 
     stem: int
     stages: tuple[Stage, ...]
@@ -44,7 +48,7 @@ class Layout:
 
     @property
     def stride(self) -> int:
-        """Pixels along the side of one cell of the last map, the stem's stride of 2 among them."""
+        """The side of a cell of the last map in pixels."""
         return 2 * math.prod(stage.stride for stage in self.stages)
 
 
@@ -77,7 +81,7 @@ B5 = Layout(
 
 
 class SameConv2d(nn.Conv2d):
-    """A convolution without bias whose map has ceil(side / stride) cells; of an odd padding more is below and right."""
+    """A convolution without bias and with TensorFlow's "same" padding: an odd padding has more below and right."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1) -> None:
         super().__init__(inputs, outputs, kernel, stride, groups=groups, bias=False)
@@ -86,14 +90,14 @@ class SameConv2d(nn.Conv2d):
         """Maps [N, C, h, w] -> [N, outputs, ceil(h / stride), ceil(w / stride)]."""
         kernel, stride = self.kernel_size[0], self.stride[0]
         height, width = (max((-(-side // stride) - 1) * stride + kernel - side, 0) for side in maps.shape[-2:])
-        if height == width == kernel - 1:  # even on all sides, so the convolution can do it itself
+        if height == width == kernel - 1:  # the same on all sides, so the convolution can pad itself
             return functional.conv2d(maps, self.weight, None, self.stride, kernel // 2, 1, self.groups)
         around = (width // 2, width - width // 2, height // 2, height - height // 2)
         return functional.conv2d(functional.pad(maps, around), self.weight, None, self.stride, 0, 1, self.groups)
 
 
 class SqueezeExcite(nn.Module):
-    """Every channel scaled by a gate that sees the means of all."""
+    """Squeeze and excitation: each channel is scaled by a gate computed from the means of all channels."""
 
     def __init__(self, channels: int, squeezed: int) -> None:
         super().__init__()
@@ -108,7 +112,7 @@ class SqueezeExcite(nn.Module):
 
 
 class SeparableBlock(nn.Module):
-    """A convolution channel by channel, gates, a 1x1 convolution; and the input where shapes agree."""
+    """A depthwise convolution, squeeze and excitation, a 1x1 convolution; a residual if the shapes agree."""
 
     def __init__(self, inputs: int, stage: Stage, stride: int) -> None:
         super().__init__()
@@ -120,14 +124,14 @@ class SeparableBlock(nn.Module):
         self.residual = stride == 1 and inputs == stage.channels
 
     def forward(self, maps: Tensor) -> Tensor:
-        """Maps [N, C, h, w] -> [N, channels, h / stride, w / stride]."""
+        """Maps [N, C, h, w] -> [N, channels, ceil(h / stride), ceil(w / stride)]."""
         states: Tensor = self.se(functional.silu(self.bn1(self.conv_dw(maps))))
         states = self.bn2(self.conv_pw(states))
         return states + maps if self.residual else states
 
 
 class InvertedBlock(nn.Module):
-    """A separable block over channels that a 1x1 convolution has multiplied."""
+    """A 1x1 convolution that multiplies the channels, then a separable block."""
 
     def __init__(self, inputs: int, stage: Stage, stride: int) -> None:
         super().__init__()
@@ -142,18 +146,18 @@ class InvertedBlock(nn.Module):
         self.residual = stride == 1 and inputs == stage.channels
 
     def forward(self, maps: Tensor) -> Tensor:
-        """Maps [N, C, h, w] -> [N, channels, h / stride, w / stride]."""
+        """Maps [N, C, h, w] -> [N, channels, ceil(h / stride), ceil(w / stride)]."""
         states: Tensor = functional.silu(self.bn1(self.conv_pw(maps)))
         states = self.se(functional.silu(self.bn2(self.conv_dw(states))))
         states = self.bn3(self.conv_pwl(states))
         return states + maps if self.residual else states
 
 
-class EfficientNet(nn.Module):
-    """Pictures to the last map, without pooling or classifier.
+class EfficientNet(EvalParts):
+    """An EfficientNet without pooling and classifier.
 
-    frozen: how many stages keep their weights and, also while training, their batch statistics; with any of them the
-    first and the last convolution do too.
+    frozen: how many stages keep their weights and their batch statistics, also in training mode; if it is above 0, so
+    do the first and the last convolution.
     """
 
     def __init__(self, layout: Layout, frozen: int = 0) -> None:
@@ -171,26 +175,19 @@ class EfficientNet(nn.Module):
             if isinstance(module, SameConv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
         self.frozen = frozen
-        for module in self._kept():
+        for module in self.eval_parts():
             module.requires_grad_(False)
 
-    def train(self, mode: bool = True) -> Self:
-        """As of any module, but what is frozen stays in eval mode."""
-        super().train(mode)
-        for module in self._kept():
-            module.eval()
-        return self
-
     def forward(self, pixels: Tensor) -> Tensor:
-        """Pixels [N, 3, S, S] -> maps [N, head, h, w], every stride rounding up."""
+        """Pixels [N, 3, S, S] -> maps [N, head, h, w]; each stride rounds up."""
         pixels = pixels.contiguous(memory_format=torch.channels_last)  # faster on CPUs; all maps follow
         maps = functional.silu(self.bn1(self.conv_stem(pixels)))
         for stage in self.blocks:
             maps = stage(maps)
         return functional.silu(self.bn2(self.conv_head(maps)))
 
-    def _kept(self) -> list[nn.Module]:
-        """The modules that are frozen."""
+    def eval_parts(self) -> list[nn.Module]:
+        """The frozen modules."""
         if not self.frozen:
             return []
         return [self.conv_stem, self.bn1, self.conv_head, self.bn2, *self.blocks[: self.frozen]]

@@ -1,6 +1,6 @@
-"""Pictures of different sizes in one batch: what of a padded canvas is a picture's own.
+"""Images of different sizes in one batch: which part of a padded canvas belongs to each image.
 
-Shapes: N pictures, H x W pixels of the canvas, h x w cells of a map over it.
+Shapes: N images, H x W pixels of the canvas, h x w cells of a map over it, R cells.
 """
 
 from __future__ import annotations
@@ -11,17 +11,29 @@ import torch
 from torch import Tensor
 
 
+def check_sides(short_side: int, long_side: int) -> None:
+    """Check that images can be resized to fit both limits.
+
+    Raises:
+        ValueError: short_side is above long_side.
+    """
+    if short_side > long_side:
+        raise ValueError(f"short_side {short_side} must be at most long_side {long_side}")
+
+
 def inside(sizes: Tensor, height: int, width: int) -> Tensor:
-    """Heights and widths [N, 2] in cells -> [N, h, w] bool, True for cells of the upper left corner of that size."""
+    """Heights and widths `sizes` [N, 2] in cells -> mask [N, height, width] bool, True in each upper left corner."""
     rows = torch.arange(height, device=sizes.device) < sizes[:, :1]  # [N, h]
     columns = torch.arange(width, device=sizes.device) < sizes[:, 1:]  # [N, w]
     return rows[:, :, None] & columns[:, None, :]
 
 
 def cell_boxes(places: Tensor, grids: Tensor) -> Tensor:
-    """Cells `places` [N, R], counted row by row in grids [N, 2] of rows and columns, as boxes [N, R, 4] in [0, 1].
+    """Return the boxes of grid cells: [N, R, 4] in [0, 1], as left, top, right and bottom.
 
-    Left, top, right and bottom as shares of the grid's width and height.
+    Args:
+        places: [N, R] int64, cell numbers counted row by row.
+        grids: [N, 2] int64, rows and columns of each grid.
     """
     rows, columns = grids[:, :1], grids[:, 1:]
     x, y = places % columns, places // columns
@@ -30,12 +42,16 @@ def cell_boxes(places: Tensor, grids: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Extent:
-    """sizes [N, 2]: height and width in pixels; height: of the canvas in pixels; both in whole strides."""
+    """The sizes of the images on a canvas.
+
+    sizes [N, 2]: height and width of each image in pixels. height: of the canvas in pixels. Both are multiples of the
+    network's stride.
+    """
 
     sizes: Tensor
     height: int
 
     def cut(self, maps: Tensor) -> Tensor:
-        """Maps [N, C, h, w] with zeros outside each picture, as a convolution pads a picture that stands alone."""
+        """Set maps [N, C, h, w] to zero outside each image, which is how a convolution pads an image on its own."""
         stride = self.height // maps.shape[-2]
         return maps * inside(self.sizes // stride, maps.shape[-2], maps.shape[-1])[:, None]

@@ -1,4 +1,4 @@
-"""A slowly moving copy of a module, and a queue of the keys it gave: what momentum contrast is made of."""
+"""The parts of momentum contrast: a slowly moving copy of a module, and a queue of past keys."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ Module = TypeVar("Module", bound=nn.Module)
 
 
 class MomentumCopy(Generic[Module]):
-    """`module`, which starts as `source` does and follows it at each `update`; no optimizer trains it.
+    """A copy of `source` that follows it at each `update`; no optimizer trains it.
 
-    A parameter becomes momentum * its own + (1 - momentum) * the source's; buffers are copied. momentum is in
-    [0, 1): 0 makes the copy equal to its source.
+    module: the copy. momentum: in [0, 1). A parameter becomes momentum * its own value + (1 - momentum) * the source's;
+    buffers are copied. A momentum of 0 makes the copy equal to its source.
     """
 
     def __init__(self, source: Module, momentum: float) -> None:
@@ -23,7 +23,7 @@ class MomentumCopy(Generic[Module]):
         self.momentum = momentum
 
     def restart(self, source: Module) -> None:
-        """Make the copy equal to `source` again, as after weights were loaded into it."""
+        """Make the copy equal to `source` again, for example after loading weights into `source`."""
         self.module.load_state_dict(source.state_dict())
 
     @torch.no_grad()
@@ -36,7 +36,7 @@ class MomentumCopy(Generic[Module]):
 
 
 class Queue(nn.Module):
-    """First in, first out: the last `size` rows of `width` numbers that were pushed. It travels with the weights."""
+    """A first-in, first-out buffer of the last `size` rows of `width` numbers; it is saved with the weights."""
 
     rows: Tensor
     pushed: Tensor
@@ -47,12 +47,12 @@ class Queue(nn.Module):
         self.register_buffer("pushed", torch.zeros((), dtype=torch.int64))
 
     def filled(self) -> Tensor:
-        """The rows that are there [k, width], in no particular order."""
+        """The rows that were pushed and are still kept [k, width], in no particular order."""
         return self.rows[: min(int(self.pushed), len(self.rows))]
 
     @torch.no_grad()
     def push(self, rows: Tensor) -> None:
-        """Take rows [n, width] in, the oldest going out; of more than `size` rows the last ones stay."""
+        """Add rows [n, width], replacing the oldest; of more than `size` rows only the last ones are kept."""
         rows = rows.detach()[-len(self.rows) :]
         places = (int(self.pushed) + torch.arange(len(rows), device=rows.device)) % len(self.rows)
         self.rows[places] = rows.to(self.rows)
@@ -60,7 +60,7 @@ class Queue(nn.Module):
 
 
 def _copied(source: Module) -> Module:
-    """Copy the weights. All else that modules hold is shared, because feature stores and tokenizers are not small."""
+    """Copy the weights; share all other attributes, because feature stores and tokenizers are large."""
     machinery = vars(nn.Module()).keys()
     shared = [value for module in source.modules() for name, value in vars(module).items() if name not in machinery]
     return copy.deepcopy(source, {id(value): value for value in shared})

@@ -1,30 +1,32 @@
-"""Residual convolutional networks over pictures of mixed sizes.
+"""Residual convolutional networks over images of mixed sizes.
 
-The module tree carries the field's names (conv1, bn1, layer1.0.conv1, downsample.0), so that published weights fit
-as they are.
+The modules have torchvision's names (conv1, bn1, layer1.0.conv1, downsample.0), so that published weights load without
+renaming.
 
-Shapes: N pictures, C channels, H x W pixels of the canvas, h x w cells of a map over it.
-Source: He et al. 2016 (arXiv 1512.03385); the stride of a bottleneck is in its 3x3 convolution.
+Shapes: N images, C channels, H x W pixels of the canvas, h x w cells of a map over it.
+Source: He et al. 2016 (arXiv 1512.03385); a bottleneck has its stride in the 3x3 convolution.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from vlbench.models.layers.eval_parts import EvalParts
 from vlbench.models.layers.image_sizes import Extent
 
 
 @dataclass(frozen=True)
 class Layout:
-    """blocks: of each stage. width: channels of the first stage; each later one doubles them and halves the map.
+    """The sizes of a ResNet.
 
-    large_stem: 7x7 convolution and max-pooling, stride 4; else a 3x3 convolution of stride 2, for small pictures.
+    blocks: number of blocks of each stage. width: channels of the first stage; each later stage doubles the channels
+    and halves the map. bottleneck: the kind of block. large_stem: a 7x7 convolution and max-pooling of stride 4; else a
+    3x3 convolution of stride 2, for small images.
     """
 
     blocks: tuple[int, ...]
@@ -34,12 +36,12 @@ class Layout:
 
     @property
     def stride(self) -> int:
-        """Pixels along the side of one cell of the last map."""
+        """The side of a cell of the last map in pixels."""
         return (4 if self.large_stem else 2) << (len(self.blocks) - 1)
 
     @property
     def channels(self) -> int:
-        """Of the last map."""
+        """The channels of the last map."""
         return self.width * (Bottleneck.expansion if self.bottleneck else 1) << (len(self.blocks) - 1)
 
 
@@ -57,14 +59,14 @@ class BasicBlock(nn.Module):
         self.downsample = _shortcut(inputs, width, stride)
 
     def forward(self, maps: Tensor, extent: Extent | None) -> Tensor:
-        """Maps [N, C, h, w], zero outside the pictures -> the block's maps, zero there too."""
+        """Maps [N, C, h, w], zero outside the images -> maps [N, C', h / stride, w / stride], zero there too."""
         states = _cut(functional.relu(self.bn1(self.conv1(maps))), extent)
         states = self.bn2(self.conv2(states))
         return _cut(functional.relu(states + self.downsample(maps)), extent)
 
 
 class Bottleneck(nn.Module):
-    """1x1 convolution, 3x3, 1x1 up to four times the width, and a shortcut."""
+    """A 1x1, a 3x3 and a 1x1 convolution to four times the width, and a shortcut."""
 
     expansion = 4
 
@@ -80,18 +82,18 @@ class Bottleneck(nn.Module):
         self.downsample = _shortcut(inputs, outputs, stride)
 
     def forward(self, maps: Tensor, extent: Extent | None) -> Tensor:
-        """Maps [N, C, h, w], zero outside the pictures -> the block's maps, zero there too."""
+        """Maps [N, C, h, w], zero outside the images -> maps [N, C', h / stride, w / stride], zero there too."""
         states = _cut(functional.relu(self.bn1(self.conv1(maps))), extent)
         states = functional.relu(self.bn2(self.conv2(states)))
         states = self.bn3(self.conv3(states))
         return _cut(functional.relu(states + self.downsample(maps)), extent)
 
 
-class ResNet(nn.Module):
-    """Pictures to the last stage's map, without pooling or classifier.
+class ResNet(EvalParts):
+    """A ResNet without pooling and classifier.
 
-    frozen: how many of the stem and the stages after it keep their weights and, also while training, their batch
-    statistics. In eval mode row n of the result depends on picture n alone, whatever the canvas.
+    frozen: how many of the stem and the stages after it keep their weights and their batch statistics, also in training
+    mode. In eval mode row n of the result depends on image n only, whatever the canvas.
     """
 
     def __init__(self, layout: Layout, frozen: int = 0) -> None:
@@ -108,33 +110,26 @@ class ResNet(nn.Module):
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
         self.frozen = frozen
-        for module in self._kept():
+        for module in self.eval_parts():
             module.requires_grad_(False)
 
-    def train(self, mode: bool = True) -> Self:
-        """As of any module, but what is frozen stays in eval mode."""
-        super().train(mode)
-        for module in self._kept():
-            module.eval()
-        return self
-
     def forward(self, pixels: Tensor, extent: Extent | None) -> Tensor:
-        """Pixels [N, 3, H, W], zero outside the pictures -> maps [N, channels, H / stride, W / stride], zero there too.
+        """Pixels [N, 3, H, W], zero outside the images -> maps [N, channels, H / stride, W / stride], zero there too.
 
-        extent: the pictures' sizes in whole strides; None where all fill the canvas.
+        extent: the sizes of the images, multiples of the stride; None if every image fills the canvas.
         """
         pixels = pixels.contiguous(memory_format=torch.channels_last)  # a third faster on CPUs; all maps follow
         maps = _cut(functional.relu(self.bn1(self.conv1(pixels))), extent)
         if self.layout.large_stem:
-            # Zeros outside a picture do as well as the -inf beyond the canvas: nothing inside is negative.
+            # Zeros outside an image act like the -inf outside the canvas: no value inside is negative.
             maps = _cut(functional.max_pool2d(maps, 3, 2, 1), extent)
         for stage in self._stages():
             for block in stage.children():
                 maps = block(maps, extent)
         return maps
 
-    def _kept(self) -> list[nn.Module]:
-        """The modules that are frozen."""
+    def eval_parts(self) -> list[nn.Module]:
+        """The frozen modules."""
         parts = [[self.conv1, self.bn1], *([stage] for stage in self._stages())]
         return [module for part in parts[: self.frozen] for module in part]
 
@@ -143,7 +138,7 @@ class ResNet(nn.Module):
 
 
 def _stage(layout: Layout, stage: int, count: int, inputs: int) -> tuple[nn.ModuleList, int]:
-    """The blocks of a stage over maps of so many channels, and how many channels they give."""
+    """The blocks of a stage over maps of `inputs` channels, and the channels of their output."""
     kind = Bottleneck if layout.bottleneck else BasicBlock
     width = layout.width << stage
     blocks = nn.ModuleList()
@@ -154,7 +149,7 @@ def _stage(layout: Layout, stage: int, count: int, inputs: int) -> tuple[nn.Modu
 
 
 def _shortcut(inputs: int, outputs: int, stride: int) -> nn.Module:
-    """The identity, or a 1x1 convolution where shapes differ."""
+    """The identity, or a 1x1 convolution if the shapes differ."""
     if stride == 1 and inputs == outputs:
         return nn.Identity()
     return nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))

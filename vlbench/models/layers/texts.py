@@ -1,4 +1,4 @@
-"""Texts as models over word pieces take them, and as they are pretrained on them: words hidden, half of them another's.
+"""Tokenized texts for models over word pieces, and their masking for pretraining.
 
 Shapes: M texts, B pairs, T text tokens.
 """
@@ -20,8 +20,8 @@ from vlbench.objectives.itm import mismatch
 from vlbench.objectives.mlm import mask_tokens
 
 
-class Reader(Protocol):
-    """A backbone over word pieces."""
+class WordPieceBackbone(Protocol):
+    """A backbone over word pieces. text: its tokenizer."""
 
     text: TextEncoder
 
@@ -29,10 +29,10 @@ class Reader(Protocol):
 
 
 def prepared_texts(text: TextEncoder, texts: Sequence[str], *, full: bool = False) -> Tensors:
-    """The texts' tokens: ids [M, T] int64, mask [M, T] bool, True where a token is real.
+    """Tokenize texts: ids [M, T] int64, mask [M, T] bool, True where a token is real.
 
-    T is the length of the longest text in this batch; with `full` it is the tokenizer's longest text, for models in
-    which padding takes part in the attention, so that no text depends on the others of its batch.
+    T is the length of the longest text in this batch. With `full` it is the tokenizer's maximum length, for models that
+    attend to padding, so that no text depends on the others in its batch.
     """
     ids, mask = text.encode(texts)
     longest = text.max_length if full else int(mask.sum(axis=1).max(initial=0))
@@ -43,10 +43,10 @@ def prepared_texts(text: TextEncoder, texts: Sequence[str], *, full: bool = Fals
 
 
 def check_length(text: TextEncoder, positions: int, title: str) -> None:
-    """Every text must find a position for each of its tokens.
+    """Check that the model `title` has a position for each token of the longest text.
 
     Raises:
-        VlbenchError: the tokenizer's longest text is longer than that.
+        VlbenchError: the tokenizer's maximum length is above `positions`.
     """
     if text.max_length > positions:
         raise VlbenchError(
@@ -55,12 +55,12 @@ def check_length(text: TextEncoder, positions: int, title: str) -> None:
         )
 
 
-def masked_words(reader: Reader, words: Tensors, rng: Random, *, whole: bool = False) -> Tensors:
-    """Prepared texts `words` with 15 % of their word pieces hidden, or with `whole` of their words.
+def masked_words(backbone: WordPieceBackbone, words: Tensors, rng: Random, *, whole: bool = False) -> Tensors:
+    """Mask 15 % of the word pieces of tokenized texts `words`, or with `whole` 15 % of their words.
 
-    Returns: ids [M, T] int64 as the model sees them; labels [M, T], what was hidden.
+    Returns: ids [M, T] int64 after masking; labels [M, T] int64, the original ids of masked tokens (`mask_tokens`).
     """
-    text, given = reader.text, words["ids"]
+    text, given = backbone.text, words["ids"]
     special = ~words["mask"] | (given == text.id_of("[CLS]")) | (given == text.id_of("[SEP]"))
     numbers = (~torch.from_numpy(text.continuing))[given].cumsum(dim=1) if whole else None
     ids, labels = mask_tokens(
@@ -74,22 +74,22 @@ def masked_words(reader: Reader, words: Tensors, rng: Random, *, whole: bool = F
     return {"ids": ids, "labels": labels}
 
 
-def masked_texts(reader: Reader, pairs: Sequence[Query], rng: Random) -> Tensors:
-    """Each pair's text or, by a chance of one half, another's, with 15 % of its word pieces hidden.
+def masked_texts(backbone: WordPieceBackbone, pairs: Sequence[Query], rng: Random) -> Tensors:
+    """Prepare MLM and ITM: each pair gets another pair's text with probability 0.5; 15 % of word pieces are masked.
 
-    Returns: ids [B, T] int64 as the model sees them; text_mask [B, T] bool; labels [B, T], what was hidden; text_rows
-        [B], whose text a pair has got; matched [B] bool, whether it fits: another's may, if picture or text are equal;
-        same_picture [B] bool, whether the text is one of the pair's own picture.
+    Returns: ids [B, T] int64 after masking; text_mask [B, T] bool; labels [B, T] int64 as in `mask_tokens`; text_rows
+        [B] int64, the row whose text a pair gets; matched [B] bool, whether image and text match: another pair's text
+        does if its image or its text is the same; same_image [B] bool, whether the text describes the pair's own image.
     """
     rows, kept = mismatch(len(pairs), rng)
     matched = [
         own or pairs[row].images == pair.images or pairs[row].text == pair.text
         for pair, row, own in zip(pairs, rows, kept, strict=True)
     ]
-    words = reader.prepare_texts([pairs[row].text for row in rows])
-    return masked_words(reader, words, rng) | {
+    words = backbone.prepare_texts([pairs[row].text for row in rows])
+    return masked_words(backbone, words, rng) | {
         "text_mask": words["mask"],
         "text_rows": torch.tensor(rows),
         "matched": torch.tensor(matched),
-        "same_picture": torch.tensor([pairs[row].images == pair.images for pair, row in zip(pairs, rows, strict=True)]),
+        "same_image": torch.tensor([pairs[row].images == pair.images for pair, row in zip(pairs, rows, strict=True)]),
     }

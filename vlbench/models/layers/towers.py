@@ -1,7 +1,7 @@
-"""Networks trained on images or texts alone, as the start of a part of a model: their names in the spelling that the
-model's own `convert` reads.
+"""Initialize a part of a model from a network trained on images only or on texts only.
 
-A model's `checkpoint.py` lists the parts that can start so in `TOWERS`.
+The functions here rename such a network's tensors to names that the model's own `convert` reads. A model's
+`checkpoint.py` lists its parts of this kind in `TOWERS`.
 """
 
 from __future__ import annotations
@@ -45,15 +45,15 @@ _WITHOUT_EXPANSION = (
 )
 
 Names = Callable[[Mapping[str, Tensor], Collection[str]], dict[str, Tensor]]
-"""A file's tensors, and the names of the model's own -> the tensors under names that the model's `convert` reads."""
+"""A file's tensors and the names of the model's tensors -> the tensors under names that the model's `convert` reads."""
 
 
 @dataclass(frozen=True)
 class Tower:
-    """A part of a model that can start from a network trained on images or on texts alone.
+    """A part of a model that can be initialized from a network trained on images only or on texts only.
 
-    fills: how the names of its tensors in the model begin; all of them must be in the file. names: how the file's
-    tensors come to names that `convert` of the same model reads. convert: that function.
+    fills: the beginnings of its tensors' names in the model; the file must hold all of them. names: renames the file's
+    tensors to names that the model's `convert` reads. convert: that function.
     """
 
     fills: tuple[str, ...]
@@ -61,21 +61,22 @@ class Tower:
     convert: Callable[[Mapping[str, object]], Converted]
 
     def converted(self, state: Mapping[str, object], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """A single network's tensors under the model's names, as far as they belong to the tower.
+        """Return those of a checkpoint's tensors that belong to the tower, under the model's names.
 
-        own: the model's tensors; tables of positions are brought to their number of rows.
+        own: the model's tensors; position tables are resized to their number of rows.
 
         Raises:
-            VlbenchError: exit 6, what `strip` rejects.
+            VlbenchError: exit 6, `strip` rejects the checkpoint.
         """
-        found = self.convert(self.names(strip(state), own.keys()))
-        kept = {name: value for name, value in found.weights.items() if name.startswith(self.fills) and name in own}
-        sized = {name: found.tables[name](kept[name], len(own[name])) for name in kept.keys() & found.tables.keys()}
+        converted = self.convert(self.names(strip(state), own.keys()))
+        kept = {name: value for name, value in converted.weights.items() if name.startswith(self.fills) and name in own}
+        resizes = converted.tables
+        sized = {name: resizes[name](kept[name], len(own[name])) for name in kept.keys() & resizes.keys()}
         return kept | sized
 
 
 def bert(prefix: str) -> Names:
-    """BERT's or RoBERTa's embeddings and layers, of transformers' models with or without a head, below `prefix`."""
+    """Rename BERT or RoBERTa from transformers, with or without a head: embeddings and layers below `prefix`."""
 
     def names(tensors: Mapping[str, Tensor], own: Collection[str]) -> dict[str, Tensor]:
         plain = {_without(key, _BERT_PREFIXES): value for key, value in tensors.items()}
@@ -85,14 +86,14 @@ def bert(prefix: str) -> Names:
 
 
 def vit(tensors: Mapping[str, Tensor], own: Collection[str]) -> dict[str, Tensor]:
-    """A vision transformer: transformers' names, or timm's, which ViLT's files have below `transformer.`."""
+    """Rename a vision transformer: transformers' names stay, timm's move below `transformer.`, as in ViLT's files."""
     plain = {_without(key, ("vit.",)): value for key, value in tensors.items()}
     kept = {key: value for key, value in plain.items() if not key.startswith(_VIT_ONLY)}
     return {f"transformer.{key}": value for key, value in kept.items()} if "pos_embed" in kept else kept
 
 
 def resnet(prefix: str) -> Names:
-    """A ResNet of torchvision's, timm's or transformers' names, below `prefix`; without its classifier."""
+    """Rename a ResNet from torchvision, timm or transformers: all but the classifier below `prefix`."""
 
     def names(tensors: Mapping[str, Tensor], own: Collection[str]) -> dict[str, Tensor]:
         plain = {_without(key, ("resnet.",)): value for key, value in tensors.items()}
@@ -102,9 +103,9 @@ def resnet(prefix: str) -> Names:
 
 
 def efficientnet(prefix: str) -> Names:
-    """An EfficientNet of timm's or transformers' names, below `prefix`; without its classifier.
+    """Rename an EfficientNet from timm or transformers: all but the classifier below `prefix`.
 
-    transformers counts blocks over all stages and timm within each, so the model's own names tell where a stage begins.
+    transformers counts blocks over all stages, timm within each stage; the model's own names say where a stage begins.
     """
 
     def names(tensors: Mapping[str, Tensor], own: Collection[str]) -> dict[str, Tensor]:
@@ -118,25 +119,25 @@ def efficientnet(prefix: str) -> Names:
 
 
 def _efficientnet_name(key: str, places: Sequence[tuple[int, int]], wide: Collection[str]) -> str:
-    """timm's name of a tensor of transformers' EfficientNet; any other name as it is.
+    """timm's name for a tensor of transformers' EfficientNet; other names stay.
 
-    places: stage and block of each block. wide: how the names of blocks begin that multiply their channels first.
+    places: stage and number of each block. wide: the beginnings of the names of blocks with an expansion.
     """
-    found = _EFFICIENTNET_BLOCK.fullmatch(key)
-    if found is None or int(found[1]) >= len(places):
+    match = _EFFICIENTNET_BLOCK.fullmatch(key)
+    if match is None or int(match[1]) >= len(places):
         return substituted(key, _EFFICIENTNET_STEM)
-    stage, block = places[int(found[1])]
-    parts = _WITH_EXPANSION if f"encoder.blocks.{found[1]}" in wide else _WITHOUT_EXPANSION
-    return f"blocks.{stage}.{block}.{substituted(found[2], parts)}"
+    stage, block = places[int(match[1])]
+    parts = _WITH_EXPANSION if f"encoder.blocks.{match[1]}" in wide else _WITHOUT_EXPANSION
+    return f"blocks.{stage}.{block}.{substituted(match[2], parts)}"
 
 
 def _resnet_name(key: str) -> str:
-    """torchvision's name of a tensor of transformers' ResNet; any other name as it is."""
+    """torchvision's name for a tensor of transformers' ResNet; other names stay."""
     key = key.replace("embedder.embedder.convolution.", "conv1.").replace("embedder.embedder.normalization.", "bn1.")
-    found = _RESNET_BLOCK.fullmatch(key)
-    if found is None:
+    match = _RESNET_BLOCK.fullmatch(key)
+    if match is None:
         return key
-    stage, block, layer, shortcut, kind, rest = found.groups()
+    stage, block, layer, shortcut, kind, rest = match.groups()
     within = f"layer{int(stage) + 1}.{block}"
     if shortcut:
         return f"{within}.downsample.{0 if kind == 'convolution' else 1}.{rest}"

@@ -1,1 +1,1 @@
-"""LXMERT: regions and words in encoders of their own, then layers that cross."""
+"""LXMERT: encoders for regions and for words, then cross-attention layers (arXiv 1908.07490)."""

@@ -6,6 +6,6 @@ from vlbench.models.layers.crossmodal_backbone import CrossModal
 
 
 class LXMERT(CrossModal):
-    """The network; its pretraining stands beside it. Source: Tan and Bansal 2019 (arXiv 1908.07490)."""
+    """LXMERT's network. Source: Tan and Bansal 2019 (arXiv 1908.07490)."""
 
     title = "LXMERT"

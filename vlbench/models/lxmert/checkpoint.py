@@ -1,4 +1,4 @@
-"""LXMERT's official weights, and transformers' of its architecture, under the names of this package."""
+"""Convert LXMERT's official checkpoints, and transformers' LXMERT."""
 
 from vlbench.models.layers.crossmodal_checkpoint import TOWERS, convert
 

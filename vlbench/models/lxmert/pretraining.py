@@ -1,4 +1,4 @@
-"""LXMERT's pretraining: masked words, matching, hidden regions by features and by a detector's labels, and answers.
+"""LXMERT's pretraining: MLM, ITM, masked region modeling (features and a detector's labels), and question answering.
 
 Shapes: B pairs, R regions, F numbers per region, O object classes, A attributes, C answers, D width.
 Source: Tan and Bansal 2019 (arXiv 1908.07490) and its official code.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from random import Random
-from typing import Self
 
 import numpy as np
 import torch
@@ -18,40 +17,42 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vlbench.core.backbone import Tensors
-from vlbench.core.cards import ModelCard
 from vlbench.core.errors import DataError
 from vlbench.core.examples import Query
-from vlbench.core.pretraining import Gather, Option, alone
-from vlbench.core.validate import Frozen, parse
-from vlbench.data.resources import Resources
-from vlbench.models.layers.blocks import EPSILON
-from vlbench.models.layers.crossmodal_pretraining import CrossModalPretraining, transform
-from vlbench.models.layers.initialize import initialize
+from vlbench.core.validate import Frozen
+from vlbench.models.layers.bert import EPSILON, initialize, prediction_transform
+from vlbench.models.layers.crossmodal_pretraining import CrossModalPretraining
 from vlbench.models.lxmert.backbone import LXMERT
 from vlbench.objectives.region import mrc_loss, mrfr_loss
 
 NO_ANSWER = -100
-"""The answer of a pair that is no question, or whose question is another picture's."""
+"""The label of a pair without a question, or with a question about another image."""
 
 
 class LXMERTPretrainingConfig(Frozen):
-    """objects, attributes: classes of the detector that labelled the regions; those of bottom-up attention."""
+    """The options of the pretraining.
+
+    objects, attributes: numbers of classes of the detector that labelled the regions; by default those of bottom-up
+    attention.
+    """
 
     objects: int = Field(default=1600, ge=1)
     attributes: int = Field(default=400, ge=1)
 
 
 class LXMERTPretraining(CrossModalPretraining):
-    """The network with `mlm`, `itm`, `feat` (region features), `obj`, `attr` (a detector's labels), weighted alike.
+    """The network with `mlm`, `itm`, `feat` (region features), `obj` and `attr` (detector labels), equally weighted.
 
-    Where some of the texts are questions with answers, `qa` joins them: see `learn_answers`.
+    `learn_answers` adds `qa` if some of the texts are questions with answers.
     """
 
+    backbone_type, config_type = LXMERT, LXMERTPretrainingConfig
+    config: LXMERTPretrainingConfig
+
     def __init__(self, backbone: LXMERT, config: LXMERTPretrainingConfig) -> None:
-        super().__init__(backbone)
+        super().__init__(backbone, config)
         width = backbone.width
-        self.config = config
-        self.region_transform = transform(width)
+        self.region_transform = prediction_transform(width)
         self.region_heads = nn.ModuleDict(
             {
                 "feat": nn.Linear(width, backbone.config.region_dim),
@@ -64,24 +65,13 @@ class LXMERTPretraining(CrossModalPretraining):
         self.answers: tuple[str, ...] = ()
         self.answer_head: nn.Sequential | None = None
 
-    @classmethod
-    def from_card(cls, card: ModelCard, size: str, resources: Resources, options: Mapping[str, Option]) -> Self:
-        """Build it at one of the card's sizes; options override the size's numbers.
-
-        Raises:
-            VlbenchError: a faulty number or an option there is none of.
-        """
-        values = {**card.sizes[size].pretraining, **options}
-        config = parse(LXMERTPretrainingConfig, values, f"pretraining of {card.name}-{size}")
-        return cls(LXMERT.from_card(card, size, resources), config)
-
     @property
     def objectives(self) -> tuple[str, ...]:
         """The names of the losses."""
         return ("mlm", "itm", "feat", "obj", "attr", *(("qa",) if self.answer_head is not None else ()))
 
     def learn_answers(self, answers: Sequence[str]) -> None:
-        """Take `qa` in: a classifier over these answers, asked where a pair is a question about its own picture."""
+        """Add `qa`: a classifier over these answers, trained on pairs of an image and a question about it."""
         width = self.backbone.width
         self.answers = tuple(answers)
         self.answer_head = nn.Sequential(
@@ -93,7 +83,7 @@ class LXMERTPretraining(CrossModalPretraining):
         initialize(self.answer_head, self.backbone.config.initial_std)
 
     def prepare_answers(self, worths: Sequence[Mapping[str, float]], rng: Random) -> Tensors:
-        """One answer for each pair, drawn by what it is worth: answers [B] int64, NO_ANSWER where none is known."""
+        """Draw one answer for each pair, weighted by `worths`: answers [B] int64, NO_ANSWER if none is known."""
         rows = {answer: row for row, answer in enumerate(self.answers)}
         drawn = []
         for values in worths:
@@ -102,26 +92,28 @@ class LXMERTPretraining(CrossModalPretraining):
         return {"answers": torch.tensor(drawn)}
 
     def prepare(self, pairs: Sequence[Query], rng: Random) -> Tensors:
-        """What the base class makes, and the detector's labels with its confidences, each [B, R].
+        """As `CrossModalPretraining.prepare`, and the detector's labels with its confidences.
+
+        Returns: also obj and attr [B, R] int64, obj_confidence and attr_confidence [B, R] float32 in [0, 1].
 
         Raises:
-            DataError: a label beyond the classes that there are heads for.
+            DataError: a label beyond the number of classes.
         """
         batch = super().prepare(pairs, rng)
         most = batch["visual_mask"].shape[1]
-        found = [self.backbone.look(pair.images[0]) for pair in pairs]
-        for pair, regions in zip(pairs, found, strict=True):
-            _check(regions.object_ids, self.config.objects, "objects", pair)
-            _check(regions.attribute_ids, self.config.attributes, "attributes", pair)
+        loaded = [self.backbone.load_regions(pair.images[0]) for pair in pairs]
+        for pair, regions in zip(pairs, loaded, strict=True):
+            _check_labels(regions.object_ids, self.config.objects, "objects", pair)
+            _check_labels(regions.attribute_ids, self.config.attributes, "attributes", pair)
         return batch | {
-            "obj": _stack([regions.object_ids for regions in found], most),
-            "obj_confidence": _stack([regions.object_confidences for regions in found], most),
-            "attr": _stack([regions.attribute_ids for regions in found], most),
-            "attr_confidence": _stack([regions.attribute_confidences for regions in found], most),
+            "obj": _stack([regions.object_ids for regions in loaded], most),
+            "obj_confidence": _stack([regions.object_confidences for regions in loaded], most),
+            "attr": _stack([regions.attribute_ids for regions in loaded], most),
+            "attr_confidence": _stack([regions.attribute_confidences for regions in loaded], most),
         }
 
     def losses(self, batch: Tensors) -> Mapping[str, Tensor]:
-        """The losses of a prepared batch. Labels are asked of all regions, hidden or not, as in the official code."""
+        """The losses of a prepared batch. All regions are classified, masked or not, as in the official code."""
         losses, pooled, visual = self.fused(batch)
         states = self.region_transform(visual)
         features = self.backbone.standardise(batch["features"])
@@ -130,41 +122,33 @@ class LXMERTPretraining(CrossModalPretraining):
             logits, confidence = self.region_heads[name](states), batch[f"{name}_confidence"]
             losses[name] = mrc_loss(logits, batch[name], confidence, batch["visual_mask"])
         if self.answer_head is not None:
-            losses["qa"] = self._answer_loss(pooled, batch)
+            losses["qa"] = self._answer_loss(self.answer_head, pooled, batch)
         return losses
 
     def head_weights(self) -> Mapping[str, Tensor]:
-        """The matching head's row for a match, and the classifier over answers where there is one."""
-        answering = self.answer_head.state_dict() if self.answer_head is not None else {}
-        return {**super().head_weights(), **{f"head.classifier.{name}": value for name, value in answering.items()}}
+        """The matching head's row for a match [1, D], [1], and the classifier over C answers if there is one."""
+        classifier = self.answer_head.state_dict() if self.answer_head is not None else {}
+        return {**super().head_weights(), **{f"head.classifier.{name}": value for name, value in classifier.items()}}
 
-    def _answer_loss(self, pooled: Tensor, batch: Tensors) -> Tensor:
-        """Mean cross-entropy over the questions about their own picture; 0 where there is none."""
-        assert self.answer_head is not None
-        asked = batch["answers"][batch["text_rows"]]
-        asked = torch.where(batch["same_picture"], asked, NO_ANSWER)
-        if not bool((asked != NO_ANSWER).any()):
+    def _answer_loss(self, head: nn.Sequential, pooled: Tensor, batch: Tensors) -> Tensor:
+        """Mean cross-entropy over pairs of an image and a question about it; 0 if there are none."""
+        labels = batch["answers"][batch["text_rows"]]
+        labels = torch.where(batch["same_image"], labels, NO_ANSWER)
+        if not bool((labels != NO_ANSWER).any()):
             return pooled.sum() * 0.0
-        return functional.cross_entropy(self.answer_head(pooled), asked, ignore_index=NO_ANSWER)
-
-    def settings(self) -> Mapping[str, Option]:
-        """The options as they ran."""
-        return self.config.model_dump()
-
-    def after_step(self, gather: Gather = alone) -> None:
-        """Nothing follows a step."""
+        return functional.cross_entropy(head(pooled), labels, ignore_index=NO_ANSWER)
 
 
-def _check(ids: NDArray[np.int64], classes: int, option: str, pair: Query) -> None:
+def _check_labels(ids: NDArray[np.int64], classes: int, option: str, pair: Query) -> None:
     if len(ids) and not 0 <= ids.min() <= ids.max() < classes:
         raise DataError(
-            f"picture {pair.images[0].key!r} has a region labelled {ids.max()} where labels end at {classes - 1}: "
+            f"image {pair.images[0].key!r} has a region labelled {ids.max()} where labels end at {classes - 1}: "
             f"give the detector's number of classes with --set options.{option}=N"
         )
 
 
 def _stack(rows: Sequence[NDArray[np.generic]], most: int) -> Tensor:
-    """Rows [R_n] to [B, most], zeros behind the shorter ones."""
+    """Stack rows [R_n] to [B, most]; shorter ones are padded with zeros."""
     stacked = np.zeros((len(rows), most), rows[0].dtype)
     for place, row in enumerate(rows):
         stacked[place, : len(row)] = row

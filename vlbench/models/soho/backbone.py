@@ -1,4 +1,4 @@
-"""SOHO as a backbone: pictures and texts to tensors, tensors to features."""
+"""SOHO as a backbone: preprocessing and forward pass."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from vlbench.models.soho.modeling import SOHOConfig, SOHONetwork
 
 
 class SOHO(nn.Module):
-    """The network with its doors to the data; its shapes are those of `core.backbone`.
+    """SOHO's network with its preprocessing; shapes are those of `core.backbone`.
 
     Raises:
         VlbenchError: texts longer than the network has positions for.
@@ -36,7 +36,7 @@ class SOHO(nn.Module):
         self.config = config
         self.width = config.width
         self.text = resources.text
-        self.pictures = resources.images
+        self.images = resources.images
         self.network = SOHONetwork(config)
 
     @classmethod
@@ -44,50 +44,50 @@ class SOHO(nn.Module):
         """Build one of the card's sizes, untrained, with the vocabulary of `resources`.
 
         Raises:
-            VlbenchError: faulty numbers in the card, or what the class refuses.
+            VlbenchError: a faulty size in the card, or an input that the class rejects.
         """
         values = {**card.sizes[size].config, "vocab_size": resources.text.vocab_size}
         return cls(parse(SOHOConfig, values, f"size {size!r} of model {card.name!r}"), resources)
 
     def visual_parameters(self) -> Iterator[nn.Parameter]:
-        """Those of the convolutional network, which the paper trains at a learning rate of its own."""
+        """The convolutional network's parameters, which the paper trains at a separate learning rate."""
         return self.network.resnet.parameters()
 
     def following(self) -> Iterator[nn.Module]:
-        """The dictionary, whose entries follow the cells: it does not move while the model is finetuned."""
+        """The dictionary, whose entries follow the cells; it is not updated during fine-tuning."""
         if self.config.token != "none":
             yield self.network.neck.dictionary
 
     def spared(self) -> tuple[str, ...]:
-        """The dictionary and what weighs its entries, where finetuning does without a look-up."""
+        """The dictionary and the layers after it, if fine-tuning does without a look-up."""
         if self.config.lookup == "always":
             return ()
         return tuple(f"network.neck.{part}" for part in ("dictionary.", "project.", "gate.", "gate_bn."))
 
     def prepare_images(self, refs: Sequence[ImageRef]) -> Tensors:
-        """The pictures, resized, in the upper left corner of a canvas that holds the largest of this batch.
+        """Resize N images and put each in the upper left corner of a canvas that fits the largest of this batch.
 
-        Returns: pixels [N, 3, H, W] uint8, H and W as the network takes them; sizes [N, 2] int64, the pictures' own
-            heights and widths in pixels.
+        Returns: pixels [N, 3, H, W] uint8, H and W multiples of `SOHOConfig.step`; sizes [N, 2] int64, the heights and
+            widths of the resized images in pixels.
 
         Raises:
-            DataError: a picture cannot be read.
+            DataError: an image cannot be read.
         """
         return self._padded([self._open(ref) for ref in refs])
 
     def rescaled(self, refs: Sequence[ImageRef], rng: Random, scales: ScaleRange) -> Tensors:
-        """As `prepare_images`, of images of random sizes; the size of one does not depend on others of the batch."""
+        """As `prepare_images`, at random sizes; the size of an image does not depend on the others in the batch."""
         drawn, limit = rng.random(), scales.longest or self.config.long_side
 
-        def opened(ref: ImageRef) -> NDArray[np.uint8]:
-            image, own = self.pictures.open(ref), Random(f"{drawn}/{ref.key}")
+        def open_at_random_size(ref: ImageRef) -> NDArray[np.uint8]:
+            image, own = self.images.open(ref), Random(f"{drawn}/{ref.key}")
             size = drawn_size(*image.size, scales.low, scales.high, limit, own)
             return np.asarray(image.resize(size, Image.Resampling.BILINEAR))
 
-        return self._padded([opened(ref) for ref in refs])
+        return self._padded([open_at_random_size(ref) for ref in refs])
 
     def _padded(self, images: Sequence[NDArray[np.uint8]]) -> Tensors:
-        """What `prepare_images` returns, from images [h, w, 3] that were resized already."""
+        """The result of `prepare_images` for images [h, w, 3] that are already resized."""
         sizes = np.array([image.shape[:2] for image in images], np.int64).reshape(-1, 2)
         step, least = self.config.step, self.config.stride
         height, width = (max(least, int(-(-side // step) * step)) for side in sizes.max(axis=0, initial=0))
@@ -98,8 +98,8 @@ class SOHO(nn.Module):
         return {"pixels": torch.from_numpy(channels_first), "sizes": torch.from_numpy(sizes)}
 
     def _open(self, ref: ImageRef) -> NDArray[np.uint8]:
-        """The picture [h, w, 3], as large as both limits of its sides allow, at least one pixel high and wide."""
-        return resized(self.pictures, ref, self._size, f"bilinear {self.config.short_side} {self.config.long_side}")
+        """The image [h, w, 3], as large as both limits of its sides allow, and at least 1 x 1."""
+        return resized(self.images, ref, self._size, f"bilinear {self.config.short_side} {self.config.long_side}")
 
     def _size(self, width: int, height: int) -> tuple[int, int]:
         short, long = sorted((width, height))
@@ -107,30 +107,30 @@ class SOHO(nn.Module):
         return max(1, round(width * scale)), max(1, round(height * scale))
 
     def prepare_texts(self, texts: Sequence[str]) -> Tensors:
-        """The texts' tokens, cut to the longest text in this batch: ids [M, T] int64, mask [M, T] bool."""
+        """Tokenize M texts, cut to the longest text in this batch: ids [M, T] int64, mask [M, T] bool."""
         return prepared_texts(self.text, texts)
 
     def see(self, images: Tensors, slot: Tensor) -> Visual:
-        """The convolutional network, the dictionary and positions; the head tells pictures apart, not `slot`.
+        """The convolutional network, the dictionary and positions: [N, R, D]. `slot` is unused.
 
-        While training, the dictionary's entries follow what was seen.
+        In training mode the dictionary's entries follow the images.
         """
-        looked = self.network.look(images["pixels"], images["sizes"])
-        return Visual(self.network.neck.place(looked.tokens, looked.mask), looked.mask.flatten(1))
+        cells = self.network.look(images["pixels"], images["sizes"])
+        return Visual(self.network.neck.place(cells.tokens, cells.mask), cells.mask.flatten(1))
 
     def read(self, texts: Tensors) -> Textual:
-        """Text embeddings."""
+        """Text embeddings: [M, T, D]."""
         return Textual(self.network.read(texts["ids"]), texts["mask"])
 
     def fuse(self, seen: Visual, read: Textual) -> Features:
-        """The transformer over both; pooled is the state of [CLS]."""
+        """The transformer over text and cells; pooled is the state of [CLS]."""
         text, visual = self.network.fuse(read.states, read.mask, seen.states, seen.mask)
         return Features(text[:, 0], text, visual, read.mask, seen.mask)
 
     def attend(self, seen: Visual, read: Textual) -> Tensor:
-        """What [CLS] attends to among the grid's cells in the last layer: [P, R]."""
+        """The attention of [CLS] to the cells in the last layer: [P, R]."""
         return self.network.attend(read.states, read.mask, seen.states, seen.mask)
 
     def places(self, images: Tensors) -> Tensor:
-        """The cells of the pictures' grids, [N, R, 4]."""
+        """The boxes of the cells [N, R, 4] in [0, 1]; zeros for padding."""
         return self.network.boxes(images["sizes"], *images["pixels"].shape[-2:])

@@ -1,14 +1,15 @@
-"""SOHO: a convolutional network whose cells are looked up in a dictionary, then one transformer over words and cells.
+"""SOHO: a convolutional network whose cells are looked up in a dictionary, then one transformer over text and cells.
 
-Shapes: N pictures, M texts, P pairs, H x W pixels, h x w cells of the grid, R = h * w, K entries, T text tokens,
-D width. Source: Huang et al. 2021 (arXiv 2104.03135) and its official code; where they differ an option names both.
+Shapes: N images, M texts, P pairs, H x W pixels, h x w cells of the grid, R = h * w, K entries, T text tokens,
+D width. Source: Huang et al. 2021 (arXiv 2104.03135) and its official code; where they differ, an option names both.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import Literal, TypeAlias, cast
+from typing import Literal, TypeAlias
 
 import torch
 from pydantic import Field, model_validator
@@ -16,13 +17,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vlbench.core.validate import Frozen
-from vlbench.models.layers.attention import attention_mask, over_picture
-from vlbench.models.layers.blocks import EncoderLayer
-from vlbench.models.layers.config_checks import check_heads, check_sides
-from vlbench.models.layers.embeddings import TextEmbeddings
-from vlbench.models.layers.image_sizes import Extent, inside
-from vlbench.models.layers.initialize import initialize
-from vlbench.models.layers.position_encoding import sine_positions
+from vlbench.models.layers.attention import attention_mask, check_heads, weights_over_image
+from vlbench.models.layers.bert import EncoderLayer, TextEmbeddings, initialize
+from vlbench.models.layers.image_sizes import Extent, check_sides, inside
 from vlbench.models.layers.resnet import Layout, ResNet
 
 LAYOUTS = {
@@ -31,30 +28,33 @@ LAYOUTS = {
     "resnet101": Layout((3, 4, 23, 3), 64, bottleneck=True, large_stem=True),
 }
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-"""Of ImageNet's red, green and blue, in [0, 1]."""
+"""ImageNet's mean and standard deviation of red, green and blue, in [0, 1]."""
 SMOOTHING = 1e-5
+TEMPERATURE = 10_000.0
+"""The base of the wavelengths of the sine positions."""
+_EPSILON = 1e-6
 
 Update = Literal["paper", "official"]
 Padding: TypeAlias = Literal["exact", "official", "shared"]
 
 
 class SOHOConfig(Frozen):
-    """The numbers of the architecture; vocab_size comes from the data's side.
+    """The sizes of the architecture; vocab_size comes from the data.
 
     resnet: the convolutional network. channels: of its stem and first stage. frozen: how many of its stem and
-    stages are not trained. pooling: cells of its last map along the side of one that the transformer sees,
-    max-pooled. token: what stands for a cell: `plain`, its entry (the paper); `gated`, a learned mixture of the
+    stages are not trained. pooling: the side of a cell of the transformer in cells of the last map, which are
+    max-pooled. token: what represents a cell: `plain`, its entry (the paper); `gated`, a learned mixture of the
     projected entry and the cell (the official code); `added`, their sum (an option of that code); `none`, the cell
-    itself, without a dictionary (Pixel-BERT's shape). entries: of the dictionary. update, decay: how entries move,
-    see Dictionary. lookup: `always`, or in `pretraining` only, as the official finetuning has it. neck_epsilon: of
-    the LayerNorm over tokens and their positions. padding: which cells of a padded canvas are real. `exact`: those
-    of the image's own sides, and nothing of the canvas reaches them. `official`: likewise, but real columns are
-    counted as in the official code, which takes a canvas to be as wide as it is high, so that the last columns of a
-    image higher than wide are masked; as that code with one image a batch. `shared`: as that code with the
-    batch at hand, where values from the padding reach the cells beside it, and results depend on the other images
-    of a batch. short_side, long_side: what images are resized to fit, in pixels, keeping their ratio. inner:
-    width between the two products of a feed-forward. positions: the longest text. dropout, attention_dropout:
-    probabilities. initial_std: of the transformer's weights before training.
+    itself, without a dictionary (as in Pixel-BERT). entries: size of the dictionary. update, decay: how entries are
+    updated, see Dictionary. lookup: `always`, or in `pretraining` only, as in the official fine-tuning. neck_epsilon:
+    of the LayerNorm over tokens and their positions. padding: which cells of a padded canvas are real. `exact`: those
+    of the image itself, which nothing outside the image affects. `official`: as `exact`, but real columns are counted
+    as in the official code with one image per batch: it takes a canvas to be as wide as it is high, so the last columns
+    of an image higher than wide are masked. `shared`: as the official code with the batch at hand, where values from
+    the padding reach neighbouring cells, and results depend on the other images in the batch. short_side, long_side:
+    limits of a resized image in pixels, which keeps its aspect ratio. inner: width of a feed-forward network's hidden
+    layer. positions: longest text in tokens. dropout, attention_dropout: probabilities. initial_std: standard deviation
+    of the transformer's weights before training.
     """
 
     resnet: Literal["tiny", "resnet18", "resnet101"]
@@ -88,32 +88,32 @@ class SOHOConfig(Frozen):
 
     @property
     def layout(self) -> Layout:
-        """Of the convolutional network."""
+        """The sizes of the convolutional network."""
         return replace(LAYOUTS[self.resnet], width=self.channels)
 
     @property
     def step(self) -> int:
-        """Pixels that the sides of a canvas are multiples of: the convolutional network's stride."""
+        """The convolutional network's stride in pixels; the sides of a canvas are multiples of it."""
         return self.layout.stride
 
     @property
     def stride(self) -> int:
-        """Pixels along the side of one cell that the transformer sees; a canvas has at least one."""
+        """The side of a cell of the transformer in pixels; a canvas has at least one cell."""
         return self.pooling * self.step
 
 
 class Dictionary(nn.Module):
-    """K entries of D numbers that follow the cells they stand for; no optimizer trains them.
+    """A codebook of K entries of D numbers that follow the cells they represent; no optimizer trains them.
 
-    A cell v is given its nearest entry e (Euclidean) and becomes v + stopped(e - v): e going forward, v going back.
-    While training, the entries move in each step; which entry a cell is given is decided before. `paper`: e is the
-    entry before it moves; `official`: after. With n_j cells of the batch given entry j, of mean m_j:
-    `paper`: e_j <- decay * e_j + (1 - decay) * m_j where n_j > 0; other entries stay.
-    `official`: averages of counts c_j <- decay * c_j + (1 - decay) * n_j and sums s_j likewise of n_j * m_j, both from
-    0; e_j <- s_j / c'_j with c'_j = (c_j + 1e-5) / (C + K * 1e-5) * C and C = sum of c. An entry that no cell was ever
-    given becomes 0 in the first step.
+    A cell v is assigned its nearest entry e (Euclidean) and becomes v + stopgradient(e - v): the value of e, the
+    gradient of v. In training mode each step assigns cells first and then updates the entries. `paper`: e is the entry
+    before the update; `official`: after it. With n_j cells of the batch assigned to entry j, of mean m_j:
+    `paper`: e_j <- decay * e_j + (1 - decay) * m_j if n_j > 0; other entries stay.
+    `official`: averages of counts c_j <- decay * c_j + (1 - decay) * n_j and of sums s_j likewise of n_j * m_j, both
+    starting at 0; e_j <- s_j / c'_j with c'_j = (c_j + 1e-5) / (C + K * 1e-5) * C and C = sum of c. An entry that no
+    cell was ever assigned to becomes 0 in the first step.
 
-    entries [K, D]; counts [K] and sums [K, D]: the averages c and s, with `official` alone.
+    entries [K, D]; counts [K] and sums [K, D]: the averages c and s, with `official` only.
 
     Source: Huang et al. 2021, equations 2 to 4; van den Oord et al. 2017.
     """
@@ -132,27 +132,27 @@ class Dictionary(nn.Module):
             self.register_buffer("sums", torch.zeros(size, width))
 
     def forward(self, cells: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Cells [N, R, D], mask [N, R] (True where real) -> tokens [N, R, D] and the numbers [N, R] of their entries.
+        """Cells [N, R, D], mask [N, R] bool (True where real) -> tokens [N, R, D], codes [N, R] (entry numbers).
 
-        Cells outside the mask are looked up too, but move nothing.
+        Cells outside the mask are looked up too, but do not update entries.
         """
         with torch.autocast(cells.device.type, enabled=False):
             exact = cells.detach().float()
             codes = self._nearest(exact)
-            found = self.entries[codes]  # a copy
+            nearest = self.entries[codes]  # a copy
             if self.training:
-                self._move(exact[mask], codes[mask])
+                self._update_entries(exact[mask], codes[mask])
                 if self.update == "official":
-                    found = self.entries[codes]
-        return cells + (found - exact).to(cells), codes
+                    nearest = self.entries[codes]
+        return cells + (nearest - exact).to(cells), codes
 
     def _nearest(self, cells: Tensor) -> Tensor:
-        # |v - e|^2 without |v|^2, which is the same for all entries.
+        # |v - e|^2 without |v|^2, which is equal for all entries.
         return (self.entries.square().sum(dim=1) - 2 * cells @ self.entries.T).argmin(dim=-1)
 
     @torch.no_grad()
-    def _move(self, cells: Tensor, codes: Tensor) -> None:
-        """Cells [C, D] and the numbers [C] of their entries."""
+    def _update_entries(self, cells: Tensor, codes: Tensor) -> None:
+        """Update from cells [C, D] and the numbers [C] of their entries."""
         counts = torch.bincount(codes, minlength=len(self.entries)).to(self.entries)
         sums = torch.zeros_like(self.entries).index_add_(0, codes, cells)
         if self.update == "paper":
@@ -167,11 +167,11 @@ class Dictionary(nn.Module):
 
 
 @dataclass(frozen=True)
-class Looked:
-    """A picture's cells before they are told where they are.
+class Cells:
+    """The cells of N images before positions are added.
 
-    tokens [N, R, D]; codes [N, R], the numbers of their entries, none without a lookup; mask [N, h, w], True where a
-    cell is real.
+    tokens [N, R, D]. codes [N, R] int64: the numbers of their entries; None without a look-up. mask [N, h, w] bool:
+    True where a cell is real.
     """
 
     tokens: Tensor
@@ -180,9 +180,9 @@ class Looked:
 
 
 class Neck(nn.Module):
-    """From the convolutional network's map to tokens: pooling, a 1x1 convolution, the dictionary; then positions.
+    """From the convolutional network's map to tokens: pooling, a 1x1 convolution and the dictionary; then positions.
 
-    lookup: whether cells are looked up in the dictionary; it can be switched.
+    lookup: whether cells are looked up in the dictionary; pretraining turns it on.
     """
 
     def __init__(self, config: SOHOConfig) -> None:
@@ -203,14 +203,14 @@ class Neck(nn.Module):
             self.gate_bn = nn.BatchNorm2d(2)
         self.norm = nn.LayerNorm(width, eps=config.neck_epsilon)
 
-    def look(self, maps: Tensor, mask: Tensor) -> Looked:
-        """Maps [N, C, 2h, 2w] (or one more), mask [N, h, w] -> their cells."""
+    def look(self, maps: Tensor, mask: Tensor) -> Cells:
+        """Maps [N, C, pooling * h, pooling * w] or slightly larger, mask [N, h, w] bool -> cells."""
         pooled = functional.max_pool2d(maps, self.pooling)
         cells = self.bn(self.conv(pooled)).flatten(2).transpose(1, 2)  # [N, D, h, w] -> [N, R, D]
         if self.token == "none" or not self.lookup:
-            return Looked(cells, None, mask)
+            return Cells(cells, None, mask)
         entries, codes = self.dictionary(cells, mask.flatten(1))
-        return Looked(self._joined(entries, cells), codes, mask)
+        return Cells(self._joined(entries, cells), codes, mask)
 
     def _joined(self, entries: Tensor, cells: Tensor) -> Tensor:
         """Entries and cells [N, R, D] -> tokens [N, R, D]."""
@@ -225,13 +225,13 @@ class Neck(nn.Module):
         return weights[:, 0] * entries + weights[:, 1] * cells
 
     def place(self, tokens: Tensor, mask: Tensor) -> Tensor:
-        """Tokens [N, R, D], mask [N, h, w] -> the transformer's input [N, R, D]."""
+        """Add positions to tokens [N, R, D], mask [N, h, w] bool -> the transformer's input [N, R, D]."""
         states: Tensor = self.norm(tokens + sine_positions(mask, self.width).to(tokens))
         return states
 
 
 class SOHONetwork(nn.Module):
-    """The whole network. In eval mode row b of each result depends on row b of the input alone."""
+    """The whole network. In eval mode row b of each result depends on row b of the input only."""
 
     mean: Tensor
     deviation: Tensor
@@ -250,11 +250,11 @@ class SOHONetwork(nn.Module):
         for part in (self.neck, self.embeddings, self.layers):
             initialize(part, config.initial_std)
 
-    def look(self, pixels: Tensor, sizes: Tensor) -> Looked:
-        """Pixels [N, 3, H, W] uint8 and the pictures' own heights and widths [N, 2] in them -> their cells.
+    def look(self, pixels: Tensor, sizes: Tensor) -> Cells:
+        """Pixels [N, 3, H, W] uint8 and the heights and widths `sizes` [N, 2] int64 of the images in them -> cells.
 
-        H and W are multiples of the step. So are a picture's sides, brought up to the next; its cells are the whole
-        ones in that, at least one.
+        H and W are multiples of the step. An image's sides are rounded up to multiples of the step; its cells are the
+        whole ones inside, at least one.
         """
         height, width = pixels.shape[-2:]
         sides = self._sides(sizes)
@@ -263,23 +263,23 @@ class SOHONetwork(nn.Module):
         return self.neck.look(maps, self._real(sides, height, width))
 
     def boxes(self, sizes: Tensor, height: int, width: int) -> Tensor:
-        """Where the cells of a canvas H x W lie in pictures of heights and widths [N, 2] pixels: [N, R, 4].
+        """The boxes [N, R, 4] of the cells of a canvas of `height` x `width`, relative to images of `sizes` [N, 2].
 
-        Left, top, right and bottom as shares of a picture's width and height; zeros where a cell is not real.
+        Left, top, right and bottom in [0, 1]; zeros where a cell is not real.
         """
         columns = width // self.stride
         cells = torch.arange(height // self.stride * columns, device=sizes.device)
         corners = torch.stack([cells % columns, cells // columns] * 2, dim=-1) * self.stride  # [R, 4]
         corners[:, 2:] += self.stride
-        shares = (corners / sizes[:, None, [1, 0, 1, 0]]).clamp(max=1)
-        return shares * self._real(self._sides(sizes), height, width).flatten(1)[:, :, None]
+        boxes = (corners / sizes[:, None, [1, 0, 1, 0]]).clamp(max=1)
+        return boxes * self._real(self._sides(sizes), height, width).flatten(1)[:, :, None]
 
     def _sides(self, sizes: Tensor) -> Tensor:
-        """Heights and widths [N, 2], brought up to whole steps, at least one cell."""
+        """Heights and widths [N, 2], rounded up to multiples of the step, at least one cell."""
         return ((sizes + self.step - 1) // self.step * self.step).clamp(min=self.stride)
 
     def _real(self, sides: Tensor, height: int, width: int) -> Tensor:
-        """Of a canvas H x W, the cells [N, h, w] that are a picture's with these sides [N, 2]."""
+        """The mask [N, h, w] of the cells of a canvas of `height` x `width` inside images of sides [N, 2]."""
         canvas = height // self.stride, width // self.stride
         if self.padding == "exact":
             return inside(sides // self.stride, *canvas)
@@ -288,30 +288,31 @@ class SOHONetwork(nn.Module):
         return inside(official_cells(sides, sides.new_tensor([[height]]), sides.new_tensor([canvas])), *canvas)
 
     def _normalised(self, pixels: Tensor, sizes: Tensor) -> Tensor:
-        """Zero outside the pictures."""
+        """Pixels normalized by ImageNet's statistics [N, 3, H, W], zero outside the images."""
         return (pixels - self.mean) / self.deviation * inside(sizes, *pixels.shape[-2:])[:, None]
 
     def read(self, ids: Tensor) -> Tensor:
-        """Token ids [M, T] -> states [M, T, D]."""
+        """Token ids [M, T] int64 -> states [M, T, D]."""
         states: Tensor = self.embeddings(ids)
         return states
 
     def fuse(self, text: Tensor, text_mask: Tensor, visual: Tensor, visual_mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Text [P, T, D], visual [P, R, D] and masks [P, T], [P, R] -> both, updated. [CLS] is the text's first."""
+        """Text [P, T, D], visual [P, R, D] and masks [P, T], [P, R] bool -> text, visual, updated. [CLS] is first."""
         states, _ = self._together(len(self.layers), text, text_mask, visual, visual_mask)
         return states[:, : text.shape[1]], states[:, text.shape[1] :]
 
     def attend(self, text: Tensor, text_mask: Tensor, visual: Tensor, visual_mask: Tensor) -> Tensor:
-        """Of the same inputs, how much [CLS] attends to each cell in the last layer: [P, R], sums of 1."""
+        """The attention of [CLS] to each cell in the last layer, for the inputs of `fuse`: [P, R], sums of 1."""
         last = len(self.layers) - 1
         states, keys = self._together(last, text, text_mask, visual, visual_mask)
-        attention = cast(EncoderLayer, self.layers[last]).attention.attention
-        return over_picture(attention.weights(states[:, :1], states, keys)[:, 0], visual_mask)
+        layer = self.layers[last]
+        assert isinstance(layer, EncoderLayer)
+        return weights_over_image(layer.attention.attention.weights(states[:, :1], states, keys)[:, 0], visual_mask)
 
     def _together(
         self, layers: int, text: Tensor, text_mask: Tensor, visual: Tensor, visual_mask: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Words and cells as one row of states after so many layers, and their mask."""
+        """Text and cells as one sequence of states after the first `layers` layers, and its mask."""
         states = torch.cat([text, visual], dim=1)
         keys = attention_mask(torch.cat([text_mask, visual_mask], dim=1))
         for layer in islice(self.layers, layers):
@@ -320,10 +321,35 @@ class SOHONetwork(nn.Module):
 
 
 def official_cells(sides: Tensor, height: Tensor, grid: Tensor) -> Tensor:
-    """Rows and columns [N, 2] of cells that the official code takes to be an image's.
+    """The rows and columns [N, 2] of cells that the official code takes to be the image's.
 
-    sides [N, 2]: of the images in pixels; height [N or 1, 1]: of their canvas; grid [N or 1, 2]: rows and columns of
-    cells over it. That code marks the image in a canvas as wide as it is high, and brings that down to the grid by
-    its nearest pixels: cell k of n is real where k * height / n is inside the image.
+    Args:
+        sides: [N, 2], of the images in pixels.
+        height: [N or 1, 1], of their canvas in pixels.
+        grid: [N or 1, 2], rows and columns of cells of the canvas.
+
+    The official code marks the image in a canvas as wide as it is high, and resizes that to the grid by nearest
+    neighbours: cell k of n is real if k * height / n is inside the image.
     """
     return torch.minimum((sides * grid + height - 1) // height, grid)
+
+
+def sine_positions(mask: Tensor, width: int) -> Tensor:
+    """Sine position encoding [N, R, D] of the cells of mask [N, h, w] bool: D / 2 numbers for y, then D / 2 for x.
+
+    A coordinate counts the real cells up to and including this one, divided by their number, times 2 pi. Its even
+    numbers are sin(p / 10000^(2i / (D / 2))), its odd ones the cosines.
+
+    Args:
+        mask: True where a cell is real.
+        width: D, a multiple of 4.
+
+    Source: Carion et al. 2020 (DETR, arXiv 2005.12872), normalized.
+    """
+    rows, columns = mask.cumsum(1, dtype=torch.float32), mask.cumsum(2, dtype=torch.float32)
+    y = rows / (rows[:, -1:] + _EPSILON)
+    x = columns / (columns[:, :, -1:] + _EPSILON)
+    powers = torch.arange(0, width // 2, 2, device=mask.device) / (width // 2)
+    angles = torch.stack([y, x], dim=-1)[..., None] * (2 * math.pi) / TEMPERATURE**powers  # [N, h, w, 2, D / 4]
+    waves = torch.stack([angles.sin(), angles.cos()], dim=-1)  # [N, h, w, 2, D / 4, 2]
+    return waves.reshape(len(mask), -1, width)

@@ -1,6 +1,6 @@
-"""ViLT's weights under the names of this package: the official files' and transformers'.
+"""Convert ViLT's official checkpoints, and transformers' ViLT.
 
-They name the same tensors differently; official blocks hold query, key and value in one product.
+They name the same tensors differently; official blocks hold query, key and value in one fused product.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ from vlbench.models.layers.convert import (
     renamed,
     resized_grid,
     resized_line,
+    split_qkv,
     strip,
     substituted,
+    with_new_start,
 )
 from vlbench.models.layers.towers import Tower, vit
 from vlbench.models.vilt.modeling import IMAGE, SECOND_IMAGE
-from vlbench.models.vilt.pretraining import MATCHED
 
 _FUSED = re.compile(r"(transformer\.blocks\.\d+\.attn\.)qkv\.(weight|bias)")
-_PARTS = ("query", "key", "value")
 _POSITIONS = ("transformer.pos_embed", "embeddings.position_embeddings")
 _CLASS = ("transformer.cls_token", "embeddings.cls_token")
 _PROJECTION = ("transformer.patch_embed.proj.weight", "embeddings.patch_embeddings.projection.weight")
 _TYPES = ("token_type_embeddings.weight", "embeddings.token_type_embeddings.weight")
-_NEEDLESS = ("position_ids",)
+_UNUSED = ("position_ids",)
 _NETWORK = (
     ("transformer.blocks.", "blocks."),
     ("encoder.layer.", "blocks."),
@@ -68,67 +68,53 @@ _HEADS = (
     ("nlvr2_classifier.", "head.classifier."),
     ("classifier.", "head.classifier."),
 )
-"""Beginnings of names: what they are here. In a classifier LayerNorm stands before GELU, so its numbers agree."""
-
-
+"""Beginnings of head names, there and here. In a classifier LayerNorm comes before GELU, so its layer numbers agree."""
 _TABLES = {
     "backbone.network.positions.weight": resized_grid,
     "backbone.network.text.position_embeddings.weight": resized_line,
 }
 _IMPLIED = {"backbone.network.centred": torch.zeros(())}
-"""Such networks saw pixels as they are."""
+"""Such networks were trained on pixels that are not centred."""
 
 
 def convert(state: Mapping[str, object]) -> Converted:
-    """Official weights, pretrained or finetuned, or those of transformers' models.
+    """Convert official weights, pretrained or fine-tuned, or transformers' weights.
 
-    A file without a head that ranks hands it the matching head's row for a match, and one without a type of the second
-    picture gives it the first one's, both as the official code does.
+    As in the official code, a file without a ranking head gets one from the matching head's row for a match, and a file
+    without a type for the second image gets the first image's.
 
     Raises:
-        VlbenchError: exit 6, what `strip` refuses.
+        VlbenchError: exit 6, `strip` rejects the checkpoint.
     """
     tensors = {key.removeprefix("vilt."): value for key, value in strip(state).items()}
-    tensors = {key: value for key, value in tensors.items() if not key.endswith(_NEEDLESS)}
-    special = _special(tensors)
-    converted = renamed(_apart(tensors), _name)
+    tensors = {key: value for key, value in tensors.items() if not key.endswith(_UNUSED)}
+    special = _take_special(tensors)
+    converted = renamed(split_qkv(tensors, _FUSED), _name)
     weights = converted.weights | {f"backbone.network.{name}": value for name, value in special.items()}
-    return Converted(matching_score(weights, MATCHED) | weights, converted.unexpected, _TABLES, _IMPLIED)
+    return Converted(matching_score(weights) | weights, converted.unexpected, _TABLES, _IMPLIED)
 
 
-def _special(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """What has another shape here, taken out of the tensors."""
-    found: dict[str, Tensor] = {}
+def _take_special(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Remove the tensors that have another shape here, and return them in that shape."""
+    special: dict[str, Tensor] = {}
     for key in [*tensors]:
         if key in _POSITIONS:
             table = tensors.pop(key)[0]
-            found |= {"class_position": table[0], "positions.weight": table[1:]}
+            special |= {"class_position": table[0], "positions.weight": table[1:]}
         elif key in _CLASS:
-            found["class_token"] = tensors.pop(key)[0, 0]
+            special["class_token"] = tensors.pop(key)[0, 0]
         elif key in _PROJECTION:
-            found["projection.weight"] = tensors.pop(key).flatten(1)
+            special["projection.weight"] = tensors.pop(key).flatten(1)
         elif key in _TYPES:
             types = tensors.pop(key)
             missing = types[IMAGE].expand(max(0, SECOND_IMAGE + 1 - len(types)), -1)
-            found["types.weight"] = torch.cat([types, missing])
-    return found
-
-
-def _apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors with query, key and value [D, ...] out of the one product [3 * D, ...] of official blocks."""
-    apart: dict[str, Tensor] = {}
-    for key, value in tensors.items():
-        if found := _FUSED.fullmatch(key):
-            before, kind = found.groups()
-            apart |= {f"{before}{name}.{kind}": part for name, part in zip(_PARTS, value.chunk(3), strict=True)}
-        else:
-            apart[key] = value
-    return apart
+            special["types.weight"] = torch.cat([types, missing])
+    return special
 
 
 def _name(key: str) -> str | None:
-    """This package's name of a tensor; None where it has none."""
-    head = next((ours + key.removeprefix(theirs) for theirs, ours in _HEADS if key.startswith(theirs)), None)
+    """This package's name for a tensor, or None."""
+    head = with_new_start(key, _HEADS)
     if head is not None:
         return head
     name = substituted(key, _NETWORK)
@@ -142,4 +128,4 @@ TOWERS = {
         convert,
     )
 }
-"""ViT-B/32, whose layers the paper's pretraining starts from; the words' embeddings start at random."""
+"""ViT-B/32 initializes the layers, as in the paper's pretraining; the word embeddings start at random."""

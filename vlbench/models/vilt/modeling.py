@@ -1,6 +1,6 @@
 """ViLT: a linear projection of patches, text embeddings, and one pre-norm transformer over both.
 
-Shapes: N pictures, M texts, B pairs, R patches, P pixels along a patch's side, G places along the side of the position
+Shapes: N images, M texts, B pairs, R patches, P pixels along a patch's side, G places along the side of the position
 table, T text tokens, S = T + 1 + R tokens of a pair, D width.
 Source: Kim et al. 2021 (arXiv 2102.03334) and its official code.
 """
@@ -8,7 +8,6 @@ Source: Kim et al. 2021 (arXiv 2102.03334) and its official code.
 from __future__ import annotations
 
 from itertools import islice
-from typing import cast
 
 import torch
 from pydantic import Field, model_validator
@@ -16,28 +15,27 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vlbench.core.validate import Frozen
-from vlbench.models.layers.attention import Attention, attention_mask, over_picture
-from vlbench.models.layers.config_checks import check_heads, check_sides
-from vlbench.models.layers.embeddings import TextEmbeddings
-from vlbench.models.layers.initialize import initialize
-from vlbench.models.layers.pooler import Pooler
+from vlbench.models.layers.attention import Attention, attention_mask, check_heads, weights_over_image
+from vlbench.models.layers.bert import Pooler, TextEmbeddings, initialize
+from vlbench.models.layers.image_sizes import check_sides
 
 EPSILON = 1e-6
-"""Of the blocks' LayerNorms, as in the ViT that ViLT's start from."""
+"""The epsilon of the blocks' LayerNorms, as in the ViT that ViLT is initialized from."""
 TEXT, IMAGE, SECOND_IMAGE = 0, 1, 2
-"""Rows of the modal-type table; the last one is for the second picture of NLVR2."""
+"""Rows of the table of modality types; the last one is for the second image of NLVR2."""
 CHANNELS = 3
 GREY = 127.5
-"""A pixel of this value is 0 to the network, black is -1 and white 1."""
+"""The pixel value that is normalized to 0; black becomes -1 and white 1."""
 
 
 class ViLTConfig(Frozen):
-    """The numbers of the architecture; vocab_size comes from the data's side.
+    """The sizes of the architecture; vocab_size comes from the data.
 
-    patch: pixels along a patch's side. grid: places along the side of the table of positions. short_side, long_side: of
-    a resized picture, in pixels, see `data.patches.fitted`. inner: width between the two products of a feed-forward.
-    positions: the longest text. dropout: a probability. initial_std: of the weights before training. centre: whether a
-    network that begins without weights sees pixels less the mean of their image, channel by channel (`centred`).
+    patch: the side of a patch in pixels. grid: places along the side of the position table. short_side, long_side:
+    limits of a resized image in pixels, see `data.images.patches.fitted`. inner: width of a feed-forward network's
+    hidden layer. positions: longest text in tokens. dropout: a probability. initial_std: standard deviation of the
+    weights before training. centre: whether a network trained from scratch subtracts each image's mean colour from its
+    pixels (`centred`).
     """
 
     patch: int = Field(ge=1)
@@ -62,12 +60,12 @@ class ViLTConfig(Frozen):
 
     @property
     def pixels(self) -> int:
-        """Numbers in a patch."""
+        """The numbers in a patch."""
         return CHANNELS * self.patch * self.patch
 
 
 class Block(nn.Module):
-    """A pre-norm layer: x + attention(norm(x)), then x + feed-forward(norm(x)). Source: Dosovitskiy et al. 2021."""
+    """A pre-norm layer: x + attention(norm(x)), then x + feed_forward(norm(x)). Source: Dosovitskiy et al. 2021."""
 
     def __init__(self, config: ViLTConfig) -> None:
         super().__init__()
@@ -87,7 +85,7 @@ class Block(nn.Module):
 
 
 def _mean_colour(scaled: Tensor, mask: Tensor) -> Tensor:
-    """Each channel's mean over real patches: [N, R, 3 * P * P], mask [N, R] -> [N, 1, 3 * P * P]."""
+    """The mean of each channel over real patches: [N, R, 3 * P * P], mask [N, R] -> [N, 1, 3 * P * P]."""
     real = mask[:, :, None].to(scaled)
     images, patches, numbers = scaled.shape
     channels = scaled.view(images, patches, CHANNELS, numbers // CHANNELS)
@@ -97,10 +95,10 @@ def _mean_colour(scaled: Tensor, mask: Tensor) -> Tensor:
 
 
 class ViLTNetwork(nn.Module):
-    """The whole network. Row b of each result depends on row b of the input alone.
+    """The whole network. Row b of each result depends on row b of the input only.
 
-    centred: 1 where pixels are taken less the mean of their image, 0 where not; None in sizes that never do so. A
-    buffer, since weights fit the one or the other.
+    centred: 1 if each image's mean colour is subtracted from its pixels, 0 if not; None in sizes that never do so. It
+    is a buffer because weights are trained for the one or the other.
     """
 
     centred: Tensor | None
@@ -126,11 +124,11 @@ class ViLTNetwork(nn.Module):
 
     @torch.no_grad()
     def type_second_image(self) -> None:
-        """Give second pictures the first ones' type, as finetuning begins with it in the official code."""
+        """Copy the first image's type to the second image's, as the official code does before fine-tuning."""
         self.types.weight[SECOND_IMAGE] = self.types.weight[IMAGE]
 
     def project(self, patches: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Patches [N, R, 3 * P * P] uint8, and which of them are real [N, R], all where None -> [N, R, D]."""
+        """Patches [N, R, 3 * P * P] uint8, mask [N, R] bool of real ones (None: all) -> projected patches [N, R, D]."""
         scaled = (patches.to(self.projection.weight.dtype) - GREY) / GREY
         if self.centred is not None:
             mask = torch.ones_like(patches[:, :, 0], dtype=torch.bool) if mask is None else mask
@@ -139,23 +137,23 @@ class ViLTNetwork(nn.Module):
         return projected
 
     def place(self, projected: Tensor, places: Tensor, grids: Tensor, kinds: Tensor) -> Tensor:
-        """Tell projected patches [N, R, D] where they are and which picture's: [N, 1 + R, D], the class token first.
+        """Add positions and modality types to projected patches: [N, 1 + R, D], the class token first.
 
         Args:
-            projected: from `project`.
-            places: [N, R], the place of each patch, counted row by row.
-            grids: [N, 2], rows and columns of each picture's patches.
-            kinds: [N], 0 for the first picture of an example and 1 for the second; more have no type of their own.
+            projected: [N, R, D], from `project`.
+            places: [N, R] int64, the place of each patch, counted row by row.
+            grids: [N, 2] int64, rows and columns of each image's patches.
+            kinds: [N] int64, 0 for the first image of an example, 1 for the second; larger values count as 1.
         """
-        spread = projected + self._positions(places, grids)
+        placed = projected + self._positions(places, grids)
         first = (self.class_token + self.class_position).expand(len(projected), 1, -1)
         states: Tensor = (
-            self.dropout(torch.cat([first, spread], dim=1)) + self.types(IMAGE + kinds.clamp(max=1))[:, None]
+            self.dropout(torch.cat([first, placed], dim=1)) + self.types(IMAGE + kinds.clamp(max=1))[:, None]
         )
         return states
 
     def _positions(self, places: Tensor, grids: Tensor) -> Tensor:
-        """The table, stretched over each picture's own grid, bilinear, corner on corner: [N, R, D]."""
+        """The position table, resized to each image's grid: bilinear with aligned corners: [N, R, D]."""
         rows, columns = grids[:, :1], grids[:, 1:]
         low_y, high_y, share_y = self._between(places // columns, rows)
         low_x, high_x, share_x = self._between(places % columns, columns)
@@ -168,40 +166,41 @@ class ViLTNetwork(nn.Module):
         return mixed.view(len(places), places.shape[1], table.shape[1])
 
     def _between(self, places: Tensor, counts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """For places [N, R] of `counts` [N, 1] along a side: the two entries around, and the second's share."""
+        """For places [N, R] of `counts` [N, 1] along a side: the two nearest entries, and the second one's weight."""
         exact = places * ((self.grid - 1) / (counts - 1).clamp(min=1))
         low = exact.floor().clamp(max=self.grid - 1)
         return low.long(), (low + 1).clamp(max=self.grid - 1).long(), exact - low
 
     def read(self, ids: Tensor) -> Tensor:
-        """Token ids [M, T] -> states [M, T, D]."""
+        """Token ids [M, T] int64 -> states [M, T, D]."""
         states: Tensor = self.text(ids)
         return states + self.types.weight[TEXT]
 
     def fuse(
         self, text: Tensor, text_mask: Tensor, visual: Tensor, visual_mask: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Text [B, T, D], visual [B, 1 + R, D] and masks [B, T], [B, 1 + R] -> pooled [B, D] and both, updated."""
+        """Text [B, T, D], visual [B, 1 + R, D] masks [B, T], [B, 1 + R] bool -> pooled [B, D], text, visual updated."""
         states, _ = self._together(len(self.blocks), text, text_mask, visual, visual_mask)
         states = self.norm(states)
         return self.pooler(states), states[:, : text.shape[1]], states[:, text.shape[1] :]
 
     def attend(self, text: Tensor, text_mask: Tensor, visual: Tensor, visual_mask: Tensor) -> Tensor:
-        """Of the same inputs, how much [CLS] attends to each patch in the last block: [B, 1 + R], sums of 1.
+        """The attention of [CLS] to each patch in the last block, for the inputs of `fuse`: [B, 1 + R], sums of 1.
 
-        The class token of the picture stands for no part of it and gets 0.
+        The image's class token stands for no part of the image and gets 0.
         """
         last = len(self.blocks) - 1
         states, keys = self._together(last, text, text_mask, visual, visual_mask)
-        block = cast(Block, self.blocks[last])
+        block = self.blocks[last]
+        assert isinstance(block, Block)
         normed = block.norm1(states)
         patches = visual_mask.index_fill(1, visual_mask.new_zeros(1, dtype=torch.int64), False)
-        return over_picture(block.attention.weights(normed[:, :1], normed, keys)[:, 0], patches)
+        return weights_over_image(block.attention.weights(normed[:, :1], normed, keys)[:, 0], patches)
 
     def _together(
         self, blocks: int, text: Tensor, text_mask: Tensor, visual: Tensor, visual_mask: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Text and picture as one row of states [B, S, D] after so many blocks, and their mask [B, 1, 1, S]."""
+        """Text and image as one sequence after the first `blocks` blocks [B, S, D], and its mask [B, 1, 1, S]."""
         states = torch.cat([text, visual], dim=1)
         keys = attention_mask(torch.cat([text_mask, visual_mask], dim=1))
         for block in islice(self.blocks, blocks):
