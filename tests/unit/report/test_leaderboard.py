@@ -16,6 +16,7 @@ from vlbench.core.errors import VlbenchError
 from vlbench.core.record import RunRecord
 from vlbench.records.collect import collect
 from vlbench.records.folder import RunFolder, read_run
+from vlbench.report.tables.aggregates import pareto
 from vlbench.report.tables.inject import injected
 from vlbench.report.tables.leaderboard import Board, Choice, board
 from vlbench.report.tables.leaderboard_text import FORMATS, render
@@ -420,3 +421,8 @@ def test_recipes_keep_their_rows_where_no_run_counts(make_run: Callable[..., Pat
     (table,) = made(tmp_path).tables
     values = {row.name: {round(entry.figure.value) for entry in row.entries.values()} for row in table.rows}
     assert values == {"cvlp-tiny (lr 0.1)": {90}, "cvlp-tiny (lr 0.2)": {50}}
+
+
+def test_the_front_holds_what_nothing_beats_in_both_cost_and_worth() -> None:
+    points = [(3.0, 70.0), (1.0, 60.0), (2.0, 50.0), (1.0, 55.0), (4.0, 70.0), (5.0, 80.0)]
+    assert pareto(points) == [(1.0, 60.0), (3.0, 70.0), (5.0, 80.0)]

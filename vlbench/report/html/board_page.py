@@ -9,10 +9,9 @@ from math import isfinite
 from markupsafe import Markup
 
 from vlbench.report.html.chart_models import Cell, Chart, Grid
-from vlbench.report.html.charts import Point, pareto_chart
+from vlbench.report.html.fronts import front_charts
 from vlbench.report.html.page import page
-from vlbench.report.tables.aggregates import COSTS
-from vlbench.report.tables.leaderboard import BESIDE, Board, Entry, Heading, Row, Table
+from vlbench.report.tables.leaderboard import Board, Entry, Heading, Row, Table
 from vlbench.report.tables.leaderboard_text import figure_text, legend, ranks_text
 
 
@@ -35,7 +34,7 @@ class BoardView:
 
 def board_page(found: Board, beside: Sequence[str] = ()) -> str:
     """The page of a leaderboard; beside: parts in HTML that come after it."""
-    tables = tuple(TableView(_grid(one, found.pareto), tuple(fronts(one, found.pareto))) for one in found.tables)
+    tables = tuple(TableView(_grid(one, found.pareto), tuple(front_charts(one, found.pareto))) for one in found.tables)
     view = BoardView(tables, found.notes, tuple(map(Markup, beside)))
     title = f"Leaderboard: {', '.join(found.tasks)}" if found.tasks else "Leaderboard"
     return page("board.html", title, view, ("tables.js",))
@@ -62,20 +61,3 @@ def _cell(entry: Entry | None) -> Cell:
         return Cell(f"({said})", value, kind="doubt", note=of.doubt)
     marks = "".join(f" {mark}" for mark, held in (("≈", entry.tie), ("◆", entry.front)) if held)
     return Cell(f"{said}{marks}", value, kind="best" if entry.rank == 1 else "")
-
-
-def fronts(of: Table, pareto: str) -> list[Chart]:
-    """A picture for each column that a cost stands beside."""
-    if not pareto:
-        return []
-    charts = []
-    for heading in of.headings:
-        if heading.metric in BESIDE:
-            continue
-        points = [_point(row.name, entry, price) for row, entry, price in of.priced(heading, pareto)]
-        charts.append(pareto_chart(heading.title, points, COSTS[pareto], heading.metric, pareto != "examples/s"))
-    return [chart for chart in charts if chart is not None]
-
-
-def _point(name: str, entry: Entry, price: Entry) -> Point:
-    return Point(name, price.figure.value, entry.figure.value, entry.figure.reach, entry.front)

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 from vlbench.records.attention import Attention
 from vlbench.report.html.answers import number_or_none
 from vlbench.report.html.attention import Letter, Overlays, overlays
-from vlbench.report.html.page import visible
 from vlbench.report.html.thumbnails import PictureFiles, thumbnails
 from vlbench.report.show import plain_reference
+from vlbench.report.tables.markup import visible
 
 if TYPE_CHECKING:
     import pandas as pd

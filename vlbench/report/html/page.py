@@ -12,8 +12,8 @@ from importlib import resources
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-_JOINERS = frozenset("\u200c\u200d\n\t")
-"""Not printable by Python's rule, yet part of words and emoji, or harmless."""
+from vlbench.report.drawing import theme_css
+from vlbench.report.tables.markup import visible
 
 
 def page(template: str, title: str, view: object, scripts: Sequence[str]) -> str:
@@ -27,7 +27,7 @@ def page(template: str, title: str, view: object, scripts: Sequence[str]) -> str
         view: what is shown.
         scripts: names of files in `templates`, put one after the other.
     """
-    style = _asset("page.css")
+    style = theme_css() + _asset("page.css")
     script = "\n".join(_asset(name) for name in scripts)
     policy = (
         f"default-src 'none'; img-src data:; style-src {_source(style)}; script-src {_source(script)}; "
@@ -41,19 +41,6 @@ def page(template: str, title: str, view: object, scripts: Sequence[str]) -> str
         "script": Markup(script),
     }
     return _environment().get_template(template).render(values) + "\n"
-
-
-def rendered(template: str, title: str, view: object) -> str:
-    """A template with the pages' style and no script."""
-    values: Mapping[str, object] = {"title": title, "view": view, "style": Markup(_asset("page.css"))}
-    return _environment().get_template(template).render(values)
-
-
-def visible(text: str) -> str:
-    """A text in which nothing hides: control characters and marks of direction are spelled out."""
-    return "".join(
-        char if char.isprintable() or char in _JOINERS else char.encode("unicode_escape").decode() for char in text
-    )
 
 
 def script_json(value: object) -> Markup:

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from math import isfinite
 
+from markupsafe import Markup
+
 from vlbench.core.record import Result, RunRecord
 from vlbench.metrics.direction import worth
 from vlbench.report.compare.comparison import Comparison, Verdict
 from vlbench.report.compare.text import methods, said
-from vlbench.report.html.chart_models import Cell, Grid, Strip
+from vlbench.report.html.chart_models import Cell, Grid
+from vlbench.report.html.charts import interval_strip
 from vlbench.report.tables.results import above, interval, number, p_value, result_of, signed, telling, without_sight
 
 _NONE = Cell("–")
@@ -89,17 +92,17 @@ def _slices(record: RunRecord, result: Result, tag: str, values: Mapping[str, Re
 
 def _measured(name: str, result: Result, baseline: float | None, full: float) -> tuple[Cell, ...]:
     reach = interval(result) if result.ci95 else _NONE.text
-    strip = Cell("", strip=_strip(result, baseline, full))
+    strip = Cell("", drawing=_strip(result, baseline, full))
     return Cell(name), _figure(result.value), strip, Cell(reach), _count(result.n)
 
 
-def _strip(result: Result, baseline: float | None, full: float) -> Strip | None:
+def _strip(result: Result, baseline: float | None, full: float) -> Markup | None:
     ends = result.ci95 or (result.value, result.value)
     if not all(map(isfinite, (result.value, *ends))) or min(result.value, *ends) < 0 or not result.higher_is_better:
         return None  # a rank has no whole scale
     low, high = (round(100 * min(end, full) / full, 1) if result.ci95 else None for end in ends)
     unseen = None if baseline is None or not 0 <= baseline <= full else round(100 * baseline / full, 1)
-    return Strip(round(100 * result.value / full, 1), low, high, unseen)
+    return interval_strip(round(100 * result.value / full, 1), low, high, unseen)
 
 
 def _full(result: Result) -> float:

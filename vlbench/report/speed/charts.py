@@ -6,24 +6,24 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from math import isfinite
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from vlbench import catalog
 from vlbench.core.errors import first_five
 from vlbench.core.profile import PIPELINE, REST, ModelProfile, ProfileRecord
 from vlbench.core.record import RunRecord
-from vlbench.metrics.direction import Measured, worth
+from vlbench.metrics.direction import worth
 from vlbench.records.collect import FoundRun
-from vlbench.report.tables.aggregates import figure
-from vlbench.report.tables.pareto import pareto
+from vlbench.report.drawing import add_tooltip, chart_style, new_figure, save_figure
+from vlbench.report.html.charts import Point, draw_front, label_axes
+from vlbench.report.tables.aggregates import figure, pareto
+from vlbench.report.tables.markup import visible
 from vlbench.report.tables.protocol import Column, newest
 from vlbench.report.tables.system_names import placed
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
-_FORMATS = ("png", "svg")
+_WIDTH = 504
+"""Of a plot, in SVG units."""
+_LONGEST_NAME = 120
+"""Characters: a name says of how many seeds and examples a point is, and PNG has no tooltips."""
 _COLOURS = (
     *("#4477aa", "#66ccee", "#228833", "#ccbb44", "#ee6677", "#aa3377", "#bbbbbb", "#222222"),
     *("#997700", "#99ddff", "#dddddd"),
@@ -34,62 +34,65 @@ the rest."""
 
 def stages_picture(record: ProfileRecord, folder: Path) -> list[Path]:
     """A bar per model, cut into its stages; returns the files, none where no latency was measured."""
-    models = [one for one in record.models if one.latency]
+    models = [model for model in record.models if model.latency]
     if not models:
         return []
-    figure, (axes,) = _fields(1, height=1.6 + 0.6 * len(models))
-    names = list(dict.fromkeys(stage for one in models for stage in _ms(one)))
-    ends = [0.0] * len(models)
-    for number, name in enumerate(names):
-        widths = [_ms(one).get(name, 0.0) for one in models]
-        axes.barh(range(len(models)), widths, left=ends, label=name, color=_COLOURS[number % len(_COLOURS)])
-        ends = [end + width for end, width in zip(ends, widths, strict=True)]
-    axes.set_yticks(range(len(models)), [one.name for one in models])
-    axes.invert_yaxis()
-    axes.set_xlabel("milliseconds of one example, by stage")
-    figure.legend(fontsize="small", loc="outside lower center", ncols=5)
-    return _saved(figure, folder, "stages")
+    with chart_style():
+        figure = new_figure(_WIDTH, 116 + 43 * len(models))
+        figure.set_layout_engine("constrained")
+        axes = figure.add_subplot()
+        names = list(dict.fromkeys(stage for model in models for stage in _ms(model)))
+        ends = [0.0] * len(models)
+        for number, name in enumerate(names):
+            widths = [_ms(model).get(name, 0.0) for model in models]
+            shade = _COLOURS[number % len(_COLOURS)]
+            bars = axes.barh(range(len(models)), widths, left=ends, label=name, color=shade)
+            for model, bar, width in zip(models, bars, widths, strict=True):
+                add_tooltip(bar, f"{model.name}, {name}: {width:.3g} ms")
+            ends = [end + width for end, width in zip(ends, widths, strict=True)]
+        axes.set_yticks(range(len(models)), [visible(model.name) for model in models])
+        axes.invert_yaxis()
+        axes.set(xlim=(0, 1.02 * max(ends)), xlabel="milliseconds of one example, by stage")
+        axes.grid(False)
+        figure.legend(fontsize="small", loc="outside lower center", ncols=5)
+        return save_figure(figure, folder, "stages", "Milliseconds of one example by stage")
 
 
 def front_picture(record: ProfileRecord, runs: Sequence[RunRecord], folder: Path) -> list[Path]:
     """Main metrics of runs against the latency of their models, and those that no other model beats.
 
-    What compares shares a field: task, data, split and protocol, as in a leaderboard's column. Runs that differ in
-    their seed alone are one point, their mean. Labels say of how many seeds, where a model was measured without its
-    detector, and how much of the split a limited run answered. What `left_out` names is not drawn; returns no files
-    where nothing is left.
+    Runs that compare share a plot: task, data, split and protocol, as in a leaderboard's column. Runs that differ in
+    their seed alone are one point, their mean. Labels give the number of seeds, and tell where a model was measured
+    without its detector and how much of the split a limited run answered. What `left_out` names is not drawn; returns
+    no files where nothing is left.
     """
-    points = _points(record, newest([FoundRun(Path(), run) for run in runs if not _why_not(record, run)]))
-    if not points:
+    plots = _points(record, _newest_drawn(record, runs))
+    if not plots:
         return []
-    figure, fields = _fields(len(points))
-    for axes, (title, found) in zip(fields, points.items(), strict=True):
-        axes.scatter([ms for _, ms, _ in found], [measured.value for _, _, measured in found], color=_COLOURS[0])
-        for name, ms, measured in found:
-            axes.annotate(name, (ms, measured.value), xytext=(4, 4), textcoords="offset points", fontsize="small")
-        front = _front(found)
-        axes.plot([ms for ms, _ in front], [value for _, value in front], drawstyle="steps-post", color=_COLOURS[4])
-        axes.set_xscale("log")
-        axes.set_title(title, fontsize="medium")
-        axes.set_xlabel("milliseconds of one example")
-    return _saved(figure, folder, "front")
-
-
-def _front(points: Sequence[tuple[str, float, Measured]]) -> list[tuple[float, float]]:
-    """The (milliseconds, value) pairs that no other point beats in both."""
-    better = points[0][2].higher_is_better  # the points of a field are of one metric
-    worths = pareto([(ms, worth(measured.value, better)) for _, ms, measured in points])
-    return [(ms, worth(value, better)) for ms, value in worths]  # worth undoes itself
+    with chart_style():
+        figure = new_figure(_WIDTH * len(plots), 288)
+        figure.set_layout_engine("constrained")
+        for number, (title, (metric, points)) in enumerate(plots.items(), start=1):
+            axes = figure.add_subplot(1, len(plots), number)
+            axes.set_title(title, fontsize="medium")
+            label_axes(axes, "milliseconds of one example", metric)
+            draw_front(axes, points, _LONGEST_NAME)
+        return save_figure(figure, folder, "front", "Values over milliseconds of one example")
 
 
 def left_out(record: ProfileRecord, runs: Sequence[RunRecord]) -> list[str]:
     """Which runs `front_picture` does not draw, a sentence for each reason."""
     by_reason: dict[str, list[str]] = {}
-    drawn = {id(run.record) for run in newest([FoundRun(Path(), run) for run in runs if not _why_not(record, run)])}
+    drawn = {id(run.record) for run in _newest_drawn(record, runs)}
     for run in runs:
         if why := _why_not(record, run) or ("" if id(run) in drawn else "of which there is a newer one"):
             by_reason.setdefault(why, []).append(f"{_model(run)} on {run.task.name}")
     return [f"left out of the picture, {why}: {first_five(_counted(names))}" for why, names in by_reason.items()]
+
+
+def _newest_drawn(record: ProfileRecord, runs: Sequence[RunRecord]) -> list[FoundRun]:
+    """The runs that have a point, the newest of each fingerprint."""
+    return newest([FoundRun(Path(), run) for run in runs if not _why_not(record, run)])
 
 
 def _counted(names: Sequence[str]) -> list[str]:
@@ -136,19 +139,26 @@ def _model(run: RunRecord) -> str:
     return f"{run.model.name}-{run.model.size}"
 
 
-def _points(record: ProfileRecord, runs: Sequence[FoundRun]) -> dict[str, list[tuple[str, float, Measured]]]:
-    """Systems by what they share with those they compare to, its title: label, milliseconds and main metric."""
-    latencies = {one.name: one.latency for one in record.models if one.latency}
+def _points(record: ProfileRecord, runs: Sequence[FoundRun]) -> dict[str, tuple[str, list[Point]]]:
+    """The plots by title: the main metric, and each system with its milliseconds and its value."""
+    latencies = {model.name: model.latency for model in record.models if model.latency}
     systems = placed([(run, "") for run in runs])
-    titles = _titles({one.column: one.runs[0].record.task.main_metric for one in systems})
-    found: dict[str, list[tuple[str, float, Measured]]] = {}
-    for one in systems:
-        run = one.runs[0].record
-        if mean := figure(one.runs, run.task.main_metric, ""):
-            label = f"{one.label}{_besides(record, one.runs)}"
-            measured = Measured(mean.value, mean.higher_is_better)
-            found.setdefault(titles[one.column], []).append((label, latencies[_model(run)].model.p50, measured))
-    return found
+    metrics = {system.column: system.runs[0].record.task.main_metric for system in systems}
+    plots: dict[str, tuple[str, list[Point]]] = {}
+    for column, title in _titles(metrics).items():
+        measured = [
+            (f"{system.label}{_besides(record, system.runs)}", latencies[_model(system.runs[0].record)].model.p50, mean)
+            for system in systems
+            if system.column == column and (mean := figure(system.runs, metrics[column], ""))
+        ]
+        front = pareto([(ms, worth(mean.value, mean.higher_is_better)) for _, ms, mean in measured])
+        points = [
+            Point(label, ms, mean.value, None, (ms, worth(mean.value, mean.higher_is_better)) in front)
+            for label, ms, mean in measured
+        ]
+        if points:
+            plots[title] = (metrics[column], points)
+    return plots
 
 
 def _titles(metrics: Mapping[Column, str]) -> dict[Column, str]:
@@ -173,24 +183,3 @@ def _besides(record: ProfileRecord, system: Sequence[FoundRun]) -> str:
     if run.task.n_scored != run.task.n_total:
         notes.append(f"{run.task.n_scored:,} of {run.task.n_total:,}")
     return f" ({', '.join(notes)})" if notes else ""
-
-
-def _fields(count: int, height: float = 4.0) -> tuple[Figure, list[Axes]]:
-    """Fields side by side, drawn without a display and without pyplot's global state."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(max(7.0, 4.5 * count), height), layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure, [figure.add_subplot(1, count, number + 1) for number in range(count)]
-
-
-def _saved(figure: Figure, folder: Path, name: str) -> list[Path]:
-    from matplotlib import rc_context
-
-    folder.mkdir(parents=True, exist_ok=True)
-    paths = [folder / f"{name}.{form}" for form in _FORMATS]
-    with rc_context({"svg.hashsalt": name}):  # without it and without a date no two files would be the same
-        for path in paths:
-            figure.savefig(path, dpi=150, metadata={"Date": None} if path.suffix == ".svg" else None)
-    return paths

@@ -81,6 +81,15 @@ def _selection(runs: Sequence[FoundRun], seeds: tuple[int, ...], doubt: str) -> 
     return Figure(fmean(values), None, seeds, spread, main is None or main.higher_is_better, doubt)
 
 
+def pareto(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Of (cost, worth) those for which no other is as cheap and better, or cheaper and as good; by cost, each once."""
+    front: list[tuple[float, float]] = []
+    for cost, worth in sorted(points, key=lambda point: (point[0], -point[1])):
+        if not front or worth > front[-1][1]:
+            front.append((cost, worth))
+    return front
+
+
 def doubt(record: RunRecord, version: str, task_versions: Mapping[str, int]) -> str:
     """Why a record's figures do not count; empty where they do.
 

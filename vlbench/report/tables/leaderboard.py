@@ -11,8 +11,7 @@ from vlbench import catalog
 from vlbench.core.errors import VlbenchError, unknown
 from vlbench.metrics.direction import worth
 from vlbench.records.collect import FoundRun
-from vlbench.report.tables.aggregates import COSTS, SELECTION, Figure, doubt, figure
-from vlbench.report.tables.pareto import pareto
+from vlbench.report.tables.aggregates import COSTS, SELECTION, Figure, doubt, figure, pareto
 from vlbench.report.tables.protocol import Column, column, newest
 from vlbench.report.tables.system_names import placed
 

@@ -26,6 +26,8 @@ _SIGNS: Mapping[str, Mapping[Markup, str]] = {
     "≈": {"md": "≈", "html": "≈", "latex": "$\\approx$"},
     "◆": {"md": "◆", "html": "◆", "latex": "$\\blacklozenge$"},
 }
+_JOINERS = frozenset("\u200c\u200d\n\t")
+"""Not printable by Python's rule, yet part of words and emoji, or harmless."""
 _WORD, _TICKS = re.compile(r"\S+"), re.compile(r"`+")
 _LINKED = re.compile(r"://|www\.|@", re.IGNORECASE)
 _LATEX = {
@@ -52,6 +54,13 @@ def text(value: str, markup: Markup, longest: int = _LONGEST) -> str:
     if markup == "latex":
         return "".join(_LATEX.get(char, char) for char in cell(short).replace("\\|", "|"))
     return markdown(short)
+
+
+def visible(text: str) -> str:
+    """A text in which nothing hides: control characters and marks of direction are spelled out."""
+    return "".join(
+        char if char.isprintable() or char in _JOINERS else char.encode("unicode_escape").decode() for char in text
+    )
 
 
 def markdown(value: str) -> str:

@@ -236,7 +236,7 @@ def with_spec(run: RunRecord, value: float = 58.325, **changed: object) -> RunRe
 def drawn(profile: ProfileRecord, runs: list[RunRecord], folder: Path) -> str:
     """All that front.svg says, without the shapes."""
     (path,) = [path for path in front_picture(profile, runs, folder) if path.suffix == ".svg"]
-    return "\n".join(re.findall("<!-- (.*) -->", path.read_text(encoding="utf-8")))
+    return "\n".join(ElementTree.fromstring(path.read_text(encoding="utf-8")).itertext())
 
 
 def test_the_latency_of_one_task_is_not_that_of_another(
@@ -280,12 +280,12 @@ def points(
     """What is drawn: by the title of its field, labels and figures."""
     found: dict[str, list[tuple[str, float]]] = {}
 
-    def keep(figure: Figure, folder: Path, name: str) -> list[Path]:
+    def keep(figure: Figure, folder: Path, name: str, title: str) -> list[Path]:
         for axes in figure.axes:
             found[axes.get_title()] = [(text.get_text(), text.xy[1]) for text in axes.texts]
         return []
 
-    monkeypatch.setattr(pictures, "_saved", keep)
+    monkeypatch.setattr(pictures, "save_figure", keep)
     front_picture(profile, runs, folder)
     return found
 
@@ -391,10 +391,10 @@ def test_the_front_improves_in_the_direction_of_the_metric(
     ]
     lines: list[set[float]] = []
 
-    def keep(figure: Figure, folder: Path, name: str) -> list[Path]:
+    def keep(figure: Figure, folder: Path, name: str, title: str) -> list[Path]:
         lines.extend({float(y) for y in line.get_ydata()} for axes in figure.axes for line in axes.lines)
         return []
 
-    monkeypatch.setattr(pictures, "_saved", keep)
+    monkeypatch.setattr(pictures, "save_figure", keep)
     front_picture(profile, told, tmp_path)
     assert lines == [front]
