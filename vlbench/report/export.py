@@ -8,7 +8,6 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from math import isfinite
 from statistics import fmean, stdev
-from typing import Any
 
 from vlbench import catalog
 from vlbench.core.errors import VlbenchError, unknown
@@ -16,6 +15,8 @@ from vlbench.core.record import Result, RunRecord
 from vlbench.report.tables.markup import as_csv
 from vlbench.report.tables.protocol import column, protocol, system
 
+_WITH_SOURCE = "hf-model-index"
+"""The format whose results name an address as their source."""
 _QUESTIONS, _RETRIEVAL = "visual-question-answering", "image-text-retrieval"
 """What a task asks for, in the words of model cards."""
 _NO_PERCENTAGE = ("rsum", "rsum_optimistic", "rsum_expected")
@@ -49,8 +50,8 @@ def export(records: Sequence[RunRecord], to: str, source_url: str = "") -> str:
     """
     if to not in FORMATS:
         raise unknown("format", to, FORMATS)
-    if source_url and to != "hf-model-index":
-        raise VlbenchError(f"--source-url {source_url} is for --to hf-model-index, not {to}: leave it out")
+    if source_url and to != _WITH_SOURCE:
+        raise VlbenchError(f"--source-url {source_url} is for --to {_WITH_SOURCE}, not {to}: leave it out")
     for record in records:
         if record.status != "done":
             raise VlbenchError(
@@ -61,10 +62,10 @@ def export(records: Sequence[RunRecord], to: str, source_url: str = "") -> str:
                 f"the run of {record.model.name} on {record.task.name} has no figure for {bad[0]}, which {to} cannot "
                 f"say: rerun it with --no-resume, or leave it out"
             )
-    return _hf_model_index(records, source_url) if to == "hf-model-index" else FORMATS[to](records)
+    return FORMATS[to](records, source_url)
 
 
-def _lm_eval(records: Sequence[RunRecord]) -> str:
+def _lm_eval(records: Sequence[RunRecord], _: str) -> str:
     """The results file of lm-evaluation-harness: one model, a task once."""
     model = _one_model(records, "lm-eval")
     names = [_dataset(record) for record in records]
@@ -91,7 +92,7 @@ def _lm_eval(records: Sequence[RunRecord]) -> str:
     return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
 
 
-def _lm_eval_config(record: RunRecord) -> dict[str, Any]:
+def _lm_eval_config(record: RunRecord) -> dict[str, object]:
     """In metadata a task may say what it likes: here also which values are no fractions."""
     told = {
         "version": record.task.version,
@@ -103,9 +104,9 @@ def _lm_eval_config(record: RunRecord) -> dict[str, Any]:
     return {"task": _dataset(record), "test_split": record.task.split, "metadata": told}
 
 
-def _lm_eval_results(record: RunRecord) -> dict[str, Any]:
+def _lm_eval_results(record: RunRecord) -> dict[str, str | float]:
     world = " (built-in world)" if record.task.source == "world" else ""
-    row: dict[str, Any] = {"alias": f"{record.task.name}{world}"}
+    row: dict[str, str | float] = {"alias": f"{record.task.name}{world}"}
     for result in record.results:
         scale = 100.0 if _is_percentage(result) else 1.0
         row[f"{result.metric},none"] = result.value / scale
@@ -123,7 +124,7 @@ def _evaluated_with(record: RunRecord) -> str:
     return f"vlbench {record.tool.version}"
 
 
-def _hf_model_index(records: Sequence[RunRecord], source_url: str = "") -> str:
+def _hf_model_index(records: Sequence[RunRecord], source_url: str) -> str:
     """The YAML that stands at the head of a model card, made and checked by the hub's own classes."""
     from huggingface_hub import EvalResult, ModelCardData
 
@@ -201,7 +202,7 @@ _COLUMNS = (
 )  # fmt: skip
 
 
-def _csv(records: Sequence[RunRecord]) -> str:
+def _csv(records: Sequence[RunRecord], _: str) -> str:
     """One row per run, metric and slice: tidy, whatever reads it."""
     text = io.StringIO()
     writer = csv.DictWriter(text, _COLUMNS, lineterminator="\n")
@@ -243,11 +244,12 @@ def _row(record: RunRecord, result: Result, tag: str, value: str) -> dict[str, s
     return {name: as_csv(value) if isinstance(value, str) else value for name, value in values.items()}
 
 
-FORMATS: Mapping[str, Callable[[Sequence[RunRecord]], str]] = {
+FORMATS: Mapping[str, Callable[[Sequence[RunRecord], str], str]] = {
     "lm-eval": _lm_eval,
-    "hf-model-index": _hf_model_index,
+    _WITH_SOURCE: _hf_model_index,
     "csv": _csv,
 }
+"""The writers by name; each takes the records and the address where they can be looked up, empty for none."""
 
 
 def _one_model(records: Sequence[RunRecord], to: str) -> str:

@@ -14,10 +14,10 @@ from vlbench.core.cards import Recipe
 from vlbench.core.record import LoadReport
 from vlbench.records.collect import collect
 from vlbench.records.folder import RunFolder, read_run
-from vlbench.report.published.pages import pages
+from vlbench.report.published.pages import TASKS, pages, reproduce_page
 from vlbench.report.published.reproduction import expectations
 from vlbench.report.published.results import PublishedRow, complexity, published, published_models
-from vlbench.report.published.text import TASKS, published_table, reproduce_page
+from vlbench.report.published.text import published_table
 from vlbench.report.submit import SERVERS
 
 DOCS = Path(__file__).resolve().parents[3] / "docs"

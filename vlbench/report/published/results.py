@@ -198,6 +198,11 @@ def complexity() -> Complexity:
     return parse(Complexity, _yaml(_folder() / COMPLEXITY), COMPLEXITY)
 
 
+def is_yaml_file(path: Path) -> bool:
+    """Whether a path has the suffix of a file of published results."""
+    return path.suffix.lower() in (".yaml", ".yml")
+
+
 def own_models(place: Path, cards: Mapping[str, TaskCard], others: Collection[str] = ()) -> tuple[PublishedModel, ...]:
     """The figures in a user's file, or in every YAML file of a folder.
 
@@ -214,11 +219,7 @@ def own_models(place: Path, cards: Mapping[str, TaskCard], others: Collection[st
         raise VlbenchError(
             f"--published {place} is not there: give a YAML file of published figures or a folder of them"
         )
-    files = (
-        sorted(path for path in place.iterdir() if path.suffix.lower() in (".yaml", ".yml"))
-        if place.is_dir()
-        else [place]
-    )
+    files = sorted(filter(is_yaml_file, place.iterdir())) if place.is_dir() else [place]
     if not files:
         raise VlbenchError(f"--published {place} holds no *.yaml: give a file of published figures or a folder of them")
     return tuple(_own(path, cards, others) for path in files)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from vlbench.core.profile import INTERVAL_FROM, ProfileRecord
-from vlbench.report.speed.text import number
-from vlbench.report.tables.markup import markdown
+from vlbench.report.tables.markup import markdown, rounded
 
 _OFF = 0.05
 """Of the median whole, so far from which the sum of the stages' medians is told."""
@@ -67,8 +66,8 @@ def _of_latency(record: ProfileRecord) -> list[str]:
         sum_of, whole = sum(times.p50 for times in latency.stages.values()), latency.whole.p50
         if abs(sum_of - whole) > _OFF * whole:
             lines.append(
-                f"{markdown(name)}: medians of stages add up to {number(sum_of)} ms, and the median whole is "
-                f"{number(whole)} ms: its iterations differ too much to quote stages."
+                f"{markdown(name)}: medians of stages add up to {rounded(sum_of)} ms, and the median whole is "
+                f"{rounded(whole)} ms: its iterations differ too much to quote stages."
             )
     if record.ratios:
         lines.append("Ratios are medians over rounds in which both were measured, no quotients of the table's medians.")

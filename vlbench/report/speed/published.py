@@ -8,8 +8,7 @@ from tabulate import tabulate
 
 from vlbench.core.profile import ModelProfile, ProfileRecord, Ratio
 from vlbench.report.published.results import Cost, complexity
-from vlbench.report.speed.text import interval, number
-from vlbench.report.tables.markup import markdown
+from vlbench.report.tables.markup import markdown, rounded, with_interval
 
 
 def cost_table(record: ProfileRecord) -> str:
@@ -19,8 +18,8 @@ def cost_table(record: ProfileRecord) -> str:
     if not found:
         return ""
     rows = [
-        [markdown(one.name), number(_gflops(one)), markdown(cost.model), f"{cost.visual_tokens} + {cost.text_tokens}",
-         number(cost.gflops), f"~{cost.milliseconds:.0f}"]
+        [markdown(one.name), rounded(_gflops(one)), markdown(cost.model), f"{cost.visual_tokens} + {cost.text_tokens}",
+         rounded(cost.gflops), f"~{cost.milliseconds:.0f}"]
         for one, cost in found
     ]  # fmt: skip
     headers = ("model", "GFLOPs here", "published for", "tokens there", "GFLOPs there", "ms there")
@@ -63,16 +62,16 @@ def published_ratio(of: str, to: str) -> tuple[float, str] | None:
 def _ratio(record: ProfileRecord, ratio: Ratio, of: ModelProfile, to: ModelProfile) -> str:
     first, second = (markdown(f"{one.name}{uncharged(record, one)}") for one in (of, to))
     low, high = ratio.ci95
-    line = f"{first} takes {interval(ratio.value, ratio.ci95)} times as long as {second}"
+    line = f"{first} takes {with_interval(ratio.value, ratio.ci95)} times as long as {second}"
     if low <= 1 <= high:
         line += " (no difference shown)"
     if not (_is_whole(record, of) and _is_whole(record, to)):
         return line
     more, less = _gflops(of), _gflops(to)
     if more and less:
-        line += f", with {number(more / less)} times the operations"
+        line += f", with {rounded(more / less)} times the operations"
     if said := published_ratio(ratio.of, ratio.to):
-        line += f"; published: {number(said[0])} ({said[1]})"
+        line += f"; published: {rounded(said[0])} ({said[1]})"
     return line
 
 

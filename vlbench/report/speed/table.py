@@ -22,8 +22,7 @@ from vlbench.core.profile import (
 )
 from vlbench.report.speed.notes import footnote
 from vlbench.report.speed.published import cost_table, is_uncharged, ratio_lines
-from vlbench.report.speed.text import interval, number
-from vlbench.report.tables.markup import markdown
+from vlbench.report.tables.markup import markdown, rounded, with_interval
 
 _EMBED = {"regions": "region", "grid": "grid", "patches": "patch", "none": "none"}
 """What the papers call it."""
@@ -73,14 +72,14 @@ def _row(record: ProfileRecord, one: ModelProfile) -> list[str]:
         markdown(one.name),
         _EMBED.get(one.visual, one.visual) + (", no detector" if is_uncharged(record, one) else ""),
         f"{one.tokens[0]} + {one.tokens[1]}" if one.tokens else "-",
-        number(parameters.total / 1e6 if parameters else None),
-        number(operations.total / 1e9 if operations else None),
-        number(visual_ms(latency) if latency else None),
+        rounded(parameters.total / 1e6 if parameters else None),
+        rounded(operations.total / 1e9 if operations else None),
+        rounded(visual_ms(latency) if latency else None),
         median(latency.model) if latency else "-",
         str(latency.model.n) if latency else "-",
-        number(latency.whole.p50 if latency and not record.spec.stages else None),
-        f"{number(best)} at {at}" if best else "-",
-        number(_gibibytes(one.memory)),
+        rounded(latency.whole.p50 if latency and not record.spec.stages else None),
+        f"{rounded(best)} at {at}" if best else "-",
+        rounded(_gibibytes(one.memory)),
     ]
 
 
@@ -101,10 +100,10 @@ def visual_ms(latency: Latency) -> float | None:
 def median(times: Times) -> str:
     """Milliseconds with their 95 % interval, or with their range where there are too few for one."""
     if times.n >= INTERVAL_FROM:
-        return interval(times.p50, times.ci95)
-    low, high = map(number, times.ci95)
+        return with_interval(times.p50, times.ci95)
+    low, high = map(rounded, times.ci95)
     return (
-        f"{number(times.p50)} (range of {times.n}: {low} to {high})" if times.n > 1 else f"{number(times.p50)} (of 1)"
+        f"{rounded(times.p50)} (range of {times.n}: {low} to {high})" if times.n > 1 else f"{rounded(times.p50)} (of 1)"
     )
 
 
@@ -117,25 +116,28 @@ def stage_table(models: Sequence[ModelProfile]) -> str:
         parts = one.latency.parts
         for name, times in one.latency.stages.items():
             flops = one.operations.stages.get(name, 0) / 1e9 if one.operations else None
-            spread = (number(times.p95) if times.n >= _TAIL_FROM else "-", number(times.stdev) if times.n > 1 else "-")
-            rows.append([markdown(one.name), name, median(times), *spread, number(parts[name]), number(flops),
+            spread = (
+                rounded(times.p95 if times.n >= _TAIL_FROM else None),
+                rounded(times.stdev if times.n > 1 else None),
+            )
+            rows.append([markdown(one.name), name, median(times), *spread, rounded(parts[name]), rounded(flops),
                          _millions(one, name)])  # fmt: skip
         rest = f"{100 * one.latency.rest:.2f} % of the whole"
-        rows.append([markdown(one.name), REST, rest, "-", "-", number(parts[REST]), "-", _millions(one, UNOWNED)])
+        rows.append([markdown(one.name), REST, rest, "-", "-", rounded(parts[REST]), "-", _millions(one, UNOWNED)])
     headers = ("model", "stage", "ms p50", "ms p95", "ms stdev", "ms of the whole", "GFLOPs", "params M")
     return tabulate(rows, headers, "github", disable_numparse=True) if rows else ""
 
 
 def _millions(one: ModelProfile, stage: str) -> str:
-    return number(one.parameters.stages.get(stage, 0) / 1e6 if one.parameters else None)
+    return rounded(one.parameters.stages.get(stage, 0) / 1e6 if one.parameters else None)
 
 
 def rate_table(models: Sequence[ModelProfile]) -> str:
     """Examples per second, batch by batch, and what ended the sweep."""
     rows = [
         [
-            markdown(one.name), str(rate.batch), number(rate.examples_per_second or None),
-            median(rate.ms) if rate.ms else "-", number(rate.joules_per_example),
+            markdown(one.name), str(rate.batch), rounded(rate.examples_per_second or None),
+            median(rate.ms) if rate.ms else "-", rounded(rate.joules_per_example),
             markdown(f"{rate.error}: stopped here" if rate.error else ""),
         ]
         for one in models
@@ -143,7 +145,7 @@ def rate_table(models: Sequence[ModelProfile]) -> str:
     ]  # fmt: skip
     rows += [
         [
-            markdown(one.name), str(one.pipeline.batch), number(one.pipeline.examples_per_second or None),
+            markdown(one.name), str(one.pipeline.batch), rounded(one.pipeline.examples_per_second or None),
             median(one.pipeline.ms) if one.pipeline.ms else "-", "-",
             f"from files to answers, {one.pipeline.workers} loader processes" + (
                 f"; not measured: {markdown(one.pipeline.error)}" if one.pipeline.error else ""
@@ -166,7 +168,7 @@ def start_table(models: Sequence[ModelProfile]) -> str:
         embeddings = one.parameters.embeddings / 1e6 if one.parameters else None
         mib = (memory.weights, memory.activations, memory.reserved, memory.host)
         seconds = (one.load_seconds, one.first_batch_seconds, max(warmup) / 1000 if warmup else None)
-        rows.append([markdown(one.name), *map(number, seconds), *map(number, mib), number(embeddings)])
+        rows.append([markdown(one.name), *map(rounded, seconds), *map(rounded, mib), rounded(embeddings)])
     headers = (
         "model", "load s", "first batch s", "warm-up s", "weights MiB", "activations MiB", "reserved MiB",
         "process MiB", "word and position tables M",
@@ -190,4 +192,4 @@ def _galleries(models: Sequence[ModelProfile]) -> str:
 def _cost(query: Query | None) -> str:
     if query is None:
         return "-"
-    return number(query.ms) if query.measured else f"~{number(query.ms)}"
+    return rounded(query.ms) if query.measured else f"~{rounded(query.ms)}"

@@ -6,6 +6,7 @@ import html
 import re
 import unicodedata
 from collections.abc import Mapping, Sequence
+from math import floor, log10
 from typing import Literal, get_args
 
 from tabulate import tabulate
@@ -16,6 +17,9 @@ from vlbench.report.tables.results import cell
 Markup = Literal["md", "html", "latex"]
 MARKUPS: tuple[Markup, ...] = get_args(Markup)
 _LONGEST = 60
+_DIGITS = 3
+_SMALLEST = 1e-4
+"""Below it so many zeros would come first that a power of ten is easier to read."""
 _TABULATE = {"md": "github", "html": "unsafehtml", "latex": "latex_raw"}
 _BOLD = {"md": "**{}**", "html": "<strong>{}</strong>", "latex": "\\textbf{{{}}}"}
 _GREY = {"md": "({})", "html": '<span class="grey" title="{title}">{}</span>', "latex": "\\textcolor{{gray}}{{{}}}"}
@@ -123,3 +127,20 @@ def paragraph(lines: Sequence[str], markup: Markup) -> str:
 def title(value: str, markup: Markup) -> str:
     """What a table is of, above it; a comment in LaTeX, whose tables have captions of their own."""
     return {"md": f"**{value}**", "html": f"<h2>{value}</h2>", "latex": f"% {value}"}[markup]
+
+
+def rounded(value: float | None) -> str:
+    """Three significant digits, or all before the point where there are more; a dash where there is no value."""
+    if value is None:
+        return "-"
+    short = float(f"{value:.{_DIGITS}g}")  # first of all, so that 99.96 is 100 and not 100.0
+    if short == 0 or abs(short) >= 100:
+        return f"{value:,.0f}"
+    if abs(short) < _SMALLEST:
+        return f"{value:.{_DIGITS - 1}e}"
+    return f"{value:.{_DIGITS - 1 - floor(log10(abs(short)))}f}"
+
+
+def with_interval(value: float, ci95: tuple[float, float]) -> str:
+    """A value with its 95 % interval, of three significant digits each."""
+    return f"{rounded(value)} [{rounded(ci95[0])}, {rounded(ci95[1])}]"

@@ -13,7 +13,7 @@ from vlbench.core.record import RunRecord
 from vlbench.report.speed import charts as pictures
 from vlbench.report.speed.charts import front_picture, left_out, stages_picture
 from vlbench.report.speed.table import speed_table
-from vlbench.report.speed.text import number
+from vlbench.report.tables.markup import rounded
 
 
 def test_the_table(profile: ProfileRecord) -> None:
@@ -179,7 +179,7 @@ def test_a_ratio_whose_interval_holds_1_shows_no_difference(profile: ProfileReco
         changed = ratio.model_copy(update={"value": 1.04, "ci95": (low, 1.14)})
         text = speed_table(profile.model_copy(update={"ratios": (changed,)}))
         (line,) = (line for line in text.splitlines() if "cvlp-base takes" in line)
-        assert f"takes 1.04 [{number(low)}, 1.14] times as long as vilt-base" in line
+        assert f"takes 1.04 [{rounded(low)}, 1.14] times as long as vilt-base" in line
         assert ("(no difference shown)" in line) is doubtful
 
 
@@ -348,7 +348,7 @@ def test_every_run_that_is_not_drawn_is_named_with_its_own_reason(profile: Profi
     ],
 )  # fmt: skip
 def test_three_significant_digits(value: float | None, says: str) -> None:
-    assert number(value) == says
+    assert rounded(value) == says
 
 
 def test_the_footnote_says_how_each_search_was_computed(profile: ProfileRecord) -> None:
