@@ -98,6 +98,6 @@ def _counted(places: Sequence[int]) -> dict[str, int]:
     return counts | {f"> {below}": sum(one > below for one in places)}
 
 
-def number_or_none(value: float) -> float | None:
-    """A number of a table of samples, None where it has none."""
-    return None if isnan(value) else float(value)
+def number_or_none(value: float | None) -> float | None:
+    """A number of a table of samples; None where it is missing or NaN."""
+    return None if value is None or isnan(value) else float(value)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from vlbench.records.attention import Attention
+from vlbench.records.samples import SampleRow
 from vlbench.report.html.answers import number_or_none
 from vlbench.report.html.attention import Letter, Overlays, overlays
 from vlbench.report.html.thumbnails import PictureFiles, thumbnails
@@ -38,7 +39,7 @@ class Examples:
     """What is shown of a run's examples. payload: for the script. attention: which of the
     runs tell what they attend to. notes: what is left out, and why."""
 
-    payload: dict[str, Any]
+    payload: Mapping[str, object]
     menus: tuple[Menu, ...]
     probable: bool
     attention: tuple[Letter, ...]
@@ -68,19 +69,19 @@ def examples(
     """
     kept = chosen(rows, most)
     notes = [] if len(kept) == len(rows) else [f"{len(kept):,} of {len(rows):,} examples, drawn by a hash of their id"]
-    records = _records(kept)
-    of_b = {} if other is None else {row["example_id"]: row for row in _records(other)}
-    pictures, missing = _pictures(records, of_b, files)
-    small = thumbnails(pictures)
-    over = overlays(attention, [row["example_id"] for row in records])
+    shown = _sample_rows(kept)
+    of_b = {} if other is None else {row.example_id: row for row in _sample_rows(other)}
+    images, missing = _images(shown, of_b, files)
+    small = thumbnails(images)
+    over = overlays(attention, [row.example_id for row in shown])
     payload = {
         "names": [visible(name) for name in names],
         "probable": probable,
-        "rows": [_example(row, of_b.get(row["example_id"]), over) for row in records],
+        "rows": [_example(row, of_b.get(row.example_id), over) for row in shown],
         "pictures": {visible(key): address for key, address in small.found.items()},
         "boxes": over.boxes,
     }
-    remarks = (*notes, *_missing(missing, len(records), files), *small.notes, *over.notes)
+    remarks = (*notes, *_missing(missing, len(shown), files), *small.notes, *over.notes)
     return Examples(payload, _menus(kept), probable, over.letters, remarks)
 
 
@@ -94,25 +95,34 @@ def chosen(rows: pd.DataFrame, most: int) -> pd.DataFrame:
     return rows.iloc[sorted(order[:most])]
 
 
-def _records(rows: pd.DataFrame) -> list[dict[str, Any]]:
-    return [{str(name): value for name, value in row.items()} for row in rows.to_dict("records")]
+def _sample_rows(rows: pd.DataFrame) -> list[SampleRow]:
+    """The rows of the table, where a missing number is NaN."""
+    known = [field.name for field in fields(SampleRow) if field.name in rows.columns]
+    found = []
+    for values in rows.to_dict("records"):
+        given = {name: values[name] for name in known}
+        given |= {name: () for name in ("labels", "label_scores") if given[name] is None}
+        tags = {str(name): value for name, value in values.items() if str(name).startswith(_TAG)}
+        named = {name.removeprefix(_TAG): value for name, value in tags.items() if isinstance(value, str)}
+        found.append(SampleRow(**given, tags=named))
+    return found
 
 
-def _pictures(
-    records: Sequence[Mapping[str, Any]], of_b: Mapping[str, Mapping[str, Any]], files: PictureFiles
+def _images(
+    rows: Sequence[SampleRow], of_b: Mapping[str, SampleRow], files: PictureFiles
 ) -> tuple[dict[str, Path], int]:
-    """key -> file of what is shown or was answered with, and of how many examples no picture is at hand.
+    """key -> path of each image that is shown or that is an answer, and the number of examples that lack an image.
 
-    The files are taken only where they have the example with the same text: other data may have the same keys.
+    An example's images are taken only where its text is the same here: other data may have the same keys.
     """
-    found: dict[str, Path] = {}
+    paths: dict[str, Path] = {}
     missing = 0
-    for row in records:
-        if files.texts.get(row["example_id"]) == row["text"]:
-            answers = [of["prediction"] for of in (row, of_b.get(row["example_id"])) if of is not None]
-            found |= {key: files.paths[key] for key in (*row["image_ids"], *answers) if key in files.paths}
-        missing += any(key not in found for key in row["image_ids"])
-    return found, missing
+    for row in rows:
+        if files.texts.get(row.example_id) == row.text:
+            answers = [side.prediction for side in (row, of_b.get(row.example_id)) if side is not None]
+            paths |= {key: files.paths[key] for key in (*row.image_ids, *answers) if key in files.paths}
+        missing += any(key not in paths for key in row.image_ids)
+    return paths, missing
 
 
 def _missing(missing: int, total: int, files: PictureFiles) -> list[str]:
@@ -131,37 +141,31 @@ def _menus(rows: pd.DataFrame) -> tuple[Menu, ...]:
     return tuple(Menu(tag, values) for tag, values in found.items() if 1 < len(values) <= _PARTS)
 
 
-def _example(row: Mapping[str, Any], other: Mapping[str, Any] | None, over: Overlays) -> dict[str, Any]:
-    shown = {
-        "id": _cut(row["example_id"]),
-        "group": _cut(row["group"]),
-        "text": _cut(row["text"]),
-        "images": [visible(key) for key in row["image_ids"]],
-        "reference": _cut(plain_reference(row["reference"])),
-        "whole": _cut(row["reference"]),
-        "tags": {
-            visible(name.removeprefix(_TAG)): visible(value)
-            for name, value in row.items()
-            if name.startswith(_TAG) and isinstance(value, str)
-        },
+def _example(row: SampleRow, other: SampleRow | None, over: Overlays) -> Mapping[str, object]:
+    shown: dict[str, object] = {
+        "id": _cut(row.example_id),
+        "group": _cut(row.group),
+        "text": _cut(row.text),
+        "images": [visible(key) for key in row.image_ids],
+        "reference": _cut(plain_reference(row.reference)),
+        "whole": _cut(row.reference),
+        "tags": {visible(name): visible(value) for name, value in row.tags.items()},
         "a": _answer(row, over, "a"),
     }
     return shown if other is None else shown | {"b": _answer(other, over, "b")}
 
 
-def _answer(row: Mapping[str, Any], over: Overlays, letter: Letter) -> dict[str, Any]:
-    labels = [] if row["labels"] is None else row["labels"]
-    scores = [] if row["label_scores"] is None else row["label_scores"]
-    pairs = [[_cut(label), number_or_none(score)] for label, score in zip(labels, scores, strict=True)]
+def _answer(row: SampleRow, over: Overlays, letter: Letter) -> Mapping[str, object]:
+    pairs = [[_cut(label), number_or_none(score)] for label, score in zip(row.labels, row.label_scores, strict=True)]
     return {
-        "answer": _cut(row["prediction"]),
-        "confidence": number_or_none(row["confidence"]),
-        "score": number_or_none(row["score"]),
-        "status": row["status"],
-        "error": _cut(row["error"]),
-        "written": _cut(row["written"]),
+        "answer": _cut(row.prediction),
+        "confidence": number_or_none(row.confidence),
+        "score": number_or_none(row.score),
+        "status": row.status,
+        "error": _cut(row.error),
+        "written": _cut(row.written),
         "top": pairs[:_TOP],
-        "attention": [asdict(heat) for heat in over.heats.get((letter, row["example_id"]), ())],
+        "attention": [asdict(heat) for heat in over.heats.get((letter, row.example_id), ())],
     }
 
 
