@@ -53,24 +53,24 @@ class Point:
 def reliability_chart(calibration: Calibration) -> Chart:
     """Accuracy over confidence, bin by bin, next to the diagonal where both are equal."""
     bins = calibration.bins
-    most = max(one.n for one in bins)
+    most = max(each.n for each in bins)
     with chart_style():
-        figure, axes = _new_chart("confidence", "share right")
+        figure, axes = _new_chart("confidence", "accuracy")
         axes.set(xlim=(0, 1), ylim=(0, 1))
-        for one in bins:
+        for each in bins:
             (bar,) = axes.bar(
-                one.low, one.n / most / 4, one.high - one.low - 0.002, align="edge", color=color("edge"), alpha=0.35
+                each.low, each.n / most / 4, each.high - each.low - 0.002, align="edge", color=color("edge"), alpha=0.35
             )
-            add_tooltip(bar, f"{one.n:,} answers of confidence {one.low:.2f} to {one.high:.2f}")
+            add_tooltip(bar, f"{each.n:,} answers of confidence {each.low:.2f} to {each.high:.2f}")
         axes.plot([0, 1], [0, 1], color=color("edge"), linestyle="dashed")
-        axes.plot([one.confidence for one in bins], [one.accuracy for one in bins], color=color("s1"))
-        for one in bins:
-            text = f"{one.n:,} answers: confidence {one.confidence:.3f}, {one.accuracy:.3f} right"
-            _draw_dot(axes, one.confidence, one.accuracy, text, "s1")
+        axes.plot([each.confidence for each in bins], [each.accuracy for each in bins], color=color("s1"))
+        for each in bins:
+            text = f"{each.n:,} answers: confidence {each.confidence:.3f}, accuracy {each.accuracy:.3f}"
+            _draw_dot(axes, each.confidence, each.accuracy, text, "s1")
         drawing = Markup(svg_content(figure))
     return Chart(
         "Reliability",
-        f"How often answers of like confidence are right; expected calibration error {calibration.ece:.4f} "
+        f"Accuracy of answers by confidence; expected calibration error {calibration.ece:.4f} "
         f"over {calibration.n:,} answers. Bars: number of answers.",
         drawing,
     )
@@ -89,11 +89,11 @@ def line_chart(title: str, summary: str, x_label: str, y_label: str, series: Map
     with chart_style():
         figure, axes = _new_chart(x_label, y_label)
         axes.margins(x=0, y=0.06)
-        for one, points in zip(legend, finite.values(), strict=True):
+        for line, points in zip(legend, finite.values(), strict=True):
             shown = thinned(points)
-            axes.plot([x for x, _ in shown], [y for _, y in shown], color=color(one.color), linestyle=one.style)
+            axes.plot([x for x, _ in shown], [y for _, y in shown], color=color(line.color), linestyle=line.style)
             for x, y in points if len(points) <= _WITH_TOOLTIPS else ():
-                _draw_dot(axes, x, y, f"{one.name} {x_label} {x:g}: {y:.4g}".strip(), one.color)
+                _draw_dot(axes, x, y, f"{line.name} {x_label} {x:g}: {y:.4g}".strip(), line.color)
         drawing = Markup(svg_content(figure))
     return Chart(title, summary, drawing, tuple(legend) if len(legend) > 1 else ())
 
@@ -117,7 +117,7 @@ def pareto_chart(title: str, points: Sequence[Point], cost: str, metric: str, ch
         figure, axes = _new_chart(cost, metric)
         draw_front(axes, points)
         drawing = Markup(svg_content(figure))
-    names = ", ".join(one.name for one in points if one.front) or "none"
+    names = ", ".join(point.name for point in points if point.front) or "none"
     better = "left" if cheap_is_low else "right"
     summary = f"{metric} over {cost}, which is better towards the {better}; on the front: {names}."
     return Chart(title, summary, drawing)
@@ -130,7 +130,7 @@ def draw_front(axes: Axes, points: Sequence[Point], longest: int = _LONGEST) -> 
     """
     from matplotlib.ticker import LogLocator, NullLocator
 
-    costs = [one.cost for one in points]
+    costs = [point.cost for point in points]
     if min(costs) > 0 and max(costs) / min(costs) > _LOGARITHMIC:
         axes.set_xscale("log")
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
@@ -139,18 +139,20 @@ def draw_front(axes: Axes, points: Sequence[Point], longest: int = _LONGEST) -> 
         axes.set_xlim(min(costs) / 1.3, max(costs) * 1.3)
     else:
         axes.set_xlim(_with_margin(costs))
-    axes.set_ylim(_with_margin([one.value + sign * (one.reach or 0.0) for one in points for sign in (-1, 1)]))
-    front = sorted((one.cost, one.value) for one in points if one.front)
+    axes.set_ylim(_with_margin([point.value + sign * (point.reach or 0.0) for point in points for sign in (-1, 1)]))
+    front = sorted((point.cost, point.value) for point in points if point.front)
     axes.plot([cost for cost, _ in front], [value for _, value in front], color=color("s1"))
-    for one in points:
-        shade = "s1" if one.front else "s2"
-        if one.reach is not None:
-            axes.vlines(one.cost, one.value - one.reach, one.value + one.reach, color=color(shade), linewidth=2)
-        _draw_dot(axes, one.cost, one.value, one.name, shade)
-        place, _ = axes.transAxes.inverted().transform(axes.transData.transform((one.cost, one.value)))
-        name = one.name if len(one.name) <= longest else f"{one.name[: longest - 1]}…"
+    for point in points:
+        shade = "s1" if point.front else "s2"
+        if point.reach is not None:
+            axes.vlines(
+                point.cost, point.value - point.reach, point.value + point.reach, color=color(shade), linewidth=2
+            )
+        _draw_dot(axes, point.cost, point.value, point.name, shade)
+        place, _ = axes.transAxes.inverted().transform(axes.transData.transform((point.cost, point.value)))
+        name = point.name if len(point.name) <= longest else f"{point.name[: longest - 1]}…"
         side, align = (7, "left") if place < _RIGHT_HALF else (-7, "right")
-        axes.annotate(name, (one.cost, one.value), xytext=(side, 6), textcoords="offset points", ha=align)
+        axes.annotate(name, (point.cost, point.value), xytext=(side, 6), textcoords="offset points", ha=align)
 
 
 def interval_strip(value: float, low: float | None, high: float | None, baseline: float | None) -> Markup:

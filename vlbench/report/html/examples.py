@@ -1,4 +1,4 @@
-"""The examples of a run, and of another one on the same examples, as the page's script takes them."""
+"""The examples of one run or two runs for the page's script."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ _LONGEST = 2000
 _TOP = 5
 _TAG = "tag_"
 _PARTS = 60
-"""More values than these of a tag make no menu; the search finds them."""
+"""Number of values of a tag up to which it gets a menu; others are found by search."""
 
 
 @dataclass(frozen=True)
 class Menu:
-    """A tag and its values, to filter by."""
+    """Menu of a tag's values to filter by."""
 
     tag: str
     values: tuple[str, ...]
@@ -36,8 +36,7 @@ class Menu:
 
 @dataclass(frozen=True)
 class Examples:
-    """What is shown of a run's examples. payload: for the script. attention: which of the
-    runs tell what they attend to. notes: what is left out, and why."""
+    """Examples of a page. payload: for the script. attention: the runs with attention. notes: what is left out."""
 
     payload: Mapping[str, object]
     menus: tuple[Menu, ...]
@@ -59,16 +58,18 @@ def examples(
     """Up to `most` examples with thumbnails.
 
     Args:
-        rows: samples of run A, controls left out.
-        other: those of run B, which has the same ids; None for no such run.
-        names: of both runs.
-        files: where the pictures are.
-        most: how many; where there are more, those whose ids hash lowest, so that any run shows the same.
-        attention: of each run, where it is known.
+        rows: samples of run A without controls.
+        other: samples of run B with the same ids; None if there is no run B.
+        names: of the runs.
+        files: the image files.
+        most: maximum number; examples with the lowest hashes of their ids are kept, so that all runs show the same.
+        attention: of each run; None if unknown.
         probable: whether confidences are probabilities, shown in percent, or scores as of a ranking.
     """
     kept = chosen(rows, most)
-    notes = [] if len(kept) == len(rows) else [f"{len(kept):,} of {len(rows):,} examples, drawn by a hash of their id"]
+    notes = (
+        [] if len(kept) == len(rows) else [f"{len(kept):,} of {len(rows):,} examples, selected by a hash of their id"]
+    )
     shown = _sample_rows(kept)
     of_b = {} if other is None else {row.example_id: row for row in _sample_rows(other)}
     images, missing = _images(shown, of_b, files)
@@ -78,7 +79,7 @@ def examples(
         "names": [visible(name) for name in names],
         "probable": probable,
         "rows": [_example(row, of_b.get(row.example_id), over) for row in shown],
-        "pictures": {visible(key): address for key, address in small.found.items()},
+        "images": {visible(key): url for key, url in small.urls.items()},
         "boxes": over.boxes,
     }
     remarks = (*notes, *_missing(missing, len(shown), files), *small.notes, *over.notes)
@@ -86,7 +87,7 @@ def examples(
 
 
 def chosen(rows: pd.DataFrame, most: int) -> pd.DataFrame:
-    """Of the rows those that are shown: where there are more than `most`, those whose ids hash lowest."""
+    """At most `most` rows, those with the lowest hashes of their ids, in their order."""
     if len(rows) <= most:
         return rows
     order = sorted(
@@ -98,14 +99,14 @@ def chosen(rows: pd.DataFrame, most: int) -> pd.DataFrame:
 def _sample_rows(rows: pd.DataFrame) -> list[SampleRow]:
     """The rows of the table, where a missing number is NaN."""
     known = [field.name for field in fields(SampleRow) if field.name in rows.columns]
-    found = []
+    samples = []
     for values in rows.to_dict("records"):
         given = {name: values[name] for name in known}
         given |= {name: () for name in ("labels", "label_scores") if given[name] is None}
         tags = {str(name): value for name, value in values.items() if str(name).startswith(_TAG)}
         named = {name.removeprefix(_TAG): value for name, value in tags.items() if isinstance(value, str)}
-        found.append(SampleRow(**given, tags=named))
-    return found
+        samples.append(SampleRow(**given, tags=named))
+    return samples
 
 
 def _images(
@@ -128,17 +129,17 @@ def _images(
 def _missing(missing: int, total: int, files: PictureFiles) -> list[str]:
     if not missing:
         return []
-    why = files.absent or "the data at hand has no such pictures, or other texts under these ids"
-    return [f"pictures of {missing:,} of {total:,} examples are not at hand: {why}"]
+    why = files.absent or "the local data lacks these images, or has other texts under these ids"
+    return [f"images of {missing:,} of {total:,} examples are not available: {why}"]
 
 
 def _menus(rows: pd.DataFrame) -> tuple[Menu, ...]:
-    found = {
+    values_by_tag = {
         str(name).removeprefix(_TAG): tuple(sorted({value for value in rows[name] if isinstance(value, str)}))
         for name in rows.columns
         if str(name).startswith(_TAG)
     }
-    return tuple(Menu(tag, values) for tag, values in found.items() if 1 < len(values) <= _PARTS)
+    return tuple(Menu(tag, values) for tag, values in values_by_tag.items() if 1 < len(values) <= _PARTS)
 
 
 def _example(row: SampleRow, other: SampleRow | None, over: Overlays) -> Mapping[str, object]:

@@ -56,9 +56,9 @@ def _fronts(table: Table, pareto: str) -> Iterator[tuple[Heading, list[Point]]]:
     """The columns of metrics with the systems that have a finite value and cost there; columns without any left out."""
     for heading in table.headings if pareto else ():
         points = [
-            Point(row.name, price.figure.value, entry.figure.value, entry.figure.reach, entry.front)
+            Point(row.name, price.aggregate.value, entry.aggregate.value, entry.aggregate.reach, entry.front)
             for row, entry, price in table.priced(heading, pareto)
-            if isfinite(price.figure.value) and isfinite(entry.figure.value)
+            if isfinite(price.aggregate.value) and isfinite(entry.aggregate.value)
         ]
         if points and heading.metric not in BESIDE:
             yield heading, points

@@ -20,11 +20,11 @@ from vlbench.report.tables.markup import table
 
 _UNRELEASED = "the weights of this network were not released: pretrain it first"
 TASKS = ("vqa2", "gqa", "nlvr2", "snli_ve", "coco_retrieval", "flickr30k_retrieval")
-_OWN = """## Published figures of your own
+_OWN = """## Your own published results
 
-`vlbench leaderboard RUNS --published FILE|DIR` shows the figures of a YAML file, or of those in a folder, beside the
-ones above, and `--expect` judges runs by them where a row says how it is rerun. The schema is
-`docs/published.schema.json`; `url` says where the figures were published.
+`vlbench leaderboard RUNS --published FILE|DIR` shows the results of a YAML file, or of all YAML files of a folder, next
+to the ones above; `--expect` compares runs with the rows that have a `rerun`. The schema is
+`docs/published.schema.json`; `url` is where the results were published.
 
 ```yaml
 model: Ours
@@ -47,25 +47,25 @@ rows:
 
 
 def pages(runs: list[Path] | None = None) -> dict[Path, str]:
-    """Every page below `docs/` with its text; runs: records that say what has been run."""
+    """Every page below `docs/` with its text; runs: records whose results the pages report."""
     cards = {task: catalog.task_card(task) for task in TASKS}
-    found = collect(runs).runs if runs else ()
+    records = collect(runs).runs if runs else ()
     texts = {Path("published") / f"{task}.md": task_page(card) for task, card in cards.items()}
     texts[Path("published/complexity.md")] = complexity_page()
-    texts[Path("reproduce.md")] = reproduce_page(cards, found, __version__)
+    texts[Path("reproduce.md")] = reproduce_page(cards, records, __version__)
     texts[Path("published.schema.json")] = json.dumps(PublishedModel.model_json_schema(), indent=2, ensure_ascii=False)
     return {path: f"{text}\n" for path, text in texts.items()}
 
 
 def task_page(card: TaskCard) -> str:
-    """The page of a task: its tables, its notes, where it all comes from."""
-    found = list(published(card.name))
-    noted = [one for one in found if card.name in one.row.notes]
-    notes = dict.fromkeys(f"- {one.name}, {one.row.protocol}: {one.row.notes[card.name]}" for one in noted)
-    papers = dict.fromkeys(f"- {one.model.model}: {one.model.paper}" for one in found)
+    """The page of a task: its tables, notes and papers."""
+    rows = list(published(card.name))
+    noted = [row for row in rows if card.name in row.row.notes]
+    notes = dict.fromkeys(f"- {row.name}, {row.row.protocol}: {row.row.notes[card.name]}" for row in noted)
+    papers = dict.fromkeys(f"- {row.model.model}: {row.model.paper}" for row in rows)
     parts = [
-        f"# {card.title}: published figures",
-        "Figures of papers on the real data, none of them measured here.",
+        f"# {card.title}: published results",
+        "Results of papers on the real data; none of them were measured here.",
         published_table(card.name, (), "md"),
         *(["## Notes", "\n".join(notes)] if notes else []),
         "## Papers",
@@ -75,96 +75,97 @@ def task_page(card: TaskCard) -> str:
 
 
 def complexity_page() -> str:
-    """The page of what models cost."""
-    found = complexity()
+    """The page of model costs."""
+    costs = complexity()
     headers = ["model", "visual tokens", "text tokens", "parameters (M)", "GFLOPs", "ms", "resolution"]
     rows = [
         [
             row.model, str(row.visual_tokens), f"{row.text_tokens}{' (assumed)' if row.assumed else ''}",
             f"{row.parameters_m:.1f}", f"{row.gflops:.1f}", f"~{row.milliseconds:.0f}", row.resolution or "-",
         ]
-        for row in found.rows
+        for row in costs.rows
     ]  # fmt: skip
     return "\n\n".join(
-        ["# Complexity: published figures", f"{found.paper}. {found.conditions}.", table(headers, rows, "md")]
+        ["# Complexity: published results", f"{costs.paper}. {costs.conditions}.", table(headers, rows, "md")]
     )
 
 
 def reproduce_page(cards: Mapping[str, TaskCard], runs: Sequence[FoundRun], version: str) -> str:
-    """For every published row that vlbench could rerun, the command, and what the records say of it."""
+    """The command for every published row that vlbench can reproduce, and the result of the records."""
     versions = {name: card.version for name, card in cards.items()}
-    judged = [one for one in expectations(runs, version, versions) if one.published is not None]
+    judged = [entry for entry in expectations(runs, version, versions) if entry.published is not None]
     parts = [
-        "# Published figures, run again",
-        "`CHECKPOINT` is the weights its authors released (pretrained ones, or finetuned ones where the mode is eval), "
-        "`DATA` a folder with the official data. Figures of a split without public answers come from its server, "
-        "which takes the file that `vlbench submit` writes; `RUN` is the folder that `vlbench run` names last. "
-        "`ANSWERS` is a JSON list of what the rows of a released head stand for; leave the flag out for a transformers "
-        "folder, which brings them along.",
+        "# Reproducing published results",
+        "`CHECKPOINT` stands for the weights that the authors released (pretrained, or finetuned if the mode is eval), "
+        "`DATA` for a folder with the official data. A split without public answers is scored by its server, "
+        "which takes the file that `vlbench submit` writes; `RUN` is the run folder that `vlbench run` prints last. "
+        "`ANSWERS` is a JSON list of the answers of a released head, row by row; leave the flag out for a transformers "
+        "folder, which contains them.",
         "Each command finetunes on the splits that the published model was finetuned on, and selects a checkpoint on "
-        "a split that is neither trained nor reported on; where there is none, it takes the last one. Runs with other "
-        "training splits are not compared with the published figure.",
+        "a split that is neither trained nor reported on; if there is none, it takes the last checkpoint. Runs with "
+        "other training splits are not compared with the published result.",
     ]
     for task, card in cards.items():
         rows = [
             [
-                f"{one.name}, {one.row.protocol}, {one.split}",
-                _said(one),
-                trained_on_text(one),
-                ", then ".join(f"`{command}`" for command in _commands(one, again, card)),
-                "; ".join([_state(one, judged), *([] if again.released else [_UNRELEASED])]),
+                f"{entry.name}, {entry.row.protocol}, {entry.split}",
+                _values_text(entry),
+                trained_on_text(entry),
+                ", then ".join(f"`{command}`" for command in _commands(entry, again, card)),
+                "; ".join([_state(entry, judged), *([] if again.released else [_UNRELEASED])]),
             ]
-            for one in published(task, tuple(card.splits))
-            if (again := one.row.rerun)
+            for entry in published(task, tuple(card.splits))
+            if (again := entry.row.rerun)
         ]
         if rows:
-            headers = ["figures", "published", "trained on", "command", "state"]
+            headers = ["result", "published", "trained on", "command", "state"]
             parts += [f"## {card.title}", table(headers, rows, "md")]
     return "\n\n".join([*parts, _OWN])
 
 
-def _said(one: Published) -> str:
-    return ", ".join(f"{metric} {value:.2f}" for metric, value in one.metrics.items())
+def _values_text(row: Published) -> str:
+    return ", ".join(f"{metric} {value:.2f}" for metric, value in row.metrics.items())
 
 
-def _state(one: Published, judged: Sequence[Expectation]) -> str:
+def _state(row: Published, judged: Sequence[Expectation]) -> str:
     states = [
-        f"{found.metric} {found.judgement}: {found.measured:.2f} [{found.low:.2f}, {found.high:.2f}]"
-        for found in judged
-        if (found.task, found.split, found.source) == (one.task, one.split, one.cited)
-        and found.published == one.metrics.get(found.metric)
-        and found.measured is not None and found.low is not None and found.high is not None
+        f"{expectation.metric} {expectation.judgement}: {expectation.measured:.2f} "
+        f"[{expectation.low:.2f}, {expectation.high:.2f}]"
+        for expectation in judged
+        if (expectation.task, expectation.split, expectation.source) == (row.task, row.split, row.cited)
+        and expectation.published == row.metrics.get(expectation.metric)
+        and expectation.measured is not None and expectation.low is not None and expectation.high is not None
     ]  # fmt: skip
     return "; ".join(states) or "not yet run"
 
 
-def _commands(one: Published, again: Rerun, card: TaskCard) -> list[str]:
-    parts = ["vlbench run", f"--task {one.task}", f"--model {again.model}"]
+def _commands(row: Published, again: Rerun, card: TaskCard) -> list[str]:
+    parts = ["vlbench run", f"--task {row.task}", f"--model {again.model}"]
     parts += [f"--size {again.size}"] if not again.model.startswith("hf:") else []
     parts += [f"--mode {again.mode}"] if again.mode != "finetune" else []
     parts += [f"--checkpoint {again.checkpoint}"] if again.checkpoint else []
     parts += ["--answers ANSWERS"] if again.mode == "eval" and card.min_answer_count is not None else []
-    hidden = server_of(one.task, one.split)
-    split = hidden[1].splits[0] if hidden else one.split
+    hidden = server_of(row.task, row.split)
+    split = hidden[1].splits[0] if hidden else row.split
     if again.mode == "finetune":
-        parts += _split_flags(one.trained_on.splits, _own_splits(again, card), split, card)
+        parts += _split_flags(row.trained_on.splits, _own_splits(again, card), split, card)
     run = " ".join([*parts, f"--split {split}", "--data-root DATA"])
     return [run, f"vlbench submit RUN --to {hidden[0]}"] if hidden else [run]
 
 
 def _own_splits(again: Rerun, card: TaskCard) -> tuple[str, ...]:
-    """What the model is finetuned on if no flag says otherwise."""
+    """The training splits without any flag."""
     return catalog.model_card(again.model).recipe(card.name, again.size).train_splits or (card.train_split,)
 
 
 def _split_flags(trained: tuple[str, ...], usual: tuple[str, ...], reported: str, card: TaskCard) -> list[str]:
-    """The flags that make a run train on these splits, and select on one that is apart from them and from the report.
+    """Flags that make a run train on these splits and select on a split apart from them and from the reported one.
 
-    Where the answers of what is reported are hidden, that may be the split that the task reports by default.
+    If the answers of the reported split are hidden, that may be the split that the task reports by default.
     """
     apart = [*trained, reported]
     candidates = [card.select_on, *([card.report_split] if server_of(card.name, reported) else [])]
-    select = next((one for one in candidates if not any(card.overlap(one, other) for other in apart)), NONE)
+    select = next((split for split in candidates if not any(card.overlap(split, other) for other in apart)), NONE)
     return [
         *([f"--train-split {','.join(trained)}"] if trained != usual else []),
         *([f"--select-on {select}"] if select != card.select_on else []),

@@ -1,4 +1,4 @@
-"""A profile as pictures: where the time goes, and accuracy against it."""
+"""Charts of a profile: milliseconds by stage, and metrics over latency."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from vlbench.metrics.direction import worth
 from vlbench.records.collect import FoundRun
 from vlbench.report.drawing import add_tooltip, chart_style, new_figure, save_figure
 from vlbench.report.html.charts import Point, draw_front, label_axes
-from vlbench.report.tables.aggregates import figure, pareto
+from vlbench.report.tables.aggregates import aggregate, pareto
 from vlbench.report.tables.markup import visible
 from vlbench.report.tables.protocol import Column, newest
 from vlbench.report.tables.system_names import placed
@@ -28,12 +28,11 @@ _COLOURS = (
     *("#4477aa", "#66ccee", "#228833", "#ccbb44", "#ee6677", "#aa3377", "#bbbbbb", "#222222"),
     *("#997700", "#99ddff", "#dddddd"),
 )
-"""Tol's bright scheme and three more, told apart by those who do not see all colours; as many as there are stages, and
-the rest."""
+"""Tol's bright scheme and three more, readable with colour vision deficiency: one for each stage and the rest."""
 
 
 def stages_picture(record: ProfileRecord, folder: Path) -> list[Path]:
-    """A bar per model, cut into its stages; returns the files, none where no latency was measured."""
+    """Draw a bar per model, split into its stages; returns the files, none if no latency was measured."""
     models = [model for model in record.models if model.latency]
     if not models:
         return []
@@ -59,7 +58,7 @@ def stages_picture(record: ProfileRecord, folder: Path) -> list[Path]:
 
 
 def front_picture(record: ProfileRecord, runs: Sequence[RunRecord], folder: Path) -> list[Path]:
-    """Main metrics of runs against the latency of their models, and those that no other model beats.
+    """Draw main metrics of runs over the latency of their models, with the Pareto front.
 
     Runs that compare share a plot: task, data, split and protocol, as in a leaderboard's column. Runs that differ in
     their seed alone are one point, their mean. Labels give the number of seeds, and tell where a model was measured
@@ -81,13 +80,13 @@ def front_picture(record: ProfileRecord, runs: Sequence[RunRecord], folder: Path
 
 
 def left_out(record: ProfileRecord, runs: Sequence[RunRecord]) -> list[str]:
-    """Which runs `front_picture` does not draw, a sentence for each reason."""
+    """The runs that `front_picture` does not draw, one sentence for each reason."""
     by_reason: dict[str, list[str]] = {}
     drawn = {id(run.record) for run in _newest_drawn(record, runs)}
     for run in runs:
-        if why := _why_not(record, run) or ("" if id(run) in drawn else "of which there is a newer one"):
+        if why := _why_not(record, run) or ("" if id(run) in drawn else "superseded"):
             by_reason.setdefault(why, []).append(f"{_model(run)} on {run.task.name}")
-    return [f"left out of the picture, {why}: {first_five(_counted(names))}" for why, names in by_reason.items()]
+    return [f"left out of the chart, {why}: {first_five(_counted(names))}" for why, names in by_reason.items()]
 
 
 def _newest_drawn(record: ProfileRecord, runs: Sequence[RunRecord]) -> list[FoundRun]:
@@ -96,39 +95,39 @@ def _newest_drawn(record: ProfileRecord, runs: Sequence[RunRecord]) -> list[Foun
 
 
 def _counted(names: Sequence[str]) -> list[str]:
-    """Each once, with how often it is there."""
+    """Each name once, with its count."""
     return [name if number == 1 else f"{number} runs of {name}" for name, number in Counter(names).items()]
 
 
-def _ms(one: ModelProfile) -> dict[str, float]:
-    """Milliseconds by stage that add up to the median whole, those of the pipeline and the rest last."""
-    if one.latency is None:
+def _ms(model: ModelProfile) -> dict[str, float]:
+    """Milliseconds by stage that add up to the median of the whole; stages of the pipeline and the rest come last."""
+    if model.latency is None:
         return {}
-    parts = one.latency.parts
+    parts = model.latency.parts
     order = sorted(parts, key=lambda name: (name == REST) + (name in (*PIPELINE, REST)))
     return {name: max(parts[name], 0.0) for name in order}
 
 
 def _why_not(record: ProfileRecord, run: RunRecord) -> str:
-    """Why a run has no point in the picture; empty where it has one."""
+    """Why a run has no point in the chart; empty if it has one."""
     if record.spec.stages:
-        return "since some stages alone were measured"
+        return "since only some stages were measured"
     if run.status != "done":
         return "not done"
     if (result := run.result(run.task.main_metric)) is None:
-        return "without a figure of their task's main metric"
+        return "without a value of their task's main metric"
     if not isfinite(result.value):
-        return "since their figure is not a number"
-    if _model(run) not in {one.name for one in record.models if one.latency}:
+        return "since their value is not a number"
+    if _model(run) not in {model.name for model in record.models if model.latency}:
         return "of models whose latency was not measured"
     measured = record.spec.task
-    if run.task.name != measured and (_asked(run.task.name) is None or _asked(run.task.name) != _asked(measured)):
-        return f"since {measured} was measured, which asks otherwise (profile with --task {run.task.name})"
+    if run.task.name != measured and (_inputs(run.task.name) is None or _inputs(run.task.name) != _inputs(measured)):
+        return f"since {measured} was measured, which has other inputs (profile with --task {run.task.name})"
     return ""
 
 
-def _asked(task: str) -> tuple[str, int] | None:
-    """What latency depends on: the kind of answer, and pictures of an example; None of a task that is not known."""
+def _inputs(task: str) -> tuple[str, int] | None:
+    """What latency depends on: the output and the images per example; None for an unknown task."""
     if task not in catalog.task_folders():
         return None
     card = catalog.task_card(task)
@@ -149,7 +148,7 @@ def _points(record: ProfileRecord, runs: Sequence[FoundRun]) -> dict[str, tuple[
         measured = [
             (f"{system.label}{_besides(record, system.runs)}", latencies[_model(system.runs[0].record)].model.p50, mean)
             for system in systems
-            if system.column == column and (mean := figure(system.runs, metrics[column], ""))
+            if system.column == column and (mean := aggregate(system.runs, metrics[column], ""))
         ]
         front = pareto([(ms, worth(mean.value, mean.higher_is_better)) for _, ms, mean in measured])
         points = [
@@ -162,21 +161,24 @@ def _points(record: ProfileRecord, runs: Sequence[FoundRun]) -> dict[str, tuple[
 
 
 def _titles(metrics: Mapping[Column, str]) -> dict[Column, str]:
-    """In words what is measured in each column; its version and data only where nothing else tells two apart."""
+    """Title of each column; with version and data only where titles would be equal."""
     plain = {
-        of: f"{of.title}{'' if of.data == 'real data' else f' ({of.data})'}: {metric}\n{of.protocol}"
-        for of, metric in metrics.items()
+        column: f"{column.title}{'' if column.data == 'real data' else f' ({column.data})'}: {metric}\n"
+        f"{column.protocol}"
+        for column, metric in metrics.items()
     }
     return {
-        of: f"{title} (version {of.version}, data {of.manifest})" if [*plain.values()].count(title) > 1 else title
-        for of, title in plain.items()
+        column: f"{title} (version {column.version}, data {column.manifest})"
+        if [*plain.values()].count(title) > 1
+        else title
+        for column, title in plain.items()
     }
 
 
 def _besides(record: ProfileRecord, system: Sequence[FoundRun]) -> str:
-    """What a point's reader must know besides the model."""
+    """Remarks behind the name of a point."""
     run = system[0].record
-    visual = next(one.visual for one in record.models if one.name == _model(run))
+    visual = next(model.visual for model in record.models if model.name == _model(run))
     notes = ["without detector"] if visual == "regions" and not record.spec.detector else []
     if len(system) > 1:
         notes.append(f"{len(system)} seeds")
