@@ -112,7 +112,7 @@ def test_of_two_rankings_both_answers_are_drawn(
         """(() => {
           const data = JSON.parse(document.getElementById('data').textContent);
           const row = data.rows.find(({a, b, images}) => a.answer !== b.answer && a.score === b.score
-            && [a, b].every(({answer}) => answer in data.pictures && !images.includes(answer)));
+            && [a, b].every(({answer}) => answer in data.images && !images.includes(answer)));
           const items = [...document.querySelectorAll('#list > li')];
           const item = items.find((one) => one.querySelector('h3 bdi').textContent === row.text);
           item.querySelector('h3 button').click();

@@ -10,11 +10,11 @@ from vlbench.core.record import RunRecord
 from vlbench.data.cache.folder import cache_folder
 from vlbench.engine.source import load_task
 from vlbench.records.folder import RunFolder
-from vlbench.report.html.thumbnails import PictureFiles
+from vlbench.report.html.thumbnails import ImageFiles
 from vlbench.world.generate import is_world, world_folder
 
 
-def picture_files(folder: RunFolder, record: RunRecord, data_root: Path | None = None) -> PictureFiles:
+def picture_files(folder: RunFolder, record: RunRecord, data_root: Path | None = None) -> ImageFiles:
     """The pictures of a run's split: below `data_root`, else where the run had its data, else in the world.
 
     A world that has to be made first is not made: the report does without and says so.
@@ -26,7 +26,7 @@ def picture_files(folder: RunFolder, record: RunRecord, data_root: Path | None =
     root = data_root or folder.found(spec.data_root)
     named = root or os.environ.get("VLBENCH_DATA")
     if not named and not is_world(world_folder(cache_folder(), spec.domain)):
-        return PictureFiles(absent="the built-in world is not in the cache; vlbench data world makes it")
+        return ImageFiles(absent="the built-in world is not in the cache; vlbench data world makes it")
     try:
         tasks_dir = folder.found(spec.tasks_dir)
         task = load_task(record.task.name, root, domain=spec.domain, tasks_dir=tasks_dir, allow_partial=True)
@@ -34,6 +34,6 @@ def picture_files(folder: RunFolder, record: RunRecord, data_root: Path | None =
     except VlbenchError as error:
         if data_root is not None:
             raise
-        return PictureFiles(absent=error.message)
+        return ImageFiles(absent=error.message)
     paths = {ref.key: ref.path for example in examples for ref in example.query.images}
-    return PictureFiles(paths, {example.id: example.query.text for example in examples})
+    return ImageFiles(paths, {example.id: example.query.text for example in examples})

@@ -12,7 +12,7 @@ from vlbench.records.attention import Attention
 from vlbench.records.samples import SampleRow
 from vlbench.report.html.answers import number_or_none
 from vlbench.report.html.attention import Letter, Overlays, overlays
-from vlbench.report.html.thumbnails import PictureFiles, thumbnails
+from vlbench.report.html.thumbnails import ImageFiles, thumbnails
 from vlbench.report.show import plain_reference
 from vlbench.report.tables.markup import visible
 
@@ -49,7 +49,7 @@ def examples(
     rows: pd.DataFrame,
     other: pd.DataFrame | None,
     names: Sequence[str],
-    files: PictureFiles,
+    files: ImageFiles,
     most: int,
     attention: Sequence[Attention | None],
     *,
@@ -109,9 +109,7 @@ def _sample_rows(rows: pd.DataFrame) -> list[SampleRow]:
     return samples
 
 
-def _images(
-    rows: Sequence[SampleRow], of_b: Mapping[str, SampleRow], files: PictureFiles
-) -> tuple[dict[str, Path], int]:
+def _images(rows: Sequence[SampleRow], of_b: Mapping[str, SampleRow], files: ImageFiles) -> tuple[dict[str, Path], int]:
     """key -> path of each image that is shown or that is an answer, and the number of examples that lack an image.
 
     An example's images are taken only where its text is the same here: other data may have the same keys.
@@ -126,7 +124,7 @@ def _images(
     return paths, missing
 
 
-def _missing(missing: int, total: int, files: PictureFiles) -> list[str]:
+def _missing(missing: int, total: int, files: ImageFiles) -> list[str]:
     if not missing:
         return []
     why = files.absent or "the local data lacks these images, or has other texts under these ids"

@@ -25,7 +25,7 @@ def front_charts(table: Table, pareto: str) -> list[Chart]:
     ]
 
 
-def fronts_picture(board: Board) -> str:
+def fronts_svg(board: Board) -> str:
     """All fronts of a leaderboard as one SVG file, two side by side; light or dark as the reader's screen is.
 
     Raises:

@@ -22,7 +22,7 @@ from vlbench.report.html.page import page, script_json
 from vlbench.report.html.provenance import costs, provenance
 from vlbench.report.html.results import differences
 from vlbench.report.html.run_section import Side, side
-from vlbench.report.html.thumbnails import PictureFiles
+from vlbench.report.html.thumbnails import ImageFiles
 from vlbench.report.tables.protocol import model_name
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ class RunView:
     data: Markup
 
 
-def run_page(run: Path, other: Path | None, files: PictureFiles, most: int = 2000) -> str:
+def run_page(run: Path, other: Path | None, files: ImageFiles, most: int = 2000) -> str:
     """The page of a run.
 
     Args:
@@ -62,7 +62,7 @@ def run_page(run: Path, other: Path | None, files: PictureFiles, most: int = 200
                 ("tables.js", "attention.js", "examples.js"))  # fmt: skip
 
 
-def _view(run: Path, other: Path | None, files: PictureFiles, most: int) -> RunView:
+def _view(run: Path, other: Path | None, files: ImageFiles, most: int) -> RunView:
     paths = [run] if other is None else [run, other]
     letters = ("",) if other is None else ("A", "B")
     folders, records = [RunFolder.open(path) for path in paths], [read_run(path) for path in paths]
@@ -89,7 +89,7 @@ def _examples(
     records: Sequence[RunRecord],
     rows: Sequence[pd.DataFrame | None],
     names: Sequence[str],
-    files: PictureFiles,
+    files: ImageFiles,
     most: int,
     *,
     probable: bool,

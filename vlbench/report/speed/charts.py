@@ -31,7 +31,7 @@ _COLOURS = (
 """Tol's bright scheme and three more, readable with colour vision deficiency: one for each stage and the rest."""
 
 
-def stages_picture(record: ProfileRecord, folder: Path) -> list[Path]:
+def save_stages_chart(record: ProfileRecord, folder: Path) -> list[Path]:
     """Draw a bar per model, split into its stages; returns the files, none if no latency was measured."""
     models = [model for model in record.models if model.latency]
     if not models:
@@ -57,7 +57,7 @@ def stages_picture(record: ProfileRecord, folder: Path) -> list[Path]:
         return save_figure(figure, folder, "stages", "Milliseconds of one example by stage")
 
 
-def front_picture(record: ProfileRecord, runs: Sequence[RunRecord], folder: Path) -> list[Path]:
+def save_front_chart(record: ProfileRecord, runs: Sequence[RunRecord], folder: Path) -> list[Path]:
     """Draw main metrics of runs over the latency of their models, with the Pareto front.
 
     Runs that compare share a plot: task, data, split and protocol, as in a leaderboard's column. Runs that differ in
@@ -80,7 +80,7 @@ def front_picture(record: ProfileRecord, runs: Sequence[RunRecord], folder: Path
 
 
 def left_out(record: ProfileRecord, runs: Sequence[RunRecord]) -> list[str]:
-    """The runs that `front_picture` does not draw, one sentence for each reason."""
+    """The runs that `save_front_chart` does not draw, one sentence for each reason."""
     by_reason: dict[str, list[str]] = {}
     drawn = {id(run.record) for run in _newest_drawn(record, runs)}
     for run in runs:

@@ -15,7 +15,7 @@ from vlbench.core.errors import ExitCode, VlbenchError, first_five
 from vlbench.core.profile import ProfileRecord
 from vlbench.data.cache.folder import atomic_write
 from vlbench.records.profiles import read_profile
-from vlbench.report.speed.charts import stages_picture
+from vlbench.report.speed.charts import save_stages_chart
 from vlbench.report.speed.table import speed_table
 from vlbench.report.tables.markup import markdown
 
@@ -58,7 +58,7 @@ def write(folder: Path) -> None:
     """Write the page and the charts."""
     records = records_of(folder)
     for name, record in records.items():
-        stages_picture(record, folder / "pictures" / name)
+        save_stages_chart(record, folder / "pictures" / name)
     atomic_write(folder / PAGE, page(records))
 
 

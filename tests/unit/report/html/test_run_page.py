@@ -18,10 +18,10 @@ from vlbench.records.folder import RunFolder, read_run
 from vlbench.records.rankings import write_ranks
 from vlbench.records.samples import SampleRow, write_samples
 from vlbench.report.html.run_page import run_page
-from vlbench.report.html.thumbnails import PictureFiles
+from vlbench.report.html.thumbnails import ImageFiles
 
 MakeRun = Callable[..., Path]
-NOWHERE = PictureFiles(absent="there is no data")
+NOWHERE = ImageFiles(absent="there is no data")
 
 
 def payload(text: str) -> dict[str, Any]:
@@ -133,10 +133,10 @@ def test_pictures_that_either_run_answered_with_are_there(make_run: MakeRun, tmp
     for number, name in enumerate(names):
         Image.new("RGB", (30, 20), (80 * number, 0, 0)).save(tmp_path / f"{name}.png")
     texts = {"e0000": "question 0", "e0001": "question 1"}
-    files = PictureFiles({name: tmp_path / f"{name}.png" for name in names}, texts)
+    files = ImageFiles({name: tmp_path / f"{name}.png" for name in names}, texts)
     assert set(payload(run_page(first, second, files))["images"]) == set(names)
     assert set(payload(run_page(second, None, files))["images"]) == {"right", "of_b"}
-    other = PictureFiles(files.paths, texts | {"e0001": "another question"})
+    other = ImageFiles(files.paths, texts | {"e0001": "another question"})
     assert set(payload(run_page(first, second, other))["images"]) == {"right", "of_a"}
 
 
@@ -164,7 +164,7 @@ def test_pictures_come_only_from_the_same_data(folder: Path, record: RunRecord, 
     write_samples(folder / "samples.parquet", [row(0), row(1), row(2, image_ids=("gone",))])
     Image.new("RGB", (30, 20), "red").save(tmp_path / "p.png")
     paths = dict.fromkeys(("p0", "p1", "p2"), tmp_path / "p.png")
-    files = PictureFiles(paths, {"e0": "text 0", "e1": "another text", "e2": "text 2"})
+    files = ImageFiles(paths, {"e0": "text 0", "e1": "another text", "e2": "text 2"})
     text = run_page(folder, None, files)
     assert set(payload(text)["images"]) == {"p0"}
     assert "images of 2 of 3 examples are not available: the local data lacks these images" in text
@@ -231,7 +231,7 @@ def test_two_thousand_examples_of_natural_size_weigh_less_than_twenty_megabytes(
         ],
     )  # fmt: skip
     paths = {key: tmp_path / f"{place % 8}.png" for place, key in enumerate(keys)}
-    text = run_page(folder, None, PictureFiles(paths, {f"e{place}": words for place in range(2000)}))
+    text = run_page(folder, None, ImageFiles(paths, {f"e{place}": words for place in range(2000)}))
     assert len(payload(text)["images"]) == 4000
     assert len(text.encode()) < 20 << 20
 

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from vlbench.core.profile import Memory, Parameters, ProfileRecord, Query
 from vlbench.core.record import RunRecord
 from vlbench.report.speed import charts as pictures
-from vlbench.report.speed.charts import front_picture, left_out, stages_picture
+from vlbench.report.speed.charts import left_out, save_front_chart, save_stages_chart
 from vlbench.report.speed.table import speed_table
 from vlbench.report.tables.markup import rounded
 
@@ -126,7 +126,7 @@ def test_parts_add_up_to_the_whole_where_medians_do_not(
         return draw(self, y, width, **rest)  # type: ignore[arg-type]
 
     monkeypatch.setattr(Axes, "barh", barh)
-    stages_picture(uneven, tmp_path)
+    save_stages_chart(uneven, tmp_path)
     assert sum(widths) == pytest.approx(20.0)
 
 
@@ -206,13 +206,13 @@ def test_runs_of_one_name_are_counted(profile: ProfileRecord, record: RunRecord)
 
 def test_pictures(profile: ProfileRecord, record: RunRecord, tmp_path: Path) -> None:
     runs = [run_of(record, name, size) for name, size in (("cvlp", "base"), ("vilt", "base"), ("vilt", "tiny"))]
-    paths = [*stages_picture(profile, tmp_path), *front_picture(profile, runs, tmp_path)]
+    paths = [*save_stages_chart(profile, tmp_path), *save_front_chart(profile, runs, tmp_path)]
     assert [path.name for path in paths] == ["stages.png", "stages.svg", "front.png", "front.svg"]
     assert all(path.stat().st_size > 1000 for path in paths)
     before = [path.read_bytes() for path in paths if path.suffix == ".svg"]
     ElementTree.fromstring(before[0])
-    assert stages_picture(profile.model_copy(update={"models": profile.models[2:]}), tmp_path) == []
-    assert front_picture(profile, runs[2:], tmp_path) == []
+    assert save_stages_chart(profile.model_copy(update={"models": profile.models[2:]}), tmp_path) == []
+    assert save_front_chart(profile, runs[2:], tmp_path) == []
 
 
 def run_of(record: RunRecord, name: str, size: str, task: str = "coco_retrieval", **facts: object) -> RunRecord:
@@ -235,7 +235,7 @@ def with_spec(run: RunRecord, value: float = 58.325, **changed: object) -> RunRe
 
 def drawn(profile: ProfileRecord, runs: list[RunRecord], folder: Path) -> str:
     """All that front.svg says, without the shapes."""
-    (path,) = [path for path in front_picture(profile, runs, folder) if path.suffix == ".svg"]
+    (path,) = [path for path in save_front_chart(profile, runs, folder) if path.suffix == ".svg"]
     return "\n".join(ElementTree.fromstring(path.read_text(encoding="utf-8")).itertext())
 
 
@@ -286,7 +286,7 @@ def points(
         return []
 
     monkeypatch.setattr(pictures, "save_figure", keep)
-    front_picture(profile, runs, folder)
+    save_front_chart(profile, runs, folder)
     return found
 
 
@@ -394,5 +394,5 @@ def test_the_front_improves_in_the_direction_of_the_metric(
         return []
 
     monkeypatch.setattr(pictures, "save_figure", keep)
-    front_picture(profile, told, tmp_path)
+    save_front_chart(profile, told, tmp_path)
     assert lines == [front]
