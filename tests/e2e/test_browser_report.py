@@ -119,7 +119,7 @@ def test_of_two_rankings_both_answers_are_drawn(
           const figures = [...item.querySelectorAll('[id^=details] figure')];
           return {
             mark: item.querySelector('.mark').textContent,
-            wanted: [['A answered with', `picture ${row.a.answer}`], ['B answered with', `picture ${row.b.answer}`]],
+            wanted: [['A answered with', `image ${row.a.answer}`], ['B answered with', `image ${row.b.answer}`]],
             shown: figures.map((one) => [one.querySelector('figcaption').textContent, one.querySelector('img').alt]),
           };
         })()"""
