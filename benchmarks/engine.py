@@ -43,6 +43,7 @@ from vlbench.core.examples import Caption, Example, ImageRef, Label, Query
 from vlbench.core.gallery import galleries
 from vlbench.core.progress import Silent
 from vlbench.core.results import Ranking
+from vlbench.data.images.load import ImageFiles
 from vlbench.data.images.patches import fitted
 from vlbench.data.resources import Resources
 from vlbench.data.text.tokenizer import TextEncoder
@@ -265,7 +266,7 @@ def pairs(name: str, examples: list[Example[Caption]], batch: int, repeats: int)
         batches.append((backbone.prepare_images(refs), backbone.prepare_texts(texts)))
 
     def loop() -> list[Ranking]:
-        backbone, head = learner.parts
+        backbone, head = learner.model, learner.head
         with torch.inference_mode():
             scores = []
             for images, texts in batches:

@@ -150,7 +150,7 @@ def test_an_evaluation_is_told_of_from_any_folder(
     done = vlbench("report", folder, "--attention")
     assert done.code == 0, done.err
     page = (folder / "report.html").read_text()
-    assert len(kept(folder)) > 0 and "are not at hand" not in page
+    assert len(kept(folder)) > 0 and "are not available" not in page
     (folder / "attention.parquet").unlink()
     shutil.rmtree(trained / "checkpoints")
     done = vlbench("report", folder, "--attention")

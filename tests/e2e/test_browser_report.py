@@ -112,14 +112,14 @@ def test_of_two_rankings_both_answers_are_drawn(
         """(() => {
           const data = JSON.parse(document.getElementById('data').textContent);
           const row = data.rows.find(({a, b, images}) => a.answer !== b.answer && a.score === b.score
-            && [a, b].every(({answer}) => answer in data.pictures && !images.includes(answer)));
+            && [a, b].every(({answer}) => answer in data.images && !images.includes(answer)));
           const items = [...document.querySelectorAll('#list > li')];
           const item = items.find((one) => one.querySelector('h3 bdi').textContent === row.text);
           item.querySelector('h3 button').click();
           const figures = [...item.querySelectorAll('[id^=details] figure')];
           return {
             mark: item.querySelector('.mark').textContent,
-            wanted: [['A answered with', `picture ${row.a.answer}`], ['B answered with', `picture ${row.b.answer}`]],
+            wanted: [['A answered with', `image ${row.a.answer}`], ['B answered with', `image ${row.b.answer}`]],
             shown: figures.map((one) => [one.querySelector('figcaption').textContent, one.querySelector('img').alt]),
           };
         })()"""

@@ -48,7 +48,7 @@ def test_worsened_weights_are_a_regression_and_the_same_ones_pass(score: Score, 
     caught = vlbench(*gate, score("worse", tmp_path / "worse.safetensors"), "--json")
     verdict = json.loads(caught.out)["verdicts"][0]
     assert (caught.code, verdict["kind"]) == (3, "regression")
-    assert verdict["flips"] and "its weights are others than the baseline's" in verdict["reason"]
+    assert verdict["flips"] and "its weights differ from the baseline's" in verdict["reason"]
 
 
 def test_three_seeds_of_twenty_examples_are_inconclusive(vlbench: Any, quick: list[object], tmp_path: Path) -> None:

@@ -160,8 +160,8 @@ def unfinite(number: float) -> Callable[[Values], None]:
 @pytest.mark.parametrize(
     ("change", "why"),
     [
-        (unfinite(float("nan")), "its figure is not a number"),
-        (unfinite(float("inf")), "its figure is not a number"),
+        (unfinite(float("nan")), "its value is not a number"),
+        (unfinite(float("inf")), "its value is not a number"),
         (lambda values: values.update(results=[]), "no scores: the answers of its split are not public"),
         (lambda values: values.update(results=values["results"][1:]), "its record has no accuracy"),
         (lambda values: values.update(status="failed", error=HOSTILE), "failed: =a"),

@@ -112,9 +112,9 @@ def leaderboard(
             typer.echo(printable(note), err=True)
     files = [(path, text) for path in (inject or output,) if path]
     if picture:
-        from vlbench.report.html.fronts import fronts_picture
+        from vlbench.report.html.fronts import fronts_svg
 
-        files.append((picture, fronts_picture(made)))
+        files.append((picture, fronts_svg(made)))
     for path, content in files:
         changed = put(path, content, marks=path == inject, check=check)
         typer.echo(f"{path} {'written' if changed else 'is up to date'}")

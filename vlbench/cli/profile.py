@@ -69,7 +69,7 @@ def profile(
     from vlbench.core.validate import parse
     from vlbench.profiling.profile import profile as measure
     from vlbench.records.profiles import new_folder, write_profile
-    from vlbench.report.speed.charts import front_picture, left_out, stages_picture
+    from vlbench.report.speed.charts import left_out, save_front_chart, save_stages_chart
     from vlbench.report.speed.table import speed_table
 
     given = {name: value for name, value in ctx.params.items() if name in ProfileSpec.model_fields}
@@ -83,7 +83,7 @@ def profile(
         with open_progress(quiet or as_json) as progress:
             record, raw = measure(spec, progress)
         write_profile(folder, record, raw)
-        stages_drawn, front = stages_picture(record, folder), front_picture(record, runs, folder)
+        stages_drawn, front = save_stages_chart(record, folder), save_front_chart(record, runs, folder)
     for line in left_out(record, runs):
         typer.echo(line, err=True)
     files = "\n".join(map(str, [*stages_drawn, *front, folder]))

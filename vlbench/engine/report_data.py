@@ -27,11 +27,11 @@ from vlbench.records.attention import Attended, Attention, read_attention, write
 from vlbench.records.folder import RunFolder, read_run
 from vlbench.records.samples import read_samples
 from vlbench.report.html.examples import chosen
-from vlbench.report.html.thumbnails import PictureFiles
+from vlbench.report.html.thumbnails import ReportImages
 from vlbench.world.generate import is_world, world_folder
 
 
-def find_images(folder: RunFolder, record: RunRecord, data_root: Path | None = None) -> PictureFiles:
+def find_images(folder: RunFolder, record: RunRecord, data_root: Path | None = None) -> ReportImages:
     """Find the images of a run's split: in `data_root`, else where the run had its data, else in the built-in world.
 
     A world that is not in the cache is not generated: the report has no images and says so.
@@ -43,7 +43,7 @@ def find_images(folder: RunFolder, record: RunRecord, data_root: Path | None = N
     root = data_root or folder.found(spec.data_root)
     named = root or os.environ.get("VLBENCH_DATA")
     if not named and not is_world(world_folder(cache_folder(), spec.domain)):
-        return PictureFiles(absent="the built-in world is not in the cache; vlbench data world makes it")
+        return ReportImages(absent="the built-in world is not in the cache; vlbench data world makes it")
     try:
         tasks_dir = folder.found(spec.tasks_dir)
         task = load_task(record.task.name, root, domain=spec.domain, tasks_dir=tasks_dir, allow_partial=True)
@@ -51,9 +51,9 @@ def find_images(folder: RunFolder, record: RunRecord, data_root: Path | None = N
     except VlbenchError as error:
         if data_root is not None:
             raise
-        return PictureFiles(absent=error.message)
+        return ReportImages(absent=error.message)
     paths = {ref.key: ref.path for example in examples for ref in example.query.images}
-    return PictureFiles(paths, {example.id: example.query.text for example in examples})
+    return ReportImages(paths, {example.id: example.query.text for example in examples})
 
 
 def compute_attention(run: Path, data_root: Path | None, most: int, progress: Progress) -> None:

@@ -1,1 +1,1 @@
-"""Tables and figures, made from records only; no torch."""
+"""Tables, charts and pages, made from records only; no torch."""

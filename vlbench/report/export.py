@@ -1,4 +1,4 @@
-"""Records for other tools: lm-evaluation-harness, Hugging Face model cards, spreadsheets."""
+"""Records in the formats of other tools: lm-evaluation-harness, Hugging Face model cards, CSV."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from math import isfinite
 from statistics import fmean, stdev
-from typing import Any
 
 from vlbench import catalog
 from vlbench.core.errors import VlbenchError, unknown
@@ -16,10 +15,12 @@ from vlbench.core.record import Result, RunRecord
 from vlbench.report.tables.markup import as_csv
 from vlbench.report.tables.protocol import column, protocol, system
 
+_WITH_SOURCE = "hf-model-index"
+"""The format whose results name an address as their source."""
 _QUESTIONS, _RETRIEVAL = "visual-question-answering", "image-text-retrieval"
-"""What a task asks for, in the words of model cards."""
+"""Task types of model cards."""
 _NO_PERCENTAGE = ("rsum", "rsum_optimistic", "rsum_expected")
-"""Metrics where more is better and whose values are sums of percentages."""
+"""Metrics that are better when higher and are sums of percentages."""
 _NAMES = {
     "accuracy": "Accuracy", "consistency": "Consistency", "vqa_accuracy": "VQA accuracy",
     "vqa_simple": "VQA accuracy, min(k/3, 1)", "vqa_lenient": "VQA accuracy, all answers normalised",
@@ -35,22 +36,22 @@ _RULES = {"_optimistic": ", ties optimistic", "_expected": ", ties expected"}
 def export(records: Sequence[RunRecord], to: str, source_url: str = "") -> str:
     """The finished records in another tool's format.
 
-    Values are those of the record, accuracies in percent; lm-eval's are fractions, as that tool's own. Records of the
-    built-in world go by names of their own, never by that of a real data set.
+    Values are those of the record, accuracies in percent; lm-eval gets fractions, as it writes them itself. Records of
+    the synthetic world have dataset names of their own, never that of a real dataset.
 
     Args:
         records: runs; each must be done.
         to: a name of FORMATS.
-        source_url: where the runs can be looked up, for hf-model-index, whose sources need an address; may be empty.
+        source_url: a URL where the runs can be found, for hf-model-index only; may be empty.
 
     Raises:
-        VlbenchError: an unknown format, a run that is not done or has a figure that is not a number, or runs that the
+        VlbenchError: an unknown format, a run that is not done or has a value that is not a number, or runs that the
             format cannot hold together.
     """
     if to not in FORMATS:
         raise unknown("format", to, FORMATS)
-    if source_url and to != "hf-model-index":
-        raise VlbenchError(f"--source-url {source_url} is for --to hf-model-index, not {to}: leave it out")
+    if source_url and to != _WITH_SOURCE:
+        raise VlbenchError(f"--source-url {source_url} is for --to {_WITH_SOURCE}, not {to}: leave it out")
     for record in records:
         if record.status != "done":
             raise VlbenchError(
@@ -58,21 +59,21 @@ def export(records: Sequence[RunRecord], to: str, source_url: str = "") -> str:
             )
         if to != "csv" and (bad := [result.metric for result in record.results if not isfinite(result.value)]):
             raise VlbenchError(
-                f"the run of {record.model.name} on {record.task.name} has no figure for {bad[0]}, which {to} cannot "
-                f"say: rerun it with --no-resume, or leave it out"
+                f"the run of {record.model.name} on {record.task.name} has no value for {bad[0]}, which {to} cannot "
+                f"hold: rerun it with --no-resume, or leave it out"
             )
-    return _hf_model_index(records, source_url) if to == "hf-model-index" else FORMATS[to](records)
+    return FORMATS[to](records, source_url)
 
 
-def _lm_eval(records: Sequence[RunRecord]) -> str:
-    """The results file of lm-evaluation-harness: one model, a task once."""
+def _lm_eval(records: Sequence[RunRecord], _: str) -> str:
+    """The results file of lm-evaluation-harness: one model, each task once."""
     model = _one_model(records, "lm-eval")
     names = [_dataset(record) for record in records]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise VlbenchError(f"lm-eval holds a task once, and {', '.join(twice)} comes twice: give one run of each")
     limits = sorted({_limit(record) for record in records})
     if len(limits) > 1:
-        raise VlbenchError(f"lm-eval says one limit for all tasks, and these runs have {', '.join(limits)}: give one's")
+        raise VlbenchError(f"lm-eval has one limit for all tasks, and these runs have {', '.join(limits)}: give one's")
     named = list(zip(names, records, strict=True))
     content = {
         "results": {name: _lm_eval_results(record) for name, record in named},
@@ -91,21 +92,21 @@ def _lm_eval(records: Sequence[RunRecord]) -> str:
     return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
 
 
-def _lm_eval_config(record: RunRecord) -> dict[str, Any]:
-    """In metadata a task may say what it likes: here also which values are no fractions."""
-    told = {
+def _lm_eval_config(record: RunRecord) -> dict[str, object]:
+    """A task's config; its free-form metadata also lists which values are not fractions."""
+    metadata = {
         "version": record.task.version,
         "data": column(record).data,
         "protocol": protocol(record),
         "seed": record.spec.seed,
         "units": {result.metric: "fraction" if _is_percentage(result) else "as recorded" for result in record.results},
     }
-    return {"task": _dataset(record), "test_split": record.task.split, "metadata": told}
+    return {"task": _dataset(record), "test_split": record.task.split, "metadata": metadata}
 
 
-def _lm_eval_results(record: RunRecord) -> dict[str, Any]:
+def _lm_eval_results(record: RunRecord) -> dict[str, str | float]:
     world = " (built-in world)" if record.task.source == "world" else ""
-    row: dict[str, Any] = {"alias": f"{record.task.name}{world}"}
+    row: dict[str, str | float] = {"alias": f"{record.task.name}{world}"}
     for result in record.results:
         scale = 100.0 if _is_percentage(result) else 1.0
         row[f"{result.metric},none"] = result.value / scale
@@ -123,8 +124,8 @@ def _evaluated_with(record: RunRecord) -> str:
     return f"vlbench {record.tool.version}"
 
 
-def _hf_model_index(records: Sequence[RunRecord], source_url: str = "") -> str:
-    """The YAML that stands at the head of a model card, made and checked by the hub's own classes."""
+def _hf_model_index(records: Sequence[RunRecord], source_url: str) -> str:
+    """The YAML header of a model card, written and checked by huggingface_hub."""
     from huggingface_hub import EvalResult, ModelCardData
 
     model = _one_model(records, "hf-model-index")
@@ -151,13 +152,13 @@ def _hf_model_index(records: Sequence[RunRecord], source_url: str = "") -> str:
         for runs in _of_seeds(records)
         for first, seeds in [(runs[0], [run.spec.seed for run in runs])]
         for result in first.results
-        if len(same := [of.value for run in runs if (of := run.result(result.metric))]) == len(runs)
+        if len(same := [other.value for run in runs if (other := run.result(result.metric))]) == len(runs)
     ]
     return f"---\n{ModelCardData(model_name=model, eval_results=results).to_yaml()}\n---\n"
 
 
 def _spread(result: Result, values: Sequence[float]) -> dict[str, object]:
-    """The interval of one run, or the standard deviation over seeds; arguments are free, the format has no field."""
+    """The interval of one run, or the standard deviation over seeds, as metric arguments: the format has no field."""
     if len(values) > 1:
         return {"stdev_over_seeds": stdev(values)}
     if result.ci95 is None or not all(map(isfinite, result.ci95)):
@@ -166,7 +167,7 @@ def _spread(result: Result, values: Sequence[float]) -> dict[str, object]:
 
 
 def _metric_name(metric: str) -> str:
-    """The metric in words; the name itself where it has none."""
+    """The metric in words; its name if there are none."""
     rule = next((ending for ending in _RULES if metric.endswith(ending)), "")
     stem = metric.removesuffix(rule)
     side, _, measure = stem.partition("_")
@@ -180,7 +181,7 @@ def _metric_name(metric: str) -> str:
 
 
 def _of_seeds(records: Sequence[RunRecord]) -> list[list[RunRecord]]:
-    """The runs on each split of a task, by seed: a card has one figure of a metric there."""
+    """The runs on each split of a task, by seed: a card has one value per metric and split."""
     places: dict[tuple[str, str], list[RunRecord]] = {}
     for record in records:
         places.setdefault((_dataset(record), record.task.split), []).append(record)
@@ -188,7 +189,7 @@ def _of_seeds(records: Sequence[RunRecord]) -> list[list[RunRecord]]:
         task = runs[0].task.name
         if len({run.spec.seed for run in runs}) < len(runs) or len({system(run) for run in runs}) > 1:
             raise VlbenchError(
-                f"hf-model-index has one figure for {task} {split}, and {len(runs)} runs of it differ in more than "
+                f"hf-model-index has one value for {task} {split}, and {len(runs)} runs of it differ in more than "
                 f"their seed, or not even in that: give one run, or one of each seed"
             )
     return [sorted(runs, key=lambda run: run.spec.seed) for runs in places.values()]
@@ -201,8 +202,8 @@ _COLUMNS = (
 )  # fmt: skip
 
 
-def _csv(records: Sequence[RunRecord]) -> str:
-    """One row per run, metric and slice: tidy, whatever reads it."""
+def _csv(records: Sequence[RunRecord], _: str) -> str:
+    """One row per run, metric and slice (tidy data)."""
     text = io.StringIO()
     writer = csv.DictWriter(text, _COLUMNS, lineterminator="\n")
     writer.writeheader()
@@ -243,11 +244,12 @@ def _row(record: RunRecord, result: Result, tag: str, value: str) -> dict[str, s
     return {name: as_csv(value) if isinstance(value, str) else value for name, value in values.items()}
 
 
-FORMATS: Mapping[str, Callable[[Sequence[RunRecord]], str]] = {
+FORMATS: Mapping[str, Callable[[Sequence[RunRecord], str], str]] = {
     "lm-eval": _lm_eval,
-    "hf-model-index": _hf_model_index,
+    _WITH_SOURCE: _hf_model_index,
     "csv": _csv,
 }
+"""The writers by name; each takes the records and the address where they can be looked up, empty for none."""
 
 
 def _one_model(records: Sequence[RunRecord], to: str) -> str:
@@ -258,7 +260,7 @@ def _one_model(records: Sequence[RunRecord], to: str) -> str:
 
 
 def _dataset(record: RunRecord) -> str:
-    """The task's name; of the built-in world another one, which no real data set has."""
+    """The task's name; for the synthetic world a name that no real dataset has."""
     if record.task.source == "real":
         return record.task.name
     look = "" if record.spec.domain == "plain" else f"_{record.spec.domain}"
@@ -266,15 +268,15 @@ def _dataset(record: RunRecord) -> str:
 
 
 def _title(record: RunRecord) -> str:
-    """The task's, with what makes its figures others than those of the official data: the world, a part of it."""
+    """The task's title, with what distinguishes the data from the official data: synthetic, or only a part."""
     known = record.task.name in catalog.task_folders()
     title = catalog.task_card(record.task.name).title if known else record.task.name
-    told = ["vlbench's built-in world"] if record.task.source == "world" else []
-    if told and record.spec.domain != "plain":
-        told.append(record.spec.domain)
+    remarks = ["vlbench's built-in world"] if record.task.source == "world" else []
+    if remarks and record.spec.domain != "plain":
+        remarks.append(record.spec.domain)
     if record.task.n_scored != record.task.n_total:
-        told.append(f"{record.task.n_scored:,} of {record.task.n_total:,} examples")
-    return f"{title} ({', '.join(told)})" if told else title
+        remarks.append(f"{record.task.n_scored:,} of {record.task.n_total:,} examples")
+    return f"{title} ({', '.join(remarks)})" if remarks else title
 
 
 def _limit(record: RunRecord) -> str:

@@ -1,4 +1,4 @@
-"""`vlbench show`: a run's examples beside its answers, for reading."""
+"""`vlbench show`: a run's examples with its answers."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from vlbench.report.tables.results import cell, decoding_text, heading, selectio
 if TYPE_CHECKING:
     import pandas as pd
 
-_HEADERS = ("id", "text", "pictures", "reference", "prediction")
+_HEADERS = ("id", "text", "images", "reference", "prediction")
 _WIDTHS = (20, 44, 24, 16, 16)
-"""Characters a column may take before it wraps."""
-_TELLING = ("most", "answer", "image")
-"""Fields of a reference of several, one of which alone says what is right."""
+"""Characters of a column before it wraps."""
+_MAIN_FIELDS = ("most", "answer", "image")
+"""Fields that alone say what is right in a reference with several fields."""
 
 
 def show_rows(folder: Path, *, wrong: bool, n: int) -> str:
-    """The run's heading and its first n examples; with `wrong`, those that did not score in full or not at all.
+    """The run's heading and its first n examples; with `wrong`, only those without the full score.
 
     Args:
         folder: a run's folder or its run.json.
@@ -39,7 +39,7 @@ def show_rows(folder: Path, *, wrong: bool, n: int) -> str:
         VlbenchError: no run there, n below 1, or its files are corrupt.
     """
     if n < 1:
-        raise VlbenchError(f"-n {n} shows nothing: give a number of examples of 1 or more")
+        raise VlbenchError(f"-n {n} shows nothing: give 1 or more")
     run = RunFolder.open(folder)
     record = read_run(run.path)
     if record.status != "done" and not run.samples.is_file():
@@ -58,14 +58,14 @@ def show_rows(folder: Path, *, wrong: bool, n: int) -> str:
 
 
 def _asked(record: RunRecord) -> list[str]:
-    """The prompt of one example and how answers were generated, where the model was asked in words."""
+    """The prompt of one example and the generation settings, if the model was prompted."""
     asked = record.model.prompting
     if asked is None:
         return []
     settings = decoding_text(asked.decoding)
-    said = f" ({settings})" if settings else ""
+    suffix = f" ({settings})" if settings else ""
     lines = "\n".join(f"  {printable(line)}" for line in asked.prompt.splitlines())
-    return [f"prompt of {cell(asked.example)}{printable(said)}:\n{lines}"]
+    return [f"prompt of {cell(asked.example)}{printable(suffix)}:\n{lines}"]
 
 
 def _table(rows: pd.DataFrame, surety: str) -> str:
@@ -84,21 +84,21 @@ def _cells(
     status: str,
     error: str,
 ) -> list[str]:
-    said = prediction if status == "ok" else f"{status}: {error or prediction}"
-    texts = [example_id, text, ", ".join(image_ids), plain_reference(reference), said]
+    answer = prediction if status == "ok" else f"{status}: {error or prediction}"
+    texts = [example_id, text, ", ".join(image_ids), plain_reference(reference), answer]
     # Wrapped here: tabulate's own maxcolwidths casts what it wraps and shows the answer "False" as True.
     wrapped = ["\n".join(textwrap.wrap(cell(text), width)) for text, width in zip(texts, _WIDTHS, strict=True)]
     return [*wrapped, "-" if math.isnan(confidence) else f"{confidence:.3f}"]
 
 
 def plain_reference(reference: str) -> str:
-    """A reference without its JSON wrapping where one field says it: a label, an answer, a picture."""
+    """A reference without its JSON wrapping if one field says it all: a label, an answer, an image."""
     try:
         values = json.loads(reference)
     except (ValueError, RecursionError):
-        return reference  # somebody else's rows
+        return reference  # rows not written by vlbench
     if isinstance(values, dict):
-        values = {key: values[key] for key in _TELLING if values.get(key)} or values
+        values = {key: values[key] for key in _MAIN_FIELDS if values.get(key)} or values
     if isinstance(values, dict) and len(values) == 1:
         (only,) = values.values()
         return only if isinstance(only, str) else json.dumps(only, ensure_ascii=False)

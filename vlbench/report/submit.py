@@ -1,4 +1,4 @@
-"""A run's answers in the format of an official server, for splits whose answers are kept there."""
+"""Submission files for official evaluation servers, for splits whose answers are not public."""
 
 from __future__ import annotations
 
@@ -18,14 +18,15 @@ from vlbench.records.folder import RunFolder, read_run
 from vlbench.records.samples import read_samples
 
 Answers = Sequence[tuple[str, str]]
-"""Id and answer of every example, in the run's order."""
+"""Id and answer of every example, in the order of the run."""
 
 
 @dataclass(frozen=True)
 class Server:
-    """task, splits: what it takes. file: what to call it. write: answers in its format. where: to hand it in.
+    """An official evaluation server.
 
-    hidden: the splits whose answers it alone has, all scored from the one file that it takes.
+    task, splits: of the runs that it takes. file: name of the submission file. write: formats the answers. where: to
+    submit the file. hidden: splits whose answers only the server has, all scored from one file.
     """
 
     task: str
@@ -37,20 +38,20 @@ class Server:
 
 
 def _vqa(answers: Answers) -> str:
-    """VQA's evaluation server: ids are numbers."""
+    """Format of the VQA server: ids are numbers."""
     numbers = [name for name, _ in answers if not name.isdecimal()]
     if numbers:
-        raise DataError(f"question ids {first_five(numbers)} are no numbers, which the server expects: check the data")
+        raise DataError(f"question ids {first_five(numbers)} are not numbers, which the server expects: check the data")
     return json.dumps([{"question_id": int(name), "answer": answer} for name, answer in answers], ensure_ascii=False)
 
 
 def _gqa(answers: Answers) -> str:
-    """GQA's: ids stay texts, since some begin with zeros."""
+    """Format of the GQA server: ids are strings, since some begin with zeros."""
     return json.dumps([{"questionId": name, "prediction": answer} for name, answer in answers], ensure_ascii=False)
 
 
 def _nlvr2(answers: Answers) -> str:
-    """NLVR2's own scorer: `identifier,prediction` per line, without a heading."""
+    """Format of NLVR2's own scorer: `identifier,prediction` per line, without a header."""
     wrong = sorted({answer for _, answer in answers if answer not in ("True", "False")})
     if wrong:
         raise DataError(f"answers {first_five(wrong)} are neither True nor False, which the scorer expects")
@@ -87,12 +88,14 @@ SERVERS: Mapping[str, Server] = {
 
 
 def server_of(task: str, split: str) -> tuple[str, Server] | None:
-    """The server that alone can score a split, with its name; None where the answers are public."""
-    return next(((to, one) for to, one in SERVERS.items() if one.task == task and split in one.hidden), None)
+    """The name and the server that alone can score a split; None if its answers are public."""
+    return next(
+        ((to, server) for to, server in SERVERS.items() if server.task == task and split in server.hidden), None
+    )
 
 
 def submission(folder: Path, to: str, output: Path | None = None) -> tuple[Path, str]:
-    """Write the file that a server takes; returns it and where to hand it in.
+    """Write the submission file of a server; returns its path and where to submit it.
 
     Args:
         folder: a finished run's folder or its run.json.
@@ -119,15 +122,15 @@ def submission(folder: Path, to: str, output: Path | None = None) -> tuple[Path,
 
 
 def _check(run: RunFolder, record: RunRecord, to: str, server: Server) -> None:
-    """It is a finished run on the real data of what the server takes."""
+    """Check that the run is finished and is of the server's task, split and real data."""
     task = record.task
-    takes, of = f"{to} takes {server.task} {' or '.join(server.splits)}", f"this run is of {task.name} {task.split}"
+    takes, given = f"{to} takes {server.task} {' or '.join(server.splits)}", f"this run is of {task.name} {task.split}"
     remedy = _again(run, record, server)
     if task.name != server.task:
-        raise VlbenchError(f"{takes}, and {of}: give a run of {server.task}")
+        raise VlbenchError(f"{takes}, and {given}: give a run of {server.task}")
     if task.split not in server.splits:
         scored = f", which it scores {task.split} from too" if task.split in server.hidden else ""
-        raise VlbenchError(f"{takes}{scored}, and {of}: {remedy}")
+        raise VlbenchError(f"{takes}{scored}, and {given}: {remedy}")
     if task.source != "real":
         raise VlbenchError(f"{to} takes answers about the real data, and this run is of the built-in world: {remedy}")
     if record.status != "done":
@@ -135,7 +138,7 @@ def _check(run: RunFolder, record: RunRecord, to: str, server: Server) -> None:
 
 
 def _again(run: RunFolder, record: RunRecord, server: Server) -> str:
-    """The command that answers what the server takes: with this run's weights, its own or those given to it."""
+    """The command that makes a run for the server with this run's weights, trained or given."""
     real = record.task.source == "real"
     split = record.task.split if record.task.split in server.splits else server.splits[0]
     mode, checkpoint = record.spec.mode, record.spec.checkpoint if real else None
@@ -148,7 +151,7 @@ def _again(run: RunFolder, record: RunRecord, server: Server) -> str:
 
 
 def _check_complete(record: RunRecord, answers: Answers, statuses: Sequence[str]) -> None:
-    """Every example of the whole official split exactly once: a server rejects anything else."""
+    """Check that every example of the official split is answered once: a server rejects anything else."""
     task = record.task
     official = catalog.task_card(task.name).splits[task.split].count
     if official not in (None, task.n_total):

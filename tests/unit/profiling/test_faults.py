@@ -113,7 +113,7 @@ def test_a_pipeline_that_needs_more_memory_than_the_model(
 def test_some_stages_alone(vlbench: Command, tmp_path: Path) -> None:
     chosen = ("--stages", "see,fuse", "--output-path", tmp_path)
     done = vlbench("profile", "--model", "vilt,cvlp,brivl", *FLAGS, *chosen)
-    assert done.code == ExitCode.OK and "stages see, fuse alone" in done.out
+    assert done.code == ExitCode.OK and "stages see, fuse only" in done.out
     vilt, cvlp, brivl = (one.latency for one in read_profile(Path(done.out.splitlines()[-1])).models)
     assert [*vilt.stages] == [*cvlp.stages] == ["see", "fuse"] and [*brivl.stages] == ["see"]
     assert vilt.model.p50 <= vilt.whole.p50  # one is the stages' sum, the other the clock around them
@@ -197,7 +197,7 @@ def test_runs_of_other_models(vlbench: Command, tmp_path: Path, tiny_world: Path
     assert vlbench(*run, "--output-path", runs).code == ExitCode.OK
     done = vlbench("profile", "--model", " vilt ", *FLAGS, "--with-runs", runs, "--output-path", tmp_path / "profiles")
     (line,) = done.err.splitlines()  # one reason
-    assert done.code == ExitCode.OK and line.startswith("left out of the picture, of models whose latency was not")
+    assert done.code == ExitCode.OK and line.startswith("left out of the chart, of models whose latency was not")
 
 
 def test_json_on_stdout_and_the_folder_on_stderr(vlbench: Command, tmp_path: Path) -> None:

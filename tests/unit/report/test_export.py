@@ -92,7 +92,7 @@ def test_the_hub_has_one_figure_of_several_seeds(record: RunRecord) -> None:
 def test_the_hub_gets_no_two_figures_for_one_thing(record: RunRecord, change: dict[str, object]) -> None:
     seed = {"seed": 1} if change else {}
     again = record.model_copy(update={"spec": record.spec.model_copy(update=change | seed)})
-    with pytest.raises(VlbenchError, match="one figure for nlvr2 test-p, and 2 runs of it differ in more"):
+    with pytest.raises(VlbenchError, match="one value for nlvr2 test-p, and 2 runs of it differ in more"):
         export([record, again], "hf-model-index")
 
 

@@ -16,6 +16,7 @@ from vlbench.core.errors import VlbenchError
 from vlbench.core.record import RunRecord
 from vlbench.records.collect import collect
 from vlbench.records.folder import RunFolder, read_run
+from vlbench.report.tables.aggregates import pareto
 from vlbench.report.tables.inject import injected
 from vlbench.report.tables.leaderboard import Board, Choice, board
 from vlbench.report.tables.leaderboard_text import FORMATS, render
@@ -133,13 +134,13 @@ def test_seeds_are_one_row(make_run: Callable[..., Path], tmp_path: Path) -> Non
         make_run(f"a{seed}", [1.0] * right + [0.0] * (1000 - right), seed=seed)
     (row,) = made(tmp_path).tables[0].rows
     (entry,) = row.entries.values()
-    assert (entry.figure.value, entry.figure.spread, entry.figure.seeds) == (
+    assert (entry.aggregate.value, entry.aggregate.spread, entry.aggregate.seeds) == (
         pytest.approx(51),
         pytest.approx(1),
         (0, 1, 2),
     )
     # Student's t with 2 degrees of freedom over the seeds (4.303), and the test set's own, 3.1 or so.
-    assert entry.figure.reach == pytest.approx(((4.303 / 3**0.5) ** 2 + 3.1**2) ** 0.5, abs=0.1)
+    assert entry.aggregate.reach == pytest.approx(((4.303 / 3**0.5) ** 2 + 3.1**2) ** 0.5, abs=0.1)
 
 
 def test_ranks_between_tasks_columns_and_order(make_run: Callable[..., Path], tmp_path: Path) -> None:
@@ -203,7 +204,7 @@ def test_hostile_names_stay_in_their_cell(make_run: Callable[..., Path], tmp_pat
     if form == "md":
         assert all(len(row) == 2 for row in cells(text)) and len(cells(text)) == 10
         assert "<script" not in text and "](b)" in text and "\\[a" in text
-        assert "its figure is not a number" in text and "x" * 61 not in text
+        assert "its value is not a number" in text and "x" * 61 not in text
     elif form == "html":
         page = Page()
         page.feed(text)
@@ -383,7 +384,7 @@ def test_runs_that_do_not_count_change_neither_names_nor_ranks_of_those_that_do(
     limit, old = f"limit 100, vlbench {__version__}", "limit none, vlbench 0.0.1"
     in_doubt = {f"cvlp-tiny ({limit})", "cvlp-tiny (failed)", f"cvlp-tiny ({old})"}
     assert {row.name for row in beside.rows[2:]} == in_doubt
-    assert all(entry.figure.doubt for row in beside.rows[2:] for entry in row.entries.values())
+    assert all(entry.aggregate.doubt for row in beside.rows[2:] for entry in row.entries.values())
 
 
 def test_a_failed_run_of_the_same_settings_has_a_row_of_its_own(make_run: Callable[..., Path], tmp_path: Path) -> None:
@@ -418,5 +419,10 @@ def test_recipes_keep_their_rows_where_no_run_counts(make_run: Callable[..., Pat
                 run, task=read_run(run).task.model_copy(update={"n_total": 4000}), fingerprint=prints + task + str(lr)
             )
     (table,) = made(tmp_path).tables
-    values = {row.name: {round(entry.figure.value) for entry in row.entries.values()} for row in table.rows}
+    values = {row.name: {round(entry.aggregate.value) for entry in row.entries.values()} for row in table.rows}
     assert values == {"cvlp-tiny (lr 0.1)": {90}, "cvlp-tiny (lr 0.2)": {50}}
+
+
+def test_the_front_holds_what_nothing_beats_in_both_cost_and_worth() -> None:
+    points = [(3.0, 70.0), (1.0, 60.0), (2.0, 50.0), (1.0, 55.0), (4.0, 70.0), (5.0, 80.0)]
+    assert pareto(points) == [(1.0, 60.0), (3.0, 70.0), (5.0, 80.0)]

@@ -123,7 +123,7 @@ def test_what_is_no_run_is_an_error(make_run: MakeRun, own: Callable[..., Path],
         ((run, file), "go to --published"),
         ((run, tmp_path / "notes.txt"), "notes.txt is no run"),
         ((run, tmp_path / "empty"), "empty: no runs there"),
-        ((run, "--published", tmp_path / "absent.yaml"), "absent.yaml is not there"),
+        ((run, "--published", tmp_path / "absent.yaml"), "absent.yaml does not exist"),
         ((run, f"--published={tmp_path / 'empty'}"), "holds no *.yaml"),
         ((run, tmp_path / "absent"), "is not there"),
     ):
@@ -264,7 +264,7 @@ def test_subtractions_are_no_figures_that_were_read() -> None:
     for value, note, task in ((72.77, "72.87", "vqa2"), (61.55, "61.78", "gqa")):
         assert note in found["derived", value].row.notes[task]
         page = (SCHEMA.parent / "published" / f"{task}.md").read_text()
-        assert f"{value} †" in page and "†: computed from figures of the source" in page
+        assert f"{value} †" in page and "†: computed from values of the source" in page
     assert ("read", 70.3) in found
 
 

@@ -14,10 +14,10 @@ from vlbench.core.cards import Recipe
 from vlbench.core.record import LoadReport
 from vlbench.records.collect import collect
 from vlbench.records.folder import RunFolder, read_run
-from vlbench.report.published.pages import pages
+from vlbench.report.published.pages import TASKS, pages, reproduce_page
 from vlbench.report.published.reproduction import expectations
 from vlbench.report.published.results import PublishedRow, complexity, published, published_models
-from vlbench.report.published.text import TASKS, published_table, reproduce_page
+from vlbench.report.published.text import published_table
 from vlbench.report.submit import SERVERS
 
 DOCS = Path(__file__).resolve().parents[3] / "docs"
@@ -146,7 +146,7 @@ def test_other_protocols_worlds_and_limits_are_not_judged(
         for run in (make_run("world", [1.0, 0.0]), real(3840, mode="zero-shot"))
     ]
     assert reasons[0].startswith("measured on the built-in world")
-    assert reasons[1].startswith("no published figure of this model")
+    assert reasons[1].startswith("no published result of this model")
     limited = real(3839)
     task = read_run(limited).task
     RunFolder(limited).write_record(
@@ -168,7 +168,7 @@ USUAL = catalog.model_card("cvlp").recipe("nlvr2", "base")
         ),
         ({"train": {"recipe": USUAL.merged(Recipe(accumulation=4))}}, ""),
         ({"rerank_k": 16}, "re-ranked the best 16"),
-        ({"num_fewshot": 2}, "shown 2 examples"),
+        ({"num_fewshot": 2}, "prompted with 2 examples"),
     ],
 )
 def test_what_was_done_otherwise_is_no_reproduction(

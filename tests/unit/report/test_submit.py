@@ -105,7 +105,7 @@ def test_part_of_a_split(folder: Path, record: RunRecord) -> None:
 
 
 def test_wrong_types(folder: Path, record: RunRecord) -> None:
-    with pytest.raises(DataError, match="question ids a are no numbers"):
+    with pytest.raises(DataError, match="question ids a are not numbers"):
         submission(made(folder, record, "vqa2", "test", {"a": "yes", "2": "no"}), "evalai-vqa2")
     with pytest.raises(DataError, match="answers yes are neither True nor False"):
         submission(made(folder, record, "nlvr2", "dev", {"a": "yes", "b": "True"}), "nlvr2")

@@ -53,7 +53,7 @@ def test_parts_in_which_nothing_was_learned_are_named(record: RunRecord) -> None
     seen = record.model_copy(update={"slice_majorities": {"kind": {"count": 50.0, "spatial": 56.3}}})
     _, kinds = tables(run_table(seen))
     assert [row["majority"] for row in kinds] == ["50.00", "56.30"]
-    assert "not above what answers without sight score, by kind: spatial\n" in run_table(seen)
+    assert "not significantly above the image-blind baseline, by kind: spatial\n" in run_table(seen)
     blind = Result(metric="accuracy", value=50.0, n=1, slices={"kind": {"count": _at(50.51), "spatial": _at(50.0)}})
     low = {"slice_majorities": {"kind": {"count": 1.0, "spatial": 1.0}}, "controls": {"blind": (blind,)}}
     assert "by kind: count\n" in run_table(record.model_copy(update=low))
@@ -72,7 +72,7 @@ def test_rules_for_ties_show_where_they_count() -> None:
 
 def test_a_ranking_shows_its_chance(record: RunRecord) -> None:
     main, *_ = tables(run_table(record.model_copy(update={"chance": {"consistency": 5.0}, "majority": None})))
-    assert [row["chance"] for row in main] == ["-", "5.00"]
+    assert [row["random ranking"] for row in main] == ["-", "5.00"]
 
 
 def test_no_control_no_column(record: RunRecord) -> None:
@@ -235,4 +235,4 @@ def test_where_lower_is_better_a_part_must_lie_below(unseen: float, named: bool,
     lower = accuracy.model_copy(update={"higher_is_better": False, "slices": {"kind": {"count": part}}})
     update = {"results": (lower, other), "slice_majorities": {"kind": {"count": unseen}}, "controls": {}}
     text = run_table(record.model_copy(update=update))
-    assert ("not above what answers without sight score" in text) is named
+    assert ("not significantly above the image-blind baseline" in text) is named

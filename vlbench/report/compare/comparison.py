@@ -1,4 +1,4 @@
-"""Runs against runs on the same examples: by how much they differ, how sure that is, and on which examples."""
+"""Paired comparison of runs on the same examples: the difference, its confidence interval and the changed examples."""
 
 from __future__ import annotations
 
@@ -19,7 +19,10 @@ from vlbench.report.tables.protocol import newest
 
 @dataclass(frozen=True)
 class Verdict:
-    """B against A, in the unit of the metric, over all examples or those of one part; holm: the adjusted p."""
+    """Result of comparing B with A, in the unit of the metric, over all examples or one slice.
+
+    part: the slice, `all` for all examples. holm: the p-value adjusted by Holm's method.
+    """
 
     part: str
     a: float
@@ -30,7 +33,7 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Flips:
-    """The ids that B has better than A (fixed) and worse (broken); none where a side has several seeds."""
+    """Example ids that B scores higher than A (fixed) and lower (broken); empty where a side has several seeds."""
 
     fixed: tuple[str, ...] = ()
     broken: tuple[str, ...] = ()
@@ -38,7 +41,7 @@ class Flips:
 
 @dataclass(frozen=True)
 class Pair:
-    """One system against the first."""
+    """Comparison of one system with the first."""
 
     a: System
     b: System
@@ -49,7 +52,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Everything `vlbench compare` says. notes: what differs between the runs besides their answers."""
+    """Result of `vlbench compare`. by: the tag of the slices. notes: what else differs between the runs."""
 
     task: str
     split: str
@@ -62,14 +65,14 @@ class Comparison:
 
 
 def compare_runs(paths: Sequence[Path], metric: str = "", by: str = "") -> Comparison:
-    """Compare the first system with each other one.
+    """Compare the first system with every other system.
 
     Args:
-        paths: run folders or run.json files, two or more; those that differ in their seed alone are one system, and
-            copies of one run count once, unless there is no other. Unfinished and limited runs are left out with a
-            note where two complete ones remain; so are, without one, folders of runs that were rejected at once.
+        paths: run folders or run.json files, two or more; runs that differ only in their seed are one system, copies
+            of a run count once, unless there is no other run. Unfinished and limited runs are left out with a note if
+            two complete runs remain; folders of runs that were rejected at once are left out without a note.
         metric: the metric; empty for the task's main one.
-        by: a tag to break the comparison down by, such as answer_type; empty for none.
+        by: a tag to slice the comparison by, such as answer_type; empty for none.
 
     Raises:
         VlbenchError: fewer than two runs, an unknown metric or tag, or runs that cannot be compared (exit 10).
@@ -86,13 +89,13 @@ def compare_runs(paths: Sequence[Path], metric: str = "", by: str = "") -> Compa
         _check_record(runs[0], run)
     metric = metric or first.task.main_metric
     _check_metric(runs, metric)
-    found = systems(runs, metric)
-    of_first = found[0].units[0]
-    for one in found:
-        for run, units in zip(one.runs, one.units, strict=True):
-            _check_units(of_first, units, runs[0], run)
-    if by and by not in of_first.tags:
-        raise unknown("tag", by, of_first.tags or {"none"}, f"given as --by for {metric}")
+    compared = systems(runs, metric)
+    first_units = compared[0].units[0]
+    for system in compared:
+        for run, units in zip(system.runs, system.units, strict=True):
+            _check_units(first_units, units, runs[0], run)
+    if by and by not in first_units.tags:
+        raise unknown("tag", by, first_units.tags or {"none"}, f"given as --by for {metric}")
     result = first.result(metric)
     better = result is None or result.higher_is_better
     return Comparison(
@@ -101,21 +104,21 @@ def compare_runs(paths: Sequence[Path], metric: str = "", by: str = "") -> Compa
         metric=metric,
         higher_is_better=better,
         by=by,
-        systems=found,
-        pairs=tuple(_pair(found[0], other, by, better) for other in found[1:]),
+        systems=compared,
+        pairs=tuple(_pair(compared[0], other, by, better) for other in compared[1:]),
         notes=(*left_out, *_copies(given, runs), *_notes(runs)),
     )
 
 
 def _never_began(path: Path) -> bool:
-    """Whether it is the folder of a run that was rejected before any work was done: only its lock is left."""
+    """Whether the folder belongs to a run that was rejected before any work was done: it holds only a lock file."""
     return RunFolder(path).holds_lock_alone()
 
 
 def _complete(runs: Sequence[FoundRun]) -> tuple[list[FoundRun], list[str]]:
-    """The runs that are finished and cover their whole split, and a note for each other one.
+    """The runs that are finished and cover their whole split, and a note for each other run.
 
-    All of them where fewer than two are: what is wrong with them is an error then, or they are all limited alike.
+    Returns all runs if fewer than two are complete: later checks report what is wrong, or all are limited alike.
     """
     faults = [_incomplete(run) for run in runs]
     complete = [run for run, fault in zip(runs, faults, strict=True) if not fault]
@@ -125,7 +128,7 @@ def _complete(runs: Sequence[FoundRun]) -> tuple[list[FoundRun], list[str]]:
 
 
 def _incomplete(run: FoundRun) -> str:
-    """Why a run says less than its whole split; empty where it does not."""
+    """Why a run is not complete; empty if it is."""
     task = run.record.task
     if run.record.status != "done":
         return f"which is {run.record.status}"
@@ -133,50 +136,50 @@ def _incomplete(run: FoundRun) -> str:
 
 
 def difference(a: Sequence[Units], b: Sequence[Units], part: frozenset[str] | None = None) -> Difference:
-    """B minus A in the unit of the metric, over all units or some; of several seeds where a side has them."""
+    """B minus A in the unit of the metric, over all units or `part`; pools the seeds where a side has several."""
     of_a, of_b = ([_only(units.values, part) for units in side] for side in (a, b))
     groups, scale = a[0].groups, a[0].scale
     single = len(a) == len(b) == 1
-    found = paired(of_a[0], of_b[0], groups) if single else seeded(Seeds.of(of_a), Seeds.of(of_b), groups)
-    return scaled(found, scale)
+    shares = paired(of_a[0], of_b[0], groups) if single else seeded(Seeds.of(of_a), Seeds.of(of_b), groups)
+    return scaled(shares, scale)
 
 
-def scaled(found: Difference, scale: float) -> Difference:
-    """The difference in a unit that is `scale` times smaller: in percent instead of shares."""
+def scaled(difference: Difference, scale: float) -> Difference:
+    """The difference with all its values multiplied by `scale`, such as fractions to percent."""
     return replace(
-        found,
-        effect=scale * found.effect,
-        stderr=scale * found.stderr,
-        low=scale * found.low,
-        high=scale * found.high,
-        detectable=scale * found.detectable,
-        seed_stderr=scale * found.seed_stderr,
-        test_stderr=scale * found.test_stderr,
+        difference,
+        effect=scale * difference.effect,
+        stderr=scale * difference.stderr,
+        low=scale * difference.low,
+        high=scale * difference.high,
+        detectable=scale * difference.detectable,
+        seed_stderr=scale * difference.seed_stderr,
+        test_stderr=scale * difference.test_stderr,
     )
 
 
 def _pair(a: System, b: System, by: str, higher_is_better: bool) -> Pair:
     overall = _verdict("all", a, b, None)
     slices = [_verdict(part, a, b, units) for part, units in _parts(a.units[0], by)]
-    adjusted = holm([one.difference.p for one in slices])
+    adjusted = holm([verdict.difference.p for verdict in slices])
     return Pair(
         a, b, overall,
-        tuple(replace(one, holm=p) for one, p in zip(slices, adjusted, strict=True)),
+        tuple(replace(verdict, holm=p) for verdict, p in zip(slices, adjusted, strict=True)),
         _flips(a.units[0], b.units[0], higher_is_better) if len(a.units) == len(b.units) == 1 else Flips(),
     )  # fmt: skip
 
 
 def _verdict(part: str, a: System, b: System, units: frozenset[str] | None) -> Verdict:
-    found = difference(a.units, b.units, units)
-    means = [fmean(one.scale * fmean(_only(one.values, units).values()) for one in side.units) for side in (a, b)]
-    return Verdict(part, means[0], means[1], found, found.p)
+    shown = difference(a.units, b.units, units)
+    means = [fmean(run.scale * fmean(_only(run.values, units).values()) for run in side.units) for side in (a, b)]
+    return Verdict(part, means[0], means[1], shown, shown.p)
 
 
 def _parts(units: Units, by: str) -> list[tuple[str, frozenset[str]]]:
     parts: dict[str, set[str]] = {}
     for unit, part in units.tags.get(by, {}).items():
         parts.setdefault(part, set()).add(unit)
-    return [(part, frozenset(of)) for part, of in sorted(parts.items())]
+    return [(part, frozenset(ids)) for part, ids in sorted(parts.items())]
 
 
 def _flips(a: Units, b: Units, higher_is_better: bool) -> Flips:
@@ -190,23 +193,23 @@ def _only(values: Mapping[str, float], part: frozenset[str] | None) -> Mapping[s
 
 
 def _check_record(first: FoundRun, run: FoundRun) -> None:
-    """Refuse what a record alone tells: unfinished, or made of another task or other data."""
+    """Reject what the record alone shows: an unfinished run, another task or other data."""
     if run.record.status != "done":
-        raise _refused(f"{run.path.parent} is {run.record.status}: finish it first")
+        raise _not_comparable(f"{run.path.parent} is {run.record.status}: finish it first")
     if not run.record.results:
-        raise _refused(
+        raise _not_comparable(
             f"{run.path.parent} has no scores, as the answers of its split are not public: run another split"
         )
     for what, a, b in zip(("task", "task version", "data", "domain", "split"), _data(first), _data(run), strict=True):
         if a != b:
-            raise _refused(
+            raise _not_comparable(
                 f"{first.path.parent} and {run.path.parent} differ in their {what} ({a} and {b}): "
                 f"compare runs of one task on the same data"
             )
 
 
 def _check_metric(runs: Sequence[FoundRun], metric: str) -> None:
-    """A metric that no run has is a slip of the pen; one that only some have is refused where it is read."""
+    """Reject a metric that no run has; a metric that only some runs have is rejected where it is read."""
     known = {result.metric for run in runs for result in run.record.results}
     if metric not in known:
         raise unknown("metric", metric, known, "given as --metric")
@@ -218,34 +221,34 @@ def _data(run: FoundRun) -> tuple[str, ...]:
 
 
 def _check_units(first: Units, units: Units, first_run: FoundRun, run: FoundRun) -> None:
-    """Refuse what only the samples tell: other examples, or other questions and answers under the same ids."""
+    """Reject what only the samples show: other examples, or other questions and answers under the same ids."""
     missing, extra = first.values.keys() - units.values.keys(), units.values.keys() - first.values.keys()
     where = f"{first_run.path.parent} and {run.path.parent}"
     if missing or extra:
-        raise _refused(
+        raise _not_comparable(
             f"{where} do not score the same examples: {len(missing):,} are only in the first and {len(extra):,} only "
             f"in the second ({first_five([*missing, *extra])}); run both with the same --limit"
         )
     if first.data != units.data:
-        raise _refused(f"{where} have other questions or answers under the same ids: run both on the same data")
+        raise _not_comparable(f"{where} have other questions or answers under the same ids: run both on the same data")
 
 
 def _copies(given: Sequence[FoundRun], kept: Sequence[FoundRun]) -> list[str]:
-    """Which of the given runs are left out, as another one is the same run; or that all of them are."""
+    """A note for each run that is left out as a copy of another, or one note if all are the same run."""
     same = {run.record.fingerprint: run.path for run in kept}
     if len(same) == 1:
         who = "both are" if len(kept) == 2 else "all are"
         copied = "" if len({run.path.resolve() for run in kept}) == 1 else ": copies, or reruns"
         return [f"{who} the same run{copied}"]
     return [
-        f"{run.path.parent} is the same run as {same[run.record.fingerprint].parent} and does not count again"
+        f"{run.path.parent} is the same run as {same[run.record.fingerprint].parent} and is counted once"
         for run in given
-        if not any(run is one for one in kept)
+        if not any(run is other for other in kept)
     ]
 
 
 def _notes(runs: Sequence[FoundRun]) -> list[str]:
-    """What besides the answers differs between the runs, and what makes them partial."""
+    """What differs between the runs besides their answers, and whether they are partial."""
     apart = settings_apart(runs)
     notes = [f"the runs differ in {apart}"] if apart else []
     task = runs[0].record.task
@@ -254,5 +257,5 @@ def _notes(runs: Sequence[FoundRun]) -> list[str]:
     return notes
 
 
-def _refused(message: str) -> VlbenchError:
+def _not_comparable(message: str) -> VlbenchError:
     return VlbenchError(message, ExitCode.NOT_COMPARABLE)

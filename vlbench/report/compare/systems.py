@@ -1,4 +1,4 @@
-"""The systems that a comparison sees: seeds of one together, each by a name that tells it from the others."""
+"""The systems of a comparison: runs grouped over seeds, each system with a unique name."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from vlbench.report.tables.system_names import SETTINGS, differing, labels
 
 @dataclass(frozen=True)
 class System:
-    """One system with its runs, which differ in nothing but their seed.
+    """A system: runs that differ only in their seed.
 
-    stderr: of `mean`, the mean over its seeds, from the choice of test examples alone; None where it is not known.
+    mean, spread: mean and standard deviation over seeds. stderr: of `mean`, from test sampling only; None if unknown.
     """
 
     name: str
@@ -34,42 +34,42 @@ class System:
 
 
 def systems(runs: Sequence[FoundRun], metric: str) -> tuple[System, ...]:
-    """The systems of the runs, in the order these come; seeds of one system alone are a system each."""
+    """The systems of the runs, in order; if there is only one system, each of its seeds is a system."""
     grouped = by_system(runs)
     if len(grouped) == 1:
         grouped = [[run] for run in runs]
-    found = [_system(group, metric) for group in grouped]
-    called = labels([one.runs for one in found], [one.name for one in found])
-    return tuple(replace(one, name=name) for one, name in zip(found, called, strict=True))
+    unnamed = [_system(group, metric) for group in grouped]
+    names = labels([system.runs for system in unnamed], [system.name for system in unnamed])
+    return tuple(replace(system, name=name) for system, name in zip(unnamed, names, strict=True))
 
 
 def settings_apart(runs: Sequence[FoundRun]) -> str:
-    """What the runs were told otherwise, in words: "steps (1, 5), lr (0.01, 0.0002)"; empty where nothing."""
+    """The settings that differ between the runs, as in "steps (1, 5), lr (0.01, 0.0002)"; empty if none differ."""
     apart = differing([run.record for run in runs])
-    told = [f"{name} ({', '.join(dict.fromkeys(values))})" for name, values in apart.items()]
-    rest = f" and {len(told) - SETTINGS} more" if len(told) > SETTINGS else ""
-    return ", ".join(told[:SETTINGS]) + rest
+    named = [f"{name} ({', '.join(dict.fromkeys(values))})" for name, values in apart.items()]
+    rest = f" and {len(named) - SETTINGS} more" if len(named) > SETTINGS else ""
+    return ", ".join(named[:SETTINGS]) + rest
 
 
 def _system(group: Sequence[FoundRun], metric: str) -> System:
     units = tuple(read_units(run.folder, run.record, metric) for run in group)
-    figures = [one.figure for one in units]
+    values = [seed_units.value for seed_units in units]
     return System(
         name=model_name(group[0].record),
         runs=tuple(group),
         units=units,
-        mean=fmean(figures),
-        spread=stdev(figures) if len(figures) > 1 else None,
+        mean=fmean(values),
+        spread=stdev(values) if len(values) > 1 else None,
         stderr=_stderr(group, units, metric),
     )
 
 
 def _stderr(group: Sequence[FoundRun], units: Sequence[Units], metric: str) -> float | None:
-    """As the record has it; of several seeds, that of what each unit scores on average."""
+    """The record's standard error; with several seeds, that of the mean score of each unit."""
     if len(group) == 1:
         result = group[0].record.result(metric)
         return result.stderr if result else None
-    if any(one.values.keys() != units[0].values.keys() for one in units):
-        return None  # which the comparison refuses
-    interval = mean_interval(Seeds.of([one.values for one in units]).mean, units[0].groups)
+    if any(seed_units.values.keys() != units[0].values.keys() for seed_units in units):
+        return None  # the comparison rejects this later
+    interval = mean_interval(Seeds.of([seed_units.values for seed_units in units]).mean, units[0].groups)
     return units[0].scale * interval.stderr if interval else None

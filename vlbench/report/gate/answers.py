@@ -1,4 +1,4 @@
-"""What a run answered, as a gate compares it: unit by unit, with what near ties might have become instead."""
+"""Answers of a run as the gate compares them: unit by unit, with the alternatives of near ties."""
 
 from __future__ import annotations
 
@@ -21,9 +21,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Answers:
-    """said: unit -> its answer; units are examples or, of a ranking, queries of both directions.
+    """Answers of a run.
 
-    others: of near ties, what else they may have said. data: a hash of what was asked and of what is right.
+    said: unit -> answer; units are examples or, for a ranking, queries of both directions. others: unit -> alternative
+    answers of near ties. data: a hash of the questions and references.
     """
 
     said: Mapping[str, str]
@@ -35,20 +36,20 @@ def read_answers(run: RunFolder, near: float) -> Answers:
     """The answers of a run.
 
     Args:
-        near: a score that lies no further below another's may change places with it.
+        near: scores that differ by no more than this are a near tie.
 
     Raises:
         DataError: the run's files are missing or corrupt.
     """
     rows = read_samples(run.samples)
     rows = rows[rows["control"] == ""]
-    told = list(_of_rankings(read_rankings(run.ranks, ()), near) if run.ranks.is_file() else _of_examples(rows, near))
-    said = {unit: answers[0] for unit, answers in told}
-    return Answers(said, {unit: answers[1:] for unit, answers in told if answers[1:]}, asked(rows))
+    units = list(_of_rankings(read_rankings(run.ranks, ()), near) if run.ranks.is_file() else _of_examples(rows, near))
+    first_answers = {unit: answers[0] for unit, answers in units}
+    return Answers(first_answers, {unit: answers[1:] for unit, answers in units if answers[1:]}, asked(rows))
 
 
 def _of_examples(rows: pd.DataFrame, near: float) -> Iterable[tuple[str, tuple[str, ...]]]:
-    """Each example with its answer and those that lay close behind it."""
+    """Each example with its answer, followed by answers with nearly the same score."""
     columns = (rows[name] for name in ("example_id", "prediction", "labels", "label_scores"))
     for name, answer, labels, scores in zip(*columns, strict=True):
         known = [] if scores is None else [(label, score) for label, score in zip(labels, scores, strict=True)]
@@ -59,25 +60,25 @@ def _of_examples(rows: pd.DataFrame, near: float) -> Iterable[tuple[str, tuple[s
 
 def _of_rankings(rankings: Iterable[Ranking], near: float) -> Iterable[tuple[str, tuple[str, ...]]]:
     """Each query with its first candidate and the level of recall that finds it, such as `R@5, first 17`."""
-    for one in rankings:
-        firsts = [name for name, score in one.top if one.top[0][1] - score <= near] or ["none"]
-        ranks = dict.fromkeys([_level(one.rank_high), *map(_level, _ranks(one, near))])
+    for ranking in rankings:
+        firsts = [name for name, score in ranking.top if ranking.top[0][1] - score <= near] or ["none"]
+        ranks = dict.fromkeys([_level(ranking.rank_high), *map(_level, _ranks(ranking, near))])
         answers = (f"{rank}, first {first}" for rank, first in product(ranks, firsts))
-        yield f"{one.direction} {one.query_id}", tuple(answers)
+        yield f"{ranking.direction} {ranking.query_id}", tuple(answers)
 
 
 def _level(rank: int) -> str:
     return next((f"R@{level}" for level in LEVELS if rank < level), "not found")
 
 
-def _ranks(one: Ranking, near: float) -> Iterable[int]:
-    """Where the best positive may stand instead: anywhere among those that scored nearly the same.
+def _ranks(ranking: Ranking, near: float) -> Iterable[int]:
+    """Alternative ranks of the best positive: any rank among candidates with nearly the same score.
 
-    `top` holds one more than the deepest recall looks at, so that both sides of its edge are known; a positive that
-    stands below `top` has a score that is not, and stays where it is.
+    `top` holds one more candidate than the deepest recall needs, so both sides of that cut are known; a positive below
+    `top` has an unknown score and keeps its rank.
     """
-    scores = [score for _, score in one.top]
-    if one.rank_high >= len(scores) or isnan(own := scores[one.rank_high]):
+    scores = [score for _, score in ranking.top]
+    if ranking.rank_high >= len(scores) or isnan(own := scores[ranking.rank_high]):
         return ()
     above = sum(score > own + near for score in scores)
-    return range(above, max(above, sum(score >= own - near for score in scores) - one.positives) + 1)
+    return range(above, max(above, sum(score >= own - near for score in scores) - ranking.positives) + 1)

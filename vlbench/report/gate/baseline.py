@@ -1,4 +1,4 @@
-"""What a gate measures against: the answers of frozen weights, and the scores of trained seeds, in one file."""
+"""Baseline of the regression gate: answers of frozen weights and scores of trained seeds, in one file."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from vlbench.report.tables.per_example import Units, read_units
 from vlbench.report.tables.protocol import by_system, column, model_name, settings, trains
 
 NEAR_TIE = 1e-4
-"""A best answer that led by no more than this may change with the machine or a library."""
+"""Score difference up to which the best answer may change with the machine or a library."""
 _SCHEMA = 1
 _DECIMALS = 9
 Entry = TypeVar("Entry")
 
 
 class Subject(Frozen):
-    """What is judged: a model on a task's split, by a protocol, on so much of it."""
+    """Subject of a verdict: a model on a task's split, by a protocol, with a limit."""
 
     task: str
     split: str
@@ -45,10 +45,10 @@ class Subject(Frozen):
 
 
 class FrozenEntry(Frozen):
-    """What given weights answered, and what their near ties may have said as well.
+    """Answers of frozen weights, with the alternatives of near ties.
 
-    near_ties: units whose answer led by no more than the baseline's margin, with those that it led. data: a hash of
-    what was asked and of what is right.
+    near_ties: unit -> alternative answers, for units whose best answer led by no more than the baseline's margin.
+    data: a hash of the questions and references.
     """
 
     subject: Subject
@@ -62,9 +62,10 @@ class FrozenEntry(Frozen):
 
 
 class TrainedEntry(Frozen):
-    """What trained seeds scored: the figure of each seed, and each unit's mean over them, in the unit of `Units`.
+    """Scores of trained seeds.
 
-    noise: as in `Seeds`. settings: what the runs were told, by name; empty in files that are older.
+    seeds: seed -> value. units: unit -> mean score over seeds, as in `Units`. noise: as in `Seeds`. settings: of the
+    runs, by name; empty in older files.
     """
 
     subject: Subject
@@ -84,14 +85,14 @@ class TrainedEntry(Frozen):
 
 
 class Change(Frozen):
-    """Why the baseline was written, and by which vlbench."""
+    """Reason of an update of the baseline, and the version of vlbench that wrote it."""
 
     reason: str
     version: str
 
 
 class Baseline(Frozen):
-    """The whole file; `changes` from the first to the last."""
+    """The whole baseline file; changes: oldest first."""
 
     schema_version: int = _SCHEMA
     near_tie: float = NEAR_TIE
@@ -101,27 +102,27 @@ class Baseline(Frozen):
 
 
 def subject(record: RunRecord) -> Subject:
-    """The subject of a record; its seed is no part of it."""
-    of = column(record)
+    """The subject of a record, which does not include the seed."""
+    place = column(record)
     return Subject(
-        task=of.task, split=of.split, data=of.data, protocol=of.protocol, model=model_name(record),
+        task=place.task, split=place.split, data=place.data, protocol=place.protocol, model=model_name(record),
         limit=record.task.limit,
     )  # fmt: skip
 
 
 def by_subject(runs: Sequence[FoundRun]) -> dict[Subject, list[FoundRun]]:
     """The runs of each subject, by seed."""
-    found: dict[Subject, list[FoundRun]] = {}
+    groups: dict[Subject, list[FoundRun]] = {}
     for run in sorted(runs, key=lambda run: (run.record.spec.seed, run.record.started, str(run.path))):
-        found.setdefault(subject(run.record), []).append(run)
-    return found
+        groups.setdefault(subject(run.record), []).append(run)
+    return groups
 
 
 def side_of(runs: Sequence[FoundRun]) -> tuple[list[Units], Seeds]:
-    """The units of each seed's run by the main metric, and all seeds together.
+    """The units of each run by the main metric, and the seeds pooled.
 
     Raises:
-        VlbenchError: a run is not done, is there twice, or the runs differ in more than their seed.
+        VlbenchError: a run is not done, a seed is given twice, or the runs differ in more than their seed.
     """
     for run in runs:
         if run.record.status != "done":
@@ -129,37 +130,39 @@ def side_of(runs: Sequence[FoundRun]) -> tuple[list[Units], Seeds]:
     seeds = [run.record.spec.seed for run in runs]
     if len(set(seeds)) < len(seeds):
         twice = next(seed for seed in seeds if seeds.count(seed) > 1)
-        raise VlbenchError(f"seed {twice} is there twice ({runs[0].path.parent} and others): give each seed once")
+        raise VlbenchError(f"seed {twice} is given twice ({runs[0].path.parent} and others): give each seed once")
     if len(systems := by_system(runs)) > 1:
         apart = f"{systems[0][0].path.parent} and {systems[1][0].path.parent}"
         raise VlbenchError(
             f"{apart} differ in more than their seed (recipe, weights or version): give runs of one spec"
         )
     units = [read_units(run.folder, run.record, run.record.task.main_metric) for run in runs]
-    if any(one.data != units[0].data or one.values.keys() != units[0].values.keys() for one in units):
+    if any(
+        seed_units.data != units[0].data or seed_units.values.keys() != units[0].values.keys() for seed_units in units
+    ):
         raise VlbenchError(f"the seeds of {subject(runs[0].record).title} are not of the same examples: run them alike")
-    return units, Seeds.of([one.values for one in units])
+    return units, Seeds.of([seed_units.values for seed_units in units])
 
 
 def frozen_entry(run: FoundRun) -> FrozenEntry:
-    """What a run of given weights answered, as the baseline keeps it.
+    """The baseline's entry of a run of frozen weights.
 
     Raises:
-        VlbenchError: the run has no figure.
+        VlbenchError: the run has no value of its main metric.
     """
-    record, found = run.record, read_answers(run.folder, NEAR_TIE)
+    record, answers = run.record, read_answers(run.folder, NEAR_TIE)
     result = record.result(record.task.main_metric)
     if result is None:
         raise VlbenchError(f"{run.path.parent} has no {record.task.main_metric}, its task's main metric: leave it out")
     return FrozenEntry(
         subject=subject(record), task_version=record.task.version, weights_sha256=record.model.weights_sha256,
-        metric=result.metric, value=result.value, data=found.data, answers=dict(sorted(found.said.items())),
-        near_ties=dict(sorted(found.others.items())),
+        metric=result.metric, value=result.value, data=answers.data, answers=dict(sorted(answers.said.items())),
+        near_ties=dict(sorted(answers.others.items())),
     )  # fmt: skip
 
 
 def trained_entry(runs: Sequence[FoundRun]) -> TrainedEntry:
-    """What several seeds scored, as the baseline keeps it."""
+    """The baseline's entry of several trained seeds."""
     record = runs[0].record
     units, side = side_of(runs)
     result = record.result(record.task.main_metric)
@@ -173,25 +176,25 @@ def trained_entry(runs: Sequence[FoundRun]) -> TrainedEntry:
 
 
 def updated(old: Baseline | None, runs: Sequence[FoundRun], reason: str, version: str) -> Baseline:
-    """The baseline with the runs' subjects replaced by what the runs say; other subjects stay.
+    """The baseline with the entries of the runs' subjects replaced; other subjects are kept.
 
     Raises:
         VlbenchError: the reason is empty, or a run cannot be a baseline.
     """
     if not reason.strip():
-        raise VlbenchError("--update-baseline needs a --reason, which stays in the file: say why figures may move")
+        raise VlbenchError("--update-baseline needs a --reason, which stays in the file: say why values may change")
     frozen = {entry.subject: entry for entry in old.frozen} if old else {}
     trained = {entry.subject: entry for entry in old.trained} if old else {}
-    for of, group in by_subject(runs).items():
+    for each, group in by_subject(runs).items():
         for run in group:
             if run.record.status != "done" or not run.record.results:
                 raise VlbenchError(f"{run.path.parent} is {run.record.status} and has no scores to keep: leave it out")
         if trains(group[0].record):
-            trained[of] = trained_entry(group)
+            trained[each] = trained_entry(group)
         elif len(group) > 1:
-            raise VlbenchError(f"{of.title} is there {len(group)} times: give one run of frozen weights")
+            raise VlbenchError(f"{each.title} is given {len(group)} times: give one run of frozen weights")
         else:
-            frozen[of] = frozen_entry(group[0])
+            frozen[each] = frozen_entry(group[0])
     changes = (*(old.changes if old else ()), Change(reason=reason.strip(), version=version))
     return Baseline(changes=changes, frozen=_sorted(frozen), trained=_sorted(trained))
 
@@ -210,16 +213,18 @@ def read_baseline(path: Path) -> Baseline:
     if not isinstance(values, dict) or version != _SCHEMA:
         raise DataError(f"{path} has schema_version {version!r}, expected {_SCHEMA}: make it again with this vlbench")
     try:
-        found = parse(Baseline, values, str(path))
+        baseline = parse(Baseline, values, str(path))
     except VlbenchError as error:
         raise DataError(f"{error.message}; make it again with --update-baseline") from None
-    if not all(isfinite(value) for entry in found.trained for value in (*entry.seeds.values(), *entry.units.values())):
+    if not all(
+        isfinite(value) for entry in baseline.trained for value in (*entry.seeds.values(), *entry.units.values())
+    ):
         raise DataError(f"{path} holds scores that are not finite: make it again with --update-baseline")
-    return found
+    return baseline
 
 
 def write_baseline(path: Path, baseline: Baseline) -> None:
-    """Write the file, an entry a line, so that a change shows as the subjects that it touched."""
+    """Write the file with one entry per line, so that a diff shows which subjects changed."""
     values = baseline.model_dump(mode="json")
     lines = [
         f'"{name}": {json.dumps(value, ensure_ascii=False)}'
@@ -238,4 +243,4 @@ def _lines(entries: Sequence[object]) -> str:
 
 
 def _sorted(entries: Mapping[Subject, Entry]) -> tuple[Entry, ...]:
-    return tuple(entries[of] for of in sorted(entries, key=lambda of: of.title))
+    return tuple(entries[each] for each in sorted(entries, key=lambda each: each.title))

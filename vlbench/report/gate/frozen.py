@@ -1,4 +1,4 @@
-"""The frozen layer: given weights answer again as they did."""
+"""Frozen layer of the gate: fixed weights must give the same answers as in the baseline."""
 
 from __future__ import annotations
 
@@ -9,68 +9,75 @@ from vlbench.metrics.direction import worth
 from vlbench.records.collect import FoundRun
 from vlbench.report.gate.answers import read_answers
 from vlbench.report.gate.baseline import FrozenEntry, Subject
-from vlbench.report.gate.near_tie_bound import most
+from vlbench.report.gate.near_tie_bound import largest_change
 from vlbench.report.gate.verdict import SAME, Kind, Verdict, absent
 
 
-def judge_frozen(entry: FrozenEntry, found: Mapping[Subject, list[FoundRun]]) -> Verdict:
-    """Whether its answers are those of the baseline, but for near ties."""
-    of, group = entry.subject, found.get(entry.subject, [])
+def judge_frozen(entry: FrozenEntry, groups: Mapping[Subject, list[FoundRun]]) -> Verdict:
+    """Whether the answers equal those of the baseline, except near ties."""
+    subject, group = entry.subject, groups.get(entry.subject, [])
     if why := absent(group):
-        return Verdict(of, "frozen", "missing", why)
+        return Verdict(subject, "frozen", "missing", why)
     if len(group) > 1:
         folders = " and ".join(str(run.path.parent) for run in group[:2])
-        return Verdict(of, "frozen", "inconclusive", f"{len(group)} such runs, {folders}: give one")
+        return Verdict(subject, "frozen", "inconclusive", f"{len(group)} such runs, {folders}: give one")
     record = group[0].record
     if record.task.version != entry.task_version:
         reason = f"task version {record.task.version}, the baseline's is {entry.task_version}: make it again"
-        return Verdict(of, "frozen", "inconclusive", reason)
+        return Verdict(subject, "frozen", "inconclusive", reason)
     try:
         now = read_answers(group[0].folder, 0.0)
     except DataError as error:
-        return Verdict(of, "frozen", "missing", error.message)
+        return Verdict(subject, "frozen", "missing", error.message)
     if now.said.keys() != entry.answers.keys():
         odd = len(now.said.keys() ^ entry.answers.keys())
-        return Verdict(of, "frozen", "inconclusive", f"{odd:,} answers are on one side only: make the baseline again")
+        return Verdict(
+            subject, "frozen", "inconclusive", f"{odd:,} answers are on one side only: make the baseline again"
+        )
     if now.data != entry.data:
-        reason = "its examples or what is right of them are others than the baseline's: make it again"
-        return Verdict(of, "frozen", "inconclusive", reason)
+        reason = "its questions or references differ from the baseline's: make it again"
+        return Verdict(subject, "frozen", "inconclusive", reason)
     return _answered(entry, now.said, group[0])
 
 
-def _answered(entry: FrozenEntry, said: Mapping[str, str], run: FoundRun) -> Verdict:
-    """The verdict on the same units asked again."""
-    flips = tuple(name for name, answer in sorted(entry.answers.items()) if said[name] != answer)
-    near = tuple(name for name in flips if said[name] in entry.near_ties.get(name, ()))
+def _answered(entry: FrozenEntry, answers: Mapping[str, str], run: FoundRun) -> Verdict:
+    """The verdict on answers to the same units."""
+    flips = tuple(name for name, answer in sorted(entry.answers.items()) if answers[name] != answer)
+    near = tuple(name for name in flips if answers[name] in entry.near_ties.get(name, ()))
     result = run.record.result(entry.metric)
     drop = worth(entry.value - result.value, result.higher_is_better) if result else None
     kind: Kind
     if len(flips) > len(near):
-        kind, reason = "regression", f"{len(flips) - len(near):,} of {len(said):,} answers changed"
+        kind, reason = "regression", f"{len(flips) - len(near):,} of {len(answers):,} answers changed"
     else:
         kind, reason = _explained(entry, run, near)
     if run.record.model.weights_sha256 != entry.weights_sha256:
-        reason += "; its weights are others than the baseline's"
+        reason += "; its weights differ from the baseline's"
     return Verdict(entry.subject, "frozen", kind, reason, drop, flips=flips, near_ties=near)
 
 
 def _explained(entry: FrozenEntry, run: FoundRun, near: Sequence[str]) -> tuple[Kind, str]:
-    """Whether the figure moved no further than the near ties that changed can have moved it."""
-    said = f"{len(near):,} near ties changed, nothing else" if near else f"all {len(entry.answers):,} answers as before"
+    """Whether the value changed no more than the changed near ties can explain."""
+    summary = (
+        f"{len(near):,} near ties changed, nothing else" if near else f"all {len(entry.answers):,} answers as before"
+    )
     result = run.record.result(entry.metric)
     if result is None:
-        return "regression", f"{said}, but its {entry.metric} is gone: the metric changed"
+        return "regression", f"{summary}, but its {entry.metric} is gone: the metric changed"
     moved = abs(entry.value - result.value)
     if moved <= SAME:
-        return "pass", said
+        return "pass", summary
     if not near:
-        return "regression", f"{said}, but not their {entry.metric}: the metric changed"
-    reach = most(run.folder, result, near)
+        return "regression", f"{summary}, but not their {entry.metric}: the metric changed"
+    reach = largest_change(run.folder, result, near)
     if reach is None:
-        return "inconclusive", f"{said}; how far they can move its {entry.metric} is not known: make the baseline again"
+        return (
+            "inconclusive",
+            f"{summary}; how far they can move its {entry.metric} is unknown: make the baseline again",
+        )
     if moved <= reach + SAME:
-        return "pass", said
+        return "pass", summary
     return (
         "regression",
-        f"{said}, but its {entry.metric} moved by {moved:.2f}, of which they explain {reach:.2f} at most",
+        f"{summary}, but its {entry.metric} moved by {moved:.2f}, of which they explain {reach:.2f} at most",
     )

@@ -1,4 +1,4 @@
-"""The regression gate: whether runs are as good as a baseline says, never passing what could not have been seen."""
+"""The regression gate: whether runs are as good as the baseline; a test without enough power is never a pass."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from vlbench.report.tables.protocol import trains
 
 @dataclass(frozen=True)
 class Limits:
-    """What may happen. max_drop: in the unit of the metric. max_slowdown: a share; None judges no speed."""
+    """Limits of a pass. max_drop: in the unit of the metric. max_slowdown: a fraction; None: speed is not judged."""
 
     max_drop: float = 0.5
     max_slowdown: float | None = None
@@ -31,48 +31,48 @@ def judge(
 ) -> list[Verdict]:
     """A verdict for each subject of the baseline and each run, layer by layer.
 
-    reference: runs measured in the same job, which alone speed is judged against.
+    reference: runs measured in the same job; speed is judged against these only.
     """
-    found = by_subject(runs)
+    groups = by_subject(runs)
     verdicts: list[Verdict] = []
     if "frozen" in layers:
-        verdicts += [judge_frozen(entry, found) for entry in baseline.frozen]
+        verdicts += [judge_frozen(entry, groups) for entry in baseline.frozen]
     if "trained" in layers:
-        verdicts += judge_trained(baseline.trained, found, limits.max_drop)
+        verdicts += judge_trained(baseline.trained, groups, limits.max_drop)
     known = {entry.subject for entry in baseline.frozen} | {entry.subject for entry in baseline.trained}
-    for of, group in found.items():
+    for subject, group in groups.items():
         layer: Layer = "trained" if trains(group[0].record) else "frozen"
-        if of not in known and layer in layers:
-            verdicts.append(Verdict(of, layer, "missing", "not in the baseline: add it with --update-baseline"))
+        if subject not in known and layer in layers:
+            verdicts.append(Verdict(subject, layer, "missing", "not in the baseline: add it with --update-baseline"))
     if limits.max_slowdown is not None:
-        verdicts += _speed(found, by_subject(reference), limits.max_slowdown)
+        verdicts += _speed(groups, by_subject(reference), limits.max_slowdown)
     return verdicts
 
 
 def _speed(
-    found: dict[Subject, list[FoundRun]], reference: dict[Subject, list[FoundRun]], max_slowdown: float
+    groups: dict[Subject, list[FoundRun]], reference: dict[Subject, list[FoundRun]], max_slowdown: float
 ) -> list[Verdict]:
-    return [_paced(of, group, reference.get(of, []), max_slowdown) for of, group in found.items()]
+    return [_paced(subject, group, reference.get(subject, []), max_slowdown) for subject, group in groups.items()]
 
 
-def _paced(of: Subject, group: list[FoundRun], reference: list[FoundRun], max_slowdown: float) -> Verdict:
-    """Examples per second against a reference's, on the same machine only; of several runs the median."""
+def _paced(subject: Subject, group: list[FoundRun], reference: list[FoundRun], max_slowdown: float) -> Verdict:
+    """Examples per second compared with the reference on the same machine; the median if there are several runs."""
     own, theirs = ([run.record.efficiency for run in runs if run.record.efficiency] for runs in (group, reference))
     if not own or not theirs:
-        return Verdict(of, "speed", "missing", "no speed of the run, or of a reference in the same job")
+        return Verdict(subject, "speed", "missing", "no speed of the run, or of a reference in the same job")
     machines = {
-        (of.cpu, of.gpu, of.device, of.threads, of.world_size)
-        for of in (run.record.environment for run in (*group, *reference))
+        (subject.cpu, subject.gpu, subject.device, subject.threads, subject.world_size)
+        for subject in (run.record.environment for run in (*group, *reference))
     }
     if len(machines) > 1:
         return Verdict(
-            of, "speed", "inconclusive", "measured on another machine or with other threads than its reference"
+            subject, "speed", "inconclusive", "measured on another machine or with other threads than its reference"
         )
-    now, then = (median(one.examples_per_second for one in side) for side in (own, theirs))
+    now, then = (median(efficiency.examples_per_second for efficiency in side) for side in (own, theirs))
     if not now > 0 < then:
-        return Verdict(of, "speed", "missing", "no examples were timed")
+        return Verdict(subject, "speed", "missing", "no examples were timed")
     slowdown = then / now - 1
     reason = f"{now:,.1f} examples/s, the reference {then:,.1f}"
     if slowdown > max_slowdown:
-        return Verdict(of, "speed", "regression", f"{reason}: slower by {100 * slowdown:.0f} %")
-    return Verdict(of, "speed", "improvement" if slowdown < -max_slowdown else "pass", reason)
+        return Verdict(subject, "speed", "regression", f"{reason}: slower by {100 * slowdown:.0f} %")
+    return Verdict(subject, "speed", "improvement" if slowdown < -max_slowdown else "pass", reason)

@@ -1,4 +1,4 @@
-"""How far a run's main figure can have moved because some of its answers are others."""
+"""Bound on how much a metric can change when some near ties change their answers."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-def most(run: RunFolder, result: Result, changed: Collection[str]) -> float | None:
-    """The furthest that a figure in percent moves when those units change from wrong to right or back.
+def largest_change(run: RunFolder, result: Result, changed: Collection[str]) -> float | None:
+    """The largest change of a value in percent when these units change from wrong to right or back.
 
-    Of a mean over examples each counts 100 / n, of a recall each query of its direction as much as its fold lets it,
-    of rsum at all three levels. A figure that is no mean of the run's scores may weigh groups, slices or labels alike:
-    it is given the furthest that a mean over any of these would move.
+    In a mean over examples each counts 100 / n; in a recall each query of its direction counts by the size of its fold;
+    in rsum at all three levels. A value that is not a mean of the run's scores may weigh groups, slices or labels
+    equally: it gets the largest change of a mean over any of these.
 
     Args:
         run: a folder whose files `read_answers` has read.
-        result: the figure, as that run's record has it.
+        result: the value in the run's record.
         changed: units as `read_answers` names them: examples, or a direction and a query.
 
     Returns:
-        In the unit of the figure; None for a figure of ranks that is no recall, which a single query may move anywhere.
+        The change in the unit of the value; None for a value of ranks that is not a recall, which has no bound.
     """
     rows = read_samples(run.samples)
     rows = rows[rows["control"] == ""]
@@ -53,13 +53,13 @@ def _of_queries(run: RunFolder, rows: pd.DataFrame, metric: str, changed: Collec
     weights = {
         f"{way} {name}": weight
         for way in ways
-        for name, weight in query_weights([one for one in rankings if one.direction == way], rows).items()
+        for name, weight in query_weights([ranking for ranking in rankings if ranking.direction == way], rows).items()
     }
     return 100 * (1 if recall else len(LEVELS)) * sum(weights.get(unit, 0.0) for unit in changed)
 
 
 def _of_parts(rows: pd.DataFrame, changed: Collection[str]) -> Iterable[float]:
-    """The share of whole groups that hold a changed example, and of a mean over parts what the changed ones weigh."""
+    """The fraction of groups that hold a changed example, and for a mean over parts the weight of the changed ones."""
     groups = dict(zip(rows["example_id"], rows["group"], strict=True))
     yield len({groups[name] for name in changed}) / len({*groups.values()})
     for column in ("group", "reference", *(name for name in rows.columns if name.startswith("tag_"))):

@@ -1,4 +1,4 @@
-"""What the gate says of one subject."""
+"""Verdicts of the gate."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from vlbench.report.gate.baseline import Subject
 Kind = Literal["pass", "regression", "improvement", "inconclusive", "missing"]
 Layer = Literal["frozen", "trained", "speed"]
 LAYERS: tuple[Layer, ...] = ("frozen", "trained")
-"""Those of the baseline; speed has none, for it is judged within one job."""
+"""Layers of the baseline; speed is not in it, since it is judged within one job."""
 SAME = 1e-6
-"""What sums in another order may add to a figure."""
+"""Rounding error of a value whose terms are added in another order."""
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """One subject judged in one layer.
+    """Verdict on one subject in one layer.
 
-    drop, low, high, detectable: of the main metric, in its unit, with the 95 % interval; None where nothing was
-    estimated. flips: ids that answer otherwise than in the baseline, and near_ties: those of them that may.
+    drop, low, high, detectable: of the main metric, in its unit, with the 95 % interval; None if not estimated. flips:
+    ids whose answers differ from the baseline. near_ties: those of them that are near ties.
     """
 
     subject: Subject
@@ -39,7 +39,7 @@ class Verdict:
 
 
 def exit_code(verdicts: Sequence[Verdict]) -> ExitCode:
-    """3 where there is a regression, else 4 where something is unknown, else 0."""
+    """3 (regression) if there is one, else 4 (inconclusive) if anything is inconclusive or missing, else 0."""
     kinds = {verdict.kind for verdict in verdicts}
     if "regression" in kinds:
         return ExitCode.REGRESSION
@@ -47,7 +47,7 @@ def exit_code(verdicts: Sequence[Verdict]) -> ExitCode:
 
 
 def absent(group: Sequence[FoundRun]) -> str:
-    """Why a subject of the baseline cannot be judged by these runs; empty where it can."""
+    """Why a subject of the baseline cannot be judged by these runs; empty if it can."""
     if not group:
         return "in the baseline, but there is no such run"
     unfinished = next((run.record for run in group if run.record.status != "done"), None)

@@ -1,1 +1,1 @@
-"""Pages that open from disk: one file each, with all they need inside and no way out."""
+"""HTML pages: self-contained files that work offline."""

@@ -1,4 +1,4 @@
-"""What a run's answers look like all together: calibration, confusion, ranks. Over all examples, not those shown."""
+"""Statistics of a run's answers: calibration, confusion and ranks, over all examples and not only those shown."""
 
 from __future__ import annotations
 
@@ -17,63 +17,63 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _LABELS = 20
-"""More labels than these make no table that can be read."""
-_PLACES = (1, 2, 5, 10, 20, 50, 100)
-_DIRECTIONS = {"i2t": "Texts for a picture", "t2i": "Pictures for a text"}
+"""Number of labels up to which the confusion table is shown."""
+_RANKS = (1, 2, 5, 10, 20, 50, 100)
+_DIRECTIONS = {"i2t": "Texts for an image", "t2i": "Images for a text"}
 
 
-def calibrated(rows: pd.DataFrame) -> Calibration | str:
-    """Confidence against what is right; a sentence where it cannot be known."""
+def calibrate(rows: pd.DataFrame) -> Calibration | str:
+    """Calibration of the confidences; a sentence with the reason if there is none."""
     known = rows[rows["confidence"].notna() & rows["score"].notna()]
     if not len(known):
         return "No example has both a confidence and a score."
     confidences = [float(value) for value in known["confidence"]]
     if not all(0 <= value <= 1 for value in confidences):
-        return "Confidences of this run are no probabilities."
+        return "The confidences of this run are not probabilities."
     return calibration(confidences, [float(value) for value in known["score"]])
 
 
-def bins_table(found: Calibration) -> Grid:
-    """The bins in figures."""
+def bins_table(calibration: Calibration) -> Grid:
+    """The bins as a table."""
     rows = [
         (
-            Cell(f"{one.low:.2f} to {one.high:.2f}"), Cell(f"{one.n:,}", one.n),
-            Cell(f"{one.confidence:.3f}", one.confidence), Cell(f"{one.accuracy:.3f}", one.accuracy),
+            Cell(f"{each.low:.2f} to {each.high:.2f}"), Cell(f"{each.n:,}", each.n),
+            Cell(f"{each.confidence:.3f}", each.confidence), Cell(f"{each.accuracy:.3f}", each.accuracy),
         )
-        for one in found.bins
+        for each in calibration.bins
     ]  # fmt: skip
-    return Grid("Bins of confidence", ("confidence", "n", "mean confidence", "share right"), tuple(rows))
+    return Grid("Bins of confidence", ("confidence", "n", "mean confidence", "accuracy"), tuple(rows))
 
 
 def confusion(rows: pd.DataFrame) -> Grid | None:
-    """How often each label was answered with which; None where references are no labels of a short list."""
+    """Confusion table of labels and answers; None if references are not labels of a short list."""
     references = [_label(reference) for reference in rows["reference"]]
-    said = [
+    answers = [
         answer if status == "ok" else f"({status})"
         for answer, status in zip(rows["prediction"], rows["status"], strict=True)
     ]
     labels = sorted({label for label in references if label is not None})
-    if not labels or None in references or len({*labels, *said}) > _LABELS:
+    if not labels or None in references or len({*labels, *answers}) > _LABELS:
         return None
-    counts = Counter(zip(references, said, strict=True))
-    columns = [*labels, *sorted({*said} - {*labels})]
-    made = []
+    counts = Counter(zip(references, answers, strict=True))
+    columns = [*labels, *sorted({*answers} - {*labels})]
+    cells_by_row = []
     for label in labels:
         total = sum(counts[label, answer] for answer in columns)
         cells = [_confused(counts[label, answer], total, label == answer) for answer in columns]
-        made.append((Cell(label), *cells, Cell(f"{total:,}", total)))
-    return Grid("Reference by answer", ("reference", *columns, "all"), tuple(made), ("A row is a reference.",))
+        cells_by_row.append((Cell(label), *cells, Cell(f"{total:,}", total)))
+    return Grid("Reference by answer", ("reference", *columns, "all"), tuple(cells_by_row), ("A row is a reference.",))
 
 
 def rank_charts(rankings: Sequence[Ranking]) -> list[Chart]:
-    """Where the best right answer stands, in each direction; ties count against it."""
+    """Histograms of the rank of the best positive in each direction; ties count against it."""
     charts = []
     for direction, title in _DIRECTIONS.items():
-        places = [one.rank_high + 1 for one in rankings if one.direction == direction]
+        places = [ranking.rank_high + 1 for ranking in rankings if ranking.direction == direction]
         if places:
             counts = _counted(places)
-            said = ", ".join(f"{name}: {count:,}" for name, count in counts.items())
-            charts.append(bar_chart(title, f"{len(places):,} queries by rank: {said}.", "rank", "queries", counts))
+            summary = ", ".join(f"{name}: {count:,}" for name, count in counts.items())
+            charts.append(bar_chart(title, f"{len(places):,} queries by rank: {summary}.", "rank", "queries", counts))
     return charts
 
 
@@ -91,13 +91,13 @@ def _label(reference: str) -> str | None:
 def _counted(places: Sequence[int]) -> dict[str, int]:
     counts = {}
     below = 0
-    for place in _PLACES:
+    for place in _RANKS:
         name = f"{place}" if place == below + 1 else f"{below + 1}–{place}"
-        counts[name] = sum(below < one <= place for one in places)
+        counts[name] = sum(below < rank <= place for rank in places)
         below = place
-    return counts | {f"> {below}": sum(one > below for one in places)}
+    return counts | {f"> {below}": sum(rank > below for rank in places)}
 
 
-def number_or_none(value: float) -> float | None:
-    """A number of a table of samples, None where it has none."""
-    return None if isnan(value) else float(value)
+def number_or_none(value: float | None) -> float | None:
+    """A number of a table of samples; None where it is missing or NaN."""
+    return None if value is None or isnan(value) else float(value)

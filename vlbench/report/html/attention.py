@@ -1,4 +1,4 @@
-"""Attention over the pictures as the page's script takes it: boxes, levels, and in words where most of it lies."""
+"""Attention over the images for the page's script: boxes, levels, and the regions with the most attention in words."""
 
 from __future__ import annotations
 
@@ -15,19 +15,22 @@ from vlbench.records.attention import Attended, Attention
 Letter = Literal["a", "b"]
 
 BUDGET = 3 << 20
-"""Bytes that the attention of a page may take."""
+"""Maximum bytes of the attention in a page."""
 _LETTERS: tuple[Letter, ...] = ("a", "b")
 _LEVELS = "0123456789abcdefghijklmnopqrstuvwxyz"
 _GRAIN = 1000
-"""Boxes are whole numbers of this part of a picture's side."""
+"""Box coordinates are integers in units of 1 / 1000 of an image's side."""
 _NAMED = 3
 _ROWS, _COLUMNS = ("top", "", "bottom"), ("left", "", "right")
 
 
 @dataclass(frozen=True)
 class Heat:
-    """Over one picture. boxes: their place in the page's table. levels: one digit to the base 36 for each box, of which
-    `z` is the highest weight. said: where most of the attention lies."""
+    """Attention over one image.
+
+    boxes: index into the page's list of boxes. levels: one base-36 digit per box; `z` is the highest weight. said:
+    the regions with the most attention, in words.
+    """
 
     boxes: int
     levels: str
@@ -36,8 +39,8 @@ class Heat:
 
 @dataclass(frozen=True)
 class Overlays:
-    """heats: by run and example id, one for each picture. boxes: left, top, width and height in thousandths of the
-    picture's sides, four numbers for each box; pictures with the same ones share them. notes: what is missing, and why.
+    """Attention of a page. heats: (run, example id) -> one for each image. boxes: left, top, width and height in
+    thousandths of the image's sides, four numbers per box; images with equal boxes share them. notes: what is missing.
     """
 
     heats: Mapping[tuple[Letter, str], Sequence[Heat]]
@@ -46,16 +49,16 @@ class Overlays:
 
     @property
     def letters(self) -> tuple[Letter, ...]:
-        """The runs that tell of an example."""
+        """The runs with attention for an example."""
         return tuple(sorted({letter for letter, _ in self.heats}))
 
 
 def overlays(sides: Sequence[Attention | None], ids: Sequence[str], budget: int = BUDGET) -> Overlays:
-    """The attention of one run, or of two, over the pictures of the examples.
+    """The attention of one run or two runs over the images of the examples.
 
     Args:
-        sides: of run A and perhaps of run B; None where nothing is known.
-        ids: of the examples on the page; where the budget is spent, the later ones are left out.
+        sides: of run A, and of run B if there is one; None if unknown.
+        ids: of the examples on the page; when the budget is spent, later examples are left out.
         budget: bytes.
     """
     table = _Table()
@@ -66,17 +69,17 @@ def overlays(sides: Sequence[Attention | None], ids: Sequence[str], budget: int 
                 heats[letter, example_id] = [table.heat(row) for row in side.rows[example_id]]
     notes = []
     for letter, side in zip(_LETTERS, sides, strict=False):
-        of = f" of {letter.upper()}" if len(sides) > 1 else ""
+        run = f" of {letter.upper()}" if len(sides) > 1 else ""
         count = sum(letter == of_run for of_run, _ in heats)
         if side is not None and side.absent:
-            notes.append(f"no attention{of}: {side.absent}")
+            notes.append(f"no attention{run}: {side.absent}")
         elif side is not None and count < len(ids):
-            notes.append(f"the attention{of} is shown for {count:,} of {len(ids):,} examples")
+            notes.append(f"the attention{run} is shown for {count:,} of {len(ids):,} examples")
     return Overlays(heats, table.boxes, tuple(notes))
 
 
 class _Table:
-    """The boxes of the page, each list of them once, and the bytes spent so far."""
+    """The distinct lists of boxes of a page, and the bytes spent so far."""
 
     def __init__(self) -> None:
         self.boxes: list[list[int]] = []
@@ -84,13 +87,13 @@ class _Table:
         self._known: dict[bytes, int] = {}
 
     def heat(self, row: Attended) -> Heat:
-        """An example's picture, its boxes put into the table."""
+        """The attention over one image; its boxes are added to the table."""
         weights = row.weights.astype(np.float64)
         shares = weights / (weights.max(initial=0.0) or 1.0)
         levels = "".join(_LEVELS[round(share * (len(_LEVELS) - 1))] for share in shares.tolist())
-        made = Heat(self._number(row.boxes), levels, said(row))
-        self.spent += len(json.dumps(asdict(made)))
-        return made
+        heat = Heat(self._number(row.boxes), levels, said(row))
+        self.spent += len(json.dumps(asdict(heat)))
+        return heat
 
     def _number(self, boxes: NDArray[np.float32]) -> int:
         corners = np.rint(boxes.clip(0, 1) * _GRAIN).astype(np.int64)
@@ -103,7 +106,7 @@ class _Table:
 
 
 def said(row: Attended) -> str:
-    """The ninths of the picture with the most attention, by the middles of boxes: `top left 61 %, centre 20 %`."""
+    """The ninths of the image with the most attention, by box centres: `top left 61 %, centre 20 %`."""
     shares: dict[str, float] = {}
     for weight, box in zip(row.weights.tolist(), row.boxes.clip(0, 1).tolist(), strict=True):
         name = _ninth((box[0] + box[2]) / 2, (box[1] + box[3]) / 2)

@@ -1,4 +1,4 @@
-"""`vlbench leaderboard --format html`: the tables as a page to sort and to filter, with the picture of their fronts."""
+"""`vlbench leaderboard --format html`: tables to sort and filter, with charts of their Pareto fronts."""
 
 from __future__ import annotations
 
@@ -9,16 +9,15 @@ from math import isfinite
 from markupsafe import Markup
 
 from vlbench.report.html.chart_models import Cell, Chart, Grid
-from vlbench.report.html.charts import Point, pareto_chart
+from vlbench.report.html.fronts import front_charts
 from vlbench.report.html.page import page
-from vlbench.report.tables.aggregates import COSTS
-from vlbench.report.tables.leaderboard import BESIDE, Board, Entry, Heading, Row, Table
-from vlbench.report.tables.leaderboard_text import figure_text, legend, ranks_text
+from vlbench.report.tables.leaderboard import Board, Entry, Heading, Row, Table
+from vlbench.report.tables.leaderboard_text import legend, ranks_text, value_text
 
 
 @dataclass(frozen=True)
 class TableView:
-    """A table with its pictures."""
+    """A table with its charts."""
 
     grid: Grid
     charts: tuple[Chart, ...]
@@ -26,56 +25,41 @@ class TableView:
 
 @dataclass(frozen=True)
 class BoardView:
-    """What the template shows. beside: tables of published figures, markup already."""
+    """Content of the template. further: tables of published results, markup already."""
 
     tables: tuple[TableView, ...]
     notes: tuple[str, ...]
-    beside: tuple[Markup, ...]
+    further: tuple[Markup, ...]
 
 
-def board_page(found: Board, beside: Sequence[str] = ()) -> str:
-    """The page of a leaderboard; beside: parts in HTML that come after it."""
-    tables = tuple(TableView(_grid(one, found.pareto), tuple(fronts(one, found.pareto))) for one in found.tables)
-    view = BoardView(tables, found.notes, tuple(map(Markup, beside)))
-    title = f"Leaderboard: {', '.join(found.tasks)}" if found.tasks else "Leaderboard"
+def board_page(board: Board, further: Sequence[str] = ()) -> str:
+    """The page of a leaderboard; further: HTML parts shown after it."""
+    tables = tuple(
+        TableView(_grid(table, board.pareto), tuple(front_charts(table, board.pareto))) for table in board.tables
+    )
+    view = BoardView(tables, board.notes, tuple(map(Markup, further)))
+    title = f"Leaderboard: {', '.join(board.tasks)}" if board.tasks else "Leaderboard"
     return page("board.html", title, view, ("tables.js",))
 
 
-def _grid(of: Table, pareto: str) -> Grid:
-    headers = ("model", *(one.title for one in of.headings), *(("ranks",) if of.ranked else ()))
-    rows = tuple(_cells(row, of.headings, of.ranked) for row in of.rows)
-    return Grid(f"{of.data}, {of.protocol}", headers, rows, tuple(legend(of, pareto, "html")))
+def _grid(table: Table, pareto: str) -> Grid:
+    headers = ("model", *(heading.title for heading in table.headings), *(("ranks",) if table.ranked else ()))
+    rows = tuple(_cells(row, table.headings, table.ranked) for row in table.rows)
+    return Grid(f"{table.data}, {table.protocol}", headers, rows, tuple(legend(table, pareto, "html")))
 
 
 def _cells(row: Row, headings: Sequence[Heading], ranked: bool) -> tuple[Cell, ...]:
-    cells = (Cell(row.name), *(_cell(row.entries.get(one)) for one in headings))
+    cells = (Cell(row.name), *(_cell(row.entries.get(heading)) for heading in headings))
     return (*cells, Cell(ranks_text(row, headings))) if ranked else cells
 
 
 def _cell(entry: Entry | None) -> Cell:
     if entry is None:
         return Cell("–")
-    of = entry.figure
-    said = figure_text(of, "html")
-    value = of.value if isfinite(of.value) else None
-    if of.doubt:
-        return Cell(f"({said})", value, kind="doubt", note=of.doubt)
+    aggregate = entry.aggregate
+    shown = value_text(aggregate, "html")
+    value = aggregate.value if isfinite(aggregate.value) else None
+    if aggregate.doubt:
+        return Cell(f"({shown})", value, kind="doubt", note=aggregate.doubt)
     marks = "".join(f" {mark}" for mark, held in (("≈", entry.tie), ("◆", entry.front)) if held)
-    return Cell(f"{said}{marks}", value, kind="best" if entry.rank == 1 else "")
-
-
-def fronts(of: Table, pareto: str) -> list[Chart]:
-    """A picture for each column that a cost stands beside."""
-    if not pareto:
-        return []
-    charts = []
-    for heading in of.headings:
-        if heading.metric in BESIDE:
-            continue
-        points = [_point(row.name, entry, price) for row, entry, price in of.priced(heading, pareto)]
-        charts.append(pareto_chart(heading.title, points, COSTS[pareto], heading.metric, pareto != "examples/s"))
-    return [chart for chart in charts if chart is not None]
-
-
-def _point(name: str, entry: Entry, price: Entry) -> Point:
-    return Point(name, price.figure.value, entry.figure.value, entry.figure.reach, entry.front)
+    return Cell(f"{shown}{marks}", value, kind="best" if entry.rank == 1 else "")

@@ -1,42 +1,47 @@
-"""From figures to charts: scales, ticks and coordinates."""
+"""Charts of values: reliability, lines, bars, Pareto fronts, and an interval in a table's cell."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import ceil, floor, isfinite, log10
+from math import ceil, isfinite
+from typing import TYPE_CHECKING
+
+from markupsafe import Markup
 
 from vlbench.metrics.calibration import Calibration
-from vlbench.report.html.chart_models import BOTTOM, LEFT, RIGHT, TOP, Bar, Chart, Dot, Line, Tick
+from vlbench.report.drawing import UNITS_PER_INCH, add_tooltip, chart_style, color, new_figure, svg_content
+from vlbench.report.html.chart_models import Chart, Series, Style
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 Points = Sequence[tuple[float, float]]
+WIDTH, HEIGHT = 480, 300
+"""Of a chart, in SVG units."""
+_FRAME = (58 / WIDTH, 48 / HEIGHT, 408 / WIDTH, 240 / HEIGHT)
+"""The axes within a chart: left, bottom, width and height."""
+_STRIP = (104, 16)
 _DRAWN = 240
 """Points of a line beyond which a screen shows no more."""
-
-
-@dataclass(frozen=True)
-class Scale:
-    """Values from low to high onto places from start to end; logarithmic where values differ by orders."""
-
-    low: float
-    high: float
-    start: float
-    end: float
-    log: bool = False
-
-    def __call__(self, value: float) -> float:
-        low, high, of = (log10(one) if self.log else one for one in (self.low, self.high, value))
-        return round(self.start + (self.end - self.start) * (of - low) / ((high - low) or 1.0), 1)
-
-    @property
-    def ticks(self) -> tuple[Tick, ...]:
-        values = _decades(self.low, self.high) if self.log else _round_values(self.low, self.high)
-        return tuple(Tick(self(value), f"{value:g}") for value in values)
+_WITH_TOOLTIPS = 30
+"""Points of a line up to which each one has a dot and a tooltip."""
+_STYLES: tuple[Style, ...] = ("solid", "dashed", "dotted")
+_SERIES = 4
+_LONGEST = 28
+"""Characters of a name that fit into a chart of a page."""
+_LOGARITHMIC = 20
+"""Ratio of the largest to the smallest cost from which costs stand on a logarithmic axis."""
+_RIGHT_HALF = 0.6
+"""The place in the axes from which names stand to the left of their dots."""
+_DOT = 50
+"""The area of a dot, in square points."""
 
 
 @dataclass(frozen=True)
 class Point:
-    """A system: what it costs, what it scores, half its interval, and whether no other is better in both."""
+    """A system: its cost, its value, half its interval, and whether no other system is better in both."""
 
     name: str
     cost: float
@@ -45,28 +50,30 @@ class Point:
     front: bool
 
 
-def reliability_chart(found: Calibration) -> Chart:
-    """Accuracy over confidence, bin by bin, beside the diagonal where both are equal."""
-    x, y = Scale(0, 1, LEFT, RIGHT), Scale(0, 1, BOTTOM, TOP)
-    dots = [
-        Dot(x(one.confidence), y(one.accuracy),
-            f"{one.n:,} answers: confidence {one.confidence:.3f}, {one.accuracy:.3f} right")
-        for one in found.bins
-    ]  # fmt: skip
-    line = Line("", " ".join(f"{dot.x},{dot.y}" for dot in dots), 1)
-    biggest = max(one.n for one in found.bins)
-    bars = [
-        Bar(x(one.low), BOTTOM - 60 * one.n / biggest, x(one.high) - x(one.low) - 1, 60 * one.n / biggest,
-            f"{one.n:,} answers of confidence {one.low:.2f} to {one.high:.2f}", 0)
-        for one in found.bins
-    ]  # fmt: skip
+def reliability_chart(calibration: Calibration) -> Chart:
+    """Accuracy over confidence, bin by bin, next to the diagonal where both are equal."""
+    bins = calibration.bins
+    most = max(each.n for each in bins)
+    with chart_style():
+        figure, axes = _new_chart("confidence", "accuracy")
+        axes.set(xlim=(0, 1), ylim=(0, 1))
+        for each in bins:
+            (bar,) = axes.bar(
+                each.low, each.n / most / 4, each.high - each.low - 0.002, align="edge", color=color("edge"), alpha=0.35
+            )
+            add_tooltip(bar, f"{each.n:,} answers of confidence {each.low:.2f} to {each.high:.2f}")
+        axes.plot([0, 1], [0, 1], color=color("edge"), linestyle="dashed")
+        axes.plot([each.confidence for each in bins], [each.accuracy for each in bins], color=color("s1"))
+        for each in bins:
+            text = f"{each.n:,} answers: confidence {each.confidence:.3f}, accuracy {each.accuracy:.3f}"
+            _draw_dot(axes, each.confidence, each.accuracy, text, "s1")
+        drawing = Markup(svg_content(figure))
     return Chart(
         "Reliability",
-        f"How often answers of like confidence are right; expected calibration error {found.ece:.4f} "
-        f"over {found.n:,} answers. Bars: how many answers.",
-        "confidence", "share right", x.ticks, y.ticks,
-        (Line("", f"{LEFT},{BOTTOM} {RIGHT},{TOP}", 0), line), tuple(bars), tuple(dots),
-    )  # fmt: skip
+        f"Accuracy of answers by confidence; expected calibration error {calibration.ece:.4f} "
+        f"over {calibration.n:,} answers. Bars: number of answers.",
+        drawing,
+    )
 
 
 def line_chart(title: str, summary: str, x_label: str, y_label: str, series: Mapping[str, Points]) -> Chart | None:
@@ -75,86 +82,133 @@ def line_chart(title: str, summary: str, x_label: str, y_label: str, series: Map
     finite = {name: points for name, points in finite.items() if points}
     if not finite:
         return None
-    xs, ys = ([point[axis] for points in finite.values() for point in points] for axis in (0, 1))
-    x, y = Scale(min(xs), max(xs), LEFT, RIGHT), Scale(*_roomy(min(ys), max(ys)), BOTTOM, TOP)
-    lines = [
-        Line(name, " ".join(f"{x(at)},{y(value)}" for at, value in _thinned(points)), number)
-        for number, (name, points) in enumerate(finite.items(), start=1)
+    legend = [
+        Series(name, f"s{number % _SERIES + 1}", _STYLES[number // _SERIES % len(_STYLES)])
+        for number, name in enumerate(finite)
     ]
-    dots = [
-        Dot(x(at), y(value), f"{name} {x_label} {at:g}: {value:.4g}".strip(), series=number)
-        for number, (name, points) in enumerate(finite.items(), start=1)
-        if len(points) <= 30
-        for at, value in points
-    ]
-    return Chart(title, summary, x_label, y_label, x.ticks, y.ticks, tuple(lines), (), tuple(dots))
+    with chart_style():
+        figure, axes = _new_chart(x_label, y_label)
+        axes.margins(x=0, y=0.06)
+        for line, points in zip(legend, finite.values(), strict=True):
+            shown = thinned(points)
+            axes.plot([x for x, _ in shown], [y for _, y in shown], color=color(line.color), linestyle=line.style)
+            for x, y in points if len(points) <= _WITH_TOOLTIPS else ():
+                _draw_dot(axes, x, y, f"{line.name} {x_label} {x:g}: {y:.4g}".strip(), line.color)
+        drawing = Markup(svg_content(figure))
+    return Chart(title, summary, drawing, tuple(legend) if len(legend) > 1 else ())
 
 
 def bar_chart(title: str, summary: str, x_label: str, y_label: str, counts: Mapping[str, int]) -> Chart:
     """Counts by name, in the order given."""
-    width = (RIGHT - LEFT) / len(counts)
-    y = Scale(0, max(*counts.values(), 1), BOTTOM, TOP)
-    bars = [
-        Bar(round(LEFT + number * width + 2, 1), y(count), round(width - 4, 1), round(BOTTOM - y(count), 1),
-            f"{name}: {count:,}")
-        for number, (name, count) in enumerate(counts.items())
-    ]  # fmt: skip
-    names = tuple(Tick(round(LEFT + (number + 0.5) * width, 1), name) for number, name in enumerate(counts))
-    return Chart(title, summary, x_label, y_label, names, y.ticks, (), tuple(bars))
+    with chart_style():
+        figure, axes = _new_chart(x_label, y_label)
+        axes.set(xlim=(-0.5, len(counts) - 0.5), ylim=(0, max(*counts.values(), 1)))
+        for place, (name, count) in enumerate(counts.items()):
+            (bar,) = axes.bar(place, count, 0.9, color=color("s1"))
+            add_tooltip(bar, f"{name}: {count:,}")
+        axes.set_xticks(range(len(counts)), list(counts))
+        drawing = Markup(svg_content(figure))
+    return Chart(title, summary, drawing)
 
 
-def pareto_chart(title: str, points: Sequence[Point], cost: str, metric: str, cheap_is_low: bool) -> Chart | None:
-    """Figures over what they cost, and the line of those that no other beats in both; None for no point."""
-    points = [one for one in points if isfinite(one.cost) and isfinite(one.value)]
-    if not points:
-        return None
-    costs = [one.cost for one in points]
-    log = min(costs) > 0 and max(costs) / min(costs) > 20
-    reaches = [one.value + sign * (one.reach or 0.0) for one in points for sign in (-1, 1)]
-    low, high = (min(costs) / 1.3, max(costs) * 1.3) if log else _roomy(min(costs), max(costs))
-    x, y = Scale(low, high, LEFT, RIGHT, log), Scale(*_roomy(min(reaches), max(reaches)), BOTTOM, TOP)
-    dots = [
-        Dot(
-            x(one.cost), y(one.value), one.name,
-            None if one.reach is None else y(one.value - one.reach),
-            None if one.reach is None else y(one.value + one.reach),
-            named=True, series=1 if one.front else 2,
-        )
-        for one in points
-    ]  # fmt: skip
-    front = sorted((dot.x, dot.y) for dot in dots if dot.series == 1)
-    names = ", ".join(one.name for one in points if one.front) or "none"
+def pareto_chart(title: str, points: Sequence[Point], cost: str, metric: str, cheap_is_low: bool) -> Chart:
+    """Values over costs, one finite point or more, and a line through those that no other system beats in both."""
+    with chart_style():
+        figure, axes = _new_chart(cost, metric)
+        draw_front(axes, points)
+        drawing = Markup(svg_content(figure))
+    names = ", ".join(point.name for point in points if point.front) or "none"
     better = "left" if cheap_is_low else "right"
-    return Chart(
-        title, f"{metric} over {cost}, which is better towards the {better}; on the front: {names}.",
-        cost, metric, x.ticks, y.ticks, (Line("", " ".join(f"{a},{b}" for a, b in front), 1),), (), tuple(dots),
-    )  # fmt: skip
+    summary = f"{metric} over {cost}, which is better towards the {better}; on the front: {names}."
+    return Chart(title, summary, drawing)
 
 
-def _roomy(low: float, high: float) -> tuple[float, float]:
-    """A little room at both ends, and some at all where all values are one."""
-    room = 0.06 * (high - low) or max(abs(high) * 0.06, 0.5)
-    return low - room, high + room
+def draw_front(axes: Axes, points: Sequence[Point], longest: int = _LONGEST) -> None:
+    """Draw each system with its name and its interval, and a line through those on the front.
+
+    longest: characters of a name; a longer one is cut, and its dot's tooltip has all of it.
+    """
+    from matplotlib.ticker import LogLocator, NullLocator
+
+    costs = [point.cost for point in points]
+    if min(costs) > 0 and max(costs) / min(costs) > _LOGARITHMIC:
+        axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.set_xlim(min(costs) / 1.3, max(costs) * 1.3)
+    else:
+        axes.set_xlim(_with_margin(costs))
+    axes.set_ylim(_with_margin([point.value + sign * (point.reach or 0.0) for point in points for sign in (-1, 1)]))
+    front = sorted((point.cost, point.value) for point in points if point.front)
+    axes.plot([cost for cost, _ in front], [value for _, value in front], color=color("s1"))
+    for point in points:
+        shade = "s1" if point.front else "s2"
+        if point.reach is not None:
+            axes.vlines(
+                point.cost, point.value - point.reach, point.value + point.reach, color=color(shade), linewidth=2
+            )
+        _draw_dot(axes, point.cost, point.value, point.name, shade)
+        place, _ = axes.transAxes.inverted().transform(axes.transData.transform((point.cost, point.value)))
+        name = point.name if len(point.name) <= longest else f"{point.name[: longest - 1]}…"
+        side, align = (7, "left") if place < _RIGHT_HALF else (-7, "right")
+        axes.annotate(name, (point.cost, point.value), xytext=(side, 6), textcoords="offset points", ha=align)
 
 
-def _round_values(low: float, high: float, about: int = 5) -> list[float]:
-    """Values of few digits between two ends."""
-    raw = ((high - low) or 1.0) / about
-    unit = 10.0 ** floor(log10(raw))
-    step = next(unit * times for times in (1, 2, 2.5, 5, 10) if unit * times >= raw)
-    return [round(number * step, 12) for number in range(ceil(low / step - 1e-9), floor(high / step + 1e-9) + 1)]
+def interval_strip(value: float, low: float | None, high: float | None, baseline: float | None) -> Markup:
+    """A dot at a value with its interval and the image-blind baseline, on a scale; all in [0, 100]."""
+    from matplotlib.lines import Line2D
+    from matplotlib.transforms import Affine2D
+
+    with chart_style():
+        figure = new_figure(*_STRIP)
+        figure.set_facecolor("none")
+        lines = [Line2D([2, 102], [8, 8], linewidth=1, color=color("edge"), alpha=0.5)]
+        if baseline is not None:
+            lines.append(Line2D([baseline + 2] * 2, [1, 15], color=color("s2")))
+        if low is not None and high is not None:
+            lines.append(Line2D([low + 2, high + 2], [8, 8], linewidth=8, color=color("s1"), alpha=0.45))
+        lines.append(Line2D([value + 2], [8], marker="o", markersize=5, markeredgewidth=0, color=color("s1")))
+        for line in lines:
+            line.set_transform(Affine2D().scale(1 / UNITS_PER_INCH) + figure.dpi_scale_trans)
+            line.set_solid_capstyle("butt")
+            figure.add_artist(line)
+        return Markup(svg_content(figure))
 
 
-def _decades(low: float, high: float) -> list[float]:
-    """1, 2 and 5 of each power of ten between two ends."""
-    powers = range(floor(log10(low)), ceil(log10(high)) + 1)
-    return [times * 10.0**power for power in powers for times in (1, 2, 5) if low <= times * 10.0**power <= high]
-
-
-def _thinned(points: Points) -> Points:
+def thinned(points: Points) -> Points:
     """Means of neighbours where there are more points than a line shows."""
     if len(points) <= _DRAWN:
         return points
     step = ceil(len(points) / _DRAWN)
     groups = [points[start : start + step] for start in range(0, len(points), step)]
-    return [(sum(x for x, _ in of) / len(of), sum(y for _, y in of) / len(of)) for of in groups]
+    return [(sum(x for x, _ in group) / len(group), sum(y for _, y in group) / len(group)) for group in groups]
+
+
+def label_axes(axes: Axes, x_label: str, y_label: str) -> None:
+    """Name both axes and give them a few round ticks, written as plain numbers."""
+    from matplotlib.ticker import MaxNLocator
+
+    axes.set(xlabel=x_label, ylabel=y_label)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
+        axis.set_major_formatter("{x:g}")
+
+
+def _new_chart(x_label: str, y_label: str) -> tuple[Figure, Axes]:
+    figure = new_figure(WIDTH, HEIGHT)
+    figure.set_facecolor("none")
+    axes = figure.add_axes(_FRAME)
+    label_axes(axes, x_label, y_label)
+    return figure, axes
+
+
+def _draw_dot(axes: Axes, x: float, y: float, text: str, shade: str) -> None:
+    add_tooltip(axes.scatter([x], [y], _DOT, color=color(shade), linewidths=0, zorder=3), text)
+
+
+def _with_margin(values: Sequence[float]) -> tuple[float, float]:
+    """The range of the values with a margin, and of some width where all values are equal."""
+    low, high = min(values), max(values)
+    margin = 0.06 * (high - low) or max(abs(high) * 0.06, 0.5)
+    return low - margin, high + margin

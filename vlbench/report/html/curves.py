@@ -1,4 +1,4 @@
-"""The training of a run, from its `metrics.jsonl`."""
+"""Charts of a run's training, from its `metrics.jsonl`."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ _RUN = "this run"
 
 
 def training_charts(path: Path, metric: str) -> list[Chart]:
-    """Loss and selection figure by step, of the run and of its trained controls; none where nothing was written.
+    """Training loss and selection metric by step, of the run and its trained controls; empty if none were written.
 
-    metric: the task's main one, by which checkpoints are chosen.
+    metric: the task's main metric, which selects the checkpoint.
     """
     losses: dict[str, list[tuple[float, float]]] = {}
     chosen: dict[str, list[tuple[float, float]]] = {}
@@ -30,14 +30,14 @@ def training_charts(path: Path, metric: str) -> list[Chart]:
     charts = [
         line_chart("Training loss", f"Training loss by optimizer step: {_ends(losses)}.", "step", "loss", losses),
         line_chart(
-            "Selection", f"{metric} on the split checkpoints are chosen by: {_ends(chosen)}.", "step", metric, chosen
+            "Selection", f"{metric} on the split that selects the checkpoint: {_ends(chosen)}.", "step", metric, chosen
         ),
     ]
     return [chart for chart in charts if chart is not None]
 
 
 def _lines(path: Path) -> Iterator[Mapping[str, object]]:
-    """The whole lines of the file; a killed run may have left half of one."""
+    """The complete lines of the file; a killed run may have left a partial line."""
     if not path.is_file():
         return
     with path.open(encoding="utf-8", errors="replace") as file:

@@ -1,4 +1,4 @@
-"""A template with its style and its script as one file, in which no foreign text can do anything."""
+"""Render a template with style and script as one self-contained page; untrusted text stays inert."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from importlib import resources
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-_JOINERS = frozenset("\u200c\u200d\n\t")
-"""Not printable by Python's rule, yet part of words and emoji, or harmless."""
+from vlbench.report.drawing import theme_css
+from vlbench.report.tables.markup import visible
 
 
 def page(template: str, title: str, view: object, scripts: Sequence[str]) -> str:
-    """The whole page; the template finds what it shows as `view`.
+    """The whole page; the template finds its content as `view`.
 
-    Its Content-Security-Policy lets run what is named by its hash and nothing else, and lets no request out.
+    Its Content-Security-Policy allows only the style and script with these hashes, and no requests.
 
     Args:
         template: name of a file in `templates`.
-        title: of the window.
-        view: what is shown.
-        scripts: names of files in `templates`, put one after the other.
+        title: of the page.
+        view: content of the page.
+        scripts: names of files in `templates`, concatenated.
     """
-    style = _asset("page.css")
+    style = theme_css() + _asset("page.css")
     script = "\n".join(_asset(name) for name in scripts)
     policy = (
         f"default-src 'none'; img-src data:; style-src {_source(style)}; script-src {_source(script)}; "
@@ -43,21 +43,8 @@ def page(template: str, title: str, view: object, scripts: Sequence[str]) -> str
     return _environment().get_template(template).render(values) + "\n"
 
 
-def rendered(template: str, title: str, view: object) -> str:
-    """A template with the pages' style and no script."""
-    values: Mapping[str, object] = {"title": title, "view": view, "style": Markup(_asset("page.css"))}
-    return _environment().get_template(template).render(values)
-
-
-def visible(text: str) -> str:
-    """A text in which nothing hides: control characters and marks of direction are spelled out."""
-    return "".join(
-        char if char.isprintable() or char in _JOINERS else char.encode("unicode_escape").decode() for char in text
-    )
-
-
 def script_json(value: object) -> Markup:
-    """A value as JSON that can stand in a script element: `<` is spelled out, so no `</script>` ends it.
+    """A value as JSON for a script element: `<` and `>` are escaped, so that no `</script>` ends it.
 
     Raises:
         ValueError: a number in it is NaN or infinite.
@@ -74,11 +61,11 @@ def _environment() -> Environment:
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
-        finalize=_seen,
+        finalize=_visible_value,
     )
 
 
-def _seen(value: object) -> object:
+def _visible_value(value: object) -> object:
     return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 

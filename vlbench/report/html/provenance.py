@@ -1,4 +1,4 @@
-"""Where a number comes from and what it cost, beside that of another run."""
+"""Provenance and costs of a run, next to those of another run."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from vlbench.report.tables.results import decoding_text
 
 
 def provenance(records: Sequence[RunRecord]) -> Grid:
-    """Data, model, training, code and machine, a column for each run; what differs is marked."""
-    return _columns("Where it comes from", [_facts(record) for record in records])
+    """Data, model, training, code and machine, with a column for each run; differences are marked."""
+    return _columns("Provenance", [_facts(record) for record in records])
 
 
 def costs(records: Sequence[RunRecord]) -> Grid | None:
-    """Speed, latency, memory and seconds of each phase; None where no record has any."""
+    """Speed, latency, memory and seconds of each phase; None if no record has any."""
     facts = [_costs(record) for record in records]
-    return _columns("What it cost", facts) if any(facts) else None
+    return _columns("Costs", facts) if any(facts) else None
 
 
 def spec(record: RunRecord) -> str:
@@ -29,17 +29,17 @@ def spec(record: RunRecord) -> str:
 
 
 def _columns(caption: str, facts: Sequence[Mapping[str, str]]) -> Grid:
-    names = list(dict.fromkeys(name for of in facts for name in of))
+    names = list(dict.fromkeys(name for run in facts for name in run))
     rows = []
     for name in names:
-        said = [of.get(name) or "–" for of in facts]
-        differs = len(set(said)) > 1
-        rows.append((Cell(name), *(Cell(one, kind="differs" if differs else "") for one in said)))
+        values = [run.get(name) or "–" for run in facts]
+        differs = len(set(values)) > 1
+        rows.append((Cell(name), *(Cell(value, kind="differs" if differs else "") for value in values)))
     return Grid(caption, ("", "A", "B") if len(facts) > 1 else ("", "this run"), tuple(rows))
 
 
 def _facts(record: RunRecord) -> dict[str, str]:
-    task, model, tool, of = record.task, record.model, record.tool, record.environment
+    task, model, tool, machine = record.task, record.model, record.tool, record.environment
     facts = {
         "run": record.fingerprint,
         "status": record.status,
@@ -60,15 +60,18 @@ def _facts(record: RunRecord) -> dict[str, str]:
         "seed": str(record.spec.seed),
         "code": f"vlbench {tool.version} {tool.commit[:12]}{' with changes' if tool.dirty else ''}".strip(),
         "hash of the code": ", then ".join((*tool.earlier_code, tool.code_sha256)),
-        "machine": f"{of.gpu or of.cpu}, {of.device}, {of.threads} threads, {of.world_size} processes",
-        "libraries": ", ".join(f"{name} {version}" for name, version in {"python": of.python, **of.libraries}.items()),
+        "machine": f"{machine.gpu or machine.cpu}, {machine.device}, {machine.threads} threads, "
+        f"{machine.world_size} processes",
+        "libraries": ", ".join(
+            f"{name} {version}" for name, version in {"python": machine.python, **machine.libraries}.items()
+        ),
         "started": f"{record.started}, {record.seconds:,.0f} s",
     }
     return {name: value for name, value in facts.items() if value}
 
 
 def _asked(record: RunRecord) -> dict[str, str]:
-    """The prompt of one example and how answers were generated; nothing where the model was not asked in words."""
+    """The prompt of one example and the generation settings; empty if the model was not prompted."""
     asked = record.model.prompting
     if asked is None:
         return {}
@@ -99,12 +102,12 @@ def _training(record: RunRecord) -> str:
 
 
 def _costs(record: RunRecord) -> dict[str, str]:
-    found = record.efficiency
-    if found is None:
+    efficiency = record.efficiency
+    if efficiency is None:
         return {}
     return {
-        "examples per second": f"{found.examples_per_second:,.1f}",
-        **{f"latency {name}, ms per batch": f"{value:,.1f}" for name, value in found.latency_ms.items()},
-        "peak memory, MiB": f"{found.peak_memory_mib:,.0f}",
-        **{f"seconds: {name}": f"{value:,.1f}" for name, value in found.seconds.items()},
+        "examples per second": f"{efficiency.examples_per_second:,.1f}",
+        **{f"latency {name}, ms per batch": f"{value:,.1f}" for name, value in efficiency.latency_ms.items()},
+        "peak memory, MiB": f"{efficiency.peak_memory_mib:,.0f}",
+        **{f"seconds: {name}": f"{value:,.1f}" for name, value in efficiency.seconds.items()},
     }

@@ -1,4 +1,4 @@
-"""`vlbench report`: everything about a run, or about two on the same examples, as one page."""
+"""`vlbench report`: one run, or two runs on the same examples, as one page."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from vlbench.report.html.page import page, script_json
 from vlbench.report.html.provenance import costs, provenance
 from vlbench.report.html.results import differences
 from vlbench.report.html.run_section import Side, side
-from vlbench.report.html.thumbnails import PictureFiles
+from vlbench.report.html.thumbnails import ReportImages
 from vlbench.report.tables.protocol import model_name
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RunView:
-    """What the template shows, section by section; what a run does not have is None or empty."""
+    """Content of the template by section; None or empty for what a run does not have."""
 
     subject: str
     sides: tuple[Side, ...]
@@ -42,33 +42,33 @@ class RunView:
     data: Markup
 
 
-def run_page(run: Path, other: Path | None, files: PictureFiles, most: int = 2000) -> str:
+def run_page(run: Path, other: Path | None, files: ReportImages, most: int = 2000) -> str:
     """The page of a run.
 
     Args:
         run: a run's folder or its run.json.
         other: a run on the same examples to compare with, or None.
-        files: where the pictures are, or why they are not at hand.
-        most: examples shown, 0 or more.
+        files: the image files, or why they are not available.
+        most: maximum number of examples, 0 or more.
 
     Raises:
         VlbenchError: no run there, or runs that cannot be compared (exit 10).
         DataError: a run's files are corrupt.
     """
     if most < 0:
-        raise VlbenchError(f"--max-examples {most} shows less than nothing: give 0 or more")
+        raise VlbenchError(f"--max-examples {most} is negative: give 0 or more")
     view = _view(run, other, files, most)
-    return page("run.html", f"{view.subject}: {' and '.join(one.name for one in view.sides)}", view,
+    return page("run.html", f"{view.subject}: {' and '.join(each.name for each in view.sides)}", view,
                 ("tables.js", "attention.js", "examples.js"))  # fmt: skip
 
 
-def _view(run: Path, other: Path | None, files: PictureFiles, most: int) -> RunView:
+def _view(run: Path, other: Path | None, files: ReportImages, most: int) -> RunView:
     paths = [run] if other is None else [run, other]
     letters = ("",) if other is None else ("A", "B")
     folders, records = [RunFolder.open(path) for path in paths], [read_run(path) for path in paths]
     first = records[0]
     compared = None if other is None else compare_runs(paths, by=_main_tag(first))
-    names = [one.name for one in compared.systems] if compared else [model_name(first)]
+    names = [system.name for system in compared.systems] if compared else [model_name(first)]
     rows = [_samples(folder) for folder in folders]
     sides = tuple(map(side, letters, names, folders, records, rows))
     probable = isinstance(sides[0].calibration, Calibration)
@@ -89,7 +89,7 @@ def _examples(
     records: Sequence[RunRecord],
     rows: Sequence[pd.DataFrame | None],
     names: Sequence[str],
-    files: PictureFiles,
+    files: ReportImages,
     most: int,
     *,
     probable: bool,
@@ -97,12 +97,14 @@ def _examples(
     if rows[0] is None or not most:
         return None
     other = rows[1] if len(rows) > 1 else None
-    attention = [read_attention(of.attention, record.fingerprint) for of, record in zip(folders, records, strict=True)]
+    attention = [
+        read_attention(folder.attention, record.fingerprint) for folder, record in zip(folders, records, strict=True)
+    ]
     return examples(rows[0], other, names, files, most, attention, probable=probable)
 
 
 def _main_tag(record: RunRecord) -> str:
-    """The first tag that the main metric is cut by; empty for none."""
+    """The first tag of the main metric's slices; empty for none."""
     result = record.result(record.task.main_metric)
     return next(iter(result.slices), "") if result else ""
 

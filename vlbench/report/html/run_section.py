@@ -1,4 +1,4 @@
-"""One run of a page: its figures, what its answers look like all together, how it was trained."""
+"""One run of a page: its scores, statistics of its answers, and its training."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from vlbench.core.results import Ranking
 from vlbench.metrics.calibration import Calibration
 from vlbench.records.folder import RunFolder
 from vlbench.records.rankings import read_rankings
-from vlbench.report.html.answers import bins_table, calibrated, confusion, rank_charts
+from vlbench.report.html.answers import bins_table, calibrate, confusion, rank_charts
 from vlbench.report.html.chart_models import Chart, Grid
 from vlbench.report.html.charts import reliability_chart
 from vlbench.report.html.curves import training_charts
@@ -24,16 +24,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Side:
-    """What the template shows of one run; what it does not have is None or empty.
+    """Content of the template for one run; None or empty for what it does not have.
 
-    letter: A or B, with which its tables and charts are marked too; empty where it is alone. remarks: what it is, and
-    what makes its number less than whole. calibration: a sentence where there is none.
+    letter: A or B, which also marks its tables and charts; empty if there is one run. remarks: the run's heading and
+    warnings. calibration: a sentence with the reason if there is none.
     """
 
     letter: str
     name: str
     remarks: tuple[str, ...]
-    figures: Grid | None
+    scores: Grid | None
     slices: tuple[Grid, ...]
     calibration: Calibration | str
     reliability: Chart | None
@@ -45,24 +45,24 @@ class Side:
 
 
 def side(letter: str, name: str, folder: RunFolder, record: RunRecord, rows: pd.DataFrame | None) -> Side:
-    """Of a run of that name with these samples (controls left out; None for no such file).
+    """The section of a run; rows: its samples without controls, None if there is no such file.
 
     Raises:
         DataError: the run's ranks are corrupt.
     """
     rankings = read_rankings(folder.ranks, ()) if folder.ranks.is_file() else []
-    found = _calibration(rows, rankings)
-    known = found if isinstance(found, Calibration) else None
-    figures = headline(record)
+    answer = _calibration(rows, rankings)
+    known = answer if isinstance(answer, Calibration) else None
+    scores = headline(record)
     confused = None if rows is None or rankings else confusion(rows)
-    trained = training_charts(folder.metrics, record.task.main_metric or "figure")
+    trained = training_charts(folder.metrics, record.task.main_metric or "score")
     return Side(
         letter=letter,
         name=name,
         remarks=tuple(heading(record).replace("\\|", "|").splitlines()),
-        figures=_table(letter, figures) if figures else None,
+        scores=_table(letter, scores) if scores else None,
         slices=tuple(_table(letter, grid) for grid in slices(record)),
-        calibration=found,
+        calibration=answer,
         reliability=_chart(letter, reliability_chart(known)) if known else None,
         bins=_table(letter, bins_table(known)) if known else None,
         confusion=_table(letter, confused) if confused else None,
@@ -74,8 +74,8 @@ def side(letter: str, name: str, folder: RunFolder, record: RunRecord, rows: pd.
 
 def _calibration(rows: pd.DataFrame | None, rankings: list[Ranking]) -> Calibration | str:
     if rankings:
-        return "Scores of a ranking are no probabilities of answers."
-    return "There are no answers." if rows is None else calibrated(rows)
+        return "Scores of a ranking are not probabilities of answers."
+    return "There are no answers." if rows is None else calibrate(rows)
 
 
 def _table(letter: str, grid: Grid) -> Grid:

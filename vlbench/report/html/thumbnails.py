@@ -1,4 +1,4 @@
-"""Small copies of pictures as `data:` addresses, as many and as fine as a page may weigh."""
+"""Thumbnails of images as `data:` URLs, as many and as large as a page's size allows."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from vlbench.core.errors import DataError
 from vlbench.data.images.load import open_image
 
 BUDGET = 14 << 20
-"""Bytes that all pictures of a page may take together."""
+"""Maximum bytes of all images of a page."""
 _STEPS = ((192, 72), (144, 68), (112, 60), (88, 50), (64, 45))
-"""Longest side in pixels and JPEG quality, finest first."""
+"""Longest side in pixels and JPEG quality, largest first."""
 _TRIED = 40
 
 
 @dataclass(frozen=True)
-class PictureFiles:
-    """Where the pictures of a split lie. paths: by key. texts: id -> text of its examples, which tells that it is the
-    data of the record. absent: why there are none."""
+class ImageFiles:
+    """Image files of a split. paths: by key. texts: example id -> text, to check that the data is that of the record.
+    absent: why there are none."""
 
     paths: Mapping[str, Path] = field(default_factory=dict)
     texts: Mapping[str, str] = field(default_factory=dict)
@@ -32,18 +32,18 @@ class PictureFiles:
 
 @dataclass(frozen=True)
 class Thumbnails:
-    """key -> `data:` address, and what is said about those that are missing."""
+    """Thumbnails: key -> `data:` URL, and notes about missing ones."""
 
-    found: Mapping[str, str]
+    urls: Mapping[str, str]
     notes: tuple[str, ...]
 
 
 def thumbnails(paths: Mapping[str, Path], budget: int = BUDGET) -> Thumbnails:
-    """The pictures, as fine as the budget allows by a sample of them; the first ones where not all fit."""
+    """Thumbnails at the largest size that fits the budget, by a sample of images; the first ones if not all fit."""
     keys = list(paths)
     tried = keys[:: max(1, len(keys) // _TRIED)][:_TRIED]
-    step = next((one for one in _STEPS if _mean_bytes(paths, tried, *one) * len(keys) <= 0.9 * budget), _STEPS[-1])
-    found: dict[str, str] = {}
+    step = next((size for size in _STEPS if _mean_bytes(paths, tried, *size) * len(keys) <= 0.9 * budget), _STEPS[-1])
+    addresses: dict[str, str] = {}
     unread, spent = 0, 0
     for key in keys:
         address = _address(paths[key], *step)
@@ -52,14 +52,14 @@ def thumbnails(paths: Mapping[str, Path], budget: int = BUDGET) -> Thumbnails:
         elif spent + len(address) > budget:
             break
         else:
-            found[key] = address
+            addresses[key] = address
             spent += len(address)
-    return Thumbnails(found, tuple(_notes(len(keys), unread, len(keys) - len(found) - unread)))
+    return Thumbnails(addresses, tuple(_notes(len(keys), unread, len(keys) - len(addresses) - unread)))
 
 
 def _notes(total: int, unread: int, left_out: int) -> list[str]:
-    notes = [f"{unread:,} of {total:,} pictures cannot be read"] if unread else []
-    return [*notes, f"{left_out:,} of {total:,} pictures are left out, to keep this file small"] if left_out else notes
+    notes = [f"{unread:,} of {total:,} images cannot be read"] if unread else []
+    return [*notes, f"{left_out:,} of {total:,} images are left out to keep this file small"] if left_out else notes
 
 
 def _mean_bytes(paths: Mapping[str, Path], keys: Sequence[str], side: int, quality: int) -> float:
@@ -69,10 +69,10 @@ def _mean_bytes(paths: Mapping[str, Path], keys: Sequence[str], side: int, quali
 
 def _address(path: Path, side: int, quality: int) -> str | None:
     try:
-        picture = open_image(path)
+        image = open_image(path)
     except DataError:
         return None
-    picture.thumbnail((side, side), Image.Resampling.LANCZOS)
+    image.thumbnail((side, side), Image.Resampling.LANCZOS)
     content = io.BytesIO()
-    picture.save(content, "JPEG", quality=quality, optimize=True)
+    image.save(content, "JPEG", quality=quality, optimize=True)
     return f"data:image/jpeg;base64,{base64.b64encode(content.getvalue()).decode()}"

@@ -1,4 +1,4 @@
-"""Measured against published: whether a record has the figure that its paper has, under the same protocol."""
+"""Comparison of records with published results of the same protocol, with deviations flagged."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from vlbench.core.record import RunRecord
 from vlbench.core.splits import joined, split_tuple
 from vlbench.records.collect import FoundRun
 from vlbench.report.published.results import Published, PublishedModel, Rerun, published
-from vlbench.report.tables.aggregates import doubt, figure
+from vlbench.report.tables.aggregates import aggregate, doubt
 from vlbench.report.tables.protocol import by_system, model_name
 
 Judgement = Literal["reproduced", "below", "above", "not comparable"]
@@ -21,7 +21,7 @@ Judgement = Literal["reproduced", "below", "above", "not comparable"]
 
 @dataclass(frozen=True)
 class Expectation:
-    """A record's figure beside the published one. low, high: the measured 95 % interval; None where there is none."""
+    """Judgement of a measured value by the published one. low, high: the measured 95 % interval; None for none."""
 
     model: str
     task: str
@@ -42,25 +42,35 @@ def expectations(
     task_versions: Mapping[str, int],
     models: Sequence[PublishedModel] | None = None,
 ) -> list[Expectation]:
-    """A judgement for each published figure of each system, or the reason why there is none.
+    """A judgement for each published value of each system, or the reason why there is none.
 
-    models: the files whose figures are looked at; None for those of vlbench.
+    models: the files of published results; None for those of vlbench.
 
-    reproduced: the published figure lies in the measured interval, whatever its own was; below and above: it does not;
-    not comparable: the run did something else than the published row's command would, as the reason says.
+    reproduced: the published value lies in the measured interval; below, above: the measured interval lies below or
+    above it; not comparable: the run differs from the published row's command, as the reason says.
     """
-    found: list[Expectation] = []
+    judged: list[Expectation] = []
     for group in by_system(runs):
         record = group[0].record
         why = next((why for run in group if (why := _why_not(run.record, version, task_versions))), "")
         rows = list(_of(record, models))
         if why or not rows:
-            why = why or "no published figure of this model, size, task, split and mode"
+            why = why or "no published result of this model, size, task, split and mode"
             place = (model_name(record), record.task.name, record.task.split, record.task.main_metric)
-            found.append(Expectation(*place, "not comparable", why))
+            judged.append(Expectation(*place, "not comparable", why))
         else:
-            found += [one for row, again in rows for one in _judged(group, row, again)]
-    return sorted(found, key=lambda one: (one.task, one.model, one.split, one.metric, one.judgement, one.source))
+            judged += [expectation for row, again in rows for expectation in _judged(group, row, again)]
+    return sorted(
+        judged,
+        key=lambda expectation: (
+            expectation.task,
+            expectation.model,
+            expectation.split,
+            expectation.metric,
+            expectation.judgement,
+            expectation.source,
+        ),
+    )
 
 
 def _why_not(record: RunRecord, version: str, task_versions: Mapping[str, int]) -> str:
@@ -72,24 +82,24 @@ def _why_not(record: RunRecord, version: str, task_versions: Mapping[str, int]) 
 
 
 def _of(record: RunRecord, models: Sequence[PublishedModel] | None) -> Iterator[tuple[Published, Rerun]]:
-    """The rows that this record is a rerun of, with how they are rerun."""
-    for one in published(record.task.name, (record.task.split,), models):
-        again = one.row.rerun
+    """The published rows that this record reproduces, with their commands."""
+    for row in published(record.task.name, (record.task.split,), models):
+        again = row.row.rerun
         if again and (again.model, again.size, again.mode) == (record.model.name, record.model.size, record.spec.mode):
-            yield one, again
+            yield row, again
 
 
-def _otherwise(record: RunRecord, row: Published, again: Rerun) -> str:
-    """What the run did otherwise than the command of the published row would; empty where it did the same."""
+def _deviation(record: RunRecord, row: Published, again: Rerun) -> str:
+    """What the run did differently from the command of the published row; empty if nothing."""
     spec, trained = record.spec, record.train
     if spec.rerank_k is not None:
-        return f"re-ranked the best {spec.rerank_k:,}, published with every pair looked at"
+        return f"re-ranked the best {spec.rerank_k:,}, published with every pair scored"
     if spec.num_fewshot:
-        return f"shown {spec.num_fewshot} examples with their answers, published without"
+        return f"prompted with {spec.num_fewshot} examples with answers, published without"
     if not again.checkpoint and spec.checkpoint not in (None, "pretrained"):
-        return f"begun with {spec.checkpoint}, published with the model's own weights"
+        return f"initialized from {spec.checkpoint}, published with the model's own weights"
     if again.checkpoint and (loaded := record.model.load_report) and not loaded.converted:
-        return "begun with weights made by vlbench, published with those that its authors released"
+        return "initialized from weights made by vlbench, published with those that its authors released"
     if trained is None:
         return ""
     if set(split_tuple(trained.train_split)) != set(row.trained_on.splits):
@@ -97,28 +107,28 @@ def _otherwise(record: RunRecord, row: Published, again: Rerun) -> str:
     try:
         usual = catalog.model_card(record.spec.model).recipe(record.task.name, again.size)
     except VlbenchError:
-        return f"the recipe of {again.model} is not known here"
+        return f"the recipe of {again.model} is unknown here"
     changed = _changed(trained.recipe, usual)
     return f"trained with {changed}, unlike its recipe" if changed else ""
 
 
 def _changed(recipe: Recipe, usual: Recipe) -> str:
-    """The fields of a recipe that are not the usual ones.
+    """The fields of a recipe that differ from the usual recipe.
 
-    Accumulation changes no step, only where it is computed; the record names the training splits beside its recipe.
+    Accumulation does not change a step; the record holds the training splits outside its recipe.
     """
-    given, known = (one.model_dump(exclude={"accumulation", "train_splits"}) for one in (recipe, usual))
+    given, known = (values.model_dump(exclude={"accumulation", "train_splits"}) for values in (recipe, usual))
     return ", ".join(f"{name} {value}" for name, value in given.items() if value != known[name])
 
 
 def _judged(group: Sequence[FoundRun], row: Published, again: Rerun) -> Iterator[Expectation]:
     record = group[0].record
-    otherwise = next((why for run in group if (why := _otherwise(run.record, row, again))), "")
+    deviation = next((why for run in group if (why := _deviation(run.record, row, again))), "")
     for metric, value in row.metrics.items():
-        own = figure(group, metric, "")
+        own = aggregate(group, metric, "")
         place = (model_name(record), record.task.name, record.task.split, metric)
-        if otherwise or own is None or own.ci95 is None:
-            why = otherwise or f"no {metric} with an interval"
+        if deviation or own is None or own.ci95 is None:
+            why = deviation or f"no {metric} with an interval"
             yield Expectation(*place, "not comparable", why, published=value, source=row.cited)
             continue
         low, high = own.ci95

@@ -1,4 +1,4 @@
-"""Figures from papers: read from `leaderboards/published/`, shown beside measured ones, never among them."""
+"""Published results, read from `leaderboards/published/` and shown next to measured ones."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from vlbench.core.yamlfile import read_yaml
 
 Score = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 _Given = Score | dict[str, Score | tuple[Score, Score, Score]]
-"""A figure of the main metric, or figures by metric, three of them as recall at 1, 5 and 10."""
+"""A value of the main metric, or values by metric; a list of three is recall at 1, 5 and 10."""
 Confidence = Literal["read", "derived", "unverified"]
-"""`read` in the source or its official code; `derived`: computed from figures read there; `unverified`: recalled."""
+"""`read` in the source or its official code; `derived`: computed from values read there; `unverified`: recalled."""
 COMPLEXITY = "complexity.yaml"
 _LEVELS = (1, 5, 10)
 
 
 class Rerun(Frozen):
-    """How vlbench would make a row's figures again.
+    """How vlbench reproduces a row.
 
-    checkpoint: what to give to `--checkpoint`, empty for nothing. released: whether its authors published those
-    weights; without them the row can be made again only from weights that are pretrained first.
+    checkpoint: the value of `--checkpoint`, empty for none. released: whether the authors published these weights;
+    otherwise they must be pretrained first.
     """
 
     model: str
@@ -40,10 +40,10 @@ class Rerun(Frozen):
 
 
 class TrainedOn(Frozen):
-    """What a row was finetuned on for one task.
+    """Training splits of a row for one task.
 
-    splits: by the names of the task's card; none where it was not finetuned on the task. A list alone is of splits that
-    were read. besides: what else it was trained on, or which part of the splits was left out, in words.
+    splits: by the names of the task's card; empty if it was not finetuned on the task. A plain list means splits that
+    were read. besides: other training data, or the part of the splits that was left out, in words.
     """
 
     splits: tuple[str, ...]
@@ -52,13 +52,13 @@ class TrainedOn(Frozen):
 
 
 class PublishedRow(Frozen):
-    """Figures of one variant from one source.
+    """Published values of one variant from one source.
 
-    confidence: `read` in the source or official code; `derived`: computed from figures read there, as a note says;
-    `unverified`: recalled, not read again. protocol: in words; figures of different protocols are not compared. scores:
-    task -> split -> metric -> figure; a number alone is of the main metric, and `tr` and `ir` list R@1, R@5 and R@10.
-    trained_on: task -> the splits it was finetuned on, for each task that has scores; [] where it was not. rerun: None
-    where vlbench cannot make it again. notes: task -> what to know of its figures.
+    confidence: `read` in the source or official code; `derived`: computed from values read there, as a note says;
+    `unverified`: recalled, not read again. protocol: in words; values of different protocols are not compared. scores:
+    task -> split -> metric -> value; a plain number is of the main metric, and `tr` and `ir` list R@1, R@5 and R@10.
+    trained_on: task -> training splits, for each task that has scores; [] if it was not finetuned. rerun:
+    None if vlbench cannot reproduce it. notes: task -> remarks on its values.
     """
 
     variant: str
@@ -75,7 +75,9 @@ class PublishedRow(Frozen):
     def _from_lists(cls, given: object) -> object:
         if not isinstance(given, dict):
             return given
-        return {task: {"splits": one} if isinstance(one, list | tuple) else one for task, one in given.items()}
+        return {
+            task: {"splits": splits} if isinstance(splits, list | tuple) else splits for task, splits in given.items()
+        }
 
     @field_validator("scores", mode="before", json_schema_input_type=dict[str, dict[str, _Given]])
     @classmethod
@@ -102,7 +104,7 @@ class PublishedRow(Frozen):
 
 
 class PublishedModel(Frozen):
-    """One file: a model, where it was published, and its rows. url: of the paper; files of users need one."""
+    """A file of published results: a model, its paper and its rows. url: of the paper; required in files of users."""
 
     model: str
     paper: str
@@ -111,10 +113,10 @@ class PublishedModel(Frozen):
 
 
 class Cost(Frozen):
-    """What one picture with one text costs a model.
+    """Published cost of a model for one image with one text.
 
-    assumed: its length of text was not published. here: models of vlbench, with their sizes, that it is the figure of.
-    gap: why what is counted here differs.
+    assumed: the text length was not published. here: models of vlbench, with sizes, that the cost belongs to. gap: why
+    the count of vlbench differs.
     """
 
     model: str
@@ -130,7 +132,7 @@ class Cost(Frozen):
 
 
 class Slower(Frozen):
-    """How many times the time of `to` a paper says that models like those of `of` take."""
+    """Published ratio of the latency of the models `of` to that of `to`."""
 
     of: tuple[str, ...]
     to: str
@@ -140,7 +142,7 @@ class Slower(Frozen):
 
 
 class Complexity(Frozen):
-    """A table of costs measured under one set of conditions; ratios: of other papers, which have no such table."""
+    """Table of costs measured under the same conditions. ratios: of other papers, which have no such table."""
 
     paper: str
     conditions: str
@@ -151,7 +153,7 @@ class Complexity(Frozen):
 
 @dataclass(frozen=True)
 class Published:
-    """A published figure in its place."""
+    """Published values of one row on one split of a task."""
 
     model: PublishedModel
     row: PublishedRow
@@ -165,7 +167,7 @@ class Published:
 
     @property
     def cited(self) -> str:
-        """Its source, and whether the figure was read there."""
+        """Its source, and the confidence if it was not read there."""
         return self.place if self.row.confidence == "read" else f"{self.place} ({self.row.confidence})"
 
     @property
@@ -180,10 +182,10 @@ class Published:
 
 @cache
 def published_models() -> tuple[PublishedModel, ...]:
-    """Every file of figures, by name.
+    """Every file of published results, by name.
 
     Raises:
-        VlbenchError: a file is not what the schema says, with all its faults.
+        VlbenchError: a file does not match the schema; the message lists all faults.
     """
     return tuple(
         parse(PublishedModel, _yaml(path), path.name)
@@ -198,29 +200,28 @@ def complexity() -> Complexity:
     return parse(Complexity, _yaml(_folder() / COMPLEXITY), COMPLEXITY)
 
 
+def is_yaml_file(path: Path) -> bool:
+    """Whether a path has the suffix of a file of published results."""
+    return path.suffix.lower() in (".yaml", ".yml")
+
+
 def own_models(place: Path, cards: Mapping[str, TaskCard], others: Collection[str] = ()) -> tuple[PublishedModel, ...]:
-    """The figures in a user's file, or in every YAML file of a folder.
+    """The published results in a user's file, or in every YAML file of a folder.
 
     Args:
         place: the file or folder.
-        cards: of the tasks that are known, whose metrics and training splits are checked.
-        others: names of tasks without a card here, that runs are of.
+        cards: of the known tasks, whose metrics and training splits are checked.
+        others: names of tasks of runs that have no card here.
 
     Raises:
-        VlbenchError: exit 2 where there is no such file; exit 5 where a file is not what the schema says, gives no URL,
-            or names a task, metric or training split that is not known. The file and the field are named.
+        VlbenchError: exit 2 if there is no such file; exit 5 if a file does not match the schema, has no URL, or names
+            an unknown task, metric or training split. The message names the file and the field.
     """
     if not place.exists():
-        raise VlbenchError(
-            f"--published {place} is not there: give a YAML file of published figures or a folder of them"
-        )
-    files = (
-        sorted(path for path in place.iterdir() if path.suffix.lower() in (".yaml", ".yml"))
-        if place.is_dir()
-        else [place]
-    )
+        raise VlbenchError(f"--published {place} does not exist: give a YAML file of published results or a folder")
+    files = sorted(filter(is_yaml_file, place.iterdir())) if place.is_dir() else [place]
     if not files:
-        raise VlbenchError(f"--published {place} holds no *.yaml: give a file of published figures or a folder of them")
+        raise VlbenchError(f"--published {place} holds no *.yaml: give a file of published results or a folder of them")
     return tuple(_own(path, cards, others) for path in files)
 
 
@@ -232,7 +233,7 @@ def _own(path: Path, cards: Mapping[str, TaskCard], others: Collection[str]) -> 
         raise DataError(error.message) from None
     if not model.url:
         raise DataError(
-            f"{name}: url is missing: say where the figures were published, e.g. url: https://arxiv.org/..."
+            f"{name}: url is missing: say where the results were published, e.g. url: https://arxiv.org/..."
         )
     for number, row in enumerate(model.rows):
         for task, splits in row.scores.items():
@@ -255,7 +256,7 @@ def _check_known(where: str, kind: str, names: Iterable[str], known: Collection[
 def published(
     task: str, splits: Sequence[str] = (), models: Sequence[PublishedModel] | None = None
 ) -> Iterator[Published]:
-    """The figures of a task, on those splits or on all; models: the files to look in, None for those of vlbench."""
+    """The published values of a task on these splits, or on all; models: the files, None for those of vlbench."""
     for model in published_models() if models is None else models:
         for row in model.rows:
             for split, metrics in row.scores.get(task, {}).items():
@@ -272,7 +273,7 @@ def _yaml(path: Path) -> dict[str, object]:
 
 
 def _metrics(task: str, given: object) -> object:
-    """Figures by the metric names that vlbench has for them."""
+    """Values by the metric names of vlbench."""
     if isinstance(given, int | float | str):
         return {"vqa_accuracy" if task.startswith("vqa") else "accuracy": given}
     if not isinstance(given, dict):
@@ -280,7 +281,7 @@ def _metrics(task: str, given: object) -> object:
     spelled: dict[str, object] = {}
     for name, value in given.items():
         if isinstance(value, list) and len(value) == len(_LEVELS):
-            spelled |= {f"{name}_r{k}": one for k, one in zip(_LEVELS, value, strict=True)}
+            spelled |= {f"{name}_r{k}": score for k, score in zip(_LEVELS, value, strict=True)}
         else:
             spelled[str(name)] = value
     return spelled

@@ -1,48 +1,18 @@
-"""Published figures as pages, a table per task, and as the commands that would make them again."""
+"""Published results as tables, and tables of records compared with them."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from vlbench import catalog
-from vlbench.core.cards import TaskCard
-from vlbench.core.splits import NONE, joined
-from vlbench.records.collect import FoundRun
-from vlbench.report.published.reproduction import Expectation, expectations
-from vlbench.report.published.results import Confidence, Published, PublishedModel, Rerun, complexity, published
-from vlbench.report.submit import server_of
+from vlbench.core.splits import joined
+from vlbench.report.published.reproduction import Expectation
+from vlbench.report.published.results import Confidence, Published, PublishedModel, published
 from vlbench.report.tables.markup import Markup, bold, paragraph, table, text, title
 
-_UNRELEASED = "the weights of this network were not released: pretrain it first"
-TASKS = ("vqa2", "gqa", "nlvr2", "snli_ve", "coco_retrieval", "flickr30k_retrieval")
-_OWN = """## Published figures of your own
-
-`vlbench leaderboard RUNS --published FILE|DIR` shows the figures of a YAML file, or of those in a folder, beside the
-ones above, and `--expect` judges runs by them where a row says how it is rerun. The schema is
-`docs/published.schema.json`; `url` says where the figures were published.
-
-```yaml
-model: Ours
-paper: "Somebody 2026, A paper"
-url: https://example.org/paper
-rows:
-  - variant: base
-    source: table 3
-    confidence: read  # or derived, or unverified
-    rerun: {model: cvlp, size: base}
-    scores:
-      nlvr2: {dev: 80.1, test-p: 80.9}
-      vqa2: {test-dev: 74.2}
-      coco_retrieval: {test: {tr: [70.1, 90.2, 95.0], ir: [53.0, 80.3, 88.1]}}  # recall at 1, 5 and 10
-    trained_on:  # [] where it was not finetuned
-      nlvr2: [train]
-      vqa2: {splits: [train, val], confidence: unverified, besides: with questions of Visual Genome}
-      coco_retrieval: [train]
-```"""
 _MARKS: Mapping[Confidence, str] = {"read": "", "derived": " †", "unverified": " ?"}
 _MEANING = {
-    "derived": "†: computed from figures of the source",
+    "derived": "†: computed from values of the source",
     "unverified": "?: recalled from the source, not read again",
 }
 
@@ -52,191 +22,77 @@ def published_table(
 ) -> str:
     """A table for each protocol: model and variant, a column per split and metric, training splits and source.
 
-    models: the files whose figures are shown; None for those of vlbench.
+    models: the files of published results; None for those of vlbench.
     """
     parts = []
-    found = list(published(task, splits, models))
-    for protocol in dict.fromkeys(sorted(one.row.protocol for one in found)):
-        of = [one for one in found if one.row.protocol == protocol]
-        parts += [title(f"published, {text(protocol, markup)}: {text(task, markup)}", markup), _table(of, markup)]
-    doubts = {of for one in found for of in (one.row.confidence, one.trained_on.confidence)}
-    if legend := [said for confidence, said in _MEANING.items() if confidence in doubts]:
+    rows = list(published(task, splits, models))
+    for protocol in dict.fromkeys(sorted(row.row.protocol for row in rows)):
+        same = [row for row in rows if row.row.protocol == protocol]
+        parts += [title(f"published, {text(protocol, markup)}: {text(task, markup)}", markup), _table(same, markup)]
+    doubts = {same for row in rows for same in (row.row.confidence, row.trained_on.confidence)}
+    if legend := [meaning for confidence, meaning in _MEANING.items() if confidence in doubts]:
         parts.append(paragraph(legend, markup))
     return "\n\n".join(parts)
 
 
-def task_page(card: TaskCard) -> str:
-    """The page of a task: its tables, its notes, where it all comes from."""
-    found = list(published(card.name))
-    noted = [one for one in found if card.name in one.row.notes]
-    notes = dict.fromkeys(f"- {one.name}, {one.row.protocol}: {one.row.notes[card.name]}" for one in noted)
-    papers = dict.fromkeys(f"- {one.model.model}: {one.model.paper}" for one in found)
-    parts = [
-        f"# {card.title}: published figures",
-        "Figures of papers on the real data, none of them measured here.",
-        published_table(card.name, (), "md"),
-        *(["## Notes", "\n".join(notes)] if notes else []),
-        "## Papers",
-        "\n".join(papers),
-    ]
-    return "\n\n".join(parts)
-
-
-def complexity_page() -> str:
-    """The page of what models cost."""
-    found = complexity()
-    headers = ["model", "visual tokens", "text tokens", "parameters (M)", "GFLOPs", "ms", "resolution"]
+def expectation_table(judged: Sequence[Expectation], markup: Markup) -> str:
+    """Measured and published values with the judgement in bold, or the reason why they are not comparable."""
+    headers = ["model", "metric", "measured", "95 % interval", "published", "judgement", "source or reason"]
     rows = [
         [
-            row.model, str(row.visual_tokens), f"{row.text_tokens}{' (assumed)' if row.assumed else ''}",
-            f"{row.parameters_m:.1f}", f"{row.gflops:.1f}", f"~{row.milliseconds:.0f}", row.resolution or "-",
+            text(row.model, markup), text(f"{row.task} {row.split} {row.metric}", markup), _number(row.measured),
+            "-" if row.low is None or row.high is None else f"[{row.low:.2f}, {row.high:.2f}]",
+            _number(row.published), bold(row.judgement, markup), text(row.reason or row.source, markup, 120),
         ]
-        for row in found.rows
-    ]  # fmt: skip
-    return "\n\n".join(
-        ["# Complexity: published figures", f"{found.paper}. {found.conditions}.", table(headers, rows, "md")]
-    )
-
-
-def reproduce_page(cards: Mapping[str, TaskCard], runs: Sequence[FoundRun], version: str) -> str:
-    """For every published row that vlbench could rerun, the command, and what the records say of it."""
-    versions = {name: card.version for name, card in cards.items()}
-    judged = [one for one in expectations(runs, version, versions) if one.published is not None]
-    parts = [
-        "# Published figures, run again",
-        "`CHECKPOINT` is the weights its authors released (pretrained ones, or finetuned ones where the mode is eval), "
-        "`DATA` a folder with the official data. Figures of a split without public answers come from its server, "
-        "which takes the file that `vlbench submit` writes; `RUN` is the folder that `vlbench run` names last. "
-        "`ANSWERS` is a JSON list of what the rows of a released head stand for; leave the flag out for a transformers "
-        "folder, which brings them along.",
-        "Each command finetunes on the splits that the published model was finetuned on, and selects a checkpoint on "
-        "a split that is neither trained nor reported on; where there is none, it takes the last one. Runs with other "
-        "training splits are not compared with the published figure.",
-    ]
-    for task, card in cards.items():
-        rows = [
-            [
-                f"{one.name}, {one.row.protocol}, {one.split}",
-                _said(one),
-                _trained_on(one),
-                ", then ".join(f"`{command}`" for command in _commands(one, again, card)),
-                "; ".join([_state(one, judged), *([] if again.released else [_UNRELEASED])]),
-            ]
-            for one in published(task, tuple(card.splits))
-            if (again := one.row.rerun)
-        ]
-        if rows:
-            headers = ["figures", "published", "trained on", "command", "state"]
-            parts += [f"## {card.title}", table(headers, rows, "md")]
-    return "\n\n".join([*parts, _OWN])
-
-
-def expectation_table(found: Sequence[Expectation], markup: Markup) -> str:
-    """Measured beside published, with the judgement in bold; what could not be judged, with the reason."""
-    headers = ["model", "figure", "measured", "95 % interval", "published", "judgement", "source or reason"]
-    rows = [
-        [
-            text(one.model, markup), text(f"{one.task} {one.split} {one.metric}", markup), _number(one.measured),
-            "-" if one.low is None or one.high is None else f"[{one.low:.2f}, {one.high:.2f}]",
-            _number(one.published), bold(one.judgement, markup), text(one.reason or one.source, markup, 120),
-        ]
-        for one in found
+        for row in judged
     ]  # fmt: skip
     return table(headers, rows, markup)
 
 
 @dataclass(frozen=True)
 class _Line:
-    """The rows of one model, variant and source, which stand in one line of a table."""
+    """Line of a table: the rows of one model, variant and source."""
 
     first: Published
     cells: Mapping[tuple[str, str], float]
 
 
-def _table(found: Sequence[Published], markup: Markup) -> str:
+def _table(given: Sequence[Published], markup: Markup) -> str:
     lines: dict[tuple[str, ...], dict[tuple[str, str], float]] = {}
     firsts: dict[tuple[str, ...], Published] = {}
-    for one in found:
-        key = (one.name, one.cited, _trained_on(one))
-        firsts.setdefault(key, one)
-        lines.setdefault(key, {}).update({(one.split, metric): value for metric, value in one.metrics.items()})
+    for each in given:
+        key = (each.name, each.cited, trained_on_text(each))
+        firsts.setdefault(key, each)
+        lines.setdefault(key, {}).update({(each.split, metric): value for metric, value in each.metrics.items()})
     columns = _columns(cells for cells in lines.values())
-    made = sorted(
+    ordered = sorted(
         (_Line(firsts[key], cells) for key, cells in lines.items()),
         key=lambda line: (line.first.name.lower(), line.first.row.source),
     )
     single = len({metric for _, metric in columns}) == 1
-    figures = [split if single else f"{split} {metric}" for split, metric in columns]
-    headers = ["model", *figures, "trained on", "source"]
-    return table([text(one, markup) for one in headers], [_row(line, columns, markup) for line in made], markup)
+    titles = [split if single else f"{split} {metric}" for split, metric in columns]
+    headers = ["model", *titles, "trained on", "source"]
+    return table([text(each, markup) for each in headers], [_row(line, columns, markup) for line in ordered], markup)
 
 
 def _row(line: _Line, columns: Sequence[tuple[str, str]], markup: Markup) -> list[str]:
     mark = _MARKS[line.first.row.confidence]
-    cells = [f"{line.cells[one]:.2f}{mark}" if one in line.cells else "-" for one in columns]
-    said = (text(_trained_on(line.first), markup, 120), text(line.first.place, markup, 200))
-    return [text(line.first.name, markup), *cells, *said]
+    cells = [f"{line.cells[column]:.2f}{mark}" if column in line.cells else "-" for column in columns]
+    provenance = (text(trained_on_text(line.first), markup, 120), text(line.first.place, markup, 200))
+    return [text(line.first.name, markup), *cells, *provenance]
 
 
-def _trained_on(one: Published) -> str:
-    """The splits, as protocols spell them, what else there was, and whether that was read."""
-    splits = joined(one.trained_on.splits) if one.trained_on.splits else "-"
-    besides = f" {one.trained_on.besides}" if one.trained_on.besides else ""
-    return f"{splits}{besides}{_MARKS[one.trained_on.confidence]}"
+def trained_on_text(row: Published) -> str:
+    """The training splits as in protocols, other training data, and the mark of their confidence."""
+    splits = joined(row.trained_on.splits) if row.trained_on.splits else "-"
+    besides = f" {row.trained_on.besides}" if row.trained_on.besides else ""
+    return f"{splits}{besides}{_MARKS[row.trained_on.confidence]}"
 
 
 def _columns(cells: Iterable[Collection[tuple[str, str]]]) -> list[tuple[str, str]]:
-    """Splits in their order, in each text retrieval before image retrieval and few candidates before many."""
-    every = {one for of in cells for one in of}
-    return sorted(every, key=lambda one: (one[0], one[1].split("_")[0] == "ir", len(one[1]), one[1]))
-
-
-def _said(one: Published) -> str:
-    return ", ".join(f"{metric} {value:.2f}" for metric, value in one.metrics.items())
-
-
-def _state(one: Published, judged: Sequence[Expectation]) -> str:
-    states = [
-        f"{found.metric} {found.judgement}: {found.measured:.2f} [{found.low:.2f}, {found.high:.2f}]"
-        for found in judged
-        if (found.task, found.split, found.source) == (one.task, one.split, one.cited)
-        and found.published == one.metrics.get(found.metric)
-        and found.measured is not None and found.low is not None and found.high is not None
-    ]  # fmt: skip
-    return "; ".join(states) or "not yet run"
-
-
-def _commands(one: Published, again: Rerun, card: TaskCard) -> list[str]:
-    parts = ["vlbench run", f"--task {one.task}", f"--model {again.model}"]
-    parts += [f"--size {again.size}"] if not again.model.startswith("hf:") else []
-    parts += [f"--mode {again.mode}"] if again.mode != "finetune" else []
-    parts += [f"--checkpoint {again.checkpoint}"] if again.checkpoint else []
-    parts += ["--answers ANSWERS"] if again.mode == "eval" and card.min_answer_count is not None else []
-    hidden = server_of(one.task, one.split)
-    split = hidden[1].splits[0] if hidden else one.split
-    if again.mode == "finetune":
-        parts += _split_flags(one.trained_on.splits, _own_splits(again, card), split, card)
-    run = " ".join([*parts, f"--split {split}", "--data-root DATA"])
-    return [run, f"vlbench submit RUN --to {hidden[0]}"] if hidden else [run]
-
-
-def _own_splits(again: Rerun, card: TaskCard) -> tuple[str, ...]:
-    """What the model is finetuned on if no flag says otherwise."""
-    return catalog.model_card(again.model).recipe(card.name, again.size).train_splits or (card.train_split,)
-
-
-def _split_flags(trained: tuple[str, ...], usual: tuple[str, ...], reported: str, card: TaskCard) -> list[str]:
-    """The flags that make a run train on these splits, and select on one that is apart from them and from the report.
-
-    Where the answers of what is reported are hidden, that may be the split that the task reports by default.
-    """
-    apart = [*trained, reported]
-    candidates = [card.select_on, *([card.report_split] if server_of(card.name, reported) else [])]
-    select = next((one for one in candidates if not any(card.overlap(one, other) for other in apart)), NONE)
-    return [
-        *([f"--train-split {','.join(trained)}"] if trained != usual else []),
-        *([f"--select-on {select}"] if select != card.select_on else []),
-    ]
+    """(split, metric) columns by split; in each, text retrieval before image retrieval and small k before large."""
+    every = {column for line in cells for column in line}
+    return sorted(every, key=lambda column: (column[0], column[1].split("_")[0] == "ir", len(column[1]), column[1]))
 
 
 def _number(value: float | None) -> str:

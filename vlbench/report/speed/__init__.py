@@ -1,1 +1,1 @@
-"""What models cost: profiles as tables, pictures and pages."""
+"""Profiles as tables, charts and pages."""

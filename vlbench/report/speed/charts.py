@@ -1,4 +1,4 @@
-"""A profile as pictures: where the time goes, and accuracy against it."""
+"""Charts of a profile: milliseconds by stage, and metrics over latency."""
 
 from __future__ import annotations
 
@@ -6,126 +6,128 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from math import isfinite
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from vlbench import catalog
 from vlbench.core.errors import first_five
 from vlbench.core.profile import PIPELINE, REST, ModelProfile, ProfileRecord
 from vlbench.core.record import RunRecord
-from vlbench.metrics.direction import Measured, worth
+from vlbench.metrics.direction import worth
 from vlbench.records.collect import FoundRun
-from vlbench.report.tables.aggregates import figure
-from vlbench.report.tables.pareto import pareto
+from vlbench.report.drawing import add_tooltip, chart_style, new_figure, save_figure
+from vlbench.report.html.charts import Point, draw_front, label_axes
+from vlbench.report.tables.aggregates import aggregate, pareto
+from vlbench.report.tables.markup import visible
 from vlbench.report.tables.protocol import Column, newest
 from vlbench.report.tables.system_names import placed
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
-_FORMATS = ("png", "svg")
+_WIDTH = 504
+"""Of a plot, in SVG units."""
+_LONGEST_NAME = 120
+"""Characters: a name says of how many seeds and examples a point is, and PNG has no tooltips."""
 _COLOURS = (
     *("#4477aa", "#66ccee", "#228833", "#ccbb44", "#ee6677", "#aa3377", "#bbbbbb", "#222222"),
     *("#997700", "#99ddff", "#dddddd"),
 )
-"""Tol's bright scheme and three more, told apart by those who do not see all colours; as many as there are stages, and
-the rest."""
+"""Tol's bright scheme and three more, readable with colour vision deficiency: one for each stage and the rest."""
 
 
-def stages_picture(record: ProfileRecord, folder: Path) -> list[Path]:
-    """A bar per model, cut into its stages; returns the files, none where no latency was measured."""
-    models = [one for one in record.models if one.latency]
+def save_stages_chart(record: ProfileRecord, folder: Path) -> list[Path]:
+    """Draw a bar per model, split into its stages; returns the files, none if no latency was measured."""
+    models = [model for model in record.models if model.latency]
     if not models:
         return []
-    figure, (axes,) = _fields(1, height=1.6 + 0.6 * len(models))
-    names = list(dict.fromkeys(stage for one in models for stage in _ms(one)))
-    ends = [0.0] * len(models)
-    for number, name in enumerate(names):
-        widths = [_ms(one).get(name, 0.0) for one in models]
-        axes.barh(range(len(models)), widths, left=ends, label=name, color=_COLOURS[number % len(_COLOURS)])
-        ends = [end + width for end, width in zip(ends, widths, strict=True)]
-    axes.set_yticks(range(len(models)), [one.name for one in models])
-    axes.invert_yaxis()
-    axes.set_xlabel("milliseconds of one example, by stage")
-    figure.legend(fontsize="small", loc="outside lower center", ncols=5)
-    return _saved(figure, folder, "stages")
+    with chart_style():
+        figure = new_figure(_WIDTH, 116 + 43 * len(models))
+        figure.set_layout_engine("constrained")
+        axes = figure.add_subplot()
+        names = list(dict.fromkeys(stage for model in models for stage in _ms(model)))
+        ends = [0.0] * len(models)
+        for number, name in enumerate(names):
+            widths = [_ms(model).get(name, 0.0) for model in models]
+            shade = _COLOURS[number % len(_COLOURS)]
+            bars = axes.barh(range(len(models)), widths, left=ends, label=name, color=shade)
+            for model, bar, width in zip(models, bars, widths, strict=True):
+                add_tooltip(bar, f"{model.name}, {name}: {width:.3g} ms")
+            ends = [end + width for end, width in zip(ends, widths, strict=True)]
+        axes.set_yticks(range(len(models)), [visible(model.name) for model in models])
+        axes.invert_yaxis()
+        axes.set(xlim=(0, 1.02 * max(ends)), xlabel="milliseconds of one example, by stage")
+        axes.grid(False)
+        figure.legend(fontsize="small", loc="outside lower center", ncols=5)
+        return save_figure(figure, folder, "stages", "Milliseconds of one example by stage")
 
 
-def front_picture(record: ProfileRecord, runs: Sequence[RunRecord], folder: Path) -> list[Path]:
-    """Main metrics of runs against the latency of their models, and those that no other model beats.
+def save_front_chart(record: ProfileRecord, runs: Sequence[RunRecord], folder: Path) -> list[Path]:
+    """Draw main metrics of runs over the latency of their models, with the Pareto front.
 
-    What compares shares a field: task, data, split and protocol, as in a leaderboard's column. Runs that differ in
-    their seed alone are one point, their mean. Labels say of how many seeds, where a model was measured without its
-    detector, and how much of the split a limited run answered. What `left_out` names is not drawn; returns no files
-    where nothing is left.
+    Runs that compare share a plot: task, data, split and protocol, as in a leaderboard's column. Runs that differ in
+    their seed alone are one point, their mean. Labels give the number of seeds, and tell where a model was measured
+    without its detector and how much of the split a limited run answered. What `left_out` names is not drawn; returns
+    no files where nothing is left.
     """
-    points = _points(record, newest([FoundRun(Path(), run) for run in runs if not _why_not(record, run)]))
-    if not points:
+    plots = _points(record, _newest_drawn(record, runs))
+    if not plots:
         return []
-    figure, fields = _fields(len(points))
-    for axes, (title, found) in zip(fields, points.items(), strict=True):
-        axes.scatter([ms for _, ms, _ in found], [measured.value for _, _, measured in found], color=_COLOURS[0])
-        for name, ms, measured in found:
-            axes.annotate(name, (ms, measured.value), xytext=(4, 4), textcoords="offset points", fontsize="small")
-        front = _front(found)
-        axes.plot([ms for ms, _ in front], [value for _, value in front], drawstyle="steps-post", color=_COLOURS[4])
-        axes.set_xscale("log")
-        axes.set_title(title, fontsize="medium")
-        axes.set_xlabel("milliseconds of one example")
-    return _saved(figure, folder, "front")
-
-
-def _front(points: Sequence[tuple[str, float, Measured]]) -> list[tuple[float, float]]:
-    """The (milliseconds, value) pairs that no other point beats in both."""
-    better = points[0][2].higher_is_better  # the points of a field are of one metric
-    worths = pareto([(ms, worth(measured.value, better)) for _, ms, measured in points])
-    return [(ms, worth(value, better)) for ms, value in worths]  # worth undoes itself
+    with chart_style():
+        figure = new_figure(_WIDTH * len(plots), 288)
+        figure.set_layout_engine("constrained")
+        for number, (title, (metric, points)) in enumerate(plots.items(), start=1):
+            axes = figure.add_subplot(1, len(plots), number)
+            axes.set_title(title, fontsize="medium")
+            label_axes(axes, "milliseconds of one example", metric)
+            draw_front(axes, points, _LONGEST_NAME)
+        return save_figure(figure, folder, "front", "Values over milliseconds of one example")
 
 
 def left_out(record: ProfileRecord, runs: Sequence[RunRecord]) -> list[str]:
-    """Which runs `front_picture` does not draw, a sentence for each reason."""
+    """The runs that `save_front_chart` does not draw, one sentence for each reason."""
     by_reason: dict[str, list[str]] = {}
-    drawn = {id(run.record) for run in newest([FoundRun(Path(), run) for run in runs if not _why_not(record, run)])}
+    drawn = {id(run.record) for run in _newest_drawn(record, runs)}
     for run in runs:
-        if why := _why_not(record, run) or ("" if id(run) in drawn else "of which there is a newer one"):
+        if why := _why_not(record, run) or ("" if id(run) in drawn else "superseded"):
             by_reason.setdefault(why, []).append(f"{_model(run)} on {run.task.name}")
-    return [f"left out of the picture, {why}: {first_five(_counted(names))}" for why, names in by_reason.items()]
+    return [f"left out of the chart, {why}: {first_five(_counted(names))}" for why, names in by_reason.items()]
+
+
+def _newest_drawn(record: ProfileRecord, runs: Sequence[RunRecord]) -> list[FoundRun]:
+    """The runs that have a point, the newest of each fingerprint."""
+    return newest([FoundRun(Path(), run) for run in runs if not _why_not(record, run)])
 
 
 def _counted(names: Sequence[str]) -> list[str]:
-    """Each once, with how often it is there."""
+    """Each name once, with its count."""
     return [name if number == 1 else f"{number} runs of {name}" for name, number in Counter(names).items()]
 
 
-def _ms(one: ModelProfile) -> dict[str, float]:
-    """Milliseconds by stage that add up to the median whole, those of the pipeline and the rest last."""
-    if one.latency is None:
+def _ms(model: ModelProfile) -> dict[str, float]:
+    """Milliseconds by stage that add up to the median of the whole; stages of the pipeline and the rest come last."""
+    if model.latency is None:
         return {}
-    parts = one.latency.parts
+    parts = model.latency.parts
     order = sorted(parts, key=lambda name: (name == REST) + (name in (*PIPELINE, REST)))
     return {name: max(parts[name], 0.0) for name in order}
 
 
 def _why_not(record: ProfileRecord, run: RunRecord) -> str:
-    """Why a run has no point in the picture; empty where it has one."""
+    """Why a run has no point in the chart; empty if it has one."""
     if record.spec.stages:
-        return "since some stages alone were measured"
+        return "since only some stages were measured"
     if run.status != "done":
         return "not done"
     if (result := run.result(run.task.main_metric)) is None:
-        return "without a figure of their task's main metric"
+        return "without a value of their task's main metric"
     if not isfinite(result.value):
-        return "since their figure is not a number"
-    if _model(run) not in {one.name for one in record.models if one.latency}:
+        return "since their value is not a number"
+    if _model(run) not in {model.name for model in record.models if model.latency}:
         return "of models whose latency was not measured"
     measured = record.spec.task
-    if run.task.name != measured and (_asked(run.task.name) is None or _asked(run.task.name) != _asked(measured)):
-        return f"since {measured} was measured, which asks otherwise (profile with --task {run.task.name})"
+    if run.task.name != measured and (_inputs(run.task.name) is None or _inputs(run.task.name) != _inputs(measured)):
+        return f"since {measured} was measured, which has other inputs (profile with --task {run.task.name})"
     return ""
 
 
-def _asked(task: str) -> tuple[str, int] | None:
-    """What latency depends on: the kind of answer, and pictures of an example; None of a task that is not known."""
+def _inputs(task: str) -> tuple[str, int] | None:
+    """What latency depends on: the output and the images per example; None for an unknown task."""
     if task not in catalog.task_folders():
         return None
     card = catalog.task_card(task)
@@ -136,61 +138,50 @@ def _model(run: RunRecord) -> str:
     return f"{run.model.name}-{run.model.size}"
 
 
-def _points(record: ProfileRecord, runs: Sequence[FoundRun]) -> dict[str, list[tuple[str, float, Measured]]]:
-    """Systems by what they share with those they compare to, its title: label, milliseconds and main metric."""
-    latencies = {one.name: one.latency for one in record.models if one.latency}
+def _points(record: ProfileRecord, runs: Sequence[FoundRun]) -> dict[str, tuple[str, list[Point]]]:
+    """The plots by title: the main metric, and each system with its milliseconds and its value."""
+    latencies = {model.name: model.latency for model in record.models if model.latency}
     systems = placed([(run, "") for run in runs])
-    titles = _titles({one.column: one.runs[0].record.task.main_metric for one in systems})
-    found: dict[str, list[tuple[str, float, Measured]]] = {}
-    for one in systems:
-        run = one.runs[0].record
-        if mean := figure(one.runs, run.task.main_metric, ""):
-            label = f"{one.label}{_besides(record, one.runs)}"
-            measured = Measured(mean.value, mean.higher_is_better)
-            found.setdefault(titles[one.column], []).append((label, latencies[_model(run)].model.p50, measured))
-    return found
+    metrics = {system.column: system.runs[0].record.task.main_metric for system in systems}
+    plots: dict[str, tuple[str, list[Point]]] = {}
+    for column, title in _titles(metrics).items():
+        measured = [
+            (f"{system.label}{_besides(record, system.runs)}", latencies[_model(system.runs[0].record)].model.p50, mean)
+            for system in systems
+            if system.column == column and (mean := aggregate(system.runs, metrics[column], ""))
+        ]
+        front = pareto([(ms, worth(mean.value, mean.higher_is_better)) for _, ms, mean in measured])
+        points = [
+            Point(label, ms, mean.value, None, (ms, worth(mean.value, mean.higher_is_better)) in front)
+            for label, ms, mean in measured
+        ]
+        if points:
+            plots[title] = (metrics[column], points)
+    return plots
 
 
 def _titles(metrics: Mapping[Column, str]) -> dict[Column, str]:
-    """In words what is measured in each column; its version and data only where nothing else tells two apart."""
+    """Title of each column; with version and data only where titles would be equal."""
     plain = {
-        of: f"{of.title}{'' if of.data == 'real data' else f' ({of.data})'}: {metric}\n{of.protocol}"
-        for of, metric in metrics.items()
+        column: f"{column.title}{'' if column.data == 'real data' else f' ({column.data})'}: {metric}\n"
+        f"{column.protocol}"
+        for column, metric in metrics.items()
     }
     return {
-        of: f"{title} (version {of.version}, data {of.manifest})" if [*plain.values()].count(title) > 1 else title
-        for of, title in plain.items()
+        column: f"{title} (version {column.version}, data {column.manifest})"
+        if [*plain.values()].count(title) > 1
+        else title
+        for column, title in plain.items()
     }
 
 
 def _besides(record: ProfileRecord, system: Sequence[FoundRun]) -> str:
-    """What a point's reader must know besides the model."""
+    """Remarks behind the name of a point."""
     run = system[0].record
-    visual = next(one.visual for one in record.models if one.name == _model(run))
+    visual = next(model.visual for model in record.models if model.name == _model(run))
     notes = ["without detector"] if visual == "regions" and not record.spec.detector else []
     if len(system) > 1:
         notes.append(f"{len(system)} seeds")
     if run.task.n_scored != run.task.n_total:
         notes.append(f"{run.task.n_scored:,} of {run.task.n_total:,}")
     return f" ({', '.join(notes)})" if notes else ""
-
-
-def _fields(count: int, height: float = 4.0) -> tuple[Figure, list[Axes]]:
-    """Fields side by side, drawn without a display and without pyplot's global state."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(max(7.0, 4.5 * count), height), layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure, [figure.add_subplot(1, count, number + 1) for number in range(count)]
-
-
-def _saved(figure: Figure, folder: Path, name: str) -> list[Path]:
-    from matplotlib import rc_context
-
-    folder.mkdir(parents=True, exist_ok=True)
-    paths = [folder / f"{name}.{form}" for form in _FORMATS]
-    with rc_context({"svg.hashsalt": name}):  # without it and without a date no two files would be the same
-        for path in paths:
-            figure.savefig(path, dpi=150, metadata={"Date": None} if path.suffix == ".svg" else None)
-    return paths

@@ -1,8 +1,8 @@
 """The page of speed records: `python -m vlbench.report.speed.pages [FOLDER] [--check]`.
 
 FOLDER, `leaderboards/speed` where it is left out, holds `records/*.json`, each the `profile.json` of one profile; its
-README.md and a picture of each record's stages are made of them. With `--check` nothing is written, and the exit code
-is 11 where the page is not what the records say or a picture is missing.
+README.md and a chart of each record's stages are made from them. With `--check` nothing is written, and the exit code
+is 11 if the page is stale or a chart is missing.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from vlbench.core.errors import ExitCode, VlbenchError, first_five
 from vlbench.core.profile import ProfileRecord
 from vlbench.data.cache.folder import atomic_write
 from vlbench.records.profiles import read_profile
-from vlbench.report.speed.charts import stages_picture
+from vlbench.report.speed.charts import save_stages_chart
 from vlbench.report.speed.table import speed_table
 from vlbench.report.tables.markup import markdown
 
@@ -25,10 +25,11 @@ _LIBRARIES = ("torch", "transformers", "torchvision")
 _ABOUT = """\
 # Speed
 
-What models of base size cost at the papers' sizes of input, with random weights: time does not depend on them, but for
-how many proposals the detector keeps. Models of one record were measured in turn, so their ratios are worth more than
-their milliseconds. `make speed` measures again, which writes `records/` and this page; `make speed-table` writes this
-page from `records/`. What the papers say stands beside it, never in a measured column."""
+Costs of models of base size at the input sizes of the papers, with random weights: weights do not affect the time,
+except through the number of proposals that the detector keeps. Models of one record were measured in turn, so their
+ratios are more reliable than their milliseconds. `make speed` measures again and writes `records/` and this page;
+`make speed-table` writes this page from `records/`. Published values have their own columns and are never mixed with
+measured ones."""
 
 
 def page(records: Mapping[str, ProfileRecord]) -> str:
@@ -36,8 +37,8 @@ def page(records: Mapping[str, ProfileRecord]) -> str:
     parts = [_ABOUT]
     for name, record in records.items():
         parts += [f"## {markdown(name)}", _conditions(record), speed_table(record)]
-        if any(one.latency for one in record.models):
-            parts.append(f"![Milliseconds by stage]({_picture(name)})")
+        if any(model.latency for model in record.models):
+            parts.append(f"![Milliseconds by stage]({_chart(name)})")
     return "\n\n".join(parts) + "\n"
 
 
@@ -47,29 +48,31 @@ def records_of(folder: Path) -> dict[str, ProfileRecord]:
     Raises:
         VlbenchError: there are none; one is corrupt (exit 5).
     """
-    found = {path.stem: read_profile(path) for path in sorted((folder / "records").glob("*.json"))}
-    if not found:
+    records = {path.stem: read_profile(path) for path in sorted((folder / "records").glob("*.json"))}
+    if not records:
         raise VlbenchError(f"{folder / 'records'} holds no profile: copy the profile.json of `vlbench profile` there")
-    return found
+    return records
 
 
 def write(folder: Path) -> None:
-    """Make the page and the pictures."""
+    """Write the page and the charts."""
     records = records_of(folder)
     for name, record in records.items():
-        stages_picture(record, folder / "pictures" / name)
+        save_stages_chart(record, folder / "pictures" / name)
     atomic_write(folder / PAGE, page(records))
 
 
 def stale(folder: Path) -> list[Path]:
-    """The page where it is not what the records say, and the pictures that it shows and that are not there."""
+    """The page if it is not up to date with the records, and the charts that it shows but that are missing."""
     records, path = records_of(folder), folder / PAGE
     current = path.is_file() and path.read_text(encoding="utf-8") == page(records)
-    pictures = [folder / _picture(name) for name, one in records.items() if any(of.latency for of in one.models)]
-    return [*([] if current else [path]), *(one for one in pictures if not one.is_file())]
+    charts = [
+        folder / _chart(name) for name, record in records.items() if any(model.latency for model in record.models)
+    ]
+    return [*([] if current else [path]), *(path for path in charts if not path.is_file())]
 
 
-def _picture(name: str) -> str:
+def _chart(name: str) -> str:
     return f"pictures/{name}/stages.png"
 
 
@@ -89,14 +92,14 @@ def _conditions(record: ProfileRecord) -> str:
 
 def main(arguments: list[str]) -> ExitCode:
     """Write the page, or check it."""
-    folders = [Path(one) for one in arguments if one != "--check"] or [FOLDER]
+    folders = [Path(argument) for argument in arguments if argument != "--check"] or [FOLDER]
     try:
         for folder in folders:
             if "--check" not in arguments:
                 write(folder)
             elif old := stale(folder):
                 names = first_five(map(str, old))
-                print(f"{names}: missing, or not what the records say: run make speed-table", file=sys.stderr)
+                print(f"{names}: missing or stale: run make speed-table", file=sys.stderr)
                 return ExitCode.STALE
     except VlbenchError as error:
         print(error.message, file=sys.stderr)

@@ -1,4 +1,4 @@
-"""One figure of a table: the value that a system's runs give together, how sure it is, and why it may not count."""
+"""Values of tables: the mean over a system's runs, its interval and costs, and why a value does not count."""
 
 from __future__ import annotations
 
@@ -16,18 +16,19 @@ COSTS = {
     "memory": "memory (MiB)",
     "examples/s": "examples/s",
 }
-"""What a run cost, as columns beside metrics: name -> heading."""
+"""Costs of a run, shown as columns next to metrics: name -> heading."""
 
 SELECTION = "selection"
-"""The column of the score on the selection split, by which the checkpoint was chosen; never ranked as a result."""
+"""The column of the score on the split that selected the checkpoint; never ranked as a result."""
 
 
 @dataclass(frozen=True)
-class Figure:
-    """The mean over seeds, with its 95 % interval.
+class Aggregate:
+    """Mean of a metric or cost over the seeds of a system.
 
-    ci95: None where there is no interval. spread: the standard deviation over seeds, None for one seed. doubt: why the
-    figure is shown in grey and never the best; empty where it counts. fingerprints: of the runs that it is of.
+    ci95: the 95 % interval, None if there is none. spread: the standard deviation over seeds, None for one seed. doubt:
+    why the value does not count, so it is shown in grey and never the best; empty if it counts. fingerprints: of the
+    runs.
     """
 
     value: float
@@ -40,22 +41,22 @@ class Figure:
 
     @property
     def reach(self) -> float | None:
-        """The longer side of the interval, as it is shown behind the value."""
+        """The longer side of the interval, shown after ±."""
         return None if self.ci95 is None else max(self.value - self.ci95[0], self.ci95[1] - self.value)
 
-    def near(self, other: Figure) -> bool:
-        """Whether the two differ by no more than noise, taken as independent (`vlbench compare` pairs examples)."""
+    def is_near(self, other: Aggregate) -> bool:
+        """Whether both differ by no more than noise, as independent values (`vlbench compare` pairs by example)."""
         if self.reach is None or other.reach is None:
             return self.value == other.value
         return abs(self.value - other.value) <= sqrt(self.reach**2 + other.reach**2)
 
 
-def figure(runs: Sequence[FoundRun], metric: str, doubt: str) -> Figure | None:
-    """What the runs of one system give together; None where a run lacks the metric."""
+def aggregate(runs: Sequence[FoundRun], metric: str, doubt: str) -> Aggregate | None:
+    """The aggregate of the runs of one system; None where a run lacks the metric."""
     seeds = tuple(run.record.spec.seed for run in runs)
     if metric in COSTS:
         costs = [cost for run in runs if (cost := _cost(run.record, metric)) is not None]
-        return Figure(fmean(costs), None, seeds, None, metric == "examples/s", doubt) if costs else None
+        return Aggregate(fmean(costs), None, seeds, None, metric == "examples/s", doubt) if costs else None
     if metric == SELECTION:
         return _selection(runs, seeds, doubt)
     results = [result for run in runs if (result := run.record.result(metric)) is not None]
@@ -64,27 +65,36 @@ def figure(runs: Sequence[FoundRun], metric: str, doubt: str) -> Figure | None:
     values = [result.value for result in results]
     better = results[0].higher_is_better
     if not all(map(isfinite, values)):
-        return Figure(float("nan"), None, seeds, None, better, doubt or "its figure is not a number")
+        return Aggregate(float("nan"), None, seeds, None, better, doubt or "its value is not a number")
     if len(results) == 1:
-        return Figure(values[0], _known(results[0]), seeds, None, better, doubt)
-    return Figure(fmean(values), _of_seeds(results), seeds, stdev(values), better, doubt)
+        return Aggregate(values[0], _known(results[0]), seeds, None, better, doubt)
+    return Aggregate(fmean(values), _of_seeds(results), seeds, stdev(values), better, doubt)
 
 
-def _selection(runs: Sequence[FoundRun], seeds: tuple[int, ...], doubt: str) -> Figure | None:
-    """The mean over seeds of what the selection split gave, without an interval; None where a run selected nothing."""
+def _selection(runs: Sequence[FoundRun], seeds: tuple[int, ...], doubt: str) -> Aggregate | None:
+    """The mean over seeds on the selection split, without an interval; None where a run selected nothing."""
     trained = [run.record.train for run in runs]
     values = [train.selection for train in trained if train is not None and train.selection is not None]
     if len(values) < len(runs):
         return None
     main = runs[0].record.result(runs[0].record.task.main_metric)
     spread = stdev(values) if len(values) > 1 else None
-    return Figure(fmean(values), None, seeds, spread, main is None or main.higher_is_better, doubt)
+    return Aggregate(fmean(values), None, seeds, spread, main is None or main.higher_is_better, doubt)
+
+
+def pareto(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """The Pareto front of (cost, worth) pairs: those that no other pair beats in both; by cost, each once."""
+    front: list[tuple[float, float]] = []
+    for cost, worth in sorted(points, key=lambda point: (point[0], -point[1])):
+        if not front or worth > front[-1][1]:
+            front.append((cost, worth))
+    return front
 
 
 def doubt(record: RunRecord, version: str, task_versions: Mapping[str, int]) -> str:
-    """Why a record's figures do not count; empty where they do.
+    """Why a record's values do not count; empty if they do.
 
-    version: of this vlbench. task_versions: task -> the version on its card, for the tasks known here.
+    version: of this vlbench. task_versions: task -> version on its card, for known tasks.
     """
     task = record.task
     if record.status != "done":
@@ -107,7 +117,7 @@ def _known(result: Result) -> tuple[float, float] | None:
 
 
 def _of_seeds(results: Sequence[Result]) -> tuple[float, float]:
-    """The interval of the mean over seeds: Student's over the seeds, and the test set's own, as independent."""
+    """The interval of the mean over seeds: Student's t over the seeds, plus test sampling, as independent."""
     from scipy.special import stdtrit
 
     mean, count = fmean(result.value for result in results), len(results)

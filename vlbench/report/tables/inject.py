@@ -1,4 +1,4 @@
-"""A generated part of a page people write: put between two marks, and found stale without being changed."""
+"""Insert a generated part between two marks of a page, or check that it is up to date."""
 
 from __future__ import annotations
 
@@ -12,32 +12,32 @@ _MARKS = re.compile(r"(<!-- vlbench:begin(?: [^\n]*?)? -->\n)(.*?)(<!-- vlbench:
 
 
 def injected(page: str, content: str, where: str) -> str:
-    """The page with the content between its marks, and nothing else of it changed.
+    """The page with the content between its marks; nothing else changes.
 
     Raises:
         VlbenchError: there is not exactly one pair of marks, or the content holds one.
     """
-    found = list(_MARKS.finditer(page))
+    marks = list(_MARKS.finditer(page))
     begun, ended = page.count("<!-- vlbench:begin"), page.count("<!-- vlbench:end -->")
-    if not len(found) == begun == ended == 1:
+    if not len(marks) == begun == ended == 1:
         raise VlbenchError(
             f"{where} has {begun} marks `<!-- vlbench:begin ... -->` and {ended} marks `<!-- vlbench:end -->`: "
             f"expected one of each, each on a line of its own"
         )
     if "<!-- vlbench:" in content:
-        raise VlbenchError(f"the table to put into {where} holds a mark itself: rename the model that is called so")
-    (match,) = found
+        raise VlbenchError(f"the table for {where} contains a mark: rename the model with that name")
+    (match,) = marks
     return f"{page[: match.end(1)]}\n{content}\n\n{page[match.start(3) :]}"
 
 
 def put(path: Path, content: str, *, marks: bool, check: bool) -> bool:
-    """Write the content into a page between its marks, or as the whole page; with `check` only say whether it is there.
+    """Write the content between the marks of a page, or as the whole page; with `check`, only compare.
 
     Returns:
         whether the page was changed; with `check`, False.
 
     Raises:
-        VlbenchError: the marks are missing; or, with `check`, the page is not what it should be (exit 11).
+        VlbenchError: the marks are missing; or, with `check`, the page is stale (exit 11).
         DataError: the page cannot be read or written.
     """
     old = _read(path) if marks or path.exists() else ""
@@ -54,5 +54,5 @@ def _read(path: Path) -> str:
     try:
         return path.read_bytes().decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is no UTF-8"
-        raise DataError(f"{path} cannot be read ({reason}): give a text file that is there") from None
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise DataError(f"{path} cannot be read ({reason}): give an existing text file") from None

@@ -1,4 +1,4 @@
-"""Models by tasks, from records alone: figures that mean the same side by side, and no others."""
+"""Leaderboards: models by tasks, made from records; only comparable values share a table."""
 
 from __future__ import annotations
 
@@ -11,19 +11,18 @@ from vlbench import catalog
 from vlbench.core.errors import VlbenchError, unknown
 from vlbench.metrics.direction import worth
 from vlbench.records.collect import FoundRun
-from vlbench.report.tables.aggregates import COSTS, SELECTION, Figure, doubt, figure
-from vlbench.report.tables.pareto import pareto
+from vlbench.report.tables.aggregates import COSTS, SELECTION, Aggregate, aggregate, doubt, pareto
 from vlbench.report.tables.protocol import Column, column, newest
 from vlbench.report.tables.system_names import placed
 
 MAIN = "main"
 BESIDE = {*COSTS, SELECTION}
-"""Columns that stand beside the results and do not count in a system's rank."""
+"""Columns next to the results that do not count in a system's rank."""
 
 
 @dataclass(frozen=True, order=True)
 class Heading:
-    """A column of a table: what was measured on what. title: as it is shown."""
+    """Column of a table: a metric or cost on a task. title: the text shown."""
 
     column: Column
     metric: str
@@ -32,10 +31,10 @@ class Heading:
 
 @dataclass(frozen=True)
 class Entry:
-    """A figure in its place. rank: among those that count, 1 the best. tie: within noise of the best, front: on the
+    """Entry of a table. rank: among the values that count, 1 is the best. tie: within noise of the best. front: on the
     Pareto front."""
 
-    figure: Figure
+    aggregate: Aggregate
     rank: int | None = None
     tie: bool = False
     front: bool = False
@@ -43,7 +42,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Row:
-    """What goes by one name: a system of each column, and its entry there."""
+    """Row of a table: the systems with one name, and their entry in each column."""
 
     name: str
     entries: Mapping[Heading, Entry]
@@ -55,7 +54,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """The systems that were measured on the same kind of data by the same protocol."""
+    """Table of the systems that were measured on the same kind of data by the same protocol."""
 
     data: str
     protocol: str
@@ -64,13 +63,14 @@ class Table:
 
     @property
     def ranked(self) -> bool:
-        """Whether ranks stand beside the scores: several systems that count, in several columns of metrics."""
+        """Whether ranks are shown: several systems count, in several columns of metrics."""
         return (
-            sum(bool(row.ranks) for row in self.rows) > 1 and sum(one.metric not in BESIDE for one in self.headings) > 1
+            sum(bool(row.ranks) for row in self.rows) > 1
+            and sum(heading.metric not in BESIDE for heading in self.headings) > 1
         )
 
     def priced(self, heading: Heading, cost: str) -> list[tuple[Row, Entry, Entry]]:
-        """The rows that count in that column and in the cost beside it, with their entries in both."""
+        """The rows that count in that column and in its cost column, with their entries in both."""
         pairs = [(row, row.entries.get(heading), row.entries.get(replace(heading, metric=cost))) for row in self.rows]
         return [
             (row, entry, price)
@@ -81,7 +81,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Board:
-    """All tables, and what could not be read or compared. pareto: what the fronts weigh figures against."""
+    """A leaderboard. notes: what could not be read or compared. pareto: the cost of the fronts, empty for none."""
 
     tables: tuple[Table, ...]
     notes: tuple[str, ...]
@@ -89,17 +89,16 @@ class Board:
 
     @property
     def tasks(self) -> tuple[str, ...]:
-        """The tasks that a table has a column of, by name."""
+        """The tasks with a column in a table, by name."""
         return tuple(sorted({heading.column.task for table in self.tables for heading in table.headings}))
 
 
 @dataclass(frozen=True)
 class Choice:
-    """What of the records is shown, and how: the flags of `vlbench leaderboard`.
+    """What a leaderboard shows, by the flags of `vlbench leaderboard`.
 
-    columns: metrics, `main` for each task's main one, `selection` for its value on the
-    split that chose the checkpoint, or costs (see COSTS). sort: `rank`, the mean over metrics;
-    `model`; a task; a metric or a cost.
+    columns: metrics, `main` for each task's main metric, `selection` for its value on the split that selected the
+    checkpoint, or costs (see COSTS). sort: `rank`, the mean rank over metrics; `model`; a task; a metric or a cost.
     """
 
     tasks: tuple[str, ...] = ()
@@ -111,9 +110,9 @@ class Choice:
 def board(
     runs: Sequence[FoundRun], faults: Sequence[str], choice: Choice, version: str, task_versions: Mapping[str, int]
 ) -> Board:
-    """Arrange the runs.
+    """Arrange runs in tables.
 
-    version, task_versions: of this vlbench and of the cards at hand, by which records are outdated.
+    version, task_versions: of this vlbench and of the known task cards; other records are outdated.
 
     Raises:
         VlbenchError: a task, column, order or cost that no record has.
@@ -136,10 +135,11 @@ def board(
     doubts = [doubt(run.record, version, task_versions) for run in chosen]
     kinds: dict[tuple[str, str], list[tuple[FoundRun, str]]] = {}
     for run, why in zip(chosen, doubts, strict=True):
-        of = column(run.record)
-        kinds.setdefault((of.data, of.protocol), []).append((run, why))
+        place = column(run.record)
+        kinds.setdefault((place.data, place.protocol), []).append((run, why))
     tables = [
-        _table(data, how, of, columns, choice) for (data, how), of in sorted(kinds.items(), key=lambda kind: kind[0])
+        _table(data, how, place, columns, choice)
+        for (data, how), place in sorted(kinds.items(), key=lambda kind: kind[0])
     ]
     return Board(
         tuple(tables),
@@ -156,29 +156,31 @@ def _check_order(sort: str, runs: Sequence[FoundRun], metrics: Collection[str]) 
 
 def _table(data: str, how: str, runs: Sequence[tuple[FoundRun, str]], columns: Sequence[str], choice: Choice) -> Table:
     mains = {run.record.task.name: main for run, _ in runs if (main := run.record.task.main_metric)}
-    rows: dict[str, dict[Heading, Figure]] = {}
-    for one in placed(runs):
-        figures = rows.setdefault(one.label, {})
-        for metric in _metrics(one.runs[0], columns, mains):
-            found = figure(one.runs, metric, one.doubt)
-            if found is None and (one.doubt or metric == mains.get(one.column.task)):
-                found = Figure(float("nan"), seeds=(), doubt=one.doubt or f"its record has no {metric}")
-            if found is not None:
-                prints = tuple(run.record.fingerprint for run in one.runs)
-                figures[Heading(one.column, metric)] = replace(found, fingerprints=prints)
-    headings = _titled(sorted({heading for figures in rows.values() for heading in figures}, key=_order(columns)))
+    rows: dict[str, dict[Heading, Aggregate]] = {}
+    for system in placed(runs):
+        values = rows.setdefault(system.label, {})
+        for metric in _metrics(system.runs[0], columns, mains):
+            value = aggregate(system.runs, metric, system.doubt)
+            if value is None and (system.doubt or metric == mains.get(system.column.task)):
+                value = Aggregate(float("nan"), seeds=(), doubt=system.doubt or f"its record has no {metric}")
+            if value is not None:
+                prints = tuple(run.record.fingerprint for run in system.runs)
+                values[Heading(system.column, metric)] = replace(value, fingerprints=prints)
+    headings = _titled(sorted({heading for values in rows.values() for heading in values}, key=_order(columns)))
     entries = {
-        heading: _entries({name: figures[heading] for name, figures in rows.items() if heading in figures})
+        heading: _entries({name: values[heading] for name, values in rows.items() if heading in values})
         for heading in headings
     }
-    made = [Row(name, {heading: found[name] for heading, found in entries.items() if name in found}) for name in rows]
-    ordered = sorted(made, key=lambda row: _place(row, headings, choice.sort))
+    unordered = [
+        Row(name, {heading: value[name] for heading, value in entries.items() if name in value}) for name in rows
+    ]
+    ordered = sorted(unordered, key=lambda row: _place(row, headings, choice.sort))
     table = Table(data, how, tuple(headings), tuple(ordered))
     return _fronts(table, choice.pareto) if choice.pareto else table
 
 
 def _metrics(run: FoundRun, columns: Sequence[str], mains: Mapping[str, str]) -> list[str]:
-    """The metrics of a run that the columns ask for; where no record knows the task's main one, its first."""
+    """The metrics of a run that the columns name; if no record has the task's main metric, its first."""
     results = [result.metric for result in run.record.results]
     main = mains.get(run.record.task.name) or next(iter(results), "score")
     return list(dict.fromkeys(main if name == MAIN else name for name in columns))
@@ -193,49 +195,50 @@ def _order(columns: Sequence[str]) -> Callable[[Heading], tuple[str, Column, int
 
 
 def _titled(headings: Sequence[Heading]) -> list[Heading]:
-    """Headings with titles that tell them apart: the task's version and the data's hash only where they are needed."""
-    plain = [f"{one.column.title} {COSTS.get(one.metric, one.metric)}" for one in headings]
+    """Headings with unique titles: with the task's version and the data's hash only where needed."""
+    plain = [f"{heading.column.title} {COSTS.get(heading.metric, heading.metric)}" for heading in headings]
     return [
         replace(
-            one,
+            heading,
             title=title
             if plain.count(title) == 1
-            else f"{title} (version {one.column.version}, data {one.column.manifest})",
+            else f"{title} (version {heading.column.version}, data {heading.column.manifest})",
         )
-        for one, title in zip(headings, plain, strict=True)
+        for heading, title in zip(headings, plain, strict=True)
     ]
 
 
-def _entries(figures: Mapping[str, Figure]) -> dict[str, Entry]:
-    """Ranks among the figures that count, and which of them are within noise of the best."""
-    counting = [one for one in figures.values() if not one.doubt and isfinite(one.value)]
+def _entries(values: Mapping[str, Aggregate]) -> dict[str, Entry]:
+    """Ranks among the values that count, and which of them are within noise of the best."""
+    counting = [aggregate for aggregate in values.values() if not aggregate.doubt and isfinite(aggregate.value)]
     if not counting:
-        return {key: Entry(one) for key, one in figures.items()}
+        return {key: Entry(aggregate) for key, aggregate in values.items()}
     best = max(counting, key=_worth)
     return {
         key: Entry(
-            one,
-            rank=1 + sum(_worth(other) > _worth(one) for other in counting),
-            tie=_worth(one) < _worth(best) and one.near(best),
+            aggregate,
+            rank=1 + sum(_worth(other) > _worth(aggregate) for other in counting),
+            tie=_worth(aggregate) < _worth(best) and aggregate.is_near(best),
         )
-        if one in counting
-        else Entry(one)
-        for key, one in figures.items()
+        if aggregate in counting
+        else Entry(aggregate)
+        for key, aggregate in values.items()
     }
 
 
-def _worth(one: Figure) -> float:
-    return worth(one.value, one.higher_is_better)
+def _worth(aggregate: Aggregate) -> float:
+    return worth(aggregate.value, aggregate.higher_is_better)
 
 
 def _fronts(table: Table, cost: str) -> Table:
-    """Mark in each column of a metric the rows that no other beats in both the figure and its cost."""
+    """Mark in each column of a metric the rows that no other row beats in both value and cost."""
     marked = {row.name: dict(row.entries) for row in table.rows}
     for heading in table.headings:
         if heading.metric in BESIDE:
             continue
         points = {
-            row.name: (-_worth(price.figure), _worth(entry.figure)) for row, entry, price in table.priced(heading, cost)
+            row.name: (-_worth(price.aggregate), _worth(entry.aggregate))
+            for row, entry, price in table.priced(heading, cost)
         }
         front = pareto([*points.values()])
         for name, point in points.items():
@@ -245,15 +248,15 @@ def _fronts(table: Table, cost: str) -> Table:
 
 
 def _place(row: Row, headings: Sequence[Heading], sort: str) -> tuple[float, float, str]:
-    """Where a row stands: those without a figure that counts last, ties by name; costs count only by their name."""
+    """Sort key of a row: rows without a value that counts come last, ties by name; costs count only if named."""
     if sort == "model":
         return 0.0, 0.0, row.name
     asked = [
-        one
-        for one in headings
-        if sort == one.metric or (sort in ("rank", one.column.task) and one.metric not in BESIDE)
+        heading
+        for heading in headings
+        if sort == heading.metric or (sort in ("rank", heading.column.task) and heading.metric not in BESIDE)
     ]
-    ranks = [rank for one in asked if one in row.entries and (rank := row.entries[one].rank) is not None]
+    ranks = [rank for heading in asked if heading in row.entries and (rank := row.entries[heading].rank) is not None]
     return float(not ranks), fmean(ranks) if ranks else 0.0, row.name
 
 
@@ -261,9 +264,12 @@ def _machines(runs: Sequence[FoundRun], columns: Sequence[str]) -> list[str]:
     """A warning where costs were measured on different machines."""
     if not {*columns} & (COSTS.keys() - {"parameters"}):
         return []
-    machines = {(of.gpu or of.cpu, of.threads, of.device) for of in (run.record.environment for run in runs)}
-    said = "; ".join(sorted(f"{name}, {threads} threads, {device}" for name, threads, device in machines))
-    return [f"costs were measured on different machines and do not compare: {said}"] if len(machines) > 1 else []
+    machines = {
+        (environment.gpu or environment.cpu, environment.threads, environment.device)
+        for environment in (run.record.environment for run in runs)
+    }
+    names = "; ".join(sorted(f"{name}, {threads} threads, {device}" for name, threads, device in machines))
+    return [f"costs were measured on different machines and do not compare: {names}"] if len(machines) > 1 else []
 
 
 def _batches(runs: Sequence[FoundRun], columns: Sequence[str]) -> list[str]:
@@ -272,8 +278,8 @@ def _batches(runs: Sequence[FoundRun], columns: Sequence[str]) -> list[str]:
     asked = [name for name in ("latency", "memory") if name in columns]
     if len(sizes) < 2 or not asked:
         return []
-    said = ", ".join(f"{size:,}" for size in sorted(filter(None, sizes)))
+    names = ", ".join(f"{size:,}" for size in sorted(filter(None, sizes)))
     return [
-        f"{' and '.join(asked)} of batches of different sizes do not compare: {said} examples; "
+        f"{' and '.join(asked)} of batches of different sizes do not compare: {names} examples; "
         "run all with one --eval-batch-size"
     ]

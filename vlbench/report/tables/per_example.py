@@ -1,4 +1,4 @@
-"""A run's figure taken apart again: the value of each unit that it is the mean of, from the files in its folder."""
+"""Per-example values of a run's metric, read from the files in its folder."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ _TIES: Mapping[str | None, Ties] = {None: "pessimistic", "optimistic": "optimist
 
 @dataclass(frozen=True)
 class Units:
-    """What a figure is the mean of: `scale` times the mean of `values`, unit -> value.
+    """Per-unit values of a metric, which is `scale` times the mean of `values` (unit -> value).
 
-    groups: unit -> the group it hangs together with. tags: tag -> unit -> its part; empty where units are no examples.
-    data: a hash of what was asked and of what is right, whatever was answered.
+    groups: unit -> cluster. tags: tag -> unit -> slice; empty if units are not examples. data: a hash of the questions
+    and references.
     """
 
     metric: str
@@ -44,37 +44,37 @@ class Units:
     data: str = ""
 
     @property
-    def figure(self) -> float:
+    def value(self) -> float:
         return self.scale * sum(self.values.values()) / len(self.values)
 
 
 def read_units(run: RunFolder, record: RunRecord, metric: str) -> Units:
-    """The units of one of the run's metrics: examples; whole groups of consistency; pictures or texts of a ranking.
+    """The units of one of the run's metrics: examples; groups for consistency; images or texts for a ranking.
 
     Raises:
         DataError: the run's files are missing or corrupt.
-        VlbenchError: the metric has no values per unit, or they do not give the record's figure (exit 10).
+        VlbenchError: the metric has no per-unit values, or they do not reproduce the record's value (exit 10).
     """
     result = record.result(metric)
     if result is None:
-        known = ", ".join(one.metric for one in record.results) or "none"
+        known = ", ".join(known_result.metric for known_result in record.results) or "none"
         raise _cannot(f"{run.path} has no {metric!r}: it has {known}; give another --metric")
     if not isfinite(result.value):
-        raise _cannot(f"{run.path} has no figure for {metric} ({result.value}): rerun it with --no-resume")
+        raise _cannot(f"{run.path} has no value for {metric} ({result.value}): rerun it with --no-resume")
     rows = read_samples(run.samples)
     rows = rows[rows["control"] == ""]
     if RECALL.fullmatch(metric) or SUM.fullmatch(metric):
         units = _of_ranking(read_rankings(run.ranks, ()), rows, metric)
     else:
         units = _of_examples(rows, metric, whole=metric == "consistency" != record.task.main_metric)
-    if not units.values or not isclose(units.figure, result.value, rel_tol=1e-6, abs_tol=1e-6):
+    if not units.values or not isclose(units.value, result.value, rel_tol=1e-6, abs_tol=1e-6):
         main = record.task.main_metric
-        raise _cannot(f"{run.path} keeps no value per example that gives its {metric}: compare by --metric {main}")
+        raise _cannot(f"{run.path} has no per-example values for its {metric}: compare by --metric {main}")
     return replace(units, data=asked(rows))
 
 
 def asked(rows: pd.DataFrame) -> str:
-    """A hash of what the examples asked and of what is right, whatever was answered."""
+    """A hash of the examples' questions and references, without their answers."""
     columns = (rows[name] for name in ("example_id", "group", "text", "reference"))
     return hashlib.sha256(json.dumps(sorted(zip(*columns, strict=True))).encode()).hexdigest()
 
@@ -101,12 +101,14 @@ def _of_examples(rows: pd.DataFrame, metric: str, whole: bool) -> Units:
 
 
 def _of_ranking(rankings: Iterable[Ranking], rows: pd.DataFrame, metric: str) -> Units:
-    """Recall over the queries of one direction, or rsum over pictures, each with all found from it and its texts.
+    """Recall over the queries of one direction, or rsum over images, each pooled with its texts.
 
-    Figures are means over folds, so a query weighs as much as its fold's size makes it.
+    Values are means over folds, so the weight of a query depends on the size of its fold.
     """
-    picture = dict(zip(rows["example_id"], rows["group"], strict=True))
-    ranked = {direction: [one for one in rankings if one.direction == direction] for direction in DIRECTIONS}
+    image_of = dict(zip(rows["example_id"], rows["group"], strict=True))
+    ranked = {
+        direction: [ranking for ranking in rankings if ranking.direction == direction] for direction in DIRECTIONS
+    }
     recall, total = RECALL.fullmatch(metric), SUM.fullmatch(metric)
     ties = _TIES[(recall or total or {"ties": None})["ties"]]
 
@@ -114,26 +116,28 @@ def _of_ranking(rankings: Iterable[Ranking], rows: pd.DataFrame, metric: str) ->
 
     def shares(direction: Direction, k: int) -> dict[str, float]:
         queries, weigh = ranked[direction], weights[direction]
-        return {one.query_id: found(one, k, ties) * weigh[one.query_id] * len(queries) for one in queries}
+        return {
+            ranking.query_id: found(ranking, k, ties) * weigh[ranking.query_id] * len(queries) for ranking in queries
+        }
 
     if recall:
         values = shares(WAYS[recall["way"]], int(recall["k"]))
-        return Units(metric, 100.0, values, {name: picture.get(name, name) for name in values})
+        return Units(metric, 100.0, values, {name: image_of.get(name, name) for name in values})
     sums = dict.fromkeys(rows["group"], 0.0)
     for direction in DIRECTIONS:
         for k in LEVELS:
-            one = shares(direction, k)
-            for name, value in one.items():
-                sums[picture.get(name, name)] += value * len(sums) / len(one) / (len(DIRECTIONS) * len(LEVELS))
+            ranking = shares(direction, k)
+            for name, value in ranking.items():
+                sums[image_of.get(name, name)] += value * len(sums) / len(ranking) / (len(DIRECTIONS) * len(LEVELS))
     return Units(metric, 600.0, sums, {name: name for name in sums})
 
 
 def query_weights(queries: Sequence[Ranking], rows: pd.DataFrame) -> dict[str, float]:
-    """How much each query of one direction weighs in its recall, a mean over folds; together 1."""
+    """The weight of each query of one direction in its recall, a mean over folds; weights sum to 1."""
     names = rows["group" if queries and queries[0].direction == "i2t" else "example_id"]
     fold = dict(zip(names, map(_fold, rows["reference"]), strict=True))
-    sizes = Counter(fold[one.query_id] for one in queries)
-    return {one.query_id: 1 / (len(sizes) * sizes[fold[one.query_id]]) for one in queries}
+    sizes = Counter(fold[ranking.query_id] for ranking in queries)
+    return {ranking.query_id: 1 / (len(sizes) * sizes[fold[ranking.query_id]]) for ranking in queries}
 
 
 def _fold(reference: str) -> str:

@@ -1,4 +1,4 @@
-"""The tables that `vlbench run` and `vlbench score` print: Markdown that reads well on a terminal."""
+"""Tables of `vlbench run` and `vlbench score`: Markdown that is readable on a terminal."""
 
 from __future__ import annotations
 
@@ -21,38 +21,40 @@ _SAMPLING = "test sampling only"
 
 
 def run_table(record: RunRecord) -> str:
-    """All of a run that its reader must see: heading, every partiality, metrics, slices, what the intervals mean.
+    """The results of a run: heading, warnings, metrics, slices and how intervals were computed.
 
-    The first result is the task's main metric, which the majority baseline belongs to, but in a ranking.
+    The first result is the task's main metric, which the majority baseline belongs to, except in a ranking.
     """
-    results = telling(record.results)
+    results = without_equal_ties(record.results)
     parts = [heading(record), _metrics_table(record) if results else "no results"]
     for result in results:
-        controls = {name: result_of(of, result.metric) for name, of in record.controls.items()}
+        controls = {name: result_of(control, result.metric) for name, control in record.controls.items()}
         parts += _slice_tables(result, controls, record.slice_majorities)
     return "\n\n".join([*parts, *_footnotes(results)])
 
 
 def scoreboard(records: Sequence[RunRecord]) -> str:
-    """Models x tasks of several runs: the main metric of each, with its 95 % interval; a dash where there is no run."""
+    """Models by tasks: the main metric of each run with its 95 % interval; a dash where there is no run."""
     models = _models(records)
     columns = list(dict.fromkeys(map(_column, records)))
-    found = {
+    scores = {
         (_asked(record), _column(record)): result_of(record.results, record.task.main_metric) for record in records
     }
     rows = [
-        [cell(name), *(_with_interval(found.get((asked, column))) for column in columns)]
+        [cell(name), *(_with_interval(scores.get((asked, column))) for column in columns)]
         for asked, name in models.items()
     ]
     remarks = [
-        f"{cell(models[_asked(of)])} on {cell(of.task.name)}: {line}" for of in records for line in _warnings(of)
+        f"{cell(models[_asked(record)])} on {cell(record.task.name)}: {line}"
+        for record in records
+        for line in _warnings(record)
     ]
     data = ", ".join(dict.fromkeys(_DATA[record.task.source] for record in records))
     return "\n\n".join([data, _table(["model", *columns], rows), *(["\n".join(remarks)] if remarks else [])])
 
 
 def _models(records: Sequence[RunRecord]) -> dict[tuple[str, int], str]:
-    """What was asked for -> the model's name; where that is the name of several, what was asked for; then the seed."""
+    """(model as given, seed) -> name: the model's name if it is unique, else the model as given; with the seed."""
     names = {_asked(record): f"{record.model.name}-{record.model.size}" for record in records}
     counts = Counter((name, seed) for (_, seed), name in names.items())
     several = len({seed for _, seed in names}) > 1
@@ -63,7 +65,7 @@ def _models(records: Sequence[RunRecord]) -> dict[tuple[str, int], str]:
 
 
 def _asked(record: RunRecord) -> tuple[str, int]:
-    """The model and the seed."""
+    """The model as given, and the seed."""
     return f"{record.spec.model}-{record.model.size}", record.spec.seed
 
 
@@ -83,10 +85,10 @@ def score_table(
     coverage: Coverage | None = None,
     source: Literal["world", "real"] = "real",
 ) -> str:
-    """What `vlbench score` prints for anybody's predictions: values, intervals, n, slices, notes."""
+    """Output of `vlbench score` for a prediction file: values, intervals, n, slices and notes."""
     partial = [*map(_note, notes), *_coverage_lines(coverage)]
     head = "\n".join([f"{cell(task)} {cell(split)} | {_DATA[source]}", *partial])
-    results = telling(results)
+    results = without_equal_ties(results)
     rows = [_measured(cell(result.metric), result) for result in results]
     parts = [head, _table(["metric", "value", "95 % interval", "n"], rows) if results else "no results"]
     for result in results:
@@ -95,7 +97,7 @@ def score_table(
 
 
 def heading(record: RunRecord) -> str:
-    """One line that says what was run on what, then a line for each thing that makes the number less than whole."""
+    """One line with task, model and data, then a line for each warning, such as a limit or missing answers."""
     task, model = record.task, record.model
     data = _DATA[task.source]
     if task.source == "world" and record.spec.domain != "plain":
@@ -107,7 +109,7 @@ def heading(record: RunRecord) -> str:
 
 
 def selection_line(record: RunRecord) -> str:
-    """The score that chose the checkpoint, which is not the reported one; empty where nothing was selected."""
+    """The score that selected the checkpoint, which is not the reported score; empty if nothing was selected."""
     train = record.train
     if train is None or train.selection is None:
         return ""
@@ -119,7 +121,7 @@ def selection_line(record: RunRecord) -> str:
 
 
 def decoding_text(how: Decoding | None) -> str:
-    """The settings that answers were generated with, as `name value`; empty where nothing was generated."""
+    """The generation settings as `name value`; empty if nothing was generated."""
     return "" if how is None else ", ".join(f"{name} {value}" for name, value in how.model_dump(mode="json").items())
 
 
@@ -129,19 +131,19 @@ def cell(text: str) -> str:
 
 
 def p_value(value: float) -> str:
-    """A test's p, as far as anybody reads it."""
+    """A p-value with three decimals."""
     return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
 def signed(value: float) -> str:
-    """A difference with two decimals; one that rounds to nothing is +0.00, from whichever side."""
+    """A difference with sign and two decimals; +0.00 if it rounds to zero from either side."""
     return f"{round(value, 2) + 0.0:+.2f}"
 
 
 def number(value: float) -> str:
-    """Two decimals; more where rounding would pretend to a whole number, so that 50.00 is exactly fifty."""
+    """A value with two decimals; more if it would round to a whole number, so that 50.00 is exactly fifty."""
     if not isfinite(value):
-        return "no figure"
+        return "no value"
     nearest = round(value)
     whole = abs(value - nearest) < 1e-9
     texts = (f"{value:.{decimals}f}" for decimals in range(2, 11))
@@ -149,12 +151,12 @@ def number(value: float) -> str:
 
 
 def interval(result: Result) -> str:
-    """The 95 % interval, or a dash where one unit left nothing to estimate."""
+    """The 95 % interval; a dash if there is none."""
     return f"[{result.ci95[0]:.2f}, {result.ci95[1]:.2f}]" if result.ci95 else _NOTHING
 
 
-def telling(results: Sequence[Result]) -> list[Result]:
-    """The results without those under another rule for ties that makes no difference to the figure."""
+def without_equal_ties(results: Sequence[Result]) -> list[Result]:
+    """The results without those under another tie rule that gives the same value."""
     values = {result.metric: result.value for result in results}
     kept = []
     for result in results:
@@ -178,7 +180,7 @@ def _warnings(record: RunRecord) -> list[str]:
         lines.append(f"partial: {task.n_scored:,} of {task.n_total:,} examples")
     if record.spec.rerank_k is not None:
         lines.append(
-            f"re-ranked: of each query only the {record.spec.rerank_k:,} best by embeddings were looked at as pairs"
+            f"re-ranked: of each query only the {record.spec.rerank_k:,} best by embeddings were scored as pairs"
         )
     return [*lines, *map(_note, task.notes), *_coverage_lines(record.coverage)]
 
@@ -203,8 +205,8 @@ def _coverage_lines(coverage: Coverage | None) -> list[str]:
     if coverage is None:
         return []
     faults = {"missing": coverage.missing, "duplicate": coverage.duplicate, "errors": coverage.errors}
-    found = [f"{count:,} {name}" for name, count in faults.items() if count]
-    lines = [f"coverage: {', '.join(found)} of {coverage.expected:,} expected examples"] if found else []
+    counts = [f"{count:,} {name}" for name, count in faults.items() if count]
+    lines = [f"coverage: {', '.join(counts)} of {coverage.expected:,} expected examples"] if counts else []
     if coverage.unparsed:
         lines.append(f"unparsed: {coverage.unparsed:,} of {coverage.expected:,} answers could not be read")
     return lines
@@ -212,16 +214,16 @@ def _coverage_lines(coverage: Coverage | None) -> list[str]:
 
 def _metrics_table(record: RunRecord) -> str:
     controls = list(record.controls)
-    unseen = "chance" if record.chance else "majority"
+    unseen = "random ranking" if record.chance else "majority"
     headers = ["metric", "value", "95 % interval", "n", unseen, *(f"{name} control" for name in controls)]
     rows = []
-    for place, result in enumerate(telling(record.results)):
+    for place, result in enumerate(without_equal_ties(record.results)):
         of_controls = [_value(result_of(record.controls[name], result.metric)) for name in controls]
         first = place == 0
         baseline = record.chance.get(result.metric, record.majority if first else None)
         speed = f"{record.efficiency.examples_per_second:,.1f}" if first and record.efficiency else _NOTHING
-        said = _NOTHING if baseline is None else number(baseline)
-        rows.append([*_measured(cell(result.metric), result), said, *of_controls, speed])
+        shown = _NOTHING if baseline is None else number(baseline)
+        rows.append([*_measured(cell(result.metric), result), shown, *of_controls, speed])
     return _table([*headers, "examples/s"], rows)
 
 
@@ -232,40 +234,43 @@ def _measured(name: str, result: Result) -> list[str]:
 def _slice_tables(
     result: Result, controls: Mapping[str, Result | None], majorities: Mapping[str, Mapping[str, float]]
 ) -> list[str]:
-    """One table for each tag of the result, and a line that names the parts in which nothing was learned."""
+    """One table for each tag of the result, and a line with the slices not above the image-blind baseline."""
     tables = []
     for tag, values in result.slices.items():
-        unseen = without_sight(tag, controls, majorities)
+        unseen = blind_baselines(tag, controls, majorities)
         rows = [
-            [*_measured(cell(value), part), *(number(of[value]) if value in of else _NOTHING for of in unseen.values())]
+            [
+                *_measured(cell(value), part),
+                *(number(scores[value]) if value in scores else _NOTHING for scores in unseen.values()),
+            ]
             for value, part in values.items()
         ]
         tables.append(_table([tag, result.metric, "95 % interval", "n", *unseen], rows))
-        # A tag without majorities is the answer itself: what is scored without sight there says nothing.
+        # A tag without majorities is the answer itself: the image-blind baseline of such a slice means nothing.
         parts = values.items() if tag in majorities else ()
-        stuck = [cell(value) for value, part in parts if not above(part, value, unseen)]
+        stuck = [cell(value) for value, part in parts if not is_above(part, value, unseen)]
         if stuck:
             named = f"all {len(stuck)}" if len(stuck) == len(values) else ", ".join(stuck)
-            tables.append(f"not above what answers without sight score, by {cell(tag)}: {named}")
+            tables.append(f"not significantly above the image-blind baseline, by {cell(tag)}: {named}")
     return tables
 
 
-def without_sight(
+def blind_baselines(
     tag: str, controls: Mapping[str, Result | None], majorities: Mapping[str, Mapping[str, float]]
 ) -> dict[str, Mapping[str, float]]:
-    """Column -> part -> what is scored without sight; a column is there where something knows the tag."""
+    """Image-blind baselines of a tag: column -> slice -> value, for each baseline and control that has the tag."""
     columns: dict[str, Mapping[str, float]] = {"majority": majorities[tag]} if tag in majorities else {}
-    for name, of in controls.items():
-        if of is not None and tag in of.slices:
-            columns[f"{name} control"] = {value: part.value for value, part in of.slices[tag].items()}
+    for name, result in controls.items():
+        if result is not None and tag in result.slices:
+            columns[f"{name} control"] = {value: part.value for value, part in result.slices[tag].items()}
     return columns
 
 
-def above(part: Result, value: str, unseen: Mapping[str, Mapping[str, float]]) -> bool:
-    """Whether the part's interval lies on the better side of every image-blind baseline; true where there is none."""
+def is_above(part: Result, value: str, unseen: Mapping[str, Mapping[str, float]]) -> bool:
+    """Whether the slice's interval lies on the better side of every image-blind baseline; true if there is none."""
     low, high = part.ci95 or (part.value, part.value)
     worst = low if part.higher_is_better else high
-    return all(is_better(worst, of[value], part.higher_is_better) for of in unseen.values() if value in of)
+    return all(is_better(worst, scores[value], part.higher_is_better) for scores in unseen.values() if value in scores)
 
 
 def _table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -284,22 +289,22 @@ def _value(result: Result | None) -> str:
 
 
 def _footnotes(results: Sequence[Result]) -> list[str]:
-    """How the intervals were made; one seed says nothing about other seeds."""
+    """How the intervals were computed; they cover test sampling only."""
     counts: dict[str, list[int]] = {}
     for result in results:
         if result.ci95:
-            found = _GROUPS.search(result.method)
+            match = _GROUPS.search(result.method)
             counts.setdefault(_GROUPS.sub("{}", cell(result.method) or "unnamed"), []).extend(
-                [int(found[1].replace(",", ""))] if found else []
+                [int(match[1].replace(",", ""))] if match else []
             )
     if not counts:
         return []
-    said = "; ".join(method.replace("{}", _groups(numbers)) for method, numbers in counts.items())
-    return [f"95 % interval: {said}" + ("" if _SAMPLING in said else f"; {_SAMPLING}")]
+    methods = "; ".join(method.replace("{}", _groups(numbers)) for method, numbers in counts.items())
+    return [f"95 % interval: {methods}" + ("" if _SAMPLING in methods else f"; {_SAMPLING}")]
 
 
 def _groups(numbers: Sequence[int]) -> str:
-    """ "over 1,000 groups" or, where figures have different ones, "over 964 to 1,074 groups"."""
+    """ "over 1,000 groups" or, where values have different numbers, "over 964 to 1,074 groups"."""
     if not numbers:
         return ""
     low, high = min(numbers), max(numbers)

@@ -1,4 +1,4 @@
-"""What systems are called where several stand together: by what tells them apart."""
+"""Unique names of systems in a table: by the settings that differ."""
 
 from __future__ import annotations
 
@@ -11,47 +11,47 @@ from vlbench.records.collect import FoundRun
 from vlbench.report.tables.protocol import Column, by_system, column, model_name, protocol, settings, system, trains
 
 SETTINGS = 5
-"""Settings that are named where systems differ in more."""
+"""Number of differing settings that a name holds."""
 _IN_PROTOCOL = {"mode", "train_split", "answer_by", "num_fewshot", "rerank_k"}
 
 
 def differing(records: Sequence[RunRecord]) -> dict[str, list[str]]:
-    """What the records do not share, protocol, weights of one model and settings: name -> the value of each record.
+    """What differs between records (protocol, weights of one model, settings): name -> the value of each record.
 
-    A recipe counts where all train, and what the protocol says counts once.
+    The recipe counts if all train; what the protocol names is not repeated.
     """
-    told = {"protocol": [protocol(record) for record in records]}
+    by_name = {"protocol": [protocol(record) for record in records]}
     if len({model_name(record) for record in records}) == 1:
-        told["weights"] = [record.model.weights_sha256[:8] or "none" for record in records]
+        by_name["weights"] = [record.model.weights_sha256[:8] or "none" for record in records]
     of_each = [settings(record) for record in records]
     left_out = _IN_PROTOCOL if all(map(trains, records)) else _IN_PROTOCOL | Recipe.model_fields.keys()
-    if all(of["steps"] != "none" for of in of_each):
-        left_out = left_out | {"epochs"}  # which steps win over
-    told |= {name: [of[name] for of in of_each] for name in of_each[0] if name not in left_out}
-    return {name: values for name, values in told.items() if len(set(values)) > 1}
+    if all(each["steps"] != "none" for each in of_each):
+        left_out = left_out | {"epochs"}  # steps take precedence over epochs
+    by_name |= {name: [each[name] for each in of_each] for name in of_each[0] if name not in left_out}
+    return {name: values for name, values in by_name.items() if len(set(values)) > 1}
 
 
 def labels(systems: Sequence[Sequence[FoundRun]], places: Sequence[Hashable]) -> list[str]:
-    """What to call each system: its model's name and, of several in one place, what tells these apart.
+    """The name of each system: its model's name and, if several are in one place, the settings that differ.
 
-    places: of each system; those in one place are of one model.
+    places: of each system; systems in one place are of one model.
     """
     alike: dict[Hashable, list[Sequence[FoundRun]]] = {}
     for runs, place in zip(systems, places, strict=True):
         alike.setdefault(place, []).append(runs)
-    called = {place: iter(_labels(found)) for place, found in alike.items()}
-    return [next(called[place]) for place in places]
+    names = {place: iter(_labels(same)) for place, same in alike.items()}
+    return [next(names[place]) for place in places]
 
 
 def _labels(systems: Sequence[Sequence[FoundRun]]) -> list[str]:
-    """Of systems of one model: its name and, of several, their settings; else seed, fingerprint or folder."""
+    """Names of systems of one model: its name and their settings; with seed, fingerprint or folder if needed."""
     firsts = [runs[0] for runs in systems]
     name = model_name(firsts[0].record)
     if len(systems) == 1:
         return [name]
-    told = list(differing([run.record for run in firsts]).items())[:SETTINGS]
+    apart = list(differing([run.record for run in firsts]).items())[:SETTINGS]
     of_settings = [
-        ", ".join(values[place] if what == "protocol" else f"{what} {values[place]}" for what, values in told)
+        ", ".join(values[place] if what == "protocol" else f"{what} {values[place]}" for what, values in apart)
         for place in range(len(systems))
     ]
     besides = (
@@ -71,7 +71,7 @@ def _seeds(seeds: Sequence[int]) -> str:
 
 @dataclass(frozen=True)
 class Placed:
-    """A system of a table. label: its name there. doubt: why its figures do not count; empty where they do."""
+    """A system in a table. label: its name there. doubt: why its values do not count; empty if they do."""
 
     label: str
     column: Column
@@ -79,23 +79,23 @@ class Placed:
     doubt: str
 
 
-def placed(found: Sequence[tuple[FoundRun, str]]) -> list[Placed]:
-    """The systems of runs that each come with their doubt; those in doubt stand by themselves.
+def placed(given: Sequence[tuple[FoundRun, str]]) -> list[Placed]:
+    """The systems of runs, each given with the reason why it does not count, or an empty string.
 
-    Systems of one model in one column have labels that tell them apart. Those that count are named among themselves, so
-    that an unfinished or limited run beside them changes nothing; those in doubt never share a name with one of them.
+    Systems of one model in one column have unique labels. The names of systems that count do not depend on the others,
+    so an unfinished or limited run changes nothing; the others never share a name with them.
     """
-    complete = by_system([run for run, why in found if not why])
+    complete = by_system([run for run, why in given if not why])
     names = labels(complete, [_place(runs[0]) for runs in complete])
     systems = [
         Placed(name, column(runs[0].record), tuple(runs), "") for name, runs in zip(names, complete, strict=True)
     ]
-    in_doubt = _names_in_doubt([run for run, why in found if why], systems)
-    taken = {one.label for one in systems}
-    for run, why in found:
+    in_doubt = _names_in_doubt([run for run, why in given if why], systems)
+    taken = {other.label for other in systems}
+    for run, why in given:
         if why:
             place = column(run.record)
-            beside = {one.label for one in systems if one.doubt and one.column == place}
+            beside = {other.label for other in systems if other.doubt and other.column == place}
             name = _unlike(taken | beside, in_doubt[system(run.record)], run)
             systems.append(Placed(name, place, (run,), why))
     return systems
@@ -106,22 +106,22 @@ def _place(run: FoundRun) -> tuple[str, Column]:
 
 
 def _names_in_doubt(runs: Sequence[FoundRun], complete: Sequence[Placed]) -> dict[str, str]:
-    """What runs in doubt are called, by their system: as a complete run of the same settings, else by what differs."""
-    known = {system(one.runs[0].record): one.label for one in complete}
+    """Names of runs that do not count, by system: as a complete run with these settings, else by settings."""
+    known = {system(group.runs[0].record): group.label for group in complete}
     others = {key: run for run in runs if (key := system(run.record)) not in known}
-    groups = [*(one.runs for one in complete), *((run,) for run in others.values())]
+    groups = [*(group.runs for group in complete), *((run,) for run in others.values())]
     named = labels(groups, [_place(group[0]) for group in groups])[len(complete) :]
     return known | dict(zip(others, named, strict=True))
 
 
 def _unlike(taken: Collection[str], label: str, run: FoundRun) -> str:
-    """The label, followed by how the run stands where that name is taken, and by more where that is as well."""
+    """The label; followed by the run's state if that name is taken, and by more if that is taken too."""
     stated = f"{label} ({_state(run)})"
     ways = (label, stated, f"{stated}, seed {run.record.spec.seed}")
     return next((way for way in ways if way not in taken), f"{stated}, {run.record.fingerprint[:8]}")
 
 
 def _state(run: FoundRun) -> str:
-    """How a run in doubt stands, in a word."""
+    """The state of a run that does not count, in one word."""
     task, status = run.record.task, run.record.status
     return status if status != "done" else "limited" if task.n_scored != task.n_total else "outdated"

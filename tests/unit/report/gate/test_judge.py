@@ -21,7 +21,7 @@ from vlbench.report.compare.comparison import scaled
 from vlbench.report.gate.answers import read_answers
 from vlbench.report.gate.baseline import Baseline, read_baseline, updated, write_baseline
 from vlbench.report.gate.judge import Limits, judge
-from vlbench.report.gate.trained import _said
+from vlbench.report.gate.trained import _conclusion
 from vlbench.report.gate.verdict import Kind, Verdict, exit_code
 
 SAID = [str(place % 3) for place in range(200)]
@@ -128,7 +128,7 @@ def test_other_references_are_no_verdict(frozen: Callable[..., Path]) -> None:
     baseline = base(frozen("before"))
     entry = baseline.frozen[0].model_copy(update={"data": "other"})
     (verdict,) = judge(baseline.model_copy(update={"frozen": (entry,)}), runs(frozen("same")), Limits())
-    assert verdict.kind == "inconclusive" and "what is right of them" in verdict.reason
+    assert verdict.kind == "inconclusive" and "questions or references differ" in verdict.reason
 
 
 def ranking(query: str, rank: int, *scores: float, direction: Direction = "t2i") -> Ranking:
@@ -204,7 +204,7 @@ def test_other_examples_weights_and_versions(frozen: Callable[..., Path]) -> Non
     model = read_run(other).model
     change(other, model=model.model_copy(update={"weights_sha256": "b" * 64}))
     (verdict,) = judge(baseline, runs(other), Limits())
-    assert verdict.kind == "pass" and "its weights are others" in verdict.reason
+    assert verdict.kind == "pass" and "its weights differ" in verdict.reason
     newer = frozen("newer")
     change(newer, task=read_run(newer).task.model_copy(update={"version": 2}))
     assert "inconclusive" in kinds(judge(baseline, runs(newer), Limits()))
@@ -247,7 +247,7 @@ def test_few_examples_few_seeds_and_spread_are_inconclusive(seeds: Callable[...,
     wide = base(*seeds("wide", 0.7, spread=0.05, n=5000))
     (verdict,) = judge(wide, runs(*seeds("wider", 0.66, spread=0.05, n=5000)), Limits())
     assert verdict.kind == "inconclusive" and verdict.detectable is not None and verdict.detectable > 5
-    assert "would have been seen, and 0.5 is the limit" in verdict.reason
+    assert "would have been detected, and 0.5 is the limit" in verdict.reason
 
 
 def test_speed_is_judged_only_on_the_same_machine(frozen: Callable[..., Path], tmp_path: Path) -> None:
@@ -344,7 +344,7 @@ def test_a_baseline_of_unfinished_runs_is_refused(
     with pytest.raises(VlbenchError, match="give one run of frozen weights"):
         base(frozen("b"), frozen("c"))
     twice = [*seeds("x", 0.5, n=10), *seeds("y", 0.5, n=10)]
-    with pytest.raises(VlbenchError, match="seed 0 is there twice"):
+    with pytest.raises(VlbenchError, match="seed 0 is given twice"):
         base(*twice)
 
 
@@ -369,7 +369,7 @@ def test_three_seeds_of_the_same_spec_are_no_regression(spread: float) -> None:
         ease = np.repeat(generator.uniform(0.4, 0.9, 500), 4)
         before, now = (three_seeds(generator, ease, spread) for _ in range(2))
         drop = scaled(seeded(now, before, GROUPS), 100)
-        wrong += _said(drop, drop.beyond(0.5), 0.5)[0] == "regression"
+        wrong += _conclusion(drop, drop.beyond(0.5), 0.5)[0] == "regression"
     assert wrong / repeats <= 0.05
 
 
@@ -385,7 +385,7 @@ def test_a_drop_beyond_the_limit_that_could_be_seen_is_seen(spread: float) -> No
     for _ in range(repeats):
         before, now = three_seeds(generator, ease, spread), three_seeds(generator, ease, spread, -shift)
         drop = scaled(seeded(now, before, GROUPS), 100)
-        seen += _said(drop, drop.beyond(0.5), 0.5)[0] == "regression"
+        seen += _conclusion(drop, drop.beyond(0.5), 0.5)[0] == "regression"
     assert 0.6 <= seen / repeats <= 0.95
 
 
@@ -411,9 +411,9 @@ def test_a_recipe_that_is_another_is_told(seeds: Callable[..., list[Path]], righ
     (verdict,) = judge(baseline, runs(*now), Limits(max_drop=0.5))
     was = baseline.trained[0].settings["lr"]
     assert verdict.kind == kind
-    assert verdict.reason.endswith(f"it was told otherwise than the baseline's: lr 0.5 for {was}")
+    assert verdict.reason.endswith(f"settings that differ from the baseline's: lr 0.5 for {was}")
     (verdict,) = judge(baseline, runs(*seeds("alike", right)), Limits(max_drop=0.5))
-    assert verdict.kind == kind and "told otherwise" not in verdict.reason
+    assert verdict.kind == kind and "settings that differ" not in verdict.reason
 
 
 @pytest.mark.parametrize(("higher_is_better", "drop"), [(True, 2.0), (False, -2.0)])

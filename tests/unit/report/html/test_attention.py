@@ -10,7 +10,7 @@ import pytest
 from vlbench.records.attention import Attended, Attention, write_attention
 from vlbench.report.html.attention import overlays, said
 from vlbench.report.html.run_page import run_page
-from vlbench.report.html.thumbnails import PictureFiles
+from vlbench.report.html.thumbnails import ReportImages
 
 CELLS = [[x / 3, y / 3, (x + 1) / 3, (y + 1) / 3] for y in range(3) for x in range(3)]
 NAMES = ["top left", "top", "top right", "left", "centre", "right", "bottom left", "bottom", "bottom right"]
@@ -60,7 +60,7 @@ def test_a_page_has_room_for_so_much(make_run: Any) -> None:
 
 
 def test_a_page_without_the_file_has_no_attention(make_run: Any) -> None:
-    text = run_page(make_run("a", [1.0, 0.0]), None, PictureFiles())
+    text = run_page(make_run("a", [1.0, 0.0]), None, ReportImages())
     assert 'id="attention"' not in text and "attention" not in text.split("<main")[1].split("<script")[0]
 
 
@@ -73,7 +73,7 @@ def test_a_page_with_the_file_has_it_without_torch(make_run: Any, tmp_path: Path
     rows = {name: [over_cells([0.2] * 5 + [0.0] * 4, name)] for name in ids}
     write_attention(run / "attention.parquet", Attention(read_run(run).fingerprint, "", "", rows))
     write_attention(other / "attention.parquet", Attention(read_run(other).fingerprint, "", "vilt <b>does not</b>"))
-    text = run_page(run, other, PictureFiles())
+    text = run_page(run, other, ReportImages())
     assert (
         '<button type="button" aria-pressed="false" aria-keyshortcuts="a" data-run="a">Attention of A</button>' in text
     )

@@ -18,10 +18,10 @@ from vlbench.records.folder import RunFolder, read_run
 from vlbench.records.rankings import write_ranks
 from vlbench.records.samples import SampleRow, write_samples
 from vlbench.report.html.run_page import run_page
-from vlbench.report.html.thumbnails import PictureFiles
+from vlbench.report.html.thumbnails import ReportImages
 
 MakeRun = Callable[..., Path]
-NOWHERE = PictureFiles(absent="there is no data")
+NOWHERE = ReportImages(absent="there is no data")
 
 
 def payload(text: str) -> dict[str, Any]:
@@ -56,7 +56,7 @@ def row(place: int, **changed: Any) -> SampleRow:
 def test_figures_are_the_records(folder: Path, record: RunRecord) -> None:
     RunFolder(folder).write_record(record)
     shown = tables(run_page(folder, None, NOWHERE))
-    assert shown["Figures"] == [
+    assert shown["Scores"] == [
         ["metric", "value", "", "95 % interval", "n", "majority", "blind control"],
         ["accuracy", "58.33", "", "[56.75, 59.90]", "4,000", "50.00", "50.00"],
         ["consistency", "12.50", "", "–", "1,000", "–", "–"],
@@ -65,8 +65,8 @@ def test_figures_are_the_records(folder: Path, record: RunRecord) -> None:
         ["count", "55.50", "", "[50.50, 60.50]", "400", "50.00"],
         ["spatial", "61.25", "", "[56.25, 66.25]", "3,600", "–"],
     ]
-    assert ["examples per second", "1,812.5"] in shown["What it cost"]
-    assert ["data manifest", "m"] in shown["Where it comes from"]
+    assert ["examples per second", "1,812.5"] in shown["Costs"]
+    assert ["data manifest", "m"] in shown["Provenance"]
 
 
 @pytest.mark.parametrize("status", ["started", "failed", "interrupted"])
@@ -84,7 +84,7 @@ def test_a_figure_that_is_no_number_is_named(folder: Path, record: RunRecord) ->
     values = record.model_copy(update={"results": (broken,)}).model_dump(mode="json")
     values["results"][0] |= {"value": float("nan"), "ci95": [float("nan"), 1.0]}
     (folder / "run.json").write_text(json.dumps(values))
-    assert tables(run_page(folder, None, NOWHERE))["Figures"][1][1] == "no figure"
+    assert tables(run_page(folder, None, NOWHERE))["Scores"][1][1] == "no value"
 
 
 def test_examples_flips_and_differences_are_those_of_both_runs(make_run: MakeRun) -> None:
@@ -97,7 +97,7 @@ def test_examples_flips_and_differences_are_those_of_both_runs(make_run: MakeRun
     found = payload(text)
     assert found["names"] == ["cvlp-tiny", "vilt-tiny"]
     assert [(one["a"]["score"], one["b"]["score"]) for one in found["rows"]] == list(zip(a, b, strict=True))
-    overall = tables(text)["B against A by accuracy"][1]
+    overall = tables(text)["B compared with A by accuracy"][1]
     assert overall[:4] == ["all", f"{100 * a.mean():.2f}", f"{100 * b.mean():.2f}", f"{100 * (b - a).mean():+.2f}"]
     fixed, broken = int((b > a).sum()), int((b < a).sum())
     p = binomtest(fixed, fixed + broken).pvalue
@@ -111,7 +111,7 @@ def test_of_two_runs_everything_says_whose_it_is(make_run: MakeRun) -> None:
         (path / "metrics.jsonl").write_text(f'{{"step": 1, "loss": {loss}}}\n{{"step": 2, "loss": 1}}\n')
     text = run_page(first, second, NOWHERE)
     found = tables(text)
-    assert [found[f"{letter}: Figures"][1][1] for letter in "AB"] == ["25.00", "75.00"]
+    assert [found[f"{letter}: Scores"][1][1] for letter in "AB"] == ["25.00", "75.00"]
     answered = [found[f"{letter}: Reference by answer"] for letter in "AB"]
     assert answered == [
         [["reference", "True", "0.0", "1.0", "all"], ["True", "0 0%, right", "30 75%", "10 25%", "40"]],
@@ -133,11 +133,11 @@ def test_pictures_that_either_run_answered_with_are_there(make_run: MakeRun, tmp
     for number, name in enumerate(names):
         Image.new("RGB", (30, 20), (80 * number, 0, 0)).save(tmp_path / f"{name}.png")
     texts = {"e0000": "question 0", "e0001": "question 1"}
-    files = PictureFiles({name: tmp_path / f"{name}.png" for name in names}, texts)
-    assert set(payload(run_page(first, second, files))["pictures"]) == set(names)
-    assert set(payload(run_page(second, None, files))["pictures"]) == {"right", "of_b"}
-    other = PictureFiles(files.paths, texts | {"e0001": "another question"})
-    assert set(payload(run_page(first, second, other))["pictures"]) == {"right", "of_a"}
+    files = ReportImages({name: tmp_path / f"{name}.png" for name in names}, texts)
+    assert set(payload(run_page(first, second, files))["images"]) == set(names)
+    assert set(payload(run_page(second, None, files))["images"]) == {"right", "of_b"}
+    other = ReportImages(files.paths, texts | {"e0001": "another question"})
+    assert set(payload(run_page(first, second, other))["images"]) == {"right", "of_a"}
 
 
 def test_runs_on_other_examples_are_refused(make_run: MakeRun) -> None:
@@ -153,7 +153,7 @@ def test_of_many_examples_any_run_shows_the_same(make_run: MakeRun) -> None:
     a, b = ([one["id"] for one in payload(text)["rows"]] for text in pages)
     assert len(a) == 50
     assert a == b == sorted(a)
-    assert "50 of 300 examples, drawn by a hash of their id" in pages[0]
+    assert "50 of 300 examples, selected by a hash of their id" in pages[0]
     assert 'id="examples"' not in run_page(make_run("c", [1.0]), None, NOWHERE, 0)
     with pytest.raises(VlbenchError, match="-1"):
         run_page(make_run("d", [1.0]), None, NOWHERE, -1)
@@ -164,11 +164,11 @@ def test_pictures_come_only_from_the_same_data(folder: Path, record: RunRecord, 
     write_samples(folder / "samples.parquet", [row(0), row(1), row(2, image_ids=("gone",))])
     Image.new("RGB", (30, 20), "red").save(tmp_path / "p.png")
     paths = dict.fromkeys(("p0", "p1", "p2"), tmp_path / "p.png")
-    files = PictureFiles(paths, {"e0": "text 0", "e1": "another text", "e2": "text 2"})
+    files = ReportImages(paths, {"e0": "text 0", "e1": "another text", "e2": "text 2"})
     text = run_page(folder, None, files)
-    assert set(payload(text)["pictures"]) == {"p0"}
-    assert "pictures of 2 of 3 examples are not at hand: the data at hand has no such pictures" in text
-    assert "pictures of 3 of 3 examples are not at hand: there is no data" in run_page(folder, None, NOWHERE)
+    assert set(payload(text)["images"]) == {"p0"}
+    assert "images of 2 of 3 examples are not available: the local data lacks these images" in text
+    assert "images of 3 of 3 examples are not available: there is no data" in run_page(folder, None, NOWHERE)
 
 
 def test_calibration_and_confusion_count_all_examples(folder: Path, record: RunRecord) -> None:
@@ -231,8 +231,8 @@ def test_two_thousand_examples_of_natural_size_weigh_less_than_twenty_megabytes(
         ],
     )  # fmt: skip
     paths = {key: tmp_path / f"{place % 8}.png" for place, key in enumerate(keys)}
-    text = run_page(folder, None, PictureFiles(paths, {f"e{place}": words for place in range(2000)}))
-    assert len(payload(text)["pictures"]) == 4000
+    text = run_page(folder, None, ReportImages(paths, {f"e{place}": words for place in range(2000)}))
+    assert len(payload(text)["images"]) == 4000
     assert len(text.encode()) < 20 << 20
 
 
@@ -247,6 +247,6 @@ def test_two_runs_of_one_model_have_names_that_tell_them_apart(make_run: MakeRun
     text = run_page(high, low, NOWHERE)
     assert payload(text)["names"] == ["cvlp-tiny (seed 3)", "cvlp-tiny (seed 1)"]
     assert "A: <bdi>cvlp-tiny (seed 3)</bdi>" in text and "B: <bdi>cvlp-tiny (seed 1)</bdi>" in text
-    assert tables(text)["B against A by accuracy"][1][1:3] == ["75.00", "25.00"]
+    assert tables(text)["B compared with A by accuracy"][1][1:3] == ["75.00", "25.00"]
     assert "both are the same run" in run_page(high, high, NOWHERE)
     assert "both are the same run" not in text

@@ -30,24 +30,24 @@ def opened(address: str) -> Image.Image:
 def test_pictures_shrink_and_keep_their_shape(pictures: dict[str, Path]) -> None:
     made = thumbnails(pictures)
     assert made.notes == ()
-    assert {opened(address).size for address in made.found.values()} == {(192, 144)}
+    assert {opened(address).size for address in made.urls.values()} == {(192, 144)}
 
 
 @pytest.mark.parametrize("budget", [60_000, 200_000])
 def test_finer_ones_give_way_to_more_of_them(pictures: dict[str, Path], budget: int) -> None:
     made = thumbnails(pictures, budget)
-    assert len(made.found) == 20
-    assert sum(map(len, made.found.values())) <= budget
-    assert opened(made.found["0"]).size < (192, 144)
+    assert len(made.urls) == 20
+    assert sum(map(len, made.urls.values())) <= budget
+    assert opened(made.urls["0"]).size < (192, 144)
 
 
 def test_what_does_not_fit_or_cannot_be_read_is_counted(pictures: dict[str, Path], tmp_path: Path) -> None:
     made = thumbnails(pictures, 10_000)
-    assert 0 < len(made.found) < 20
-    assert sum(map(len, made.found.values())) <= 10_000
-    assert made.notes == (f"{20 - len(made.found)} of 20 pictures are left out, to keep this file small",)
+    assert 0 < len(made.urls) < 20
+    assert sum(map(len, made.urls.values())) <= 10_000
+    assert made.notes == (f"{20 - len(made.urls)} of 20 images are left out to keep this file small",)
 
     (tmp_path / "3.png").write_bytes(b"not a picture")
     (tmp_path / "4.png").unlink()
-    assert thumbnails(pictures).notes == ("2 of 20 pictures cannot be read",)
-    assert thumbnails({}).found == {}
+    assert thumbnails(pictures).notes == ("2 of 20 images cannot be read",)
+    assert thumbnails({}).urls == {}

@@ -47,7 +47,7 @@ def test_what_is_not_current_is_told(folder: Path, capsys: pytest.CaptureFixture
     with (other / PAGE).open("a", encoding="utf-8") as file:
         file.write("faster\n")
     assert main([str(other), "--check"]) == ExitCode.STALE
-    assert f"{other / PAGE}: missing, or not what the records say" in capsys.readouterr().err
+    assert f"{other / PAGE}: missing or stale" in capsys.readouterr().err
 
 
 def test_a_picture_that_the_page_shows_is_there(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,9 +11,9 @@ from matplotlib.figure import Figure
 from vlbench.core.profile import Memory, Parameters, ProfileRecord, Query
 from vlbench.core.record import RunRecord
 from vlbench.report.speed import charts as pictures
-from vlbench.report.speed.charts import front_picture, left_out, stages_picture
+from vlbench.report.speed.charts import left_out, save_front_chart, save_stages_chart
 from vlbench.report.speed.table import speed_table
-from vlbench.report.speed.text import number
+from vlbench.report.tables.markup import rounded
 
 
 def test_the_table(profile: ProfileRecord) -> None:
@@ -59,7 +59,7 @@ def few(record: ProfileRecord, n: int) -> ProfileRecord:
 def test_below_six_iterations_there_is_no_interval(profile: ProfileRecord) -> None:
     assert "4,050 (range of 5: 3,645 to 4,455)" in speed_table(few(profile, 5))
     assert "4,050 (of 1)" in speed_table(few(profile, 1))
-    said = "Ratios with their range in brackets, no interval: cvlp-base : vilt-base (n 5)."
+    said = "Ratios with their range in brackets, not an interval: cvlp-base : vilt-base (n 5)."
     assert said in speed_table(few(profile, 5))
     assert "range" not in speed_table(few(profile, 6))
 
@@ -70,7 +70,7 @@ def test_seconds_that_were_used(profile: ProfileRecord) -> None:
     short = profile.model_copy(update={"spent": {"opening": 99.0, "latency": 60.5}})
     assert "Took: opening 99.0 s, latency 60.5 s; --max-seconds 60 is for each scenario." in speed_table(short)
     long = profile.model_copy(update={"spent": {"opening": 1.0, "latency": 70.0}})
-    assert "latency 70.0 s; --max-seconds 60 is for each scenario; the least that was" in speed_table(long)
+    assert "latency 70.0 s; --max-seconds 60 is for each scenario; the minimum number of" in speed_table(long)
 
 
 def test_what_no_stage_accounts_for_is_shown(profile: ProfileRecord) -> None:
@@ -126,12 +126,12 @@ def test_parts_add_up_to_the_whole_where_medians_do_not(
         return draw(self, y, width, **rest)  # type: ignore[arg-type]
 
     monkeypatch.setattr(Axes, "barh", barh)
-    stages_picture(uneven, tmp_path)
+    save_stages_chart(uneven, tmp_path)
     assert sum(widths) == pytest.approx(20.0)
 
 
 def test_medians_that_do_not_add_up_are_told(profile: ProfileRecord, uneven: ProfileRecord) -> None:
-    said = "vilt-base: medians of stages add up to 4.00 ms, and the median whole is 20.0 ms"
+    said = "vilt-base: medians of stages add up to 4.00 ms, and the median of the whole is 20.0 ms"
     assert said in speed_table(uneven) and "medians of stages add up" not in speed_table(profile)
 
 
@@ -161,7 +161,7 @@ def test_regions_that_are_not_charged_for_are_marked(profile: ProfileRecord) -> 
     for mark in ("no-detector", "no detector", "without detector"):
         assert mark not in speed_table(profile)
     text = speed_table(asking(profile, detector=False))
-    assert "--no-detector: models that look at regions are not charged" in text
+    assert "--no-detector: the time of the detector is not counted" in text
     assert [*rows_of(text, "cvlp-base", "visual embed")] == ["region, no detector"]
     assert [*rows_of(text, "vilt-base", "visual embed")] == ["patch"]
     assert "cvlp-base (without detector) takes 40.5 [40.0, 41.0] times as long as vilt-base" in text
@@ -169,7 +169,7 @@ def test_regions_that_are_not_charged_for_are_marked(profile: ProfileRecord) -> 
 
 def test_which_stages_a_latency_is_of(profile: ProfileRecord) -> None:
     text = speed_table(asking(profile, stages=("see",)))
-    assert "stages see alone: latency and ratios are of these, all else of whole models" in text
+    assert "stages see only: latency and ratios are of these, all else of whole models" in text
     assert "alone: latency" not in speed_table(profile)
 
 
@@ -179,8 +179,8 @@ def test_a_ratio_whose_interval_holds_1_shows_no_difference(profile: ProfileReco
         changed = ratio.model_copy(update={"value": 1.04, "ci95": (low, 1.14)})
         text = speed_table(profile.model_copy(update={"ratios": (changed,)}))
         (line,) = (line for line in text.splitlines() if "cvlp-base takes" in line)
-        assert f"takes 1.04 [{number(low)}, 1.14] times as long as vilt-base" in line
-        assert ("(no difference shown)" in line) is doubtful
+        assert f"takes 1.04 [{rounded(low)}, 1.14] times as long as vilt-base" in line
+        assert ("(no significant difference)" in line) is doubtful
 
 
 def test_a_pair_without_a_ratio_is_named(profile: ProfileRecord) -> None:
@@ -195,7 +195,7 @@ def test_a_size_that_a_model_does_not_have(profile: ProfileRecord) -> None:
     one, *others = profile.models
     models = (one.model_copy(update={"model": "hf:CLIPModel", "size": "hf"}), *others)
     text = speed_table(asking(profile, size="base").model_copy(update={"models": models, "ratios": ()}))
-    assert "hf:CLIPModel-hf: of one size, whatever --size base says" in text
+    assert "hf:CLIPModel-hf: only one size, so --size base does not apply" in text
 
 
 def test_runs_of_one_name_are_counted(profile: ProfileRecord, record: RunRecord) -> None:
@@ -206,13 +206,13 @@ def test_runs_of_one_name_are_counted(profile: ProfileRecord, record: RunRecord)
 
 def test_pictures(profile: ProfileRecord, record: RunRecord, tmp_path: Path) -> None:
     runs = [run_of(record, name, size) for name, size in (("cvlp", "base"), ("vilt", "base"), ("vilt", "tiny"))]
-    paths = [*stages_picture(profile, tmp_path), *front_picture(profile, runs, tmp_path)]
+    paths = [*save_stages_chart(profile, tmp_path), *save_front_chart(profile, runs, tmp_path)]
     assert [path.name for path in paths] == ["stages.png", "stages.svg", "front.png", "front.svg"]
     assert all(path.stat().st_size > 1000 for path in paths)
     before = [path.read_bytes() for path in paths if path.suffix == ".svg"]
     ElementTree.fromstring(before[0])
-    assert stages_picture(profile.model_copy(update={"models": profile.models[2:]}), tmp_path) == []
-    assert front_picture(profile, runs[2:], tmp_path) == []
+    assert save_stages_chart(profile.model_copy(update={"models": profile.models[2:]}), tmp_path) == []
+    assert save_front_chart(profile, runs[2:], tmp_path) == []
 
 
 def run_of(record: RunRecord, name: str, size: str, task: str = "coco_retrieval", **facts: object) -> RunRecord:
@@ -235,8 +235,8 @@ def with_spec(run: RunRecord, value: float = 58.325, **changed: object) -> RunRe
 
 def drawn(profile: ProfileRecord, runs: list[RunRecord], folder: Path) -> str:
     """All that front.svg says, without the shapes."""
-    (path,) = [path for path in front_picture(profile, runs, folder) if path.suffix == ".svg"]
-    return "\n".join(re.findall("<!-- (.*) -->", path.read_text(encoding="utf-8")))
+    (path,) = [path for path in save_front_chart(profile, runs, folder) if path.suffix == ".svg"]
+    return "\n".join(ElementTree.fromstring(path.read_text(encoding="utf-8")).itertext())
 
 
 def test_the_latency_of_one_task_is_not_that_of_another(
@@ -254,12 +254,12 @@ def test_the_latency_of_one_task_is_not_that_of_another(
     text = drawn(profile, runs, tmp_path)
     assert "coco_retrieval" in text and "flickr30k_retrieval" in text
     assert "nlvr2" not in text and "somebodys" not in text
-    other = "since coco_retrieval was measured, which asks otherwise (profile with --task "
+    other = "since coco_retrieval was measured, which has other inputs (profile with --task "
     assert left_out(profile, runs) == [
-        f"left out of the picture, {other}nlvr2): cvlp-base on nlvr2, vilt-base on nlvr2",
-        f"left out of the picture, {other}a_task_of_somebodys): cvlp-base on a_task_of_somebodys",
-        "left out of the picture, of models whose latency was not measured: soho-base on coco_retrieval",
-        "left out of the picture, not done: cvlp-base on coco_retrieval",
+        f"left out of the chart, {other}nlvr2): cvlp-base on nlvr2, vilt-base on nlvr2",
+        f"left out of the chart, {other}a_task_of_somebodys): cvlp-base on a_task_of_somebodys",
+        "left out of the chart, of models whose latency was not measured: soho-base on coco_retrieval",
+        "left out of the chart, not done: cvlp-base on coco_retrieval",
     ]
     of_pairs = profile.model_copy(update={"spec": profile.spec.model_copy(update={"task": "nlvr2"})})
     text = drawn(of_pairs, runs, tmp_path)
@@ -280,13 +280,13 @@ def points(
     """What is drawn: by the title of its field, labels and figures."""
     found: dict[str, list[tuple[str, float]]] = {}
 
-    def keep(figure: Figure, folder: Path, name: str) -> list[Path]:
+    def keep(figure: Figure, folder: Path, name: str, title: str) -> list[Path]:
         for axes in figure.axes:
             found[axes.get_title()] = [(text.get_text(), text.xy[1]) for text in axes.texts]
         return []
 
-    monkeypatch.setattr(pictures, "_saved", keep)
-    front_picture(profile, runs, folder)
+    monkeypatch.setattr(pictures, "save_figure", keep)
+    save_front_chart(profile, runs, folder)
     return found
 
 
@@ -329,14 +329,12 @@ def test_seeds_are_one_point_and_other_recipes_points_of_their_own(
 def test_every_run_that_is_not_drawn_is_named_with_its_own_reason(profile: ProfileRecord, record: RunRecord) -> None:
     run = run_of(record, "vilt", "base")
     older = with_spec(run, 1.0).model_copy(update={"fingerprint": run.fingerprint, "started": "2025-01-01T00:00:00Z"})
-    assert left_out(profile, [run, older]) == [
-        "left out of the picture, of which there is a newer one: vilt-base on coco_retrieval"
-    ]
+    assert left_out(profile, [run, older]) == ["left out of the chart, superseded: vilt-base on coco_retrieval"]
     assert left_out(profile, [run.model_copy(update={"results": ()})]) == [
-        "left out of the picture, without a figure of their task's main metric: vilt-base on coco_retrieval"
+        "left out of the chart, without a value of their task's main metric: vilt-base on coco_retrieval"
     ]
     assert left_out(profile, [with_spec(run, float("nan"))]) == [
-        "left out of the picture, since their figure is not a number: vilt-base on coco_retrieval"
+        "left out of the chart, since their value is not a number: vilt-base on coco_retrieval"
     ]
 
 
@@ -348,7 +346,7 @@ def test_every_run_that_is_not_drawn_is_named_with_its_own_reason(profile: Profi
     ],
 )  # fmt: skip
 def test_three_significant_digits(value: float | None, says: str) -> None:
-    assert number(value) == says
+    assert rounded(value) == says
 
 
 def test_the_footnote_says_how_each_search_was_computed(profile: ProfileRecord) -> None:
@@ -391,10 +389,10 @@ def test_the_front_improves_in_the_direction_of_the_metric(
     ]
     lines: list[set[float]] = []
 
-    def keep(figure: Figure, folder: Path, name: str) -> list[Path]:
+    def keep(figure: Figure, folder: Path, name: str, title: str) -> list[Path]:
         lines.extend({float(y) for y in line.get_ydata()} for axes in figure.axes for line in axes.lines)
         return []
 
-    monkeypatch.setattr(pictures, "_saved", keep)
-    front_picture(profile, told, tmp_path)
+    monkeypatch.setattr(pictures, "save_figure", keep)
+    save_front_chart(profile, told, tmp_path)
     assert lines == [front]

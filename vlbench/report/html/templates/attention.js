@@ -1,5 +1,5 @@
-// Attention over a picture: what is not attended to is dimmed, so that what is keeps its colours.
-// boxes: left, top, width and height of each in thousandths of the picture's sides; levels: a digit to the base 36 each.
+// Attention over an image: regions without attention are dimmed, the others keep their colours.
+// boxes: left, top, width and height of each in thousandths of the image's sides; levels: a base-36 digit each.
 const attentionOver = (image, boxes, levels) => {
   const made = document.createElement("canvas");
   made.className = "heat";

@@ -70,7 +70,7 @@
 
   const sure = (value) => (data.probable ? `${(100 * value).toFixed(1)} %` : `score ${value.toFixed(4)}`);
   const OUTCOMES = { right: "✓ right", wrong: "✗ wrong", partly: "◐ partly right", unscored: "without a score" };
-  const FLIPS = { fixed: "fixed by B", broken: "broken by B", differ: "B answers otherwise", same: "" };
+  const FLIPS = { fixed: "fixed by B", broken: "broken by B", differ: "B answers differently", same: "" };
 
   const facts = (pairs) => {
     const made = element("dl");
@@ -83,7 +83,7 @@
     return made;
   };
 
-  const heats = new WeakMap(); // figure -> the heat of its picture by run
+  const heats = new WeakMap(); // figure -> the attention over its image by run
   const toggles = [...document.querySelectorAll("#attention button")];
   let attending = ""; // the run whose attention is shown
 
@@ -93,7 +93,7 @@
     const heat = heats.get(figure)[attending];
     const image = figure.querySelector("img");
     if (heat && image?.naturalWidth) image.after(attentionOver(image, data.boxes[heat.boxes], heat.levels));
-    const said = heat ? `Most attention: ${heat.said}` : "No attention is told";
+    const said = heat ? `Most attention: ${heat.said}` : "No attention is recorded";
     figure.append(element("figcaption", "heat", said));
   };
 
@@ -103,17 +103,17 @@
     for (const figure of list.querySelectorAll("figure")) if (heats.has(figure)) paint(figure);
   };
 
-  const picture = (key, caption, attended) => {
+  const thumbnail = (key, caption, attended) => {
     const made = element("figure");
-    const address = Object.hasOwn(data.pictures, key) ? data.pictures[key] : null;
+    const address = Object.hasOwn(data.images, key) ? data.images[key] : null;
     if (address) {
       const image = element("img");
-      image.alt = `picture ${key}`;
+      image.alt = `image ${key}`;
       image.src = address;
       made.append(element("div", "frame", image));
       if (attended) image.addEventListener("load", () => paint(made));
     } else {
-      made.append(element("p", "note", `picture ${key} is not at hand`));
+      made.append(element("p", "note", `image ${key} is not available`));
     }
     if (caption) made.append(element("figcaption", "", caption));
     if (attended) {
@@ -136,12 +136,12 @@
       if (!row[side]) continue;
       const of = data.names.length > 1 ? ` (${side.toUpperCase()}, ${name})` : "";
       pairs.push([`score${of}`, row[side].score === null ? "–" : String(row[side].score)]);
-      pairs.push([`best answers${of}`, ranked(row[side])], [`wrote${of}`, row[side].written], [`error${of}`, row[side].error]);
+      pairs.push([`best answers${of}`, ranked(row[side])], [`generated${of}`, row[side].written], [`error${of}`, row[side].error]);
     }
     const made = element("div", "", facts(pairs));
     const drawn = (row.b ? [[row.a, "A answered with"], [row.b, "B answered with"]] : [[row.a, "answered with"]])
-      .filter(([{ answer }]) => Object.hasOwn(data.pictures, answer) && !row.images.includes(answer))
-      .map(([{ answer }, caption]) => picture(answer, caption));
+      .filter(([{ answer }]) => Object.hasOwn(data.images, answer) && !row.images.includes(answer))
+      .map(([{ answer }, caption]) => thumbnail(answer, caption));
     if (drawn.length) made.append(element("div", "pictures", ...drawn));
     return made;
   };
@@ -167,7 +167,7 @@
     });
     const answers = row.b ? [["A answers", said(row.a)], ["B answers", said(row.b)]] : [["answer", said(row.a)]];
     const made = element("li", `example ${row.outcome}`, element("h3", "", button));
-    if (row.images.length) made.append(element("div", "pictures", ...row.images.map((key, place) => picture(key, "", heated(row, place)))));
+    if (row.images.length) made.append(element("div", "pictures", ...row.images.map((key, place) => thumbnail(key, "", heated(row, place)))));
     made.append(facts([["reference", row.reference], ...answers]), opened);
     return made;
   };

@@ -1,5 +1,5 @@
 "use strict";
-// Tables that sort by a column, and a box that hides the rows without a word.
+// Tables that sort by a column, and a search box that hides rows without a word.
 (() => {
   const value = (row, column) => {
     const cell = row.cells[column];
@@ -16,7 +16,7 @@
     header.setAttribute("aria-sort", descending ? "descending" : "ascending");
     const rows = [...table.tBodies[0].rows].map((row) => [value(row, header.cellIndex), row]);
     rows.sort(([a], [b]) => {
-      if (a === null || b === null) return (a === null) - (b === null); // what has no figure comes last either way
+      if (a === null || b === null) return (a === null) - (b === null); // rows without a value come last in both orders
       return descending ? compare(b, a) : compare(a, b);
     });
     table.tBodies[0].append(...rows.map(([, row]) => row));
