@@ -27,6 +27,7 @@ from vlbench.cli import (
     submit,
 )
 from vlbench.cli import list as list_verb
+from vlbench.cli.options import GroupedCommand
 from vlbench.core.errors import ExitCode, VlbenchError
 from vlbench.engine.runtime.ranks import give_way
 
@@ -36,12 +37,12 @@ USAGE_ERROR = cast("type[typer.BadParameter]", typer.BadParameter.__mro__[2])
 app = typer.Typer(
     help="Finetune and score vision-language models, and keep the tables.",
     no_args_is_help=True,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-app.command("run")(run.run)
-app.command("pretrain")(pretrain.pretrain)
+app.command("run", cls=GroupedCommand)(run.run)
+app.command("pretrain", cls=GroupedCommand)(pretrain.pretrain)
 app.command("score")(score.score)
 app.command("list")(list_verb.list_)
 app.command("show")(show.show)
@@ -50,7 +51,7 @@ app.command("report")(report.report)
 app.command("compare")(compare.compare)
 app.command("leaderboard")(leaderboard.leaderboard)
 app.command("gate")(gate.gate)
-app.command("profile")(profile.profile)
+app.command("profile", cls=GroupedCommand)(profile.profile)
 app.command("export")(export.export)
 app.command("submit")(submit.submit)
 app.command("new")(new.new)
