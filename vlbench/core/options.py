@@ -197,18 +197,24 @@ def normalise(spec: type[BaseModel], values: Mapping[str, object], where: str) -
         if option.option.value_of:
             other, word = option.option.value_of
             *above, last = known[other].path
-            holder = _inner(result, above, where)
+            holder = result
+            for part in above:
+                inner = holder.get(part)
+                holder = inner if isinstance(inner, dict) else {}
             if holder.get(last) == word:
                 del holder[last]
                 result[name] = True
     return result
 
 
-def _with_underscores(values: Mapping[str, object]) -> dict[str, object]:
-    """The values, `-` in keys replaced by `_`, in nested mappings too."""
+def _with_underscores(values: Mapping[str, object], below: bool = True) -> dict[str, object]:
+    """The values, `-` in keys replaced by `_`, those of mappings directly `below` too.
+
+    No deeper: YAML may refer to one mapping so often that a copy of all would not fit into memory.
+    """
     return {
-        key.replace("-", "_") if isinstance(key, str) else key: _with_underscores(value)
-        if isinstance(value, Mapping)
+        str(key).replace("-", "_"): _with_underscores(value, below=False)
+        if below and isinstance(value, Mapping)
         else value
         for key, value in values.items()
     }
