@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Layers(StrEnum):
-    """Which layers are judged."""
+    """Layers to judge."""
 
     all = "all"
     frozen = "frozen"
@@ -55,20 +55,20 @@ def gate(
     """
     from vlbench.records.collect import collect
 
-    found = collect(runs)
-    for fault in found.faults:
+    collected = collect(runs)
+    for fault in collected.faults:
         typer.echo(f"left out: {fault}", err=True)
     if update_baseline:
         verdict_flags = {"--json": as_json, "--junit": junit, "--summary": summary, "--layer": layer is not Layers.all}
         if given := [name for name, value in verdict_flags.items() if value]:
             raise VlbenchError(f"--update-baseline gives no verdict, and {given[0]} is for one: leave it out")
-        _update(baseline, found.runs, reason)
+        _update(baseline, collected.runs, reason)
         return
     if reason:
         raise VlbenchError("--reason is for --update-baseline: give both or neither")
     share = _share(max_slowdown, speed_reference)
     reference = collect(speed_reference).runs if speed_reference else ()
-    verdicts, code = _judge(baseline, found.runs, layer, max_drop, share, reference)
+    verdicts, code = _judge(baseline, collected.runs, layer, max_drop, share, reference)
     _write(verdicts, code, junit, summary, as_json)
     raise typer.Exit(code)
 
@@ -128,7 +128,11 @@ def _write(verdicts: list[Verdict], code: int, junit: Path | None, summary: Path
 
 
 def _share(given: str, reference: list[Path] | None) -> float | None:
-    """`10%` or `0.1` as 0.1; None where no speed is judged."""
+    """`10%` or `0.1` as 0.1; None if speed is not judged.
+
+    Raises:
+        VlbenchError: it is not a fraction, or is given without runs to compare with.
+    """
     if bool(given) != bool(reference):
         raise VlbenchError(
             "--max-slowdown and --speed-reference go together: speed is judged only against runs of the same job"
@@ -140,5 +144,5 @@ def _share(given: str, reference: list[Path] | None) -> float | None:
     except ValueError:
         share = -1.0
     if not 0 < share < float("inf"):
-        raise VlbenchError(f"--max-slowdown {given!r} is no share: give one such as 10% or 0.1")
+        raise VlbenchError(f"--max-slowdown {given!r} is not a fraction above 0: give for example 10% or 0.1")
     return share

@@ -121,15 +121,15 @@ def _board(
     from vlbench.report.tables.leaderboard_text import render
     from vlbench.report.tables.markup import as_markup
 
-    found = collect(runs)
-    if not found.runs:
-        raise DataError(f"none of {len(found.faults):,} records can be read: {'; '.join(found.faults[:5])}")
-    tasks = {run.record.task.name for run in found.runs}
+    collected = collect(runs)
+    if not collected.runs:
+        raise DataError(f"none of {len(collected.faults):,} records can be read: {'; '.join(collected.faults[:5])}")
+    tasks = {run.record.task.name for run in collected.runs}
     versions, models = _task_versions(tasks), _published(published or [], tasks)
-    board = make_board(found.runs, found.faults, choice, __version__, versions)
+    board = make_board(collected.runs, collected.faults, choice, __version__, versions)
     parts = []
     if expect:
-        chosen = [run for run in found.runs if run.record.task.name in board.tasks]
+        chosen = [run for run in collected.runs if run.record.task.name in board.tasks]
         parts.append(expectation_table(expectations(chosen, __version__, versions, models), as_markup(form.value)))
     if published is not None:
         parts += [part for name in board.tasks if (part := published_table(name, (), as_markup(form.value), models))]

@@ -21,7 +21,7 @@ def pretrain(
     settings: Settings = None,
     quiet: Quiet = False,
 ) -> None:
-    """Pretrain a model on pictures and captions; prints the folder with its weights, tokenizer and card.
+    """Pretrain a model on images and captions; print the folder of its weights, tokenizer and card.
 
     \b
     Examples:
@@ -52,7 +52,7 @@ def pretrain(
 
 
 def _pretrained(spec: PretrainSpec, quiet: bool) -> str:
-    """The folder of the weights, made by this process and those that share its work."""
+    """Pretrain in this process, together with those that share its work; returns the folder of the weights."""
     from vlbench.cli.progress import open_progress
     from vlbench.engine.pretraining.pretrain import pretrain as pretrain_model
 

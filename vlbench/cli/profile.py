@@ -1,4 +1,4 @@
-"""`vlbench profile`: what models cost, side by side."""
+"""`vlbench profile`: measure the cost of models, side by side."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ def profile(
     ] = False,
     quiet: Quiet = False,
 ) -> None:
-    """Measure what models cost: time by stage, operations, parameters, memory, and what a search costs.
+    """Measure the cost of models: time by stage, FLOPs, parameters, memory, and the time of a search.
 
-    Weights are random: time does not depend on them, but for how many proposals the detector keeps. A model that fails
-    keeps a row with the reason, and the exit code is 8; where none can be opened it is 2, and nothing is written.
+    Weights are random: time does not depend on them, except on how many proposals the detector keeps. A model that
+    fails keeps a row with the reason, and the exit code is 8; if no model can be built it is 2 and nothing is written.
 
     \b
     Examples:
@@ -98,12 +98,12 @@ def _measure(spec: ProfileSpec, runs: list[RunRecord], quiet: bool) -> tuple[Pro
 
 
 def _runs(folder: Path) -> list[RunRecord]:
-    """The runs in the folder."""
+    """The records of the runs in the folder."""
     from vlbench.records.folder import find_runs, read_run
 
     runs = [read_run(path) for path in find_runs(folder)]
     if not runs:
-        raise VlbenchError(f"--with-runs {folder} holds no run: give a folder that `vlbench run` wrote into")
+        raise VlbenchError(f"--with-runs {folder} holds no run: give an --output-path of `vlbench run`")
     return runs
 
 
@@ -117,10 +117,10 @@ def _scenarios(text: str) -> list[str]:
 def _sides(picture: str) -> tuple[int, int]:
     from PIL import Image
 
-    found = re.fullmatch(r"(\d{1,5})x(\d{1,5})", picture)
-    if not found or not (int(found[1]) and int(found[2])):
+    match = re.fullmatch(r"(\d{1,5})x(\d{1,5})", picture)
+    if not match or not (int(match[1]) and int(match[2])):
         raise VlbenchError(f"--picture {picture} is no width and height: give them as 1000x600")
-    width, height = int(found[1]), int(found[2])
+    width, height = int(match[1]), int(match[2])
     most = Image.MAX_IMAGE_PIXELS
     if most is not None and width * height > most:
         raise VlbenchError(f"--picture {picture} has {width * height:,} pixels: give at most {most:,}, as Pillow opens")

@@ -62,10 +62,10 @@ def run(
 
 
 def _runnable(specs: list[RunSpec]) -> list[RunSpec]:
-    """The specs whose model can answer their task; with several asked for, the others are named and left out.
+    """The specs whose model supports their task; if there are several, the others are named and left out.
 
     Raises:
-        VlbenchError: names nobody knows, or nothing is left.
+        VlbenchError: a name is unknown, or no spec is left.
     """
     from vlbench.engine.job import refusal
 
@@ -78,7 +78,7 @@ def _runnable(specs: list[RunSpec]) -> list[RunSpec]:
 
 
 def _print_plans(specs: list[RunSpec], quiet: bool) -> None:
-    """Say of each run what it would do."""
+    """Print what each run would do, and an estimate of its time."""
     from vlbench.cli.dry_run import rehearsal_text
     from vlbench.cli.progress import open_progress
     from vlbench.engine.dry_run import rehearse
@@ -88,12 +88,12 @@ def _print_plans(specs: list[RunSpec], quiet: bool) -> None:
             check_size(launched().size, spec.num_processes)
         processes = launched().size if is_launched() else spec.num_processes or 1
         with open_progress(quiet or not launched().is_main) as progress:
-            found = rehearse(spec, progress, processes)
-        _say(("\n" if number else "") + rehearsal_text(found))
+            plan = rehearse(spec, progress, processes)
+        _say(("\n" if number else "") + rehearsal_text(plan))
 
 
 def _run_all(specs: list[RunSpec], quiet: bool) -> None:
-    """Do all that can be done, then a table of it; what failed is named at the end."""
+    """Do all runs, then print a table of them; those that failed are named at the end."""
     from vlbench.engine.runtime.interrupt import Interrupted
     from vlbench.report.tables.results import scoreboard
 
@@ -105,7 +105,7 @@ def _run_all(specs: list[RunSpec], quiet: bool) -> None:
         try:
             records.append(_run_one(spec, quiet, f"run {number} of {len(specs)}: {name}"))
         except VlbenchError as error:
-            # Other processes that do not know of the error cannot go on to the next run with this one.
+            # The other processes do not know of the error, so they cannot start the next run together with this one.
             alone = launched().size > 1 and not isinstance(error, SharedError)
             if alone or isinstance(error, Interrupted):
                 raise
@@ -115,14 +115,14 @@ def _run_all(specs: list[RunSpec], quiet: bool) -> None:
         _say(f"\n{scoreboard(records)}")
     if failed:
         raise VlbenchError(
-            f"{len(failed)} of {len(specs)} runs failed ({', '.join(failed)}), the others are saved: mend what is "
-            f"said above, and the same command does only what is missing",
+            f"{len(failed)} of {len(specs)} runs failed ({', '.join(failed)}), the others are saved: fix the errors "
+            f"above, and the same command runs only what is missing",
             ExitCode.SOME_FAILED,
         )
 
 
 def _run_one(spec: RunSpec, quiet: bool, name: str = "") -> RunRecord:
-    """One run here, or in as many processes of our own as are asked for where no launcher has started some."""
+    """One run, in this process or in `num_processes` new ones, unless a launcher has started them."""
     if (spec.num_processes or 1) > 1 and not is_launched():
         from vlbench.engine.runtime.launch import launch
         from vlbench.records.folder import read_run
@@ -132,7 +132,7 @@ def _run_one(spec: RunSpec, quiet: bool, name: str = "") -> RunRecord:
 
 
 def _in_process(spec: RunSpec, quiet: bool, name: str) -> str:
-    """One of several processes: where the record lies."""
+    """One of several processes: do the run, return the folder of its record."""
     return str(_run_here(spec, quiet, name)[1].path)
 
 
@@ -151,7 +151,7 @@ def _run_here(spec: RunSpec, quiet: bool, name: str) -> tuple[RunRecord, RunFold
 
 
 def _say(text: str, err: bool = False) -> None:
-    """Of several processes only the first one prints."""
+    """Print; of several processes only the first one does."""
     if launched().is_main:
         typer.echo(text, err=err)
 
