@@ -1,4 +1,4 @@
-"""Parse untrusted mappings into frozen models; report all faults at once, naming near misses."""
+"""Parse untrusted mappings into frozen models; report all faults at once, with near misses."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from pydantic_core import ErrorDetails
 from vlbench.core.errors import LONGEST, VlbenchError
 
 MOST = 20
-"""Faults that one sentence names."""
+"""Number of faults that one sentence names."""
 
 
 class Frozen(BaseModel):
-    """The base of every card, spec and record: immutable, and an unknown key is an error."""
+    """The base of all cards, specs and records: immutable, and unknown keys are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -29,8 +29,7 @@ def parse(model: type[Model], values: Mapping[str, object], where: str) -> Model
     """Build `model` from `values`.
 
     Raises:
-        VlbenchError: with every fault (of many, the first ones) in one sentence, `where` saying which file or flags are
-            meant.
+        VlbenchError: all faults (of many, the first ones) in one sentence, which begins with `where`.
     """
     try:
         return model.model_validate(values)
@@ -76,7 +75,7 @@ def _expectation(fault: ErrorDetails) -> str:
 
 
 def brief(value: object) -> str:
-    """A value from elsewhere in a few words: it may be a whole file long, or name itself a thousand times."""
+    """A short text for an untrusted value, which may be as long as a file or refer to itself many times."""
     short = reprlib.Repr()
     short.maxlevel, short.maxstring, short.maxother, short.maxdict = 2, LONGEST, LONGEST, 3
     try:
