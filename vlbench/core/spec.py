@@ -246,13 +246,14 @@ class RunSpec(Spec):
             default="0 on synthetic data, else as many as the machine has to spare",
         ),
     ] = 0
-    cache_pictures: Annotated[
+    cache_images: Annotated[
         Positive | None,
         option(
             "Keep resized images in the cache for later epochs and runs, up to this many GiB.",
             "Machine",
             metavar="GIB",
             default="none are kept",
+            formerly="cache_pictures",
         ),
     ] = None
     threads: ThreadsOption = None
@@ -328,7 +329,7 @@ def resolve(
 
 PLACE = frozenset(
     {
-        "data_root", "tasks_dir", "device", "device_map", "num_processes", "workers", "cache_pictures", "threads",
+        "data_root", "tasks_dir", "device", "device_map", "num_processes", "workers", "cache_images", "threads",
         "log_with", "output_path", "resume", "verify_data", "auto_batch", "save_every", "activation_checkpointing",
     }
 )  # fmt: skip

@@ -60,7 +60,7 @@ def of_job(job: Job) -> Material:
         vocabulary=spec.vocabulary,
         weights=job.weights,
         loading=job.loading,
-        kept=spec.cache_pictures,
+        kept=spec.cache_images,
     )
 
 
