@@ -17,13 +17,11 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from vlbench.core.errors import VlbenchError, first_five
+from vlbench.core.splits import NONE
 from vlbench.core.validate import Frozen, brief
 
 Group = Literal["What to run", "Data", "Training", "Inference", "Measurement", "Machine", "Output"]
 """Headings of `--help`."""
-NONE = "none"
-"""What stands for an empty choice."""
-
 MOST = 10**9
 """Upper bound of numbers that have no closer one: above it lies a slip, or an overflow further on."""
 Count = Annotated[int, Field(ge=1, le=MOST)]
@@ -61,14 +59,14 @@ def check_distinct(names: Sequence[str]) -> None:
         raise ValueError(f"names {first_five(twice)} more than once: name each once")
 
 
-def _names(value: object) -> object:
-    """A text with commas as names; `none` as no name."""
+def split_text(value: object) -> object:
+    """Names in a text with commas as a tuple, `none` as an empty one; any other value as it is."""
     if not isinstance(value, str):
         return value
     return () if value == NONE else names_in(value)
 
 
-Names = Annotated[tuple[str, ...], BeforeValidator(_names)]
+Names = Annotated[tuple[str, ...], BeforeValidator(split_text)]
 """Names as a list, or as a text with commas between them; `none` is an empty list."""
 
 

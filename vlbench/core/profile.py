@@ -9,7 +9,7 @@ from pydantic import Field, FiniteFloat, field_validator
 
 from vlbench.core.options import Count, Name, NotNegative, Positive, Spec, Threads, option
 from vlbench.core.record import Environment, ToolInfo
-from vlbench.core.spec import DeviceOption, SeedOption
+from vlbench.core.spec import DeviceOption, DtypeOption, SeedOption
 from vlbench.core.validate import Frozen
 
 PROFILE_VERSION = 1
@@ -106,9 +106,7 @@ class ProfileSpec(Spec):
         bool, option("Include the detector in the cost of models that need region features.", "Measurement")
     ] = True
     energy: Annotated[bool, option("Measure joules per example, where the GPU reports them.", "Measurement")] = False
-    dtype: Annotated[Literal["float32", "bfloat16", "float16"], option("Precision of the arithmetic.", "Machine")] = (
-        "float32"
-    )
+    dtype: DtypeOption = "float32"
     device: DeviceOption = None
     threads: Annotated[Threads | None, option("CPU threads.", "Machine", default="torch's")] = None
     seed: SeedOption = 0

@@ -22,27 +22,18 @@ from vlbench.core.options import (
     Threads,
     Workers,
     check_distinct,
-    names_in,
     option,
+    split_text,
 )
 from vlbench.core.splits import Splits
 from vlbench.core.validate import brief
 
 Control = Literal["blind"]
 Tower = Literal["vision", "text"]
-TrainDtype = Literal["float32", "bfloat16", "float16"]
+Dtype = Literal["float32", "bfloat16", "float16"]
 
 
-def _controls(value: object) -> object:
-    """A text with commas as names of controls, `none` as no control."""
-    if not isinstance(value, str):
-        return value
-    if not value.strip():
-        raise ValueError("names none: give names of controls, or none for no control")
-    return () if value == "none" else names_in(value)
-
-
-Controls = Annotated[tuple[Control, ...], BeforeValidator(_controls)]
+Controls = Annotated[tuple[Control, ...], BeforeValidator(split_text)]
 
 
 def _towers(value: object) -> object:
@@ -84,6 +75,7 @@ VocabularyOption = Annotated[
 SaveEveryOption = Annotated[
     Count, option("Optimizer steps between saved training states, from which an interrupted run resumes.", "Output")
 ]
+DtypeOption = Annotated[Dtype, option("Precision of the arithmetic.", "Machine")]
 DeviceOption = Annotated[Name | None, option("cpu, cuda or mps.", "Machine", default="the best available")]
 ProcessesOption = Annotated[
     Threads | None, option("Processes that share the work; on GPUs one each.", "Machine", default="1")
@@ -210,7 +202,7 @@ class RunSpec(Spec):
     ] = False
     save_every: SaveEveryOption = 500
     dtype: Annotated[
-        TrainDtype, option("Precision of the arithmetic; at inference also of a generative model's weights.", "Machine")
+        Dtype, option("Precision of the arithmetic; at inference also of a generative model's weights.", "Machine")
     ] = "float32"
     compile: Annotated[bool, option("Compile the model with torch.compile, which rounds differently.", "Machine")] = (
         False
@@ -401,7 +393,7 @@ class PretrainSpec(Spec):
     vocabulary: VocabularyOption = None
     train: Recipe = Field(default=Recipe(), description="Values that replace those of the model card's recipe.")
     save_every: SaveEveryOption = 500
-    dtype: Annotated[TrainDtype, option("Precision of the arithmetic.", "Machine")] = "float32"
+    dtype: DtypeOption = "float32"
     allow_partial: Annotated[bool, option("Accept incomplete data; the card says so.", "Data")] = False
     device: DeviceOption = None
     num_processes: ProcessesOption = None

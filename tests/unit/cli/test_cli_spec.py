@@ -134,7 +134,7 @@ def test_flags_win_over_yaml_and_set_over_flags(tmp_path: Path) -> None:
         ({"task": ["nlvr2", "nlvr2"]}, {}, [], "--task names nlvr2 more than once"),
         ({"task": [1]}, {}, [], "task is [1]: expected a name, or a list of names"),
         ({"model": {"a": 1}}, {}, [], "model is {'a': 1}: expected a name, or a list of names"),
-        ({"controls": ""}, {}, [], "controls is '': names none"),
+        ({"controls": ""}, {}, [], "controls is '': holds an empty name"),
         ({"log_with": "a,,b"}, {}, [], "log_with is 'a,,b': holds an empty name"),
         ({"stps": 4}, {}, [], "unknown key 'stps', did you mean 'train.steps'?"),
         ({"batch_sizes": 4}, {}, [], "unknown key 'batch_sizes', did you mean 'train.batch_size'?"),
