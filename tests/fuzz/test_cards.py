@@ -62,7 +62,7 @@ def offer(kind: str, cards: dict[str, tuple[Path, bytes]], rng: Random, mutate: 
             model = catalog.model_card(f"{path.parent / 'model.py'}:Mine")
             assert all(model.recipe("vqa2", size) for size in model.sizes)
         else:
-            assert all(spec.task and spec.model for spec in make_specs({}, {}, path, []))
+            assert all(spec.task and spec.model for spec in make_specs({}, path, []))
 
 
 @pytest.mark.parametrize("kind", ["task", "model", "config"])
@@ -84,7 +84,7 @@ def test_cards_for_long(kind: str, rng: Random, cards: Any, mutate: Any, sentenc
 @given(text=st.text(max_size=40) | st.sampled_from([f"train.lr={word}" for word in WORDS]))
 def test_settings(text: str, sentence_or_result: Any) -> None:
     with sentence_or_result():
-        make_specs({"task": "nlvr2", "model": "cvlp"}, {}, None, [text])
+        make_specs({"task": "nlvr2", "model": "cvlp"}, None, [text])
 
 
 def test_no_object_is_made_and_no_code_is_run(tmp_path: Path, sentence_or_result: Any) -> None:
@@ -94,9 +94,9 @@ def test_no_object_is_made_and_no_code_is_run(tmp_path: Path, sentence_or_result
         (tmp_path / "run.yaml").write_text(text)
         (tmp_path / "model.yaml").write_text(text)
         for attempt in (
-            lambda: make_specs({}, {}, tmp_path / "run.yaml", []),
+            lambda: make_specs({}, tmp_path / "run.yaml", []),
             lambda: catalog.model_card(f"{tmp_path / 'model.py'}:Mine"),
-            lambda text=text: make_specs({}, {}, None, [f"a={text}"]),
+            lambda text=text: make_specs({}, None, [f"a={text}"]),
         ):
             refused = False
             with sentence_or_result():

@@ -1,1 +1,1 @@
-"""The command line: one file per verb; argv to a spec, and printing."""
+"""The command line: one file per verb, which turns arguments into a spec and prints the results."""

@@ -1,4 +1,4 @@
-"""`vlbench data check`: what is wrong with data, what splits share, and which pictures other tasks train on."""
+"""`vlbench data check`: verify counts, checksums, images and split overlap, and images that other tasks train on."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TaskReport:
-    """All that was found out about one task."""
+    """The results for one task: split by split, what its splits share, and what other tasks train on."""
 
     task: str
     splits: list[SplitReport]
@@ -32,29 +32,32 @@ class TaskReport:
 
     @property
     def ok(self) -> bool:
-        """Whether nothing is wrong; a leak between tasks is a warning."""
-        return all(split.ok for split in self.splits) and all(one.verdict != "WRONG" for one in self.overlaps)
+        """Whether nothing is wrong; a leak between tasks is only a warning."""
+        return all(split.ok for split in self.splits) and all(overlap.verdict != "WRONG" for overlap in self.overlaps)
 
 
 def check(
-    task: Annotated[str, typer.Option(help="Task whose data is meant, or tasks with commas.")],
-    data_root: Annotated[Path | None, typer.Option(help="Folder of the data; left out: the built-in world.")] = None,
-    tasks_dir: Annotated[Path | None, typer.Option(help="Folder with task folders of your own.")] = None,
-    split: Annotated[str | None, typer.Option(help="Splits, comma-separated; left out: those that are there.")] = None,
-    images: Annotated[bool, typer.Option("--images/--no-images", help="Decode and compare every picture.")] = True,
-    allow_partial: Annotated[bool, typer.Option("--allow-partial", help="Accept other counts; noted.")] = False,
+    task: Annotated[str, typer.Option(help="Task to check, or several with commas.")],
+    data_root: Annotated[Path | None, typer.Option(help="Folder of the data; left out: synthetic data.")] = None,
+    tasks_dir: Annotated[Path | None, typer.Option(help="Folder with your own task folders.")] = None,
+    split: Annotated[str | None, typer.Option(help="Splits, with commas; left out: all that exist.")] = None,
+    images: Annotated[bool, typer.Option("--images/--no-images", help="Decode and compare every image.")] = True,
+    allow_partial: Annotated[
+        bool, typer.Option("--allow-partial", help="Accept incomplete data; the report says so.")
+    ] = False,
     verify_data: Annotated[
         bool,
         typer.Option(
-            "--verify-data", help="Hash all files of the data, images included; compare with the hashes kept at first."
+            "--verify-data",
+            help="Hash all data files, images included; compare with the hashes of the first verification.",
         ),
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
 ) -> None:
-    """Count, hash and decode tasks' data, and look for what splits share; exit 5 when something is wrong.
+    """Verify counts, checksums, images and split overlap; exit code 5 if something is wrong.
 
-    Examples or pictures of the train split that are also selected or reported on are wrong. Pictures that another task
-    trains on are a warning: counted where that task is named too, else as the task's card tells.
+    It is wrong if the split to select on or to report shares examples or images with the train split. Images that
+    another task trains on are a warning: measured if that task is named too, else taken from the task's card.
 
     \b
     Examples:
@@ -81,6 +84,7 @@ def check(
 def _reports(
     tasks: list[Task], split: str | None, images: bool, verify_data: bool, progress: Progress
 ) -> list[TaskReport]:
+    """Check the splits of each task, then their overlaps and the images shared with other tasks."""
     from vlbench.data.splits.leaks import leaks
     from vlbench.data.splits.overlap import digests, overlaps
     from vlbench.data.splits.verify import check_split, read_split
@@ -90,14 +94,15 @@ def _reports(
     for task in tasks:
         name = task.card.name
         chosen = splits_there(task) if split is None else split_names("split", split)
-        contents[name] = [read_split(task, one) for one in chosen]
+        contents[name] = [read_split(task, split_name) for split_name in chosen]
         splits[name] = [
-            check_split(task, one, images, partial(progress.step, f"decoding {one.split}")) for one in contents[name]
+            check_split(task, content, images, partial(progress.step, f"decoding {content.split}"))
+            for content in contents[name]
         ]
         if verify_data:
             splits[name] = [_verified(task, *pair, progress) for pair in zip(splits[name], contents[name], strict=True)]
-    every = [one for found in contents.values() for one in found]
-    known = digests(every, partial(progress.step, "comparing pictures")) if images else {}
+    every = [content for listed in contents.values() for content in listed]
+    known = digests(every, partial(progress.step, "comparing images")) if images else {}
     cards = {task.card.name: task.card for task in tasks}
     return [
         TaskReport(name, splits[name], overlaps(card, contents[name], known), leaks(task, contents, cards, known))
@@ -107,29 +112,29 @@ def _reports(
 
 
 def _verified(task: Task, report: SplitReport, contents: Contents, progress: Progress) -> SplitReport:
-    """The report, and whether the split's files are as they were at their first verification."""
+    """The report, extended by whether the split's files are the same as at their first verification."""
     from vlbench.data.splits.verified import verify
 
-    found = verify(task, report.split, contents.images, partial(progress.step, f"verifying {report.split}"))
-    if found.fault:
-        return replace(report, faults=(*report.faults, found.fault))
-    return replace(report, notes=(*report.notes, found.said))
+    result = verify(task, report.split, contents.images, partial(progress.step, f"verifying {report.split}"))
+    if result.fault:
+        return replace(report, faults=(*report.faults, result.fault))
+    return replace(report, notes=(*report.notes, result.said))
 
 
 def splits_there(task: Task) -> list[str]:
-    """The splits whose tables exist; pictures may be missing, and what the card calls optional.
+    """The splits whose annotation files exist; images and optional files may be missing.
 
     Raises:
         DataError: there is none.
     """
     from vlbench.core.errors import DataError
 
-    there = [name for name in task.card.splits if _is_there(task, name)]
-    if not there:
+    existing = [name for name in task.card.splits if _is_there(task, name)]
+    if not existing:
         raise DataError(
             f"no split of {task.card.name} is below {task.root}: put its files there (see the task's README)"
         )
-    return there
+    return existing
 
 
 def _is_there(task: Task, split: str) -> bool:
@@ -139,21 +144,21 @@ def _is_there(task: Task, split: str) -> bool:
 
 
 def _as_object(reports: list[TaskReport]) -> dict[str, object]:
-    """One task as it is; several below `tasks`."""
+    """The object that `--json` prints: of one task its report, of several the reports below `tasks`."""
     objects = [_task_object(report) for report in reports]
     if len(objects) == 1:
         return objects[0]
-    return {"ok": all(report.ok for report in reports), "tasks": {str(one["task"]): one for one in objects}}
+    return {"ok": all(report.ok for report in reports), "tasks": {str(report["task"]): report for report in objects}}
 
 
 def _task_object(report: TaskReport) -> dict[str, object]:
-    """Counts, and all names of what is shared: a list to take out of one of the splits."""
+    """One task's counts, and the names of all that splits share, to be removed from one of them."""
     return {
         "task": report.task,
         "ok": report.ok,
-        "splits": {one.split: {**asdict(one), "ok": one.ok} for one in report.splits},
-        "overlaps": [{**asdict(one), **asdict(one.shared)} for one in report.overlaps],
-        "leaks": [asdict(one) for one in report.leaks],
+        "splits": {split.split: {**asdict(split), "ok": split.ok} for split in report.splits},
+        "overlaps": [{**asdict(overlap), **asdict(overlap.shared)} for overlap in report.overlaps],
+        "leaks": [asdict(leak) for leak in report.leaks],
     }
 
 
@@ -167,20 +172,20 @@ def _task_text(report: TaskReport) -> str:
 
     rows = [
         {
-            "split": one.split,
-            "examples": one.examples,
-            "expected": one.expected,
-            "groups": one.groups,
-            "pictures": one.images,
-            "missing": one.missing,
-            "undecodable": one.undecodable,
-            "md5": _md5(one),
-            "verdict": "ok" if one.ok else "WRONG",
+            "split": split.split,
+            "examples": split.examples,
+            "expected": split.expected,
+            "groups": split.groups,
+            "images": split.images,
+            "missing": split.missing,
+            "undecodable": split.undecodable,
+            "md5": _md5(split),
+            "verdict": "ok" if split.ok else "WRONG",
         }
-        for one in report.splits
+        for split in report.splits
     ]
-    said = [f"{one.split}: {text}" for one in report.splits for text in (*one.faults, *one.notes)]
-    parts = ["\n".join([tabulate(rows, headers="keys", intfmt=","), *said])]
+    notes = [f"{split.split}: {text}" for split in report.splits for text in (*split.faults, *split.notes)]
+    parts = ["\n".join([tabulate(rows, headers="keys", intfmt=","), *notes])]
     if report.overlaps:
         parts.append(_overlap_text(report.overlaps))
     if report.leaks:
@@ -189,59 +194,59 @@ def _task_text(report: TaskReport) -> str:
 
 
 def _overlap_text(overlaps: list[Overlap]) -> str:
-    """Which splits share what, and of what should not be so the first names."""
+    """A table of what splits share, and the first names where they should share nothing."""
     from tabulate import tabulate
 
     rows = [
         {
-            "splits": f"{one.split}, {one.other}",
-            "same examples": len(one.shared.examples),
-            "same images": len(one.shared.pictures),
-            "same bytes, other name": _copied(one),
-            "same id, other example": len(one.shared.renamed),
-            "verdict": one.verdict,
+            "splits": f"{overlap.split}, {overlap.other}",
+            "same examples": len(overlap.shared.examples),
+            "same images": len(overlap.shared.pictures),
+            "same bytes, other name": _copied(overlap),
+            "same id, other example": len(overlap.shared.renamed),
+            "verdict": overlap.verdict,
         }
-        for one in overlaps
+        for overlap in overlaps
     ]
-    doubtful = [one for one in overlaps if one.verdict in ("WRONG", "copies")]
-    said = [
-        f"{one.split}, {one.other}: {len(one.shared.copied):,} images of {one.split} and "
-        f"{len(one.shared.copied_other):,} of {one.other} have the same bytes under another name, in "
-        f"{len(one.shared.copies):,} pairs"
-        for one in overlaps
-        if one.shared.copies
+    doubtful = [overlap for overlap in overlaps if overlap.verdict in ("WRONG", "copies")]
+    notes = [
+        f"{overlap.split}, {overlap.other}: {len(overlap.shared.copied):,} images of {overlap.split} and "
+        f"{len(overlap.shared.copied_other):,} of {overlap.other} have the same bytes under another name, in "
+        f"{len(overlap.shared.copies):,} pairs"
+        for overlap in overlaps
+        if overlap.shared.copies
     ]
-    said += [f"{one.split}, {one.other}: both hold {_first(one)}" for one in doubtful]
-    return "\n".join([tabulate(rows, headers="keys", intfmt=",", disable_numparse=[4]), *said])
+    notes += [f"{overlap.split}, {overlap.other}: both hold {_first(overlap)}" for overlap in doubtful]
+    return "\n".join([tabulate(rows, headers="keys", intfmt=",", disable_numparse=[4]), *notes])
 
 
 def _copied(overlap: Overlap) -> str:
-    """Different images of the first split and of the other."""
-    ours, theirs = len(overlap.shared.copied), len(overlap.shared.copied_other)
-    return f"{ours:,}, {theirs:,}" if ours or theirs else "0"
+    """How many images of the first split, and of the other, have the same bytes under another name."""
+    first, other = len(overlap.shared.copied), len(overlap.shared.copied_other)
+    return f"{first:,}, {other:,}" if first or other else "0"
 
 
 def _first(overlap: Overlap) -> str:
-    named = {"examples": overlap.shared.examples, "pictures": overlap.shared.pictures, "bytes": overlap.shared.copies}
+    named = {"examples": overlap.shared.examples, "images": overlap.shared.pictures, "bytes": overlap.shared.copies}
     return "; ".join(f"the {what} {first_five(names)}" for what, names in named.items() if names)
 
 
 def _leak_text(leaks: list[FoundLeak]) -> str:
-    """What other tasks train on; a number that is the card's is not shown as one that was measured."""
+    """A table of images that other tasks train on; numbers of the card are marked as not measured."""
     from tabulate import tabulate
 
     rows = [
         {
-            "split": one.split,
-            "also in": f"{one.task} {one.other}",
-            "images": _leaked(one),
-            "known from": _source(one),
+            "split": leak.split,
+            "also in": f"{leak.task} {leak.other}",
+            "images": _leaked(leak),
+            "known from": _source(leak),
         }
-        for one in leaks
+        for leak in leaks
     ]
-    said = [f"{one.split}: first {first_five(one.names)}" for one in leaks if one.names]
+    first = [f"{leak.split}: first {first_five(leak.names)}" for leak in leaks if leak.names]
     lead = "warning: a model that was trained on another task has seen images of these splits"
-    return "\n".join([lead, tabulate(rows, headers="keys", disable_numparse=True), *said])
+    return "\n".join([lead, tabulate(rows, headers="keys", disable_numparse=True), *first])
 
 
 def _leaked(leak: FoundLeak) -> str:

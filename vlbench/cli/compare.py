@@ -11,11 +11,11 @@ import typer
 
 def compare(
     runs: Annotated[list[Path], typer.Argument(help="Two runs or more: folders, or their run.json.")],
-    metric: Annotated[str, typer.Option(help="Metric; left out: the task's main one.")] = "",
-    by: Annotated[str, typer.Option(help="Tag to break it down by, e.g. answer_type.")] = "",
+    metric: Annotated[str, typer.Option(help="Metric; left out: the main metric of the task.")] = "",
+    by: Annotated[str, typer.Option(help="Tag to break the metric down by, e.g. answer_type.")] = "",
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
 ) -> None:
-    """Compare runs example by example; runs that differ in their seed alone are one system.
+    """Compare runs, paired by example, seeds pooled: runs that differ only in their seed are one system.
 
     \b
     Examples:
@@ -25,5 +25,5 @@ def compare(
     from vlbench.report.compare.comparison import compare_runs
     from vlbench.report.compare.text import comparison_json, comparison_text
 
-    found = compare_runs(runs, metric, by)
-    typer.echo(json.dumps(comparison_json(found), ensure_ascii=False) if as_json else comparison_text(found))
+    comparison = compare_runs(runs, metric, by)
+    typer.echo(json.dumps(comparison_json(comparison), ensure_ascii=False) if as_json else comparison_text(comparison))

@@ -1,4 +1,4 @@
-"""`vlbench data`: make the world, describe pictures by regions; check, list and fetch have files of their own."""
+"""`vlbench data`: generate synthetic data and extract region features; check, list and fetch have their own files."""
 
 from __future__ import annotations
 
@@ -12,26 +12,28 @@ from vlbench.cli.check import splits_there
 from vlbench.cli.spec import split_names
 from vlbench.core.domain import known_domain
 
-app = typer.Typer(help="Make, check and describe data.", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(
+    help="Generate, fetch and check data, and extract region features.", no_args_is_help=True, rich_markup_mode=None
+)
 
 app.command("list")(fetch.list_)
 app.command("fetch")(fetch.fetch)
 app.command("check")(check.check)
 
-Task = Annotated[str, typer.Option(help="Task whose data is meant.")]
-DataRoot = Annotated[Path | None, typer.Option(help="Folder of the data; left out: the built-in world.")]
-TasksDir = Annotated[Path | None, typer.Option(help="Folder with task folders of your own.")]
-Splits = Annotated[str | None, typer.Option("--split", help="Splits, comma-separated; left out: those that are there.")]
-AllowPartial = Annotated[bool, typer.Option("--allow-partial", help="Accept other counts; noted.")]
+Task = Annotated[str, typer.Option(help="Task of the data.")]
+DataRoot = Annotated[Path | None, typer.Option(help="Folder of the data; left out: synthetic data.")]
+TasksDir = Annotated[Path | None, typer.Option(help="Folder with your own task folders.")]
+Splits = Annotated[str | None, typer.Option("--split", help="Splits, with commas; left out: all that exist.")]
+AllowPartial = Annotated[bool, typer.Option("--allow-partial", help="Accept incomplete data; the report says so.")]
 
 
 @app.command("world")
 def world(
-    domain: Annotated[str, typer.Option(help="The look: plain or textured.")] = "plain",
-    seed: Annotated[int, typer.Option(help="Seed of another world.")] = 0,
+    domain: Annotated[str, typer.Option(help="Domain: plain or textured.")] = "plain",
+    seed: Annotated[int, typer.Option(help="Seed of the data.")] = 0,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress on stderr.")] = False,
 ) -> None:
-    """Make the built-in world in the cache folder, and print where it is.
+    """Generate the synthetic data in the cache folder, and print its path.
 
     \b
     Examples:
@@ -54,27 +56,31 @@ def features(
     tasks_dir: TasksDir = None,
     split: Splits = None,
     extractor: Annotated[
-        str, typer.Option(help="flat: parts of one colour or a grid, no weights; fasterrcnn: as region models had.")
+        str,
+        typer.Option(
+            help="flat: areas of one colour or a grid, needs no weights; fasterrcnn: the detector of the region models."
+        ),
     ] = "flat",
     weights: Annotated[
-        str | None, typer.Option(metavar="<path>", help="Of fasterrcnn: its file, or none for random ones.")
+        str | None, typer.Option(metavar="<path>", help="fasterrcnn: file of its weights, or none for random weights.")
     ] = None,
     regions: Annotated[
-        str | None, typer.Option(help="Of fasterrcnn: 36 a picture (the default), or as many as it is sure of: 10-100.")
+        str | None, typer.Option(help="fasterrcnn: 36 regions per image (the default), or 10-100 by confidence.")
     ] = None,
     device: Annotated[
-        str | None, typer.Option(help="Of fasterrcnn: cpu, cuda or mps; left out: the best there is.")
+        str | None, typer.Option(help="fasterrcnn: cpu, cuda or mps; left out: the best available.")
     ] = None,
     output: Annotated[
         Path | None, typer.Option(help="Folder of the TSV files; left out: the task's features/.")
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace TSV files that are there.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing TSV files.")] = False,
     allow_partial: AllowPartial = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress on stderr.")] = False,
 ) -> None:
-    """Describe every picture by regions and write one LXMERT-format TSV per split, where runs look for them.
+    """Extract region features without a detector or with Faster R-CNN: one TSV file in LXMERT's format per split.
 
-    A file that is there is not written again without --overwrite: nothing is described, and the exit code is 2.
+    Runs find the files in the task's features folder. Without --overwrite, an existing file ends the command with exit
+    code 2 before anything is extracted.
 
     \b
     Examples:
@@ -93,4 +99,4 @@ def features(
         for name, path in places.items():
             count = write_features(loaded, name, path, describe, progress)
             typer.echo(path)
-            progress.say(f"{name}: {count:,} pictures described by {extractor}")
+            progress.say(f"{name}: features of {count:,} images extracted by {extractor}")

@@ -1,4 +1,4 @@
-"""`vlbench doctor`: is this machine, and a model on a task, as it should be?"""
+"""`vlbench doctor`: check the machine, and a model on a task."""
 
 from __future__ import annotations
 
@@ -18,24 +18,30 @@ if TYPE_CHECKING:
 
 
 def doctor(
-    model: Annotated[str | None, typer.Option(help="Model to look at; left out: only the machine.")] = None,
-    task: Annotated[str | None, typer.Option(help="Task to look at it on.")] = None,
-    checkpoint: Annotated[str | None, typer.Option(help="Weights to look at; none; shipped; pretrained.")] = None,
-    size: Annotated[str | None, typer.Option(help="tiny, small, base; tiny on the world, else base.")] = None,
-    data_root: Annotated[Path | None, typer.Option(help="Folder of the data; left out: the built-in world.")] = None,
-    tasks_dir: Annotated[Path | None, typer.Option(help="Folder with task folders of your own.")] = None,
-    split: Annotated[str | None, typer.Option(help="Split to take examples from; left out: the reported one.")] = None,
+    model: Annotated[str | None, typer.Option(help="Model to check; left out: only the machine.")] = None,
+    task: Annotated[str | None, typer.Option(help="Task to check it on.")] = None,
+    checkpoint: Annotated[
+        str | None, typer.Option(help="Weights to check: a path, none, shipped or pretrained.")
+    ] = None,
+    size: Annotated[
+        str | None, typer.Option(help="tiny, small or base; left out: tiny on synthetic data, else base.")
+    ] = None,
+    data_root: Annotated[Path | None, typer.Option(help="Folder of the data; left out: synthetic data.")] = None,
+    tasks_dir: Annotated[Path | None, typer.Option(help="Folder with your own task folders.")] = None,
+    split: Annotated[
+        str | None, typer.Option(help="Split to take examples from; left out: the task's report split.")
+    ] = None,
     vocabulary: Annotated[Path | None, typer.Option(help="vocab.txt or tokenizer.json for the model.")] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda or mps; left out: the best there is.")] = None,
-    examples: Annotated[int, typer.Option(min=2, help="Examples to ask.")] = 64,
-    steps: Annotated[int, typer.Option(min=0, help="Steps of each try at learning; 0: none.")] = 300,
-    processes: Annotated[bool, typer.Option("--processes/--no-processes", help="Try two processes too.")] = True,
-    allow_partial: Annotated[bool, typer.Option("--allow-partial", help="Accept other counts.")] = False,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda or mps; left out: the best available.")] = None,
+    examples: Annotated[int, typer.Option(min=2, help="Examples to evaluate.")] = 64,
+    steps: Annotated[int, typer.Option(min=0, help="Optimizer steps of each training check; 0: none.")] = 300,
+    processes: Annotated[bool, typer.Option("--processes/--no-processes", help="Also check two processes.")] = True,
+    allow_partial: Annotated[bool, typer.Option("--allow-partial", help="Accept incomplete data.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
 ) -> None:
     """Check that answers do not depend on batch, order, padding, precision or processes, and that the model can learn.
 
-    Exit code 12 where a check finds a fault.
+    The exit code is 12 if a check finds a fault.
 
     \b
     Examples:
@@ -50,37 +56,37 @@ def doctor(
 
     if (model is None) != (task is None):
         missing, given = ("--task", "--model") if task is None else ("--model", "--task")
-        raise VlbenchError(f"{missing} is missing beside {given}: name both, or none to look at the machine alone")
+        raise VlbenchError(f"{missing} is missing next to {given}: give both, or neither to check only the machine")
     if model is None:
-        found = Examination(machine=describe_machine())
+        result = Examination(machine=describe_machine())
     else:
         named = {"checkpoint": checkpoint, "size": size, "split": split, "vocabulary": vocabulary, "device": device}
         places = {"data_root": data_root, "tasks_dir": tasks_dir, "allow_partial": allow_partial}
         spec = parse(RunSpec, {"model": model, "task": task, **named, **places}, "doctor")
         with open_progress(quiet=as_json) as progress:
-            found = examine(spec, ExaminationSize(examples, steps, processes), progress)
-    typer.echo(json.dumps(to_json_object(found), ensure_ascii=False) if as_json else page(found))
-    if found.broken:
+            result = examine(spec, ExaminationSize(examples, steps, processes), progress)
+    typer.echo(json.dumps(to_json_object(result), ensure_ascii=False) if as_json else page(result))
+    if result.broken:
         raise VlbenchError(
-            f"{len(found.broken)} of {len(found.checks)} checks found a fault in {model} on {task} "
-            f"({', '.join(found.broken)}): do not trust its figures before that is mended",
+            f"{len(result.broken)} of {len(result.checks)} checks found a fault in {model} on {task} "
+            f"({', '.join(result.broken)}): do not trust its scores before that is fixed",
             ExitCode.FAULT,
         )
 
 
-def to_json_object(found: Examination) -> dict[str, object]:
-    """What `--json` prints."""
-    return {**found.model_dump(mode="json"), "verdict": "broken" if found.broken else "ok"}
+def to_json_object(result: Examination) -> dict[str, object]:
+    """The object that `--json` prints."""
+    return {**result.model_dump(mode="json"), "verdict": "broken" if result.broken else "ok"}
 
 
-def page(found: Examination) -> str:
-    """The machine, and below it the model's checks, for a terminal."""
-    parts = [_machine(found.machine)]
-    if found.model:
+def page(result: Examination) -> str:
+    """The machine, and below it the checks of the model, as text for a terminal."""
+    parts = [_machine(result.machine)]
+    if result.model:
         parts += [
-            f"{found.model}-{found.size} on {found.task} ({found.source})",
-            _weights(found),
-            _checks(found.checks),
+            f"{result.model}-{result.size} on {result.task} ({result.source})",
+            _weights(result),
+            _checks(result.checks),
         ]
     return "\n\n".join(parts)
 
@@ -104,10 +110,10 @@ def _machine(machine: MachineReport) -> str:
     return tabulate(rows, tablefmt="plain", disable_numparse=True, maxcolwidths=[None, 100])
 
 
-def _weights(found: Examination) -> str:
+def _weights(result: Examination) -> str:
     from vlbench.engine.weights.loading import summary
 
-    return summary(found.weights) if found.weights else "weights: none, from scratch"
+    return summary(result.weights) if result.weights else "weights: none, from scratch"
 
 
 def _checks(checks: tuple[Check, ...]) -> str:

@@ -1,4 +1,4 @@
-"""What `vlbench run --dry-run` prints: what would be done, and how long it would take."""
+"""What `vlbench run --dry-run` prints: the plan, and an estimate of the time."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ from tabulate import tabulate
 from vlbench.engine.dry_run import Phase, Rehearsal
 
 
-def rehearsal_text(found: Rehearsal) -> str:
-    """Splits, weights, fingerprint and the time of each part."""
-    job, spec = found.job, found.job.spec
+def rehearsal_text(plan: Rehearsal) -> str:
+    """The splits, the weights, the fingerprint and the estimated time of each part."""
+    job, spec = plan.job, plan.job.spec
     facts = [
-        ("task", f"{job.task.card.name} ({'built-in world' if job.task.source == 'world' else 'real data'})"),
-        ("model", f"{job.card.name}-{job.size}, {found.parameters:,} parameters, {spec.mode}"),
-        ("weights", found.weights.removeprefix("weights: ")),
-        *((use, f"{split}, {count:,} examples") for use, split, count in found.splits if split not in ("None", "none")),
+        ("task", f"{job.task.card.name} ({'synthetic data' if job.task.source == 'world' else 'real data'})"),
+        ("model", f"{job.card.name}-{job.size}, {plan.parameters:,} parameters, {spec.mode}"),
+        ("weights", plan.weights.removeprefix("weights: ")),
+        *((use, f"{split}, {count:,} examples") for use, split, count in plan.splits if split not in ("None", "none")),
         ("notes", "; ".join((*job.task.notes, *job.notes))),
-        ("device", f"{found.device}, {spec.dtype}"),
+        ("device", f"{plan.device}, {spec.dtype}"),
         ("fingerprint", job.fingerprint),
     ]
-    rows = [_row(phase) for phase in found.phases]
+    rows = [_row(phase) for phase in plan.phases]
     controls = len(spec.controls or ())
-    total = sum(phase.seconds for phase in found.phases) * (1 + controls)
+    total = sum(phase.seconds for phase in plan.phases) * (1 + controls)
     last = f"about {duration(total)} in all" + (f", {controls} control run(s) included" if controls else "")
     headers = ["part", "amount", "of", "a second", "takes"]
     return "\n\n".join(

@@ -1,4 +1,4 @@
-"""`vlbench export`: records for other tools."""
+"""`vlbench export`: records in the formats of other tools."""
 
 from __future__ import annotations
 
@@ -11,9 +11,7 @@ import typer
 def export(
     runs: Annotated[list[Path], typer.Argument(help="Folders with runs in or below, or records (*.json).")],
     to: Annotated[str, typer.Option(help="lm-eval, hf-model-index or csv.")],
-    source_url: Annotated[
-        str, typer.Option(help="Where the runs can be looked up; hf-model-index names it as their source.")
-    ] = "",
+    source_url: Annotated[str, typer.Option(help="URL of the runs; hf-model-index gives it as their source.")] = "",
     output: Annotated[Path | None, typer.Option("-o", "--output", help="File; left out: stdout.")] = None,
 ) -> None:
     """Write finished runs in another tool's format; copies of a run count once.
@@ -29,10 +27,10 @@ def export(
     from vlbench.report.export import export as exported
     from vlbench.report.tables.protocol import newest
 
-    found = collect(runs)
-    if found.faults:
-        raise DataError(found.faults[0])
-    text = exported([run.record for run in newest(found.runs)], to, source_url)
+    collected = collect(runs)
+    if collected.faults:
+        raise DataError(collected.faults[0])
+    text = exported([run.record for run in newest(collected.runs)], to, source_url)
     if output is None:
         typer.echo(text, nl=False)
     else:

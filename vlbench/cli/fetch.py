@@ -1,4 +1,4 @@
-"""`vlbench data list` and `vlbench data fetch`: what files tasks need, and getting them."""
+"""`vlbench data list` and `vlbench data fetch`: list and download the files that tasks need."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from vlbench.core.errors import DataError, ExitCode, VlbenchError
 if TYPE_CHECKING:
     from vlbench.data.files.fetch import Place
 
-TasksDir = Annotated[Path | None, typer.Option(help="Folder with task folders of your own.")]
-DataRoot = Annotated[Path, typer.Option(help="Folder that the tasks' folders lie in.")]
+TasksDir = Annotated[Path | None, typer.Option(help="Folder with your own task folders.")]
+DataRoot = Annotated[Path, typer.Option(help="Folder that contains the tasks' folders.")]
 
 
 def list_(
-    task: Annotated[str | None, typer.Option(help="Tasks, comma-separated; left out: all.")] = None,
+    task: Annotated[str | None, typer.Option(help="Tasks, with commas; left out: all.")] = None,
     data_root: DataRoot = Path("data"),
     tasks_dir: TasksDir = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
 ) -> None:
-    """List the files that tasks need: where they come from, and which are there.
+    """List the files that tasks need, their sources, and which of them exist.
 
     \b
     Examples:
@@ -50,19 +50,22 @@ def list_(
 
 
 def fetch(
-    task: Annotated[str, typer.Argument(help="Tasks, comma-separated.")],
+    task: Annotated[str, typer.Argument(help="Tasks, with commas.")],
     data_root: DataRoot = Path("data"),
     tasks_dir: TasksDir = None,
-    only: Annotated[str, typer.Option(help="Files whose name matches, e.g. '*.json' or 'v2_*'.")] = "*",
+    only: Annotated[str, typer.Option(help="Only files whose name matches, e.g. '*.json' or 'v2_*'.")] = "*",
     optional: Annotated[
-        bool, typer.Option("--optional/--needed", help="What the task runs without too, or only what it needs.")
+        bool,
+        typer.Option(
+            "--optional/--needed", help="Also fetch files that the task can do without, or only those it needs."
+        ),
     ] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be fetched.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be fetched, then exit.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress on stderr.")] = False,
 ) -> None:
-    """Fetch a task's files from their official places; what is there is left alone, what was cut off goes on.
+    """Download a task's files from their official sources; existing files are kept, interrupted downloads resume.
 
-    What its owners hand out on request is explained. Exit 5 when something is still missing that the task needs.
+    For files that their owners give out on request, print how to get them. Exit code 5 if a needed file is missing.
 
     \b
     Examples:
@@ -85,23 +88,23 @@ def fetch(
 
 
 def _wanted(names: Sequence[str], root: Path, tasks_dir: Path | None, only: str, optional: bool) -> list[Place]:
-    """What is not there of those tasks, once where they share it.
+    """The files of those tasks that do not exist, each once.
 
     Raises:
-        VlbenchError: nothing is known, or nothing matches.
+        VlbenchError: no source is known, or no name matches.
     """
-    found: dict[tuple[str, str], Place] = {}
+    wanted: dict[tuple[str, str], Place] = {}
     for name in names:
         for place in _places(name, root, tasks_dir):
             if fnmatch(place.source.name, only) and (optional or not place.source.optional):
-                found.setdefault((place.source.name, place.source.to), place)
-    if not found:
+                wanted.setdefault((place.source.name, place.source.to), place)
+    if not wanted:
         raise VlbenchError(f"--only {only} matches no file of {','.join(names)}: see `vlbench data list`")
-    return [place for place in found.values() if place.state != "there"]
+    return [place for place in wanted.values() if place.state != "there"]
 
 
 def _fetch_all(wanted: Sequence[Place], quiet: bool) -> list[str]:
-    """Fetch what can be, one after the other; returns why some were not."""
+    """Download the files one after the other; returns the reasons of those that failed."""
     from vlbench.cli.progress import open_progress
     from vlbench.data.files.fetch import fetch as fetch_one
 
@@ -112,7 +115,7 @@ def _fetch_all(wanted: Sequence[Place], quiet: bool) -> list[str]:
                 continue
             try:
                 fetch_one(place, progress)
-            except DataError as error:  # the others are worth having all the same
+            except DataError as error:  # the other files are still useful
                 failed.append(error.message)
     return failed
 
@@ -123,7 +126,7 @@ def _places(name: str, root: Path, tasks_dir: Path | None) -> list[Place]:
 
     sources = catalog.task_sources(name, tasks_dir)
     if not sources and tasks_dir is None:
-        raise VlbenchError(f"nothing is known of where {name}'s files come from: see {_homepage(name)}")
+        raise VlbenchError(f"no source of {name}'s files is known: see {_homepage(name)}")
     return places(sources, root)
 
 

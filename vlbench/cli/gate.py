@@ -1,43 +1,51 @@
-"""`vlbench gate`: whether runs are as good as a baseline; its exit code is the answer."""
+"""`vlbench gate`: whether runs are as good as a baseline; the exit code is the result."""
 
 from __future__ import annotations
 
 import json
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from vlbench.core.errors import DataError, VlbenchError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from vlbench.records.collect import FoundRun
+    from vlbench.report.gate.verdict import Verdict
+
 
 class Layers(StrEnum):
-    """Which layers are judged."""
+    """Layers to judge."""
 
     all = "all"
     frozen = "frozen"
     trained = "trained"
 
 
+MaxDrop = Annotated[float, typer.Option(min=0, help="Largest allowed drop of the main metric, in its unit.")]
+MaxSlowdown = Annotated[str, typer.Option(help="E.g. 10%; needs --speed-reference. Left out: speed is not judged.")]
+SpeedReference = Annotated[list[Path] | None, typer.Option(help="Runs of the previous code, measured in the same job.")]
+UpdateBaseline = Annotated[bool, typer.Option("--update-baseline", help="Write a new baseline; gives no verdict.")]
+
+
 def gate(
     runs: Annotated[list[Path], typer.Argument(help="Folders with runs in or below.")],
     baseline: Annotated[Path, typer.Option(help="The baseline file.")],
     layer: Annotated[Layers, typer.Option(help="frozen, trained or all.")] = Layers.all,
-    max_drop: Annotated[float, typer.Option(min=0, help="Drop of the main metric that is allowed, in its unit.")] = 0.5,
-    max_slowdown: Annotated[
-        str, typer.Option(help="E.g. 10%; judged only against --speed-reference. Left out: not judged.")
-    ] = "",
-    speed_reference: Annotated[
-        list[Path] | None, typer.Option(help="Runs of the code before, measured in the same job.")
-    ] = None,
+    max_drop: MaxDrop = 0.5,
+    max_slowdown: MaxSlowdown = "",
+    speed_reference: SpeedReference = None,
     junit: Annotated[Path | None, typer.Option(help="Write the verdicts as JUnit XML.")] = None,
     summary: Annotated[Path | None, typer.Option(help="Append the table to this file.")] = None,
-    update_baseline: Annotated[
-        bool, typer.Option("--update-baseline", help="Write a new baseline; no verdict.")
-    ] = False,
-    reason: Annotated[str, typer.Option(help="Why the baseline changes; stays in it.")] = "",
+    update_baseline: UpdateBaseline = False,
+    reason: Annotated[str, typer.Option(help="Why the baseline changes; written into it.")] = "",
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
 ) -> None:
-    """Judge runs by a baseline: exit 0 as good, 3 regression, 4 not known.
+    """Compare runs with a baseline: exit code 0 pass, 3 regression, 4 inconclusive.
 
     \b
     Examples:
@@ -45,42 +53,71 @@ def gate(
       vlbench gate runs --baseline baseline.json --layer frozen --junit gate.xml --summary "$GITHUB_STEP_SUMMARY"
       vlbench gate runs --baseline baseline.json --max-slowdown 10% --speed-reference runs_of_main
     """
-    from vlbench import __version__
-    from vlbench.core.errors import DataError, VlbenchError
-    from vlbench.data.cache.folder import atomic_write
     from vlbench.records.collect import collect
-    from vlbench.report.gate.baseline import read_baseline, updated, write_baseline
-    from vlbench.report.gate.judge import Limits, judge
-    from vlbench.report.gate.text import gate_json, gate_table, update_text
-    from vlbench.report.gate.text import junit as junit_xml
-    from vlbench.report.gate.verdict import LAYERS, exit_code
 
-    found = collect(runs)
-    for fault in found.faults:
+    collected = collect(runs)
+    for fault in collected.faults:
         typer.echo(f"left out: {fault}", err=True)
     if update_baseline:
-        verdict = (
-            ("--json", as_json),
-            ("--junit", junit),
-            ("--summary", summary),
-            ("--layer", layer is not Layers.all),
-        )
-        if idle := [name for name, given in verdict if given]:
-            raise VlbenchError(f"--update-baseline gives no verdict, and {idle[0]} is of one: leave it out")
-        if not found.runs:
-            raise DataError(f"{baseline} is left as it is: none of the runs can be read")
-        old = read_baseline(baseline) if baseline.exists() else None
-        new = updated(old, found.runs, reason, __version__)
-        write_baseline(baseline, new)
-        typer.echo(f"{baseline} written: {update_text(old, new)}")
+        verdict_flags = {"--json": as_json, "--junit": junit, "--summary": summary, "--layer": layer is not Layers.all}
+        if given := [name for name, value in verdict_flags.items() if value]:
+            raise VlbenchError(f"--update-baseline gives no verdict, and {given[0]} is for one: leave it out")
+        _update(baseline, collected.runs, reason)
         return
     if reason:
         raise VlbenchError("--reason is for --update-baseline: give both or neither")
-    limits = Limits(max_drop, _share(max_slowdown, speed_reference))
+    share = _share(max_slowdown, speed_reference)
     reference = collect(speed_reference).runs if speed_reference else ()
-    layers = [one for one in LAYERS if layer.value in ("all", one)]
-    verdicts = judge(read_baseline(baseline), found.runs, limits, layers, reference)
-    code = exit_code(verdicts)
+    verdicts, code = _judge(baseline, collected.runs, layer, max_drop, share, reference)
+    _write(verdicts, code, junit, summary, as_json)
+    raise typer.Exit(code)
+
+
+def _update(baseline: Path, runs: Sequence[FoundRun], reason: str) -> None:
+    """Write the baseline anew from the runs.
+
+    Raises:
+        DataError: there is no run.
+    """
+    from vlbench import __version__
+    from vlbench.report.gate.baseline import read_baseline, updated, write_baseline
+    from vlbench.report.gate.text import update_text
+
+    if not runs:
+        raise DataError(f"{baseline} is left as it is: none of the runs can be read")
+    old = read_baseline(baseline) if baseline.exists() else None
+    new = updated(old, runs, reason, __version__)
+    write_baseline(baseline, new)
+    typer.echo(f"{baseline} written: {update_text(old, new)}")
+
+
+def _judge(
+    baseline: Path,
+    runs: Sequence[FoundRun],
+    layer: Layers,
+    max_drop: float,
+    max_slowdown: float | None,
+    reference: Sequence[FoundRun],
+) -> tuple[list[Verdict], int]:
+    """The verdicts on the runs, and the exit code that they give.
+
+    max_slowdown: as a share; None judges no speed. reference: runs to compare the speed with.
+    """
+    from vlbench.report.gate.baseline import read_baseline
+    from vlbench.report.gate.judge import Limits, judge
+    from vlbench.report.gate.verdict import LAYERS, exit_code
+
+    layers = [name for name in LAYERS if layer.value in ("all", name)]
+    verdicts = judge(read_baseline(baseline), runs, Limits(max_drop, max_slowdown), layers, reference)
+    return verdicts, int(exit_code(verdicts))
+
+
+def _write(verdicts: list[Verdict], code: int, junit: Path | None, summary: Path | None, as_json: bool) -> None:
+    """Write the verdicts to stdout and into the files that are asked for."""
+    from vlbench.data.cache.folder import atomic_write
+    from vlbench.report.gate.text import gate_json, gate_table
+    from vlbench.report.gate.text import junit as junit_xml
+
     text = gate_table(verdicts)
     if junit:
         atomic_write(junit, junit_xml(verdicts))
@@ -88,13 +125,14 @@ def gate(
         before = summary.read_text(encoding="utf-8") if summary.is_file() else ""
         atomic_write(summary, f"{before}{text}\n")
     typer.echo(json.dumps(gate_json(verdicts, code)) if as_json else text)
-    raise typer.Exit(int(code))
 
 
 def _share(given: str, reference: list[Path] | None) -> float | None:
-    """`10%` or `0.1` as 0.1; None where no speed is judged."""
-    from vlbench.core.errors import VlbenchError
+    """`10%` or `0.1` as 0.1; None if speed is not judged.
 
+    Raises:
+        VlbenchError: it is not a fraction, or is given without runs to compare with.
+    """
     if bool(given) != bool(reference):
         raise VlbenchError(
             "--max-slowdown and --speed-reference go together: speed is judged only against runs of the same job"
@@ -106,5 +144,5 @@ def _share(given: str, reference: list[Path] | None) -> float | None:
     except ValueError:
         share = -1.0
     if not 0 < share < float("inf"):
-        raise VlbenchError(f"--max-slowdown {given!r} is no share: give one such as 10% or 0.1")
+        raise VlbenchError(f"--max-slowdown {given!r} is not a fraction above 0: give for example 10% or 0.1")
     return share

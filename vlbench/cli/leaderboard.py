@@ -1,4 +1,4 @@
-"""`vlbench leaderboard`: models by tasks, from records alone."""
+"""`vlbench leaderboard`: a table of models by tasks, made from records only."""
 
 from __future__ import annotations
 
@@ -9,15 +9,17 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vlbench.cli.spec import split_names
+from vlbench.core.errors import DataError, VlbenchError, printable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from vlbench.report.published.results import PublishedModel
+    from vlbench.report.tables.leaderboard import Board, Choice
 
 
 class Form(StrEnum):
-    """How a leaderboard is written."""
+    """Output formats of a leaderboard."""
 
     md = "md"
     html = "html"
@@ -29,35 +31,41 @@ class Form(StrEnum):
 _FORMS = {".html": Form.html, ".htm": Form.html, ".csv": Form.csv, ".tex": Form.latex, ".json": Form.json}
 
 
+Pareto = Annotated[str, typer.Option(help="Mark the Pareto front by latency, memory or parameters.")]
+Published = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--published",
+        metavar="[FILE|DIR]",
+        help="Also show published results; with a YAML file or a folder of such files, those as well.",
+    ),
+]
+Columns = Annotated[
+    str, typer.Option(help="Metrics, `main`, selection, or parameters, latency, memory, examples/s; with commas.")
+]
+Format = Annotated[
+    Form | None,
+    typer.Option("--format", help="md, html, csv, latex or json; left out: by the suffix of the file, else md."),
+]
+
+
 def leaderboard(
     runs: Annotated[list[Path], typer.Argument(help="Folders with runs in or below, or records (*.json).")],
     task: Annotated[str, typer.Option(help="Tasks, with commas; left out: all.")] = "",
-    columns: Annotated[
-        str, typer.Option(help="Metrics, `main`, selection, or parameters, latency, memory, examples/s; with commas.")
-    ] = "main",
+    columns: Columns = "main",
     sort: Annotated[str, typer.Option(help="rank, model, a task or a metric.")] = "rank",
-    form: Annotated[
-        Form | None,
-        typer.Option("--format", help="md, html, csv, latex or json; left out: what the file's name ends in, or md."),
-    ] = None,
-    pareto: Annotated[str, typer.Option(help="Mark who is best for its latency, memory or parameters.")] = "",
-    published: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--published",
-            metavar="[FILE|DIR]",
-            help="Also show published results; with a YAML file or a folder of such files, those as well.",
-        ),
-    ] = None,
-    expect: Annotated[bool, typer.Option("--expect", help="Judge each record by its published figure.")] = False,
-    inject: Annotated[Path | None, typer.Option(help="Put it between this file's vlbench marks.")] = None,
+    form: Format = None,
+    pareto: Pareto = "",
+    published: Published = None,
+    expect: Annotated[bool, typer.Option("--expect", help="Compare each record with its published result.")] = False,
+    inject: Annotated[Path | None, typer.Option(help="Write it between the vlbench marks of this file.")] = None,
     output: Annotated[Path | None, typer.Option(help="Write it into this file.")] = None,
     picture: Annotated[
-        Path | None, typer.Option(help="Draw figures over the cost of --pareto into this SVG file.")
+        Path | None, typer.Option(help="Plot scores over the cost of --pareto into this SVG file.")
     ] = None,
     check: Annotated[bool, typer.Option("--check", help="Write nothing; exit 11 if the file is stale.")] = False,
 ) -> None:
-    """Put the figures of runs side by side where they mean the same.
+    """Compare the scores of runs in one table, where they mean the same.
 
     \b
     Examples:
@@ -67,54 +75,82 @@ def leaderboard(
       vlbench leaderboard runs --format csv --output board.csv
       vlbench leaderboard runs --columns main,latency --pareto latency --format html --output index.html
     """
-    from vlbench import __version__
-    from vlbench.core.errors import DataError, VlbenchError, printable
-    from vlbench.records.collect import collect
-    from vlbench.report.published.reproduction import expectations
-    from vlbench.report.published.text import expectation_table, published_table
-    from vlbench.report.tables.inject import put
-    from vlbench.report.tables.leaderboard import Choice, board
-    from vlbench.report.tables.leaderboard_text import render
-    from vlbench.report.tables.markup import as_markup
+    from vlbench.report.tables.leaderboard import Choice
 
-    if check and not (inject or output or picture):
-        raise VlbenchError("--check needs a file to check: give --inject, --output or --picture")
     form = form or _FORMS.get((inject or output or Path()).suffix.lower(), Form.md)
-    if inject and (output or form not in (Form.md, Form.html)):
-        raise VlbenchError(f"--inject {inject} takes Markdown or HTML and no --output: leave one of them out")
+    _check_destinations(form, inject, output, picture, check)
     if (published is not None or expect) and form in (Form.csv, Form.json):
-        raise VlbenchError(f"--format {form} holds measured figures alone: leave out --published and --expect")
-    _check_no_figures(runs)
-    found = collect(runs)
-    if not found.runs:
-        raise DataError(f"none of {len(found.faults):,} records can be read: {'; '.join(found.faults[:5])}")
-    of_runs = {run.record.task.name for run in found.runs}
-    versions = _task_versions(of_runs)
-    models = _published(published or [], of_runs)
+        raise VlbenchError(f"--format {form} has measured scores only: leave out --published and --expect")
+    _check_no_published_results(runs)
     choice = Choice(
         tuple(split_names("task", task)) if task else (), tuple(split_names("columns", columns)), sort, pareto
     )
-    made = board(found.runs, found.faults, choice, __version__, versions)
+    board, text = _board(runs, choice, form, published, expect, whole_page=not inject)
+    if form is Form.csv:  # which has no place for notes
+        for note in board.notes:
+            typer.echo(printable(note), err=True)
+    _write(board, text, inject, output, picture, check)
+
+
+def _check_destinations(
+    form: Form, inject: Path | None, output: Path | None, picture: Path | None, check: bool
+) -> None:
+    """Check that the flags for files agree.
+
+    Raises:
+        VlbenchError: they do not.
+    """
+    if check and not (inject or output or picture):
+        raise VlbenchError("--check needs a file to check: give --inject, --output or --picture")
+    if inject and (output or form not in (Form.md, Form.html)):
+        raise VlbenchError(f"--inject {inject} takes Markdown or HTML and no --output: leave one of them out")
+
+
+def _board(
+    runs: list[Path], choice: Choice, form: Form, published: list[str] | None, expect: bool, whole_page: bool
+) -> tuple[Board, str]:
+    """The leaderboard of the runs, and its text in that form, with the tables of published results that are asked for.
+
+    whole_page: whether HTML is a page of its own, not a table to put into one.
+    """
+    from vlbench import __version__
+    from vlbench.records.collect import collect
+    from vlbench.report.published.reproduction import expectations
+    from vlbench.report.published.text import expectation_table, published_table
+    from vlbench.report.tables.leaderboard import board as make_board
+    from vlbench.report.tables.leaderboard_text import render
+    from vlbench.report.tables.markup import as_markup
+
+    collected = collect(runs)
+    if not collected.runs:
+        raise DataError(f"none of {len(collected.faults):,} records can be read: {'; '.join(collected.faults[:5])}")
+    tasks = {run.record.task.name for run in collected.runs}
+    versions, models = _task_versions(tasks), _published(published or [], tasks)
+    board = make_board(collected.runs, collected.faults, choice, __version__, versions)
     parts = []
     if expect:
-        chosen = [run for run in found.runs if run.record.task.name in made.tasks]
+        chosen = [run for run in collected.runs if run.record.task.name in board.tasks]
         parts.append(expectation_table(expectations(chosen, __version__, versions, models), as_markup(form.value)))
     if published is not None:
-        parts += [part for name in made.tasks if (part := published_table(name, (), as_markup(form.value), models))]
-    if form is Form.html and not inject:
+        parts += [part for name in board.tasks if (part := published_table(name, (), as_markup(form.value), models))]
+    if form is Form.html and whole_page:
         from vlbench.report.html.board_page import board_page  # jinja, which no other form needs
 
-        text = board_page(made, parts).rstrip("\n")
-    else:
-        text = "\n\n".join([render(made, form.value), *parts])
-    if form is Form.csv:  # which has no place for them
-        for note in made.notes:
-            typer.echo(printable(note), err=True)
+        return board, board_page(board, parts).rstrip("\n")
+    return board, "\n\n".join([render(board, form.value), *parts])
+
+
+def _write(
+    board: Board, text: str, inject: Path | None, output: Path | None, picture: Path | None, check: bool
+) -> None:
+    """Write the text and the plot into their files, or the text to stdout where it has none."""
+    from vlbench.report.tables.inject import put
+
     files = [(path, text) for path in (inject or output,) if path]
     if picture:
         from vlbench.report.html.fronts import fronts_svg
 
-        files.append((picture, fronts_svg(made)))
+        files.append((picture, fronts_svg(board)))
     for path, content in files:
         changed = put(path, content, marks=path == inject, check=check)
         typer.echo(f"{path} {'written' if changed else 'is up to date'}")
@@ -123,10 +159,10 @@ def leaderboard(
 
 
 def spelled_out(arguments: list[str]) -> list[str]:
-    """The command line with what `--published` is given as `--published=FILE|DIR`, and as `--published=` without any.
+    """The command line with the value of `--published` joined to it: `--published=FILE|DIR`, or `--published=`.
 
-    The next argument is its own where it names a YAML file, or a folder with YAML files in it and no record in or
-    below; every other one is one of the runs. `--published=DIR` names any folder.
+    The next argument is its value where it names a YAML file, or a folder that holds YAML files and no record in or
+    below; every other one is one of the runs. `--published=DIR` takes any folder.
     """
     end = arguments.index("--") if "--" in arguments else len(arguments)
     spelled: list[str] = []
@@ -134,12 +170,12 @@ def spelled_out(arguments: list[str]) -> list[str]:
     while rest:
         argument = rest.pop(0)
         if argument == "--published":
-            argument = f"--published={rest.pop(0) if rest and _holds_figures(rest[0]) else ''}"
+            argument = f"--published={rest.pop(0) if rest and _holds_published_results(rest[0]) else ''}"
         spelled.append(argument)
     return [*spelled, *arguments[end:]]
 
 
-def _holds_figures(argument: str) -> bool:
+def _holds_published_results(argument: str) -> bool:
     if argument.startswith("-"):
         return False
     path = Path(argument).expanduser()
@@ -152,20 +188,20 @@ def _is_yaml(path: Path) -> bool:
     return path.suffix.lower() in (".yaml", ".yml")
 
 
-def _check_no_figures(runs: list[Path]) -> None:
-    """Check that no file of published figures is among the runs.
+def _check_no_published_results(runs: list[Path]) -> None:
+    """Check that no file of published results is among the runs.
 
     Raises:
         VlbenchError: one is; the message names the flag for it.
     """
-    from vlbench.core.errors import VlbenchError
-
-    if figures := [path for path in runs if _is_yaml(path)]:
-        raise VlbenchError(f"{figures[0]} is no run: published figures of your own go to --published {figures[0]}")
+    if files := [path for path in runs if _is_yaml(path)]:
+        raise VlbenchError(f"{files[0]} is not a run: give your own published results as --published {files[0]}")
 
 
 def _published(places: list[str], of_runs: set[str]) -> Sequence[PublishedModel]:
-    """The figures of vlbench, after them those of the user; places: as `--published` names them, empty for none.
+    """The published results that vlbench has, and after them the user's.
+
+    places: as `--published` names them; empty for none. of_runs: tasks of the runs.
 
     Raises:
         VlbenchError: exit 2 for a place that is not there; exit 5 for a file that is not what the schema says.
@@ -179,7 +215,7 @@ def _published(places: list[str], of_runs: set[str]) -> Sequence[PublishedModel]
 
 
 def _task_versions(tasks: set[str]) -> dict[str, int]:
-    """Of those tasks that are known here."""
+    """The version of each of those tasks that is known here."""
     from vlbench import catalog
 
     return {name: catalog.task_card(name).version for name in catalog.task_folders() if name in tasks}

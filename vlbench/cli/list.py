@@ -1,4 +1,4 @@
-"""`vlbench list`: what is there, from the cards alone."""
+"""`vlbench list`: tasks, models, metrics and runs, read from cards and records."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class What(StrEnum):
 
 def list_(
     what: Annotated[What, typer.Argument(help="tasks, models, metrics or runs.")],
-    tasks_dir: Annotated[Path | None, typer.Option(help="Folder with task folders of your own.")] = None,
-    output_path: Annotated[Path, typer.Option(help="Where runs are kept.")] = Path("runs"),
+    tasks_dir: Annotated[Path | None, typer.Option(help="Folder with your own task folders.")] = None,
+    output_path: Annotated[Path, typer.Option(help="Folder of the runs.")] = Path("runs"),
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
 ) -> None:
     """List tasks, models, metrics or runs.
@@ -93,7 +93,7 @@ def _metrics(tasks_dir: Path | None) -> list[dict[str, object]]:
 
 
 def _runs(output_path: Path) -> list[dict[str, object]]:
-    """The records there are; those that cannot be read are named on stderr."""
+    """One row for each record; those that cannot be read are named on stderr."""
     from vlbench.core.errors import DataError
     from vlbench.records.folder import find_runs, read_run
 

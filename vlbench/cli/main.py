@@ -1,4 +1,4 @@
-"""`vlbench`: the verbs, and the one place where an error becomes a sentence and an exit code."""
+"""`vlbench`: the verbs, and the only place where an error becomes a message and an exit code."""
 
 from __future__ import annotations
 
@@ -27,21 +27,22 @@ from vlbench.cli import (
     submit,
 )
 from vlbench.cli import list as list_verb
+from vlbench.cli.options import GroupedCommand
 from vlbench.core.errors import ExitCode, VlbenchError
 from vlbench.engine.runtime.ranks import give_way
 
 USAGE_ERROR = cast("type[typer.BadParameter]", typer.BadParameter.__mro__[2])
-"""ClickException, of the click that this typer brings along or imports."""
+"""ClickException, from the copy of click that this typer contains or imports."""
 
 app = typer.Typer(
-    help="Finetune and score vision-language models, and keep the tables.",
+    help="Finetune, evaluate and compare vision-language models.",
     no_args_is_help=True,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-app.command("run")(run.run)
-app.command("pretrain")(pretrain.pretrain)
+app.command("run", cls=GroupedCommand)(run.run)
+app.command("pretrain", cls=GroupedCommand)(pretrain.pretrain)
 app.command("score")(score.score)
 app.command("list")(list_verb.list_)
 app.command("show")(show.show)
@@ -50,7 +51,7 @@ app.command("report")(report.report)
 app.command("compare")(compare.compare)
 app.command("leaderboard")(leaderboard.leaderboard)
 app.command("gate")(gate.gate)
-app.command("profile")(profile.profile)
+app.command("profile", cls=GroupedCommand)(profile.profile)
 app.command("export")(export.export)
 app.command("submit")(submit.submit)
 app.command("new")(new.new)
@@ -58,7 +59,7 @@ app.add_typer(data.app, name="data")
 
 
 @app.callback(invoke_without_command=True)
-def _version(version: bool = typer.Option(False, "--version", help="Print the version and leave.")) -> None:
+def _version(version: bool = typer.Option(False, "--version", help="Print the version and exit.")) -> None:
     if version:
         from vlbench import __version__
 
@@ -67,7 +68,7 @@ def _version(version: bool = typer.Option(False, "--version", help="Print the ve
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one command line and return its exit code; a user's fault is one sentence on stderr."""
+    """Run one command line and return its exit code; a user error is one sentence on stderr."""
     arguments = [_hyphenated(argument) for argument in (sys.argv[1:] if argv is None else argv)]
     if arguments[:1] == ["leaderboard"]:
         arguments = leaderboard.spelled_out(arguments)
@@ -83,13 +84,13 @@ def main(argv: list[str] | None = None) -> int:
         _say_how_to_resume(arguments)
         return int(ExitCode.INTERRUPTED)
     except BrokenPipeError:
-        # The reader of our output has gone (`vlbench list tasks | head -1`); say nothing at exit either.
+        # The reader of the output has exited (`vlbench list tasks | head -1`); print nothing at exit either.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return int(ExitCode.OK)
     except Exception as error:
         who = give_way(error)
         traceback.print_exc()
-        print(f"vlbench: {who}this is a bug of vlbench; the lines above say where", file=sys.stderr)
+        print(f"vlbench: {who}internal error; the traceback above says where", file=sys.stderr)
         return int(ExitCode.BUG)
 
 
@@ -99,21 +100,21 @@ def _run(arguments: list[str]) -> int:
     except USAGE_ERROR as error:
         message = error.format_message()
         if type(error).__name__ == "NoArgsIsHelpError":
-            print(message)  # a group called without a verb says what its verbs are
+            print(message)  # a group called without a verb lists its verbs
             return int(ExitCode.OK)
         give_way(error)
-        said = " ".join(message.split()).replace(": Value error, ", ": ", 1)  # of the library that checks types
-        print(f"vlbench: {said}", file=sys.stderr)
+        text = " ".join(message.split()).replace(": Value error, ", ": ", 1)  # a prefix of pydantic's
+        print(f"vlbench: {text}", file=sys.stderr)
         return int(ExitCode.USAGE)
     except typer.Abort:
         raise KeyboardInterrupt from None
-    if result == ExitCode.INTERRUPTED:  # how newer clicks hand on a Ctrl-C
+    if result == ExitCode.INTERRUPTED:  # how newer versions of click return a Ctrl-C
         raise KeyboardInterrupt
     return result if isinstance(result, int) else int(ExitCode.OK)
 
 
 def _hyphenated(argument: str) -> str:
-    """`--data_root=X` as `--data-root=X`: both spellings of a flag are known, values stay as they are."""
+    """`--data_root=X` as `--data-root=X`: flags may have `_` for `-`; values are kept."""
     if not argument.startswith("--"):
         return argument
     flag, equals, value = argument.partition("=")

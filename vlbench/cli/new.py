@@ -1,4 +1,4 @@
-"""`vlbench new`: a folder with a working model or task in it, to be changed into one's own."""
+"""`vlbench new`: scaffold a model or a task."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from vlbench.core.errors import DataError, VlbenchError
 
 _TEMPLATES = Path(__file__).parent / "templates"
 _SUFFIX = ".txt"
-"""Behind a template's name: what is code only when it is written out is none here."""
+"""Suffix of templates, so that tools do not take them for code."""
 
 
 class Kind(StrEnum):
-    """What can be begun."""
+    """What can be scaffolded."""
 
     model = "model"
     task = "task"
@@ -30,10 +30,10 @@ class Kind(StrEnum):
 
 def new(
     kind: Annotated[Kind, typer.Argument(help="model or task.")],
-    name: Annotated[str, typer.Argument(help="Its name: small letters, digits and _.")],
-    into: Annotated[Path, typer.Option(help="Folder in which its folder is made.")] = Path(),
+    name: Annotated[str, typer.Argument(help="Its name: lower-case letters, digits and _.")],
+    into: Annotated[Path, typer.Option(help="Folder to create its folder in.")] = Path(),
 ) -> None:
-    """Begin a model or a task: a card, code that runs, a README and a test.
+    """Scaffold a model or a task: a card, working code, a README and a test.
 
     \b
     Examples:
@@ -48,26 +48,26 @@ def new(
 
 
 def _check(kind: Kind, name: str, folder: Path) -> None:
-    """A name that a card, a module and a class can have, that nothing else has.
+    """Check that the name fits a card, a module and a class, and is not taken.
 
     Raises:
-        VlbenchError: it cannot be used, or the folder is there.
+        VlbenchError: it cannot be used, or the folder exists.
     """
     from vlbench import catalog
 
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or keyword.iskeyword(name):
         raise VlbenchError(
-            f"{name!r} is no name for a {kind}: begin with a small letter, go on with small letters, digits and _, "
+            f"{name!r} is not a valid name for a {kind}: use lower-case letters, digits and _, a letter first, "
             f"e.g. my_{kind}"
         )
     if name in (catalog.model_folders() if kind is Kind.model else catalog.task_folders()):
-        raise VlbenchError(f"{name!r} is a {kind} of vlbench already: choose another name")
+        raise VlbenchError(f"{name!r} is already a {kind} of vlbench: choose another name")
     if folder.exists():
-        raise VlbenchError(f"{folder} is there already and is left as it is: choose another name, or another --into")
+        raise VlbenchError(f"{folder} exists and is not overwritten: choose another name, or another --into")
 
 
 def _words(name: str) -> dict[str, str]:
-    """What the templates' placeholders stand for."""
+    """The values of the placeholders in the templates."""
     parts = [part for part in name.split("_") if part]
     return {
         "name": name,
@@ -77,22 +77,22 @@ def _words(name: str) -> dict[str, str]:
 
 
 def _write(templates: Path, folder: Path, words: dict[str, str]) -> None:
-    """Fill in the templates beside the folder, then rename: it is there whole or not at all."""
-    beside = folder.with_name(f"{folder.name}.new-{os.getpid()}")
+    """Write the filled templates into a temporary folder next to it, then rename that: all files exist or none."""
+    temporary = folder.with_name(f"{folder.name}.new-{os.getpid()}")
     try:
         for template in sorted(templates.rglob(f"*{_SUFFIX}")):
             place = str(template.relative_to(templates)).removesuffix(_SUFFIX).replace("NAME", words["name"])
-            file = beside / place
+            file = temporary / place
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(Template(template.read_text(encoding="utf8")).substitute(words), encoding="utf8")
-        beside.rename(folder)
+        temporary.rename(folder)
     except OSError as error:
-        shutil.rmtree(beside, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
         raise DataError(f"cannot write {folder} ({error.strerror}): give another --into") from None
 
 
 def _next_step(kind: Kind, name: str, folder: Path) -> str:
-    """The command that tries it."""
+    """The command that runs it."""
     model, task, more = "fake", name, ["--tasks-dir", str(folder.parent), "--data-root", str(folder / "sample")]
     if kind is Kind.model:
         model, task, more = f"{folder / 'backbone.py'}:{_words(name)['class_name']}", "nlvr2", []

@@ -26,11 +26,11 @@ class Bars:
         self.bars: dict[str, int] = {}
 
     def say(self, line: str) -> None:
-        """A line above the bars."""
+        """Print a line above the bars."""
         self.progress.console.print(printable(line), highlight=False, markup=False)
 
     def step(self, what: str, done: int, total: int, note: str = "") -> None:
-        """Move the bar; a finished one is removed when it starts anew."""
+        """Move a bar; a finished bar is removed when its work starts again."""
         from rich.progress import TaskID
 
         if what not in self.bars:
@@ -41,18 +41,18 @@ class Bars:
 
 
 class Lines:
-    """A line every few seconds, and one at the end of what took longer than a moment."""
+    """A line every few seconds, and one at the end of work that took longer than a moment."""
 
     def __init__(self) -> None:
         self.started: dict[str, float] = {}
         self.last: dict[str, float] = {}
 
     def say(self, line: str) -> None:
-        """The line itself."""
+        """Print the line."""
         print(printable(line), file=sys.stderr, flush=True)
 
     def step(self, what: str, done: int, total: int, note: str = "") -> None:
-        """A line when it is time for one."""
+        """Print a line if the last one is old enough, or if the work is done."""
         now = time.monotonic()
         waited = now - self.last.setdefault(what, now)
         lasted = now - self.started.setdefault(what, now)
@@ -67,7 +67,7 @@ class Lines:
 
 @contextmanager
 def open_progress(quiet: bool = False) -> Iterator[ProgressProtocol]:
-    """The progress that fits where stderr goes."""
+    """Yield bars if stderr is a terminal, else lines; nothing if quiet."""
     if quiet:
         yield Silent()
     elif not sys.stderr.isatty():

@@ -1,4 +1,4 @@
-"""`vlbench report`: a run as one page to read, offline."""
+"""`vlbench report`: a run as one self-contained HTML file that works offline."""
 
 from __future__ import annotations
 
@@ -11,17 +11,15 @@ import typer
 def report(
     run: Annotated[Path, typer.Argument(help="A run's folder, the last line that `vlbench run` prints.")],
     other: Annotated[Path | None, typer.Argument(metavar="[RUN_B]", help="A run on the same examples.")] = None,
-    html: Annotated[Path | None, typer.Option(help="The page; left out: report.html in the run's folder.")] = None,
+    html: Annotated[Path | None, typer.Option(help="File to write; left out: report.html in the run's folder.")] = None,
     max_examples: Annotated[int, typer.Option(min=0, help="Examples on the page.")] = 2000,
-    data_root: Annotated[
-        Path | None, typer.Option(help="Where the pictures are, if elsewhere than for the run.")
-    ] = None,
+    data_root: Annotated[Path | None, typer.Option(help="Folder of the images, if it has moved since the run.")] = None,
     attention: Annotated[
         bool,
-        typer.Option("--attention", help="Show what in the pictures was attended to; computed once, from the weights."),
+        typer.Option("--attention", help="Show attention over the images; computed once, from the weights."),
     ] = False,
 ) -> None:
-    """Write one HTML file with a run's figures, curves and examples, or those of two runs beside each other.
+    """Write one self-contained HTML file with a run's scores, curves and examples, or those of two runs.
 
     \b
     Examples:
@@ -37,8 +35,8 @@ def report(
 
     if attention:
         with open_progress() as progress:
-            for one in filter(None, (run, other)):
-                compute_attention(one, data_root, max_examples, progress)
+            for path in filter(None, (run, other)):
+                compute_attention(path, data_root, max_examples, progress)
     folder = RunFolder.open(run)
     path = html or folder.path / "report.html"
     atomic_write(path, run_page(run, other, find_images(folder, read_run(run), data_root), max_examples))

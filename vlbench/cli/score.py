@@ -1,4 +1,4 @@
-"""`vlbench score`: anybody's predictions in the official format, scored by the official rule."""
+"""`vlbench score`: score an existing prediction file by the official rule (PyTorch not needed)."""
 
 from __future__ import annotations
 
@@ -12,19 +12,25 @@ from vlbench.core.domain import known_domain
 
 
 def score(
-    task: Annotated[str, typer.Option(help="Task the predictions are for.")],
+    task: Annotated[str, typer.Option(help="Task of the predictions.")],
     predictions: Annotated[
         Path,
-        typer.Option(help="The official file, JSON lines, a run's samples.parquet; of retrieval, scores or lists."),
+        typer.Option(
+            help="The task's official file, JSON lines, or a run's samples.parquet; retrieval: scores or ranked lists."
+        ),
     ],
-    data_root: Annotated[Path | None, typer.Option(help="Folder of the data; left out: the built-in world.")] = None,
-    tasks_dir: Annotated[Path | None, typer.Option(help="Folder with task folders of your own.")] = None,
-    split: Annotated[str | None, typer.Option(help="Split they answer; left out: the task's reported one.")] = None,
-    domain: Annotated[str, typer.Option(help="The world's look: plain or textured.")] = "plain",
-    allow_partial: Annotated[bool, typer.Option("--allow-partial", help="Score what is there; noted.")] = False,
+    data_root: Annotated[Path | None, typer.Option(help="Folder of the data; left out: synthetic data.")] = None,
+    tasks_dir: Annotated[Path | None, typer.Option(help="Folder with your own task folders.")] = None,
+    split: Annotated[
+        str | None, typer.Option(help="Split of the predictions; left out: the task's report split.")
+    ] = None,
+    domain: Annotated[str, typer.Option(help="Domain of the synthetic data: plain or textured.")] = "plain",
+    allow_partial: Annotated[
+        bool, typer.Option("--allow-partial", help="Accept missing predictions; the report says so.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
 ) -> None:
-    """Score a file of predictions; pictures and torch are not needed.
+    """Score an existing prediction file; neither images nor PyTorch are needed.
 
     \b
     Examples:

@@ -1,4 +1,4 @@
-"""`vlbench show`: the examples of a run in the terminal."""
+"""`vlbench show`: print examples of a run."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import typer
 
 def show(
     run: Annotated[Path, typer.Argument(help="A run's folder, the last line that `vlbench run` prints.")],
-    wrong: Annotated[bool, typer.Option("--wrong", help="Only wrong answers.")] = False,
-    n: Annotated[int, typer.Option("-n", min=1, help="How many.")] = 20,
+    wrong: Annotated[bool, typer.Option("--wrong", help="Show only wrong answers.")] = False,
+    n: Annotated[int, typer.Option("-n", min=1, help="Number of examples.")] = 20,
 ) -> None:
-    """Show what a run answered, with references and confidences.
+    """Show the answers of a run, with references and confidences.
 
     \b
     Examples:

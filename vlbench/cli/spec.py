@@ -1,23 +1,34 @@
-"""Values for a RunSpec from a YAML file and from `--set name=value`."""
+"""Values for a spec: flags, a YAML file and `--set name=value`, and names with commas between them."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from vlbench.core.errors import VlbenchError, first_five
+import typer
+from pydantic import BaseModel
+
+from vlbench.core.errors import VlbenchError
+from vlbench.core.options import names_in, normalise, old_names
 from vlbench.core.yamlfile import parse_yaml, read_yaml
 from vlbench.models.hf.folder import PREFIX
 
 
-def read_config(path: Path) -> dict[str, object]:
-    """The keys of a YAML file.
+def read_sources(
+    spec: type[BaseModel], flags: Mapping[str, object], config: Path | None, settings: Sequence[str]
+) -> Iterator[tuple[str, dict[str, object]]]:
+    """Where values come from, and the values by the paths of the spec's fields; later ones win over earlier ones.
 
     Raises:
-        VlbenchError: no such file, not YAML, not a mapping.
+        VlbenchError: the YAML file or a setting cannot be read, or one of them gives a setting twice.
     """
-    return read_yaml(path, f"--config {path}")
+    sources = [(f"--config {config}", read_yaml(config, f"--config {config}"))] if config else []
+    sources += [("flags", dict(flags)), ("--set", read_settings(settings))]
+    for where, values in sources:
+        for name, new in old_names(spec).items():
+            if values.get(name) is not None:
+                typer.echo(f"note: {name} is deprecated, its name is {new}", err=True)
+        yield where, normalise(spec, values, where)
 
 
 def read_settings(settings: Sequence[str]) -> dict[str, object]:
@@ -38,17 +49,14 @@ def read_settings(settings: Sequence[str]) -> dict[str, object]:
     return values
 
 
-def read_towers(text: str) -> dict[str, str]:
-    """`vision=hf:NAME,text=FOLDER` as a mapping from a tower to where its weights lie.
+def require(values: Mapping[str, object], name: str, example: str) -> None:
+    """Check that an option has a value.
 
     Raises:
-        VlbenchError: one has no `=`, no name or nothing after it, or a tower comes twice.
+        VlbenchError: it has none.
     """
-    parts = [part.partition("=") for part in text.split(",")]
-    if faulty := [name for name, _, source in parts if not (name.strip() and source.strip())]:
-        raise VlbenchError(f"--init {text!r} has no TOWER=WEIGHTS at {faulty[0]!r}: write vision=hf:NAME,text=FOLDER")
-    names = split_names("init", ",".join(name for name, _, _ in parts))
-    return dict(zip(names, (source.strip() for _, _, source in parts), strict=True))
+    if values.get(name) is None:
+        raise VlbenchError(f"--{name} is missing: name one, e.g. --{name} {example} (`vlbench list {name}s`)")
 
 
 def deep_update(values: dict[str, object], over: Mapping[str, object]) -> None:
@@ -69,12 +77,11 @@ def split_names(kind: str, text: str) -> list[str]:
     Raises:
         VlbenchError: one of them is empty or comes twice.
     """
-    names = [name.strip() for name in text.split(",")]
-    if not all(names):
-        raise VlbenchError(f"--{kind} {text!r} holds an empty name: expected names with commas between them")
-    if twice := [name for name, times in Counter(names).items() if times > 1]:
-        raise VlbenchError(f"--{kind} names {first_five(twice)} more than once: name each once")
-    return names
+    try:
+        return list(names_in(text))
+    except ValueError as error:
+        shown = f"{text!r} " if "empty" in str(error) else ""
+        raise VlbenchError(f"--{kind} {shown}{error}") from None
 
 
 def split_models(text: str) -> list[str]:

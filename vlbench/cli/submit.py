@@ -1,4 +1,4 @@
-"""`vlbench submit`: a run's answers for an official server."""
+"""`vlbench submit`: write a run's answers for an official server."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ def submit(
     to: Annotated[str, typer.Option(help="evalai-vqa2, evalai-gqa or nlvr2.")],
     output: Annotated[Path | None, typer.Option("-o", "--output", help="File; left out: in the run's folder.")] = None,
 ) -> None:
-    """Write a run's answers as an official server takes them, and say where to hand them in.
+    """Write a run's answers in the format of an official server, and print where to submit them.
 
-    Refused unless every example of the official split is answered exactly once.
+    Every example of the official split must be answered exactly once.
 
     \b
     Examples:
@@ -24,6 +24,6 @@ def submit(
     """
     from vlbench.report.submit import submission
 
-    path, where = submission(run, to, output)
-    typer.echo(f"hand it in: {where}", err=True)
+    path, server = submission(run, to, output)
+    typer.echo(f"submit it to: {server}", err=True)
     typer.echo(path)

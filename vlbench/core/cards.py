@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field, model_validator
 
+from vlbench.core.options import Amount, Count, NotNegative, Positive, Share, option
 from vlbench.core.splits import SplitTuple
 from vlbench.core.validate import Frozen
 
@@ -167,32 +168,52 @@ class Recipe(Frozen):
     """
 
     optimizer: Literal["adamw", "bert_adam"] | None = None
-    lr: float | None = Field(default=None, gt=0)
-    head_lr: float | None = Field(default=None, gt=0)
-    visual_lr: float | None = Field(default=None, gt=0)
-    weight_decay: float | None = Field(default=None, ge=0)
-    warmup: float | None = Field(default=None, ge=0, le=1)
-    warmup_steps: int | None = Field(default=None, ge=0)
-    warmup_from: float | None = Field(default=None, ge=0, le=1)
+    lr: Annotated[
+        Positive | None,
+        option("Peak learning rate; short for --set train.lr=X.", "Training", default="the recipe's"),
+    ] = None
+    head_lr: Positive | None = None
+    visual_lr: Positive | None = None
+    weight_decay: NotNegative | None = None
+    warmup: Share | None = None
+    warmup_steps: Amount | None = None
+    warmup_from: Share | None = None
     decay_biases: bool | None = None
-    milestones: tuple[float, ...] | None = None
-    betas: tuple[float, float] | None = None
-    clip: float | None = Field(default=None, gt=0)
-    ema: float | None = Field(default=None, ge=0, lt=1)
-    epochs: int | None = Field(default=None, ge=1)
-    steps: int | None = Field(default=None, ge=1)
-    batch_size: int | None = Field(default=None, ge=1)
-    accumulation: int | None = Field(default=None, ge=1)
-    evaluations: int | None = Field(default=None, ge=1)
+    milestones: tuple[Share, ...] | None = None
+    betas: tuple[Share, Share] | None = None
+    clip: Positive | None = None
+    ema: Annotated[Share, Field(lt=1)] | None = None
+    epochs: Annotated[
+        Count | None,
+        option("Passes over the training data; short for --set train.epochs=N.", "Training", default="the recipe's"),
+    ] = None
+    steps: Annotated[
+        Count | None,
+        option(
+            "Optimizer steps, which win over --epochs; short for --set train.steps=N.",
+            "Training",
+            default="the recipe's",
+        ),
+    ] = None
+    batch_size: Annotated[
+        Count | None,
+        option(
+            "Examples (pretraining: pairs) per optimizer step; short for --set train.batch_size=N.",
+            "Training",
+            default="the recipe's",
+        ),
+    ] = None
+    accumulation: Count | None = None
+    evaluations: Count | None = None
     batches: Literal["shuffled", "related"] | None = None
     augment: Literal["none", "randaugment"] | None = None
-    short_side: tuple[PositiveInt, PositiveInt] | None = None
-    long_side: PositiveInt | None = None
+    short_side: tuple[Count, Count] | None = None
+    long_side: Count | None = None
     rank_loss: Literal["softmax", "hinge", "binary"] | None = None
-    negative_texts: int | None = Field(default=None, ge=0)
-    negative_images: int | None = Field(default=None, ge=0)
-    margin: float | None = Field(default=None, gt=0)
-    lora_rank: int | None = Field(default=None, ge=0)
+    negative_texts: Amount | None = None
+    negative_images: Amount | None = None
+    margin: Positive | None = None
+    lora_rank: Amount | None = None
     train_splits: SplitTuple | None = None
     batch_norm: Literal["frozen", "live"] | None = None
 

@@ -7,12 +7,15 @@ from typing import Annotated, Literal
 
 from pydantic import Field, FiniteFloat, field_validator
 
+from vlbench.core.options import Count, Name, NotNegative, Positive, Spec, Threads, option
 from vlbench.core.record import Environment, ToolInfo
+from vlbench.core.spec import DeviceOption, DtypeOption, SeedOption
 from vlbench.core.validate import Frozen
 
 PROFILE_VERSION = 1
 
 Scenario = Literal["latency", "throughput", "retrieval"]
+Pixels = Annotated[int, Field(ge=1, le=99999)]
 PIPELINE = ("decode", "preprocess")
 """Stages of the pipeline before the model: they run in workers beside it and are no part of its latency."""
 DETECTOR = ("detect backbone", "detect proposals", "detect NMS", "detect RoI head")
@@ -27,40 +30,87 @@ INTERVAL_FROM = 6
 """Values that an interval of their median needs: the smallest and the largest of n hold it with 1 - 2 / 2^n."""
 
 
-class ProfileSpec(Frozen):
+class ProfileSpec(Spec):
     """Models measured side by side, interleaved, on the same inputs.
 
-    task: whose head is put on the backbone; a ranking needs one picture and one text, and every model can do it.
-    scenario: `latency`, one example at a time; `throughput`, growing batches; `retrieval`, a query against galleries.
-    picture: width and height in pixels of the pictures, before each model's own preprocessing. words: of the texts.
-    iterations, seconds: each model is measured so often and so long at least, at each batch size; then until the 95 %
-    intervals of the medians, of the whole and of the model's part, are within `precision` of them. max_seconds: what
-    all models of a scenario may take together, with all that is done before anything counts; nothing is begun that
-    would end later, but for one pass of each model. batches: of throughput; empty doubles from 1 to the fastest.
-    stages: the only ones whose latency is measured, by the names that tables have; empty means all. detector: whether
-    models that look at regions are charged for them.
+    A task whose head is put on the backbone: a ranking needs one image and one text, and every model can do it. Each
+    model is measured at least `iterations` times and `seconds` long at each batch size, then until the 95 % intervals
+    of the medians, of the whole and of the model's part, are within `precision` of them. `max_seconds` is the limit
+    for all models of a scenario together, warm-up included: nothing is started that would end later, except one pass
+    of each model. Empty `batches` double from 1 to the fastest; empty `stages` means all.
     """
 
-    models: tuple[str, ...] = Field(min_length=1)
-    size: str | None = None
-    task: str = "coco_retrieval"
-    scenario: tuple[Scenario, ...] = ("latency",)
-    picture: tuple[int, int] = (1000, 600)
-    words: int = Field(default=12, ge=1)
-    vocabulary: Path | None = None
-    batches: tuple[Annotated[int, Field(ge=1)], ...] = ()
-    stages: tuple[str, ...] = ()
-    iterations: int = Field(default=10, ge=2)
-    seconds: float = Field(default=1.0, ge=0)
-    precision: float = Field(default=0.02, gt=0)
-    max_seconds: float = Field(default=60.0, gt=0)
-    detector: bool = True
-    energy: bool = False
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    device: str | None = None
-    threads: int | None = Field(default=None, ge=1)
-    seed: int = 0
-    output_path: Path = Path("profiles")
+    models: Annotated[
+        Annotated[tuple[Name, ...], Field(min_length=1)],
+        option(
+            "Models with commas, measured in turn; also hf:CLIPModel, without weights.",
+            "What to run",
+            name="model",
+            metavar="NAME,...",
+            known="model",
+        ),
+    ]
+    size: Annotated[
+        Name | None,
+        option("Size of every model but those of hf:, which have one.", "What to run", default="the paper's"),
+    ] = None
+    task: Annotated[Name, option("Task whose head is put on the backbone.", "What to run", known="task")] = (
+        "coco_retrieval"
+    )
+    scenario: Annotated[
+        tuple[Scenario, ...],
+        option(
+            "latency: one example at a time; throughput: growing batches; retrieval: a query against galleries; with "
+            "commas.",
+            "What to run",
+        ),
+    ] = ("latency",)
+    picture: Annotated[
+        tuple[Pixels, Pixels],
+        option(
+            "Width and height of the images before each model's own preprocessing.",
+            "Data",
+            default="1000x600",
+            metavar="WxH",
+        ),
+    ] = (1000, 600)
+    words: Annotated[Count, option("Words of the texts.", "Data")] = 12
+    vocabulary: Annotated[
+        Path | None, option("vocab.txt of the texts.", "Data", default="a generated one of the same length")
+    ] = None
+    batches: Annotated[
+        tuple[Count, ...],
+        option(
+            "Batch sizes of throughput, with commas.",
+            "Measurement",
+            name="batch_sizes",
+            metavar="N,...",
+            default="1, 2, 4 ... to the fastest",
+        ),
+    ] = ()
+    stages: Annotated[
+        tuple[str, ...],
+        option("Measure the latency of these stages only, with commas.", "Measurement", default="all"),
+    ] = ()
+    iterations: Annotated[
+        Annotated[Count, Field(ge=2)],
+        option("Smallest number of iterations for each model and batch size.", "Measurement"),
+    ] = 10
+    seconds: Annotated[NotNegative, option("Shortest time for each model.", "Measurement", metavar="SECONDS")] = 1.0
+    precision: Annotated[
+        Positive,
+        option("Stop when the 95 % interval of the median is within this fraction of it.", "Measurement"),
+    ] = 0.02
+    max_seconds: Annotated[Positive, option("Longest time for each scenario.", "Measurement", metavar="SECONDS")] = 60.0
+    detector: Annotated[
+        bool, option("Include the detector in the cost of models that need region features.", "Measurement")
+    ] = True
+    energy: Annotated[bool, option("Measure joules per example, where the GPU reports them.", "Measurement")] = False
+    dtype: DtypeOption = "float32"
+    device: DeviceOption = None
+    threads: Annotated[Threads | None, option("CPU threads.", "Machine", default="torch's")] = None
+    seed: SeedOption = 0
+    output_path: Annotated[Path, option("Folder of the profiles.", "Output")] = Path("profiles")
 
     @field_validator("vocabulary", "output_path")
     @classmethod

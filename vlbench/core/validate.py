@@ -1,10 +1,10 @@
-"""Parse untrusted mappings into frozen models; report all faults at once, naming near misses."""
+"""Parse untrusted mappings into frozen models; report all faults at once, with near misses."""
 
 from __future__ import annotations
 
 import difflib
 import reprlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -13,11 +13,11 @@ from pydantic_core import ErrorDetails
 from vlbench.core.errors import LONGEST, VlbenchError
 
 MOST = 20
-"""Faults that one sentence names."""
+"""Number of faults that one sentence names."""
 
 
 class Frozen(BaseModel):
-    """The base of every card, spec and record: immutable, and an unknown key is an error."""
+    """The base of all cards, specs and records: immutable, and unknown keys are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -29,8 +29,7 @@ def parse(model: type[Model], values: Mapping[str, object], where: str) -> Model
     """Build `model` from `values`.
 
     Raises:
-        VlbenchError: with every fault (of many, the first ones) in one sentence, `where` saying which file or flags are
-            meant.
+        VlbenchError: all faults (of many, the first ones) in one sentence, which begins with `where`.
     """
     try:
         return model.model_validate(values)
@@ -41,18 +40,42 @@ def parse(model: type[Model], values: Mapping[str, object], where: str) -> Model
 
 
 def _describe(model: type[BaseModel], fault: ErrorDetails) -> str:
+    """One fault: the key, its value, and what is expected instead."""
     path = [str(part) for part in fault["loc"]]
     name = ".".join(path) or "value"
     if fault["type"] == "missing":
         return f"{name[:LONGEST]} is missing"
     if fault["type"] != "extra_forbidden":
-        return f"{name[:LONGEST]} is {brief(fault['input'])}: {fault['msg'].removeprefix('Value error, ')}"
-    near = difflib.get_close_matches(path[-1], _known_keys(model, path[:-1]), n=1)
-    return f"unknown key {brief(name)}" + (f", did you mean {near[0]!r}?" if near else "")
+        return f"{name[:LONGEST]} is {brief(fault['input'])}: {_expectation(fault)}"
+    near = _nearest_key(model, path)
+    return f"unknown key {brief(name)}" + (f", did you mean {near!r}?" if near else "")
+
+
+_BOUNDS = {
+    "greater_than": ("gt", "above", "larger"),
+    "greater_than_equal": ("ge", "of at least", "larger"),
+    "less_than": ("lt", "below", "smaller"),
+    "less_than_equal": ("le", "of at most", "smaller"),
+}
+"""By the type of a fault of pydantic: the bound's name in its context, and words for it."""
+
+
+def _expectation(fault: ErrorDetails) -> str:
+    """What is expected, and the remedy where pydantic's own message has none."""
+    if fault["type"] in _BOUNDS:
+        name, words, remedy = _BOUNDS[fault["type"]]
+        bound = fault["ctx"][name]
+        shown = int(bound) if float(bound).is_integer() else bound
+        return f"expected a number {words} {shown:,}, give a {remedy} one"
+    if fault["type"] == "finite_number":
+        return "expected a finite number, give one such as 0.5 or 100"
+    if fault["type"] == "string_too_short":
+        return "expected a name, and it is empty: name one or leave it out"
+    return fault["msg"].removeprefix("Value error, ")
 
 
 def brief(value: object) -> str:
-    """A value from elsewhere in a few words: it may be a whole file long, or name itself a thousand times."""
+    """A short text for an untrusted value, which may be as long as a file or refer to itself many times."""
     short = reprlib.Repr()
     short.maxlevel, short.maxstring, short.maxother, short.maxdict = 2, LONGEST, LONGEST, 3
     try:
@@ -61,12 +84,38 @@ def brief(value: object) -> str:
         return "an enormous number"
 
 
-def _known_keys(model: type[BaseModel], path: list[str]) -> list[str]:
+def _nearest_key(model: type[BaseModel], path: Sequence[str]) -> str | None:
+    """The known key that an unknown one at `path` probably means: by its name beside it, by its path elsewhere."""
+    keys = {key.rpartition(".")[2]: key for key in _all_keys(model)}
+    keys |= {key: key for key in _keys_at(model, path[:-1])}
+    if near := difflib.get_close_matches(path[-1], keys, n=1):
+        return keys[near[0]]
+    longer = [name for name in keys if len(path[-1]) > 2 and name.startswith(path[-1])]
+    return keys[min(longer, key=len)] if longer else None
+
+
+def _all_keys(model: type[BaseModel]) -> Iterator[str]:
+    """The paths of all keys of `model`, those of plain nested models among them, the outermost last."""
+    for name, inner in _nested(model).items():
+        yield from (f"{name}.{key}" for key in _all_keys(inner))
+    yield from model.model_fields
+
+
+def _keys_at(model: type[BaseModel], path: Sequence[str]) -> list[str]:
     """The keys known at `path` below `model`, as far as plain nested models go."""
     for part in path:
-        inner = model.model_fields.get(part)
-        annotation = inner.annotation if inner else None
-        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+        inner = _nested(model).get(part)
+        if inner is None:
             return []
-        model = annotation
+        model = inner
     return list(model.model_fields)
+
+
+def _nested(model: type[BaseModel]) -> dict[str, type[BaseModel]]:
+    """The fields of `model` that hold a model."""
+    annotations = {name: field.annotation for name, field in model.model_fields.items()}
+    return {
+        name: annotation
+        for name, annotation in annotations.items()
+        if isinstance(annotation, type) and issubclass(annotation, BaseModel)
+    }

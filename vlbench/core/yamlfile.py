@@ -1,30 +1,29 @@
-"""YAML from anywhere, read without making objects or running code, so that every fault is a sentence."""
+"""Read YAML from untrusted files: no objects are built, no code runs, and every error is one sentence."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import yaml
 
 from vlbench.core.errors import VlbenchError
 
 _FAULTS = (yaml.YAMLError, ValueError, RecursionError, TypeError, AttributeError)
-"""Besides YAML's own: numbers and dates that are none, endless nesting, sets and mappings of what cannot be a key."""
+"""Besides YAML's own errors: invalid numbers and dates, endless nesting, keys that cannot be hashed."""
 _LONGEST = 300
-_FAST = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_FAST: type[yaml.SafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 def read_yaml(path: Path, name: str, trusted: bool = False) -> dict[str, object]:
-    """The mapping that a file holds, its keys as strings.
+    """Read the mapping in a file, with its keys as strings.
 
     Args:
         path: the file.
-        name: what it is called in errors.
-        trusted: it came with vlbench; libyaml, which is quicker, crashes on endless nesting.
+        name: its name in errors.
+        trusted: whether it is part of vlbench; then libyaml reads it, which is faster but crashes on endless nesting.
 
     Raises:
-        VlbenchError: it cannot be read, is not YAML, gives a key twice, or holds something else.
+        VlbenchError: the file cannot be read, is not YAML, gives a key twice, or is not a mapping.
     """
     try:
         text = path.read_text(encoding="utf8")
@@ -37,13 +36,13 @@ def read_yaml(path: Path, name: str, trusted: bool = False) -> dict[str, object]
 
 
 def parse_yaml(text: str, name: str, trusted: bool = False) -> object:
-    """The value that YAML spells.
+    """Parse a YAML text.
 
     Raises:
-        VlbenchError: it is none, names an object of Python's, or gives a key twice in one mapping, with both lines.
+        VlbenchError: it is not YAML, has a tag of Python objects, or gives a key twice in a mapping (with both lines).
     """
     try:
-        loader: Any = (_FAST if trusted else yaml.SafeLoader)(text)
+        loader = (_FAST if trusted else yaml.SafeLoader)(text)
         try:
             node = loader.get_single_node()
             twice = _key_twice(node, loader)
@@ -60,31 +59,31 @@ def parse_yaml(text: str, name: str, trusted: bool = False) -> object:
     return value
 
 
-def _key_twice(root: yaml.Node | None, loader: Any) -> tuple[str, int, int] | None:
-    """The first key that comes twice in one mapping, by what it means, with both lines counted from 1.
+def _key_twice(root: yaml.Node | None, loader: yaml.SafeLoader) -> tuple[str, int, int] | None:
+    """The first key that a mapping gives twice, with the two lines counted from 1; None if there is none.
 
-    Only what is written out counts: a key may replace one that `<<` takes over from another mapping.
+    Keys are compared by value. A key may replace one that `<<` merges from another mapping.
     """
-    todo, seen = [root] if root else [], set[int]()
+    todo, visited = [root] if root else [], set[int]()
     while todo:
         node = todo.pop()
-        if id(node) in seen:
+        if id(node) in visited:
             continue
-        seen.add(id(node))
+        visited.add(id(node))
         if isinstance(node, yaml.SequenceNode):
             todo.extend(reversed(node.value))
         elif isinstance(node, yaml.MappingNode):
             lines: dict[str, int] = {}
             for key, _ in node.value:
                 if isinstance(key, yaml.ScalarNode):
-                    line, meaning = key.start_mark.line + 1, _meaning(key, loader)
-                    if meaning in lines:
-                        return key.value, lines[meaning], line
-                    lines[meaning] = line
+                    line, value = key.start_mark.line + 1, _key_value(key, loader)
+                    if value in lines:
+                        return key.value, lines[value], line
+                    lines[value] = line
             todo.extend(value for _, value in reversed(node.value))
     return None
 
 
-def _meaning(key: yaml.ScalarNode, loader: Any) -> str:
-    """A key as keys of cards are read, so that 2 and "2" are one, as are true and yes."""
+def _key_value(key: yaml.ScalarNode, loader: yaml.SafeLoader) -> str:
+    """The value of a key as text, so that 2 and "2" are equal, and true and yes."""
     return "<<" if key.tag == "tag:yaml.org,2002:merge" else str(loader.construct_object(key))

@@ -59,7 +59,7 @@ def resource_spec(job: Job) -> ResourceSpec:
         vocabulary=spec.vocabulary,
         weights=job.weights,
         loading=job.loading,
-        cache_gib=spec.cache_pictures,
+        cache_gib=spec.cache_images,
     )
 
 

@@ -39,7 +39,7 @@ def test_check_says_what_is_there(vlbench: Call, tiny_world: Path) -> None:
     done = vlbench("data", "check", "--task", "nlvr2", "--data-root", tiny_world)
     assert done.code == 0
     header, _, *rows = done.out.splitlines()
-    assert header.split() == ["split", "examples", "expected", "groups", "pictures", "missing", "undecodable", "md5",
+    assert header.split() == ["split", "examples", "expected", "groups", "images", "missing", "undecodable", "md5",
                               "verdict"]  # fmt: skip
     assert [row.split()[:6] for row in rows] == [
         ["train", "192", "192", "48", "192", "0"],
@@ -89,7 +89,7 @@ def test_features_are_written_and_then_used(
     assert done.code == 0
     assert done.out.splitlines() == [str(folder / f"{split}.tsv") for split in ("train", "dev", "test-p")]
     assert [len((folder / f"{split}.tsv").read_bytes().splitlines()) for split in ("train", "dev")] == [192, 96]
-    assert "train: 192 pictures described by flat" in done.err
+    assert "train: features of 192 images extracted by flat" in done.err
 
     monkeypatch.setattr(resources, "_extract_missing", lambda *_: pytest.fail("a picture is described anew"))
     run = vlbench("run", "--task", "nlvr2", "--model", "cvlp", "--data-root", world, "--output-path", tmp_path / "runs",

@@ -77,7 +77,7 @@ def test_help_is_no_fault(arguments: tuple[str, ...], vlbench: Call) -> None:
     assert "Usage: vlbench" in done.out
 
 
-def test_a_bug_is_called_one(vlbench: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_internal_error_is_called_one(vlbench: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken() -> None:
         raise ZeroDivisionError("division by zero")
 
@@ -86,4 +86,4 @@ def test_a_bug_is_called_one(vlbench: Call, monkeypatch: pytest.MonkeyPatch) -> 
     assert done.code == 1
     assert done.err.startswith("Traceback")
     assert "ZeroDivisionError" in done.err
-    assert done.err.splitlines()[-1].startswith("vlbench: this is a bug of vlbench")
+    assert done.err.splitlines()[-1].startswith("vlbench: internal error; the traceback above says where")

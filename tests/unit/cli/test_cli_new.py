@@ -76,11 +76,11 @@ def test_a_new_model_learns_a_new_task(vlbench: Call, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("model", "Upper"), "'Upper' is no name for a model: begin with a small letter"),
-        (("task", "class"), "'class' is no name for a task"),
-        (("task", "../x"), "'../x' is no name for a task"),
-        (("model", "vilt"), "'vilt' is a model of vlbench already: choose another name"),
-        (("task", "nlvr2"), "'nlvr2' is a task of vlbench already"),
+        (("model", "Upper"), "'Upper' is not a valid name for a model: use lower-case letters"),
+        (("task", "class"), "'class' is not a valid name for a task"),
+        (("task", "../x"), "'../x' is not a valid name for a task"),
+        (("model", "vilt"), "'vilt' is already a model of vlbench: choose another name"),
+        (("task", "nlvr2"), "'nlvr2' is already a task of vlbench"),
     ],
 )
 def test_names_that_cannot_be(
@@ -97,7 +97,7 @@ def test_nothing_is_overwritten_nor_half_written(vlbench: Call, tmp_path: Path) 
     mine.parent.mkdir()
     mine.write_text("keep")
     done = vlbench("new", "model", "mine", "--into", tmp_path)
-    assert done.code == 2 and "is there already and is left as it is" in done.err
+    assert done.code == 2 and "exists and is not overwritten" in done.err
     assert [path.name for path in tmp_path.rglob("*")] == ["mine", "notes.txt"] and mine.read_text() == "keep"
     done = vlbench("new", "task", "other", "--into", mine)
     assert done.code == 5 and "cannot write" in done.err

@@ -6,28 +6,31 @@ from typing import Any
 
 import pytest
 
-from vlbench.cli.run import _controls, make_specs
+from vlbench.cli.run import make_specs
 
 NAMES = {"task": "nlvr2,gqa", "model": "cvlp,vilt"}
 
 
 def test_a_run_for_each_seed_model_and_task() -> None:
-    specs = make_specs(NAMES, {}, None, [], [3, 1])
+    specs = make_specs(NAMES | {"seeds": "3,1"})
     assert [(spec.seed, spec.model, spec.task) for spec in specs] == [
         (seed, model, task) for seed in (3, 1) for model in ("cvlp", "vilt") for task in ("nlvr2", "gqa")
     ]
 
 
 def test_a_checkpoint_names_the_place_of_each_run() -> None:
-    specs = make_specs(NAMES | {"checkpoint": "heads/{task}/{model}-tiny"}, {}, None, [])
+    specs = make_specs(NAMES | {"checkpoint": "heads/{task}/{model}-tiny"})
     assert [spec.checkpoint for spec in specs] == [
         f"heads/{task}/{model}-tiny" for model in ("cvlp", "vilt") for task in ("nlvr2", "gqa")
     ]
 
 
-@pytest.mark.parametrize(("asked", "found"), [(None, None), ("none", []), ("blind, shuffled", ["blind", "shuffled"])])
-def test_controls_by_name(asked: str | None, found: list[str] | None) -> None:
-    assert _controls(asked) == found
+@pytest.mark.parametrize(
+    ("asked", "found"), [(None, None), ("none", ()), ("blind", ("blind",)), (["blind"], ("blind",))]
+)
+def test_controls_by_name(asked: object, found: tuple[str, ...] | None) -> None:
+    (spec,) = make_specs({"task": "nlvr2", "model": "cvlp", "controls": asked})
+    assert spec.controls == found
 
 
 @pytest.mark.parametrize("asked", [("--seeds", "0,x"), ("--seed", 1, "--seeds", "0,1")])

@@ -28,6 +28,35 @@ def test_near_miss_below_the_top() -> None:
         parse(RunSpec, {"task": "a", "model": "b", "train": {"epocs": 1}}, "flags")
 
 
+@pytest.mark.parametrize(
+    ("values", "near"),
+    [
+        ({"batchsize": 4}, "train.batch_size"),  # not eval_batch_size
+        ({"weight_decay": 0.1}, "train.weight_decay"),
+        ({"epoch": 1}, "train.epochs"),
+        ({"train": {"seed": 1}}, "seed"),
+        ({"train": {"lrr": 1}}, "lr"),
+        ({"log": "wandb"}, "log_with"),
+        ({"eval_batchsize": 4}, "eval_batch_size"),
+    ],
+)
+def test_the_nearest_key_is_one_that_works(values: dict[str, object], near: str) -> None:
+    with pytest.raises(VlbenchError, match=rf"did you mean '{near}'\?"):
+        parse(RunSpec, {"task": "a", "model": "b", **values}, "run.yaml")
+
+
+def test_a_key_like_no_other_has_no_near_miss() -> None:
+    with pytest.raises(VlbenchError, match=r"unknown key 'zzzzzz'$"):
+        parse(RunSpec, {"task": "a", "model": "b", "zzzzzz": 1}, "run.yaml")
+
+
+def test_a_bound_is_named_with_the_remedy() -> None:
+    with pytest.raises(VlbenchError) as caught:
+        parse(RunSpec, {"task": "a", "model": "b", "train": {"lr": 0}, "save_every": 0}, "run.yaml")
+    assert "train.lr is 0: expected a number above 0, give a larger one" in caught.value.message
+    assert "save_every is 0: expected a number of at least 1, give a larger one" in caught.value.message
+
+
 def test_a_rule_of_several_fields_says_only_the_rule() -> None:
     with pytest.raises(VlbenchError, match=": give a url, or say under by_hand") as caught:
         parse(Source, {"gives": ["a"], "to": "b"}, "downloads.yaml")

@@ -161,7 +161,7 @@ def test_the_config_asks_for_the_same_run(job: Job, folder: RunFolder, tmp_path:
     from vlbench.cli.run import make_specs
 
     execute(job, folder, Silent())
-    assert make_specs({}, {}, folder.config, []) == [job.spec]
+    assert make_specs({}, folder.config, []) == [job.spec]
 
 
 def test_a_run_rejected_before_it_began_leaves_no_record(

@@ -172,9 +172,9 @@ def test_yaml_and_flags(tmp_path: Path) -> None:
         "train_split:\n- train\n- nominival",
     ):
         (tmp_path / "run.yaml").write_text(f"task: vqa2\nmodel: fake\n{text}\n")
-        (found,) = make_specs({}, {}, tmp_path / "run.yaml", [])
+        (found,) = make_specs({}, tmp_path / "run.yaml", [])
         assert found.train_split == ("train", "nominival")
-    (found,) = make_specs({"task": "vqa2", "model": "fake"}, {}, None, ["train.train_splits=train,val"])
+    (found,) = make_specs({"task": "vqa2", "model": "fake"}, None, ["train.train_splits=train,val"])
     assert found.train.train_splits == ("train", "val")
 
 

@@ -96,7 +96,7 @@ def test_every_field_of_the_spec_counts_unless_it_is_a_place() -> None:
         "task": "nlvr", "model": "fake", "size": "base", "mode": "eval",
         "answer_by": "text", "data_root": Path("d"), "tasks_dir": Path("t"),
         "domain": "textured", "train_split": "dev", "select_on": "none", "split": "dev", "limit": 501.0,
-        "limit_mode": "head", "select_limit": 9, "cache_pictures": 2.0, "controls": ("blind",), "seed": 1,
+        "limit_mode": "head", "select_limit": 9, "cache_images": 2.0, "controls": ("blind",), "seed": 1,
         "rerank_k": 5,
         "eval_batch_size": 1, "num_fewshot": 2, "save_every": 7, "auto_batch": True, "compile": True,
         "activation_checkpointing": True,

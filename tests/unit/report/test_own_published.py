@@ -119,8 +119,8 @@ def test_what_is_no_run_is_an_error(make_run: MakeRun, own: Callable[..., Path],
     (tmp_path / "empty").mkdir()
     (tmp_path / "notes.txt").write_text("x")
     for arguments, said in (
-        ((run, file, "--published"), f"{file} is no run: published figures of your own go to --published {file}"),
-        ((run, file), "go to --published"),
+        ((run, file, "--published"), f"{file} is not a run: give your own published results as --published {file}"),
+        ((run, file), "published results as --published"),
         ((run, tmp_path / "notes.txt"), "notes.txt is no run"),
         ((run, tmp_path / "empty"), "empty: no runs there"),
         ((run, "--published", tmp_path / "absent.yaml"), "absent.yaml does not exist"),

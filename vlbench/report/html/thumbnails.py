@@ -21,7 +21,7 @@ _TRIED = 40
 
 
 @dataclass(frozen=True)
-class ImageFiles:
+class ReportImages:
     """Image files of a split. paths: by key. texts: example id -> text, to check that the data is that of the record.
     absent: why there are none."""
 
