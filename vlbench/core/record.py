@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from vlbench.core.cards import Recipe
+from vlbench.core.results import Score
 from vlbench.core.spec import RunSpec
 from vlbench.core.splits import Splits
 from vlbench.core.validate import Frozen
@@ -149,6 +150,20 @@ class Result(Frozen):
     method: str = ""
     higher_is_better: bool = True
     slices: dict[str, dict[str, Result]] = Field(default_factory=dict)
+
+    @classmethod
+    def from_score(cls, metric: str, score: Score, slices: dict[str, dict[str, Result]]) -> Result:
+        """The score without its values per example, under the task card's name of the metric."""
+        return cls(
+            metric=metric,
+            value=score.value,
+            n=score.n,
+            stderr=score.stderr,
+            ci95=score.ci95,
+            method=score.method,
+            higher_is_better=score.higher_is_better,
+            slices=slices,
+        )
 
 
 class Coverage(Frozen):
