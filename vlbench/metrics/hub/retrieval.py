@@ -40,7 +40,7 @@ class Retrieval(evaluate.Metric):  # type: ignore[misc]
         return evaluate.MetricInfo(
             description=__doc__,
             citation="Karpathy and Fei-Fei 2015, Faghri et al. 2018",
-            inputs_description="predictions: an image's score with each text. references: the columns of its own texts.",
+            inputs_description="predictions: an image's scores with all texts. references: its own texts' columns.",
             features=datasets.Features({"predictions": rows, "references": columns}),
         )
 
