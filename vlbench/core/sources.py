@@ -1,4 +1,4 @@
-"""Where a task's files come from: facts in `downloads.yaml` beside the task's card."""
+"""The downloads of a task's files: facts in `downloads.yaml` beside the task's card."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from vlbench.core.validate import Frozen
 
 
 class Source(Frozen):
-    """One archive or file, or something that only its owners hand out.
+    """One archive or file to download, or data that has to be requested from its owners.
 
-    gives: what must be there afterwards, as paths below `to`. to: a folder below the data root; tasks that share
-    pictures share it. url: where the file lies; empty where people have to ask for it, which `by_hand` then
-    explains. unpack: whether it is an archive. size: about how large, for people. md5, sha256: of the file that the
-    url leads to. optional: whether the task runs without it.
+    gives: the paths below `to` that must exist afterwards. to: a folder below the data root; tasks with the same images
+    share it. url: the address of the file; empty where it has to be requested, as `by_hand` explains. unpack: whether
+    it is an archive. size: the approximate size, as text. md5, sha256: the hashes of the downloaded file. optional:
+    whether the task runs without it.
     """
 
     gives: tuple[str, ...] = Field(min_length=1)
@@ -36,16 +36,16 @@ class Source(Frozen):
 
     @property
     def name(self) -> str:
-        """The file's own name, or the first of what it gives."""
+        """The file name in the url, or the first path it gives."""
         return self.url.rpartition("/")[2] or self.gives[0]
 
     @property
     def checksums(self) -> dict[str, str]:
-        """Hash by algorithm, those that are known."""
+        """Algorithm -> hash, for the known ones."""
         return {name: value for name, value in (("md5", self.md5), ("sha256", self.sha256)) if value}
 
 
 class Sources(Frozen):
-    """All that a task needs."""
+    """All downloads of a task, as `downloads.yaml` holds them."""
 
     sources: tuple[Source, ...] = Field(min_length=1)
