@@ -14,9 +14,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
 
-from vlbench.core.cards import ModelCard, TaskCard
+from vlbench.core.cards import Download, Downloads, ModelCard, TaskCard
 from vlbench.core.errors import DataError, VlbenchError, unknown
-from vlbench.core.sources import Source, Sources
 from vlbench.core.task import Adapter, Task
 from vlbench.core.validate import parse
 from vlbench.core.yamlfile import read_yaml
@@ -32,7 +31,7 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).parent
 
-Card = TypeVar("Card", TaskCard, ModelCard, Sources)
+Card = TypeVar("Card", TaskCard, ModelCard, Downloads)
 _DOCUMENTATION = {"title", "description", "homepage", "licence", "citation", "leaks"}
 _CHECKED_ONLY = {"count", "md5", "overlaps"}
 """Fields of a task's card and of its splits that are only shown or checked, and affect no number."""
@@ -68,14 +67,14 @@ def task_card(name: str, tasks_dir: Path | None = None) -> TaskCard:
     return _card(TaskCard, _find("task", name, task_folders(tasks_dir)) / "task.yaml")
 
 
-def task_sources(name: str, tasks_dir: Path | None = None) -> tuple[Source, ...]:
+def task_sources(name: str, tasks_dir: Path | None = None) -> tuple[Download, ...]:
     """The downloads of a task; empty without a `downloads.yaml` beside its card.
 
     Raises:
         VlbenchError: no such task, or all faults of its `downloads.yaml`.
     """
     path = _find("task", name, task_folders(tasks_dir)) / "downloads.yaml"
-    return _card(Sources, path).sources if path.is_file() else ()
+    return _card(Downloads, path).sources if path.is_file() else ()
 
 
 def model_card(name: str) -> ModelCard:

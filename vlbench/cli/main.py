@@ -90,7 +90,7 @@ def main(argv: list[str] | None = None) -> int:
         who = give_way(error)
         traceback.print_exc()
         print(f"vlbench: {who}this is a bug of vlbench; the lines above say where", file=sys.stderr)
-        return int(ExitCode.BUG)
+        return int(ExitCode.INTERNAL_ERROR)
 
 
 def _run(arguments: list[str]) -> int:

@@ -13,7 +13,7 @@ class ExitCode(IntEnum):
     """The exit codes of the command line; `docs` and the README list the same ones."""
 
     OK = 0
-    BUG = 1
+    INTERNAL_ERROR = 1
     USAGE = 2
     REGRESSION = 3
     INCONCLUSIVE = 4
@@ -28,7 +28,7 @@ class ExitCode(IntEnum):
     INTERRUPTED = 130
 
 
-ENDLESS = 2500
+LIMIT = 2500
 """The largest number of characters of a message."""
 
 
@@ -42,12 +42,12 @@ def printable(text: str) -> str:
 class VlbenchError(Exception):
     """A user error: one sentence with the value, the expectation and the remedy, shown without a traceback.
 
-    The message may quote files, so it is made `printable` and shortened in the middle to `ENDLESS` characters.
+    The message may quote files, so it is made `printable` and shortened in the middle to `LIMIT` characters.
     """
 
     def __init__(self, message: str, exit_code: ExitCode = ExitCode.USAGE) -> None:
         text = printable(message)
-        self.message = text if len(text) <= ENDLESS else f"{text[: ENDLESS // 2]} ... {text[-ENDLESS // 2 :]}"
+        self.message = text if len(text) <= LIMIT else f"{text[: LIMIT // 2]} ... {text[-LIMIT // 2 :]}"
         super().__init__(self.message)
         self.exit_code = exit_code
 

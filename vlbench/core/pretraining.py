@@ -70,7 +70,7 @@ class Pretraining(Protocol):
 
 
 @runtime_checkable
-class Answering(Protocol):
+class LearnsAnswers(Protocol):
     """A pretraining that also learns answers, if some of its pairs are questions.
 
     answers: the answers of the rows of `head.classifier` in `head_weights`; empty before `learn_answers`.

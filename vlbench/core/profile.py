@@ -173,7 +173,7 @@ WAYS = ("dual", "two-stage", "cross-encoder")
 """The ways of searching a gallery, the cheapest first."""
 
 
-class Query(Frozen):
+class GalleryQuery(Frozen):
     """The time of one text query against a gallery of images that are already encoded.
 
     how: one of `WAYS`. gallery: the number of images. measured: False if it was extrapolated from a smaller index, from
@@ -205,7 +205,7 @@ class ModelProfile(Frozen):
     latency: Latency | None = None
     throughput: tuple[Rate, ...] = ()
     pipeline: Pipeline | None = None
-    retrieval: tuple[Query, ...] = ()
+    retrieval: tuple[GalleryQuery, ...] = ()
     load_seconds: FiniteFloat | None = None
     first_batch_seconds: FiniteFloat | None = None
 

@@ -63,14 +63,14 @@ def _spec(folder: RunFolder, record: RunRecord, data_root: Path | None) -> RunSp
     changes: dict[str, object] = {
         "mode": "eval" if trained else asked.mode,
         "checkpoint": _weights(folder, record),
-        "data_root": data_root or folder.found(asked.data_root),
-        "tasks_dir": folder.found(asked.tasks_dir),
+        "data_root": data_root or folder.resolve_path(asked.data_root),
+        "tasks_dir": folder.resolve_path(asked.tasks_dir),
         "train_split": None,
         "select_on": None,
         "select_limit": None,
         "controls": (),
-        "vocabulary": None if trained else folder.found(asked.vocabulary),  # trained weights bring their own
-        "answers": None if trained else folder.found(asked.answers),
+        "vocabulary": None if trained else folder.resolve_path(asked.vocabulary),  # trained weights bring their own
+        "answers": None if trained else folder.resolve_path(asked.answers),
         "train": Recipe(),
         "allow_partial": True,
         "device": None,
@@ -90,7 +90,7 @@ def _weights(folder: RunFolder, record: RunRecord) -> str | None:
     elif given in (None, "none", "shipped", PRETRAINED):
         return given
     else:
-        place = folder.found(Path(given).expanduser())
+        place = folder.resolve_path(Path(given).expanduser())
     try:
         return str(weights_file(place))
     except VlbenchError:

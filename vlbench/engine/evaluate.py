@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import ExitStack
 from typing import TypeAlias, cast
 
-from vlbench.core.ambient import ignored, pin
+from vlbench.core.accelerate_env import remove_variables, removed_message
 from vlbench.core.errors import VlbenchError
 from vlbench.core.progress import Progress, Silent
 from vlbench.core.record import RunRecord, ToolInfo
@@ -34,11 +34,11 @@ def evaluate(spec: RunSpec, progress: Progress | None = None) -> RunRecord:
 
 def run(spec: RunSpec, progress: Progress | None = None) -> tuple[RunRecord, RunFolder]:
     """`evaluate`, and the folder that holds the record; every rank of a run over several processes gets both."""
-    removed = pin(spec.device)
+    removed = remove_variables(spec.device)
     ranks = join(spec.device, spec.num_processes)
     progress = progress if progress and ranks.is_main else Silent()
     if removed:
-        progress.say(ignored(removed))
+        progress.say(removed_message(removed))
     job = ranks.together(lambda: plan(spec, progress))
     with ExitStack() as locks:
         begun = ranks.together(lambda: _begin(job, spec.resume, locks) if ranks.is_main else None)

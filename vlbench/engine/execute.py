@@ -30,8 +30,8 @@ from vlbench.engine.trial import Outcome, Trial, checkpoints_below
 from vlbench.engine.weights.pretrained import own_processor_sha256
 from vlbench.metrics.baseline import majority, slice_majorities
 from vlbench.metrics.coverage import match, ranking_coverage
-from vlbench.metrics.retrieval import chance
-from vlbench.metrics.scoring import Scores, score
+from vlbench.metrics.retrieval import random_recalls
+from vlbench.metrics.scoring import MetricResults, score
 from vlbench.records.folder import RunFolder
 from vlbench.records.provenance import code_sha256, environment, peak_memory_mib, tool
 from vlbench.records.rankings import write_ranks
@@ -192,7 +192,7 @@ def _recorded(
             "controls": {name: _scores(job, trial).results for name, trial in trials.items() if name},
             "majority": None if job.unscored else majority(main, job.report),
             "slice_majorities": {} if job.unscored else slice_majorities(main, card.slices, job.report),
-            "chance": chance(job.report) if job.ranks else {},
+            "chance": random_recalls(job.report) if job.ranks else {},
             "coverage": coverage,
         }
     )
@@ -226,11 +226,11 @@ def _efficiency(outcome: Outcome, clock: Clock, ranks: Ranks) -> Efficiency:
     )
 
 
-def _scores(job: Job, outcome: Outcome) -> Scores:
+def _scores(job: Job, outcome: Outcome) -> MetricResults:
     card = job.task.card
     if job.unscored:
         reason = f"the answers of {job.spec.split} are not public: hand the predictions in to the official server"
-        return Scores((), dict.fromkeys(job.task.metrics, reason))
+        return MetricResults((), dict.fromkeys(job.task.metrics, reason))
     return score(job.task.metrics, card.main_metric, card.slices, outcome.results, job.report, job.cut)
 
 

@@ -23,12 +23,12 @@ def picture_files(folder: RunFolder, record: RunRecord, data_root: Path | None =
         VlbenchError: what was asked for by `data_root` cannot be read.
     """
     spec = record.spec
-    root = data_root or folder.found(spec.data_root)
+    root = data_root or folder.resolve_path(spec.data_root)
     named = root or os.environ.get("VLBENCH_DATA")
     if not named and not is_world(world_folder(cache_folder(), spec.domain)):
         return PictureFiles(absent="the built-in world is not in the cache; vlbench data world makes it")
     try:
-        tasks_dir = folder.found(spec.tasks_dir)
+        tasks_dir = folder.resolve_path(spec.tasks_dir)
         task = load_task(record.task.name, root, domain=spec.domain, tasks_dir=tasks_dir, allow_partial=True)
         examples = task.load(record.task.split)
     except VlbenchError as error:

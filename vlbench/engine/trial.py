@@ -44,7 +44,7 @@ from vlbench.engine.training.probe import Selection, probe
 from vlbench.engine.weights.files import STANDS_ON
 from vlbench.engine.weights.frozen import check_frozen
 from vlbench.engine.weights.loading import summary
-from vlbench.metrics.direction import Measured
+from vlbench.metrics.direction import MetricValue
 from vlbench.records.folder import RunFolder
 
 
@@ -176,16 +176,16 @@ class Trial:
         checkpoints.load_best(learner)
         return self._trained(plan, best)
 
-    def _select(self, learner: Learner) -> Measured:
+    def _select(self, learner: Learner) -> MetricValue:
         """The task's main metric on the selection split, the same on all ranks."""
         pace = replace(self._pace(self._name("selecting")), stops=False)
         results, _ = self._answer(learner, self.job.select, pace)
-        return self.ranks.share(self._measured(results) if self.ranks.is_main else Measured(0.0))
+        return self.ranks.share(self._measured(results) if self.ranks.is_main else MetricValue(0.0))
 
-    def _measured(self, results: Sequence[Prediction] | Sequence[Ranking]) -> Measured:
+    def _measured(self, results: Sequence[Prediction] | Sequence[Ranking]) -> MetricValue:
         """The task's main metric of results for the selection split."""
         score = self.job.task.metric(self.job.task.card.main_metric)(results, self.job.select)
-        return Measured(score.value, score.higher_is_better)
+        return MetricValue(score.value, score.higher_is_better)
 
     def _answer(
         self, learner: Learner, examples: Examples, pace: Pace, shards: Shards | None = None

@@ -7,7 +7,7 @@ from math import isnan
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
+class MetricValue:
     """A value of a metric, in the metric's unit, with the direction in which it improves."""
 
     value: float

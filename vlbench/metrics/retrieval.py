@@ -29,7 +29,7 @@ LEVELS = (1, 5, 10)
 DIRECTIONS: tuple[Direction, Direction] = ("i2t", "t2i")
 
 
-def found(ranking: Ranking, k: int, ties: Ties) -> float:
+def hit_probability(ranking: Ranking, k: int, ties: Ties) -> float:
     """The probability in [0, 1] that a correct candidate is among the first `k`: 0 or 1, except for expected ties.
 
     Raises:
@@ -152,7 +152,7 @@ def recalls(rankings: Sequence[Ranking], examples: Sequence[Example[Caption]]) -
     }
 
 
-def chance(examples: Sequence[Example[Caption]]) -> Mapping[str, float]:
+def random_recalls(examples: Sequence[Example[Caption]]) -> Mapping[str, float]:
     """The expected R@K of a random order of the candidates, in percent by metric name."""
     texts: dict[str, Counter[str]] = defaultdict(Counter)  # fold -> image -> its number of texts
     for example in examples:
@@ -167,7 +167,7 @@ def chance(examples: Sequence[Example[Caption]]) -> Mapping[str, float]:
 
 def _random_hit(correct: int, candidates: int, k: int) -> float:
     """The probability that a correct one is among `k` of the candidates drawn at random."""
-    return found(Ranking("", "i2t", 0, candidates - correct, correct), k, "expected")
+    return hit_probability(Ranking("", "i2t", 0, candidates - correct, correct), k, "expected")
 
 
 class _MatchedRankings:
@@ -202,7 +202,7 @@ class _MatchedRankings:
 
     def hits(self, direction: Direction, k: int, ties: Ties) -> Mapping[str, float]:
         """Query -> `found` at `k`."""
-        return {item.query_id: found(item, k, ties) for item in self.of(direction)}
+        return {item.query_id: hit_probability(item, k, ties) for item in self.of(direction)}
 
     def ranks(self, direction: Direction) -> Mapping[str, int]:
         """Query -> its pessimistic rank, counted from 0."""

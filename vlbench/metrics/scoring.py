@@ -19,7 +19,7 @@ Slices: TypeAlias = dict[str, dict[str, Result]]
 
 
 @dataclass(frozen=True)
-class Scores:
+class MetricResults:
     """The results of the metrics that apply, and metric -> reason for those that are absent."""
 
     results: tuple[Result, ...]
@@ -44,7 +44,7 @@ def score(
     results: Results,
     examples: Sequence[Example[Any]],
     cut: Collection[str] = frozenset(),
-) -> Scores:
+) -> MetricResults:
     """One result per metric, in the order of `metrics`.
 
     Args:
@@ -70,7 +70,7 @@ def score(
             continue
         sliced = _by_slice(overall, metric, slices, results, examples) if name == main_metric else {}
         computed.append(_result(name, overall, sliced))
-    return Scores(tuple(computed), absent)
+    return MetricResults(tuple(computed), absent)
 
 
 def cut_groups(examples: Sequence[Example[Any]], scored: Sequence[Example[Any]]) -> frozenset[str]:

@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from vlbench.core.backbone import Backbone, DualEncoder, Textual, Visual
 from vlbench.core.errors import is_out_of_memory
-from vlbench.core.profile import Query
+from vlbench.core.profile import GalleryQuery
 from vlbench.heads.dual import DualHead
 from vlbench.profiling import memory
 from vlbench.profiling.build import Opened
@@ -75,7 +75,7 @@ class Stopwatch:
         return seconds
 
 
-def gallery_costs(opened: Opened, subject: Subject, watch: Stopwatch) -> Iterator[Query]:
+def gallery_costs(opened: Opened, subject: Subject, watch: Stopwatch) -> Iterator[GalleryQuery]:
     """Milliseconds per query: by embeddings, by a shortlist of 100 looked at pair by pair, or by every pair.
 
     Every gallery that fits into free memory and into the time is searched; of pairs 100 are looked at, or as many as
@@ -100,16 +100,16 @@ def gallery_costs(opened: Opened, subject: Subject, watch: Stopwatch) -> Iterato
     for size in GALLERIES:
         if embeds:
             cost = dual[size].ms + min(size, SHORTLIST) * per_pair
-            yield Query(how="two-stage", gallery=size, ms=cost, measured=False)
+            yield GalleryQuery(how="two-stage", gallery=size, ms=cost, measured=False)
         beyond = size - pairs
-        yield Query(how="cross-encoder", gallery=size, ms=ranking + beyond * per_pair, measured=not beyond)
+        yield GalleryQuery(how="cross-encoder", gallery=size, ms=ranking + beyond * per_pair, measured=not beyond)
 
 
-def _dual(encoder: DualEncoder, backbone: Backbone, subject: SeeReadFuse, watch: Stopwatch) -> dict[int, Query]:
+def _dual(encoder: DualEncoder, backbone: Backbone, subject: SeeReadFuse, watch: Stopwatch) -> dict[int, GalleryQuery]:
     """Reading and embedding the text, then the ten nearest of the index."""
     text = encoder.embed_texts(backbone.read(subject.words))
     embedding = watch.milliseconds("read, embed", lambda: encoder.embed_texts(backbone.read(subject.words)))
-    found: dict[int, Query] = {}
+    found: dict[int, GalleryQuery] = {}
     largest, slowest, making, fits = 0, 0.0, 0.0, True
     for size in GALLERIES:
         # An index takes as many times as long to make as it is larger, which no measuring can stop.
@@ -119,7 +119,7 @@ def _dual(encoder: DualEncoder, backbone: Backbone, subject: SeeReadFuse, watch:
         if timed is not None:
             largest, (making, slowest) = size, timed
         # Beyond the largest that fitted, in proportion to it.
-        found[size] = Query(how="dual", gallery=size, ms=embedding + slowest * size / largest, measured=fits)
+        found[size] = GalleryQuery(how="dual", gallery=size, ms=embedding + slowest * size / largest, measured=fits)
     return found
 
 

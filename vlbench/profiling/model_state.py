@@ -11,7 +11,7 @@ from vlbench.core.profile import ModelProfile, Scenario
 from vlbench.profiling.build import Opened
 from vlbench.profiling.stages import Subject
 from vlbench.profiling.timing import Durations
-from vlbench.records.profiles import Measured
+from vlbench.records.profiles import RawDuration
 
 
 @dataclass
@@ -21,7 +21,7 @@ class Found:
     profile: ModelProfile
     opened: Opened | None = None
     subject: Subject | None = None
-    raw: list[Measured] = field(default_factory=list)
+    raw: list[RawDuration] = field(default_factory=list)
 
     @property
     def name(self) -> str:
@@ -37,7 +37,7 @@ class Found:
         named = {stage: values for stage, values in durations.stages.items() if stage}
         stages: dict[str, Sequence[float]] = {**named, whole: durations.whole}
         self.raw += [
-            Measured(scenario, self.name, stage, batch, durations.rounds[number], number, value)
+            RawDuration(scenario, self.name, stage, batch, durations.rounds[number], number, value)
             for stage, values in stages.items()
             for number, value in enumerate(values)
         ]

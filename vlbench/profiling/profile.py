@@ -27,7 +27,7 @@ from vlbench.profiling.stages import Batch
 from vlbench.profiling.stopping_rule import Rule
 from vlbench.profiling.sweep import Sweep, fastest
 from vlbench.profiling.timing import LONG, Durations, measure, once
-from vlbench.records.profiles import Measured
+from vlbench.records.profiles import RawDuration
 from vlbench.records.provenance import environment, tool
 
 _DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -35,7 +35,7 @@ _OF_SWEEP = 0.75
 """Of a model's time for throughput; the rest is the pipeline's."""
 
 
-def profile(spec: ProfileSpec, progress: Progress | None = None) -> tuple[ProfileRecord, list[Measured]]:
+def profile(spec: ProfileSpec, progress: Progress | None = None) -> tuple[ProfileRecord, list[RawDuration]]:
     """Measure the models; returns the record, and the raw values of all that was measured again and again.
 
     A model that fails keeps its row, with the reason; the others are measured all the same. The process's threads and
@@ -61,7 +61,7 @@ def _put_back(device: torch.device) -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def _profile(spec: ProfileSpec, device: torch.device, progress: Progress) -> tuple[ProfileRecord, list[Measured]]:
+def _profile(spec: ProfileSpec, device: torch.device, progress: Progress) -> tuple[ProfileRecord, list[RawDuration]]:
     started, begun, load = datetime.now(UTC), time.perf_counter(), machine.load()
     if spec.threads is not None:
         torch.set_num_threads(spec.threads)

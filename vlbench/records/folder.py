@@ -113,10 +113,10 @@ class RunFolder:
         return self.path / "checkpoints" / "last"
 
     @overload
-    def found(self, path: Path) -> Path: ...
+    def resolve_path(self, path: Path) -> Path: ...
     @overload
-    def found(self, path: None) -> None: ...
-    def found(self, path: Path | None) -> Path | None:
+    def resolve_path(self, path: None) -> None: ...
+    def resolve_path(self, path: Path | None) -> Path | None:
         """Resolve a path of the record, which may be relative to the working directory of the run.
 
         It is searched from the current directory, then from the run's folder upwards; else it is returned unchanged.

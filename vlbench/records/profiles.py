@@ -20,7 +20,7 @@ RECORD = "profile.json"
 TIMES = "times.parquet"
 
 
-class Measured(NamedTuple):
+class RawDuration(NamedTuple):
     """One raw duration, a row of `times.parquet`.
 
     stage: a stage of the model, `whole` for the wall-clock time of all stages, `pipeline` from files to answers, or a
@@ -76,7 +76,7 @@ def _remove_empty(folders: Sequence[Path]) -> None:
             folder.rmdir()
 
 
-def write_profile(folder: Path, record: ProfileRecord, raw: Sequence[Measured]) -> None:
+def write_profile(folder: Path, record: ProfileRecord, raw: Sequence[RawDuration]) -> None:
     """Write both files, each in one step.
 
     Raises:
@@ -85,7 +85,7 @@ def write_profile(folder: Path, record: ProfileRecord, raw: Sequence[Measured]) 
     import pyarrow as pa
 
     types = {str: pa.string(), int: pa.int64(), float: pa.float64()}
-    schema = pa.schema([(name, types[kind]) for name, kind in get_type_hints(Measured).items()])
+    schema = pa.schema([(name, types[kind]) for name, kind in get_type_hints(RawDuration).items()])
     text = json.dumps(record.model_dump(mode="json"), indent=2, ensure_ascii=False)
     write_table(folder / TIMES, pa.Table.from_pylist([row._asdict() for row in raw], schema))
     atomic_write(folder / RECORD, without_home(text) + "\n")

@@ -14,7 +14,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TypeVar
 
-from vlbench.core.ambient import honoured
+from vlbench.core.accelerate_env import kept_variables
 from vlbench.core.cores import usable_cores
 from vlbench.core.record import Environment, ToolInfo
 from vlbench.core.spec import PretrainSpec, RunSpec
@@ -50,7 +50,7 @@ def environment(device: str, world_size: int, threads: int | None = None) -> Env
         driver=driver,
         world_size=world_size,
         device=device,
-        accelerate=honoured(),
+        accelerate=kept_variables(),
     )
 
 

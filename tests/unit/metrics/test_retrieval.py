@@ -17,7 +17,7 @@ from vlbench.core.results import MetricAbsentError, Ranking
 from vlbench.metrics import ranks as ranks_module
 from vlbench.metrics import retrieval
 from vlbench.metrics.ranks import from_lists, from_matrix, ranks
-from vlbench.metrics.retrieval import chance, found
+from vlbench.metrics.retrieval import hit_probability, random_recalls
 
 RECALLS = [f"{side}_r{k}" for side in ("tr", "ir") for k in (1, 5, 10)]
 ALL = [
@@ -156,9 +156,11 @@ def test_expected_recall_is_the_mean_over_all_orders(wrong, right, low):
     item = Ranking("q", "i2t", low, low + wrong, right)
     orders = [[False] * low + list(order) for order in permutations([True] * right + [False] * wrong)]
     for k in range(1, 9):
-        assert found(item, k, "expected") == pytest.approx(statistics.fmean(any(order[:k]) for order in orders))
-        assert found(item, k, "pessimistic") == min(any(order[:k]) for order in orders)
-        assert found(item, k, "optimistic") == max(any(order[:k]) for order in orders)
+        assert hit_probability(item, k, "expected") == pytest.approx(
+            statistics.fmean(any(order[:k]) for order in orders)
+        )
+        assert hit_probability(item, k, "pessimistic") == min(any(order[:k]) for order in orders)
+        assert hit_probability(item, k, "optimistic") == max(any(order[:k]) for order in orders)
 
 
 @pytest.mark.parametrize("levels", [None, 1])
@@ -205,7 +207,7 @@ def test_a_scorer_that_knows_nothing_gets_what_chance_gives():
     owner = np.repeat(np.arange(30), np.random.default_rng(8).integers(1, 7, 30))
     examples = split(owner)
     rankings = from_matrix(np.full((30, len(owner)), 0.5, np.float16), *galleries(examples))
-    expected = chance(examples)
+    expected = random_recalls(examples)
     assert expected.keys() == set(RECALLS)
     for name in RECALLS:
         assert value(name, rankings, examples) == 0
@@ -217,7 +219,7 @@ def test_a_scorer_that_knows_nothing_gets_what_chance_gives():
 def test_chance_is_that_of_drawing_at_random():
     """Two folds: three images with 1, 2 and 3 texts; two images with 4 each."""
     owner = [0, 1, 1, 2, 2, 2, 3, 3, 3, 3, 4, 4, 4, 4]
-    figures = chance(split(owner, lambda row: "a" if row < 3 else "b"))
+    figures = random_recalls(split(owner, lambda row: "a" if row < 3 else "b"))
     toss = random.Random(9)
 
     def simulated(k):
@@ -282,7 +284,7 @@ def test_intervals_draw_whole_pictures(name):
     ties = "expected" if name.endswith("expected") else "pessimistic"
 
     def recall(items, k):
-        return 100 * statistics.fmean(found(item, k, ties) for item in items)
+        return 100 * statistics.fmean(hit_probability(item, k, ties) for item in items)
 
     def figure(chosen):
         tr = [rankings[row] for row in chosen]

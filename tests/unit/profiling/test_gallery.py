@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from vlbench.core.profile import ProfileSpec, Query
+from vlbench.core.profile import GalleryQuery, ProfileSpec
 from vlbench.profiling import gallery, memory
 from vlbench.profiling.build import Opened, open_model
 from vlbench.profiling.gallery import Stopwatch
@@ -41,7 +41,7 @@ def ran(name: str, folder: Path) -> tuple[Opened, SeeReadFuse]:
     return opened, subject
 
 
-def found(model: tuple[Opened, SeeReadFuse], seconds: float = 60.0) -> dict[int, Query]:
+def found(model: tuple[Opened, SeeReadFuse], seconds: float = 60.0) -> dict[int, GalleryQuery]:
     watch = Stopwatch(LOOSE, seconds, CPU, lambda *_: None, lambda _: None)
     with torch.inference_mode():
         return {query.gallery: query for query in gallery.gallery_costs(*model, watch)}
@@ -59,7 +59,7 @@ def fail_above(rows: int, error: Exception, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(torch, "randn", randn)
 
 
-def measured(queries: dict[int, Query]) -> list[int]:
+def measured(queries: dict[int, GalleryQuery]) -> list[int]:
     return [size for size, query in queries.items() if query.measured]
 
 

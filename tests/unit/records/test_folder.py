@@ -233,13 +233,13 @@ def test_a_path_of_a_record_is_found_from_here_else_from_its_folder_upwards(
     run.path.mkdir(parents=True)
     (tmp_path / "work" / "probe").mkdir()
     monkeypatch.chdir(tmp_path)
-    assert run.found(Path("probe")) == tmp_path / "work" / "probe"
-    assert RunFolder(Path("work/runs/nlvr2/cvlp-tiny/f")).found(Path("probe")) == tmp_path / "work" / "probe"
+    assert run.resolve_path(Path("probe")) == tmp_path / "work" / "probe"
+    assert RunFolder(Path("work/runs/nlvr2/cvlp-tiny/f")).resolve_path(Path("probe")) == tmp_path / "work" / "probe"
     (tmp_path / "probe").mkdir()
-    assert run.found(Path("probe")) == Path("probe")
-    assert run.found(tmp_path / "probe") == tmp_path / "probe"
-    assert run.found(Path("nowhere")) == Path("nowhere")
-    assert run.found(None) is None
+    assert run.resolve_path(Path("probe")) == Path("probe")
+    assert run.resolve_path(tmp_path / "probe") == tmp_path / "probe"
+    assert run.resolve_path(Path("nowhere")) == Path("nowhere")
+    assert run.resolve_path(None) is None
 
 
 def test_near_misses(folder: RunFolder, spec: RunSpec) -> None:

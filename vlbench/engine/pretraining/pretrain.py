@@ -12,11 +12,11 @@ from safetensors.torch import save_file
 from torch import nn
 
 from vlbench import __version__, catalog
-from vlbench.core.ambient import ignored, pin
+from vlbench.core.accelerate_env import remove_variables, removed_message
 from vlbench.core.backbone import Fitted
 from vlbench.core.cards import ModelCard, Recipe
 from vlbench.core.errors import DataError, VlbenchError
-from vlbench.core.pretraining import Answering
+from vlbench.core.pretraining import LearnsAnswers
 from vlbench.core.progress import Progress
 from vlbench.core.spec import PretrainSpec
 from vlbench.data.cache.folder import atomic_write
@@ -62,10 +62,10 @@ def pretrain(spec: PretrainSpec, progress: Progress) -> Path:
         VlbenchError: a model without pretraining, objectives it does not have, or a folder that holds another one.
         Interrupted: asked to stop; the state is saved, and the same spec goes on from there.
     """
-    removed = pin(spec.device)
+    removed = remove_variables(spec.device)
     ranks = join(spec.device, spec.num_processes)
     if removed and ranks.is_main:
-        progress.say(ignored(removed))
+        progress.say(removed_message(removed))
     card, size, spec, command, examples = ranks.together(lambda: _resolved(spec, progress))
     folder = made(spec.output_path / f"{card.name}-{size}")
     with run_lock(folder) if ranks.is_main else nullcontext(), Interrupt() as interrupt:
@@ -137,7 +137,7 @@ def _begin(
     module = catalog.load_pretraining(card, size, resources, spec.options)
     if isinstance(module.backbone, Fitted):
         module.backbone.fit(unique_refs(examples))
-    if isinstance(module, Answering) and (answers := examples.answers()):
+    if isinstance(module, LearnsAnswers) and (answers := examples.answers()):
         module.learn_answers(answers)
     if unknown := [name for name in spec.objectives or () if name not in module.objectives]:
         raise VlbenchError(f"{card.name} has no objective {', '.join(unknown)}: it has {', '.join(module.objectives)}")
@@ -182,7 +182,7 @@ def _write(work: Work) -> None:
     atomic_write(work.folder / CARD, json.dumps(card, indent=2, sort_keys=True) + "\n")
     if work.checkpoints.text is not None:
         work.checkpoints.text.save(work.folder / "tokenizer.json")
-    if isinstance(work.module, Answering) and work.module.answers:
+    if isinstance(work.module, LearnsAnswers) and work.module.answers:
         write_answers(work.folder / ANSWERS_FILE, work.module.answers)
     beside = work.folder / f".{WEIGHTS}"
     try:

@@ -81,7 +81,7 @@ def _process(work: Callable[..., str], arguments: tuple[object, ...]) -> str:
     except Exception as error:
         give_way(error)
         traceback.print_exc()
-        sys.exit(int(ExitCode.BUG))
+        sys.exit(int(ExitCode.INTERNAL_ERROR))
 
 
 def _hand_over(message: str) -> None:
@@ -100,7 +100,7 @@ def _cause(rank: int, failure: ProcessFailure, processes: int) -> VlbenchError:
             ExitCode.INTERRUPTED,
         )
     if not told:
-        return VlbenchError(f"{who}: this is a bug of vlbench; the lines above say where", ExitCode.BUG)
+        return VlbenchError(f"{who}: this is a bug of vlbench; the lines above say where", ExitCode.INTERNAL_ERROR)
     if failure.exitcode == ExitCode.INTERRUPTED:
         return Interrupted(failure.message)
     message = failure.message if rank == 0 else f"{who}: {failure.message}"

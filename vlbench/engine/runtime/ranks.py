@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, TypeVar
 
-from vlbench.core.ambient import pin
+from vlbench.core.accelerate_env import remove_variables
 from vlbench.core.errors import ExitCode, VlbenchError
 from vlbench.engine.runtime.interrupt import Interrupted
 
@@ -155,7 +155,7 @@ def join(device: str | None, asked: int | None = None) -> Ranks:
             )
         # Accelerate keeps its first settings for the whole process; a second run may ask for another device.
         PartialState._reset_state()
-        pin(device)
+        remove_variables(device)
         PartialState(cpu=on_cpu(device), timeout=_PATIENCE)
         atexit.unregister(_leave)
         atexit.register(_leave)

@@ -24,10 +24,10 @@ from vlbench.engine.training.checkpoint import Best
 from vlbench.engine.training.finetune import Log
 from vlbench.engine.training.optimizer import make_optimizer, make_schedule
 from vlbench.engine.training.plan import Plan
-from vlbench.metrics.direction import Measured
+from vlbench.metrics.direction import MetricValue
 
 Examples = Sequence[Example[Any]]
-Measure = Callable[[list[Prediction]], Measured]
+Measure = Callable[[list[Prediction]], MetricValue]
 """The main metric of predictions for the selection split, with its direction."""
 
 LEAST_DEVIATION = 1e-6

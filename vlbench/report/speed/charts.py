@@ -12,7 +12,7 @@ from vlbench import catalog
 from vlbench.core.errors import first_five
 from vlbench.core.profile import PIPELINE, REST, ModelProfile, ProfileRecord
 from vlbench.core.record import RunRecord
-from vlbench.metrics.direction import Measured, worth
+from vlbench.metrics.direction import MetricValue, worth
 from vlbench.records.collect import FoundRun
 from vlbench.report.tables.aggregates import figure
 from vlbench.report.tables.pareto import pareto
@@ -75,7 +75,7 @@ def front_picture(record: ProfileRecord, runs: Sequence[RunRecord], folder: Path
     return _saved(figure, folder, "front")
 
 
-def _front(points: Sequence[tuple[str, float, Measured]]) -> list[tuple[float, float]]:
+def _front(points: Sequence[tuple[str, float, MetricValue]]) -> list[tuple[float, float]]:
     """The (milliseconds, value) pairs that no other point beats in both."""
     better = points[0][2].higher_is_better  # the points of a field are of one metric
     worths = pareto([(ms, worth(measured.value, better)) for _, ms, measured in points])
@@ -136,17 +136,17 @@ def _model(run: RunRecord) -> str:
     return f"{run.model.name}-{run.model.size}"
 
 
-def _points(record: ProfileRecord, runs: Sequence[FoundRun]) -> dict[str, list[tuple[str, float, Measured]]]:
+def _points(record: ProfileRecord, runs: Sequence[FoundRun]) -> dict[str, list[tuple[str, float, MetricValue]]]:
     """Systems by what they share with those they compare to, its title: label, milliseconds and main metric."""
     latencies = {one.name: one.latency for one in record.models if one.latency}
     systems = placed([(run, "") for run in runs])
     titles = _titles({one.column: one.runs[0].record.task.main_metric for one in systems})
-    found: dict[str, list[tuple[str, float, Measured]]] = {}
+    found: dict[str, list[tuple[str, float, MetricValue]]] = {}
     for one in systems:
         run = one.runs[0].record
         if mean := figure(one.runs, run.task.main_metric, ""):
             label = f"{one.label}{_besides(record, one.runs)}"
-            measured = Measured(mean.value, mean.higher_is_better)
+            measured = MetricValue(mean.value, mean.higher_is_better)
             found.setdefault(titles[one.column], []).append((label, latencies[_model(run)].model.p50, measured))
     return found
 

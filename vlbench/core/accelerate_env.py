@@ -16,7 +16,7 @@ FLAGS = (
     "ACCELERATE_ENABLE_RICH",
 )  # fmt: skip
 TORCH_DEVICE = "ACCELERATE_TORCH_DEVICE"
-HONOURED = frozenset(
+KEPT = frozenset(
     {
         *FLAGS, TORCH_DEVICE, "ACCELERATE_LOG_LEVEL", "ACCELERATE_NUM_PROCESSES", "ACCELERATE_IN_TPU_POD",
         "ACCELERATE_DEBUG_RDV_FILE",
@@ -32,17 +32,17 @@ _NEUTRAL = frozenset({"", "0", "1", "no", "none", "false", "default"})
 """Values without an effect; `accelerate launch` always sets some of them."""
 
 
-def honoured() -> dict[str, str]:
+def kept_variables() -> dict[str, str]:
     """The variables for launch and device that are set, by name."""
     fsdp = os.environ.get("ACCELERATE_USE_FSDP", "").lower() in _TRUE
     return {
         name: value
         for name, value in sorted(os.environ.items())
-        if name in HONOURED or (fsdp and name.startswith(_FSDP_PREFIX))
+        if name in KEPT or (fsdp and name.startswith(_FSDP_PREFIX))
     }
 
 
-def pin(device: str | None = None) -> list[str]:
+def remove_variables(device: str | None = None) -> list[str]:
     """Remove from this process's environment the variables of Accelerate that could change a result.
 
     device: the value of `--device`, which overrides Accelerate's variables for the device; None keeps these.
@@ -53,7 +53,7 @@ def pin(device: str | None = None) -> list[str]:
     Raises:
         VlbenchError: a flag that is kept is neither true nor false.
     """
-    dropped = [name for name in os.environ if name.startswith(PREFIX) and name not in HONOURED]
+    dropped = [name for name in os.environ if name.startswith(PREFIX) and name not in KEPT]
     if device is not None:
         dropped += [name for name in ("ACCELERATE_USE_CPU", TORCH_DEVICE) if name in os.environ]
     removed = {name: os.environ[name] if name == _PRECISION else os.environ.pop(name) for name in sorted(dropped)}
@@ -64,7 +64,7 @@ def pin(device: str | None = None) -> list[str]:
     return [f"{name}={value}" for name, value in removed.items() if value.lower() not in _NEUTRAL]
 
 
-def ignored(removed: list[str]) -> str:
+def removed_message(removed: list[str]) -> str:
     """The message about the variables that `pin` removed."""
     return (
         f"ignored, since only vlbench's own options decide a result: {', '.join(removed)} (--dtype, --compile, "
