@@ -119,7 +119,7 @@ def from_lists(lists: Mapping[str, Sequence[str]], direction: Direction, gallery
     image_of = {text: images[row] for text, row in zip(gallery.text_ids, gallery.owner, strict=True)}
     sides: tuple[Set[str], Set[str]] = (set(images), image_of.keys())
     queries, candidates = sides if direction == "i2t" else sides[::-1]
-    found = []
+    ranked = []
     for query, names in lists.items():
         if query not in queries:
             raise DataError(f"{direction} list of {query!r}: expected a query of the gallery, which it is not")
@@ -127,8 +127,8 @@ def from_lists(lists: Mapping[str, Sequence[str]], direction: Direction, gallery
         is_correct = (image_of[name] == query if direction == "i2t" else name == image_of[query] for name in names)
         rank = next((place for place, correct in enumerate(is_correct) if correct), len(names))
         depth = None if len(names) == len(candidates) else len(names)
-        found.append(Ranking(query, direction, rank, rank, 1, tuple((name, nan) for name in names[:TOP]), depth))
-    return found
+        ranked.append(Ranking(query, direction, rank, rank, 1, tuple((name, nan) for name in names[:TOP]), depth))
+    return ranked
 
 
 def _check_list(what: str, names: Sequence[str], candidates: Set[str]) -> None:

@@ -201,7 +201,7 @@ class _MatchedRankings:
         return self._by_direction[direction]
 
     def hits(self, direction: Direction, k: int, ties: Ties) -> Mapping[str, float]:
-        """Query -> `found` at `k`."""
+        """Query -> `hit_probability` at `k`."""
         return {item.query_id: hit_probability(item, k, ties) for item in self.of(direction)}
 
     def ranks(self, direction: Direction) -> Mapping[str, int]:

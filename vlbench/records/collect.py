@@ -45,9 +45,9 @@ def collect(paths: Sequence[Path]) -> Collected:
     """
     # Not Path.resolve, which raises at a link to itself: such a file is reported with the others that cannot be read.
     by_path = {path: list(_files(path.expanduser())) for path in paths}
-    if empty := [str(path) for path, found in by_path.items() if not found]:
+    if empty := [str(path) for path, records in by_path.items() if not records]:
         raise VlbenchError(f"{', '.join(empty)}: no runs there; give folders with run.json files in or below")
-    files = {os.path.realpath(file): file for found in by_path.values() for file in found}
+    files = {os.path.realpath(file): file for records in by_path.values() for file in records}
     runs, faults = [], []
     with _without_garbage_collection():
         for file in files.values():
@@ -77,7 +77,7 @@ def _files(path: Path) -> Iterator[Path]:
             raise VlbenchError(f"{path} is no run: give a run's folder, its run.json, or a folder of runs")
         yield path
     elif path.is_dir():
-        found = [folder / "run.json" for folder in find_runs(path)]
-        yield from found or sorted(path.glob("*.json"))
+        records = [folder / "run.json" for folder in find_runs(path)]
+        yield from records or sorted(path.glob("*.json"))
     else:
         raise VlbenchError(f"{path} is not there: give a run's folder, its run.json, or a folder of runs")

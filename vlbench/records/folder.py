@@ -56,11 +56,11 @@ class RunFolder:
             raise ValueError("the spec has no size: resolve it before making its folder")
         model = f"{_file_name(model or spec.model)}-{_file_name(spec.size)}"
         path = spec.output_path.expanduser() / _file_name(spec.task) / model / fingerprint
-        made = _make(path)
+        new_folders = _make(path)
         try:
             _probe(path)
         except OSError as error:
-            for folder in made:
+            for folder in new_folders:
                 folder.rmdir()
             raise _not_writable(spec.output_path, error) from None
         return cls(path)
