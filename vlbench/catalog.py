@@ -1,4 +1,4 @@
-"""From a name to its card, and from a card to the loaded task or model. The folder listing is the registry."""
+"""Find tasks and models by name, read their cards and load them. The folders are the registry."""
 
 from __future__ import annotations
 
@@ -12,11 +12,10 @@ from collections.abc import Callable, Mapping
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
 
-from vlbench.core.cards import ModelCard, TaskCard
+from vlbench.core.cards import Download, Downloads, ModelCard, TaskCard
 from vlbench.core.errors import DataError, VlbenchError, unknown
-from vlbench.core.sources import Source, Sources
 from vlbench.core.task import Adapter, Task
 from vlbench.core.validate import parse
 from vlbench.core.yamlfile import read_yaml
@@ -32,19 +31,19 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).parent
 
-Card = TypeVar("Card", TaskCard, ModelCard, Sources)
+Card = TypeVar("Card", TaskCard, ModelCard, Downloads)
 _DOCUMENTATION = {"title", "description", "homepage", "licence", "citation", "leaks"}
 _CHECKED_ONLY = {"count", "md5", "overlaps"}
-"""Of a task's card and of its splits: what can stop a run or is only shown, and decides no number."""
+"""Fields of a task's card and of its splits that are only shown or checked, and affect no number."""
 _SETTINGS = ("config.json", "generation_config.json", "preprocessor_config.json", "processor_config.json",
     "tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json", "vocab.txt", "merges.txt")  # fmt: skip
-"""Files beside a plug-in model's code that it may read."""
+"""Files beside the code of a plug-in model that it may read."""
 Converter: TypeAlias = "Callable[[Mapping[str, object]], Converted]"
-"""From weights in a layout of elsewhere to those of a model here."""
+"""Converts the state dict of another code base to that of a model."""
 
 
 def task_folders(tasks_dir: Path | None = None) -> dict[str, Path]:
-    """Every task by name: the built-in ones, and over them those of `tasks_dir` (or `$VLBENCH_TASKS`)."""
+    """Name -> folder of every task: the built-in ones, overridden by those of `tasks_dir` (or `$VLBENCH_TASKS`)."""
     folders = _folders(_built_in_tasks(), "task.yaml")
     private = tasks_dir or (Path(os.environ["VLBENCH_TASKS"]) if os.environ.get("VLBENCH_TASKS") else None)
     if private is None:
@@ -55,7 +54,7 @@ def task_folders(tasks_dir: Path | None = None) -> dict[str, Path]:
 
 
 def model_folders() -> dict[str, Path]:
-    """Every in-repo model by name."""
+    """Name -> folder of every model of this package."""
     return _folders(HERE / "models", "model.yaml")
 
 
@@ -63,27 +62,30 @@ def task_card(name: str, tasks_dir: Path | None = None) -> TaskCard:
     """The card of a task.
 
     Raises:
-        VlbenchError: no such task, or every fault of its card at once.
+        VlbenchError: no such task, or all faults of its card.
     """
     return _card(TaskCard, _find("task", name, task_folders(tasks_dir)) / "task.yaml")
 
 
-def task_sources(name: str, tasks_dir: Path | None = None) -> tuple[Source, ...]:
-    """Where the files of a task come from; empty where nothing beside its card says so.
+def task_sources(name: str, tasks_dir: Path | None = None) -> tuple[Download, ...]:
+    """The downloads of a task; empty without a `downloads.yaml` beside its card.
 
     Raises:
-        VlbenchError: no such task, or every fault of its `downloads.yaml` at once.
+        VlbenchError: no such task, or all faults of its `downloads.yaml`.
     """
     path = _find("task", name, task_folders(tasks_dir)) / "downloads.yaml"
-    return _card(Sources, path).sources if path.is_file() else ()
+    return _card(Downloads, path).sources if path.is_file() else ()
 
 
 def model_card(name: str) -> ModelCard:
-    """The card of a model: an in-repo name, a plug-in's, `hf:FOLDER` or `hf:ID[@REVISION]` for one of transformers',
-    or `path/to/file.py:Class` with a `model.yaml` beside it.
+    """The card of a model.
 
-    A plug-in is an entry point `vlbench.models` of an installed package, `name = "package.module:Class"`, with a
-    `model.yaml` beside that module.
+    name: a model of this package or of a plug-in; `hf:FOLDER` or `hf:ID[@REVISION]` for a model of transformers; or
+    `path/to/file.py:Class` with a `model.yaml` beside the file. A plug-in is an entry point `vlbench.models` of an
+    installed package, `name = "package.module:Class"`, with a `model.yaml` beside that module.
+
+    Raises:
+        VlbenchError: no such model, or all faults of its card.
     """
     if name.startswith("hf:"):
         from vlbench.models.hf.card import hf_card  # its config.json may have to be fetched
@@ -108,22 +110,22 @@ def load_task(
     allow_partial: bool = False,
     data_root: Path | None = None,
 ) -> Task:
-    """The task over the data below `root`: its card, its adapter's function and its metrics.
+    """The task with the data below `root`: its card, its adapter's function and its metrics.
 
-    data_root: where the folders lie that tasks share; left out: below `root`.
+    data_root: the folder of the folders that tasks share; None for `root`.
     """
     from vlbench.data.cache.index import read_examples  # pyarrow, which no listing needs
 
     folder = _find("task", name, task_folders(tasks_dir))
     card = task_card(name, tasks_dir)
-    adapter = cast(Adapter, _attribute(_module_beside(folder, "adapter"), "examples"))
+    adapter: Adapter = _attribute(_module_beside(folder, "adapter"), "examples")
     metrics = {metric: _metric(folder, target) for metric, target in card.metrics.items()}
     siblings = tuple((data_root or root) / folder for folder in card.siblings)
     return Task(card, root, source, adapter, metrics, counts or {}, allow_partial, siblings, reader=read_examples)
 
 
 def task_root(data_root: Path, task: str) -> Path:
-    """Where a task's data lies: `DATA_ROOT/<task>` where that exists, else DATA_ROOT itself."""
+    """The folder of a task's data: `DATA_ROOT/<task>` if it exists, else DATA_ROOT itself."""
     if not data_root.is_dir():
         raise DataError(f"--data-root {data_root} is not a folder: give the folder the data was unpacked into")
     inner = data_root / task
@@ -131,46 +133,49 @@ def task_root(data_root: Path, task: str) -> Path:
 
 
 def check_size(card: ModelCard, size: str) -> None:
-    """An unknown size is an error that names the near miss."""
+    """Check that the model has that size.
+
+    Raises:
+        VlbenchError: it has not; the message suggests a near miss.
+    """
     if size not in card.sizes:
         raise unknown(f"size of {card.name}", size, card.sizes)
 
 
 def load_model(card: ModelCard, size: str, resources: Resources) -> Backbone:
-    """The model's class, built from its card at a size, with freshly initialised weights."""
+    """The model of that size, with freshly initialised weights."""
     check_size(card, size)
-    build: Any = backbone_class(card)
-    return cast("Backbone", build.from_card(card, size, resources))
+    backbone: Backbone = _named(card.backbone).from_card(card, size, resources)
+    return backbone
 
 
 def backbone_class(card: ModelCard) -> type[Backbone]:
-    """The model's class, which says what it can do before anything is built."""
-    place, class_name = card.backbone.rsplit(":", 1)
-    module = _module_at(Path(place)) if place.endswith(".py") else importlib.import_module(place)
-    return cast("type[Backbone]", _attribute(module, class_name))
+    """The model's class: its protocols show what the model can do before it is built."""
+    kind: type[Backbone] = _named(card.backbone)
+    return kind
 
 
 def shipped_weights(model: str, size: str) -> Path | None:
-    """The weights, pretrained on the built-in world, that come with an in-repo model; None where there are none."""
+    """The weights of a model of this package, pretrained on the synthetic world; None if there are none."""
     folder = model_folders().get(model)
     weights = folder / f"{size}.safetensors" if folder else None
     return weights if weights and weights.is_file() else None
 
 
 def transformers_cards() -> list[ModelCard]:
-    """What `hf:` can be, by the architecture that a config.json names."""
+    """The cards of the architectures (in a config.json) that `hf:` supports."""
     from vlbench.models.hf.card import known_cards
 
     return known_cards()
 
 
 def pretrained_folder(card: ModelCard, *, weights: bool = True) -> Path:
-    """Where the weights and the preprocessing of a card that says `pretrained` lie, fetched if they have to be.
+    """The folder with the weights and the preprocessing of a `pretrained` card, downloaded if needed.
 
-    weights: whether they are needed too.
+    weights: whether the weights are needed too.
 
     Raises:
-        VlbenchError: exit 6, they are not to be had.
+        VlbenchError: exit 6, they cannot be downloaded.
     """
     from vlbench.models.hf.folder import folder_of
 
@@ -178,10 +183,10 @@ def pretrained_folder(card: ModelCard, *, weights: bool = True) -> Path:
 
 
 def transformers_folder(name: str) -> Path:
-    """The folder of `hf:FOLDER` or `hf:ID[@REVISION]`, whatever architecture it holds; fetched where it is not at hand.
+    """The folder of `hf:FOLDER` or `hf:ID[@REVISION]` with any architecture, downloaded if needed.
 
     Raises:
-        VlbenchError: exit 6, it cannot be fetched.
+        VlbenchError: exit 6, it cannot be downloaded.
     """
     from vlbench.models.hf.folder import fetched_folder
 
@@ -189,20 +194,20 @@ def transformers_folder(name: str) -> Path:
 
 
 def processor_sha256(folder: Path) -> str:
-    """Identifies the preprocessing that lies in such a folder."""
+    """The hash of the preprocessing in such a folder."""
     from vlbench.models.hf.folder import processor_sha256 as sha256
 
     return sha256(folder)
 
 
 def task_sha256(name: str, tasks_dir: Path | None = None) -> str:
-    """Identifies a task: what of its card decides a number, its code, and the data files directly in its folder.
+    """The hash of a task: the fields of its card that affect numbers, its code, and the data files in its folder.
 
-    Its code is every module in its folder, those of its metrics elsewhere, and what they import but installed
+    Its code is all modules in its folder and those of its metrics elsewhere, with their imports, except installed
     libraries and the rest of vlbench.
 
     Raises:
-        VlbenchError: no such task, or every fault of its card at once.
+        VlbenchError: no such task, or all faults of its card.
         DataError: a file in its folder cannot be read.
     """
     card, folder = task_card(name, tasks_dir), _find("task", name, task_folders(tasks_dir))
@@ -217,13 +222,13 @@ def task_sha256(name: str, tasks_dir: Path | None = None) -> str:
 
 
 def own_sha256(card: ModelCard) -> str:
-    """Identifies all of a model but its weights where that is no part of this package; empty where it is.
+    """The hash of a model outside this package, without its checkpoint; empty for a model of this package.
 
-    Of a plug-in: its class, and in that folder its card, its code and files of weights and of settings, with the
-    modules that they import but installed libraries. Of a model of transformers: all files of its folder.
+    For a plug-in: its class, and in its folder the card, code, weights and settings, with the imports of the code,
+    except installed libraries. For a model of transformers: all files of its folder.
 
     Raises:
-        VlbenchError: exit 6, they are not to be had.
+        VlbenchError: exit 6, they cannot be downloaded.
         DataError: a file in its folder cannot be read.
     """
     if card.pretrained:
@@ -241,31 +246,31 @@ def own_sha256(card: ModelCard) -> str:
 
 
 def weights_converter(card: ModelCard) -> Converter | None:
-    """`convert` of the `checkpoint.py` beside the model's class; None where it loads vlbench's own layout only."""
+    """`convert` of the `checkpoint.py` beside the model's class; None for a model that loads vlbench's layout only."""
     place, _ = card.backbone.rsplit(":", 1)
     if place.endswith(".py"):
         path = Path(place).with_name("checkpoint.py")
-        return cast("Converter", _attribute(_module_at(path), "convert")) if path.is_file() else None
-    package = place.rpartition(".")[0]
-    if not package or importlib.util.find_spec(f"{package}.checkpoint") is None:
-        return None
-    return cast("Converter", _attribute(importlib.import_module(f"{package}.checkpoint"), "convert"))
+        module = _module_at(path) if path.is_file() else None
+    else:
+        name = f"{place.rpartition('.')[0]}.checkpoint"
+        module = importlib.import_module(name) if "." in place and importlib.util.find_spec(name) else None
+    converter: Converter | None = None if module is None else _attribute(module, "convert")
+    return converter
 
 
 def model_towers(card: ModelCard) -> Mapping[str, Tower]:
-    """The parts of an in-repo model that can start from a network of images or texts alone, by `vision` and `text`."""
+    """The towers of a model of this package that can start from an image or text network, by `vision` and `text`."""
     name = f"{card.backbone.rsplit(':', 1)[0].rpartition('.')[0]}.checkpoint"
     if not name.startswith(f"{__package__}.") or importlib.util.find_spec(name) is None:
         return {}
-    return cast("Mapping[str, Tower]", getattr(importlib.import_module(name), "TOWERS", {}))
+    towers: Mapping[str, Tower] = getattr(importlib.import_module(name), "TOWERS", {})
+    return towers
 
 
 def load_pretraining(card: ModelCard, size: str, resources: Resources, options: Mapping[str, Option]) -> Pretraining:
-    """The model's backbone with the heads of its pretraining, freshly initialised; options are the model's own."""
-    place, class_name = card.pretraining.rsplit(":", 1)
-    found = _attribute(importlib.import_module(place), class_name).from_card
-    build = cast("Callable[[ModelCard, str, Resources, Mapping[str, Option]], Pretraining]", found)
-    return build(card, size, resources, options)
+    """The model's backbone with its pretraining heads, freshly initialised. options: those of the model."""
+    pretraining: Pretraining = _named(card.pretraining).from_card(card, size, resources, options)
+    return pretraining
 
 
 def _built_in_tasks() -> Path:
@@ -277,7 +282,11 @@ def _folders(parent: Path, card: str) -> dict[str, Path]:
 
 
 def _find(kind: str, name: str, folders: Mapping[str, Path]) -> Path:
-    """Its folder; where there is none of that name, a plug-in's, nothing of which is imported before it is named."""
+    """The folder of that name, else that of a plug-in, which is imported only if it is named.
+
+    Raises:
+        VlbenchError: there is none; the message suggests a near miss.
+    """
     if name in folders:
         return folders[name]
     plugins = _plugins(kind)
@@ -287,26 +296,26 @@ def _find(kind: str, name: str, folders: Mapping[str, Path]) -> Path:
 
 
 def _plugins(kind: str) -> dict[str, EntryPoint]:
-    return {found.name: found for found in entry_points(group=f"vlbench.{kind}s")}
+    return {entry.name: entry for entry in entry_points(group=f"vlbench.{kind}s")}
 
 
 def _folder_of(plugin: EntryPoint) -> Path:
-    """Where the plug-in's module lies."""
+    """The folder of the plug-in's module.
+
+    Raises:
+        VlbenchError: its entry point names no object, or a module that does not exist.
+    """
     announced = f"{plugin.name!r} is announced by an installed package as {plugin.value}"
     if not plugin.attr:
-        raise VlbenchError(f"{announced}: expected package.module:Name, have its entry point mended")
+        raise VlbenchError(f"{announced}: expected package.module:Name, so fix the entry point of that package")
     try:
-        return _module_folder(plugin.module)
+        return _module_file(plugin.module).parent
     except ImportError as error:
         raise VlbenchError(f"{announced}, which cannot be found ({error}): install that package again") from None
 
 
-def _module_folder(module: str) -> Path:
-    """Where a module lies; packages above it are imported, it is not."""
-    return _module_file(module).parent
-
-
 def _module_file(module: str) -> Path:
+    """The file of a module, without importing it (packages above it are imported)."""
     spec = importlib.util.find_spec(module)
     if spec is None or spec.origin is None:
         raise ImportError("no such module")
@@ -316,19 +325,20 @@ def _module_file(module: str) -> Path:
 def _card(kind: type[Card], path: Path) -> Card:
     if not path.is_file():
         raise VlbenchError(f"{path} is not there: a model or task is a folder with its card in it")
-    came_along = path.parent.parent in (HERE / "models", _built_in_tasks())
-    return parse(kind, read_yaml(path, str(path), trusted=came_along), str(path))
+    is_built_in = path.parent.parent in (HERE / "models", _built_in_tasks())
+    return parse(kind, read_yaml(path, str(path), trusted=is_built_in), str(path))
 
 
 def _metric(folder: Path, target: str) -> Metric:
-    """`package.module:function`, or `module:function` beside the card for a metric of the task's own."""
+    """The metric `package.module:function`, or `module:function` with the module beside the task's card."""
     place, name = target.rsplit(":", 1)
     module = importlib.import_module(place) if "." in place else _module_beside(folder, place)
-    return cast("Metric", _attribute(module, name))
+    metric: Metric = _attribute(module, name)
+    return metric
 
 
 def _module_beside(folder: Path, name: str) -> ModuleType:
-    """A built-in task's module by its package name, a private one's by its path."""
+    """The module of that name in a task's folder: by package name for a built-in task, else by path."""
     if folder.parent == _built_in_tasks():
         return importlib.import_module(f"vlbench._tasks.{folder.name}.{name}")
     return _module_at(folder / f"{name}.py")
@@ -339,9 +349,15 @@ def _module_at(path: Path) -> ModuleType:
     if spec is None or spec.loader is None or not path.is_file():
         raise VlbenchError(f"{path} is not a Python file: expected the module that the card names")
     module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses and pickling look a class's module up there
+    sys.modules[spec.name] = module  # dataclasses and pickle look up the module of a class there
     spec.loader.exec_module(module)
     return module
+
+
+def _named(place: str) -> Any:
+    """The object that a card names as `package.module:Name` or `path/to/file.py:Name`."""
+    module, name = place.rsplit(":", 1)
+    return _attribute(_module_at(Path(module)) if module.endswith(".py") else importlib.import_module(module), name)
 
 
 def _attribute(module: ModuleType, name: str) -> Any:

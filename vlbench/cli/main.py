@@ -91,7 +91,7 @@ def main(argv: list[str] | None = None) -> int:
         who = give_way(error)
         traceback.print_exc()
         print(f"vlbench: {who}internal error; the traceback above says where", file=sys.stderr)
-        return int(ExitCode.BUG)
+        return int(ExitCode.INTERNAL_ERROR)
 
 
 def _run(arguments: list[str]) -> int:

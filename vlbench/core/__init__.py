@@ -1,1 +1,1 @@
-"""The nouns. Nothing here imports vlbench outside core, and nothing here needs torch to run."""
+"""The data types and protocols of vlbench. Imports nothing of vlbench outside core, and no torch at run time."""

@@ -1,4 +1,4 @@
-"""The cards: facts about a task or a model, read from YAML, checked, frozen."""
+"""Cards: the facts about a task, its downloads or a model, read from YAML, validated and immutable."""
 
 from __future__ import annotations
 
@@ -14,14 +14,13 @@ OutputKind = Literal["classify", "pair", "rank", "generate"]
 
 
 class SplitCard(Frozen):
-    """Where one split lies below the task's root.
+    """The files of one split, below the task's root.
 
-    files: what the adapter asks for -> candidate paths, the first that exists wins; a path may hold
-    fields in braces that the adapter fills per example. optional: what of them may be missing. count:
-    examples the official files hold. md5: of the official file of that name, checked by `vlbench data check`.
-    overlaps: splits known to hold some of the same examples or pictures, by construction or as they were published.
-    within: the larger split that holds every example of this one under the same id; empty where there is none.
-    Predictions of the larger split are accepted for this one.
+    files: what the adapter asks for -> candidate paths, of which the first that exists is used; a path may hold fields
+    in braces that the adapter fills in per example. optional: the files that may be missing. count: the number of
+    examples in the official files. md5: file -> hash of the official file, verified by `vlbench data check`. overlaps:
+    splits known to share examples or images with this one, by construction or as published. within: the larger split
+    that includes every example of this one under the same id, else empty; its predictions are accepted for this one.
     """
 
     files: dict[str, tuple[str, ...]]
@@ -33,10 +32,10 @@ class SplitCard(Frozen):
 
 
 class Leak(Frozen):
-    """Pictures of one of a task's splits that a split of another task is known to hold as well.
+    """Images of a split that are also in a split of another task.
 
-    A model trained on `other` of `task` has seen them. pictures: how many, None where nobody has counted them.
-    verified: whether it was counted in, or follows from, the official files. source: who says so.
+    A model trained on split `other` of `task` has seen them. pictures: the number of shared images, None if unknown.
+    verified: whether it was counted in the official files or follows from them. source: who reports it.
     """
 
     split: str
@@ -48,18 +47,16 @@ class Leak(Frozen):
 
 
 class TaskCard(Frozen):
-    """A task's facts; its one function stands beside it in `adapter.py`.
+    """The facts about a task; its adapter function is in `adapter.py` beside the card.
 
-    version: raised whenever a number made with the task could move. output: which head questions the
-    backbone. labels: the closed answer list in the order of the logits. min_answer_count: of a task whose answers
-    are open instead, how often one must come in the train split for a classifier to know it. prompt: the prompt of a
-    generative model, `{text}` being the example's text; extraction: the rule of `vlbench.data.text.extraction` that
-    extracts its answer from the generated text. claims: what a dual encoder compares an image with: label -> sentence,
-    `{text}` being the example's text; under `*` for every other label, `{label}` being that. metrics: name ->
-    `module:function`.
-    slices: tags that every table breaks the main metric down by. features: where region features may lie,
-    as globs below the root. siblings: folders of DATA_ROOT that may hold the images of several tasks. leaks: pictures
-    that other tasks are known to train on.
+    version: raised whenever a number of the task could change. output: the kind of answer. labels: the closed list of
+    answers, in the order of the logits. min_answer_count: for open answers instead, how often an answer must occur in
+    the train split to become a class. prompt: the prompt of a generative model, with `{text}` for the example's text;
+    extraction: the rule of `vlbench.data.text.extraction` that extracts its answer. claims: label -> the sentence that
+    a dual encoder compares with the image, with `{text}` for the example's text; `*` stands for all other labels, with
+    `{label}` for the label. metrics: name -> `module:function`. slices: tags by which tables break down the main
+    metric. features: globs of region feature files, below the root. siblings: folders of DATA_ROOT that may hold images
+    of several tasks. leaks: images that other tasks are known to train on.
     """
 
     name: str
@@ -110,29 +107,29 @@ class TaskCard(Frozen):
         return self.output == "rank"
 
     def overlap(self, split: str, other: str) -> bool:
-        """Whether two splits of this card are the same one, or hold some of the same examples as far as it says."""
+        """Whether two splits of this card are the same, or share examples or images according to the card."""
         return split == other or other in self.splits[split].overlaps or split in self.splits[other].overlaps
 
     def larger_splits(self, split: str) -> tuple[str, ...]:
-        """The splits that hold all of this one, the smallest first, by `within`.
+        """The splits that include this one by `within`, the smallest first.
 
         Raises:
             ValueError: a split is within itself.
         """
-        found: list[str] = []
+        larger: list[str] = []
         name = self.splits[split].within
         while name:
-            if name == split or name in found:
+            if name == split or name in larger:
                 raise ValueError(f"split {split!r} is within itself by way of {name!r}: name a larger split")
-            found.append(name)
+            larger.append(name)
             name = self.splits[name].within
-        return tuple(found)
+        return tuple(larger)
 
 
 class ScaleRange(NamedTuple):
-    """Random sizes of training images, in pixels: the short side from `low` to `high`, the long side at most `longest`.
+    """The random sizes of training images in pixels: the short side is in [low, high], the long side at most `longest`.
 
-    longest: None keeps the model's own limit.
+    longest: None for the model's own limit.
     """
 
     low: int
@@ -141,30 +138,29 @@ class ScaleRange(NamedTuple):
 
 
 class Recipe(Frozen):
-    """How to finetune. A field left out keeps the value of the layer below (see `merged`).
+    """How to finetune. A field without a value takes that of the recipe it is merged over (see `merged`).
 
-    lr: peak learning rate. head_lr: the head's, where it differs. visual_lr: that of a network over pixels within
-    the backbone, which SGD (momentum 0.9, weight decay 1e-4) then trains, as in SOHO. warmup: share of all steps
-    with linear warm-up, linear decay to 0 after it; warmup_steps: their number, in its place. warmup_from: share of the
-    rate that warm-up begins at, 0 where left out. decay_biases: whether weight decay also applies to biases and norms;
-    left out, bert_adam does and adamw does not. milestones: shares of all steps at each of which the rates fall
-    to a tenth, in place of the linear decay.
-    betas: of Adam. clip: largest gradient norm. ema: momentum of the averaged copy of the finetuned weights, evaluated
-    beside the plain ones. steps wins over epochs. batch_size: examples per optimizer step, over all
-    processes and accumulation steps. batches: `shuffled` draws examples singly; `related` keeps those that
-    share a picture or a statement in one batch, which then holds both answers to one statement. augment: whether
-    training images are augmented at random (RandAugment without inversion and cutout, as in ViLT). short_side: lowest
-    and highest number of pixels that the short side of a training image is resized to, drawn uniformly for each image
-    and step; long_side: the most that the long side may then have (both as in SOHO). rank_loss, of a
-    cross-encoder that ranks: `softmax` over a text and negatives (ViLT), `hinge`, the mean over the negatives
-    (UNITER), `binary` (the matching head's own loss). negative_texts, negative_images: drawn for each pair. margin: the
-    hinge's. lora_rank: of low-rank adapters that are trained in place of the backbone's weights, for models of
-    transformers; 0 trains the weights. train_splits: finetune on all of these splits, unless RunSpec.train_split names
-    others; None: the task card's train split. In a resolved spec it is None, and train_split names what is trained on.
-    batch_norm: what batch norms normalise by in finetuning: `frozen`, and where it is left out, their running
-    statistics, which stay as they are while their weights and biases learn; `live`, the statistics of the batch, over
-    all processes (SyncBatchNorm) and in a single forward pass per step and process. The loss of a step then depends on
-    which images a forward pass repeats.
+    optimizer: `bert_adam` is Adam without bias correction, as in the BERT code. lr: the peak learning rate. head_lr:
+    the head's, where it differs. visual_lr: that of a network over pixels within the backbone, which SGD (momentum 0.9,
+    weight decay 1e-4) then trains, as in SOHO. warmup: the share of all steps with linear warm-up, followed by linear
+    decay to 0; warmup_steps: the number of these steps instead. warmup_from: the share of the rate at the start of the
+    warm-up, 0 by default. decay_biases: whether weight decay also applies to biases and norms; by default bert_adam
+    does so and adamw does not. milestones: shares of all steps at each of which the rates fall to a tenth, instead of
+    the linear decay. betas: of Adam. clip: the largest gradient norm. ema: the momentum of the averaged copy of the
+    weights, which is evaluated besides the plain ones. steps: overrides epochs. batch_size: examples per optimizer
+    step, over all processes and accumulation steps. batches: `shuffled` draws examples independently; `related` keeps
+    examples with the same image or statement, and so both answers to a statement, in one batch. augment: `randaugment`
+    augments training images (RandAugment without inversion and cutout, as in ViLT). short_side: the range in pixels
+    from which the short side of a training image is drawn uniformly for each image and step; long_side: the largest
+    long side (both as in SOHO). rank_loss: of a cross-encoder in retrieval: `softmax` over a text and negatives (ViLT),
+    `hinge`, the mean over the negatives (UNITER), or `binary` (the ITM loss). negative_texts, negative_images: the
+    number drawn for each pair. margin: of the hinge. lora_rank: the rank of LoRA adapters that are trained instead of
+    the backbone's weights, for models of transformers; 0 trains the weights. train_splits: finetune on all of these
+    splits, unless RunSpec.train_split names others; None for the task card's train split, and in a resolved spec, whose
+    train_split names the splits. batch_norm: `frozen` (default) normalises by the running statistics, which stay
+    constant while weights and biases are trained; `live` by the statistics of the batch, over all processes
+    (SyncBatchNorm) and in one forward pass per step and process, so that the loss depends on which images a forward
+    pass repeats.
     """
 
     optimizer: Literal["adamw", "bert_adam"] | None = None
@@ -227,11 +223,11 @@ class Recipe(Frozen):
 
     @property
     def scales(self) -> ScaleRange | None:
-        """The random sizes of training images; None where they have the model's own."""
+        """The random sizes of training images; None for the model's own size."""
         return ScaleRange(*self.short_side, self.long_side) if self.short_side else None
 
     def merged(self, over: Recipe) -> Recipe:
-        """This recipe with every field that `over` sets; a length of one kind replaces that of another kind."""
+        """This recipe with all fields that `over` sets; its epochs remove steps, either warm-up removes the other."""
         given = over.model_dump(exclude_none=True)
         replaced = {"warmup_steps": "warmup", "warmup": "warmup_steps", "epochs": "steps"}
         dropped: dict[str, None] = {other: None for name, other in replaced.items() if name in given}
@@ -239,11 +235,11 @@ class Recipe(Frozen):
 
 
 class HeadLayout(Frozen):
-    """How the model's papers shape a classification head.
+    """The layout of a model's classification heads, as in its paper.
 
-    hidden: its width as a multiple of the backbone's; 0: a single Linear, nothing hidden. order: what stands between
-    the two Linear: GELU then LayerNorm (`activation-norm`), LayerNorm then GELU (`norm-activation`), or ReLU then
-    dropout (`relu-dropout`, SOHO's released head). epsilon: LayerNorm's. dropout: its probability.
+    hidden: the width as a multiple of the backbone's; 0 for a single Linear without a hidden layer. order: the layers
+    between the two Linear: GELU then LayerNorm (`activation-norm`), LayerNorm then GELU (`norm-activation`), or ReLU
+    then dropout (`relu-dropout`, SOHO's released head). epsilon: of LayerNorm. dropout: its probability.
     """
 
     hidden: float = 2.0
@@ -253,15 +249,14 @@ class HeadLayout(Frozen):
 
 
 class SizeCard(Frozen):
-    """One size of a model: architecture numbers, its tokenizer, and what differs from the card's recipe.
+    """One size of a model: its architecture, its tokenizer, and the differences from the model card's recipes.
 
-    vocabulary: `bert-base-uncased`; `own`: the world's on the world, else trained on the train split; `its own`: that
-    of the model's processor, as it was pretrained.
-    max_text: longest text in tokens, [CLS] and [SEP] among them; what is longer is cut. threads: of a CPU that
-    suit this size, None for all: a tiny model gains little from a second one and loses much when it is busy.
-    recipes: what differs from the model's own, for every task (`default`) or for one. pretraining: numbers of the
-    model's pretraining, where they differ from the paper's. head: the layout of its classification heads, where it
-    differs from the model's.
+    vocabulary: `bert-base-uncased`; `own`: on the synthetic world that of the world, else trained on the train split;
+    `its own`: that of the model's processor. max_text: the longest text in tokens, with [CLS] and [SEP]; longer texts
+    are cut. threads: the number of CPU threads that suits this size, None for all: a tiny model gains little from a
+    second thread and loses much on a busy machine. recipes: the differences from the model's recipes, for every task
+    (`default`) or for one. pretraining: settings of the pretraining that differ from the paper's. head: the layout of
+    the classification heads, where it differs from the model's.
     """
 
     config: dict[str, int | float | str | bool]
@@ -275,14 +270,14 @@ class SizeCard(Frozen):
 
 
 class ModelCard(Frozen):
-    """A model's facts; its class stands beside it in `backbone.py`.
+    """The facts about a model; its class is in `backbone.py` beside the card.
 
-    visual: what the model looks at. ranks_by: how it ranks a gallery: `cross`, every pair looked at together, or
-    `dual`, pictures and texts embedded apart. embeds: whether it embeds pictures and texts apart, so that a ranking can
-    begin with a shortlist. pretrained: whether its own weights are what a run begins with. own_code: whether they come
-    with code of their own, which runs only when it is trusted. brings: what the heads among these answer. pretraining:
-    its class, as `module:Class`; empty where it has none; how it is run stands in the recipes under `pretrain`. sizes:
-    `base` is the paper's. recipes: finetuning per task from the paper, `default` where the paper has none.
+    visual: the input of the visual part. ranks_by: how it ranks a gallery: `cross`, a cross-encoder over every pair, or
+    `dual`, embeddings of images and texts. embeds: whether it also has such embeddings, so that a ranking can start
+    from a shortlist. pretrained: whether it has weights of its own, which a run starts from. own_code: whether these
+    need code of their own, which runs only if it is trusted. brings: the outputs whose heads are in these weights.
+    pretraining: its pretraining class, as `module:Class`, else empty; its recipe is `pretrain`. sizes: `base` is the
+    paper's. recipes: finetuning per task as in the paper; `default` where the paper has none.
     """
 
     name: str
@@ -310,13 +305,57 @@ class ModelCard(Frozen):
         return self
 
     def head_layout(self, size: str) -> HeadLayout:
-        """How classification heads of that size are shaped: the size's layout, else the model's."""
+        """The layout of classification heads of that size: the size's own, else the model's."""
         return self.sizes[size].head or self.head
 
     def recipe(self, task: str, size: str) -> Recipe:
-        """The recipe for a task: the model's default, over it the model's for the task, over both the size's two."""
+        """The recipe for a task: the model's `default`, then its entry for the task, then both entries of the size."""
         merged = Recipe()
         for recipes in (self.recipes, self.sizes[size].recipes):
             for name in ("default", task):
                 merged = merged.merged(recipes.get(name, Recipe()))
         return merged
+
+
+class Download(Frozen):
+    """One archive or file to download, or data that has to be requested from its owners.
+
+    gives: the paths below `to` that must exist afterwards. to: a folder below the data root; tasks with the same images
+    share it. url: the address of the file; empty where it has to be requested, as `by_hand` explains. unpack: whether
+    it is an archive. size: the approximate size, as text. md5, sha256: the hashes of the downloaded file. optional:
+    whether the task runs without it.
+    """
+
+    gives: tuple[str, ...] = Field(min_length=1)
+    to: str
+    url: str = ""
+    by_hand: str = ""
+    unpack: bool = False
+    size: str = ""
+    md5: str = ""
+    sha256: str = ""
+    optional: bool = False
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Download:
+        if bool(self.url) == bool(self.by_hand):
+            raise ValueError("give a url, or say under by_hand how people get it")
+        if self.url and not self.url.startswith(("https://", "http://")):
+            raise ValueError(f"url {self.url!r} is not http or https")
+        return self
+
+    @property
+    def name(self) -> str:
+        """The file name in the url, or the first path it gives."""
+        return self.url.rpartition("/")[2] or self.gives[0]
+
+    @property
+    def checksums(self) -> dict[str, str]:
+        """Algorithm -> hash, for the known ones."""
+        return {name: value for name, value in (("md5", self.md5), ("sha256", self.sha256)) if value}
+
+
+class Downloads(Frozen):
+    """All downloads of a task, as `downloads.yaml` holds them."""
+
+    sources: tuple[Download, ...] = Field(min_length=1)

@@ -1,4 +1,4 @@
-"""The processor cores that work may be spread over."""
+"""The number of processor cores that this process may use."""
 
 from __future__ import annotations
 
@@ -6,5 +6,5 @@ import os
 
 
 def usable_cores() -> int:
-    """How many this process may use, which a scheduler or container may keep below those of the machine; at least 1."""
+    """The cores this process may use, at least 1; a scheduler or container may allow fewer than the machine has."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

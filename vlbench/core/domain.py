@@ -1,4 +1,4 @@
-"""The looks that the built-in world comes in."""
+"""The domains of the synthetic world: how its images are drawn."""
 
 from __future__ import annotations
 
@@ -10,7 +10,11 @@ Domain: TypeAlias = Literal["plain", "textured"]
 
 
 def known_domain(name: str) -> Domain:
-    """The domain of that name; an unknown one is an error that names the near miss."""
+    """The domain of that name.
+
+    Raises:
+        VlbenchError: there is none; the message suggests a near miss.
+    """
     for domain in get_args(Domain):
         if domain == name:
             return domain  # type: ignore[no-any-return]

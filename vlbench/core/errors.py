@@ -1,4 +1,4 @@
-"""What a user can get wrong, said in one sentence, with the exit code the shell sees."""
+"""User errors: one sentence each, and the exit codes of the command line."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class ExitCode(IntEnum):
     """The exit codes of the command line; `docs` and the README list the same ones."""
 
     OK = 0
-    BUG = 1
+    INTERNAL_ERROR = 1
     USAGE = 2
     REGRESSION = 3
     INCONCLUSIVE = 4
@@ -28,46 +28,46 @@ class ExitCode(IntEnum):
     INTERRUPTED = 130
 
 
-ENDLESS = 2500
-"""Characters that no sentence needs."""
+LIMIT = 2500
+"""The largest number of characters of a message."""
 
 
 def printable(text: str) -> str:
-    """One line that cannot steer a terminal: control characters and halves of characters as escapes."""
+    """The text on one line, with control characters and lone surrogates as escapes: safe to print to a terminal."""
     if text.isprintable():
         return text
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
 class VlbenchError(Exception):
-    """A user's fault: one sentence with the value, the expectation and the remedy; never a traceback.
+    """A user error: one sentence with the value, the expectation and the remedy, shown without a traceback.
 
-    What came from files is in it, so it is made `printable`, and shortened in the middle where it is endless.
+    The message may quote files, so it is made `printable` and shortened in the middle to `LIMIT` characters.
     """
 
     def __init__(self, message: str, exit_code: ExitCode = ExitCode.USAGE) -> None:
         text = printable(message)
-        self.message = text if len(text) <= ENDLESS else f"{text[: ENDLESS // 2]} ... {text[-ENDLESS // 2 :]}"
+        self.message = text if len(text) <= LIMIT else f"{text[: LIMIT // 2]} ... {text[-LIMIT // 2 :]}"
         super().__init__(self.message)
         self.exit_code = exit_code
 
 
 class DataError(VlbenchError):
-    """Data missing, unreadable or not what its format promises (exit 5)."""
+    """Data that is missing, unreadable or not in its format (exit 5)."""
 
     def __init__(self, message: str) -> None:
         super().__init__(message, ExitCode.DATA)
 
 
 class CoverageError(VlbenchError):
-    """Predictions that do not cover the expected ids one to one (exit 7)."""
+    """Predictions that do not match the expected ids one to one (exit 7)."""
 
     def __init__(self, message: str) -> None:
         super().__init__(message, ExitCode.COVERAGE)
 
 
 def unknown(kind: str, value: str, known: Iterable[str], remedy: str = "") -> VlbenchError:
-    """The error for a name nobody knows, with the nearest known names, whatever letters are capital."""
+    """The error for an unknown name, with the nearest known names; case is ignored."""
     names = sorted(known)
     folded = {name.casefold(): name for name in names}
     near = [folded[name] for name in difflib.get_close_matches(value.casefold(), folded, n=2, cutoff=0.5)]
@@ -76,18 +76,18 @@ def unknown(kind: str, value: str, known: Iterable[str], remedy: str = "") -> Vl
 
 
 LONGEST = 200
-"""Characters of an item in a message: an id or an answer from elsewhere may have a hundred thousand."""
+"""The largest number of characters of an item in a message: ids and answers from files may be very long."""
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether it says that memory did not suffice: torch has a type for it on GPUs, and on CPUs words alone."""
+    """Whether the error is about memory: torch has a type for it on GPUs, and only a message on CPUs."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
-    return isinstance(error, RuntimeError) and any(words in str(error) for words in _NO_MEMORY)
+    return isinstance(error, RuntimeError) and any(text in str(error) for text in _NO_MEMORY)
 
 
 def first_five(items: Iterable[str]) -> str:
-    """Name the first five items, long ones cut, and how many more there are, for messages about ids and files."""
+    """The first five items in sorted order, long ones cut, and the number of others; for messages about ids."""
     listed = sorted(items)
     rest = len(listed) - 5
     return ", ".join(item if len(item) <= LONGEST else f"{item[:LONGEST]}..." for item in listed[:5]) + (

@@ -1,4 +1,7 @@
-"""What is searched: the pictures and the texts of a retrieval task, and which text belongs to which picture."""
+"""The gallery of a retrieval task: its images, its texts, and the image of each text.
+
+Shapes: N images, M texts.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from vlbench.core.examples import Caption, Example, ImageRef
 
 @dataclass(slots=True)
 class Gallery:
-    """N pictures and M texts in the order of the files; owner [M] is the row of each text's picture."""
+    """N images and M texts of one fold, in the order of the files. owner [M]: the row of each text's image."""
 
     fold: str
     images: list[ImageRef] = field(default_factory=list)
@@ -20,16 +23,16 @@ class Gallery:
 
 
 def galleries(examples: Sequence[Example[Caption]]) -> list[Gallery]:
-    """One gallery per fold, in the order in which folds, pictures and texts first come."""
-    found: dict[str, Gallery] = {}
+    """One gallery per fold, with folds, images and texts in the order of their first occurrence."""
+    by_fold: dict[str, Gallery] = {}
     rows: dict[tuple[str, str], int] = {}
     for example in examples:
         caption, (ref,) = example.reference, example.query.images
-        gallery = found.setdefault(caption.fold, Gallery(caption.fold))
+        gallery = by_fold.setdefault(caption.fold, Gallery(caption.fold))
         row = rows.setdefault((caption.fold, ref.key), len(gallery.images))
         if row == len(gallery.images):
             gallery.images.append(ref)
         gallery.text_ids.append(example.id)
         gallery.texts.append(example.query.text)
         gallery.owner.append(row)
-    return list(found.values())
+    return list(by_fold.values())

@@ -1,6 +1,6 @@
-"""What pretraining is to vlbench: a backbone, and objectives that need pairs of pictures and texts only.
+"""The interface of pretraining: a backbone, and objectives that need pairs of images and texts only.
 
-Shapes: B pairs of a batch.
+Shapes: B pairs of a batch, D width.
 """
 
 from __future__ import annotations
@@ -13,25 +13,25 @@ from vlbench.core.backbone import Backbone, Tensors
 from vlbench.core.examples import Query
 
 Option: TypeAlias = "bool | int | float | str"
-"""A value of a pretraining's own options."""
+"""A value of an option of a pretraining."""
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 Gather: TypeAlias = "Callable[[Tensor], Tensor]"
-"""Rows [n, ...] of this process -> those of all processes, one process after the other; n may differ."""
+"""From the rows [n, ...] of this process to those of all processes, in the order of processes; n may differ."""
 
 
 def alone(rows: Tensor) -> Tensor:
-    """The rows themselves: there is one process only."""
+    """The rows [n, ...] themselves: the `Gather` of a single process."""
     return rows
 
 
 class Pretraining(Protocol):
-    """An nn.Module: a backbone and the heads of its objectives, with all that must survive an interruption as state.
+    """An nn.Module with a backbone and the heads of its objectives; its state dict is all that a resumed run needs.
 
-    divisible: whether a step's pairs may be dealt out to forward passes of their own, one after the other or on several
-    processes: none of them changes what the next one sees.
+    divisible: whether a step's pairs may be split over several forward passes or processes, because a forward pass
+    does not change the state that the next one uses.
     """
 
     divisible: bool
@@ -41,57 +41,57 @@ class Pretraining(Protocol):
 
     @property
     def objectives(self) -> tuple[str, ...]:
-        """The names that `losses` gives."""
+        """The names of the `losses`."""
         ...
 
     def prepare(self, pairs: Sequence[Query], rng: Random) -> Tensors:
-        """What `losses` takes, from B pairs that match; all chance is drawn from `rng`. Runs on the CPU, in workers."""
+        """The input of `losses` from B matching pairs, with randomness from `rng` only. Runs on the CPU, in workers."""
         ...
 
     def losses(self, batch: Tensors) -> Mapping[str, Tensor]:
-        """One scalar per objective, weighted as the paper weights it; their sum is trained."""
+        """One scalar per objective, weighted as in the paper; the training loss is their sum."""
         ...
 
     def after_step(self, gather: Gather = alone) -> None:
-        """What follows an optimizer step: momentum copies move, queues take in the keys of all processes."""
+        """Update the state after an optimizer step: momentum encoders, and queues with the keys of all processes."""
         ...
 
     def settings(self) -> Mapping[str, Option]:
-        """Every number and choice of the objectives that ran, for the card of the weights."""
+        """All settings of the objectives that ran, for the card of the weights."""
         ...
 
     def head_weights(self) -> Mapping[str, Tensor]:
-        """What the head of a later run can begin with, by its name there; empty where there is nothing.
+        """Initial weights for the head of a later run, by their names there; empty if there are none.
 
-        `head.score.weight` [1, D], `head.score.bias` [1]: the matching head's row for a match, to a head that ranks.
-        `head.classifier.*`: a classifier over the answers that were learned.
+        `head.score.weight` [1, D], `head.score.bias` [1]: the ITM head's row for a match, for a head that ranks.
+        `head.classifier.*`: a classifier over the learned answers.
         """
         ...
 
 
 @runtime_checkable
-class Answering(Protocol):
-    """A pretraining that learns answers too, where some of its pairs are questions.
+class LearnsAnswers(Protocol):
+    """A pretraining that also learns answers, if some of its pairs are questions.
 
-    answers: what the rows of `head.classifier` among its `head_weights` stand for; none before `learn_answers`.
+    answers: the answers of the rows of `head.classifier` in `head_weights`; empty before `learn_answers`.
     """
 
     @property
     def answers(self) -> Sequence[str]: ...
 
     def learn_answers(self, answers: Sequence[str]) -> None:
-        """Make the classifier over these answers; before training, once."""
+        """Create the classifier over these answers; called once, before training."""
         ...
 
     def prepare_answers(self, worths: Sequence[Mapping[str, float]], rng: Random) -> Tensors:
-        """What `losses` takes besides, from what each answer to B pairs is worth (none: no question). In workers."""
+        """Further input of `losses`: answer -> score for each of B pairs (empty: not a question). Runs in workers."""
         ...
 
 
 @runtime_checkable
 class HasMomentumCopies(Protocol):
-    """A pretraining whose targets come from slowly moving copies of its networks."""
+    """A pretraining whose targets come from momentum encoders: slowly updated copies of its networks."""
 
     def restart_copies(self, loaded: Collection[str]) -> None:
-        """Make the copies equal to their networks, after weights were loaded into the tensors of the names `loaded`."""
+        """Make the copies equal to their networks. loaded: the names of the tensors whose weights were loaded."""
         ...

@@ -1,4 +1,4 @@
-"""What a profile was asked to measure, and what it found, as versioned JSON."""
+"""The spec and the record of a profile, as versioned JSON."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ PROFILE_VERSION = 1
 Scenario = Literal["latency", "throughput", "retrieval"]
 Pixels = Annotated[int, Field(ge=1, le=99999)]
 PIPELINE = ("decode", "preprocess")
-"""Stages of the pipeline before the model: they run in workers beside it and are no part of its latency."""
+"""Stages of the pipeline before the model: they run in workers in parallel and are not part of its latency."""
 DETECTOR = ("detect backbone", "detect proposals", "detect NMS", "detect RoI head")
-"""Stages of the detector that makes a region model's regions out of pixels."""
+"""Stages of the detector that extracts the regions of a region model from pixels."""
 VISUAL = (*DETECTOR, "see")
-"""Stages that the papers call visual embedding."""
+"""Stages that papers call visual embedding."""
 UNOWNED = "other"
-"""Among the stages of parameters: those that none of them uses."""
+"""The name, among the stages, of parameters that no stage uses."""
 REST = "rest"
-"""What tables call the part of the whole that no stage accounts for."""
+"""The name, in tables, of the part of the whole time outside all stages."""
 INTERVAL_FROM = 6
-"""Values that an interval of their median needs: the smallest and the largest of n hold it with 1 - 2 / 2^n."""
+"""The fewest values with a 95 % interval of the median: the range of n values covers it in 1 - 2 / 2^n of cases."""
 
 
 class ProfileSpec(Spec):
@@ -119,8 +119,10 @@ class ProfileSpec(Spec):
 
 
 class Times(Frozen):
-    """Milliseconds of one stage, or of all together: percentiles of n iterations, and the median's 95 % interval,
-    which is their range where there are fewer than `INTERVAL_FROM`."""
+    """Milliseconds of one stage or of all: percentiles of n iterations, and the 95 % interval of the median.
+
+    ci95: the range of the values where there are fewer than `INTERVAL_FROM`.
+    """
 
     n: int
     p50: FiniteFloat
@@ -133,10 +135,11 @@ class Times(Frozen):
 
 
 class Latency(Frozen):
-    """One example at a time. model: all stages of the model together. whole: with decoding and preprocessing, by the
-    clock on the wall; rest: what of it no stage accounts for, as a share. Where a spec names stages, all three are of
-    these alone. why_stopped: precise, or out of time. warmup_ms: the iterations before the first that counts; none of
-    a model that takes so long that it needs none.
+    """The latency of one example.
+
+    model: all stages of the model together. whole: the wall-clock time with decoding and preprocessing. rest: the share
+    of it outside all stages. If the spec names stages, all three are of these only. why_stopped: precise, or out of
+    time. warmup_ms: the iterations before the first that counts; empty for a slow model, which needs none.
     """
 
     stages: dict[str, Times]
@@ -148,14 +151,16 @@ class Latency(Frozen):
 
     @property
     def parts(self) -> dict[str, float]:
-        """Milliseconds by stage, and of the rest, that add up to the median whole, as medians of stages do not: each
-        stage's share of all seconds, of that median."""
+        """Milliseconds by stage and of the rest, which add up to the median of the whole.
+
+        Each is the stage's share of the total time, times that median; medians of stages would not add up.
+        """
         shares = {name: times.mean / self.whole.mean for name, times in self.stages.items()}
         return {name: share * self.whole.p50 for name, share in {**shares, REST: self.rest}.items()}
 
 
 class Rate(Frozen):
-    """Examples per second of the model alone at a batch size; error: why it was not measured."""
+    """Examples per second of the model alone at one batch size. error: why it was not measured."""
 
     batch: int
     examples_per_second: FiniteFloat = 0.0
@@ -165,8 +170,11 @@ class Rate(Frozen):
 
 
 class Pipeline(Frozen):
-    """Examples per second from files to answers at a batch size: workers decode and prepare beside the model, as many
-    as in a run; with none it waits for them. error: why it was not measured."""
+    """Examples per second from files to answers at one batch size.
+
+    workers: the processes that decode and prepare in parallel, as many as in a run; with 0 the model waits. error: why
+    it was not measured.
+    """
 
     batch: int
     workers: int
@@ -176,20 +184,22 @@ class Pipeline(Frozen):
 
 
 class Operations(Frozen):
-    """Floating-point operations of one example, a multiplication and an addition being two; uncounted: operators
-    without a formula, element by element mostly, with how often each ran."""
+    """Floating-point operations of one example by stage; a multiplication and an addition are two operations.
+
+    uncounted: operators without a formula, mostly element-wise -> the number of their calls.
+    """
 
     stages: dict[str, int]
     uncounted: dict[str, int]
 
     @property
     def total(self) -> int:
-        """Of the model's stages."""
+        """The sum over the model's stages."""
         return sum(self.stages.values())
 
 
 class Parameters(Frozen):
-    """How many: in all, of word and position tables among them, and by the stage that first uses them."""
+    """The numbers of parameters: total, in word and position embeddings, and by the stage that first uses them."""
 
     total: int
     embeddings: int
@@ -197,8 +207,11 @@ class Parameters(Frozen):
 
 
 class Memory(Frozen):
-    """MiB: weights; activations: most that tensors of one batch of one add; reserved for both by the device's
-    allocator; host: most that the process held, other models among it."""
+    """Memory in MiB.
+
+    activations: the peak of the tensors of a batch of one, without the weights. reserved: by the device's allocator,
+    for both. host: the peak of the process, other models included.
+    """
 
     weights: FiniteFloat
     activations: FiniteFloat | None = None
@@ -207,14 +220,14 @@ class Memory(Frozen):
 
 
 WAYS = ("dual", "two-stage", "cross-encoder")
-"""Of searching a gallery, the cheapest first."""
+"""The ways of searching a gallery, the cheapest first."""
 
 
-class Query(Frozen):
-    """Milliseconds that one text costs against a gallery of pictures that were encoded before.
+class GalleryQuery(Frozen):
+    """The time of one text query against a gallery of images that are already encoded.
 
-    how: one of `WAYS`. measured: False where it was computed: of a search in a smaller index, of a
-    search and pairs that were measured apart, or of fewer pairs.
+    how: one of `WAYS`. gallery: the number of images. measured: False if it was extrapolated from a smaller index, from
+    fewer pairs, or from a search and pairs that were measured separately.
     """
 
     how: str
@@ -224,10 +237,10 @@ class Query(Frozen):
 
 
 class ModelProfile(Frozen):
-    """One model; with `error` it was not measured to the end, and the rest is what there is.
+    """The measurements of one model; incomplete where there is an `error`.
 
-    visual: what it looks at. tokens: of the picture and the text as the fusion meets them. proposals: how many the
-    detector kept of a picture, and may keep at most: suppression and its head take longer the more there are.
+    visual: the input of its visual part. tokens: the numbers of image and text tokens in the fusion. proposals: the
+    number of the detector's proposals for an image, and their maximum: more proposals take more time.
     """
 
     model: str
@@ -242,19 +255,21 @@ class ModelProfile(Frozen):
     latency: Latency | None = None
     throughput: tuple[Rate, ...] = ()
     pipeline: Pipeline | None = None
-    retrieval: tuple[Query, ...] = ()
+    retrieval: tuple[GalleryQuery, ...] = ()
     load_seconds: FiniteFloat | None = None
     first_batch_seconds: FiniteFloat | None = None
 
     @property
     def name(self) -> str:
-        """As tables call it."""
+        """The name in tables."""
         return "-".join(filter(None, (self.model, self.size)))
 
 
 class Ratio(Frozen):
-    """How many times the latency of `of` is that of `to`: the median over rounds in which both were measured one after
-    the other, and its 95 % interval."""
+    """The latency of model `of` divided by that of `to`: the median over rounds, in which both were measured in turn.
+
+    ci95: the 95 % interval of the median.
+    """
 
     of: str
     to: str
@@ -263,7 +278,7 @@ class Ratio(Frozen):
 
 
 class Machine(Frozen):
-    """Its state while it was measured. noisy: whether the figures should not be quoted, because of the reasons."""
+    """The state of the machine during the measurement. noisy: whether, for `reasons`, the values are unreliable."""
 
     cores: int
     threads: int
@@ -274,9 +289,9 @@ class Machine(Frozen):
 
 
 class ProfileRecord(Frozen):
-    """One profile, as `profile.json` holds it; the raw values lie beside it in `times.parquet`.
+    """One profile, as in `profile.json`; the raw durations are in `times.parquet` beside it.
 
-    seconds: of everything; spent: of them for `opening` the models, and for each scenario.
+    seconds: the total time. spent: the parts of it for `opening` the models and for each scenario.
     """
 
     profile_version: int = PROFILE_VERSION

@@ -1,4 +1,4 @@
-"""How long work shows itself; who shows it (a terminal, a log, nobody) is decided by the caller."""
+"""Progress of long work. The caller decides where it is shown: in a terminal, in a log or nowhere."""
 
 from __future__ import annotations
 
@@ -6,22 +6,20 @@ from typing import Protocol
 
 
 class Progress(Protocol):
-    """Told by the one who works: `say` a line, or `step` along something that has an end."""
+    """Receives progress from the code that does the work."""
 
     def say(self, line: str) -> None:
-        """One line of news."""
+        """Report one line."""
         ...
 
     def step(self, what: str, done: int, total: int, note: str = "") -> None:
-        """`done` of `total` units of `what`; done == total ends it."""
+        """Report `done` of `total` units of `what`; it ends with done == total."""
         ...
 
 
 class Silent:
-    """Shows nothing: the default from Python."""
+    """Shows nothing: the default of the Python API."""
 
-    def say(self, line: str) -> None:
-        """Nothing."""
+    def say(self, line: str) -> None: ...
 
-    def step(self, what: str, done: int, total: int, note: str = "") -> None:
-        """Nothing."""
+    def step(self, what: str, done: int, total: int, note: str = "") -> None: ...

@@ -1,4 +1,4 @@
-"""The product of a run: everything needed to judge the number, as versioned JSON."""
+"""The record of a run: its results and everything needed to judge them, as versioned JSON."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from vlbench.core.cards import Recipe
+from vlbench.core.results import Score
 from vlbench.core.spec import RunSpec
 from vlbench.core.splits import Splits
 from vlbench.core.validate import Frozen
@@ -15,10 +16,10 @@ SCHEMA_VERSION = 1
 
 
 class ToolInfo(Frozen):
-    """Which code ran; the commit is empty outside a checkout.
+    """The code that ran. commit: empty outside a git checkout.
 
-    code_sha256: of vlbench's own files, its built-in tasks among them. earlier_code: the same of the code that began
-    the run, where other code resumed it. Both are empty in records of versions before 0.2.0.
+    code_sha256: the hash of vlbench's files, built-in tasks included. earlier_code: the same hash of the code that
+    started the run, where other code resumed it. Both are empty in records of versions before 0.2.0.
     """
 
     version: str
@@ -29,10 +30,10 @@ class ToolInfo(Frozen):
 
 
 class LoadReport(Frozen):
-    """How weights met the model: tensors matched, missing in the file, unexpected in it (another head's do not count).
+    """The number of tensors that were loaded (matched), missing in the file, and unexpected in it (heads not counted).
 
-    converted: of those matched, how many had another name, size or order in the file. absent: the backbone's among the
-    missing. unmatched_answers: how many answers had no row in the file's classifier and begin with zeros.
+    converted: the matched tensors that had another name, size or order in the file. absent: the missing tensors of the
+    backbone. unmatched_answers: the number of answers without a row in the file's classifier, initialised with zeros.
     """
 
     matched: int
@@ -46,7 +47,7 @@ class LoadReport(Frozen):
 class Decoding(Frozen):
     """How answers were generated.
 
-    temperature: None where nothing is sampled. stop: tokens that end an answer, empty where the model does not say.
+    temperature: None without sampling. stop: the tokens that end an answer, empty if the model does not define them.
     """
 
     max_new_tokens: int
@@ -57,12 +58,12 @@ class Decoding(Frozen):
 
 
 class Prompting(Frozen):
-    """What a model was asked in words, by one example.
+    """The prompt of a model, shown for one example.
 
-    example: the id of the first one that was answered. prompt: the text that the model's tokenizer got for it, chat
-    template and shots included; of a model that compares images with sentences, the first ten of them, one a line.
-    chat_template_sha256: of the template that rendered it, empty where there is none. decoding: None where answers were
-    chosen from a list.
+    example: the id of the first example that was answered. prompt: the text that the model's tokenizer got for it, with
+    chat template and shots; of a dual encoder, the first ten sentences it compares the image with, one per line.
+    chat_template_sha256: the hash of the template, empty if there is none. decoding: None where answers were chosen
+    from a list.
     """
 
     example: str
@@ -72,14 +73,13 @@ class Prompting(Frozen):
 
 
 class ModelInfo(Frozen):
-    """Which model: sizes, weights, and what they travel with. weights_sha256 is empty from scratch.
+    """The model, its weights and their preprocessing. weights_sha256: empty from scratch.
 
-    model_sha256: of the card, code and settings of a model that is no part of vlbench; empty where it is.
-
-    answers: how many a classifier over open answers knows, and answers_sha256 which; 0 and empty elsewhere.
-    extraction: the rule that took answers out of what the model wrote; empty where it wrote nothing. dtype: of most of
-    its weights in memory when it answered. preprocessing: what is done to images and texts; image_backend among it is
-    the library that resizes images. prompting: None where the model gets the examples' texts as they are.
+    model_sha256: the hash of the card, code and settings of a model outside vlbench; empty for vlbench's models.
+    answers: the number of classes of a classifier over open answers, answers_sha256: their hash; else 0 and empty.
+    extraction: the rule that extracted answers from generated text; else empty. dtype: of most of the weights in memory
+    when the model answered. preprocessing: of images and texts; its image_backend is the library that resizes images.
+    prompting: None where the model gets the examples' texts unchanged.
     """
 
     name: str
@@ -99,10 +99,10 @@ class ModelInfo(Frozen):
 
 
 class TaskInfo(Frozen):
-    """Which data: source world or real, the manifest's hash, the split and how much of it.
+    """The data: synthetic world or real, the hash of its manifest, the split, and the number of examples.
 
-    task_sha256: of the task's card and code; empty in records of versions before 0.2.0.
-    shots: ids of the examples that were shown with their answers before each question.
+    task_sha256: the hash of the task's card and code; empty in records of versions before 0.2.0. shots: the ids of the
+    examples that were shown with their answers before each question.
     """
 
     name: str
@@ -120,10 +120,10 @@ class TaskInfo(Frozen):
 
 
 class TrainInfo(Frozen):
-    """How it was trained; best_step is the checkpoint reported, selected_on the split that chose it.
+    """The training. best_step: the step of the reported checkpoint; selected_on: the split that selected it.
 
-    accumulation: forward passes of each process per optimizer step, as they were in the end. selection: the main metric
-    of the reported checkpoint on `selected_on`; None where nothing was selected.
+    accumulation: the number of forward passes per optimizer step and process, at the end. selection: the main metric of
+    the reported checkpoint on `selected_on`; None without selection.
     """
 
     recipe: Recipe
@@ -139,7 +139,7 @@ class TrainInfo(Frozen):
 
 
 class Result(Frozen):
-    """One metric, with its uncertainty; slices: tag -> value -> result of the same metric."""
+    """One metric with its confidence interval. slices: tag -> value -> result of the same metric."""
 
     metric: str
     value: float
@@ -150,11 +150,25 @@ class Result(Frozen):
     higher_is_better: bool = True
     slices: dict[str, dict[str, Result]] = Field(default_factory=dict)
 
+    @classmethod
+    def from_score(cls, metric: str, score: Score, slices: dict[str, dict[str, Result]]) -> Result:
+        """The score without its values per example, under the task card's name of the metric."""
+        return cls(
+            metric=metric,
+            value=score.value,
+            n=score.n,
+            stderr=score.stderr,
+            ci95=score.ci95,
+            method=score.method,
+            higher_is_better=score.higher_is_better,
+            slices=slices,
+        )
+
 
 class Coverage(Frozen):
-    """Ids counted: each expected one exactly once, or there is no score.
+    """The numbers of expected and scored ids: without a one-to-one match there is no score.
 
-    unparsed: how many the model answered without an answer that could be read; errors: how many have none.
+    unparsed: the number of answers from which no valid answer could be extracted. errors: the number without an answer.
     """
 
     expected: int
@@ -166,7 +180,7 @@ class Coverage(Frozen):
 
 
 class Efficiency(Frozen):
-    """What it cost, with seconds per phase; latencies are of whole prediction batches, in milliseconds."""
+    """The cost of a run. latency_ms: of whole prediction batches. seconds: by phase."""
 
     examples_per_second: float
     latency_ms: dict[str, float]
@@ -175,7 +189,7 @@ class Efficiency(Frozen):
 
 
 class Environment(Frozen):
-    """Where it ran. accelerate: variables of launch and device that Accelerate was given, by name."""
+    """The machine and libraries. accelerate: Accelerate's environment variables for launch and device, by name."""
 
     python: str
     libraries: dict[str, str]
@@ -189,10 +203,11 @@ class Environment(Frozen):
 
 
 class RunRecord(Frozen):
-    """One run, as `run.json` holds it. `spec` is resolved: no field is left to a default of the day.
+    """One run, as in `run.json`. spec: resolved, so that no field depends on later defaults.
 
-    majority: what always giving the most frequent answer scores by the main metric; slice_majorities: the same in each
-    part by itself, tag -> value -> figure. chance: of rankings, what equal scores for all pairs expect, by metric.
+    majority: the majority baseline, the main metric of always giving the most frequent answer; slice_majorities: the
+    same for each slice by itself, tag -> value -> score. chance: for retrieval, the expected score of a random order of
+    the candidates, by metric.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -216,5 +231,5 @@ class RunRecord(Frozen):
     error: str = ""
 
     def result(self, metric: str) -> Result | None:
-        """The result of that metric, or None where the record has none."""
+        """The result of that metric, or None if the record has none."""
         return next((result for result in self.results if result.metric == metric), None)

@@ -1,4 +1,4 @@
-"""Names of one or several splits: how flags, YAML, cards and records spell them."""
+"""Names of one or several splits, as flags, YAML, cards and records write them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated
 from pydantic import BeforeValidator, Field
 
 NONE = "none"
-"""What a spec has in place of a split where nothing is read."""
+"""The value of a spec in place of a split where no split is read."""
 
 
 def split_tuple(value: str | Sequence[str] | None) -> tuple[str, ...]:
@@ -19,15 +19,15 @@ def split_tuple(value: str | Sequence[str] | None) -> tuple[str, ...]:
 
 
 def joined(value: str | Sequence[str] | None) -> str:
-    """The names as tables and labels spell them: `train+nominival`; `none` where there is no split."""
+    """The names as in tables and labels: `train+nominival`, or `none` without a split."""
     return "+".join(split_tuple(value)) or NONE
 
 
 def _checked(value: object) -> tuple[str, ...]:
-    """The names of splits in a value from elsewhere.
+    """The names of splits in a value of the user.
 
     Raises:
-        ValueError: it is no text or list of texts, names nothing, or a split twice, or `none` beside another.
+        ValueError: not a text or list of texts, an empty name, a duplicate, or `none` beside another name.
     """
     texts = [value] if isinstance(value, str) else value
     if not isinstance(texts, list | tuple) or not all(isinstance(text, str) for text in texts):
@@ -41,7 +41,7 @@ def _checked(value: object) -> tuple[str, ...]:
 
 
 def _one_or_several(value: object) -> str | tuple[str, ...]:
-    """One name as a text, as records of vlbench 0.1 have it."""
+    """A single name as a text, as in records of vlbench 0.1."""
     names = _checked(value)
     return names[0] if len(names) == 1 else names
 

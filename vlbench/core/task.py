@@ -1,4 +1,4 @@
-"""A task on disk: its card, where its data lies, and the one function that reads a split."""
+"""A task on disk: its card, the location of its data, and the adapter function that reads a split."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ from vlbench.core.results import Metric
 
 @dataclass(frozen=True)
 class SplitFiles:
-    """The files of one split. `path` insists that a file exists; `place` only says where it belongs.
+    """The files of one split: `path` requires that a file exists, `place` only returns its location.
 
-    siblings: folders searched after the root, that may hold the images of several tasks.
+    root: the folder of the task's data. card: the split's paths below it. siblings: folders searched after the root,
+    which may hold the images of several tasks.
     """
 
     split: str
@@ -27,45 +28,45 @@ class SplitFiles:
     siblings: tuple[Path, ...] = ()
 
     def place(self, name: str) -> Path:
-        """The first candidate that exists (a `{field}` in it cuts the look-up short), else the first one."""
+        """The first candidate path that exists (checked up to a `{field}` in it), else the first candidate."""
         candidates = self.card.files[name]
         folders = (self.root, *self.siblings)
-        found = (
+        existing = (
             folder / text for folder in folders for text in candidates if (folder / text.split("{", 1)[0]).exists()
         )
-        return next(found, self.root / candidates[0])
+        return next(existing, self.root / candidates[0])
 
     def path(self, name: str) -> Path:
         """The file called `name`.
 
         Raises:
-            DataError: it is not there, naming the places looked at.
+            DataError: it does not exist; the message names the candidate paths.
         """
-        found = self.place(name)
-        if not found.exists():
+        path = self.place(name)
+        if not path.exists():
             places = " or ".join(self.card.files[name])
             raise DataError(
                 f"split {self.split!r} needs {places} below {self.root}, which is not there: "
                 f"put it there or give another --data-root"
             )
-        return found
+        return path
 
 
 Adapter = Callable[[SplitFiles], Iterator[Example[Any]]]
 Reader = Callable[[Adapter, SplitFiles], Sequence[Example[Any]]]
-"""How what an adapter yields becomes a sequence."""
+"""Turns the examples that an adapter yields into a sequence."""
 
 
 @runtime_checkable
 class Indexed(Protocol):
-    """A sequence of examples that knows their ids without making the examples."""
+    """A sequence of examples that returns their ids without creating the examples."""
 
     @property
     def ids(self) -> Sequence[str]: ...
 
 
 def ids_of(examples: Sequence[Example[Any]]) -> Sequence[str]:
-    """The ids in order."""
+    """The ids of the examples, in order."""
     return examples.ids if isinstance(examples, Indexed) else [example.id for example in examples]
 
 
@@ -75,11 +76,11 @@ def _read_all(adapter: Adapter, files: SplitFiles) -> Sequence[Example[Any]]:
 
 @dataclass(frozen=True)
 class Task:
-    """A card, a root and the adapter's function.
+    """A task with its data: the card, the root of the data, the adapter's function and the metrics.
 
-    counts: split -> expected number of examples, where the data itself states it (the built-in world);
-    otherwise the card's counts hold. allow_partial turns a differing count into a note in `notes`. siblings: the
-    card's, as folders below the data root. reader: holds the examples, or reads them from an index.
+    counts: split -> expected number of examples, where the data itself states it (the synthetic world); otherwise the
+    card's counts are expected. allow_partial: a different count adds a note to `notes` instead of an error. siblings:
+    the card's, as folders below the data root. reader: keeps the examples in memory, or reads them from an index.
     """
 
     card: TaskCard
@@ -94,13 +95,17 @@ class Task:
     reader: Reader = _read_all
 
     def files(self, split: str) -> SplitFiles:
-        """The files of a split; an unknown split is an error that names the near miss."""
+        """The files of a split.
+
+        Raises:
+            VlbenchError: no such split; the message suggests a near miss.
+        """
         if split not in self.card.splits:
             raise unknown(f"split of {self.card.name}", split, self.card.splits)
         return SplitFiles(split, self.root, self.card.splits[split], self.siblings)
 
     def features(self) -> list[Path]:
-        """The card's tables of region features that are there, below the root and below the siblings."""
+        """The card's region feature files that exist, below the root and below the siblings."""
         folders = (self.root, *self.siblings)
         return sorted({path for folder in folders for pattern in self.card.features for path in folder.glob(pattern)})
 
@@ -108,7 +113,7 @@ class Task:
         """The examples of a split, in the order of its files.
 
         Raises:
-            DataError: nothing in it, an id twice, or another number of examples than the card says.
+            DataError: it is empty, has duplicate ids, or another number of examples than expected.
         """
         examples = self.reader(self.adapter, self.files(split))
         if not len(examples):
@@ -118,22 +123,26 @@ class Task:
         return examples
 
     def _check_ids(self, split: str, examples: Sequence[Example[Any]]) -> None:
-        twice = [name for name, times in Counter(ids_of(examples)).items() if times > 1]
-        if twice:
-            raise DataError(f"split {split!r} of {self.card.name} holds ids twice: {first_five(twice)}")
+        duplicates = [name for name, times in Counter(ids_of(examples)).items() if times > 1]
+        if duplicates:
+            raise DataError(f"split {split!r} of {self.card.name} holds ids twice: {first_five(duplicates)}")
 
-    def _check_count(self, split: str, found: int) -> None:
+    def _check_count(self, split: str, count: int) -> None:
         expected = self.counts.get(split, self.card.splits[split].count if self.source == "real" else None)
-        if expected is None or found == expected:
+        if expected is None or count == expected:
             return
-        difference = f"split {split!r} of {self.card.name} holds {found:,} examples where {expected:,} are expected"
+        difference = f"split {split!r} of {self.card.name} holds {count:,} examples where {expected:,} are expected"
         if not self.allow_partial:
             raise DataError(f"{difference}: restore the full file, or accept it with --allow-partial")
         if difference not in self.notes:
             self.notes.append(difference)
 
     def metric(self, name: str) -> Metric:
-        """The metric of that name; an unknown one is an error that names the near miss."""
+        """The metric of that name.
+
+        Raises:
+            VlbenchError: no such metric; the message suggests a near miss.
+        """
         if name not in self.metrics:
             raise unknown(f"metric of {self.card.name}", name, self.metrics)
         return self.metrics[name]

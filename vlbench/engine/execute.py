@@ -28,7 +28,7 @@ from vlbench.engine.training.checkpoint import Checkpoints
 from vlbench.engine.trial import Outcome, Trial, checkpoints_below
 from vlbench.engine.weights.files import own_processor_sha256
 from vlbench.metrics.baseline import majority, slice_majorities
-from vlbench.metrics.scoring import Scores, score
+from vlbench.metrics.scoring import MetricResults, score
 from vlbench.records.folder import RunFolder
 from vlbench.records.provenance import code_sha256, environment, peak_memory_mib, tool
 from vlbench.records.samples import write_samples
@@ -223,11 +223,11 @@ def _efficiency(outcome: Outcome, clock: Clock, ranks: Ranks) -> Efficiency:
     )
 
 
-def _scores(job: Job, outcome: Outcome) -> Scores:
+def _scores(job: Job, outcome: Outcome) -> MetricResults:
     card = job.task.card
     if job.unscored:
         reason = f"the answers of {job.spec.split} are not public: hand the predictions in to the official server"
-        return Scores((), dict.fromkeys(job.task.metrics, reason))
+        return MetricResults((), dict.fromkeys(job.task.metrics, reason))
     return score(job.task.metrics, card.main_metric, card.slices, outcome.results, job.report, job.cut)
 
 

@@ -40,12 +40,12 @@ def find_images(folder: RunFolder, record: RunRecord, data_root: Path | None = N
         VlbenchError: the data in `data_root` cannot be read.
     """
     spec = record.spec
-    root = data_root or folder.found(spec.data_root)
+    root = data_root or folder.resolve_path(spec.data_root)
     named = root or os.environ.get("VLBENCH_DATA")
     if not named and not is_world(world_folder(cache_folder(), spec.domain)):
         return ReportImages(absent="the built-in world is not in the cache; vlbench data world makes it")
     try:
-        tasks_dir = folder.found(spec.tasks_dir)
+        tasks_dir = folder.resolve_path(spec.tasks_dir)
         task = load_task(record.task.name, root, domain=spec.domain, tasks_dir=tasks_dir, allow_partial=True)
         examples = task.load(record.task.split)
     except VlbenchError as error:
@@ -96,14 +96,14 @@ def _repeat_spec(folder: RunFolder, record: RunRecord, data_root: Path | None) -
     changes: dict[str, object] = {
         "mode": "eval" if trained else spec.mode,
         "checkpoint": _find_checkpoint(folder, record),
-        "data_root": data_root or folder.found(spec.data_root),
-        "tasks_dir": folder.found(spec.tasks_dir),
+        "data_root": data_root or folder.resolve_path(spec.data_root),
+        "tasks_dir": folder.resolve_path(spec.tasks_dir),
         "train_split": None,
         "select_on": None,
         "select_limit": None,
         "controls": (),
-        "vocabulary": None if trained else folder.found(spec.vocabulary),  # trained weights bring their own
-        "answers": None if trained else folder.found(spec.answers),
+        "vocabulary": None if trained else folder.resolve_path(spec.vocabulary),  # trained weights bring their own
+        "answers": None if trained else folder.resolve_path(spec.answers),
         "train": Recipe(),
         "allow_partial": True,
         "device": None,
@@ -123,7 +123,7 @@ def _find_checkpoint(folder: RunFolder, record: RunRecord) -> str | None:
     elif given in (None, "none", "shipped", PRETRAINED):
         return given
     else:
-        path = folder.found(Path(given).expanduser())
+        path = folder.resolve_path(Path(given).expanduser())
     try:
         return str(weights_file(path))
     except VlbenchError:

@@ -14,7 +14,7 @@ from vlbench.core.results import Prediction
 from vlbench.core.task import Task, ids_of
 from vlbench.core.validate import Frozen
 from vlbench.metrics.coverage import leave_out, match, ranking_coverage
-from vlbench.metrics.scoring import Scores, cut_groups, score
+from vlbench.metrics.scoring import MetricResults, cut_groups, score
 from vlbench.records.folder import read_record_file
 from vlbench.records.predictions import read_predictions
 from vlbench.records.rankings import read_rankings_of
@@ -110,7 +110,7 @@ def _score_rankings(task: Task, split: str, path: Path, examples: Sequence[Examp
 
 
 def _make_report(
-    task: Task, split: str, n: int, scores: Scores, coverage: Coverage, notes: tuple[str, ...]
+    task: Task, split: str, n: int, scores: MetricResults, coverage: Coverage, notes: tuple[str, ...]
 ) -> ScoreReport:
     return ScoreReport(
         task=task.card.name,

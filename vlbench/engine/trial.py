@@ -37,7 +37,7 @@ from vlbench.engine.training.plan import Conduct, Plan, make_plan, training_unit
 from vlbench.engine.training.probe import Selection, probe
 from vlbench.engine.weights.files import STANDS_ON
 from vlbench.engine.weights.loading import check_frozen, summary
-from vlbench.metrics.direction import Measured
+from vlbench.metrics.direction import MetricValue
 from vlbench.records.folder import RunFolder
 
 
@@ -173,16 +173,16 @@ class Trial:
         checkpoints.load_best(learner)
         return self._trained(plan, best)
 
-    def _select(self, learner: Learner) -> Measured:
+    def _select(self, learner: Learner) -> MetricValue:
         """The task's main metric on the selection split, the same on all ranks."""
         pace = replace(self._pace(self._name("selecting")), stops=False)
         results, _ = self.evaluator.evaluate(learner, self._seen(self.job.select), pace)
-        return self.ranks.share(self._measured(results) if self.ranks.is_main else Measured(0.0))
+        return self.ranks.share(self._measured(results) if self.ranks.is_main else MetricValue(0.0))
 
-    def _measured(self, results: Sequence[Prediction] | Sequence[Ranking]) -> Measured:
+    def _measured(self, results: Sequence[Prediction] | Sequence[Ranking]) -> MetricValue:
         """The task's main metric of results for the selection split."""
         score = self.job.task.metric(self.job.task.card.main_metric)(results, self.job.select)
-        return Measured(score.value, score.higher_is_better)
+        return MetricValue(score.value, score.higher_is_better)
 
     def _kept(self) -> Kept:
         """Where the answers for the reported split are kept as they come."""

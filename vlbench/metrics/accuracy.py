@@ -11,9 +11,9 @@ from vlbench.metrics.uncertainty import mean_score
 
 
 def accuracy(predictions: Sequence[Prediction], examples: Sequence[Example[Label]]) -> Score:
-    """The share of examples answered with their label, whatever its case; n counts examples.
+    """The share of examples answered with their label, in percent [0, 100]; case is ignored. n counts examples.
 
-    A prediction whose status is not "ok" is wrong.
+    A prediction whose status is not "ok" is wrong. The interval clusters examples by their group.
 
     Raises:
         CoverageError: predictions and examples do not match one to one.
@@ -27,11 +27,11 @@ def accuracy(predictions: Sequence[Prediction], examples: Sequence[Example[Label
     """
     correct = _correct(predictions, examples)
     groups = {example.id: example.group for example in examples}
-    return mean_score("accuracy", {name: float(right) for name, right in correct.items()}, groups)
+    return mean_score("accuracy", {name: float(is_correct) for name, is_correct in correct.items()}, groups)
 
 
 def consistency(predictions: Sequence[Prediction], examples: Sequence[Example[Label]]) -> Score:
-    """The share of groups with every example right, a group of one included; n counts groups.
+    """The share of groups whose examples are all correct, in percent [0, 100]. n counts groups, also those of one.
 
     Raises:
         CoverageError: predictions and examples do not match one to one.
@@ -39,10 +39,10 @@ def consistency(predictions: Sequence[Prediction], examples: Sequence[Example[La
     Source: as `accuracy`.
     """
     correct = _correct(predictions, examples)
-    whole: dict[str, float] = {}
+    all_correct: dict[str, float] = {}
     for example in examples:
-        whole[example.group] = float(whole.get(example.group, 1.0) and correct[example.id])
-    return mean_score("consistency", whole, {group: group for group in whole})
+        all_correct[example.group] = float(all_correct.get(example.group, 1.0) and correct[example.id])
+    return mean_score("consistency", all_correct, {group: group for group in all_correct})
 
 
 def _correct(predictions: Sequence[Prediction], examples: Sequence[Example[Label]]) -> Mapping[str, bool]:

@@ -1,4 +1,4 @@
-"""What an answer that never looks would score."""
+"""The majority baseline: the score of an answer that depends on neither the image nor the question."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from vlbench.metrics.scoring import parts
 
 
 def majority(metric: Metric, examples: Sequence[Example[Any]]) -> float | None:
-    """What a metric makes of always giving the answer that is most frequent in these examples, in its own unit.
+    """The metric's value, in its own unit, where the most frequent answer of these examples is given to all of them.
 
     Returns:
-        None where the references are no answers, as in retrieval.
+        None where the references are not answers, as in retrieval.
 
     Raises:
         CoverageError: there are no examples.
     """
     if not examples:
-        raise CoverageError("there are no examples to take a majority of: expected at least one")
-    counts = Counter(example.reference.consensus for example in examples if isinstance(example.reference, Answered))
+        raise CoverageError("there are no examples for a majority baseline: expected at least one")
+    counts = Counter(_answers(examples))
     if not counts:
         return None
     answer = counts.most_common(1)[0][0]
@@ -33,15 +33,15 @@ def majority(metric: Metric, examples: Sequence[Example[Any]]) -> float | None:
 def slice_majorities(
     metric: Metric, slices: Sequence[str], examples: Sequence[Example[Any]]
 ) -> Mapping[str, Mapping[str, float]]:
-    """`majority` of each part by itself: tag -> value -> figure; tags that are the answer itself have none."""
-    found: dict[str, dict[str, float]] = {}
+    """`majority` of each slice by itself: tag -> value -> score. A tag is left out where each slice has one answer."""
+    majorities: dict[str, dict[str, float]] = {}
     for tag in slices:
         by_value = parts(examples, tag)
-        if all(
-            len({example.reference.consensus for example in part if isinstance(example.reference, Answered)}) < 2
-            for part in by_value.values()
-        ):
-            continue
-        figures = {value: majority(metric, part) for value, part in by_value.items()}
-        found[tag] = {value: figure for value, figure in figures.items() if figure is not None}
-    return found
+        if any(len(set(_answers(part))) > 1 for part in by_value.values()):
+            scores = {value: majority(metric, part) for value, part in by_value.items()}
+            majorities[tag] = {value: score for value, score in scores.items() if score is not None}
+    return majorities
+
+
+def _answers(examples: Sequence[Example[Any]]) -> list[str]:
+    return [example.reference.consensus for example in examples if isinstance(example.reference, Answered)]

@@ -1,4 +1,4 @@
-"""Whether a model is as often right as it says it is sure."""
+"""Calibration: whether answers given with confidence p are correct in a share p of cases."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from statistics import fmean
 
 @dataclass(frozen=True)
 class Bin:
-    """Answers of like confidence, in (low, high]. confidence, accuracy: their means in [0, 1]."""
+    """The n answers whose confidence lies in (low, high]. confidence, accuracy: their means, in [0, 1]."""
 
     low: float
     high: float
@@ -21,7 +21,10 @@ class Bin:
 
 @dataclass(frozen=True)
 class Calibration:
-    """The bins that hold answers, lowest first. ece: the mean gap of confidence and accuracy over n answers."""
+    """A reliability diagram: the bins that hold answers, lowest first.
+
+    ece: the expected calibration error in [0, 1], the mean of |accuracy - confidence| over all n answers.
+    """
 
     bins: tuple[Bin, ...]
     ece: float
@@ -33,13 +36,13 @@ def calibration(confidences: Sequence[float], scores: Sequence[float], bins: int
 
     Args:
         confidences: B probabilities of the given answers, in [0, 1].
-        scores: B worths of those answers in [0, 1]; in parts where a metric gives parts.
-        bins: how many.
+        scores: B scores of those answers, in [0, 1]; fractions where a metric gives partial credit.
+        bins: the number of bins.
 
     Raises:
-        ValueError: nothing given, lengths differ, or a confidence outside [0, 1].
+        ValueError: no values, different lengths, or a confidence outside [0, 1].
 
-    Source: Guo et al. 2017, On Calibration of Modern Neural Networks, eq. 2-3 (which has 15 bins).
+    Source: Guo et al. 2017, On Calibration of Modern Neural Networks, eq. 2-3 (with 15 bins).
 
     >>> calibration([0.9, 0.8, 0.3], [1.0, 0.0, 0.0], bins=2).ece
     0.3333333333333333
@@ -48,12 +51,12 @@ def calibration(confidences: Sequence[float], scores: Sequence[float], bins: int
         raise ValueError(f"{len(confidences)} confidences and {len(scores)} scores: expected as many, at least one")
     if not all(0 <= value <= 1 for value in confidences):
         raise ValueError("a confidence lies outside [0, 1]: expected probabilities")
-    held: dict[int, list[tuple[float, float]]] = {}
+    members: dict[int, list[tuple[float, float]]] = {}
     for confidence, score in zip(confidences, scores, strict=True):
-        held.setdefault(max(ceil(confidence * bins) - 1, 0), []).append((confidence, score))
-    found = [
-        Bin(number / bins, (number + 1) / bins, len(of), fmean(sure for sure, _ in of), fmean(right for _, right in of))
-        for number, of in sorted(held.items())
+        members.setdefault(max(ceil(confidence * bins) - 1, 0), []).append((confidence, score))
+    filled = [
+        Bin(number / bins, (number + 1) / bins, len(answers), *(fmean(values) for values in zip(*answers, strict=True)))
+        for number, answers in sorted(members.items())
     ]
     total = len(confidences)
-    return Calibration(tuple(found), sum(one.n / total * abs(one.accuracy - one.confidence) for one in found), total)
+    return Calibration(tuple(filled), sum(b.n / total * abs(b.accuracy - b.confidence) for b in filled), total)

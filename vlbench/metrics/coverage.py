@@ -1,9 +1,9 @@
-"""Counting ids before anything is scored: every expected one exactly once."""
+"""The check before scoring: every expected id occurs exactly once."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence, Set
 from typing import Any
 
 from vlbench.core.errors import CoverageError, first_five
@@ -15,22 +15,22 @@ from vlbench.core.results import Prediction, Ranking
 def leave_out(
     predictions: Sequence[Prediction], examples: Sequence[Example[Any]], larger: Iterable[tuple[str, Collection[str]]]
 ) -> tuple[Sequence[Prediction], tuple[str, ...]]:
-    """The predictions without those that belong to a larger split alone, and a note per such split.
+    """The predictions without those that only a larger split expects, and a note for each such split.
 
     Predictions whose ids belong to no split stay, so that `match` names them.
 
     Args:
-        predictions: as they were given.
+        predictions: all predictions of the file.
         examples: those of the split that is scored.
-        larger: (split, its ids), the smallest split first; the next one is asked for only while there are extra ids.
+        larger: (split, its ids), the smallest split first; the next one is read only while there are extra ids.
 
     Source: `compute_filtered_accuracy.py` of NLVR2 scores the predictions of a whole split on a part of it.
     """
     expected = {example.id for example in examples}
     extra = {prediction.example_id for prediction in predictions} - expected
     splits, notes, outside = iter(larger), [], set[str]()
-    while extra and (found := next(splits, None)):
-        split, ids = found
+    while extra and (entry := next(splits, None)):
+        split, ids = entry
         others = extra.intersection(ids)
         if others:
             notes.append(f"{len(others):,} predictions of {split} were left out: they answer no example of this split")
@@ -49,12 +49,12 @@ def match(
 ) -> Coverage:
     """Check that predictions and examples match one to one, and count them.
 
-    labels: the answers allowed, whatever their case; empty allows any. Predictions whose status
+    labels: the answers allowed, in any case; empty allows every answer. Predictions whose status
     is not "ok" have no answer and are counted as unparsed or as errors instead.
 
     Raises:
-        CoverageError: no examples, or ids missing (unless allow_missing), given twice or not asked for, or
-            answers outside `labels`; every kind of fault with its number and the first five.
+        CoverageError: no examples; ids that are missing (unless allow_missing), duplicate or extra; or answers that
+            are not in `labels`. The message gives the count and the first five of each kind of fault.
     """
     if not examples:
         raise CoverageError("there are no examples to score: expected at least one")
@@ -63,15 +63,13 @@ def match(
     missing = expected - given.keys()
     outside = _outside(predictions, labels)
     faults = [
-        _fault("missing", () if allow_missing else missing),
-        _fault("duplicate", (name for name, times in given.items() if times > 1)),
-        _fault("extra", given.keys() - expected),
-        _fault(f"answered with none of {', '.join(labels)}", outside),
+        *id_faults(given, expected, allow_missing),
+        *_fault(f"answered with none of {', '.join(labels)}", outside),
     ]
-    if any(faults):
+    if faults:
         rule = " (another answer is rejected: it is neither counted as wrong nor left out)" if outside else ""
         raise CoverageError(
-            f"predictions do not match the {len(expected):,} examples one to one: {', '.join(filter(None, faults))}; "
+            f"predictions do not match the {len(expected):,} examples one to one: {', '.join(faults)}; "
             f"give each example's id once, with an answer{rule}"
         )
     statuses = Counter(prediction.status for prediction in predictions)
@@ -84,10 +82,22 @@ def match(
     )
 
 
+def id_faults(given: Counter[str], expected: Set[str], allow_missing: bool = False) -> list[str]:
+    """The missing, duplicate and extra ids: a text for each kind of fault, with the count and the first five ids.
+
+    given: id -> how often it occurs.
+    """
+    return [
+        *_fault("missing", () if allow_missing else expected - given.keys()),
+        *_fault("duplicate", (name for name, times in given.items() if times > 1)),
+        *_fault("extra", given.keys() - expected),
+    ]
+
+
 def ranking_coverage(examples: Sequence[Example[Caption]], rankings: Sequence[Ranking]) -> Coverage:
-    """Count rankings against a gallery: every picture and every text is a query. The metrics check them one by one."""
-    pictures = {example.reference.image for example in examples}
-    expected = len(pictures) + len(examples)
+    """Count rankings against a gallery: every image and every text is a query. The metrics check the ids."""
+    images = {example.reference.image for example in examples}
+    expected = len(images) + len(examples)
     given = {(ranking.direction, ranking.query_id) for ranking in rankings}
     return Coverage(expected=expected, scored=len(given), missing=max(0, expected - len(given)))
 
@@ -98,6 +108,7 @@ def _outside(predictions: Sequence[Prediction], labels: Sequence[str]) -> list[s
     return [f"{item.example_id}: {item.answer!r}" for item in answered if item.answer.lower() not in allowed]
 
 
-def _fault(kind: str, items: Iterable[str]) -> str:
-    named = list(items)
-    return f"{len(named):,} {kind} ({first_five(named)})" if named else ""
+def _fault(kind: str, items: Iterable[str]) -> list[str]:
+    """The fault as a list of one text, empty where there are no such items."""
+    listed = list(items)
+    return [f"{len(listed):,} {kind} ({first_five(listed)})"] if listed else []

@@ -1,4 +1,4 @@
-"""Which of two values of a metric is the better one: every comparison of metric values asks here."""
+"""Which of two values of a metric is better. Every comparison of metric values is made here."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from math import isnan
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
+class MetricValue:
     """A value of a metric, in the metric's unit, with the direction in which it improves."""
 
     value: float
@@ -19,7 +19,7 @@ class Measured:
 
 
 def worth(value: float, higher_is_better: bool) -> float:
-    """The value as a key for `max` and `sorted`: the larger, the better; negated where lower is better."""
+    """The value as a key for `max` and `sorted`, where larger is better: negated if lower values are better."""
     return value if higher_is_better else -value
 
 

@@ -1,4 +1,4 @@
-"""From predictions to results: every metric overall, and the main one per slice."""
+"""From predictions to results: every metric over all examples, and the main one per slice."""
 
 from __future__ import annotations
 
@@ -6,33 +6,34 @@ from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import isfinite
-from typing import Any
+from typing import Any, TypeAlias
 
 from vlbench.core.errors import DataError, first_five
 from vlbench.core.examples import Example
 from vlbench.core.record import Result
-from vlbench.core.results import Metric, MetricAbsentError, Prediction, Score
+from vlbench.core.results import Metric, MetricAbsentError, Prediction, Ranking, Score
 from vlbench.metrics.uncertainty import mean_score
 
-Slices = dict[str, dict[str, Result]]
+Results: TypeAlias = Sequence[Prediction] | Sequence[Ranking]
+Slices: TypeAlias = dict[str, dict[str, Result]]
 
 
 @dataclass(frozen=True)
-class Scores:
-    """A result for each metric that could be taken, and for each other one the reason why not."""
+class MetricResults:
+    """The results of the metrics that apply, and metric -> reason for those that are absent."""
 
     results: tuple[Result, ...]
     absent: Mapping[str, str]
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """The absent metrics as sentences, those absent for one reason together."""
-        together: dict[str, list[str]] = {}
+        """The absent metrics as sentences, one for each reason."""
+        by_reason: dict[str, list[str]] = {}
         for name, reason in self.absent.items():
-            together.setdefault(reason, []).append(name)
+            by_reason.setdefault(reason, []).append(name)
         return tuple(
             f"{', '.join(names)} {'is' if len(names) == 1 else 'are'} absent: {reason}"
-            for reason, names in together.items()
+            for reason, names in by_reason.items()
         )
 
 
@@ -40,31 +41,36 @@ def score(
     metrics: Mapping[str, Metric],
     main_metric: str,
     slices: Sequence[str],
-    results: Sequence[Any],
+    results: Results,
     examples: Sequence[Example[Any]],
     cut: Collection[str] = frozenset(),
-) -> Scores:
-    """One result per metric, in the order of `metrics`; `results` are predictions, or rankings of a gallery.
+) -> MetricResults:
+    """One result per metric, in the order of `metrics`.
 
-    main_metric: the metric also broken down by the tags in `slices`, over the examples that carry the tag.
-    cut: groups of which only some examples are scored (see `cut_groups`): a metric that counts groups is absent then.
+    Args:
+        metrics: name -> metric.
+        main_metric: the metric also computed per slice.
+        slices: tags; each value of a tag is a slice, made of the examples with that value.
+        results: predictions, or rankings of a gallery.
+        examples: the examples that are scored.
+        cut: groups of which only some examples are scored (see `cut_groups`): metrics over groups are then absent.
 
     Raises:
         CoverageError: predictions and examples do not match one to one.
         DataError: a prediction's score or a metric's value is not finite.
     """
-    _refuse_unsure(results)
-    scored, absent = [], {}
+    _reject_infinite_scores(results)
+    computed, absent = [], {}
     for name, metric in metrics.items():
         try:
-            verdict = metric(results, examples)
-            _refuse_fragments(verdict, results, cut)
+            overall = metric(results, examples)
+            _reject_cut_groups(overall, results, cut)
         except MetricAbsentError as reason:
             absent[name] = str(reason)
             continue
-        sliced = _by_slice(verdict, metric, slices, results, examples) if name == main_metric else {}
-        scored.append(_result(name, verdict, sliced))
-    return Scores(tuple(scored), absent)
+        sliced = _by_slice(overall, metric, slices, results, examples) if name == main_metric else {}
+        computed.append(_result(name, overall, sliced))
+    return MetricResults(tuple(computed), absent)
 
 
 def cut_groups(examples: Sequence[Example[Any]], scored: Sequence[Example[Any]]) -> frozenset[str]:
@@ -75,20 +81,22 @@ def cut_groups(examples: Sequence[Example[Any]], scored: Sequence[Example[Any]])
 
 
 def parts(examples: Sequence[Example[Any]], tag: str) -> Mapping[str, Sequence[Example[Any]]]:
-    """The examples by the value of that tag, numbers in their order, then words; those without the tag are left out."""
-    found: dict[str, list[Example[Any]]] = defaultdict(list)
+    """Value of the tag -> its examples: first numbers, in their order, then words.
+
+    Examples without the tag are left out.
+    """
+    by_value: dict[str, list[Example[Any]]] = defaultdict(list)
     for example in examples:
         if tag in example.tags:
-            found[example.tags[tag]].append(example)
-    return dict(
-        sorted(
-            found.items(),
-            key=lambda item: (not item[0].isdecimal(), int(item[0]) if item[0].isdecimal() else 0, item[0]),
-        )
-    )
+            by_value[example.tags[tag]].append(example)
+    return {value: by_value[value] for value in sorted(by_value, key=_numbers_first)}
 
 
-def _refuse_unsure(results: Sequence[Any]) -> None:
+def _numbers_first(value: str) -> tuple[bool, int, str]:
+    return not value.isdecimal(), int(value) if value.isdecimal() else 0, value
+
+
+def _reject_infinite_scores(results: Results) -> None:
     bad = [
         item.example_id
         for item in results
@@ -101,36 +109,40 @@ def _refuse_unsure(results: Sequence[Any]) -> None:
         )
 
 
-def _refuse_fragments(verdict: Score, results: Sequence[Any], cut: Collection[str]) -> None:
-    """Fewer examples of a group are more easily right throughout, so groups that were cut are not counted."""
-    fragments = verdict.per_example.keys() & set(cut)
-    if fragments and not _over_examples(verdict, results):
+def _reject_cut_groups(score: Score, results: Results, cut: Collection[str]) -> None:
+    """A group with fewer examples is more easily all correct, so a metric over groups needs whole groups.
+
+    Raises:
+        MetricAbsentError: the metric counts groups, and some of them are cut.
+    """
+    incomplete = score.per_example.keys() & set(cut)
+    if incomplete and not _is_over_examples(score, results):
         raise MetricAbsentError(
-            f"{len(fragments):,} of its {verdict.n:,} groups lack examples, as only a part of the split is scored"
+            f"{len(incomplete):,} of its {score.n:,} groups lack examples, as only a part of the split is scored"
         )
 
 
-def _over_examples(verdict: Score, results: Sequence[Any]) -> bool:
-    """Whether the metric is a mean over examples, and not over groups of them or queries."""
-    return verdict.per_example.keys() <= {item.example_id for item in results if isinstance(item, Prediction)}
+def _is_over_examples(score: Score, results: Results) -> bool:
+    """Whether the metric is a mean over examples, and not over groups of them or over queries."""
+    return score.per_example.keys() <= {item.example_id for item in results if isinstance(item, Prediction)}
 
 
 def _by_slice(
     overall: Score,
     metric: Metric,
     tags: Sequence[str],
-    results: Sequence[Any],
+    results: Results,
     examples: Sequence[Example[Any]],
 ) -> Slices:
-    """The metric over each part; where it is a mean over examples, from the scores they have already.
+    """The metric of each slice; where it is a mean over examples, from their values in `overall`.
 
-    A metric may leave examples out, as GQA's do with unbalanced questions; a part of such examples alone is none.
+    A metric may leave examples out, as GQA's do with unbalanced questions; a slice of such examples only is left out.
     """
     groups = {example.id: example.group for example in examples}
     by_id = {item.example_id: item for item in results if isinstance(item, Prediction)}
-    of_examples = _over_examples(overall, results)
+    of_examples = _is_over_examples(overall, results)
 
-    def part_score(part: Sequence[Example[Any]]) -> Score | None:
+    def slice_score(part: Sequence[Example[Any]]) -> Score | None:
         if not of_examples:
             return metric([by_id[example.id] for example in part], part)
         values = {example.id: overall.per_example[example.id] for example in part if example.id in overall.per_example}
@@ -140,23 +152,14 @@ def _by_slice(
 
     slices: Slices = {}
     for tag in tags:
-        scored = ((value, part_score(part)) for value, part in parts(examples, tag).items())
-        known = {value: _result(overall.name, verdict, {}) for value, verdict in scored if verdict is not None}
+        scores = {value: slice_score(part) for value, part in parts(examples, tag).items()}
+        known = {value: _result(overall.name, score, {}) for value, score in scores.items() if score is not None}
         if known:
             slices[tag] = known
     return slices
 
 
-def _result(name: str, verdict: Score, slices: Slices) -> Result:
-    if not isfinite(verdict.value):
-        raise DataError(f"{name} is {verdict.value} over {verdict.n:,} units: expected a finite number")
-    return Result(
-        metric=name,
-        value=verdict.value,
-        n=verdict.n,
-        stderr=verdict.stderr,
-        ci95=verdict.ci95,
-        method=verdict.method,
-        higher_is_better=verdict.higher_is_better,
-        slices=slices,
-    )
+def _result(name: str, score: Score, slices: Slices) -> Result:
+    if not isfinite(score.value):
+        raise DataError(f"{name} is {score.value} over {score.n:,} units: expected a finite number")
+    return Result.from_score(name, score, slices)

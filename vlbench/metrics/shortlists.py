@@ -1,29 +1,30 @@
-"""Rankings in two stages: the K best of each query by a quick score, put in order by a slow one.
+"""Rankings in two stages: the K best candidates of each query by a fast score, ordered by a slow one (reranking).
 
-What is on a query's shortlist comes before all that is not, which keeps the order of the quick score. Shortlists are
-nested, so the slow scores of K candidates tell what any smaller K would have come to.
-Shapes: N pictures, M texts, Q queries, C candidates, K of them on each shortlist, P pairs.
+The candidates on a query's shortlist rank before all others, which keep the order of the fast score. Shortlists are
+nested, so the slow scores of K candidates also give the result of any smaller K.
+Shapes: N images, M texts, Q queries, C candidates, K of them on each shortlist, P pairs.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vlbench.core.gallery import Gallery
 from vlbench.core.results import Direction, Ranking
-from vlbench.metrics.ranks import TOP, Counts, Scores, best, ranks
+from vlbench.metrics.ranks import TOP, Counts, ScoreMatrix, best, ranks
 
-Look = Callable[[Counts, Counts], NDArray[np.float32]]
-"""From the rows and columns [P] of pairs, row by row, to their slow scores [P]."""
+ScorePairs: TypeAlias = Callable[[Counts, Counts], NDArray[np.float32]]
+"""From the image rows [P] and text columns [P] of pairs, sorted by row, to their slow scores [P]."""
 
 
 @dataclass(frozen=True)
-class Standing:
-    """Where each query's best right answer stands, counted as `core.results.Ranking` does: all [Q]."""
+class Positions:
+    """The position of each query's best correct candidate, counted as in `core.results.Ranking`: all [Q]."""
 
     low: Counts
     high: Counts
@@ -32,55 +33,57 @@ class Standing:
 
 @dataclass(frozen=True)
 class Shortlists:
-    """Those of one direction.
+    """The shortlists of one direction.
 
-    candidates [Q, K]: best first by the quick score. scores [Q, K]: their slow ones. right [Q, K]: whether a candidate
-    is a right answer. before: how the queries stood by the quick score.
+    candidates [Q, K]: best first by the fast score. scores [Q, K]: their slow scores. correct [Q, K]: whether a
+    candidate is correct. before: the positions by the fast score.
     """
 
     direction: Direction
     candidates: Counts
     scores: NDArray[np.float32]
-    right: NDArray[np.bool_]
-    before: Standing
+    correct: NDArray[np.bool_]
+    before: Positions
 
-    def at(self, depth: int) -> Standing:
-        """How the queries stand where the first `depth` of each shortlist were looked at."""
-        scores, right = self.scores[:, :depth], self.right[:, :depth]
-        most = np.where(right, scores, -np.inf).max(axis=1, keepdims=True)
-        positives = (right & (scores == most)).sum(axis=1)
-        low, high = (scores > most).sum(axis=1), (scores >= most).sum(axis=1) - positives
-        there, before = right.any(axis=1), self.before
-        # A right answer below the shortlist has all of that before it, among it all that the quick score put higher.
-        return Standing(
-            np.where(there, low, np.maximum(before.low, scores.shape[1])),
-            np.where(there, high, before.high),
-            np.where(there, positives, before.positives),
+    def positions(self, depth: int) -> Positions:
+        """The positions of the queries where the first `depth` of each shortlist are reranked."""
+        scores, correct = self.scores[:, :depth], self.correct[:, :depth]
+        best_correct = np.where(correct, scores, -np.inf).max(axis=1, keepdims=True)
+        positives = (correct & (scores == best_correct)).sum(axis=1)
+        low = (scores > best_correct).sum(axis=1)
+        high = (scores >= best_correct).sum(axis=1) - positives
+        listed, before = correct.any(axis=1), self.before
+        # A correct candidate outside the shortlist ranks after all of it, and after all with a higher fast score.
+        return Positions(
+            np.where(listed, low, np.maximum(before.low, scores.shape[1])),
+            np.where(listed, high, before.high),
+            np.where(listed, positives, before.positives),
         )
 
     def rankings(self, queries: Sequence[str], depth: int) -> list[Ranking]:
-        """Where the queries stand at that depth, without the best of each."""
-        standing = self.at(depth)
-        counts = (standing.low.tolist(), standing.high.tolist(), standing.positives.tolist())
+        """The rankings of Q queries at that depth, without their best candidates."""
+        at = self.positions(depth)
         return [
             Ranking(query, self.direction, low, high, positives)
-            for query, low, high, positives in zip(queries, *counts, strict=True)
+            for query, low, high, positives in zip(
+                queries, at.low.tolist(), at.high.tolist(), at.positives.tolist(), strict=True
+            )
         ]
 
-    def best(self, quick: Scores, candidates: Sequence[str]) -> list[tuple[tuple[str, float], ...]]:
-        """The `TOP` best of each query: of the shortlist by the slow score, then the others.
+    def best(self, fast: ScoreMatrix, candidates: Sequence[str]) -> list[tuple[tuple[str, float], ...]]:
+        """The ids and scores of the `TOP` best of each query: the shortlist by the slow score, then the others.
 
-        quick [Q, C]: the quick scores. The slow ones are moved up as far as it takes to exceed them all.
+        fast: [Q, C]. The slow scores are raised by a constant, so that they exceed all fast ones.
         """
         depth = self.scores.shape[1]
-        lift = float(quick.max()) - float(self.scores.min()) + 1.0
-        found = []
-        for row, (others, values) in enumerate(best(quick, max(depth, TOP))):
+        lift = float(fast.max()) - float(self.scores.min()) + 1.0
+        rows = []
+        for row, (others, values) in enumerate(best(fast, max(depth, TOP))):
             order = np.argsort(-self.scores[row], kind="stable")
-            names = [*self.candidates[row][order].tolist(), *others[depth:].tolist()]
-            marks = [*(self.scores[row][order] + lift).tolist(), *values[depth:].tolist()]
-            found.append(tuple((candidates[name], mark) for name, mark in zip(names[:TOP], marks[:TOP], strict=True)))
-        return found
+            columns = [*self.candidates[row][order].tolist(), *others[depth:].tolist()][:TOP]
+            scores = [*(self.scores[row][order] + lift).tolist(), *values[depth:].tolist()][:TOP]
+            rows.append(tuple((candidates[column], score) for column, score in zip(columns, scores, strict=True)))
+        return rows
 
 
 def depths(k: int) -> list[int]:
@@ -89,36 +92,39 @@ def depths(k: int) -> list[int]:
     return [*(depth for depth in steps if depth < k), k]
 
 
-def in_two_stages(quick: Scores, gallery: Gallery, k: int, look: Look) -> dict[int, list[Ranking]]:
-    """The rankings that a gallery's quick scores [N, M] come to, for each of the `depths` up to k of the shortlists.
+def in_two_stages(fast: ScoreMatrix, gallery: Gallery, k: int, score_pairs: ScorePairs) -> dict[int, list[Ranking]]:
+    """Depth -> the rankings of a gallery's images and texts, for each of the `depths` of the shortlists up to k.
 
-    A pair may be on its picture's shortlist and not on its text's; `look` is asked once, for all pairs on either. The
-    best of each query come with the last depth only.
+    Only the rankings of the last depth have the best candidates of each query.
+
+    Args:
+        fast: the fast scores [N, M].
+        gallery: N images and M texts.
+        k: the length of the shortlists.
+        score_pairs: called once, with all pairs that are on the shortlist of their image or of their text.
 
     Raises:
-        DataError: as `metrics.ranks.ranks` does.
+        DataError: as `metrics.ranks.ranks`.
     """
-    pictures, texts = [ref.key for ref in gallery.images], gallery.text_ids
+    images, texts = [ref.key for ref in gallery.images], gallery.text_ids
     owner = np.asarray(gallery.owner, np.int64)
-    counted = ranks(quick, owner)
-    rows, columns = np.arange(len(pictures))[:, None], np.arange(len(texts))[:, None]
-    of_pictures, of_texts = _shortlisted(quick, k), _shortlisted(quick.T, k)
-    pairs = rows * len(texts) + of_pictures, of_texts * len(texts) + columns
-    every = np.union1d(*pairs)
-    scores = look(every // len(texts), every % len(texts))
-    slow = [scores[np.searchsorted(every, wanted)] for wanted in pairs]
-    i2t = Standing(counted.i2t_low, counted.i2t_high, counted.i2t_positives)
-    t2i = Standing(counted.t2i_low, counted.t2i_high, np.ones(len(texts), np.int64))
-    lists = (
-        Shortlists("i2t", of_pictures, slow[0], owner[of_pictures] == rows, i2t),
-        Shortlists("t2i", of_texts, slow[1], of_texts == owner[:, None], t2i),
-    )
-    found = {depth: lists[0].rankings(pictures, depth) + lists[1].rankings(texts, depth) for depth in depths(k)}
-    top = lists[0].best(quick, texts) + lists[1].best(quick.T, pictures)
-    found[k] = [replace(one, top=names) for one, names in zip(found[k], top, strict=True)]
-    return found
+    counts = ranks(fast, owner)
+    rows, columns = np.arange(len(images))[:, None], np.arange(len(texts))[:, None]
+    of_images, of_texts = _shortlist(fast, k), _shortlist(fast.T, k)  # [N, K], [M, K]
+    i2t_pairs, t2i_pairs = rows * len(texts) + of_images, of_texts * len(texts) + columns
+    pairs = np.union1d(i2t_pairs, t2i_pairs)  # [P], as row * M + column
+    scores = score_pairs(pairs // len(texts), pairs % len(texts))
+    i2t_scores, t2i_scores = (scores[np.searchsorted(pairs, wanted)] for wanted in (i2t_pairs, t2i_pairs))
+    i2t_before = Positions(counts.i2t_low, counts.i2t_high, counts.i2t_positives)
+    t2i_before = Positions(counts.t2i_low, counts.t2i_high, np.ones(len(texts), np.int64))
+    i2t = Shortlists("i2t", of_images, i2t_scores, owner[of_images] == rows, i2t_before)
+    t2i = Shortlists("t2i", of_texts, t2i_scores, of_texts == owner[:, None], t2i_before)
+    rankings = {depth: i2t.rankings(images, depth) + t2i.rankings(texts, depth) for depth in depths(k)}
+    top = i2t.best(fast, texts) + t2i.best(fast.T, images)
+    rankings[k] = [replace(ranking, top=names) for ranking, names in zip(rankings[k], top, strict=True)]
+    return rankings
 
 
-def _shortlisted(scores: Scores, k: int) -> Counts:
-    """The `k` best candidates of each row of scores [Q, C], best first, ties in their order: [Q, min(k, C)]."""
+def _shortlist(scores: ScoreMatrix, k: int) -> Counts:
+    """The columns [Q, min(k, C)] of the k best candidates of each row of scores [Q, C], best first, ties in order."""
     return np.array([chosen for chosen, _ in best(scores, k)], np.int64)

@@ -1,4 +1,7 @@
-"""How sure a mean over a test set is, given that examples of one group hang together."""
+"""Confidence intervals of means over a test set whose examples are clustered in groups (an image, a statement).
+
+Shapes: G groups.
+"""
 
 from __future__ import annotations
 
@@ -15,11 +18,15 @@ from vlbench.core.results import Score
 
 Unit = TypeVar("Unit", bound=Hashable)
 DRAWS_AT_ONCE = 1 << 22
+"""The number of counts in one block of multinomial draws, which bounds its memory."""
 
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A standard error and a 95 % interval, in the unit of the values they were made from."""
+    """A standard error and a 95 % confidence interval, in the unit of the values.
+
+    method: how they were computed, for the record.
+    """
 
     stderr: float
     low: float
@@ -30,10 +37,10 @@ class Interval:
 def mean_interval(values: Mapping[Unit, float], groups: Mapping[Unit, str]) -> Interval | None:
     """The interval of the mean of `values`: `effective_binomial` where all lie in [0, 1], else `clustered_bootstrap`.
 
-    groups: the group of each unit of `values`. The result does not depend on the order of units.
+    groups: unit -> its group. The result does not depend on the order of units.
 
     Returns:
-        None where there are fewer than two groups: one group leaves nothing to estimate.
+        None for fewer than two groups: one group gives no variance.
 
     Raises:
         DataError: a value that is not finite.
@@ -50,16 +57,16 @@ def effective_binomial(sums: NDArray[np.float64], counts: NDArray[np.float64], m
     Source: Korn and Graubard 1998.
 
     The standard error se is that of a ratio of group totals, with G / (G - 1) as for a variance of G groups. The
-    effective sample size is p (1 - p) / se^2: the n examples where each of 0 or 1 is a group of its own, so that the
-    interval then is Clopper and Pearson's of k out of n. It is at most n: no values in [0, 1] vary more than zeros and
-    ones do, and a se of 0 from alike groups is no certainty. Where every value is 0, or every one 1, it is G. Fewer
-    errors must not give a lower bound, so the low end is nowhere above that of G groups that are all right, and the
-    high end nowhere below that of G groups that are all wrong.
+    effective sample size is p (1 - p) / se^2. It is n, and the interval Clopper and Pearson's of k out of n, where
+    every value is 0 or 1 and a group of its own. It is at most n: no values in [0, 1] vary more than zeros and ones
+    do, and equal groups (se = 0) do not prove certainty. Where every value is 0, or every one 1, it is G. Fewer errors
+    must not lower the bounds, so the low end is never above that of G groups that are all correct, and the high end
+    never below that of G groups that are all wrong.
 
     Args:
         sums: [G], the sum of the values of each group, G at least 2.
         counts: [G], the number of values of each group.
-        mean: the mean of all values.
+        mean: the mean of all values, in [0, 1].
     """
     size, units = len(sums), float(counts.sum())
     if mean in (0.0, 1.0):
@@ -73,7 +80,7 @@ def effective_binomial(sums: NDArray[np.float64], counts: NDArray[np.float64], m
 
 
 def _clopper_pearson(successes: float, trials: float) -> tuple[float, float]:
-    """The 95 % interval of a share, of numbers that need not be whole (Clopper, Pearson 1934)."""
+    """The 95 % interval of a proportion; the numbers need not be whole (Clopper, Pearson 1934)."""
     from scipy.special import betaincinv
 
     low = betaincinv(successes, trials - successes + 1, 0.025) if successes > 0 else 0.0
@@ -82,21 +89,21 @@ def _clopper_pearson(successes: float, trials: float) -> tuple[float, float]:
 
 
 def _at_most_unanimous(interval: Interval, groups: int) -> Interval:
-    """The interval, widened where groups that all agree would leave more doubt than it does."""
-    reach = unseen_share(groups)
-    return replace(interval, low=min(interval.low, 1 - reach), high=max(interval.high, reach))
+    """The interval, widened to what groups that all agree would give at the same end."""
+    share = unseen_share(groups)
+    return replace(interval, low=min(interval.low, 1 - share), high=max(interval.high, share))
 
 
 def clustered_bootstrap(
     values: Mapping[Unit, float], groups: Mapping[Unit, str], seed: int = 0, resamples: int = 1000
 ) -> Interval | None:
-    """The percentile bootstrap of the mean of `values`, drawing whole groups with replacement.
+    """The percentile bootstrap of the mean of `values`, resampling whole groups with replacement.
 
-    groups: the group of each unit of `values`. The result does not depend on the order of units. Where every value
-    is 0, or every one 1, resampling shows nothing; the interval then is Clopper and Pearson's over the groups.
+    groups: unit -> its group. The result does not depend on the order of units. Where every value is 0, or every one
+    1, resampling shows no variance; the interval then is Clopper and Pearson's over the groups.
 
     Returns:
-        None where there are fewer than two groups: one group leaves nothing to estimate.
+        None for fewer than two groups: one group gives no variance.
 
     Raises:
         DataError: a value that is not finite.
@@ -113,46 +120,58 @@ def clustered_bootstrap(
 
 
 def bounded_bootstrap(values: Mapping[Unit, float], groups: Mapping[Unit, str]) -> Interval | None:
-    """`clustered_bootstrap` of a mean that lies in [0, 1], nowhere surer than groups that all agree would be."""
+    """`clustered_bootstrap` of a mean in [0, 1], never narrower at an end than for groups that all agree."""
     interval = clustered_bootstrap(values, groups)
     return interval and _at_most_unanimous(interval, len({groups[unit] for unit in values}))
 
 
 def _unanimous(value: float, groups: int) -> Interval:
-    """Clopper and Pearson 1934 for no success, or no failure, in so many groups."""
-    reach = unseen_share(groups)
-    low, high = (0.0, reach) if value == 0 else (1 - reach, 1.0)
+    """Clopper and Pearson 1934 for 0, or all, successes in so many groups."""
+    share = unseen_share(groups)
+    low, high = (0.0, share) if value == 0 else (1 - share, 1.0)
     return Interval(0.0, low, high, f"95 % Clopper-Pearson over {groups:,} groups that all agree; test sampling only")
 
 
 def unseen_share(groups: int) -> float:
-    """The largest share that something may well have of which so many groups show nothing (Clopper, Pearson 1934)."""
+    """The 97.5 % upper bound, in [0, 1], of the rate of an event that no group shows (Clopper, Pearson 1934)."""
     return float(1 - 0.025 ** (1 / groups))
 
 
 def mean_score(name: str, values: Mapping[str, float], groups: Mapping[str, str]) -> Score:
-    """The mean of per-unit values, most often in [0, 1], as a score in percent with the interval of `mean_interval`."""
+    """The mean of per-unit values, most often in [0, 1], as a score in percent with the interval of `mean_interval`.
+
+    groups: unit -> its group.
+    """
     interval = mean_interval(values, groups)
-    return Score(
-        name=name,
-        value=100 * fsum(values.values()) / len(values),
-        n=len(values),
-        stderr=None if interval is None else 100 * interval.stderr,
-        ci95=None if interval is None else (100 * interval.low, 100 * interval.high),
-        per_example=values,
-        method="" if interval is None else interval.method,
-    )
+    score = scaled_score(name, 100 * fsum(values.values()) / len(values), len(values), interval, scale=100)
+    return replace(score, per_example=values)
+
+
+def scaled_score(
+    name: str, value: float, n: int, interval: Interval | None, *, scale: float, offset: float = 0
+) -> Score:
+    """A score without values per example, whose interval is `scale` times the given one plus `offset`."""
+    if interval is None:
+        return Score(name, value, n, None, None, {})
+    ends = (scale * interval.low + offset, scale * interval.high + offset)
+    return Score(name, value, n, scale * interval.stderr, ends, {}, method=interval.method)
 
 
 def group_totals(
     values: Mapping[Unit, float], groups: Mapping[Unit, str]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The sum and the number of the values of each of G groups: two arrays [G]."""
+    """The sum and the number of the values of each of G groups: two arrays [G].
+
+    groups: unit -> its group.
+
+    Raises:
+        DataError: a value that is not finite.
+    """
     rows: dict[str, int] = {}
     group = np.fromiter((rows.setdefault(groups[unit], len(rows)) for unit in values), np.int64, len(values))
     value = np.fromiter(values.values(), np.float64, len(values))
     if not np.isfinite(value).all():
-        unit = next(unit for unit, one in values.items() if not np.isfinite(one))
+        unit = next(unit for unit, number in values.items() if not np.isfinite(number))
         raise DataError(f"the value of {unit!r} is {values[unit]}: expected a finite number, so there is no score")
     # Float sums depend on the order of their terms, and a metric must not depend on the order of its examples.
     order = np.lexsort((value, group))
@@ -161,17 +180,17 @@ def group_totals(
 
 
 def resampled_means(
-    sums: NDArray[np.float64], counts: NDArray[np.float64], generator: np.random.Generator, resamples: int
+    sums: NDArray[np.float64], counts: NDArray[np.float64], rng: np.random.Generator, resamples: int
 ) -> NDArray[np.float64]:
-    """The mean in each of `resamples` draws of G groups out of G.
+    """The mean [resamples] in each of `resamples` draws of G groups out of G, from their sums [G] and counts [G].
 
-    Groups with the same sum and count are interchangeable, so how often each of the K different kinds is
-    drawn is one multinomial draw: the same distribution as drawing G groups, at the cost of K.
+    Groups with the same sum and count are interchangeable, so the number of times that each of the K different kinds
+    is drawn is one multinomial draw: the same distribution as drawing G groups, at the cost of K.
     """
     kinds, times = np.unique(np.stack([sums, counts], axis=1), axis=0, return_counts=True)
     block = max(1, DRAWS_AT_ONCE // len(kinds))
     totals = [
-        generator.multinomial(len(sums), times / len(sums), size=min(block, resamples - start)) @ kinds
+        rng.multinomial(len(sums), times / len(sums), size=min(block, resamples - start)) @ kinds
         for start in range(0, resamples, block)
     ]
     drawn = np.concatenate(totals)  # [resamples, 2]

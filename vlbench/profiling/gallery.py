@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from vlbench.core.backbone import DualEncoder
 from vlbench.core.errors import is_out_of_memory
-from vlbench.core.profile import Query
+from vlbench.core.profile import GalleryQuery
 from vlbench.heads.forward import ENCODE, Forward, dual_encoder
 from vlbench.profiling import memory
 from vlbench.profiling.build import BuiltModel
@@ -77,7 +77,7 @@ class Stopwatch:
         return seconds
 
 
-def measure_queries(built: BuiltModel, staged: StagedModel, watch: Stopwatch) -> Iterator[Query]:
+def measure_queries(built: BuiltModel, staged: StagedModel, watch: Stopwatch) -> Iterator[GalleryQuery]:
     """Milliseconds per query: by embeddings, by re-ranking a shortlist of 100 pairs, or by scoring every pair.
 
     Every gallery that fits into free memory and into the time is searched; of the pairs 100 are scored, or as many as
@@ -90,7 +90,7 @@ def measure_queries(built: BuiltModel, staged: StagedModel, watch: Stopwatch) ->
     names = [stage.name for stage in staged.forward_stages()]
     if "read" not in names:
         return
-    dual: dict[int, Query] = {}
+    dual: dict[int, GalleryQuery] = {}
     if embeds := isinstance(staged.model, DualEncoder):
         dual = _search_by_embeddings(staged, watch)
         yield from dual.values()
@@ -102,9 +102,9 @@ def measure_queries(built: BuiltModel, staged: StagedModel, watch: Stopwatch) ->
     for size in GALLERIES:
         if embeds:
             ms = dual[size].ms + min(size, SHORTLIST) * per_pair
-            yield Query(how="two-stage", gallery=size, ms=ms, measured=False)
+            yield GalleryQuery(how="two-stage", gallery=size, ms=ms, measured=False)
         beyond = size - pairs
-        yield Query(how="cross-encoder", gallery=size, ms=ranking + beyond * per_pair, measured=not beyond)
+        yield GalleryQuery(how="cross-encoder", gallery=size, ms=ranking + beyond * per_pair, measured=not beyond)
 
 
 def _read(staged: StagedModel) -> Callable[[], object]:
@@ -118,7 +118,7 @@ def _forward(staged: StagedModel) -> Forward:
     return staged.forward
 
 
-def _search_by_embeddings(staged: StagedModel, watch: Stopwatch) -> dict[int, Query]:
+def _search_by_embeddings(staged: StagedModel, watch: Stopwatch) -> dict[int, GalleryQuery]:
     """The cost of reading and embedding the text and finding its ten nearest images, by gallery size."""
     encoder, read = dual_encoder(staged.model), _read(staged)
 
@@ -128,7 +128,7 @@ def _search_by_embeddings(staged: StagedModel, watch: Stopwatch) -> dict[int, Qu
 
     text = embed()
     embedding = watch.median_ms("read, embed", embed)
-    queries: dict[int, Query] = {}
+    queries: dict[int, GalleryQuery] = {}
     largest, slowest, making, fits = 0, 0.0, 0.0, True
     for size in GALLERIES:
         # The time to make an index grows with its size, and making cannot be interrupted.
@@ -138,7 +138,7 @@ def _search_by_embeddings(staged: StagedModel, watch: Stopwatch) -> dict[int, Qu
         if timed is not None:
             largest, (making, slowest) = size, timed
         # Beyond the largest index that fitted, the cost is computed in proportion to it.
-        queries[size] = Query(how="dual", gallery=size, ms=embedding + slowest * size / largest, measured=fits)
+        queries[size] = GalleryQuery(how="dual", gallery=size, ms=embedding + slowest * size / largest, measured=fits)
     return queries
 
 

@@ -11,7 +11,7 @@ from vlbench.core.profile import ModelProfile, Scenario
 from vlbench.profiling.build import BuiltModel
 from vlbench.profiling.stages import StagedModel
 from vlbench.profiling.timing import Durations
-from vlbench.records.profiles import Measured
+from vlbench.records.profiles import RawDuration
 
 
 @dataclass
@@ -25,7 +25,7 @@ class ModelState:
     profile: ModelProfile
     built: BuiltModel | None = None
     staged: StagedModel | None = None
-    raw: list[Measured] = field(default_factory=list)
+    raw: list[RawDuration] = field(default_factory=list)
 
     @property
     def name(self) -> str:
@@ -41,7 +41,7 @@ class ModelState:
         named = {stage: values for stage, values in durations.stages.items() if stage}
         stages: dict[str, Sequence[float]] = {**named, whole: durations.whole}
         self.raw += [
-            Measured(scenario, self.name, stage, batch, durations.rounds[number], number, value)
+            RawDuration(scenario, self.name, stage, batch, durations.rounds[number], number, value)
             for stage, values in stages.items()
             for number, value in enumerate(values)
         ]

@@ -27,7 +27,7 @@ from vlbench.profiling.stages import ModelInputs
 from vlbench.profiling.stopping_rule import StoppingRule
 from vlbench.profiling.sweep import ThroughputSweep, fastest_rate
 from vlbench.profiling.timing import LONG, Durations, measure, run_once
-from vlbench.records.profiles import Measured
+from vlbench.records.profiles import RawDuration
 from vlbench.records.provenance import environment, tool
 
 _DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -35,7 +35,7 @@ _SWEEP_SHARE = 0.75
 """The sweep's share of a model's time for throughput; the rest is the pipeline's."""
 
 
-def profile(spec: ProfileSpec, progress: Progress | None = None) -> tuple[ProfileRecord, list[Measured]]:
+def profile(spec: ProfileSpec, progress: Progress | None = None) -> tuple[ProfileRecord, list[RawDuration]]:
     """Measure the models; returns the record, and the raw durations of every iteration.
 
     A model that fails keeps its row, with the reason; the others are measured all the same. Torch's number of threads
@@ -61,7 +61,7 @@ def _restore_torch(device: torch.device) -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def _profile(spec: ProfileSpec, device: torch.device, progress: Progress) -> tuple[ProfileRecord, list[Measured]]:
+def _profile(spec: ProfileSpec, device: torch.device, progress: Progress) -> tuple[ProfileRecord, list[RawDuration]]:
     started, begun, load = datetime.now(UTC), time.perf_counter(), machine.system_load()
     if spec.threads is not None:
         torch.set_num_threads(spec.threads)

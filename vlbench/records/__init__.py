@@ -1,1 +1,1 @@
-"""A run's folder: written whole or not at all, read back with care."""
+"""Records on disk: the folders of runs and profiles, predictions, rankings, samples, attention."""

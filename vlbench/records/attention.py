@@ -1,11 +1,10 @@
-"""`attention.parquet` in a run's folder: what in the pictures the answers attended to, for pages made without torch.
+"""`attention.parquet` in a run's folder: the image regions that answers attended to, for reports made without torch.
 
-Shapes: R visual tokens of a picture.
+Shapes: R visual tokens of an image.
 """
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlbench.core.errors import DataError
-from vlbench.data.cache.folder import atomic_write
+from vlbench.records.parquet import read_table, write_table
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -25,10 +24,10 @@ _COLUMNS = ("example_id", "place", "weights", "boxes")
 
 @dataclass(frozen=True)
 class Attended:
-    """What of one picture an answer attended to.
+    """The attention of one answer over one image.
 
-    place: of the picture in its question, from 0. weights [R]: 0 or more, with a sum of 1. boxes [R, 4]: left, top,
-    right and bottom of each token as shares of the picture's sides.
+    place: the image's place in its question, from 0. weights [R]: non-negative, with a sum of 1. boxes [R, 4]: left,
+    top, right and bottom of each token, in [0, 1] as shares of the image's width and height.
     """
 
     example_id: str
@@ -39,10 +38,10 @@ class Attended:
 
 @dataclass(frozen=True)
 class Attention:
-    """What is known of a run's attention.
+    """The attention of a run's answers.
 
-    run: the run's fingerprint. weights_sha256: of the weights that answered. absent: why there is none, where the model
-    does not tell. rows: by example id, in the order of its pictures.
+    run: the run's fingerprint. weights_sha256: the hash of the weights that answered. absent: the reason why the model
+    gives no attention, else empty. rows: example id -> its images, in their order.
     """
 
     run: str
@@ -58,24 +57,20 @@ def write_attention(path: Path, attention: Attention) -> None:
         DataError: it cannot be written; an old one stays as it was.
     """
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
-    rows = [row for of_example in attention.rows.values() for row in of_example]
+    rows = [row for images in attention.rows.values() for row in images]
     columns = {
         "example_id": pa.array([row.example_id for row in rows], pa.string()),
         "place": pa.array([row.place for row in rows], pa.int32()),
         "weights": pa.array([row.weights for row in rows], pa.list_(pa.float32())),
         "boxes": pa.array([row.boxes.reshape(-1) for row in rows], pa.list_(pa.float32())),
     }
-    known = {"run": attention.run, "weights_sha256": attention.weights_sha256, "absent": attention.absent}
-    buffer = io.BytesIO()
-    table = pa.table(columns).replace_schema_metadata(known)
-    pq.write_table(table, buffer, compression="zstd", write_page_checksum=True)
-    atomic_write(path, buffer.getvalue())
+    metadata = {"run": attention.run, "weights_sha256": attention.weights_sha256, "absent": attention.absent}
+    write_table(path, pa.table(columns).replace_schema_metadata(metadata))
 
 
 def read_attention(path: Path, run: str) -> Attention | None:
-    """What the file of a run's folder says; None where there is none, or one of another run.
+    """The attention in a run's folder; None if there is no file, or if it is of another run.
 
     Args:
         path: the file.
@@ -85,27 +80,26 @@ def read_attention(path: Path, run: str) -> Attention | None:
         DataError: it is corrupt.
     """
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     if not path.is_file():
         return None
     try:
-        table = pq.read_table(io.BytesIO(path.read_bytes()), page_checksum_verification=True)
-        said = {name.decode(): value.decode() for name, value in (table.schema.metadata or {}).items()}
-        if said["run"] != run:
+        table = read_table(path)
+        metadata = {name.decode(): value.decode() for name, value in (table.schema.metadata or {}).items()}
+        if metadata["run"] != run:
             return None
-        return Attention(run, said["weights_sha256"], said["absent"], _by_example(table))
+        return Attention(run, metadata["weights_sha256"], metadata["absent"], _by_example(table))
     except (OSError, KeyError, TypeError, ValueError, pa.ArrowException) as error:
         raise DataError(
-            f"{path} is corrupt ({str(error).partition(chr(10))[0]}): delete it, or make it again with --attention"
+            f"{path} is corrupt ({str(error).partition(chr(10))[0]}): delete it, or write it again with --attention"
         ) from None
 
 
 def _by_example(table: pa.Table) -> dict[str, list[Attended]]:
-    found: dict[str, list[Attended]] = {}
+    by_example: dict[str, list[Attended]] = {}
     for example_id, place, weights, boxes in zip(*(table.column(name).to_pylist() for name in _COLUMNS), strict=True):
         row = Attended(example_id, place, np.array(weights, np.float32), np.array(boxes, np.float32).reshape(-1, 4))
         if len(row.weights) != len(row.boxes) or not np.isfinite(row.boxes).all() or not (row.weights >= 0).all():
             raise ValueError(f"the weights of {example_id!r} do not fit its boxes")
-        found.setdefault(example_id, []).append(row)
-    return found
+        by_example.setdefault(example_id, []).append(row)
+    return by_example

@@ -1,4 +1,4 @@
-"""Many records at once, from wherever they lie; what cannot be read is named and left out, never the end of a table."""
+"""Read many run records at once. A record that cannot be read is reported and left out; it does not stop the others."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from vlbench.records.folder import RunFolder, find_runs, read_record_file
 
 @dataclass(frozen=True)
 class FoundRun:
-    """A record and the file it was read from."""
+    """A run record and the file that it was read from."""
 
     path: Path
     record: RunRecord
@@ -28,7 +28,7 @@ class FoundRun:
 
 @dataclass(frozen=True)
 class Collected:
-    """The runs in a stable order, and a sentence for each record that cannot be read."""
+    """The runs in a stable order, and an error message for each record that cannot be read."""
 
     runs: tuple[FoundRun, ...]
     faults: tuple[str, ...]
@@ -37,19 +37,19 @@ class Collected:
 def collect(paths: Sequence[Path]) -> Collected:
     """Read every record at or below `paths`: folders of runs, runs, `run.json` files or copies of them (`*.json`).
 
-    A record that is met twice counts once.
+    A record below several paths counts once.
 
     Raises:
-        VlbenchError: a path that is not there, a file that is no JSON, or a folder without a single record, read or
+        VlbenchError: a path that does not exist, a file that is not JSON, or a folder without any record, readable or
             not.
     """
-    # Path.resolve raises at a link that leads to itself; such a file is named with the others that cannot be read.
-    of_each = {path: list(_files(path.expanduser())) for path in paths}
-    if empty := [str(path) for path, found in of_each.items() if not found]:
+    # Not Path.resolve, which raises at a link to itself: such a file is reported with the others that cannot be read.
+    by_path = {path: list(_files(path.expanduser())) for path in paths}
+    if empty := [str(path) for path, records in by_path.items() if not records]:
         raise VlbenchError(f"{', '.join(empty)}: no runs there; give folders with run.json files in or below")
-    files = {os.path.realpath(file): file for found in of_each.values() for file in found}
+    files = {os.path.realpath(file): file for records in by_path.values() for file in records}
     runs, faults = [], []
-    with _without_collector():
+    with _without_garbage_collection():
         for file in files.values():
             try:
                 runs.append(FoundRun(file, read_record_file(file)))
@@ -60,14 +60,14 @@ def collect(paths: Sequence[Path]) -> Collected:
 
 
 @contextmanager
-def _without_collector() -> Iterator[None]:
-    """Records hold tens of thousands of small objects and no cycles; searched for some, reading takes three times."""
-    collects = gc.isenabled()
+def _without_garbage_collection() -> Iterator[None]:
+    """Records hold tens of thousands of small objects without cycles: collecting makes reading three times slower."""
+    was_enabled = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
-        if collects:
+        if was_enabled:
             gc.enable()
 
 
@@ -77,7 +77,7 @@ def _files(path: Path) -> Iterator[Path]:
             raise VlbenchError(f"{path} is no run: give a run's folder, its run.json, or a folder of runs")
         yield path
     elif path.is_dir():
-        found = [folder / "run.json" for folder in find_runs(path)]
-        yield from found or sorted(path.glob("*.json"))
+        records = [folder / "run.json" for folder in find_runs(path)]
+        yield from records or sorted(path.glob("*.json"))
     else:
         raise VlbenchError(f"{path} is not there: give a run's folder, its run.json, or a folder of runs")

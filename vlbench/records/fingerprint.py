@@ -1,4 +1,4 @@
-"""The name of a run: equal for equal meaning, another one as soon as the numbers could differ."""
+"""The fingerprint of a run: equal for runs of the same meaning, different as soon as their numbers could differ."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ from vlbench.core.cards import Recipe
 from vlbench.core.errors import DataError
 from vlbench.core.spec import PLACE, RunSpec
 
-_SAID_ELSEWHERE = frozenset({"train", "checkpoint", "model", "answers"})
-"""Spec fields whose meaning lies in what they resolve to: the recipe, hashes of the weights and of what the model is
-made of, and the answers."""
+_RESOLVED_FIELDS = frozenset({"train", "checkpoint", "model", "answers"})
+"""Spec fields that count by what they resolve to: the recipe, the hashes of weights and model, and the answers."""
 
 
 def fingerprint(
@@ -32,16 +31,16 @@ def fingerprint(
 
     Args:
         spec: the resolved spec; the fields of `core.spec.PLACE` do not count.
-        recipe: the resolved recipe (the card's, over it `spec.train`).
-        task_version: of the task's card.
-        task_sha256: of what of that card decides a number, and of the task's code.
-        manifest_sha256: of the data.
-        weights_sha256: of the checkpoint begun with; empty from scratch.
-        model_sha256: of all else that the model is made of where that is no part of this package, and stands for the
-            model's name, which may be a path, then; empty where it is.
-        tokenizer_sha256: of the tokenizer that lies beside the weights and is used; empty elsewhere.
-        answers_sha256: of the answers chosen from and of those that the weights' rows stand for.
-        vlbench_version: of this code.
+        recipe: the resolved recipe (the card's, overridden by `spec.train`).
+        task_version: the version of the task's card.
+        task_sha256: the hash of the task's code and of the fields of its card that affect numbers.
+        manifest_sha256: the hash of the data.
+        weights_sha256: the hash of the initial checkpoint; empty from scratch.
+        model_sha256: the hash of the code, card and settings of a model outside this package, in place of the model's
+            name, which may be a path; empty for a model of this package.
+        tokenizer_sha256: the hash of a tokenizer that is loaded from beside the weights; else empty.
+        answers_sha256: the hash of the candidate answers and of those that the rows of the weights stand for.
+        vlbench_version: the version of this package.
 
     Raises:
         DataError: the spec's vocabulary cannot be read.
@@ -65,14 +64,14 @@ def fingerprint(
 def _spec_meaning(spec: RunSpec) -> dict[str, object]:
     fields = {name: _number(value) for name, value in spec.model_dump(mode="json").items()}
     fields["controls"] = sorted(set(spec.controls or ()))
-    fields["vocabulary"] = _words_sha256(spec.vocabulary) if spec.vocabulary else ""
+    fields["vocabulary"] = _vocabulary_sha256(spec.vocabulary) if spec.vocabulary else ""
     if spec.limit is None:
         del fields["limit_mode"]
-    return {name: value for name, value in fields.items() if name not in PLACE | _SAID_ELSEWHERE}
+    return {name: value for name, value in fields.items() if name not in PLACE | _RESOLVED_FIELDS}
 
 
 def _recipe_meaning(recipe: Recipe) -> dict[str, object]:
-    """The recipe's numbers; where steps are given, epochs say nothing."""
+    """The recipe's numbers; epochs do not count where steps are given."""
     fields = {name: _number(value) for name, value in recipe.model_dump(exclude_none=True).items()}
     if "steps" in fields:
         fields.pop("epochs", None)
@@ -80,12 +79,12 @@ def _recipe_meaning(recipe: Recipe) -> dict[str, object]:
 
 
 def _number(value: object) -> object:
-    """500.0 as 500, for values that were copied into a model without validation."""
+    """500.0 as 500: values may be copied into a spec without validation."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-def _words_sha256(vocabulary: Path) -> str:
-    """The sha256 of a vocabulary file, or of the vocabulary files in a folder: what it says, not where it lies."""
+def _vocabulary_sha256(vocabulary: Path) -> str:
+    """The sha256 of the content of a vocabulary file, or of the vocabulary files in a folder."""
     path = vocabulary.expanduser()
     files = [path / name for name in ("vocab.txt", "tokenizer.json") if (path / name).is_file()] or [path]
     try:

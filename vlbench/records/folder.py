@@ -1,4 +1,4 @@
-"""A run's folder: `output_path/<task>/<model>-<size>/<fingerprint>/`, written whole or not at all."""
+"""A run's folder: `output_path/<task>/<model>-<size>/<fingerprint>/`. Each file is written as a whole or not at all."""
 
 from __future__ import annotations
 
@@ -29,48 +29,48 @@ from vlbench.records.provenance import portable, without_home
 
 _RECORD_NAME = "run.json"
 _WORK = ("checkpoints", "controls", "shards", "scores")
-"""Where a run keeps what it has trained and predicted."""
+"""The folders of a run's checkpoints and predictions."""
 _PROBE_BYTES = 64 * 1024
-"""Room that a new run folder must have at the very least: its record, config and log."""
-_LOOK_AROUND = 2000
-"""Folders looked at for near misses, so that a mistyped path never walks a whole disk."""
+"""The free space that a new run folder must have at least, for its record, config and log."""
+_MAX_FOLDERS = 2000
+"""The number of folders searched for near misses, so that a mistyped path never walks a whole disk."""
 
 
 @dataclass(frozen=True)
 class RunFolder:
-    """Where everything of one run lies. Make one with `create` (to run) or `open` (to read)."""
+    """The folder of one run, with the paths of its files. Use `create` to run and `open` to read."""
 
     path: Path
 
     @classmethod
     def create(cls, spec: RunSpec, fingerprint: str, model: str = "") -> RunFolder:
-        """The folder of a resolved spec, made if it is not there.
+        """The folder of a resolved spec, made if it does not exist.
 
-        model: its name, where the spec has a path; several paths may lead to one model.
+        model: the model's name, where the spec has a path; several paths may lead to one model.
 
         Raises:
-            VlbenchError: the output path is a file, cannot be written, or its disk is full; nothing is left behind.
+            VlbenchError: the output path is a file, cannot be written, or its disk is full; new folders are removed.
             ValueError: the spec is not resolved (it has no size).
         """
         if spec.size is None:
             raise ValueError("the spec has no size: resolve it before making its folder")
         model = f"{_file_name(model or spec.model)}-{_file_name(spec.size)}"
         path = spec.output_path.expanduser() / _file_name(spec.task) / model / fingerprint
-        made = _make(path)
+        new_folders = _make(path)
         try:
             _probe(path)
         except OSError as error:
-            for folder in made:
+            for folder in new_folders:
                 folder.rmdir()
             raise _not_writable(spec.output_path, error) from None
         return cls(path)
 
     @classmethod
     def open(cls, path: Path) -> RunFolder:
-        """The folder of a run, given as that, as its `run.json`, or as a folder that holds this run alone.
+        """The folder of a run, given as that folder, as its `run.json`, or as a folder above this run only.
 
         Raises:
-            VlbenchError: there is no run, with the nearest runs there are, or there are several.
+            VlbenchError: there is no run (the message suggests the nearest ones), or there are several.
         """
         path = path.expanduser()
         folder = path.parent if path.name == _RECORD_NAME else path
@@ -113,34 +113,34 @@ class RunFolder:
         return self.path / "checkpoints" / "last"
 
     @overload
-    def found(self, path: Path) -> Path: ...
+    def resolve_path(self, path: Path) -> Path: ...
     @overload
-    def found(self, path: None) -> None: ...
-    def found(self, path: Path | None) -> Path | None:
-        """A path as the record keeps it, which may be relative to where the run was called from.
+    def resolve_path(self, path: None) -> None: ...
+    def resolve_path(self, path: Path | None) -> Path | None:
+        """Resolve a path of the record, which may be relative to the working directory of the run.
 
-        It is looked for from here, then from the run's folder upwards; one that is nowhere stays as it is.
+        It is searched from the current directory, then from the run's folder upwards; else it is returned unchanged.
         """
         if path is None:
             return None
-        places = (path, *(above / path for above in self.path.resolve().parents))
-        return next((place for place in places if os.access(place, os.R_OK)), path)
+        candidates = (path, *(parent / path for parent in self.path.resolve().parents))
+        return next((candidate for candidate in candidates if os.access(candidate, os.R_OK)), path)
 
     def write_record(self, record: RunRecord) -> None:
-        """Replace `run.json` in one step, home paths taken out.
+        """Replace `run.json` in one step, with home paths as `~`.
 
         Raises:
             VlbenchError: it cannot be written (exit 5); the old one stays.
-            ValueError: a number in it is NaN or infinite, which no JSON can say.
+            ValueError: a number in it is NaN or infinite, which JSON has no form for.
         """
         task = record.task.model_copy(update={"notes": tuple(map(without_home, record.task.notes))})
-        said = {"spec": portable(record.spec), "error": without_home(record.error), "task": task}
-        shown = record.model_copy(update=said)
-        text = json.dumps(shown.model_dump(mode="json"), indent=2, ensure_ascii=False, allow_nan=False)
+        changes = {"spec": portable(record.spec), "error": without_home(record.error), "task": task}
+        public = record.model_copy(update=changes)
+        text = json.dumps(public.model_dump(mode="json"), indent=2, ensure_ascii=False, allow_nan=False)
         atomic_write(self.run_json, text + "\n")
 
     def read_record(self) -> RunRecord | None:
-        """What `run.json` says, None if there is none.
+        """The record in `run.json`, None if there is no such file.
 
         Raises:
             DataError: it is corrupt, or of another schema version.
@@ -148,17 +148,17 @@ class RunFolder:
         return read_record_file(self.run_json) if os.path.lexists(self.run_json) else None
 
     def write_config(self, spec: RunSpec) -> None:
-        """Write `config.yaml`, which `vlbench run --config` takes again; home paths as `~/...`."""
+        """Write `config.yaml`, an input of `vlbench run --config`, with home paths as `~/...`."""
         values = portable(spec).model_dump(mode="json", exclude_none=True)
         atomic_write(self.config, yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
 
     def append_metrics(self, values: Mapping[str, float | int | str]) -> None:
-        """Add one JSON line to `metrics.jsonl`; NaN and infinities become strings; a torn last line is dropped.
+        """Append a JSON line to `metrics.jsonl`, NaN and infinities as strings; an incomplete last line is removed.
 
         Raises:
-            VlbenchError: it cannot be written (exit 5); the lines before it stay whole.
+            VlbenchError: it cannot be written (exit 5); the earlier lines stay complete.
         """
-        plain = {name: _sayable(value) for name, value in values.items()}
+        plain = {name: _finite_or_text(value) for name, value in values.items()}
         line = (json.dumps(plain, ensure_ascii=False, allow_nan=False) + "\n").encode()
         try:
             _append(self.metrics, line)
@@ -166,7 +166,7 @@ class RunFolder:
             raise _not_writable(self.metrics, error) from None
 
     def keep_metrics(self, kept: Callable[[Mapping[str, float | int | str]], bool]) -> None:
-        """Leave in `metrics.jsonl` the lines that are `kept`, and of torn ones nothing.
+        """Remove from `metrics.jsonl` the lines that are not `kept`, and incomplete lines.
 
         Raises:
             VlbenchError: it cannot be written (exit 5); the lines stay as they were.
@@ -174,25 +174,25 @@ class RunFolder:
         if not self.metrics.is_file():
             return
         lines = self.metrics.read_text(encoding="utf8", errors="replace").splitlines(keepends=True)
-        left = [line for line in lines if (values := _values(line)) is not None and kept(values)]
-        if left != lines:
-            atomic_write(self.metrics, "".join(left))
+        remaining = [line for line in lines if (values := _values(line)) is not None and kept(values)]
+        if remaining != lines:
+            atomic_write(self.metrics, "".join(remaining))
 
     def is_empty(self) -> bool:
-        """Whether nothing but the lock is in it."""
+        """Whether it holds nothing but the lock."""
         return all(entry.name == LOCK_NAME for entry in self.path.iterdir())
 
     def holds_lock_alone(self) -> bool:
-        """Whether a run was rejected in it before any work was done, which leaves a lock and nothing else."""
+        """Whether it holds the lock only: a run was rejected before any work was done."""
         return (self.path / LOCK_NAME).is_file() and self.is_empty()
 
     def holds_work(self) -> bool:
-        """Whether anything of it was trained, predicted or scored."""
-        made = (self.metrics, self.samples, self.ranks, *(self.path / name for name in _WORK))
-        return any(path.exists() for path in made)
+        """Whether the run has trained, predicted or scored anything."""
+        paths = (self.metrics, self.samples, self.ranks, *(self.path / name for name in _WORK))
+        return any(path.exists() for path in paths)
 
     def clear(self) -> None:
-        """Remove everything but the lock, for a run that begins anew (`--no-resume`)."""
+        """Remove everything but the lock, for a run that starts over (`--no-resume`)."""
         for entry in self.path.iterdir():
             if entry.is_dir() and not entry.is_symlink():
                 shutil.rmtree(entry)
@@ -204,7 +204,8 @@ def read_run(path: Path) -> RunRecord:
     """The record of a run given as its folder or its `run.json`.
 
     Raises:
-        VlbenchError: no run there (with the nearest ones), or its record is corrupt or of another version.
+        VlbenchError: no run there (the message suggests the nearest ones), or its record is corrupt or of another
+            version.
     """
     folder = RunFolder.open(path)
     record = folder.read_record()
@@ -237,7 +238,7 @@ def read_record_file(path: Path) -> RunRecord:
 
 
 def find_runs(root: Path) -> list[Path]:
-    """The run folders at or below `root`, sorted, hidden folders left out; none where there is no such folder."""
+    """The run folders at or below `root`, sorted, without hidden folders; empty if `root` does not exist."""
     return sorted(_runs(os.walk(root)))
 
 
@@ -251,7 +252,7 @@ def _file_name(name: str) -> str:
 
 
 def _make(path: Path) -> list[Path]:
-    """Make the folder; returns what was made, innermost first."""
+    """Make the folder and return the new folders, innermost first."""
     missing: list[Path] = []
     try:
         missing += [folder for folder in (path, *path.parents) if not folder.exists()]
@@ -265,7 +266,11 @@ def _make(path: Path) -> list[Path]:
 
 
 def _probe(path: Path) -> None:
-    """Raise OSError unless a small file can be written: better now than after an hour of training."""
+    """Write a small file as a test: a full disk should fail now, not after an hour of training.
+
+    Raises:
+        OSError: it cannot be written.
+    """
     with tempfile.TemporaryFile(dir=path) as file:
         file.write(bytes(_PROBE_BYTES))
         file.flush()
@@ -273,7 +278,7 @@ def _probe(path: Path) -> None:
 
 
 def _values(line: str) -> dict[str, float | int | str] | None:
-    """What a line of metrics says, None where a killed writer left it torn."""
+    """The values in a line of metrics, None if a killed writer left it incomplete."""
     try:
         values = json.loads(line)
     except json.JSONDecodeError:
@@ -294,7 +299,7 @@ def _append(path: Path, line: bytes) -> None:
 
 
 def _end_of_lines(file: io.FileIO) -> int:
-    """Bytes up to and with the last newline: a killed writer may have left half a line after it."""
+    """The offset after the last newline: a killed writer may have left an incomplete line."""
     size = file.seek(0, os.SEEK_END)
     if size == 0:
         return 0
@@ -305,15 +310,15 @@ def _end_of_lines(file: io.FileIO) -> int:
     return file.readall().rfind(b"\n") + 1
 
 
-def _sayable(value: float | int | str) -> float | int | str:
+def _finite_or_text(value: float | int | str) -> float | int | str:
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _not_writable(path: Path, error: OSError) -> VlbenchError:
-    blocker = next((part for part in (path, *path.parents) if part.is_file()), None)
-    reason = f"{blocker} is a file" if blocker and blocker != path else error.strerror or str(error)
+    file = next((part for part in (path, *path.parents) if part.is_file()), None)
+    reason = f"{file} is a file" if file and file != path else error.strerror or str(error)
     return VlbenchError(
-        f"{path} cannot be written ({reason}): give an --output-path in a folder with room that you may write",
+        f"{path} cannot be written ({reason}): give an --output-path that you may write to, with enough free space",
         ExitCode.DATA,
     )
 
@@ -327,9 +332,13 @@ def _runs(walk: Iterable[tuple[str, list[str], list[str]]]) -> Iterator[Path]:
 
 
 def _only_run(path: Path) -> Path:
-    """The one run below `path`; an error with the nearest runs where there is none or are several."""
+    """The only run below `path`.
+
+    Raises:
+        VlbenchError: there is none, or there are several.
+    """
     walk = os.walk(path)
-    inside = list(_runs(itertools.islice(walk, _LOOK_AROUND)))
+    inside = list(_runs(itertools.islice(walk, _MAX_FOLDERS)))
     if len(inside) == 1 and next(walk, None) is None:
         return inside[0]
     if inside:
@@ -338,14 +347,14 @@ def _only_run(path: Path) -> Path:
 
 
 def _no_run(path: Path) -> VlbenchError:
-    """There is no run at `path`: name those with the nearest names, or what a file is instead."""
+    """The error for a path without a run; it suggests runs with similar names."""
     if path.is_file():
         return VlbenchError(
-            f"{path} is a file, and a record alone has no samples: give the folder of its run, where run.json and "
-            f"samples.parquet lie"
+            f"{path} is a file, and a record alone has no samples: give the folder of its run, with run.json and "
+            f"samples.parquet"
         )
-    above = next((parent for parent in path.parents if parent.is_dir()), Path())
-    others = list(map(str, _runs(itertools.islice(os.walk(above), _LOOK_AROUND))))
+    existing = next((parent for parent in path.parents if parent.is_dir()), Path())
+    others = list(map(str, _runs(itertools.islice(os.walk(existing), _MAX_FOLDERS))))
     near = difflib.get_close_matches(str(path), others, n=2, cutoff=0.5)
     hint = f"did you mean {' or '.join(near)}?" if near else "give a run's folder or its run.json"
     return VlbenchError(f"{path} holds no run (a folder with run.json): {hint}")

@@ -1,12 +1,9 @@
-"""One run folder, one writer. The kernel holds the lock, so a dead process never leaves one behind."""
+"""One writer per run folder: a lock of the kernel, so a process that dies never leaves a locked folder behind."""
 
 from __future__ import annotations
 
-import errno
 import os
 import socket
-import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,95 +11,63 @@ from pathlib import Path
 from vlbench.core.errors import ExitCode, VlbenchError
 
 LOCK_NAME = ".lock"
-PATIENCE = 20.0
-"""Seconds that what a killed run has forked may hold its lock on: data workers look for their parent every five."""
 
 
 @contextmanager
 def run_lock(folder: Path) -> Iterator[None]:
-    """Hold the folder exclusively; the lock ends with the block or with the process, however that ends.
+    """Hold the folder exclusively until the block or the process ends; a process that was forked holds nothing.
 
-    The lock file itself stays, empty: removing it would let a third process lock a new one beside a waiting second.
-    While the lock is held the file says by which process of which machine.
+    The lock file stays: removing it would let a third process lock a new file while a second one waits for the old.
+    While the lock is held, the file names the process and machine that hold it; otherwise it is empty.
 
     Raises:
         VlbenchError: another process holds it, or the folder cannot hold a lock file (exit 5).
     """
-    path = folder / LOCK_NAME
-    try:
-        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-    except OSError as error:
-        raise _no_lock(folder, error) from None
-    try:
-        _acquire(handle, folder)
-        _sign(handle, f"{os.getpid()} {socket.gethostname()}")
-        try:
-            yield
-        finally:
-            _sign(handle, "")
-    finally:
-        os.close(handle)
+    from filelock import FileLock, Timeout
 
-
-def _acquire(handle: int, folder: Path) -> None:
-    """Take the lock, at once unless its holder has died and only its children are left."""
-    deadline = time.monotonic() + PATIENCE
-    while True:
-        try:
-            return _lock(handle)
-        except OSError as error:
-            if error.errno not in (errno.EAGAIN, errno.EACCES):
-                raise _no_lock(folder, error) from None
-        process, host = _signed(handle)
-        if not _is_dead(process, host) or time.monotonic() > deadline:
-            by = f" (process {process} on {host})" if host else ""
-            raise VlbenchError(
-                f"{folder} is being written by another run of the same spec{by}: wait for it, stop it, "
-                f"or give another --output-path"
-            )
-        time.sleep(0.1)
-
-
-def _sign(handle: int, holder: str) -> None:
-    os.ftruncate(handle, 0)
-    os.lseek(handle, 0, os.SEEK_SET)
-    os.write(handle, holder.encode())
-
-
-def _signed(handle: int) -> tuple[str, str]:
-    """Process and machine of the holder; empty where it has not said so yet, or where a locked file is not readable."""
-    if sys.platform == "win32":
-        return "", ""
-    os.lseek(handle, 0, os.SEEK_SET)
-    process, _, host = os.read(handle, 256).decode("utf8", "replace").partition(" ")
-    return process, host
-
-
-def _is_dead(process: str, host: str) -> bool:
-    """Whether that process was one of this machine and is no more."""
-    if not process.isdigit() or host != socket.gethostname():
-        return False
-    try:
-        os.kill(int(process), 0)
-    except OSError as error:
-        return error.errno == errno.ESRCH
-    return False
-
-
-def _lock(handle: int) -> None:
-    """Take the exclusive lock at once or raise OSError."""
-    if sys.platform == "win32":
-        import msvcrt
-
-        msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
-    else:
-        import fcntl
-
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-
-
-def _no_lock(folder: Path, error: OSError) -> VlbenchError:
-    return VlbenchError(
-        f"{folder} cannot be locked ({error.strerror}): give an --output-path on a disk that can be written and locked",
-        ExitCode.DATA,
+    path, descriptors = folder / LOCK_NAME, list[int]()
+    lock = FileLock(
+        path,
+        timeout=0,
+        mode=0o644,
+        thread_local=False,
+        fallback_to_soft=False,  # a lock that is a file's existence would outlive a process that is killed
+        preserve_lock_file=True,
+        on_acquired=descriptors.append,  # on Windows, only this descriptor can write to the locked file
     )
+    try:
+        path.touch()  # filelock would make a folder that is missing, and take a file that cannot be made for a held one
+        lock.acquire()
+    except Timeout:
+        raise VlbenchError(
+            f"{folder} is being written by another run of the same spec{_holder(path)}: wait for it, stop it, "
+            f"or give another --output-path"
+        ) from None
+    except OSError as error:
+        raise VlbenchError(
+            f"{folder} cannot be locked ({error.strerror}): give an --output-path on a disk that can be written and "
+            f"locked",
+            ExitCode.DATA,
+        ) from None
+    try:
+        _write_holder(descriptors[0], f"{os.getpid()} {socket.gethostname()}")
+        yield
+    finally:
+        if lock.is_locked:  # not in a forked process, where the descriptor is closed
+            _write_holder(descriptors[0], "")
+            lock.release()
+
+
+def _write_holder(descriptor: int, holder: str) -> None:
+    os.ftruncate(descriptor, 0)
+    os.lseek(descriptor, 0, os.SEEK_SET)
+    os.write(descriptor, holder.encode())
+
+
+def _holder(path: Path) -> str:
+    """The process and machine that hold the lock, in brackets; empty where the file cannot be read or is empty."""
+    try:
+        process, _, host = path.read_text(encoding="utf8", errors="replace")[:256].partition(" ")
+    except OSError:
+        return ""
+    return f" (process {process} on {host})" if host else ""

@@ -1,4 +1,4 @@
-"""Predictions from a file: an official CSV or JSON list, JSON lines, or vlbench's own parquet."""
+"""Read predictions from a file: an official CSV or JSON list, JSON lines, or vlbench's own parquet."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ COLUMNS = ("example_id", "prediction", "status", "control")
 
 
 def read_predictions(path: Path) -> list[Prediction]:
-    """Read a file of predictions; what it holds is told from its content.
+    """Read a file of predictions; the format is detected from the content.
 
-    CSV: `identifier,prediction` per line, no header. JSON lines: an object with an id (`identifier`, `id`,
-    `example_id`, `question_id` or `questionId`, a string or a whole number) and an answer (`prediction` or `answer`, a
-    string). JSON: a list of such objects. Parquet: a run's samples, rows of controls left out.
+    CSV: `identifier,prediction` per line, no header. JSON lines: objects with an id (`identifier`, `id`, `example_id`,
+    `question_id` or `questionId`, a string or an integer) and an answer (`prediction` or `answer`, a string). JSON: a
+    list of such objects. Parquet: a run's samples, without the rows of controls.
 
     Raises:
-        DataError: the file cannot be read, holds nothing, or breaks its format, with the line where there is one.
+        DataError: the file cannot be read, is empty, or breaks its format, with the line number where there is one.
     """
     start = _start(path).removeprefix(b"\xef\xbb\xbf").lstrip()
     if start.startswith(b"PAR1"):
@@ -85,7 +85,7 @@ def _from_parquet(path: Path) -> list[Prediction]:
     try:
         table = pq.ParquetFile(path).read(columns=list(COLUMNS))
     except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{path} is no readable parquet file ({error}): run again, or give an intact file") from None
+        raise DataError(f"{path} is not a readable parquet file ({error}): run again, or give an intact file") from None
     missing = [name for name in COLUMNS if name not in table.column_names]
     if missing:
         raise DataError(f"{path} lacks the columns {', '.join(missing)}: expected the samples of a vlbench run")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -14,17 +13,18 @@ from vlbench.core.errors import DataError, VlbenchError
 from vlbench.core.profile import PROFILE_VERSION, ProfileRecord
 from vlbench.core.validate import parse
 from vlbench.data.cache.folder import atomic_write, cannot_write
+from vlbench.records.parquet import write_table
 from vlbench.records.provenance import without_home
 
 RECORD = "profile.json"
 TIMES = "times.parquet"
 
 
-class Measured(NamedTuple):
-    """One raw value, a row of `times.parquet`.
+class RawDuration(NamedTuple):
+    """One raw duration, a row of `times.parquet`.
 
-    stage: of the model, `whole` for all of them by the clock on the wall, `pipeline` from files to answers, or a step
-    of a search. batch: examples. round: values of one round were measured one after the other, models in turn.
+    stage: a stage of the model, `whole` for the wall-clock time of all stages, `pipeline` from files to answers, or a
+    step of a search. batch: the number of examples. round: in each round the models are measured one after the other.
     iteration: from 0 for each model, scenario, stage and batch.
     """
 
@@ -39,12 +39,12 @@ class Measured(NamedTuple):
 
 @contextmanager
 def new_folder(parent: Path, name: str) -> Iterator[Path]:
-    """A folder below `parent` that nobody else has, by that name, or with -2, -3 ... after it.
+    """Make a new folder `name` below `parent`, or `name-2`, `name-3` ... if it exists.
 
-    What was made of it goes again where nothing was put into it.
+    Folders that were made here and are still empty at the end of the block are removed.
 
     Raises:
-        DataError: it cannot be made (exit 5).
+        DataError: the folder cannot be made (exit 5).
     """
     missing = [path for path in (parent, *parent.parents) if not path.exists()]
     try:
@@ -60,7 +60,7 @@ def new_folder(parent: Path, name: str) -> Iterator[Path]:
 
 
 def _first_free(path: Path) -> Path:
-    """Make the folder, or the first with a number after its name that is not there."""
+    """Make the folder, or the first one with a number after its name that does not exist."""
     for number in count(1):
         folder = path if number == 1 else path.with_name(f"{path.name}-{number}")
         with suppress(FileExistsError):
@@ -70,28 +70,24 @@ def _first_free(path: Path) -> Path:
 
 
 def _remove_empty(folders: Sequence[Path]) -> None:
-    """Innermost first; one with something in it stays."""
+    """Remove folders, innermost first, up to the first one that is not empty."""
     with suppress(OSError):
         for folder in folders:
             folder.rmdir()
 
 
-def write_profile(folder: Path, record: ProfileRecord, raw: Sequence[Measured]) -> None:
+def write_profile(folder: Path, record: ProfileRecord, raw: Sequence[RawDuration]) -> None:
     """Write both files, each in one step.
 
     Raises:
         DataError: they cannot be written (exit 5).
     """
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     types = {str: pa.string(), int: pa.int64(), float: pa.float64()}
-    schema = pa.schema([(name, types[kind]) for name, kind in get_type_hints(Measured).items()])
-    table = pa.Table.from_pylist([row._asdict() for row in raw], schema)
-    buffer = io.BytesIO()
-    pq.write_table(table, buffer, compression="zstd")
+    schema = pa.schema([(name, types[kind]) for name, kind in get_type_hints(RawDuration).items()])
     text = json.dumps(record.model_dump(mode="json"), indent=2, ensure_ascii=False)
-    atomic_write(folder / TIMES, buffer.getvalue())
+    write_table(folder / TIMES, pa.Table.from_pylist([row._asdict() for row in raw], schema))
     atomic_write(folder / RECORD, without_home(text) + "\n")
 
 
@@ -99,7 +95,7 @@ def read_profile(path: Path) -> ProfileRecord:
     """The record of a profile given as its folder or its `profile.json`.
 
     Raises:
-        DataError: there is none, it is corrupt, or of another version.
+        DataError: there is no profile, or it is corrupt or of another version.
     """
     file = path / RECORD if path.is_dir() else path
     try:

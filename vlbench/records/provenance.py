@@ -1,4 +1,4 @@
-"""Where and with which code a number was made, without naming anybody's machine or home."""
+"""The machine and code of a run, without the names of machines, users and home folders."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TypeVar
 
-from vlbench.core.ambient import honoured
+from vlbench.core.accelerate_env import kept_variables
 from vlbench.core.cores import usable_cores
 from vlbench.core.record import Environment, ToolInfo
 from vlbench.core.spec import PretrainSpec, RunSpec
@@ -29,7 +29,7 @@ _PACKAGE = Path(__file__).resolve().parents[1]
 _TASKS = "_tasks"
 _CODE = (".py", ".yaml", ".json")
 _PATIENCE = 5.0
-"""Seconds that git or nvidia-smi may take before the record does without them."""
+"""Seconds after which git or nvidia-smi is stopped and its fields of the record stay empty."""
 
 
 def environment(device: str, world_size: int, threads: int | None = None) -> Environment:
@@ -37,8 +37,8 @@ def environment(device: str, world_size: int, threads: int | None = None) -> Env
 
     Args:
         device: as torch names it: cpu, cuda, cuda:1, mps.
-        world_size: processes that share the run.
-        threads: CPU threads that the run computes with; None for all that this process may use.
+        world_size: the number of processes of the run.
+        threads: the number of CPU threads; None for all that this process may use.
     """
     gpu, driver = _gpu() if device.startswith("cuda") else ("", "")
     return Environment(
@@ -50,12 +50,12 @@ def environment(device: str, world_size: int, threads: int | None = None) -> Env
         driver=driver,
         world_size=world_size,
         device=device,
-        accelerate=honoured(),
+        accelerate=kept_variables(),
     )
 
 
 def tool() -> ToolInfo:
-    """This vlbench: its version and the hash of its files; in a checkout also the commit and whether it was changed."""
+    """This vlbench: its version and the hash of its files; in a git checkout also the commit and dirty flag."""
     commit, dirty = _git_state(_PACKAGE.parent)
     return ToolInfo(
         version=_version("vlbench") or "not installed", commit=commit, dirty=dirty, code_sha256=code_sha256()
@@ -63,22 +63,22 @@ def tool() -> ToolInfo:
 
 
 def code_sha256() -> str:
-    """The hash of vlbench's own code and cards: the Python, YAML and JSON files of its package and built-in tasks.
+    """The hash of vlbench's code and cards: the Python, YAML and JSON files of its package and built-in tasks.
 
-    It is the same for a checkout and for a wheel built from it.
+    It is the same for a git checkout and for a wheel built from it.
     """
     tasks = importlib.util.find_spec(f"vlbench.{_TASKS}")
-    found = dict(_files(_PACKAGE))
+    files = dict(_files(_PACKAGE))
     if tasks is not None and tasks.origin:
-        found |= {f"{_TASKS}/{name}": path for name, path in _files(Path(tasks.origin).parent)}
+        files |= {f"{_TASKS}/{name}": path for name, path in _files(Path(tasks.origin).parent)}
     digest = hashlib.sha256()
-    for name, path in sorted(found.items()):
+    for name, path in sorted(files.items()):
         digest.update(f"{name}\0{hashlib.sha256(path.read_bytes()).hexdigest()}\0".encode())
     return digest.hexdigest()
 
 
 def _files(folder: Path) -> Iterator[tuple[str, Path]]:
-    """Files of code and cards by their path below the folder; folders that begin with _ are none of the package's."""
+    """(path below the folder, file) of code and cards; folders that begin with `_` or `.` are left out."""
     for path in folder.rglob("*"):
         name = path.relative_to(folder)
         if path.suffix in _CODE and not any(part.startswith(("_", ".")) for part in name.parts[:-1]):
@@ -86,7 +86,7 @@ def _files(folder: Path) -> Iterator[tuple[str, Path]]:
 
 
 def peak_memory_mib() -> float:
-    """The most memory this process ever held, in MiB; 0 where the platform does not say (Windows)."""
+    """The peak resident memory of this process in MiB; 0 where the platform does not report it (Windows)."""
     if sys.platform == "win32":
         return 0.0
     own = _status_kib("VmHWM")
@@ -99,7 +99,7 @@ def peak_memory_mib() -> float:
 
 
 def portable(spec: Spec) -> Spec:
-    """The spec with paths below the home folder as `~/...`; every other path as it was given."""
+    """The spec with paths below the home folder as `~/...`, and other paths unchanged."""
     return spec.model_copy(update={name: _portable(getattr(spec, name)) for name in type(spec).model_fields})
 
 
@@ -112,16 +112,16 @@ def _portable(value: object) -> object:
 
 
 def without_home(text: str) -> str:
-    """The text with the home folder, wherever a path in it begins with it, as `~`."""
+    """The text with `~` for the home folder at the start of each path in it."""
     home = os.path.expanduser("~").rstrip(os.sep)  # noqa: PTH111 (Path.home raises where there is none)
     if not home or home == "~":
         return text
-    # Only where a path begins: `/data/home/x` does not lie in a home folder `/home`.
+    # Only at the start of a path: `/data/home/x` is not below a home folder `/home`.
     return re.sub(rf"(?<![\w.~/\\-]){re.escape(home)}(?![\w.-])", "~", text)
 
 
 def _decoders() -> dict[str, str]:
-    """The libraries that Pillow decodes JPEG and WebP with, whose versions may change pixels."""
+    """The versions of Pillow's JPEG and WebP libraries, which may change the decoded pixels."""
     from PIL import features
 
     names = {"libjpeg-turbo": features.version_feature("libjpeg_turbo"), "libwebp": features.version_module("webp")}
@@ -146,7 +146,7 @@ def _cpu() -> str:
 
 
 def _status_kib(field: str) -> int:
-    """A field of Linux's /proc/self/status in KiB, else 0; ru_maxrss would begin at the parent process's peak."""
+    """A field of Linux's /proc/self/status in KiB, else 0; unlike ru_maxrss it does not include the parent's peak."""
     try:
         lines = Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines()
     except OSError:
@@ -155,7 +155,7 @@ def _status_kib(field: str) -> int:
 
 
 def _threads() -> int:
-    """Threads that torch takes by default: OMP_NUM_THREADS, else the cores this process may use."""
+    """The number of threads that torch uses by default: OMP_NUM_THREADS, else the cores this process may use."""
     wanted = os.environ.get("OMP_NUM_THREADS", "")
     if wanted.isdigit() and int(wanted) > 0:
         return int(wanted)
@@ -163,16 +163,16 @@ def _threads() -> int:
 
 
 def _gpu() -> tuple[str, str]:
-    """Names of the GPUs and the driver's version; empty where nvidia-smi does not answer."""
-    answer = _output(["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"])
-    rows = [line.rpartition(",") for line in answer.splitlines()]
+    """The names of the GPUs and the version of the driver; empty where nvidia-smi fails."""
+    output = _output(["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"])
+    rows = [line.rpartition(",") for line in output.splitlines()]
     names = dict.fromkeys(name.strip() for name, _, _ in rows)
     drivers = dict.fromkeys(driver.strip() for _, _, driver in rows)
     return ", ".join(names), ", ".join(drivers)
 
 
 def _git_state(root: Path) -> tuple[str, bool]:
-    """Commit and dirty flag of the checkout at `root`; a checkout further up is somebody else's project."""
+    """The commit and dirty flag of the git checkout at `root`; one in a parent folder is another project."""
     if not (root / ".git").exists():
         return "", False
     commit = _output(["git", "-C", str(root), "rev-parse", "HEAD"])
@@ -181,18 +181,18 @@ def _git_state(root: Path) -> tuple[str, bool]:
 
 
 def _output(command: list[str]) -> str:
-    """What a command prints, or nothing if it is absent, fails or dawdles."""
-    # Git's own variables could point to another repository; without optional locks `status` writes nothing.
-    outside = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    """The standard output of a command; empty if it is missing, fails or takes too long."""
+    # Git's variables could point to another repository; without optional locks `status` writes nothing.
+    variables = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     try:
-        done = subprocess.run(
+        process = subprocess.run(
             command,
             capture_output=True,
             text=True,
             timeout=_PATIENCE,
             check=True,
-            env={**outside, "GIT_OPTIONAL_LOCKS": "0"},
+            env={**variables, "GIT_OPTIONAL_LOCKS": "0"},
         )
     except (OSError, subprocess.SubprocessError, UnicodeDecodeError):
         return ""
-    return done.stdout.strip()
+    return process.stdout.strip()

@@ -1,35 +1,35 @@
-"""Rankings on disk: a run's `ranks.parquet`, and what others give out: a matrix of scores or lists of the best."""
+"""Rankings on disk: a run's `ranks.parquet`, a matrix of scores, or ranked lists of candidates.
+
+Shapes: N images, M texts.
+"""
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 import numpy as np
-from numpy.typing import NDArray
 
 from vlbench.core.errors import DataError
 from vlbench.core.examples import Caption, Example
 from vlbench.core.gallery import Gallery, galleries
 from vlbench.core.results import Direction, Ranking
-from vlbench.data.cache.folder import atomic_write
 from vlbench.data.json.document import as_list, as_object, object_at, read_json
-from vlbench.metrics.ranks import from_lists, from_matrix
+from vlbench.metrics.ranks import ScoreMatrix, from_lists, from_matrix
+from vlbench.records.parquet import write_table
 
 DIRECTIONS: tuple[Direction, ...] = get_args(Direction)
 COLUMNS = ("query_id", "direction", "rank_low", "rank_high", "positives")
 
 
 def write_ranks(path: Path, rankings: Sequence[Ranking]) -> None:
-    """Write `ranks.parquet` in one step: the columns are a Ranking's, `top` as `top_ids` and `top_scores`.
+    """Write `ranks.parquet` in one step: the columns are the fields of a Ranking, `top` as `top_ids` and `top_scores`.
 
     Raises:
-        VlbenchError: the file cannot be written (exit 5); an old one stays as it was.
+        DataError: the file cannot be written (exit 5); an old one stays as it was.
     """
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     columns = {
         name: pa.array([getattr(item, name) for item in rankings], pa.int64() if number > 1 else pa.string())
@@ -37,33 +37,31 @@ def write_ranks(path: Path, rankings: Sequence[Ranking]) -> None:
     }
     columns["top_ids"] = pa.array([[name for name, _ in item.top] for item in rankings], pa.list_(pa.string()))
     columns["top_scores"] = pa.array([[score for _, score in item.top] for item in rankings], pa.list_(pa.float64()))
-    buffer = io.BytesIO()
-    pq.write_table(pa.table(columns), buffer, compression="zstd", write_page_checksum=True)
-    atomic_write(path, buffer.getvalue())
+    write_table(path, pa.table(columns))
 
 
 def read_rankings(path: Path, examples: Sequence[Example[Caption]]) -> list[Ranking]:
-    """`read_rankings_of` without the notes, for files that rank the candidates of these examples alone."""
+    """`read_rankings_of` without the notes, for files that rank only the candidates of these examples."""
     return read_rankings_of(path, examples)[0]
 
 
 def read_rankings_of(
     path: Path, examples: Sequence[Example[Caption]], larger: Callable[[], Sequence[Example[Caption]]] = tuple
 ) -> tuple[list[Ranking], tuple[str, ...]]:
-    """Read rankings of the examples' gallery, and notes on what was left out; the file's name says what it holds.
+    """Read rankings of the examples' gallery, and notes on what was left out. The file's suffix names its format.
 
-    `.npy`, or `.safetensors` with one tensor: scores [N, M], a row per picture and a column per text, both in the order
-    of the examples. `.json`: `{"i2t": {picture: [text ids, best first]}, "t2i": {text id: [pictures]}}`, either
-    direction alone or both. `.parquet`: a run's ranks.
+    `.npy`, or `.safetensors` with one tensor: scores [N, M], a row per image and a column per text, both in the order
+    of the examples. `.json`: `{"i2t": {image: [text ids, best first]}, "t2i": {text id: [images]}}` with one direction
+    or both. `.parquet`: a run's ranks.
 
-    A list may rank the candidates of a larger gallery: all folds of the split, or a larger split. Those of the query's
-    own fold keep their order, as in the official evaluation of COCO's five folds, so the list restricted to them is
-    what the fold's own list would be. Where it was cut, it then ends early, and recalls beyond its end are absent.
+    A list may rank the candidates of a larger gallery: all folds of the split, or a larger split. It is restricted to
+    the candidates of the query's own fold, in their order, as in the official evaluation of COCO's five folds. A list
+    that was cut is then shorter, and recalls beyond its end are absent.
 
     Args:
         path: the file.
         examples: those of the split; empty where a run's ranks need not be compared with them.
-        larger: gives the examples of splits that hold this one; asked only where lists name ids that are unknown.
+        larger: returns the examples of splits that include this one; called only if lists have unknown ids.
 
     Raises:
         DataError: the file cannot be read, breaks its format, or does not fit the gallery.
@@ -80,20 +78,20 @@ def read_rankings_of(
             _check_candidates(path, rankings, examples)
             return rankings, ()
     raise DataError(
-        f"{path} has the suffix {path.suffix!r}: rankings come as .npy or .safetensors (scores, pictures by texts), "
+        f"{path} has the suffix {path.suffix!r}: rankings come as .npy or .safetensors (scores, images by texts), "
         f".json (lists of the best) or .parquet (a run's ranks)"
     )
 
 
-def _npy(path: Path) -> NDArray[Any]:
+def _npy(path: Path) -> ScoreMatrix:
     try:
         scores = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
-        raise DataError(f"{path} is no readable .npy file ({error}): save one array with numpy.save") from None
+        raise DataError(f"{path} is not a readable .npy file ({error}): save one array with numpy.save") from None
     return _numbers(scores, path)
 
 
-def _safetensors(path: Path) -> NDArray[Any]:
+def _safetensors(path: Path) -> ScoreMatrix:
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
 
@@ -108,21 +106,21 @@ def _safetensors(path: Path) -> NDArray[Any]:
     return _numbers(next(iter(tensors.values())), path)
 
 
-def _numbers(scores: object, path: Path) -> NDArray[Any]:
+def _numbers(scores: object, path: Path) -> ScoreMatrix:
     if not isinstance(scores, np.ndarray) or scores.dtype.kind not in "fiu" or scores.ndim != 2:
         kind = f"{scores.dtype} of shape {scores.shape}" if isinstance(scores, np.ndarray) else type(scores).__name__
-        raise DataError(f"{path} holds {kind}: expected numbers, a row per picture and a column per text")
+        raise DataError(f"{path} holds {kind}: expected numbers, a row per image and a column per text")
     return scores if np.issubdtype(scores.dtype, np.floating) else scores.astype(np.float64)
 
 
-def _of_folds(scores: NDArray[Any], examples: Sequence[Example[Caption]], path: Path) -> Iterator[Ranking]:
-    """Of a whole split's scores the part of each fold; folds follow each other in the file."""
+def _of_folds(scores: ScoreMatrix, examples: Sequence[Example[Caption]], path: Path) -> Iterator[Ranking]:
+    """The rankings of each fold from the scores [N, M] of the whole split, whose folds follow each other."""
     folds = galleries(examples)
     expected = sum(len(fold.images) for fold in folds), sum(len(fold.texts) for fold in folds)
     if scores.shape != expected:
         raise DataError(
-            f"{path} holds scores of {scores.shape[0]:,} pictures by {scores.shape[1]:,} texts where {expected[0]:,} "
-            f"by {expected[1]:,} are expected: give a row per picture and a column per text, in the order of the split"
+            f"{path} holds scores of {scores.shape[0]:,} images by {scores.shape[1]:,} texts where {expected[0]:,} "
+            f"by {expected[1]:,} are expected: give a row per image and a column per text, in the order of the split"
         )
     row = column = 0
     for fold in folds:
@@ -138,7 +136,7 @@ def _from_lists(
     given = [direction for direction in DIRECTIONS if direction in content]
     if not given or len(given) < len(content):
         raise DataError(f"{path} has the keys {', '.join(content) or 'none'}: expected i2t, t2i or both")
-    found: list[Ranking] = []
+    rankings: list[Ranking] = []
     notes: list[str] = []
     for direction in given:
         lists = {
@@ -147,9 +145,9 @@ def _from_lists(
         }
         restricted, cut = _restricted(lists, direction, examples, larger)
         for fold, own in restricted:
-            found.extend(from_lists(own, direction, fold))
+            rankings.extend(from_lists(own, direction, fold))
         notes.extend(cut)
-    return found, tuple(notes)
+    return rankings, tuple(notes)
 
 
 def _restricted(
@@ -158,9 +156,9 @@ def _restricted(
     examples: Sequence[Example[Caption]],
     larger: Callable[[], Sequence[Example[Caption]]],
 ) -> tuple[list[tuple[Gallery, Mapping[str, Sequence[str]]]], tuple[str, ...]]:
-    """Each fold with the lists of its queries, without the candidates of other folds and larger splits; and notes.
+    """Each fold with the lists of its queries, without candidates of other folds and larger splits; and notes.
 
-    Ids that are known nowhere stay, so that `from_lists` names them.
+    Ids that belong to no split stay, so that `from_lists` reports them.
     """
     queries, candidates = _sides(examples, direction)
     named = lists.keys() | {name for names in lists.values() for name in names}
@@ -188,22 +186,22 @@ def _restricted(
 
 
 def _sides(examples: Sequence[Example[Caption]], direction: Direction) -> tuple[set[str], set[str]]:
-    """The ids of queries and of candidates in that direction."""
+    """The ids of queries and the ids of candidates in that direction."""
     images, texts = {example.reference.image for example in examples}, {example.id for example in examples}
     return (images, texts) if direction == "i2t" else (texts, images)
 
 
 def _gallery_sides(gallery: Gallery, direction: Direction) -> tuple[set[str], set[str]]:
-    """As `_sides`, of one gallery."""
+    """`_sides` of one gallery."""
     images, texts = {ref.key for ref in gallery.images}, set(gallery.text_ids)
     return (images, texts) if direction == "i2t" else (texts, images)
 
 
 def _check_candidates(path: Path, rankings: Sequence[Ranking], examples: Sequence[Example[Caption]]) -> None:
-    """Reject ranks that were counted among other candidates than those of the query's gallery.
+    """Check that ranks were counted among the candidates of the query's gallery.
 
     Raises:
-        DataError: one of a query's best is not in its gallery, or its rank exceeds the gallery.
+        DataError: a query's best candidate is not in its gallery, or its rank exceeds the size of the gallery.
     """
     for direction in DIRECTIONS:
         galleries_of = {}
@@ -212,7 +210,7 @@ def _check_candidates(path: Path, rankings: Sequence[Ranking], examples: Sequenc
             galleries_of.update(dict.fromkeys(queries, candidates))
         for item in rankings:
             own = galleries_of.get(item.query_id) if item.direction == direction else None
-            if own is None:  # the metrics name queries that are missing or extra
+            if own is None:  # the metrics report missing and extra queries
                 continue
             if item.rank_high + item.positives > len(own) or not own.issuperset(name for name, _ in item.top):
                 raise DataError(
@@ -229,19 +227,26 @@ def _from_parquet(path: Path) -> list[Ranking]:
         table = pq.ParquetFile(path).read()
         columns = [table.column(name).to_pylist() for name in (*COLUMNS, "top_ids", "top_scores")]
     except (pa.ArrowException, OSError, KeyError) as error:
-        raise DataError(f"{path} is no run's ranks.parquet ({error}): run again, or give an intact file") from None
+        raise DataError(f"{path} is not a run's ranks.parquet ({error}): run again, or give an intact file") from None
     return [_from_row(f"{path}, row {row}", *values) for row, values in enumerate(zip(*columns, strict=True), start=1)]
 
 
 def _from_row(
-    where: str, query: object, direction: object, low: object, high: object, positives: object, ids: Any, scores: Any
+    where: str,
+    query: object,
+    direction: object,
+    low: object,
+    high: object,
+    positives: object,
+    ids: Sequence[str] | None,
+    scores: Sequence[float] | None,
 ) -> Ranking:
     whole = [value for value in (low, high, positives) if isinstance(value, int)]
     if not isinstance(query, str) or direction not in DIRECTIONS or len(whole) < 3:
         raise DataError(f"{where}: {query!r}, {direction!r}, {low!r}, {high!r}, {positives!r}: expected a ranking")
     if not 0 <= whole[0] <= whole[1] or whole[2] < 1 or len(ids or ()) != len(scores or ()):
         raise DataError(
-            f"{where}: {query!r} stands between {low} and {high} with {positives} right answers: expected 0 or more, "
+            f"{where}: {query!r} ranks between {low} and {high} with {positives} right answers: expected 0 or more, "
             f"the first no larger than the second, and 1 or more"
         )
     top = tuple(zip(ids or (), scores or (), strict=True))

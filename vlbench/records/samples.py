@@ -1,9 +1,8 @@
-"""`samples.parquet`: one row per example, flat, for people and for everything that needs no model any more."""
+"""`samples.parquet` in a run's folder: one flat row per example, for people and for all reports."""
 
 from __future__ import annotations
 
 import dataclasses
-import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,19 +12,26 @@ from typing import TYPE_CHECKING, Any
 from vlbench.core.errors import CoverageError, DataError, first_five
 from vlbench.core.examples import Example
 from vlbench.core.results import Prediction, Status
-from vlbench.data.cache.folder import atomic_write
+from vlbench.records.parquet import read_table, write_table
 from vlbench.records.provenance import without_home
 
 if TYPE_CHECKING:
     import pandas as pd
+    import pyarrow as pa
+    from _typeshed import DataclassInstance
 
-_TEXTS = ("example_id", "split", "group", "text", "reference", "prediction", "written", "status", "error", "control")
-_NUMBERS = ("confidence", "score")
-_COLUMNS = (
-    "example_id", "split", "group", "text", "image_ids", "reference", "prediction", "written", "confidence", "score",
-    "status", "error", "labels", "label_scores",
-)  # fmt: skip
-"""The columns in their order; the tags as `tag_*` and `control` follow."""
+_STRING, _NUMBER = "string", "double"
+_COLUMNS = {
+    **dict.fromkeys(("example_id", "split", "group", "text"), _STRING),
+    "image_ids": f"list of {_STRING}",
+    **dict.fromkeys(("reference", "prediction", "written"), _STRING),
+    **dict.fromkeys(("confidence", "score"), _NUMBER),
+    **dict.fromkeys(("status", "error"), _STRING),
+    "labels": f"list of {_STRING}",
+    "label_scores": f"list of {_NUMBER}",
+}
+"""Column -> type, in order. The tags as `tag_*` and the column `control` follow."""
+_REQUIRED = {**_COLUMNS, "control": _STRING}
 _TOP = 10
 
 
@@ -33,10 +39,10 @@ _TOP = 10
 class SampleRow:
     """One example with its prediction.
 
-    reference: as JSON. written: what the model wrote, where its prediction was taken out of that. confidence:
-    probability of the prediction, None where the model gives none. score: the main metric of this
-    example in [0, 1], None where it has none. labels, label_scores: the best answers with their probabilities, best
-    first. control: empty for the real run.
+    reference: as JSON. written: the generated text, where the prediction was extracted from it. confidence: the
+    probability of the prediction, None where the model gives none. score: the main metric of this example in [0, 1],
+    None where it has none. labels, label_scores: the best answers with their probabilities, best first. control: the
+    control that made the prediction, empty for the run itself.
     """
 
     example_id: str
@@ -69,9 +75,9 @@ def sample_rows(
     Args:
         examples: B examples.
         predictions: one for each example, in any order.
-        per_example: the main metric, example id -> [0, 1].
-        split: the split the examples are from.
-        control: the control that made the predictions; empty for the real run.
+        per_example: example id -> its main metric, in [0, 1].
+        split: the split of the examples.
+        control: the control that made the predictions; empty for the run itself.
 
     Raises:
         CoverageError: an example has no prediction.
@@ -90,47 +96,44 @@ def write_samples(path: Path, rows: Sequence[SampleRow]) -> None:
     """Write the rows in one step; tags become columns `tag_*`, null where a row lacks the tag.
 
     Raises:
-        VlbenchError: the file cannot be written (exit 5); an old one stays as it was.
+        DataError: the file cannot be written (exit 5); an old one stays as it was.
     """
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     tags = sorted({tag for row in rows for tag in row.tags})
-    columns = {name: pa.array([getattr(row, name) for row in rows], _arrow_type(name)) for name in _COLUMNS}
+    types = {_STRING: pa.string(), _NUMBER: pa.float64()}
+    types |= {f"list of {name}": pa.list_(item) for name, item in types.items()}
+    columns = {name: pa.array([getattr(row, name) for row in rows], types[kind]) for name, kind in _COLUMNS.items()}
     columns |= {f"tag_{tag}": pa.array([row.tags.get(tag) for row in rows], pa.string()) for tag in tags}
     columns["control"] = pa.array([row.control for row in rows], pa.string())
-    buffer = io.BytesIO()
-    pq.write_table(pa.table(columns), buffer, compression="zstd", write_page_checksum=True)
-    atomic_write(path, buffer.getvalue())
+    write_table(path, pa.table(columns))
 
 
 def read_samples(path: Path) -> pd.DataFrame:
-    """The rows of a `samples.parquet`, columns as `write_samples` made them; lists come as numpy arrays.
+    """The rows of a `samples.parquet` with the columns of `write_samples`; lists become numpy arrays.
 
     Raises:
-        DataError: it is not there, corrupt, or holds other columns.
+        DataError: it does not exist, is corrupt, or has other columns.
     """
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     try:
-        table = pq.read_table(io.BytesIO(path.read_bytes()), page_checksum_verification=True)
+        table = read_table(path)
         frame: pd.DataFrame = table.to_pandas()
     except FileNotFoundError:
-        raise DataError(f"{path} is not there: rerun with --no-resume") from None
-    # ValueError: column names that are no UTF-8.
+        raise DataError(f"{path} does not exist: rerun with --no-resume") from None
+    # ValueError: column names that are not UTF-8.
     except (OSError, ValueError, pa.ArrowException) as error:
         raise _corrupt(path, str(error).partition("\n")[0]) from None
     if len(set(table.column_names)) < table.num_columns:
         raise _corrupt(path, "a column comes twice")
-    absent = [name for name in (*_COLUMNS, "control") if name not in frame.columns]
+    absent = [name for name in _REQUIRED if name not in frame.columns]
     if absent:
         raise _corrupt(path, f"columns {', '.join(absent)} are missing")
-    kinds = {name: _kind(table.schema.field(name).type) for name in (*_COLUMNS, "control")}
-    changed = [name for name, kind in kinds.items() if kind != _kind(_arrow_type(name))]
+    changed = [name for name, kind in _REQUIRED.items() if kind != _kind(table.schema.field(name).type)]
     if changed:
         raise _corrupt(path, f"columns {', '.join(changed)} are of another type")
-    empty = [name for name in (*_COLUMNS, "control") if name not in _NUMBERS and table.column(name).null_count]
+    empty = [name for name, kind in _REQUIRED.items() if kind != _NUMBER and table.column(name).null_count]
     if empty:
         raise _corrupt(path, f"columns {', '.join(empty)} lack values")
     return frame
@@ -158,29 +161,19 @@ def _row(example: Example[Any], prediction: Prediction, score: float | None, spl
     )
 
 
-def _reference_json(reference: Any) -> str:
-    return json.dumps(dataclasses.asdict(reference), ensure_ascii=False, sort_keys=True, default=_listed)
+def _reference_json(reference: DataclassInstance) -> str:
+    return json.dumps(dataclasses.asdict(reference), ensure_ascii=False, sort_keys=True, default=_as_list)
 
 
-def _listed(value: object) -> list[object]:
+def _as_list(value: object) -> list[object]:
     """Sets as sorted lists, so that the same reference is always the same text."""
     if isinstance(value, set | frozenset):
         return sorted(value)
     raise TypeError(f"a reference holds {value!r}, which has no JSON form")
 
 
-def _arrow_type(name: str) -> Any:
-    import pyarrow as pa
-
-    if name in _NUMBERS:
-        return pa.float64()
-    if name in _TEXTS:
-        return pa.string()
-    return pa.list_(pa.float64() if name == "label_scores" else pa.string())
-
-
-def _kind(arrow_type: Any) -> str:
-    """The type as text, whichever width of offsets and name of elements its writer chose."""
+def _kind(arrow_type: pa.DataType) -> str:
+    """The type as in `_COLUMNS`, without the width of offsets and the name of list elements."""
     import pyarrow as pa
 
     if pa.types.is_list(arrow_type) or pa.types.is_large_list(arrow_type):

@@ -8,7 +8,7 @@ from vlbench.core.record import RunRecord
 
 
 def schema_text() -> str:
-    """The schema as it stands in `docs/run.schema.json`, newline at the end included."""
+    """The content of `docs/run.schema.json`, with a newline at the end."""
     schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", **RunRecord.model_json_schema()}
     return json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
 

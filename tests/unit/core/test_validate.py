@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from vlbench.core.cards import Download
 from vlbench.core.errors import VlbenchError, first_five, unknown
-from vlbench.core.sources import Source
 from vlbench.core.spec import RunSpec
 from vlbench.core.validate import parse
 
@@ -59,7 +59,7 @@ def test_a_bound_is_named_with_the_remedy() -> None:
 
 def test_a_rule_of_several_fields_says_only_the_rule() -> None:
     with pytest.raises(VlbenchError, match=": give a url, or say under by_hand") as caught:
-        parse(Source, {"gives": ["a"], "to": "b"}, "downloads.yaml")
+        parse(Download, {"gives": ["a"], "to": "b"}, "downloads.yaml")
     assert "Value error" not in caught.value.message
 
 

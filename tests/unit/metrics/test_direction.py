@@ -6,7 +6,7 @@ from math import nan
 
 import pytest
 
-from vlbench.metrics.direction import Measured, is_better, worth
+from vlbench.metrics.direction import MetricValue, is_better, worth
 
 
 @pytest.mark.parametrize(
@@ -20,11 +20,11 @@ from vlbench.metrics.direction import Measured, is_better, worth
 )  # fmt: skip
 def test_a_value_is_better_in_the_metrics_direction(value: float, than: float, higher: bool, better: bool) -> None:
     assert is_better(value, than, higher) is better
-    assert Measured(value, higher).is_better_than(than) is better
+    assert MetricValue(value, higher).is_better_than(than) is better
 
 
 def test_any_value_is_better_than_none() -> None:
-    assert Measured(0.0).is_better_than(None) and Measured(9.0, False).is_better_than(None)
+    assert MetricValue(0.0).is_better_than(None) and MetricValue(9.0, False).is_better_than(None)
 
 
 def test_values_are_ordered_by_worth() -> None:

@@ -13,7 +13,7 @@ from vlbench.core.examples import Caption, Example, ImageRef, Label, Query
 from vlbench.core.gallery import galleries
 from vlbench.core.results import Prediction
 from vlbench.metrics import accuracy as own
-from vlbench.metrics import retrieval as figures
+from vlbench.metrics import retrieval
 from vlbench.metrics.hub import path
 from vlbench.metrics.ranks import from_matrix
 
@@ -53,7 +53,7 @@ def test_every_module_is_found_by_name():
         path("acuracy")
 
 
-def test_figures_are_those_of_the_metrics(evaluate):
+def test_values_are_those_of_the_metrics(evaluate):
     examples = [
         Example(str(row), Query((), ""), Label(label), group)
         for row, (label, group) in enumerate(zip(LABELS, GROUPS, strict=True))
@@ -147,15 +147,15 @@ def test_retrieval_takes_batches_of_rows(evaluate):
         columns = [np.flatnonzero(owner == row).tolist() for row in rows]
         module.add_batch(predictions=scores[rows].tolist(), references=columns)
     found = module.compute()
-    # In a gallery pictures stand in the order in which their texts first name them, so the rows move with them.
+    # The images of a gallery are in the order in which their texts first name them, so the rows move with them.
     examples = [
         Example(f"t{column}", Query((ImageRef(Path(), str(row)),), ""), Caption(str(row)), "")
         for column, row in enumerate(owner)
     ]
     (gallery,) = galleries(examples)
     rankings = from_matrix(scores[[int(ref.key) for ref in gallery.images]], gallery)
-    names = [f"{side}_{figure}" for side in ("tr", "ir") for figure in ("r1", "r5", "r10", "medr", "meanr")] + ["rsum"]
-    assert found == {name: getattr(figures, name)(rankings, examples).value for name in names}
+    names = [f"{side}_{metric}" for side in ("tr", "ir") for metric in ("r1", "r5", "r10", "medr", "meanr")] + ["rsum"]
+    assert found == {name: getattr(retrieval, name)(rankings, examples).value for name in names}
     assert 0 < found["ir_r1"] < 100
 
 

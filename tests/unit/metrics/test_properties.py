@@ -53,7 +53,7 @@ def test_names_and_order_do_not_count(case):
 
 @st.composite
 def galleries_with_scores(draw):
-    """Examples of one fold, pictures in the order of their first texts, and scores of few values."""
+    """Examples of one fold, images in the order of their first texts, and scores of few values."""
     sizes = draw(st.lists(st.integers(1, 4), min_size=2, max_size=8))
     owner = [row for row, size in enumerate(sizes) for _ in range(size)]
     levels = st.sampled_from([-np.inf, -1.0, 0.0, 0.25, 0.5, 1.0, np.inf])
@@ -63,10 +63,10 @@ def galleries_with_scores(draw):
     return owner, scores
 
 
-def split(owner, picture, text):
-    """One example per text; `picture` and `text` name rows and columns."""
+def split(owner, image, text):
+    """One example per text; `image` and `text` name rows and columns."""
     return [
-        Example(text(column), Query((ImageRef(Path(), picture(row)),), ""), Caption(picture(row)), "")
+        Example(text(column), Query((ImageRef(Path(), image(row)),), ""), Caption(image(row)), "")
         for column, row in enumerate(owner)
     ]
 
@@ -77,7 +77,7 @@ def test_retrieval_needs_neither_names_nor_order_nor_blocks(case, toss, at_once)
     owner, scores = case
     examples = split(owner, lambda row: f"p{row}", lambda column: f"t{column}")
     rankings = from_matrix(scores, *galleries(examples))
-    with patch.object(ranks_module, "_AT_ONCE", at_once):
+    with patch.object(ranks_module, "_SCORES_AT_ONCE", at_once):
         assert from_matrix(scores, *galleries(examples)) == rankings
 
     codes = toss.sample(range(100), len(scores) + len(owner))

@@ -17,7 +17,7 @@ from vlbench.core.results import MetricAbsentError, Ranking
 from vlbench.metrics import ranks as ranks_module
 from vlbench.metrics import retrieval
 from vlbench.metrics.ranks import from_lists, from_matrix, ranks
-from vlbench.metrics.retrieval import chance, found
+from vlbench.metrics.retrieval import hit_probability, random_recalls
 
 RECALLS = [f"{side}_r{k}" for side in ("tr", "ir") for k in (1, 5, 10)]
 ALL = [
@@ -27,7 +27,7 @@ ALL = [
 
 
 def split(owner, fold=lambda row: ""):
-    """One example per text, and their galleries; owner holds the row of each text's picture."""
+    """One example per text, and their galleries; owner holds the row of each text's image."""
     return [
         Example(
             f"t{column}", Query((ImageRef(Path(), f"p{row}"),), "text"), Caption(f"p{row}", fold(row)), f"group {row}"
@@ -36,11 +36,11 @@ def split(owner, fold=lambda row: ""):
     ]
 
 
-def drawn(pictures, seed, dtype=np.float32, levels=None, texts=None):
-    """Scores and owners: one to six texts per picture, or just as many as `texts`; few levels make ties."""
+def drawn(images, seed, dtype=np.float32, levels=None, texts=None):
+    """Scores and owners: one to six texts per image, or just as many as `texts`; few levels make ties."""
     generator = np.random.default_rng(seed)
-    owner = np.repeat(np.arange(pictures), generator.integers(1, 7, pictures) if texts is None else texts)
-    scores = generator.standard_normal((pictures, len(owner)))
+    owner = np.repeat(np.arange(images), generator.integers(1, 7, images) if texts is None else texts)
+    scores = generator.standard_normal((images, len(owner)))
     if levels:
         scores = np.round(scores * levels) / levels
     scores[owner, np.arange(len(owner))] += 1
@@ -64,7 +64,7 @@ def value(name, rankings, examples):
 @pytest.mark.parametrize("levels", [None, 2])
 @pytest.mark.parametrize("at_once", [1, 200, 1 << 20])
 def test_ranks_are_those_of_sorting(dtype, levels, at_once, monkeypatch):
-    monkeypatch.setattr(ranks_module, "_AT_ONCE", at_once)
+    monkeypatch.setattr(ranks_module, "_SCORES_AT_ONCE", at_once)
     scores, owner = drawn(23, 1, dtype, levels)
     owner = np.random.default_rng(2).permutation(owner)
     scores[3, 5], scores[4, 6], scores[:, 7] = inf, -inf, -inf
@@ -81,13 +81,13 @@ def test_ranks_are_those_of_sorting(dtype, levels, at_once, monkeypatch):
 
 @pytest.mark.parametrize("levels", [None, 2])
 @pytest.mark.parametrize("at_once", [1, 1 << 20])
-@pytest.mark.parametrize("pictures", [4, 23])
-def test_rankings_hold_the_ten_best_in_order(levels, at_once, pictures, monkeypatch):
-    monkeypatch.setattr(ranks_module, "_AT_ONCE", at_once)
-    scores, owner = drawn(pictures, 3, np.float16, levels)
+@pytest.mark.parametrize("images", [4, 23])
+def test_rankings_hold_the_ten_best_in_order(levels, at_once, images, monkeypatch):
+    monkeypatch.setattr(ranks_module, "_SCORES_AT_ONCE", at_once)
+    scores, owner = drawn(images, 3, np.float16, levels)
     (gallery,) = galleries(split(owner))
     rankings = from_matrix(scores, gallery)
-    keys = [f"p{row}" for row in range(pictures)]
+    keys = [f"p{row}" for row in range(images)]
     assert [(item.query_id, item.direction) for item in rankings] == [
         *((key, "i2t") for key in keys),
         *((text, "t2i") for text in gallery.text_ids),
@@ -116,7 +116,7 @@ def test_scores_may_be_a_file_and_are_not_copied(tmp_path):
 @pytest.mark.parametrize("dtype", [np.float16, np.float64])
 @pytest.mark.parametrize("place", [(0, 0), (7, 3), (11, 20)])
 def test_what_is_no_number_is_named(place, dtype, monkeypatch):
-    monkeypatch.setattr(ranks_module, "_AT_ONCE", 50)
+    monkeypatch.setattr(ranks_module, "_SCORES_AT_ONCE", 50)
     scores, owner = drawn(12, 5, dtype, texts=2)
     scores[place] = nan
     with pytest.raises(DataError, match=f"row {place[0]}, column {place[1]} is not a number"):
@@ -145,7 +145,7 @@ def test_scores_are_floating_point():
 
 def test_a_matrix_must_fit_its_gallery():
     (gallery,) = galleries(split([0, 0, 1]))
-    with pytest.raises(DataError, match="2 pictures by 3 texts"):
+    with pytest.raises(DataError, match="2 images by 3 texts"):
         from_matrix(np.zeros((3, 2)), gallery)
 
 
@@ -156,9 +156,11 @@ def test_expected_recall_is_the_mean_over_all_orders(wrong, right, low):
     item = Ranking("q", "i2t", low, low + wrong, right)
     orders = [[False] * low + list(order) for order in permutations([True] * right + [False] * wrong)]
     for k in range(1, 9):
-        assert found(item, k, "expected") == pytest.approx(statistics.fmean(any(order[:k]) for order in orders))
-        assert found(item, k, "pessimistic") == min(any(order[:k]) for order in orders)
-        assert found(item, k, "optimistic") == max(any(order[:k]) for order in orders)
+        assert hit_probability(item, k, "expected") == pytest.approx(
+            statistics.fmean(any(order[:k]) for order in orders)
+        )
+        assert hit_probability(item, k, "pessimistic") == min(any(order[:k]) for order in orders)
+        assert hit_probability(item, k, "optimistic") == max(any(order[:k]) for order in orders)
 
 
 @pytest.mark.parametrize("levels", [None, 1])
@@ -166,7 +168,7 @@ def test_figures_are_those_of_plain_ranks(levels):
     scores, owner = drawn(40, 6, levels=levels)
     examples = split(owner)
     rankings = from_matrix(scores, *galleries(examples))
-    tr = [by_sorting(row, (owner == picture).tolist()) for picture, row in enumerate(scores.tolist())]
+    tr = [by_sorting(row, (owner == image).tolist()) for image, row in enumerate(scores.tolist())]
     ir = [by_sorting(row, [one == owner[text] for one in range(40)]) for text, row in enumerate(scores.T.tolist())]
     for side, ranked in (("tr", tr), ("ir", ir)):
         for k in (1, 5, 10):
@@ -205,7 +207,7 @@ def test_a_scorer_that_knows_nothing_gets_what_chance_gives():
     owner = np.repeat(np.arange(30), np.random.default_rng(8).integers(1, 7, 30))
     examples = split(owner)
     rankings = from_matrix(np.full((30, len(owner)), 0.5, np.float16), *galleries(examples))
-    expected = chance(examples)
+    expected = random_recalls(examples)
     assert expected.keys() == set(RECALLS)
     for name in RECALLS:
         assert value(name, rankings, examples) == 0
@@ -215,9 +217,9 @@ def test_a_scorer_that_knows_nothing_gets_what_chance_gives():
 
 
 def test_chance_is_that_of_drawing_at_random():
-    """Two folds: three pictures with 1, 2 and 3 texts; two pictures with 4 each."""
+    """Two folds: three images with 1, 2 and 3 texts; two images with 4 each."""
     owner = [0, 1, 1, 2, 2, 2, 3, 3, 3, 3, 4, 4, 4, 4]
-    figures = chance(split(owner, lambda row: "a" if row < 3 else "b"))
+    figures = random_recalls(split(owner, lambda row: "a" if row < 3 else "b"))
     toss = random.Random(9)
 
     def simulated(k):
@@ -235,7 +237,7 @@ def test_chance_is_that_of_drawing_at_random():
 
 
 def test_the_same_text_of_two_pictures_is_a_tie():
-    """Texts 1 and 2 read the same, and belong to different pictures."""
+    """Texts 1 and 2 read the same, and belong to different images."""
     examples = split([0, 0, 1])
     rankings = from_matrix(np.array([[0.1, 0.9, 0.9], [0.0, 0.7, 0.7]]), *galleries(examples))
     first, second, *_ = rankings
@@ -265,10 +267,10 @@ def test_folds_are_searched_apart_and_averaged(name):
     assert value(name, rankings, examples) == pytest.approx(statistics.fmean(figures))
 
 
-def plain_bootstrap(figure, pictures, draws=1500):
-    """The standard error and the quantiles of a figure of whole pictures drawn with replacement."""
+def plain_bootstrap(figure, images, draws=1500):
+    """The standard error and the quantiles of a figure of whole images drawn with replacement."""
     toss = random.Random(11)
-    figures = [figure(toss.choices(pictures, k=len(pictures))) for _ in range(draws)]
+    figures = [figure(toss.choices(images, k=len(images))) for _ in range(draws)]
     low, *_, high = statistics.quantiles(figures, n=40)
     return statistics.stdev(figures), low, high
 
@@ -282,7 +284,7 @@ def test_intervals_draw_whole_pictures(name):
     ties = "expected" if name.endswith("expected") else "pessimistic"
 
     def recall(items, k):
-        return 100 * statistics.fmean(found(item, k, ties) for item in items)
+        return 100 * statistics.fmean(hit_probability(item, k, ties) for item in items)
 
     def figure(chosen):
         tr = [rankings[row] for row in chosen]
@@ -305,7 +307,7 @@ def test_intervals_draw_whole_pictures(name):
 
 
 def test_the_interval_of_the_sum_knows_folds():
-    """Folds of 60 and 20 pictures: one picture of the small one weighs as much as three of the other."""
+    """Folds of 60 and 20 images: one image of the small one weighs as much as three of the other."""
     scores, owner = drawn(80, 19)
     examples = split(owner, lambda row: "large" if row < 60 else "small")
     rankings = []
@@ -313,12 +315,12 @@ def test_the_interval_of_the_sum_knows_folds():
         rankings += from_matrix(scores[rows, np.isin(owner, np.arange(80)[rows])], gallery)
     of = {item.id: item.reference.image for item in examples}
     texts = {row: [item for item in rankings if of.get(item.query_id) == f"p{row}"] for row in range(80)}
-    pictures = {item.query_id: item for item in rankings if item.direction == "i2t"}
+    images = {item.query_id: item for item in rankings if item.direction == "i2t"}
 
     def figure(chosen):
         total = 0
         for fold in ([row for row in chosen if row < 60], [row for row in chosen if row >= 60]):
-            for items in ([pictures[f"p{row}"] for row in fold], [item for row in fold for item in texts[row]]):
+            for items in ([images[f"p{row}"] for row in fold], [item for row in fold for item in texts[row]]):
                 total += sum(50 * statistics.fmean(item.rank_high < k for item in items) for k in (1, 5, 10))
         return total
 
@@ -349,12 +351,12 @@ def test_perfect_and_useless_scores_still_leave_doubt(right, total):
 
 @pytest.mark.parametrize("name", ["tr_r1", "ir_r1", "rsum"])
 def test_a_fault_never_raises_the_lower_end(name):
-    """200 texts of 40 pictures, all found first or all but one, which comes second."""
+    """200 texts of 40 images, all found first or all but one, which comes second."""
     owner = np.repeat(np.arange(40), 5)
     scores = (owner == np.arange(40)[:, None]).astype(np.float32)
     examples = split(owner)
     perfect = getattr(retrieval, name)(from_matrix(scores, *galleries(examples)), examples)
-    scores[1, 0] = scores[0, 100] = 2  # text 0 finds picture 1 first, picture 0 finds text 100
+    scores[1, 0] = scores[0, 100] = 2  # text 0 finds image 1 first, image 0 finds text 100
     score = getattr(retrieval, name)(from_matrix(scores, *galleries(examples)), examples)
     assert score.value < perfect.value and score.ci95[0] <= perfect.ci95[0]
 
@@ -366,7 +368,7 @@ def test_every_query_must_be_ranked_once(name):
     rankings = from_matrix(scores, *galleries(examples))
     metric = getattr(retrieval, name)
     faults = {
-        r"8 pictures .* 2 missing \(p0, p1\)": rankings[2:],
+        r"8 images .* 2 missing \(p0, p1\)": rankings[2:],
         r"16 texts .* 1 missing \(t15\)": rankings[:-1],
         r"1 duplicate \(p3\)": [*rankings, rankings[3]],
         r"1 extra \(cat\)": [*rankings, Ranking("cat", "t2i", 0, 0)],
@@ -382,19 +384,19 @@ def test_every_query_must_be_ranked_once(name):
 def test_one_direction_alone_leaves_the_other_absent():
     scores, owner = drawn(8, 15, texts=2)
     examples = split(owner)
-    pictures = from_matrix(scores, *galleries(examples))[:8]
-    assert retrieval.tr_r1(pictures, examples).n == 8
+    images = from_matrix(scores, *galleries(examples))[:8]
+    assert retrieval.tr_r1(images, examples).n == 8
     for metric in (retrieval.ir_r1, retrieval.rsum, retrieval.ir_medr):
         with pytest.raises(MetricAbsentError, match="no t2i rankings"):
-            metric(pictures, examples)
+            metric(images, examples)
 
 
 def lists_of(scores, gallery, length=None):
     """What `from_lists` takes, both directions, by plain sorting."""
-    pictures = [ref.key for ref in gallery.images]
+    images = [ref.key for ref in gallery.images]
     for direction, matrix, queries, candidates in (
-        ("i2t", scores, pictures, gallery.text_ids),
-        ("t2i", scores.T, gallery.text_ids, pictures),
+        ("i2t", scores, images, gallery.text_ids),
+        ("t2i", scores.T, gallery.text_ids, images),
     ):
         order = (-matrix).argsort(axis=1, kind="stable")[:, :length].tolist()
         yield direction, {query: [candidates[one] for one in row] for query, row in zip(queries, order, strict=True)}

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from vlbench.core.profile import ProfileSpec, Query
+from vlbench.core.profile import GalleryQuery, ProfileSpec
 from vlbench.profiling import gallery, memory
 from vlbench.profiling.build import BuiltModel, build_model
 from vlbench.profiling.gallery import Stopwatch
@@ -41,7 +41,7 @@ def ran(name: str, folder: Path) -> tuple[BuiltModel, StagedModel]:
     return built, staged
 
 
-def query_costs(model: tuple[BuiltModel, StagedModel], seconds: float = 60.0) -> dict[int, Query]:
+def query_costs(model: tuple[BuiltModel, StagedModel], seconds: float = 60.0) -> dict[int, GalleryQuery]:
     watch = Stopwatch(LOOSE, seconds, CPU, lambda *_: None, lambda _: None)
     with torch.inference_mode():
         return {query.gallery: query for query in gallery.measure_queries(*model, watch)}
@@ -59,7 +59,7 @@ def fail_above(rows: int, error: Exception, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(torch, "randn", randn)
 
 
-def measured(queries: dict[int, Query]) -> list[int]:
+def measured(queries: dict[int, GalleryQuery]) -> list[int]:
     return [size for size, query in queries.items() if query.measured]
 
 

@@ -23,7 +23,7 @@ from vlbench.profiling.load import stage_names
 from vlbench.profiling.profile import profile
 from vlbench.profiling.stages import ModelInputs
 from vlbench.profiling.timing import Durations
-from vlbench.records.profiles import Measured, read_profile, write_profile
+from vlbench.records.profiles import RawDuration, read_profile, write_profile
 from vlbench.report.speed.table import speed_table
 
 QUICK = {"size": "tiny", "iterations": 2, "seconds": 0.0, "max_seconds": 0.5, "picture": (96, 64), "detector": False}
@@ -38,14 +38,14 @@ def measured(**changed: Any) -> ProfileRecord:
 
 
 @pytest.fixture(scope="module")
-def profiled() -> tuple[ProfileRecord, list[Measured]]:
+def profiled() -> tuple[ProfileRecord, list[RawDuration]]:
     changed = {"batches": (1, 4), "precision": 10.0, "max_seconds": 20.0}
     scenarios, models = ("latency", "throughput", "retrieval"), ("vilt", "cvlp", "brivl")
     return profile(ProfileSpec(**{**QUICK, **changed}, models=models, scenario=scenarios))
 
 
 @pytest.fixture
-def record(profiled: tuple[ProfileRecord, list[Measured]]) -> ProfileRecord:
+def record(profiled: tuple[ProfileRecord, list[RawDuration]]) -> ProfileRecord:
     return profiled[0]
 
 
@@ -143,7 +143,7 @@ def test_the_record_is_kept_and_read_back(
 
 
 def test_ratios_can_be_computed_again_from_the_raw_values(
-    profiled: tuple[ProfileRecord, list[Measured]], tmp_path: Path
+    profiled: tuple[ProfileRecord, list[RawDuration]], tmp_path: Path
 ) -> None:
     write_profile(tmp_path, *profiled)
     rows = pd.read_parquet(tmp_path / "times.parquet")
@@ -156,7 +156,7 @@ def test_ratios_can_be_computed_again_from_the_raw_values(
     assert len(profiled[0].ratios) == 3
 
 
-def test_raw_values_of_every_scenario(profiled: tuple[ProfileRecord, list[Measured]]) -> None:
+def test_raw_values_of_every_scenario(profiled: tuple[ProfileRecord, list[RawDuration]]) -> None:
     record, raw = profiled
     for one in record.models:
         for rate in one.throughput:

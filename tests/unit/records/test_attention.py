@@ -9,7 +9,7 @@ from vlbench.core.errors import DataError
 from vlbench.records.attention import Attended, Attention, read_attention, write_attention
 
 
-def of_picture(name: str, place: int, tokens: int) -> Attended:
+def of_image(name: str, place: int, tokens: int) -> Attended:
     draw = np.random.default_rng(tokens)
     return Attended(
         name, place, draw.dirichlet(np.ones(tokens)).astype(np.float32), draw.random((tokens, 4)).astype(np.float32)
@@ -18,7 +18,7 @@ def of_picture(name: str, place: int, tokens: int) -> Attended:
 
 @pytest.fixture
 def attention() -> Attention:
-    rows = {"one": [of_picture("one", 0, 3), of_picture("one", 1, 5)], "two": [of_picture("two", 0, 1)]}
+    rows = {"one": [of_image("one", 0, 3), of_image("one", 1, 5)], "two": [of_image("two", 0, 1)]}
     return Attention("run-1", "hash", "", rows)
 
 

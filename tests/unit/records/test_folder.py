@@ -112,7 +112,7 @@ def test_home_paths_are_not_written(
 @pytest.mark.parametrize(
     "content",
     [b"", b"{", b"[]", b"null", b"\xff\xfe", b"[" * 100_000, b'{"schema_version": 1}'],
-    ids=["empty", "torn", "list", "null", "bytes", "deep", "fields"],
+    ids=["empty", "incomplete", "list", "null", "bytes", "deep", "fields"],
 )
 def test_corrupt_record(folder: RunFolder, content: bytes) -> None:
     folder.run_json.write_bytes(content)
@@ -156,9 +156,9 @@ def test_metrics_lines(folder: RunFolder) -> None:
     ]
 
 
-@pytest.mark.parametrize(("torn", "kept"), [('{"step": 1}\n{"st', [1, 3]), ('{"st', [3]), ("", [3])])
-def test_metrics_after_a_torn_line(folder: RunFolder, torn: str, kept: list[int]) -> None:
-    folder.metrics.write_text(torn)
+@pytest.mark.parametrize(("content", "kept"), [('{"step": 1}\n{"st', [1, 3]), ('{"st', [3]), ("", [3])])
+def test_metrics_after_an_incomplete_line(folder: RunFolder, content: str, kept: list[int]) -> None:
+    folder.metrics.write_text(content)
     folder.append_metrics({"step": 3})
     assert [json.loads(line)["step"] for line in folder.metrics.read_text().splitlines()] == kept
 
@@ -233,13 +233,13 @@ def test_a_path_of_a_record_is_found_from_here_else_from_its_folder_upwards(
     run.path.mkdir(parents=True)
     (tmp_path / "work" / "probe").mkdir()
     monkeypatch.chdir(tmp_path)
-    assert run.found(Path("probe")) == tmp_path / "work" / "probe"
-    assert RunFolder(Path("work/runs/nlvr2/cvlp-tiny/f")).found(Path("probe")) == tmp_path / "work" / "probe"
+    assert run.resolve_path(Path("probe")) == tmp_path / "work" / "probe"
+    assert RunFolder(Path("work/runs/nlvr2/cvlp-tiny/f")).resolve_path(Path("probe")) == tmp_path / "work" / "probe"
     (tmp_path / "probe").mkdir()
-    assert run.found(Path("probe")) == Path("probe")
-    assert run.found(tmp_path / "probe") == tmp_path / "probe"
-    assert run.found(Path("nowhere")) == Path("nowhere")
-    assert run.found(None) is None
+    assert run.resolve_path(Path("probe")) == Path("probe")
+    assert run.resolve_path(tmp_path / "probe") == tmp_path / "probe"
+    assert run.resolve_path(Path("nowhere")) == Path("nowhere")
+    assert run.resolve_path(None) is None
 
 
 def test_near_misses(folder: RunFolder, spec: RunSpec) -> None:

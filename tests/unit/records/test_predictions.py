@@ -96,7 +96,7 @@ def test_status_of_a_sample_is_kept(tmp_path):
         (gzip.compress(b"[]", mtime=0), "compressed by gzip"),
         (b"a,True\nb\xff,True\n", r"line 2: not UTF-8"),
         ("", "holds no predictions"),
-        (b"PAR1 and then nothing of the kind", "no readable parquet"),
+        (b"PAR1 and then nothing of the kind", "not a readable parquet"),
     ],
 )
 def test_faults_are_named(tmp_path, content, message):
@@ -127,5 +127,5 @@ def test_unreadable_files_are_named(tmp_path, name):
 def test_a_cut_parquet_file_is_named(tmp_path):
     path = samples(tmp_path)
     path.write_bytes(path.read_bytes()[:-20])
-    with pytest.raises(DataError, match="no readable parquet"):
+    with pytest.raises(DataError, match="not a readable parquet"):
         read_predictions(path)

@@ -91,14 +91,14 @@ def test_lists_over_folds_go_to_their_own(tmp_path: Path) -> None:
 
 
 FAULTS = [
-    ("scores.npy", np.zeros((3, 5), np.float32), "3 pictures by 5 texts where 3 by 6"),
+    ("scores.npy", np.zeros((3, 5), np.float32), "3 images by 5 texts where 3 by 6"),
     ("scores.npy", np.zeros(6, np.float32), r"float32 of shape \(6,\): expected numbers, a row"),
     ("scores.npy", np.full((3, 6), "a"), "expected numbers"),
     ("scores.npy", np.zeros((3, 6), np.complex64), "complex64"),
     ("scores.npy", np.full((3, 6), np.nan, np.float32), "not a number"),
-    ("scores.npy", b"\x93NUMPY", "no readable .npy"),
+    ("scores.npy", b"\x93NUMPY", "not a readable .npy"),
     ("scores.safetensors", b"{}", "does not load as safetensors"),
-    ("scores.parquet", b"PAR1", "no run's ranks.parquet"),
+    ("scores.parquet", b"PAR1", "not a run's ranks.parquet"),
     ("scores.txt", b"", "suffix '.txt'"),
     ("lists.json", b"[]", "JSON object"),
     ("lists.json", b'{"i2t": {}, "both": {}}', "keys i2t, both: expected i2t, t2i or both"),
@@ -125,7 +125,7 @@ def test_faults_are_named(tmp_path: Path, name: str, content: bytes | np.ndarray
     [
         ("direction", "x2y", "'x2y'"),
         ("rank_low", None, "expected a ranking"),
-        ("rank_low", -3, "stands between -3"),
+        ("rank_low", -3, "ranks between -3"),
         ("rank_high", -1, "and -1"),
         ("positives", 0, "with 0 right answers"),
         ("query_id", None, "None"),
@@ -156,7 +156,7 @@ def test_an_absent_file_is_named(tmp_path: Path) -> None:
 
 def test_objects_are_never_unpickled(tmp_path: Path) -> None:
     np.save(tmp_path / "scores.npy", np.full((3, 6), None), allow_pickle=True)
-    with pytest.raises(DataError, match=r"no readable \.npy"):
+    with pytest.raises(DataError, match=r"not a readable \.npy"):
         read_rankings(tmp_path / "scores.npy", EXAMPLES)
 
 

@@ -157,7 +157,7 @@ def test_a_table_of_something_else(tmp_path: Path) -> None:
 
 
 def test_absent(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"samples\.parquet is not there"):
+    with pytest.raises(DataError, match=r"samples\.parquet does not exist"):
         read_samples(tmp_path / "samples.parquet")
 
 

@@ -10,6 +10,7 @@ import pytest
 from vlbench import __version__
 from vlbench.core.cards import Recipe
 from vlbench.core.profile import (
+    GalleryQuery,
     Latency,
     Machine,
     Memory,
@@ -18,7 +19,6 @@ from vlbench.core.profile import (
     Parameters,
     ProfileRecord,
     ProfileSpec,
-    Query,
     Rate,
     Ratio,
     Times,
@@ -182,8 +182,8 @@ def profile(record: RunRecord) -> ProfileRecord:
         parameters=Parameters(total=220_000_000, embeddings=23_000_000, stages={"see": 1_000_000}),
         memory=Memory(weights=900.0, activations=124.0),
         throughput=(Rate(batch=1, examples_per_second=0.2), Rate(batch=2, error="out of memory")),
-        retrieval=(Query(how="cross-encoder", gallery=100, ms=50.0, measured=True),
-                   Query(how="cross-encoder", gallery=1000, ms=500.0, measured=False)),
+        retrieval=(GalleryQuery(how="cross-encoder", gallery=100, ms=50.0, measured=True),
+                   GalleryQuery(how="cross-encoder", gallery=1000, ms=500.0, measured=False)),
     )  # fmt: skip
     failed = ModelProfile(model="x|<b>", size="base", error="unknown model")
     return ProfileRecord(

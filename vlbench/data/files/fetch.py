@@ -8,9 +8,9 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
+from vlbench.core.cards import Download
 from vlbench.core.errors import DataError, first_five
 from vlbench.core.progress import Progress
-from vlbench.core.sources import Source
 from vlbench.data.files.download import Patience, download
 from vlbench.data.files.unpack import unpack
 
@@ -21,7 +21,7 @@ State = Literal["there", "missing", "by hand"]
 class Place:
     """A source of files and the folder for them. absent: its files that are not in the folder."""
 
-    source: Source
+    source: Download
     folder: Path
     absent: tuple[str, ...]
 
@@ -31,8 +31,8 @@ class Place:
         return "there" if not self.absent else "missing" if self.source.url else "by hand"
 
 
-def places(sources: Sequence[Source], root: Path) -> list[Place]:
-    """Look for the files of each source below the data root."""
+def places(sources: Sequence[Download], root: Path) -> list[Place]:
+    """What is there below the data root of each source."""
     return [
         Place(source, root / source.to, tuple(name for name in source.gives if not (root / source.to / name).exists()))
         for source in sources

@@ -34,7 +34,7 @@ from vlbench.heads.build import build_head
 from vlbench.heads.forward import dual_encoder
 from vlbench.metrics.coverage import ranking_coverage
 from vlbench.metrics.ranks import from_matrix
-from vlbench.metrics.retrieval import chance, recalls
+from vlbench.metrics.retrieval import random_recalls, recalls
 from vlbench.records.folder import RunFolder
 from vlbench.records.rankings import write_ranks
 from vlbench.records.samples import SampleRow, sample_rows
@@ -90,7 +90,7 @@ class Retrieval(Evaluator):
 
     def random_scores(self) -> Mapping[str, float]:
         """The expected recall of a random ranking."""
-        return chance(captioned(self.job.report))
+        return random_recalls(captioned(self.job.report))
 
 
 def rankings_of(results: Sequence[Prediction] | Sequence[Ranking]) -> list[Ranking]:

@@ -21,7 +21,7 @@ from torch.utils.data import Dataset
 from vlbench.core.backbone import Tensors
 from vlbench.core.cards import ModelCard
 from vlbench.core.errors import VlbenchError, is_out_of_memory
-from vlbench.core.pretraining import Answering, Pretraining
+from vlbench.core.pretraining import LearnsAnswers, Pretraining
 from vlbench.core.progress import Progress
 from vlbench.core.spec import PretrainSpec
 from vlbench.engine.batching.batches import loader, training_blocks
@@ -107,7 +107,7 @@ class PretrainingBatches(Dataset[Tensors]):
         part = f"/{share.places[0]}" if share.places[0] else ""
         rng = Random(f"{self.seed}/pretraining/{share.step}{part}")
         batch = self.module.prepare([example.query for example in examples], rng)
-        if isinstance(self.module, Answering):
+        if isinstance(self.module, LearnsAnswers):
             return {**batch, **self.module.prepare_answers([answer_scores(example) for example in examples], rng)}
         return batch
 

@@ -13,7 +13,7 @@ from vlbench import __version__, catalog
 from vlbench.core.backbone import Fitted
 from vlbench.core.cards import ModelCard, Recipe
 from vlbench.core.errors import DataError, VlbenchError
-from vlbench.core.pretraining import Answering
+from vlbench.core.pretraining import LearnsAnswers
 from vlbench.core.progress import Progress
 from vlbench.core.spec import PretrainSpec
 from vlbench.data.cache.folder import atomic_write
@@ -137,7 +137,7 @@ def _build(
     module = catalog.load_pretraining(card, size, resources, spec.options)
     if isinstance(module.backbone, Fitted):
         module.backbone.fit(unique_refs(examples))
-    if isinstance(module, Answering) and (answers := examples.answers()):
+    if isinstance(module, LearnsAnswers) and (answers := examples.answers()):
         module.learn_answers(answers)
     if unknown := [name for name in spec.objectives or () if name not in module.objectives]:
         raise VlbenchError(f"{card.name} has no objective {', '.join(unknown)}: it has {', '.join(module.objectives)}")
@@ -169,7 +169,7 @@ def _write(work: Work) -> None:
     atomic_write(work.folder / CARD, json.dumps(card, indent=2, sort_keys=True) + "\n")
     if work.checkpoints.text is not None:
         work.checkpoints.text.save(work.folder / "tokenizer.json")
-    if isinstance(work.module, Answering) and work.module.answers:
+    if isinstance(work.module, LearnsAnswers) and work.module.answers:
         write_answers(work.folder / ANSWERS_FILE, work.module.answers)
     temporary = work.folder / f".{WEIGHTS}"
     try:

@@ -17,7 +17,7 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import DataLoaderConfiguration, DistributedDataParallelKwargs, GradientAccumulationPlugin
 from torch import Tensor, nn
 
-from vlbench.core.ambient import TORCH_DEVICE, pin
+from vlbench.core.accelerate_env import TORCH_DEVICE, remove_variables
 from vlbench.core.errors import VlbenchError
 from vlbench.engine.runtime.ranks import on_cpu
 
@@ -36,7 +36,7 @@ def make_accelerator(
     Raises:
         VlbenchError: as `check_device`.
     """
-    pin(device)
+    remove_variables(device)
     check_device(device, dtype)
     # Accelerate keeps its first settings for the whole process; a second run may need others.
     AcceleratorState._reset_state(reset_partial_state=True)

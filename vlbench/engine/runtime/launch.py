@@ -81,7 +81,7 @@ def _process(work: Callable[..., str], arguments: tuple[object, ...]) -> str:
     except Exception as error:
         give_way(error)
         traceback.print_exc()
-        sys.exit(int(ExitCode.BUG))
+        sys.exit(int(ExitCode.INTERNAL_ERROR))
 
 
 def _leave_message(message: str) -> None:
@@ -101,7 +101,7 @@ def _error_of(rank: int, failure: ProcessFailure, processes: int) -> VlbenchErro
             ExitCode.INTERRUPTED,
         )
     if not has_message:
-        return VlbenchError(f"{who}: internal error of vlbench; the lines above say where", ExitCode.BUG)
+        return VlbenchError(f"{who}: internal error of vlbench; the lines above say where", ExitCode.INTERNAL_ERROR)
     if failure.exitcode == ExitCode.INTERRUPTED:
         return Interrupted(failure.message)
     message = failure.message if rank == 0 else f"{who}: {failure.message}"

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, TypeVar
 
-from vlbench.core.ambient import ignored, pin
+from vlbench.core.accelerate_env import remove_variables, removed_message
 from vlbench.core.errors import ExitCode, VlbenchError
 from vlbench.core.progress import Progress
 from vlbench.engine.runtime.interrupt import Interrupted
@@ -148,9 +148,9 @@ def join(device: str | None, asked: int | None = None, progress: Progress | None
     Raises:
         VlbenchError: a flag of Accelerate is malformed; more or fewer processes than `asked`, or more than GPUs, exist.
     """
-    removed, ranks = pin(device), launched()
+    removed, ranks = remove_variables(device), launched()
     if removed and progress is not None and ranks.is_main:
-        progress.say(ignored(removed))
+        progress.say(removed_message(removed))
     check_size(ranks.size, asked)
     if ranks.size > 1:
         os.environ.setdefault(*QUIET)

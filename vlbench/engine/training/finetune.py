@@ -25,9 +25,9 @@ from vlbench.engine.training.collectives import (
 from vlbench.engine.training.lora import merged_state, remove_adapters
 from vlbench.engine.training.plan import Conduct, Plan
 from vlbench.engine.training.steps import Steps, Trained
-from vlbench.metrics.direction import Measured
+from vlbench.metrics.direction import MetricValue
 
-Select = Callable[[Learner], Measured]
+Select = Callable[[Learner], MetricValue]
 """Measures the main metric of a learner on the selection split, with its direction."""
 
 Log = Callable[[dict[str, float | int | str]], None]

@@ -23,9 +23,9 @@ from vlbench.engine.training.finetune import Log
 from vlbench.engine.training.optimizer import make_optimizer, make_schedule
 from vlbench.engine.training.plan import Plan
 from vlbench.heads.labels import LabelHead, label_head
-from vlbench.metrics.direction import Measured
+from vlbench.metrics.direction import MetricValue
 
-Measure = Callable[[list[Prediction]], Measured]
+Measure = Callable[[list[Prediction]], MetricValue]
 """Measures the main metric of predictions on the selection split, with its direction."""
 
 MIN_DEVIATION = 1e-6

@@ -1,6 +1,6 @@
 """The metrics as modules of `evaluate`, one file each, loaded by path: `evaluate.load(str(path("accuracy")))`.
 
-They need no network. Figures are those of `vlbench.metrics` and of the tasks, in percent, at full precision.
+They need no network. The values are those of `vlbench.metrics` and of the tasks, in percent, at full precision.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from vlbench.core.errors import unknown
 
 
 def path(name: str) -> Path:
-    """The file of the metric module called `name`.
+    """The file of the metric module `name`.
 
     Raises:
-        VlbenchError: there is none of that name; names near misses.
+        VlbenchError: no such module; the message suggests near misses.
     """
     files = {file.stem: file for file in Path(__file__).parent.glob("*.py") if file.name != "__init__.py"}
     if name not in files:

@@ -1,4 +1,4 @@
-"""The share of answers that are their label, as a module of `evaluate`.
+"""Accuracy, the share of answers equal to their label, as a module of `evaluate`.
 
 >>> import evaluate
 >>> from vlbench.metrics.hub import path
@@ -22,7 +22,7 @@ from vlbench.metrics.accuracy import accuracy
 
 
 class Accuracy(evaluate.Metric):  # type: ignore[misc]
-    """Accuracy in percent; upper and lower case count as the same."""
+    """Accuracy in percent; case is ignored."""
 
     def _info(self) -> evaluate.MetricInfo:
         text = datasets.Value("string")
@@ -36,7 +36,7 @@ class Accuracy(evaluate.Metric):  # type: ignore[misc]
     def _compute(
         self, predictions: Sequence[str], references: Sequence[str], groups: Sequence[str] = ()
     ) -> dict[str, float]:
-        """`groups` are taken, because `evaluate.combine` gives every module what one of them needs, and not used."""
+        """`groups` is not used: `evaluate.combine` passes to every module the inputs of all modules."""
         given = [Prediction(str(row), answer) for row, answer in enumerate(predictions)]
         examples = [Example(str(row), Query((), ""), Label(label), str(row)) for row, label in enumerate(references)]
         return {"accuracy": accuracy(given, examples).value}

@@ -1,4 +1,4 @@
-"""The share of groups answered right throughout, as a module of `evaluate`.
+"""Consistency, the share of groups whose answers are all correct, as a module of `evaluate`.
 
 >>> import evaluate
 >>> from vlbench.metrics.hub import path
@@ -21,14 +21,14 @@ from vlbench.metrics.accuracy import consistency
 
 
 class Consistency(evaluate.Metric):  # type: ignore[misc]
-    """Consistency in percent; upper and lower case count as the same."""
+    """Consistency in percent; case is ignored."""
 
     def _info(self) -> evaluate.MetricInfo:
         text = datasets.Value("string")
         return evaluate.MetricInfo(
             description=__doc__,
             citation="Suhr et al. 2019 (NLVR2)",
-            inputs_description="predictions: answers. references: labels. groups: what is judged as a whole.",
+            inputs_description="predictions: answers. references: labels. groups: the group of each example.",
             features=datasets.Features({"predictions": text, "references": text, "groups": text}),
         )
 

@@ -1,4 +1,4 @@
-"""GQA's measures, as the official evaluation defines them, as a module of `evaluate`.
+"""GQA's metrics, as the official evaluation defines them, as a module of `evaluate`.
 
 >>> import evaluate
 >>> from vlbench.metrics.hub import path
@@ -25,10 +25,10 @@ METRICS = ("accuracy", "binary", "open", "validity", "plausibility", "consistenc
 
 
 class Question(TypedDict):
-    """A balanced question: its id, its image, and what the official files say about it.
+    """A balanced question with the fields of the official files.
 
     group: the global group, None where the question has none; the empty string is a group of its own, as in the
-    official code. valid, plausible: None where there is no file of choices; an empty list allows no answer.
+    official code. valid, plausible: None without a file of choices; an empty list allows no answer.
     """
 
     id: str
@@ -43,7 +43,7 @@ class Question(TypedDict):
 
 
 class Gqa(evaluate.Metric):  # type: ignore[misc]
-    """All measures whose evidence is there; percent, but for distribution, where less is better."""
+    """All metrics that the questions have the data for, in percent, except distribution, where lower is better."""
 
     def _info(self) -> evaluate.MetricInfo:
         text = datasets.Value("string")
@@ -59,34 +59,34 @@ class Gqa(evaluate.Metric):  # type: ignore[misc]
         )
 
     def _compute(self, predictions: Sequence[str], references: Sequence[Question]) -> dict[str, float]:
-        # By name, as the catalogue does it: a task may use metrics, so no metric may import a task.
+        # Imported by name, as in the catalog: a task may use metrics, so no metric may import a task.
         task, reference = import_module("vlbench._tasks.gqa.metric"), import_module("vlbench._tasks.gqa.reference")
-        given = [Prediction(one["id"], answer) for one, answer in zip(references, predictions, strict=True)]
+        given = [Prediction(question["id"], answer) for question, answer in zip(references, predictions, strict=True)]
         examples = [
             Example(
-                one["id"],
+                question["id"],
                 Query((), ""),
                 reference.GqaAnswer(
-                    one["answer"],
+                    question["answer"],
                     True,
-                    one["structural"],
-                    one["detailed"],
-                    one["group"],
-                    tuple(one["entailed"]),
-                    _choices(one["valid"]),
-                    _choices(one["plausible"]),
+                    question["structural"],
+                    question["detailed"],
+                    question["group"],
+                    tuple(question["entailed"]),
+                    _choices(question["valid"]),
+                    _choices(question["plausible"]),
                 ),
-                one["image"],
+                question["image"],
             )
-            for one in references
+            for question in references
         ]
-        found = {}
+        values = {}
         for name in METRICS:
             try:
-                found[name] = float(getattr(task, "open_ended" if name == "open" else name)(given, examples).value)
+                values[name] = float(getattr(task, "open_ended" if name == "open" else name)(given, examples).value)
             except MetricAbsentError:
                 continue
-        return found
+        return values
 
 
 def _choices(answers: list[str] | None) -> tuple[str, ...] | None:

@@ -1,12 +1,12 @@
-"""Recall and rank metrics of image-text retrieval out of a matrix of scores, as a module of `evaluate`.
+"""Recall and rank metrics of image-text retrieval from a matrix of scores, as a module of `evaluate`.
 
 >>> import evaluate
 >>> from vlbench.metrics.hub import path
 >>> retrieval = evaluate.load(str(path("retrieval")))
 >>> retrieval.add_batch(predictions=[[0.9, 0.2, 0.6, 0.1]], references=[[0, 1]])
 >>> retrieval.add_batch(predictions=[[0.3, 0.4, 0.5, 0.7]], references=[[2, 3]])
->>> figures = retrieval.compute()
->>> figures["tr_r1"], figures["ir_r1"], figures["ir_meanr"]
+>>> values = retrieval.compute()
+>>> values["tr_r1"], values["ir_r1"], values["ir_meanr"]
 (100.0, 50.0, 1.5)
 """
 
@@ -33,24 +33,24 @@ METRICS = (
 
 
 class Retrieval(evaluate.Metric):  # type: ignore[misc]
-    """R@1, R@5, R@10 and their sum, median and mean rank, of both directions, pessimistic about equal scores."""
+    """R@1, R@5, R@10, their sum, median and mean rank, in both directions; ties are pessimistic."""
 
     def _info(self) -> evaluate.MetricInfo:
         rows, columns = datasets.List(datasets.Value("float64")), datasets.List(datasets.Value("int64"))
         return evaluate.MetricInfo(
             description=__doc__,
             citation="Karpathy and Fei-Fei 2015, Faghri et al. 2018",
-            inputs_description="predictions: a picture's score with each text. references: which of them are its own.",
+            inputs_description="predictions: an image's scores with all texts. references: its own texts' columns.",
             features=datasets.Features({"predictions": rows, "references": columns}),
         )
 
     def _compute(self, predictions: Sequence[Sequence[float]], references: Sequence[Sequence[int]]) -> dict[str, float]:
         scores, owner = _matrix(predictions), _owner(references, len(predictions[0]))
-        pictures = [ImageRef(Path(), str(row)) for row in range(len(scores))]
+        images = [ImageRef(Path(), str(row)) for row in range(len(scores))]
         names = [str(column) for column in range(len(owner))]
-        rankings = from_matrix(scores, Gallery("", pictures, names, names, owner))
+        rankings = from_matrix(scores, Gallery("", images, names, names, owner))
         examples = [
-            Example(name, Query((pictures[row],), ""), Caption(str(row)), str(row))
+            Example(name, Query((images[row],), ""), Caption(str(row)), str(row))
             for name, row in zip(names, owner, strict=True)
         ]
         return {metric.name: metric(rankings, examples).value for metric in METRICS}
@@ -59,17 +59,17 @@ class Retrieval(evaluate.Metric):  # type: ignore[misc]
 def _matrix(rows: Sequence[Sequence[float]]) -> NDArray[np.float64]:
     lengths = sorted({len(row) for row in rows})
     if len(lengths) > 1:
-        raise DataError(f"pictures have scores with {lengths[0]} to {lengths[-1]} texts: expected one with every text")
+        raise DataError(f"images have scores with {lengths[0]} to {lengths[-1]} texts: expected one with every text")
     return np.array(rows, np.float64)
 
 
 def _owner(references: Sequence[Sequence[int]], texts: int) -> list[int]:
-    """The row of each text's picture."""
-    found = {column: row for row, columns in enumerate(references) for column in columns}
+    """The row of each text's image."""
+    row_of = {column: row for row, columns in enumerate(references) for column in columns}
     named = sum(len(columns) for columns in references)
-    if named != texts or found.keys() != set(range(texts)):
+    if named != texts or row_of.keys() != set(range(texts)):
         raise DataError(
-            f"references name {named:,} texts, {len(found):,} different ones, where predictions have {texts:,}: "
-            f"expected each column of the scores with one picture, counted from 0"
+            f"references name {named:,} texts, {len(row_of):,} different ones, where predictions have {texts:,}: "
+            f"expected each column of the scores with one image, counted from 0"
         )
-    return [found[column] for column in range(texts)]
+    return [row_of[column] for column in range(texts)]

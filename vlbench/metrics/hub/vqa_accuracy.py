@@ -27,15 +27,15 @@ class VqaAccuracy(evaluate.Metric):  # type: ignore[misc]
         return evaluate.MetricInfo(
             description=__doc__,
             citation="Antol et al. 2015, Goyal et al. 2017",
-            inputs_description="predictions: answers. references: for each, what people answered, ten in VQA v2.0.",
+            inputs_description="predictions: answers. references: for each, the annotators' answers, ten in VQA v2.0.",
             features=datasets.Features({"predictions": text, "references": datasets.List(text)}),
         )
 
     def _compute(self, predictions: Sequence[str], references: Sequence[Sequence[str]]) -> dict[str, float]:
-        # By name, as the catalogue does it: a task may use metrics, so no metric may import a task.
+        # Imported by name, as in the catalog: a task may use metrics, so no metric may import a task.
         task = import_module("vlbench._tasks.vqa2.metric")
         given = [Prediction(str(row), answer) for row, answer in enumerate(predictions)]
-        people = [task.VqaAnswers(tuple(answers), tuple(range(len(answers)))) for answers in references]
-        examples = [Example(str(row), Query((), ""), answers, str(row)) for row, answers in enumerate(people)]
+        annotated = [task.VqaAnswers(tuple(answers), tuple(range(len(answers)))) for answers in references]
+        examples = [Example(str(row), Query((), ""), answers, str(row)) for row, answers in enumerate(annotated)]
         names = ("vqa_accuracy", "vqa_simple", "vqa_lenient")
         return {name: float(getattr(task, name)(given, examples).value) for name in names}

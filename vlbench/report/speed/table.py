@@ -13,11 +13,11 @@ from vlbench.core.profile import (
     UNOWNED,
     VISUAL,
     WAYS,
+    GalleryQuery,
     Latency,
     Memory,
     ModelProfile,
     ProfileRecord,
-    Query,
     Times,
 )
 from vlbench.report.speed.notes import footnote
@@ -189,7 +189,7 @@ def _galleries(models: Sequence[ModelProfile]) -> str:
     return tabulate(rows, headers, "github", disable_numparse=True) if rows else ""
 
 
-def _cost(query: Query | None) -> str:
+def _cost(query: GalleryQuery | None) -> str:
     if query is None:
         return "-"
     return rounded(query.ms) if query.measured else f"~{rounded(query.ms)}"

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from vlbench.core.errors import DataError, ExitCode, VlbenchError
 from vlbench.core.record import RunRecord
 from vlbench.core.results import Direction, Ranking
-from vlbench.metrics.retrieval import DIRECTIONS, LEVELS, Ties, found
+from vlbench.metrics.retrieval import DIRECTIONS, LEVELS, Ties, hit_probability
 from vlbench.records.folder import RunFolder
 from vlbench.records.rankings import read_rankings
 from vlbench.records.samples import read_samples
@@ -116,9 +116,7 @@ def _of_ranking(rankings: Iterable[Ranking], rows: pd.DataFrame, metric: str) ->
 
     def shares(direction: Direction, k: int) -> dict[str, float]:
         queries, weigh = ranked[direction], weights[direction]
-        return {
-            ranking.query_id: found(ranking, k, ties) * weigh[ranking.query_id] * len(queries) for ranking in queries
-        }
+        return {one.query_id: hit_probability(one, k, ties) * weigh[one.query_id] * len(queries) for one in queries}
 
     if recall:
         values = shares(WAYS[recall["way"]], int(recall["k"]))

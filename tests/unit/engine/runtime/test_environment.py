@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import nn
 
-from vlbench.core.ambient import HONOURED, PREFIX, honoured, pin
+from vlbench.core.accelerate_env import KEPT, PREFIX, kept_variables, remove_variables
 from vlbench.core.errors import ExitCode, VlbenchError
 from vlbench.core.spec import RunSpec
 from vlbench.engine.runtime.environment import PRECISION, make_accelerator
@@ -24,7 +24,7 @@ LAUNCH = {
     "ACCELERATE_ENABLE_RICH", "ACCELERATE_TORCH_DEVICE", "ACCELERATE_LOG_LEVEL", "ACCELERATE_NUM_PROCESSES",
     "ACCELERATE_IN_TPU_POD", "ACCELERATE_DEBUG_RDV_FILE",
 }  # fmt: skip
-"""Variables that say where a run happens, stated here again: a new one in HONOURED must be added by hand."""
+"""Variables that say where a run happens, stated here again: a new one in KEPT must be added by hand."""
 
 
 def read_by_accelerate() -> set[str]:
@@ -65,7 +65,7 @@ def trained() -> list[Any]:
 
 
 def test_the_list_of_honoured_variables_is_this_one() -> None:
-    assert HONOURED == LAUNCH
+    assert KEPT == LAUNCH
     names = read_by_accelerate()
     assert len(names) > 35 and {"ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "ACCELERATE_DYNAMO_BACKEND"} <= names
 
@@ -99,8 +99,8 @@ def test_launch_and_device_are_honoured_and_recorded(
     expected = trained()
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    assert pin() == [] and honoured() == variables
-    assert make_accelerator(None, "float32", 1).device.type == "cpu" and honoured() == variables
+    assert remove_variables() == [] and kept_variables() == variables
+    assert make_accelerator(None, "float32", 1).device.type == "cpu" and kept_variables() == variables
     assert trained() == expected
 
 
@@ -123,7 +123,7 @@ def test_ignored_variables_are_reported_unless_they_ask_for_nothing(monkeypatch:
     """`accelerate launch` sets precision and compilation to `no` always."""
     for name, value in {"MIXED_PRECISION": "bf16", "DYNAMO_BACKEND": "no", "GRADIENT_ACCUMULATION_STEPS": "4"}.items():
         monkeypatch.setenv(f"{PREFIX}{name}", value)
-    assert pin() == ["ACCELERATE_GRADIENT_ACCUMULATION_STEPS=4", "ACCELERATE_MIXED_PRECISION=bf16"]
+    assert remove_variables() == ["ACCELERATE_GRADIENT_ACCUMULATION_STEPS=4", "ACCELERATE_MIXED_PRECISION=bf16"]
     assert make_accelerator("cpu", "float32", 1).mixed_precision == "no"
 
 

@@ -27,7 +27,7 @@ from vlbench.engine.training.checkpoint import Best, Checkpoints, TrainState
 from vlbench.engine.training.finetune import Finetuning, Select
 from vlbench.engine.training.plan import Conduct, make_plan, training_units
 from vlbench.heads.build import build_head
-from vlbench.metrics.direction import Measured
+from vlbench.metrics.direction import MetricValue
 
 Values = dict[str, float | int | str]
 RECIPE = Recipe(optimizer="adamw", lr=0.01, weight_decay=0.01, warmup=0.1, clip=1.0, ema=0.5, steps=8, batch_size=6,
@@ -88,7 +88,7 @@ def weights(learner: nn.Module) -> list[list[float]]:
 def scores(*values: float, higher_is_better: bool = True) -> Select:
     """A selection that measures these values, one after the other."""
     left: Iterator[float] = iter(values)
-    return lambda _: Measured(next(left), higher_is_better)
+    return lambda _: MetricValue(next(left), higher_is_better)
 
 
 def finish(training: Finetuning, select: Select | None = None, log: list[Values] | None = None) -> TrainState:
@@ -156,9 +156,9 @@ def test_the_best_weights_are_kept_the_first_of_equals(start: Callable[..., Fine
     training, seen = start(), []
     values = iter([50.0, 51.0, 51.0, 60.0, 60.0, 55.0, 59.0, 60.0])
 
-    def select(learner: Learner) -> Measured:
+    def select(learner: Learner) -> MetricValue:
         seen.append(weights(learner))
-        return Measured(next(values))
+        return MetricValue(next(values))
 
     state = finish(training, select)
     assert (state.best, state.selected_at) == (Best(4, "ema", 60.0), 8)
@@ -177,9 +177,9 @@ def test_the_average_follows_the_weights(start: Callable[..., Finetuning]) -> No
     seen = [weights(training.learner)]
     averaged: list[list[list[float]]] = []
 
-    def select(learner: Learner) -> Measured:
+    def select(learner: Learner) -> MetricValue:
         (seen if learner is training.learner else averaged).append(weights(learner))
-        return Measured(0.0)
+        return MetricValue(0.0)
 
     finish(training, select)
     for start_, one, two, average in zip(*seen, averaged[1], strict=True):

@@ -28,7 +28,7 @@ from vlbench.engine.training.checkpoint import Best
 from vlbench.engine.training.plan import make_plan
 from vlbench.engine.training.probe import Selection, pooled_features, probe
 from vlbench.heads.classify import PairHead
-from vlbench.metrics.direction import Measured
+from vlbench.metrics.direction import MetricValue
 
 LABELS = ("False", "True")
 
@@ -116,9 +116,9 @@ def test_it_learns_what_is_linear_and_keeps_it(learner: Learner, examples: list[
 def test_the_best_selected_weights_are_kept(learner: Learner, examples: list[Example[Label]], pace: Pace) -> None:
     values, answers = iter((80.0, 50.0, 60.0)), []
 
-    def measure(found: list[Any]) -> Measured:
+    def measure(found: list[Any]) -> MetricValue:
         answers.append({one.example_id: one.scores["True"] for one in found})
-        return Measured(next(values))
+        return MetricValue(next(values))
 
     best, log = run(learner, examples, pace, Selection(examples, measure))
     assert (best.step, best.value) == (100, 80.0)
@@ -136,9 +136,9 @@ def test_the_metrics_direction_decides_and_the_first_of_equals_is_kept(
 ) -> None:
     left, answers = iter(values), []
 
-    def measure(found: list[Any]) -> Measured:
+    def measure(found: list[Any]) -> MetricValue:
         answers.append({one.example_id: one.scores["True"] for one in found})
-        return Measured(next(left), higher_is_better)
+        return MetricValue(next(left), higher_is_better)
 
     best, _ = run(learner, examples, pace, Selection(examples, measure))
     assert best == Best(step, "plain", values[step // 100 - 1])

@@ -8,7 +8,7 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from vlbench.core.profile import Memory, Parameters, ProfileRecord, Query
+from vlbench.core.profile import GalleryQuery, Memory, Parameters, ProfileRecord
 from vlbench.core.record import RunRecord
 from vlbench.report.speed import charts as pictures
 from vlbench.report.speed.charts import left_out, save_front_chart, save_stages_chart
@@ -351,7 +351,7 @@ def test_three_significant_digits(value: float | None, says: str) -> None:
 
 def test_the_footnote_says_how_each_search_was_computed(profile: ProfileRecord) -> None:
     def footnote(*hows: str) -> str:
-        queries = tuple(Query(how=how, gallery=10**6, ms=1.0, measured=False) for how in hows)
+        queries = tuple(GalleryQuery(how=how, gallery=10**6, ms=1.0, measured=False) for how in hows)
         one = profile.models[0].model_copy(update={"retrieval": queries})
         record = profile.model_copy(update={"models": (one, *profile.models[1:])})
         return speed_table(record).partition("~ computed")[2].partition("\n")[0]

@@ -1,7 +1,7 @@
-"""Accelerate's environment variables: those of launch and device are honoured and recorded, all others are removed.
+"""Accelerate's environment variables: those for launch and device are kept and recorded, all others are removed.
 
-A number may depend on the spec alone, so what else `accelerate launch`, a config file of Accelerate or the shell sets
-must not reach the training: gradient accumulation, precision, compilation, DeepSpeed and the like.
+Results may depend on the spec only, so other settings of `accelerate launch`, of Accelerate's config file or of the
+shell must not reach the training: gradient accumulation, precision, compilation, DeepSpeed and so on.
 """
 
 from __future__ import annotations
@@ -16,43 +16,44 @@ FLAGS = (
     "ACCELERATE_ENABLE_RICH",
 )  # fmt: skip
 TORCH_DEVICE = "ACCELERATE_TORCH_DEVICE"
-HONOURED = frozenset(
+KEPT = frozenset(
     {
         *FLAGS, TORCH_DEVICE, "ACCELERATE_LOG_LEVEL", "ACCELERATE_NUM_PROCESSES", "ACCELERATE_IN_TPU_POD",
         "ACCELERATE_DEBUG_RDV_FILE",
     }
 )  # fmt: skip
-"""Variables that say where and with how many processes a run happens, or what Accelerate prints."""
+"""Variables for the device and the number of processes of a run, and for what Accelerate prints."""
 _PRECISION = "ACCELERATE_MIXED_PRECISION"
-"""Overridden by an argument and left in place: it tells that `accelerate launch` started the process."""
-_OF_FSDP = "FSDP_"
-"""How FSDP shards a model, which `accelerate launch` sets: honoured where FSDP is asked for."""
+"""Overridden by an argument and kept: it shows that `accelerate launch` started the process."""
+_FSDP_PREFIX = "FSDP_"
+"""FSDP's sharding options, set by `accelerate launch`: kept where FSDP is requested."""
 _TRUE, _FALSE = ("y", "yes", "t", "true", "on", "1"), ("n", "no", "f", "false", "off", "0")
 _NEUTRAL = frozenset({"", "0", "1", "no", "none", "false", "default"})
-"""Values that ask for nothing; `accelerate launch` sets some of them always."""
+"""Values without an effect; `accelerate launch` always sets some of them."""
 
 
-def honoured() -> dict[str, str]:
-    """The variables of launch and device that are set, by name."""
+def kept_variables() -> dict[str, str]:
+    """The variables for launch and device that are set, by name."""
     fsdp = os.environ.get("ACCELERATE_USE_FSDP", "").lower() in _TRUE
     return {
         name: value
         for name, value in sorted(os.environ.items())
-        if name in HONOURED or (fsdp and name.startswith(_OF_FSDP))
+        if name in KEPT or (fsdp and name.startswith(_FSDP_PREFIX))
     }
 
 
-def pin(device: str | None = None) -> list[str]:
-    """Remove from this process's environment the variables of Accelerate that could change a number.
+def remove_variables(device: str | None = None) -> list[str]:
+    """Remove from this process's environment the variables of Accelerate that could change a result.
 
-    device: the one asked for by `--device`, which then counts more than Accelerate's variables; None leaves these.
+    device: the value of `--device`, which overrides Accelerate's variables for the device; None keeps these.
 
-    Returns: what has no effect and asked for something, as `NAME=value`.
+    Returns:
+        The removed variables that would have had an effect, as `NAME=value`.
 
     Raises:
-        VlbenchError: a flag that is left is neither true nor false.
+        VlbenchError: a flag that is kept is neither true nor false.
     """
-    dropped = [name for name in os.environ if name.startswith(PREFIX) and name not in HONOURED]
+    dropped = [name for name in os.environ if name.startswith(PREFIX) and name not in KEPT]
     if device is not None:
         dropped += [name for name in ("ACCELERATE_USE_CPU", TORCH_DEVICE) if name in os.environ]
     removed = {name: os.environ[name] if name == _PRECISION else os.environ.pop(name) for name in sorted(dropped)}
@@ -63,8 +64,8 @@ def pin(device: str | None = None) -> list[str]:
     return [f"{name}={value}" for name, value in removed.items() if value.lower() not in _NEUTRAL]
 
 
-def ignored(removed: list[str]) -> str:
-    """A sentence about what `pin` removed."""
+def removed_message(removed: list[str]) -> str:
+    """The message about the variables that `pin` removed."""
     return (
         f"ignored, since only vlbench's own options decide a result: {', '.join(removed)} (--dtype, --compile, "
         f"--device and train.accumulation are among them)"
