@@ -93,10 +93,11 @@ def test_workers_that_outlive_a_killed_generation_do_not_hold_its_lock(tmp_path:
     assert "images" in process.stdout.readline()
     process.kill()  # this process only, not the workers it has forked
     process.wait()
+    successor = start(tmp_path)
     try:
-        successor = start(tmp_path)
         assert "made" in successor.communicate(timeout=60)[0]
     finally:
+        successor.kill()
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
     (root,) = (path for path in (tmp_path / "world").iterdir() if path.is_dir())

@@ -116,7 +116,7 @@ def test_the_task_reads_what_is_written(folder: Path) -> None:
         assert [question.id for question in read] == [str(entry["question_id"]) for entry in listed]
         for question, entry in zip(read, listed, strict=True):
             annotation = annotations[question.id]
-            assert (question.text, question.picture) == (entry["sent"], annotation.picture)
+            assert (question.text, question.image) == (entry["sent"], annotation.image)
             assert annotation.answers.worths() == pytest.approx(entry["label"])
             assert annotation.answers.worths()[annotation.answers.consensus] == 1
             assert entry["question_type"] == annotation.question_type
