@@ -20,7 +20,7 @@ COMMON = ("color", "material", "shape")
 
 
 def accuracy(predictions: Sequence[Prediction], examples: Questions) -> Score:
-    """The fraction of balanced questions answered exactly; answers are not normalised.
+    """The percentage of balanced questions answered exactly; answers are not normalised.
 
     A prediction whose status is not "ok" is wrong. Confidence intervals are clustered by image.
 
@@ -50,7 +50,7 @@ def open_ended(predictions: Sequence[Prediction], examples: Questions) -> Score:
 
 
 def validity(predictions: Sequence[Prediction], examples: Questions) -> Score:
-    """The fraction of balanced questions with an answer of the right sort, such as a colour if one is asked for.
+    """The percentage of balanced questions with an answer of the right sort, such as a colour if one is asked for.
 
     Raises:
         MetricAbsentError: a balanced question has no choices.
@@ -60,7 +60,7 @@ def validity(predictions: Sequence[Prediction], examples: Questions) -> Score:
 
 
 def plausibility(predictions: Sequence[Prediction], examples: Questions) -> Score:
-    """The fraction of balanced questions with an answer that occurs with their subject in some scene graph.
+    """The percentage of balanced questions with an answer that occurs with their subject in some scene graph.
 
     Raises:
         MetricAbsentError: a balanced question has no choices.
@@ -70,7 +70,7 @@ def plausibility(predictions: Sequence[Prediction], examples: Questions) -> Scor
 
 
 def consistency(predictions: Sequence[Prediction], examples: Questions) -> Score:
-    """The mean, over balanced questions answered correctly, of the fraction of their entailed questions also correct.
+    """The mean, over balanced questions answered correctly, of the percentage of their entailed questions also correct.
 
     Questions that entail no other one are left out; n counts the rest. If none of the rest is answered correctly the
     value is 0, as in the official evaluation.

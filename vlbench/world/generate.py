@@ -7,7 +7,7 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import astuple, dataclass
 from importlib import resources
 from pathlib import Path
@@ -23,12 +23,12 @@ from vlbench.world.exporters import gqa, karpathy, nlvr2, snli_ve, vqa2
 from vlbench.world.language.statements import STATEMENT_KINDS
 from vlbench.world.output import ProgressCallback
 from vlbench.world.scenes.pools import Pool, export_pool
-from vlbench.world.scenes.scene import SPLITS, Scene, Split, make_scenes, write_scenes
+from vlbench.world.scenes.scene import SPLITS, Scenes, Split, make_scenes, write_scenes
 
 WORLD_VERSION = 3
 """Increased whenever the same seed gives different bytes."""
 
-Exporter: TypeAlias = Callable[[Path, Mapping[Split, Sequence[Scene]], Domain, int, ProgressCallback], dict[str, int]]
+Exporter: TypeAlias = Callable[[Path, Scenes, Domain, int, ProgressCallback], dict[str, int]]
 """Writes a task over the scenes to a folder, in a domain, by a seed; returns the number of examples of each split."""
 
 _EXPORTERS: dict[str, Exporter] = {

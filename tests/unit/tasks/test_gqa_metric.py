@@ -1,4 +1,4 @@
-"""GQA's measures against plain procedures over records in the official format, which share nothing with them."""
+"""GQA's metrics against plain procedures over records in the official format, which share nothing with them."""
 
 import doctest
 import json

@@ -1,4 +1,4 @@
-"""Image collections: names like the real ones, separate splits, twins that differ in one thing."""
+"""Image collections: names like the real ones, separate splits, twins that differ in one attribute."""
 
 from __future__ import annotations
 
@@ -23,21 +23,22 @@ NAMES: dict[Pool, str] = {
 
 @pytest.mark.parametrize("pool", NAMES)
 def test_names_and_numbers_are_of_one_photograph(pool: Pool) -> None:
-    found = [one for own in collect_photographs(pool, SCENES, 0).values() for one in own]
-    assert len({one.name for one in found}) == len({one.number for one in found}) == len(found)
-    assert all(re.fullmatch(NAMES[pool], one.name) for one in found)
+    everything = [photograph for own in collect_photographs(pool, SCENES, 0).values() for photograph in own]
+    names, numbers = {photograph.name for photograph in everything}, {photograph.number for photograph in everything}
+    assert len(names) == len(numbers) == len(everything)
+    assert all(re.fullmatch(NAMES[pool], photograph.name) for photograph in everything)
 
 
 def test_scenes_stay_in_their_split() -> None:
     for split, own in collect_photographs("coco", SCENES, 0).items():
-        plain = [one for one in own if not one.twin_of]
-        assert [one.scene for one in plain] == SCENES[split][: len(plain)]
+        plain = [photograph for photograph in own if not photograph.twin_of]
+        assert [photograph.scene for photograph in plain] == SCENES[split][: len(plain)]
 
 
 def test_twins_differ_in_one_attribute_of_one_thing() -> None:
     own = collect_photographs("coco", MANY, 0)["test1"]
-    twins = [one for one in own if one.twin_of]
-    by_number = {one.number: one for one in own}
+    twins = [photograph for photograph in own if photograph.twin_of]
+    by_number = {photograph.number: photograph for photograph in own}
     assert len(twins) == MAX_TWINS and own[-MAX_TWINS:] == twins
     for twin in twins:
         original = by_number[twin.twin_of].scene

@@ -30,7 +30,7 @@ from vlbench.world.language.topics import draw_program
 from vlbench.world.output import ProgressCallback, with_progress, write_json, write_text
 from vlbench.world.rng import pick, shuffled, stream
 from vlbench.world.scenes.pools import Photograph, collect_photographs
-from vlbench.world.scenes.scene import SIDE, Scene, Split, Thing
+from vlbench.world.scenes.scene import SIDE, Scene, Scenes, Split, Thing
 
 TASK = "gqa"
 TIERS: dict[Split, str] = {"train": "train", "dev": "val", "test1": "testdev", "test2": "test"}
@@ -66,9 +66,7 @@ class GqaQuestion:
     equivalent: tuple[str, ...]
 
 
-def export(
-    folder: Path, scenes: Mapping[Split, Sequence[Scene]], domain: Domain, seed: int, progress: ProgressCallback
-) -> dict[str, int]:
+def export(folder: Path, scenes: Scenes, domain: Domain, seed: int, progress: ProgressCallback) -> dict[str, int]:
     """Write the task's files to its folder. All domains have the same questions; `export_pool` writes the images.
 
     Returns: the number of examples of each split, under the task card's names.

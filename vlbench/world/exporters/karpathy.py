@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -14,7 +14,7 @@ from vlbench.world.language.captions import PER_SCENE, caption_scene
 from vlbench.world.output import ProgressCallback, write_json
 from vlbench.world.rng import stream
 from vlbench.world.scenes.pools import COCO_SUBTYPES, Photograph, Photographs, collect_photographs
-from vlbench.world.scenes.scene import SIDE, Scene, Split
+from vlbench.world.scenes.scene import SIDE, Scenes, Split
 
 Part = Literal["train", "restval", "val", "test"]
 
@@ -32,9 +32,7 @@ class CaptionedPhotograph:
     sentences: tuple[str, ...]
 
 
-def export_coco(
-    folder: Path, scenes: Mapping[Split, Sequence[Scene]], domain: Domain, seed: int, progress: ProgressCallback
-) -> dict[str, int]:
+def export_coco(folder: Path, scenes: Scenes, domain: Domain, seed: int, progress: ProgressCallback) -> dict[str, int]:
     """Write `dataset_coco.json` and `annotations/captions_val2014.json`; return the number of captions per split."""
     entries = list(_caption_all(collect_photographs("coco", scenes, seed), seed, restval=True))
     write_json(folder / "dataset_coco.json", {"images": list(_karpathy(entries, "coco")), "dataset": "coco"})
@@ -46,7 +44,7 @@ def export_coco(
 
 
 def export_flickr30k(
-    folder: Path, scenes: Mapping[Split, Sequence[Scene]], domain: Domain, seed: int, progress: ProgressCallback
+    folder: Path, scenes: Scenes, domain: Domain, seed: int, progress: ProgressCallback
 ) -> dict[str, int]:
     """Write `dataset_flickr30k.json`; return the number of captions per split."""
     entries = list(_caption_all(collect_photographs("flickr30k", scenes, seed), seed, restval=False))

@@ -8,7 +8,7 @@ pair are true.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -20,7 +20,7 @@ from vlbench.world.language.statements import STATEMENT_KINDS, Statement, Statem
 from vlbench.world.output import ProgressCallback, with_progress, write_text
 from vlbench.world.rng import pick, shuffled, stream
 from vlbench.world.scenes.images import SceneImage, make_images
-from vlbench.world.scenes.scene import Scene, Split
+from vlbench.world.scenes.scene import Scene, Scenes, Split
 
 TASK = "nlvr2"
 TASK_SPLITS: dict[Split, str] = {"train": "train", "dev": "dev", "test1": "test-p", "test2": "test-u"}
@@ -56,8 +56,8 @@ def make_sets(split: Split, scenes: Sequence[Scene], seed: int) -> Iterator[Stat
     kinds = shuffled(stream(seed, "nlvr2", split), [deck[n * len(deck) // (2 * count)] for n in range(2 * count)])
     for number in range(count):
         rng = stream(seed, "nlvr2", split, number)
-        of_set = scenes[number * SCENES_PER_SET : (number + 1) * SCENES_PER_SET]
-        yield _make_set(of_set, (kinds[2 * number], kinds[2 * number + 1]), rng)
+        set_scenes = scenes[number * SCENES_PER_SET : (number + 1) * SCENES_PER_SET]
+        yield _make_set(set_scenes, (kinds[2 * number], kinds[2 * number + 1]), rng)
 
 
 def _make_set(scenes: Sequence[Scene], kinds: tuple[StatementKind, StatementKind], rng: Random) -> StatementSet:
@@ -89,17 +89,15 @@ def _find_statement(
     return None
 
 
-def export(
-    folder: Path, scenes: Mapping[Split, Sequence[Scene]], domain: Domain, seed: int, progress: ProgressCallback
-) -> dict[str, int]:
+def export(folder: Path, scenes: Scenes, domain: Domain, seed: int, progress: ProgressCallback) -> dict[str, int]:
     """Write the task's files, images and region features to its folder.
 
     Returns: the number of examples of each split, under the task card's names.
     """
     counts = {}
-    for split, of_split in scenes.items():
-        name, number = TASK_SPLITS[split], len(of_split) // SCENES_PER_SET
-        sets = with_progress(make_sets(split, of_split, seed), number, f"statements of {name}", progress)
+    for split, split_scenes in scenes.items():
+        name, number = TASK_SPLITS[split], len(split_scenes) // SCENES_PER_SET
+        sets = with_progress(make_sets(split, split_scenes, seed), number, f"statements of {name}", progress)
         images = _write_annotations(folder, split, sets)
         regions = with_progress(make_images(images, domain, seed), len(images), f"images of {name}", progress)
         write_tsv(folder / "features" / f"{split}.tsv", regions)

@@ -23,7 +23,7 @@ from vlbench.world.language.hypotheses import (
 from vlbench.world.output import ProgressCallback, with_progress, write_text
 from vlbench.world.rng import below, shuffled, stream
 from vlbench.world.scenes.pools import Photograph, collect_photographs
-from vlbench.world.scenes.scene import Scene, Split
+from vlbench.world.scenes.scene import Scenes, Split
 
 TASK = "snli_ve"
 TASK_SPLITS: dict[Split, str] = {"train": "train", "dev": "dev", "test1": "test"}
@@ -71,9 +71,7 @@ def _make_triple(kind: HypothesisKind, photos: Sequence[Photograph], rng: Random
     return None
 
 
-def export(
-    folder: Path, scenes: Mapping[Split, Sequence[Scene]], domain: Domain, seed: int, progress: ProgressCallback
-) -> dict[str, int]:
+def export(folder: Path, scenes: Scenes, domain: Domain, seed: int, progress: ProgressCallback) -> dict[str, int]:
     """Write the task's files to its folder; return the number of examples per split, under the task card's names."""
     counts = {}
     photos = collect_photographs("flickr30k", scenes, seed)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from vlbench.world.language.questions import QuestionKind
 from vlbench.world.output import ProgressCallback, with_progress, write_json
 from vlbench.world.rng import stream
 from vlbench.world.scenes.pools import COCO_SUBTYPES, collect_photographs
-from vlbench.world.scenes.scene import Scene, Split
+from vlbench.world.scenes.scene import Scenes, Split
 
 TASK = "vqa2"
 SHARES: dict[QuestionKind, int] = {
@@ -59,9 +59,7 @@ class AnsweredQuestion:
         return Counter(self.typed).most_common(1)[0][0]
 
 
-def export(
-    folder: Path, scenes: Mapping[Split, Sequence[Scene]], domain: Domain, seed: int, progress: ProgressCallback
-) -> dict[str, int]:
+def export(folder: Path, scenes: Scenes, domain: Domain, seed: int, progress: ProgressCallback) -> dict[str, int]:
     """Write the task's files to its folder. All domains have the same questions; the images are those of `coco`.
 
     Returns: the number of examples of each split, under the task card's names.

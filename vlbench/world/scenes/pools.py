@@ -18,7 +18,7 @@ from vlbench.data.regions.tsv import write_tsv
 from vlbench.world.output import ProgressCallback, with_progress
 from vlbench.world.rng import shuffled, stream
 from vlbench.world.scenes.images import SceneImage, make_images
-from vlbench.world.scenes.scene import COLOURS, SHAPES, Scene, Split, Thing
+from vlbench.world.scenes.scene import COLOURS, SHAPES, Scene, Scenes, Split, Thing
 
 Pool = Literal["coco", "flickr30k", "gqa"]
 
@@ -48,7 +48,7 @@ class Photograph:
 Photographs = Mapping[Split, Sequence[Photograph]]
 
 
-def collect_photographs(pool: Pool, scenes: Mapping[Split, Sequence[Scene]], seed: int) -> Photographs:
+def collect_photographs(pool: Pool, scenes: Scenes, seed: int) -> Photographs:
     """The collection's photographs by split, ordered by number; the twins come last in `test1`."""
     by_split: dict[Split, list[Photograph]] = {}
     for split, share in SHARE.items():
@@ -66,14 +66,7 @@ def collect_photographs(pool: Pool, scenes: Mapping[Split, Sequence[Scene]], see
     return by_split
 
 
-def export_pool(
-    root: Path,
-    pool: Pool,
-    scenes: Mapping[Split, Sequence[Scene]],
-    domain: Domain,
-    seed: int,
-    progress: ProgressCallback,
-) -> None:
+def export_pool(root: Path, pool: Pool, scenes: Scenes, domain: Domain, seed: int, progress: ProgressCallback) -> None:
     """Write the collection's images and their region features below the root of the synthetic world."""
     for split, photographs in collect_photographs(pool, scenes, seed).items():
         images = [SceneImage(photo.scene, root / _file(pool, split, photo.name), photo.name) for photo in photographs]

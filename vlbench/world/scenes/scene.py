@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from random import Random
-from typing import Literal, get_args
+from typing import Literal, TypeAlias, get_args
 
 from vlbench.world.output import write_text
 from vlbench.world.rng import Item, below, pick, shuffled, stream
@@ -76,6 +76,9 @@ class Scene:
     def split(self) -> Split:
         """The split this content belongs to: by its hash, so the same for every seed, size and domain."""
         return _SHARES[hashlib.sha256(self.content().encode()).digest()[0] % len(_SHARES)]
+
+
+Scenes: TypeAlias = Mapping[Split, Sequence[Scene]]
 
 
 def make_scenes(split: Split, count: int, seed: int) -> list[Scene]:
