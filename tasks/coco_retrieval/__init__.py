@@ -1,1 +1,1 @@
-"""COCO retrieval: captions to photographs and back, on the Karpathy splits."""
+"""COCO retrieval: text-to-image and image-to-text retrieval on the Karpathy splits."""

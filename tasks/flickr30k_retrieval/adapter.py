@@ -1,4 +1,4 @@
-"""Flickr30k retrieval: `dataset_flickr30k.json` to examples, one per caption."""
+"""Flickr30k retrieval: reads `dataset_flickr30k.json`, one example per caption."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from vlbench.data.splits.karpathy import retrieval_examples
 
 
 def examples(files: SplitFiles) -> Iterator[Example[Caption]]:
-    """One example per caption, five per photograph, in the order of the file.
+    """Yield one example per caption, five per photograph, in the order of the file.
 
     Raises:
-        DataError: a file that is not what its format promises, entry named.
+        DataError: a file does not have the expected format; the message names the entry.
     """
     return retrieval_examples(files)

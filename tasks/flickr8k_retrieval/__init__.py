@@ -1,1 +1,1 @@
-"""Flickr8k retrieval: captions to photographs and back, on the Karpathy splits."""
+"""Flickr8k retrieval: text-to-image and image-to-text retrieval on the Karpathy splits."""

@@ -1,4 +1,4 @@
-"""GQA's official files to examples: a picture, a question, its answer and what the measures need."""
+"""GQA: reads the official files; an example is an image, a question, its answer and what the metrics need."""
 
 from __future__ import annotations
 
@@ -12,36 +12,36 @@ from vlbench.core.errors import DataError
 from vlbench.core.examples import Example, ImageRef, Query
 from vlbench.core.task import SplitFiles
 
-KEPT_BACK = ("test", "challenge", "submission")
-"""The organisers keep the answers of these."""
+UNPUBLISHED = ("test", "challenge", "submission")
+"""Splits whose answers are not public."""
 SHARDS = 10
 
 
 def examples(files: SplitFiles) -> Iterator[Example[GqaAnswer]]:
-    """One example per question, in the order of the files; the group is the picture.
+    """Yield one example per question, in the order of the files; the group is the image.
 
-    Questions that are not balanced have no tags, nor have those of splits whose answers are not public.
+    Questions that are not balanced have no tags, and neither have those of splits without public answers.
 
     Raises:
-        DataError: a file that is not what the official format promises, entry named, or a shard that is missing.
+        DataError: a file does not have the official format; the message names the entry. Or a shard is missing.
     """
-    images, public = files.place("images"), files.split.removesuffix("_all") not in KEPT_BACK
-    asked, evidence = _shards(files.path("questions")), read_evidence(files)
-    pictures: dict[str, tuple[ImageRef]] = {}
-    for path in asked:
+    folder, public = files.place("images"), files.split.removesuffix("_all") not in UNPUBLISHED
+    paths, evidence = _question_files(files.path("questions")), read_evidence(files)
+    images: dict[str, tuple[ImageRef]] = {}
+    for path in paths:
         for question in read_questions(path, public, evidence):
-            picture = question.picture
-            if picture not in pictures:
-                pictures[picture] = (ImageRef(images / f"{picture}.jpg", picture),)
-            yield Example(question.id, Query(pictures[picture], question.text), question.answer, picture, question.tags)
+            key = question.image
+            if key not in images:
+                images[key] = (ImageRef(folder / f"{key}.jpg", key),)
+            yield Example(question.id, Query(images[key], question.text), question.answer, key, question.tags)
 
 
-def _shards(place: Path) -> list[Path]:
-    """The file itself, or the official shards of a folder."""
-    if not place.is_dir():
-        return [place]
-    shards = [place / f"{place.name}_{number}.json" for number in range(SHARDS)]
+def _question_files(path: Path) -> list[Path]:
+    """The file itself, or the official shards in a folder."""
+    if not path.is_dir():
+        return [path]
+    shards = [path / f"{path.name}_{number}.json" for number in range(SHARDS)]
     missing = [shard.name for shard in shards if not shard.is_file()]
     if missing:
-        raise DataError(f"{place} lacks {', '.join(missing)}: expected {SHARDS} files, so unpack the archive again")
+        raise DataError(f"{path} lacks {', '.join(missing)}: expected {SHARDS} files, so unpack the archive again")
     return shards

@@ -1,4 +1,4 @@
-"""GQA's grounding: whether a model looks at the objects that a question and its answer speak of."""
+"""GQA's grounding metric: does a model attend to the objects that a question and its answer mention?"""
 
 from __future__ import annotations
 
@@ -14,22 +14,23 @@ from vlbench.core.results import MetricAbsentError, Score
 from vlbench.metrics.uncertainty import mean_score
 
 SIDE = 7
-"""Cells of the official attention map along each side of a picture."""
+"""Cells of the official attention map along each side of an image."""
 
 
 def attention_grounding(attention: Mapping[str, ArrayLike], examples: Sequence[Example[GqaAnswer]]) -> Score:
-    """The attention that lies within the boxes of a balanced question, summed over its boxes; the mean, in percent.
+    """The attention inside the boxes of a balanced question, summed over its boxes; the mean over questions in percent.
 
-    Boxes may overlap or come twice and count each time, so values above 100 are possible, as officially.
+    Overlapping and repeated boxes count each time, so values above 100 are possible, as in the official evaluation.
 
     Args:
-        attention: question id -> a map [7, 7] that sums to 1; the first index runs from left to right, as officially.
+        attention: question id -> a map [7, 7] that sums to 1; the first index runs from left to right, as in the
+            official evaluation.
         examples: the questions; only balanced ones count.
 
     Raises:
-        MetricAbsentError: no question is balanced, or one of them has no boxes: it takes a scene graph.
+        MetricAbsentError: no question is balanced, or a balanced one has no boxes because its scene graph is missing.
         CoverageError: a balanced question has no map.
-        DataError: a map of another shape, or with numbers that are not finite.
+        DataError: a map has another shape or values that are not finite.
 
     Source: Hudson and Manning 2019, official evaluation code.
     """
@@ -48,7 +49,7 @@ def attention_grounding(attention: Mapping[str, ArrayLike], examples: Sequence[E
 def _boxes(example: Example[GqaAnswer]) -> tuple[Box, ...]:
     boxes = example.reference.boxes
     if boxes is None:
-        raise MetricAbsentError(f"question {example.id!r} has no boxes: it takes its picture's scene graph")
+        raise MetricAbsentError(f"question {example.id!r} has no boxes: add its image's scene graph")
     return boxes
 
 
@@ -62,12 +63,12 @@ def _map(name: str, values: ArrayLike) -> NDArray[np.float64]:
 
 
 def _attention_within(boxes: Sequence[Box], weights: NDArray[np.float64]) -> float:
-    """Weights [7, 7] times the share of each cell that a box covers, summed over cells and boxes."""
+    """Weights [7, 7] times the fraction of each cell that a box covers, summed over cells and boxes."""
     return float(sum(_covered(x, w) @ weights @ _covered(y, h) for x, y, w, h in boxes))
 
 
 def _covered(start: float, length: float) -> NDArray[np.float64]:
-    """The share [7] of each cell of a side that the stretch covers."""
+    """The fraction [7] of each cell along one side that the interval covers."""
     edges = np.arange(SIDE + 1) / SIDE
     overlap: NDArray[np.float64] = np.minimum(edges[1:], start + length) - np.maximum(edges[:-1], start)
     return overlap.clip(min=0) * SIDE

@@ -1,4 +1,4 @@
-"""Kinds of fields that GQA's records have beside texts, lists and objects."""
+"""Readers for the kinds of fields in GQA's records that `vlbench.data.json` lacks."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ from vlbench.data.json.lines import Fields
 
 
 def strings(fields: Fields, key: str, where: str) -> list[str]:
-    """The list of strings called `key`; `where` says in errors which file and entry is meant.
+    """The list of strings named `key`; `where` names the file and entry in error messages.
 
     Raises:
-        DataError: it is missing or something else.
+        DataError: the value is missing or has another type.
     """
     return all_strings(list_at(fields, key, where), key, where)
 
 
 def all_strings(values: Sequence[object], key: str, where: str) -> list[str]:
-    """The values, each a string, or a DataError; equal strings become one, as the same few thousand come all over."""
-    found = [intern(value) for value in values if isinstance(value, str)]
-    if len(found) < len(values):
+    """The values, interned because the same few thousand strings recur; DataError if one of them is not a string."""
+    texts = [intern(value) for value in values if isinstance(value, str)]
+    if len(texts) < len(values):
         raise _unexpected(values, key, "strings only", where)
-    return found
+    return texts
 
 
 def flag(fields: Fields, key: str, where: str) -> bool:
-    """The truth value called `key`.
+    """The boolean named `key`.
 
     Raises:
-        DataError: it is missing or something else.
+        DataError: the value is missing or has another type.
     """
     value = fields.get(key)
     if not isinstance(value, bool):
@@ -41,10 +41,10 @@ def flag(fields: Fields, key: str, where: str) -> bool:
 
 
 def number(fields: Fields, key: str, where: str) -> float:
-    """The number called `key`.
+    """The number named `key`.
 
     Raises:
-        DataError: it is missing or something else; true and false are no numbers.
+        DataError: the value is missing or has another type; true and false are not numbers.
     """
     value = fields.get(key)
     if isinstance(value, bool) or not isinstance(value, int | float):

@@ -1,4 +1,4 @@
-"""GQA's measures as its official evaluation defines them: over balanced questions only, answers letter for letter."""
+"""GQA's metrics as in its official evaluation: over balanced questions only, with exact string comparison."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from vlbench.metrics.uncertainty import mean_score
 Questions = Sequence[Example[GqaAnswer]]
 
 COMMON = ("color", "material", "shape")
-"""The choices of every question about what things have in common."""
+"""The choices of all questions about what things have in common."""
 
 
 def accuracy(predictions: Sequence[Prediction], examples: Questions) -> Score:
-    """The share of balanced questions answered exactly; nothing is normalised.
+    """The percentage of balanced questions answered exactly; answers are not normalised.
 
-    A prediction whose status is not "ok" is wrong. Intervals are clustered by picture.
+    A prediction whose status is not "ok" is wrong. Confidence intervals are clustered by image.
 
     Raises:
-        CoverageError: predictions and examples do not match one to one; those not balanced count here.
-        DataError: examples without answers, as in the test splits.
+        CoverageError: predictions and examples do not match one to one, including unbalanced questions.
+        DataError: examples have no answers, as in the test splits.
         MetricAbsentError: no example is balanced.
 
     Source: Hudson and Manning 2019, official evaluation code.
@@ -40,17 +40,17 @@ def accuracy(predictions: Sequence[Prediction], examples: Questions) -> Score:
 
 
 def binary(predictions: Sequence[Prediction], examples: Questions) -> Score:
-    """`accuracy` over the questions that offer their answers: all structural kinds but `query`."""
+    """`accuracy` over the questions that offer their answers: all structural types except `query`."""
     return _accuracy("binary", lambda structural: structural != "query", predictions, examples)
 
 
 def open_ended(predictions: Sequence[Prediction], examples: Questions) -> Score:
-    """`accuracy` over the questions of structural kind `query`; the official name is `open`."""
+    """`accuracy` over the questions of structural type `query`; the official name is `open`."""
     return _accuracy("open", lambda structural: structural == "query", predictions, examples)
 
 
 def validity(predictions: Sequence[Prediction], examples: Questions) -> Score:
-    """The share of balanced questions given an answer of the right sort, such as a colour where one is asked for.
+    """The percentage of balanced questions with an answer of the right sort, such as a colour if one is asked for.
 
     Raises:
         MetricAbsentError: a balanced question has no choices.
@@ -60,7 +60,7 @@ def validity(predictions: Sequence[Prediction], examples: Questions) -> Score:
 
 
 def plausibility(predictions: Sequence[Prediction], examples: Questions) -> Score:
-    """The share of balanced questions given an answer that occurs with their subject somewhere in the scene graphs.
+    """The percentage of balanced questions with an answer that occurs with their subject in some scene graph.
 
     Raises:
         MetricAbsentError: a balanced question has no choices.
@@ -70,19 +70,19 @@ def plausibility(predictions: Sequence[Prediction], examples: Questions) -> Scor
 
 
 def consistency(predictions: Sequence[Prediction], examples: Questions) -> Score:
-    """Over the balanced questions answered correctly: the mean share of right answers to what each of them entails.
+    """The mean, over balanced questions answered correctly, of the percentage of their entailed questions also correct.
 
-    Questions that entail no other one are left out; n counts the rest. Where none of the rest is answered correctly
-    the value is 0, as officially.
+    Questions that entail no other one are left out; n counts the rest. If none of the rest is answered correctly the
+    value is 0, as in the official evaluation.
 
     Raises:
-        MetricAbsentError: an entailed question is not among the examples, or nothing is entailed.
+        MetricAbsentError: an entailed question is not among the examples, or no question entails another.
         CoverageError, DataError: as `accuracy`.
     """
     given, balanced = _balanced(predictions, examples)
-    right = {example.id: given[example.id] == example.reference.answer for example in examples}
+    correct = {example.id: given[example.id] == example.reference.answer for example in examples}
     entailing = [example for example in balanced if example.reference.entailed]
-    unknown = {other for example in entailing for other in example.reference.entailed if other not in right}
+    unknown = {other for example in entailing for other in example.reference.entailed if other not in correct}
     if unknown:
         raise MetricAbsentError(
             f"{len(unknown):,} questions that balanced ones entail are not among the examples ({first_five(unknown)}): "
@@ -92,47 +92,48 @@ def consistency(predictions: Sequence[Prediction], examples: Questions) -> Score
     if not entailing:
         raise MetricAbsentError("no balanced question entails another")
     values = {
-        example.id: sum(map(right.__getitem__, example.reference.entailed)) / len(example.reference.entailed)
+        example.id: sum(map(correct.__getitem__, example.reference.entailed)) / len(example.reference.entailed)
         for example in entailing
-        if right[example.id]
+        if correct[example.id]
     }
     return _mean("consistency", values, balanced) if values else Score("consistency", 0.0, 0, None, None, {})
 
 
 def distribution(predictions: Sequence[Prediction], examples: Questions) -> Score:
-    """How far the answers to the questions of a global group are from being as frequent as the right ones; 0 is best.
+    """The distance between the distributions of predicted and correct answers per global group; 0 is best.
 
-    The chi-square statistic over the right answers of each group, averaged by the groups' numbers of questions and
-    divided by 100; no percentage. Answers that are right nowhere in their group are not counted. No interval is given.
+    The chi-square statistic over the correct answers of each group, averaged with the groups' numbers of questions as
+    weights, divided by 100; not a percentage. Answers that are never correct in their group do not count. There is no
+    confidence interval.
 
     Raises:
         MetricAbsentError: no balanced question has a global group.
         CoverageError, DataError: as `accuracy`.
     """
     given, balanced = _balanced(predictions, examples)
-    wanted: defaultdict[str, Counter[str]] = defaultdict(Counter)
-    said: defaultdict[str, Counter[str | None]] = defaultdict(Counter)
+    correct: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    predicted: defaultdict[str, Counter[str | None]] = defaultdict(Counter)
     for example in balanced:
         group = example.reference.global_group
         if group is not None:
-            wanted[group][example.reference.answer] += 1
-            said[group][given[example.id]] += 1
-    if not wanted:
+            correct[group][example.reference.answer] += 1
+            predicted[group][given[example.id]] += 1
+    if not correct:
         raise MetricAbsentError("no balanced question has a global group")
-    sizes = {group: answers.total() for group, answers in wanted.items()}
-    # Exact sums, so that the order of questions does not show in the last digit.
-    summed = fsum(_chi_square(wanted[group], said[group]) * size for group, size in sizes.items())
+    sizes = {group: answers.total() for group, answers in correct.items()}
+    # Exact sums, so that the order of questions does not change the last digit.
+    total = fsum(_chi_square(correct[group], predicted[group]) * size for group, size in sizes.items())
     n = sum(sizes.values())
-    return Score("distribution", summed / n / 100, n, None, None, {}, higher_is_better=False)
+    return Score("distribution", total / n / 100, n, None, None, {}, higher_is_better=False)
 
 
 def grounding(predictions: Sequence[Prediction], examples: Questions) -> Score:
-    """Always absent: predictions do not say where a model looked; `attention.attention_grounding` takes maps that do.
+    """Always absent: predictions contain no attention; `attention.attention_grounding` takes attention maps.
 
     Raises:
         MetricAbsentError: always.
     """
-    raise MetricAbsentError("predictions carry no attention to compare with the boxes of the objects asked about")
+    raise MetricAbsentError("predictions carry no attention to compare with the boxes of the mentioned objects")
 
 
 def _accuracy(
@@ -161,8 +162,8 @@ def _among(
         allowed = choices(example.reference)
         if allowed is None:
             raise MetricAbsentError(
-                f"question {example.id!r} has no choices: it takes the official evaluation's file of choices, which "
-                f"there is for val and testdev"
+                f"question {example.id!r} has no choices: add the official evaluation's file of choices, which exists "
+                f"for val and testdev"
             )
         if "Common" in example.reference.detailed:
             allowed = COMMON
@@ -171,16 +172,16 @@ def _among(
 
 
 def _balanced(predictions: Sequence[Prediction], examples: Questions) -> tuple[Mapping[str, str | None], Questions]:
-    """The answers given, by question, none where its status is not "ok"; and the questions that count."""
+    """The predicted answers by question (None if the status is not "ok"), and the balanced questions."""
     given = {item.example_id: item.answer if item.status == "ok" else None for item in predictions}
     if not examples or len(given) < len(predictions) or given.keys() != {example.id for example in examples}:
-        match(predictions, examples)  # names the faults, at twice the cost of seeing that there are some
+        match(predictions, examples)  # names the errors, at twice the cost of this test
     unanswered = [example.id for example in examples if not example.reference.answer]
     if unanswered:
         raise DataError(
             f"{len(unanswered):,} of {len(examples):,} questions have no answers to score against "
-            f"({first_five(unanswered)}): those of test, challenge and submission are not public, so hand predictions "
-            f"in to the official server, or score another split"
+            f"({first_five(unanswered)}): those of test, challenge and submission are not public, so submit "
+            f"predictions to the official server, or score another split"
         )
     balanced = [example for example in examples if example.reference.is_balanced]
     if not balanced:
@@ -188,8 +189,8 @@ def _balanced(predictions: Sequence[Prediction], examples: Questions) -> tuple[M
     return given, balanced
 
 
-def _chi_square(wanted: Counter[str], said: Counter[str | None]) -> float:
-    return fsum((said[answer] - times) ** 2 / times for answer, times in wanted.items())
+def _chi_square(correct: Counter[str], predicted: Counter[str | None]) -> float:
+    return fsum((predicted[answer] - count) ** 2 / count for answer, count in correct.items())
 
 
 def _mean(name: str, values: Mapping[str, float], examples: Questions) -> Score:

@@ -1,4 +1,4 @@
-"""GQA's files of questions, as they are given out."""
+"""Reads GQA's question files in their official format."""
 
 from __future__ import annotations
 
@@ -16,24 +16,27 @@ from vlbench.data.json.stream import entries
 
 STRUCTURAL = ("verify", "query", "choose", "logical", "compare")
 NO_STEPS = ("exist", "query: name", "choose name")
-"""Operations that only ask for what the others have found; the official evaluation does not count them."""
+"""Operations that only read the result of the others; the official evaluation does not count them as steps."""
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A question about a picture; tags: of balanced questions whose answers are public."""
+    """A question about an image. tags: empty unless the question is balanced and its answer public."""
 
     id: str
-    picture: str
+    image: str
     text: str
     answer: GqaAnswer
     tags: Mapping[str, str] = field(default_factory=dict)
 
 
 def read_questions(path: Path, public: bool, evidence: Evidence) -> Iterator[Question]:
-    """Yield the questions of one file in its order, without holding the file in memory.
+    """Yield the questions of one file in its order, without reading the whole file into memory.
 
-    public: whether it holds the answers. evidence: about the questions of the split.
+    Args:
+        path: of the file.
+        public: whether the file contains the answers.
+        evidence: of the questions' split.
 
     Raises:
         DataError: the file cannot be read, or has a question that the official format does not allow.
@@ -41,24 +44,24 @@ def read_questions(path: Path, public: bool, evidence: Evidence) -> Iterator[Que
     for name, entry in entries(path):
         where = f"{path}, question {name[:60]!r}"
         fields = as_object(entry, where)
-        yield _annotated(name, fields, where, evidence) if public else _bare(name, fields, where)
+        yield _answered(name, fields, where, evidence) if public else _unanswered(name, fields, where)
 
 
-def _bare(name: str, fields: Fields, where: str) -> Question:
+def _unanswered(name: str, fields: Fields, where: str) -> Question:
     return Question(
         id=intern(name),
-        picture=intern(folder(fields, "imageId", where)),
+        image=intern(folder(fields, "imageId", where)),
         text=text(fields, "question", where),
         answer=GqaAnswer("", flag(fields, "isBalanced", where)),
     )
 
 
-def _annotated(name: str, fields: Fields, where: str, evidence: Evidence) -> Question:
-    bare = _bare(name, fields, where)
+def _answered(name: str, fields: Fields, where: str, evidence: Evidence) -> Question:
+    bare = _unanswered(name, fields, where)
     types = object_at(fields, "types", where)
     answer, structural = intern(text(fields, "answer", where)), one_of(types, "structural", STRUCTURAL, where)
     if not bare.answer.is_balanced:
-        return Question(bare.id, bare.picture, bare.text, GqaAnswer(answer, False, structural))
+        return Question(bare.id, bare.image, bare.text, GqaAnswer(answer, False, structural))
     choices = evidence.choices.get(name)
     group = object_at(fields, "groups", where).get("global")
     reference = GqaAnswer(
@@ -70,18 +73,17 @@ def _annotated(name: str, fields: Fields, where: str, evidence: Evidence) -> Que
         entailed=tuple(other for other in strings(fields, "entailed", where) if other != name),
         valid=None if choices is None else choices[0],
         plausible=None if choices is None else choices[1],
-        boxes=evidence.boxes(bare.picture, _objects(fields, where)) if evidence.objects else None,
+        boxes=evidence.boxes(bare.image, _mentioned_objects(fields, where)) if evidence.objects else None,
     )
-    tags = _tags(
-        reference, intern(text(types, "semantic", where)), bare.text, list_at(fields, "semantic", where), where
-    )
-    return Question(bare.id, bare.picture, bare.text, reference, tags)
+    semantic, operations = intern(text(types, "semantic", where)), list_at(fields, "semantic", where)
+    tags = _tags(reference, semantic, bare.text, operations, where)
+    return Question(bare.id, bare.image, bare.text, reference, tags)
 
 
 def _tags(
     reference: GqaAnswer, semantic: str, question: str, operations: Sequence[object], where: str
 ) -> Mapping[str, str]:
-    """The kinds by name, and the global group where there is one; length: in words; steps: of the program."""
+    """The types by name, and the global group if there is one. length: in words. steps: of the program."""
     tags = {
         "structural": reference.structural,
         "semantic": semantic,
@@ -93,14 +95,14 @@ def _tags(
 
 
 def _is_step(operation: Fields, where: str) -> bool:
-    said = f"{text(operation, 'operation', where)}: {text(operation, 'argument', where)}"
-    return not any(part in said for part in NO_STEPS)
+    step = f"{text(operation, 'operation', where)}: {text(operation, 'argument', where)}"
+    return not any(part in step for part in NO_STEPS)
 
 
-def _objects(fields: Fields, where: str) -> list[str]:
-    """The objects that the words of the question, then of the full answer, stand for; one comes as often as it is said.
+def _mentioned_objects(fields: Fields, where: str) -> list[str]:
+    """The objects that words of the question, then of the full answer, refer to, once per mention.
 
-    That is how the official evaluation counts them.
+    The official evaluation counts them in the same way.
     """
     annotations = object_at(fields, "annotations", where)
     spans = (object_at(annotations, key, where) for key in ("question", "fullAnswer"))

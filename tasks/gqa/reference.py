@@ -1,4 +1,4 @@
-"""What a question of GQA carries besides itself, and how its record is read."""
+"""The reference of a GQA question: its answer and what the metrics need."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 Box: TypeAlias = tuple[float, float, float, float]
-"""x, y of the top left corner, width, height; as shares of the picture's width and height."""
+"""x, y of the top left corner, width, height; as fractions of the image's width and height."""
 
 
 @dataclass(frozen=True, slots=True)
 class GqaAnswer:
-    """The answer and what the measures need to judge another one; empty where the organisers keep it.
+    """The answer to a question and what the metrics need; the answer is empty if it is not public.
 
-    Only balanced questions are measured, so the fields from `detailed` on are those of balanced questions only.
+    answer: compared exactly. structural: one of five types; `query` is an open question, the others are binary.
 
-    answer: as it must be given, letter for letter. structural: one of five kinds; `query` is an open question, the
-    others are binary. detailed: one of about a hundred kinds. global_group: questions of a group ask for answers of one
-    sort. entailed: ids of other questions whose answers follow from this one's. valid, plausible: answers that suit the
-    question, and that occur in the world; None without a file of choices. boxes: of the objects that the question, then
-    the full answer, speaks of; None without a scene graph.
+    The remaining fields are set for balanced questions only, because the metrics use no others. detailed: one of about
+    a hundred types. global_group: questions of a group ask for the same sort of answer. entailed: ids of other
+    questions whose answers follow from this one's. valid, plausible: answers of the right sort, and answers that occur
+    in the scene graphs; None without a file of choices. boxes: of the objects that the question, then the full answer,
+    mentions; None without a scene graph.
     """
 
     answer: str
@@ -39,5 +39,5 @@ class GqaAnswer:
         return self.answer
 
     def worths(self) -> Mapping[str, float]:
-        """The answer is worth 1, any other nothing."""
+        """The soft targets: 1 for the answer."""
         return {self.answer: 1.0} if self.answer else {}

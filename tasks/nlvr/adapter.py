@@ -1,4 +1,4 @@
-"""NLVR's official JSON lines to examples: one statement and a label, six pictures that show the same boxes permuted."""
+"""NLVR: reads the official JSON lines; a statement, a label, and six images that show the same boxes permuted."""
 
 from __future__ import annotations
 
@@ -17,28 +17,28 @@ IDENTIFIER = re.compile(r"(\d+)-\d+", re.ASCII)
 
 
 def examples(files: SplitFiles) -> Iterator[Example[Label]]:
-    """Six examples per line, one for each picture; the group is the set of pictures it was written about.
+    """Yield six examples per line, one per image; the group is the set of images the statement was written about.
 
     Raises:
-        DataError: a line that is not what the official format promises, with file and line number.
+        DataError: a line does not have the official format; the message names file and line.
     """
     annotations, images = files.path("annotations"), files.place("images")
-    # The split `hidden` names no directory, so its pictures are found by their file names.
-    index = {} if "{directory}" in images.name else {path.name: path for path in sorted(images.rglob("*.png"))}
+    # The split `hidden` names no directory, so its images are found by their file names.
+    by_name = {} if "{directory}" in images.name else {path.name: path for path in sorted(images.rglob("*.png"))}
     for number, line in read_json_lines(annotations):
         where = f"{annotations}, line {number}"
         identifier = text(line, "identifier", where)
         parts = IDENTIFIER.fullmatch(identifier)
         if parts is None:
             raise DataError(f"{where}: 'identifier' is {identifier!r}: expected set-position as in '1572-0'")
-        home = _home(line, images, where)
+        image_folder = _image_folder(line, images, where)
         sentence, label = text(line, "sentence", where), Label(one_of(line, "label", LABELS, where))
         for permutation in range(PERMUTATIONS):
             name = f"{files.split}-{identifier}-{permutation}.png"
-            picture = ImageRef(index.get(name, home / name), name.removesuffix(".png"))
-            yield Example(name, Query((picture,), sentence), label, group=f"{files.split}-{parts[1]}")
+            image = ImageRef(by_name.get(name, image_folder / name), name.removesuffix(".png"))
+            yield Example(name, Query((image,), sentence), label, group=f"{files.split}-{parts[1]}")
 
 
-def _home(line: Mapping[str, object], images: Path, where: str) -> Path:
-    """The folder of a line's pictures."""
+def _image_folder(line: Mapping[str, object], images: Path, where: str) -> Path:
+    """The folder of a line's images."""
     return images.with_name(folder(line, "directory", where)) if "{directory}" in images.name else images

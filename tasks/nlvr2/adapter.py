@@ -1,4 +1,4 @@
-"""NLVR2's official JSON lines to examples: two pictures, one statement, a label."""
+"""NLVR2: reads the official JSON lines; an example is two images, a statement and a label."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ IDENTIFIER = re.compile(r"(\w+-\d+)-(\d+)-(\d+)", re.ASCII)
 
 
 def examples(files: SplitFiles) -> Iterator[Example[Label]]:
-    """One example per line; the group is the statement, which up to four pairs of pictures share.
+    """Yield one example per line; the group is the statement, which up to four pairs of images share.
 
     Raises:
-        DataError: a line that is not what the official format promises, with file and line number.
+        DataError: a line does not have the official format; the message names file and line.
     """
     annotations, images = files.path("annotations"), str(files.place("images"))
     for number, line in read_json_lines(annotations):

@@ -1,1 +1,1 @@
-"""SNLI-VE: does a photograph entail a sentence, contradict it, or neither."""
+"""SNLI-VE: does a photograph entail a sentence, contradict it, or neither?"""

@@ -1,4 +1,4 @@
-"""SNLI-VE: a photograph, a hypothesis, one of three labels."""
+"""SNLI-VE: an example is a photograph, a hypothesis and one of three labels."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from vlbench.core.task import SplitFiles
 
 
 def examples(files: SplitFiles) -> Iterator[Example[Label]]:
-    """One example per line; the text is the hypothesis alone, the group the photograph.
+    """Yield one example per line; the text is the hypothesis alone, the group is the photograph.
 
     Raises:
-        DataError: a line that is not what the official format promises, with file and line number.
+        DataError: a line does not have the official format; the message names file and line.
     """
     return read_examples(files, ["sentence2"])

@@ -1,1 +1,1 @@
-"""SNLI-VE with its premise: the hypothesis is judged by a photograph and a caption of it."""
+"""SNLI-VE with its premise: the label depends on a photograph and a caption of it."""

@@ -1,4 +1,4 @@
-"""VQA v2.0's official files to examples: a picture, a question, ten answers."""
+"""VQA v2.0: reads the official files; an example is an image, a question and ten answers."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from vlbench.core.task import SplitFiles
 
 
 def examples(files: SplitFiles) -> Iterator[Example[VqaAnswers]]:
-    """One example per question, in the order of the questions file; the group is the picture.
+    """Yield one example per question, in the order of the questions file; the group is the image.
 
     Splits whose answers are not public have references without answers, and no tags.
 
     Raises:
-        DataError: a file that is not what the official format promises, or of another split, entry named.
+        DataError: a file does not have the official format, or is of another split; the message names the entry.
     """
-    asked, images = files.path("questions"), files.place("images")
-    subtype = images.name  # the folder of a COCO picture says which part of COCO it is of, as its file name does
+    path, images = files.path("questions"), files.place("images")
+    subtype = images.name  # the folder of a COCO image names its part of COCO, as its file name does
     annotated = "annotations" in files.card.files
     annotations = read_annotations(files.path("annotations"), subtype) if annotated else {}
-    for question in read_questions(asked, subtype):
+    for question in read_questions(path, subtype):
         annotation = annotations.get(question.id)
-        if annotated and (annotation is None or annotation.picture != question.picture):
+        if annotated and (annotation is None or annotation.image != question.image):
             raise DataError(
-                f"{asked}: question {question.id} about {question.picture} has no annotation in "
+                f"{path}: question {question.id} about {question.image} has no annotation in "
                 f"{files.path('annotations')}: give questions and annotations of one split"
             )
         yield _example(question, annotation, images)
@@ -37,8 +37,8 @@ def examples(files: SplitFiles) -> Iterator[Example[VqaAnswers]]:
 def _example(question: Question, annotation: Annotation | None, images: Path) -> Example[VqaAnswers]:
     return Example(
         id=question.id,
-        query=Query((ImageRef(images / f"{question.picture}.jpg", question.picture),), question.text),
+        query=Query((ImageRef(images / f"{question.image}.jpg", question.image),), question.text),
         reference=annotation.answers if annotation else UNKNOWN,
-        group=question.picture,
+        group=question.image,
         tags={"answer_type": annotation.answer_type, "question_type": annotation.question_type} if annotation else {},
     )

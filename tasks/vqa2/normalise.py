@@ -1,7 +1,7 @@
-"""How the official VQA evaluation makes two spellings of an answer equal.
+"""Answer normalisation of the official VQA evaluation.
 
 Source: Antol et al. 2015 and Goyal et al. 2017, official evaluation code. Its quirks are kept on purpose, because
-published numbers were made with them; a comment names each.
+published results depend on them; a comment names each.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ CONTRACTIONS = {
     for place, sign in enumerate(word)
     if sign == "'"
 } | {"let's": "let's", "she's": "she's", "somebody'd": "somebodyd"}
-"""Misspelt to spelt, 120 entries: one apostrophe is left out, but for three odd ones. Words are in lower case when they
-are looked up, so the four that spell `I'm` and its like never apply."""
+"""Misspelt to correct, 120 entries: one apostrophe is missing, except for three irregular ones. Words are lower-cased
+before the look-up, so the four entries with a capital `I` never apply."""
 
 MAX_PERIODS = 32
 """The official code passes re.UNICODE, which is 32, as the number of replacements."""
@@ -39,22 +39,22 @@ _PERIOD = re.compile(r"\.(?!\d)", re.ASCII)
 
 
 def plain(answer: str) -> str:
-    """The answer as it is compared when all ten agree: line feeds and tabs are spaces, none at either end."""
+    """The answer as compared if all ten annotators agree: line feeds and tabs become spaces, both ends are stripped."""
     return answer.replace("\n", " ").replace("\t", " ").strip()
 
 
 def normalise(answer: str) -> str:
-    """The answer as it is compared when the ten differ: punctuation, periods, then words; never raises."""
+    """The answer as compared if the ten annotators differ: punctuation, then periods, then words; never raises."""
     return _words(_without_punctuation(plain(answer)))
 
 
 def _without_punctuation(answer: str) -> str:
-    """A sign becomes a space, but nothing where it touches a space or any number in the answer has a comma in it."""
+    """Replace signs by spaces, or delete a sign if it touches a space or any number in the answer contains a comma."""
     signs = [sign for sign in PUNCTUATION if sign in answer]
     if signs:
-        all_vanish = _NUMBER_WITH_COMMA.search(answer) is not None
-        vanishing = {sign for sign in signs if all_vanish or f"{sign} " in answer or f" {sign}" in answer}
-        answer = answer.translate({ord(sign): "" if sign in vanishing else " " for sign in signs})
+        delete_all = _NUMBER_WITH_COMMA.search(answer) is not None
+        deleted = {sign for sign in signs if delete_all or f"{sign} " in answer or f" {sign}" in answer}
+        answer = answer.translate({ord(sign): "" if sign in deleted else " " for sign in signs})
     return _PERIOD.sub("", answer, count=MAX_PERIODS) if "." in answer else answer
 
 
@@ -64,7 +64,7 @@ def _words(answer: str) -> str:
 
 
 class Memo(dict[str, str]):
-    """A function of strings as a table that fills itself: the answers of a split repeat a few strings."""
+    """A cache of a function of strings: the answers of a split repeat a few strings."""
 
     def __init__(self, function: Callable[[str], str]) -> None:
         self._function = function

@@ -1,4 +1,4 @@
-"""Make the built-in world on first use, wholly or not at all, and say what is in it."""
+"""Generate the synthetic world on first use, completely or not at all, and read the card that describes it."""
 
 from __future__ import annotations
 
@@ -7,28 +7,29 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import astuple, dataclass
 from importlib import resources
 from pathlib import Path
 from typing import TypeAlias
+
+from filelock import FileLock
 
 from vlbench.core.domain import Domain
 from vlbench.core.errors import DataError, VlbenchError
 from vlbench.core.validate import Frozen, parse
 from vlbench.data.cache.folder import atomic_write, cannot_write
 from vlbench.world.exporters import gqa, karpathy, nlvr2, snli_ve, vqa2
-from vlbench.world.language.statements import KINDS
-from vlbench.world.lock import held
-from vlbench.world.progress import Progress
+from vlbench.world.language.statements import STATEMENT_KINDS
+from vlbench.world.output import ProgressCallback
 from vlbench.world.scenes.pools import Pool, export_pool
-from vlbench.world.scenes.scene import SPLITS, Scene, Split, make_scenes, write_scenes
+from vlbench.world.scenes.scene import SPLITS, Scenes, Split, make_scenes, write_scenes
 
 WORLD_VERSION = 3
-"""Raised whenever the same seed would give other bytes."""
+"""Increased whenever the same seed gives different bytes."""
 
-Exporter: TypeAlias = Callable[[Path, Mapping[Split, Sequence[Scene]], Domain, int, Progress], dict[str, int]]
-"""Writes a task over the scenes to a folder, in a domain, by a seed; says how many examples each split has."""
+Exporter: TypeAlias = Callable[[Path, Scenes, Domain, int, ProgressCallback], dict[str, int]]
+"""Writes a task over the scenes to a folder, in a domain, by a seed; returns the number of examples of each split."""
 
 _EXPORTERS: dict[str, Exporter] = {
     nlvr2.TASK: nlvr2.export,
@@ -44,7 +45,7 @@ _CARD = "world.json"
 
 @dataclass(frozen=True, slots=True)
 class WorldSize:
-    """NLVR2 sets per split, eight examples and eight scenes each."""
+    """Number of NLVR2 sets per split; each set has eight examples and eight scenes."""
 
     train: int = 1024
     dev: int = 128
@@ -52,7 +53,7 @@ class WorldSize:
     test2: int = 128
 
     def sets(self, split: Split) -> int:
-        """The sets of a split."""
+        """The number of sets of a split."""
         return {"train": self.train, "dev": self.dev, "test1": self.test1, "test2": self.test2}[split]
 
 
@@ -61,9 +62,9 @@ TINY = WorldSize(24, 12, 12, 12)
 
 
 class WorldInfo(Frozen):
-    """What a world says of itself in its `world.json`.
+    """The card of a synthetic world, stored as its `world.json`.
 
-    counts: task -> split, named as in the task's card -> examples. kinds: of NLVR2 statements.
+    counts: task -> split, named as in the task's card -> number of examples. kinds: of NLVR2 statements.
     sha256: over the path and content of every other file.
     """
 
@@ -76,25 +77,27 @@ class WorldInfo(Frozen):
 
 
 def is_world(root: Path) -> bool:
-    """Whether a complete world lies there."""
+    """Whether the folder holds a complete synthetic world."""
     return (root / _CARD).is_file()
 
 
 def world_info(root: Path) -> WorldInfo:
-    """What the world at `root` says of itself.
+    """The card of the synthetic world at `root`.
 
     Raises:
-        DataError: there is no world, or its card cannot be read.
+        DataError: there is no synthetic world, or its card cannot be read.
     """
     card = root / _CARD
     try:
         return parse(WorldInfo, json.loads(card.read_text(encoding="utf-8")), str(card))
     except (OSError, ValueError, VlbenchError) as error:
-        raise DataError(f"no world can be read from {card} ({error}): delete {root} to have it made anew") from None
+        raise DataError(
+            f"cannot read the synthetic world's card {card} ({error}): delete {root} to generate it again"
+        ) from None
 
 
 def world_folder(cache: Path, domain: Domain = "plain", seed: int = 0, *, size: WorldSize = FULL) -> Path:
-    """Where the world of that domain, seed and size lies in the cache, or would."""
+    """The folder in the cache for the synthetic world of that domain, seed and size; it may not exist yet."""
     suffix = "" if size == FULL else "-" + ".".join(map(str, astuple(size)))
     return cache / "world" / f"v{WORLD_VERSION}-s{seed}-{domain}{suffix}"
 
@@ -103,35 +106,36 @@ def ensure_world(
     cache: Path,
     domain: Domain = "plain",
     seed: int = 0,
-    progress: Progress | None = None,
+    progress: ProgressCallback | None = None,
     *,
     size: WorldSize = FULL,
 ) -> Path:
-    """The root of the complete world of that domain, seed and size; it is made if it is not in the cache yet.
+    """The root of the synthetic world of that domain, seed and size; it is generated if the cache lacks it.
 
-    Of several processes that ask at once, one makes it and the others wait. Whatever stops the making, nothing
-    stays that looks complete, and the next call sweeps away what did.
+    If several processes call this at once, one generates and the others wait for its file lock. The kernel releases
+    the lock when its holder dies. An interrupted generation leaves nothing that looks complete, and the next call
+    deletes what it left.
 
     Raises:
-        DataError: it cannot be written there.
+        DataError: the cache cannot be written.
     """
     root = world_folder(cache, domain, seed, size=size)
     if is_world(root):
         return root
     try:
         root.parent.mkdir(parents=True, exist_ok=True)
-        with held(root.parent / f".{root.name}.lock"):
+        with FileLock(root.parent / f".{root.name}.lock"):
             if not is_world(root):
-                _make_beside(root, domain, seed, size, progress or (lambda what, done, total: None))
+                _make_and_move(root, domain, seed, size, progress or (lambda what, done, total: None))
     except OSError as error:
         raise cannot_write(root, error) from None
     return root
 
 
-def _make_beside(root: Path, domain: Domain, seed: int, size: WorldSize, progress: Progress) -> None:
-    """Make the world in a folder of its own and move it to `root` at once; the caller holds the lock."""
-    for remains in (root, *root.parent.glob(f".{root.name}.*.part")):
-        shutil.rmtree(remains, ignore_errors=True)
+def _make_and_move(root: Path, domain: Domain, seed: int, size: WorldSize, progress: ProgressCallback) -> None:
+    """Generate into a temporary folder, then rename it to `root`; the caller holds the lock."""
+    for incomplete in (root, *root.parent.glob(f".{root.name}.*.part")):
+        shutil.rmtree(incomplete, ignore_errors=True)
     part = root.with_name(f".{root.name}.{secrets.token_hex(4)}.part")
     try:
         part.mkdir()
@@ -142,8 +146,8 @@ def _make_beside(root: Path, domain: Domain, seed: int, size: WorldSize, progres
         shutil.rmtree(part, ignore_errors=True)
 
 
-def _make(root: Path, domain: Domain, seed: int, size: WorldSize, progress: Progress) -> None:
-    """Everything below the root, its card last."""
+def _make(root: Path, domain: Domain, seed: int, size: WorldSize, progress: ProgressCallback) -> None:
+    """Write everything below the root, its card last."""
     scenes = {split: make_scenes(split, size.sets(split) * nlvr2.SCENES_PER_SET, seed) for split in SPLITS}
     for split in SPLITS:
         write_scenes(root / "scenes" / f"{split}.jsonl", scenes[split])
@@ -152,13 +156,18 @@ def _make(root: Path, domain: Domain, seed: int, size: WorldSize, progress: Prog
         export_pool(root, pool, scenes, domain, seed, progress)
     counts = {name: export(root / name, scenes, domain, seed, progress) for name, export in _EXPORTERS.items()}
     info = WorldInfo(
-        version=WORLD_VERSION, seed=seed, domain=domain, counts=counts, kinds=KINDS, sha256=content_sha256(root)
+        version=WORLD_VERSION,
+        seed=seed,
+        domain=domain,
+        counts=counts,
+        kinds=STATEMENT_KINDS,
+        sha256=content_sha256(root),
     )
     atomic_write(root / _CARD, info.model_dump_json(indent=2) + "\n")
 
 
 def content_sha256(root: Path) -> str:
-    """The hash over path and content of every file below the root but its card."""
+    """The hash over path and content of every file below the root except its card."""
     digest = hashlib.sha256()
     for path in sorted((path for path in root.rglob("*") if path.is_file() and path.name != _CARD), key=Path.as_posix):
         digest.update(f"{path.relative_to(root).as_posix()}\n".encode())

@@ -1,6 +1,6 @@
-"""Chance that is the same on every machine and in every Python: named streams, drawn by `random()` alone.
+"""Random numbers that are the same on every machine and Python version: named streams that use only `random()`.
 
-`choice`, `shuffle` and `randrange` have changed what they draw between Python versions; `random()` never has.
+`choice`, `shuffle` and `randrange` have changed their results between Python versions; `random()` never has.
 """
 
 from __future__ import annotations
@@ -13,22 +13,22 @@ Item = TypeVar("Item")
 
 
 def stream(*names: str | int) -> Random:
-    """An independent stream of chance for one purpose, e.g. `stream(seed, "scenes", "train")`."""
+    """An independent random generator for one purpose, e.g. `stream(seed, "scenes", "train")`."""
     return Random("/".join(map(str, names)))
 
 
 def below(rng: Random, n: int) -> int:
-    """A whole number in [0, n)."""
+    """A uniform integer in [0, n)."""
     return int(rng.random() * n)
 
 
 def pick(rng: Random, items: Sequence[Item]) -> Item:
-    """One of the items, each as likely as the others."""
+    """One of the items, with equal probability."""
     return items[below(rng, len(items))]
 
 
 def shuffled(rng: Random, items: Sequence[Item]) -> list[Item]:
-    """The items in a random order (Fisher-Yates)."""
+    """The items in random order (Fisher-Yates)."""
     order = list(items)
     for last in range(len(order) - 1, 0, -1):
         other = below(rng, last + 1)

@@ -16,11 +16,11 @@ from vlbench.engine.source import load_task
 BARE = ("question", "imageId", "isBalanced")
 
 
-def record(question, picture, answer, structural, program, balanced=True, group=None, entailed=(), spans=({}, {})):
+def record(question, image, answer, structural, program, balanced=True, group=None, entailed=(), spans=({}, {})):
     operations = [step.split(": ") for step in program.split(" -> ")]
     return {
         "question": question,
-        "imageId": picture,
+        "imageId": image,
         "isBalanced": balanced,
         "answer": answer,
         "fullAnswer": answer,
@@ -322,12 +322,12 @@ def test_faults_of_questions_are_named(root, content, message):
         ("eval/val_choices", {"1": {"valid": []}}, r"choices\.json, question '1': 'plausible' is missing"),
         ("eval/val_choices", {"1": {"valid": "yes", "plausible": []}}, r"'valid' is 'yes' where a JSON list"),
         ("eval/val_choices", {"1": {"valid": [1], "plausible": []}}, r"'valid' is \[1\] where strings only"),
-        ("sceneGraphs/val_sceneGraphs", {"p": {"width": 0, "height": 4}}, r"Graphs\.json, picture 'p': .* of 0 x 4"),
+        ("sceneGraphs/val_sceneGraphs", {"p": {"width": 0, "height": 4}}, r"Graphs\.json, image 'p': .* has 0 x 4"),
         ("sceneGraphs/val_sceneGraphs", {"p": {"width": 9}}, r"'height' is missing or null where a number"),
         ("sceneGraphs/val_sceneGraphs", {"p": {"width": True, "height": 4}}, r"'width' is True where a number"),
         ("sceneGraphs/val_sceneGraphs", {"p": {"width": 1, "height": 4}}, r"'objects' is missing"),
         ("sceneGraphs/val_sceneGraphs", {"p": {"width": 1, "height": 4, "objects": {"7": {"x": 1}}}},
-         r"picture 'p', object '7': 'y' is missing"),
+         r"image 'p', object '7': 'y' is missing"),
         ("sceneGraphs/val_sceneGraphs", [], r"Graphs\.json: not JSON \(a JSON object is expected"),
     ],
 )  # fmt: skip

@@ -1,4 +1,4 @@
-"""GQA's measures against plain procedures over records in the official format, which share nothing with them."""
+"""GQA's metrics against plain procedures over records in the official format, which share nothing with them."""
 
 import doctest
 import json
@@ -22,13 +22,13 @@ OPERATIONS += [("relate", "dog,on,s (2)"), ("filter color", "red"), ("verify exi
 MEANS = ("accuracy", "binary", "open", "validity", "plausibility", "consistency")
 
 
-def record(toss, names, picture):
+def record(toss, names, image):
     spans = [{str(place): toss.choice("123") for place in range(toss.randint(0, 3))} for _ in range(2)]
     kind = toss.choice(["relS", "twoCommon", "attrC"])
     kinds = {"structural": toss.choice(["verify", "query", "choose", "logical", "compare"]), "detailed": kind}
     return {
         "question": " ".join(["Is"] * toss.randint(1, 12)) + toss.choice(["", "  ", "?"]),
-        "imageId": picture,
+        "imageId": image,
         "isBalanced": toss.random() < 0.4,
         "answer": toss.choice(ANSWERS),
         "types": kinds | {"semantic": toss.choice(["obj", "attr", "rel", "cat", "global"])},
@@ -57,12 +57,12 @@ class Drawn:
     def __init__(self, root, count=700, seed=4):
         toss = random.Random(seed)
         names = [f"{number:05d}" for number in range(count)]
-        pictures = [f"n{number}" for number in range(count // 8)]
-        self.records = {name: record(toss, names, toss.choice(pictures)) for name in names}
+        images = [f"n{number}" for number in range(count // 8)]
+        self.records = {name: record(toss, names, toss.choice(images)) for name in names}
         self.choices = {
             name: {"valid": toss.sample(ANSWERS, 5), "plausible": toss.sample(ANSWERS, 3)} for name in names
         }
-        self.graphs = {picture: graph(toss) for picture in pictures}
+        self.graphs = {image: graph(toss) for image in images}
         self.given = {
             name: record["answer"] if toss.random() < 0.6 else toss.choice([*ANSWERS, "nonsense"])
             for name, record in self.records.items()
@@ -187,7 +187,7 @@ def test_attention_is_held_against_boxes(drawn):
         attention_grounding(drawn.attention, [*examples, asked_about("x")])
     with pytest.raises(DataError, match=r"'x' has shape \(7,\): expected 7 x 7"):
         attention_grounding({"x": [1.0] * 7}, [asked_about("x", boxes=())])
-    with pytest.raises(MetricAbsentError, match="no boxes: it takes its picture's scene graph"):
+    with pytest.raises(MetricAbsentError, match="no boxes: add its image's scene graph"):
         attention_grounding({"x": [[0.0] * 7] * 7}, [asked_about("x")])
 
 
@@ -199,8 +199,8 @@ def test_order_does_not_count(drawn):
         assert measure(*shuffled) == measure(drawn.predictions, drawn.examples)
 
 
-def asked_about(name, answer="yes", structural="verify", balanced=True, picture="p", **evidence):
-    return Example(name, Query((), "?"), GqaAnswer(answer, balanced, structural, **evidence), picture)
+def asked_about(name, answer="yes", structural="verify", balanced=True, image="p", **evidence):
+    return Example(name, Query((), "?"), GqaAnswer(answer, balanced, structural, **evidence), image)
 
 
 def say(*answers):

@@ -57,8 +57,8 @@ def test_a_line_becomes_six_examples(open_task, tmp_path):
     assert {(example.group, example.reference.value, example.query.text) for example in examples} == {
         ("dev-1572", "true", "A box is empty.")
     }
-    (picture,) = examples[4].query.images
-    assert (picture.path, picture.key) == (tmp_path / "dev/images/2/dev-1572-0-4.png", "dev-1572-0-4")
+    (image,) = examples[4].query.images
+    assert (image.path, image.key) == (tmp_path / "dev/images/2/dev-1572-0-4.png", "dev-1572-0-4")
 
 
 def test_hidden_drawings_are_found_by_name(open_task, tmp_path):

@@ -22,7 +22,7 @@ def write(root, *lines, name="data/dev.json"):
 
 
 @pytest.mark.parametrize(
-    ("split", "count", "statements", "chance"),
+    ("split", "count", "statements", "majority_accuracy"),
     [
         ("dev", 6982, 2018, 50.86),
         ("test-p", 6967, 1995, 51.07),
@@ -30,11 +30,11 @@ def write(root, *lines, name="data/dev.json"):
         ("unbalanced-dev", 3562, 1526, 50.59),
     ],
 )
-def test_official_files_are_read_whole(open_task, shared_data, split, count, statements, chance):
+def test_official_files_are_read_whole(open_task, shared_data, split, count, statements, majority_accuracy):
     task = dataclasses.replace(open_task("nlvr2", shared_data / "nlvr2"), allow_partial=False)
     examples = task.load(split)
     assert (len(examples), len({example.group for example in examples})) == (count, statements)
-    assert majority(task.metric("accuracy"), examples) == pytest.approx(chance, abs=0.005)
+    assert majority(task.metric("accuracy"), examples) == pytest.approx(majority_accuracy, abs=0.005)
     md5 = hashlib.md5(task.files(split).path("annotations").read_bytes()).hexdigest()
     assert task.card.splits[split].md5["annotations"] == md5
 

@@ -1,4 +1,4 @@
-"""The retrieval tasks: official sizes, real photographs and captions, and where pictures may lie."""
+"""The retrieval tasks: official sizes, real photographs and captions, and where images may lie."""
 
 from __future__ import annotations
 

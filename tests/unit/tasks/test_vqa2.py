@@ -9,7 +9,7 @@ from vlbench.core.errors import CoverageError, DataError
 from vlbench.engine.score import score_file
 from vlbench.engine.source import load_task
 
-PICTURES = [458752, 458752, 42]
+IMAGES = [458752, 458752, 42]
 QUESTIONS = [458752000, 458752001, 42000]
 PEOPLE = [["net"] * 7 + ["Net.", "a net", "fence"], ["yes"] * 10, ["1"] * 3 + ["2"] * 4 + ["many"] * 3]
 KINDS = [("other", "what is this"), ("yes/no", "is the"), ("number", "how many")]
@@ -17,8 +17,8 @@ KINDS = [("other", "what is this"), ("yes/no", "is the"), ("number", "how many")
 
 def questions(subtype="val2014", **changes):
     asked = [
-        {"image_id": picture, "question": f"What is in {picture}?", "question_id": number}
-        for picture, number in zip(PICTURES, QUESTIONS, strict=True)
+        {"image_id": image, "question": f"What is in {image}?", "question_id": number}
+        for image, number in zip(IMAGES, QUESTIONS, strict=True)
     ]
     return {"info": {}, "task_type": "Open-Ended", "data_subtype": subtype, "questions": asked} | changes
 
@@ -32,13 +32,11 @@ def annotations(subtype="val2014", **changes):
                 {"answer": answer, "answer_confidence": "yes", "answer_id": place}
                 for place, answer in enumerate(people, start=1)
             ],
-            "image_id": picture,
+            "image_id": image,
             "answer_type": answer_type,
             "question_id": number,
         }
-        for picture, number, people, (answer_type, question_type) in zip(
-            PICTURES, QUESTIONS, PEOPLE, KINDS, strict=True
-        )
+        for image, number, people, (answer_type, question_type) in zip(IMAGES, QUESTIONS, PEOPLE, KINDS, strict=True)
     ]
     return {"info": {}, "data_subtype": subtype, "annotations": given} | changes
 
@@ -100,7 +98,7 @@ def test_files_lie_in_any_official_place(root, folders):
 
 
 @pytest.mark.parametrize("inner", ["", "vqa2"])
-def test_pictures_may_lie_in_the_folder_that_tasks_share(root, inner):
+def test_images_may_lie_in_the_folder_that_tasks_share(root, inner):
     if inner:
         (root / inner).mkdir()
         for path in root.glob("*.json"):
@@ -113,7 +111,7 @@ def test_pictures_may_lie_in_the_folder_that_tasks_share(root, inner):
 
 
 @pytest.mark.parametrize(("split", "subtype"), [("test", "test2015"), ("test-dev", "test-dev2015")])
-def test_test_splits_have_questions_about_test_pictures_only(root, split, subtype):
+def test_test_splits_have_questions_about_test_images_only(root, split, subtype):
     write(root / f"v2_OpenEnded_mscoco_{subtype}_questions.json", questions(subtype))
     first = opened(root).load(split)[0]
     assert first.query.images[0].path == root / "test2015/COCO_test2015_000000458752.jpg"
@@ -209,7 +207,7 @@ def without(content, key, entries="annotations"):
         ("questions", questions("train2014"), r"holds questions of 'train2014' where those of 'val2014' are expected"),
         ("annotations", annotations("train2014"), r"holds annotations of 'train2014' where those of 'val2014'"),
         ("questions", questions(questions=ASKED * 2), r"ids twice: 42000, 458752000, 458752001"),
-        ("annotations", annotations(annotations=GIVEN * 2), r"annotation 4: question 458752000 is"),
+        ("annotations", annotations(annotations=GIVEN * 2), r"annotation 4: question 458752000 has two"),
         ("annotations", annotations(annotations=GIVEN[1:]), r"question 458752000 .* no annotation"),
         ("questions", questions(questions=[ASKED[2] | {"image_id": 1}]), "has no annotation"),
         ("questions", questions(questions={}), r"questions\.json: 'questions' is \{\} where a JSON list"),

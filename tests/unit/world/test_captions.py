@@ -9,7 +9,7 @@ from importlib import resources
 
 import pytest
 
-from vlbench.world.language.captions import LISTS, PER_SCENE, RELATIONS, captions
+from vlbench.world.language.captions import LISTS, PER_SCENE, RELATIONS, caption_scene
 from vlbench.world.rng import stream
 from vlbench.world.scenes.scene import Scene, make_scenes
 
@@ -18,7 +18,7 @@ SCENES = make_scenes("train", 400, seed=7)
 
 
 def told(scene: Scene) -> list[tuple[object, str]]:
-    return list(captions(scene, stream("test", scene.id)))
+    return list(caption_scene(scene, stream("test", scene.id)))
 
 
 def phrases(sentence: str) -> Counter[tuple[str, str]]:

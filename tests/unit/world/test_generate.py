@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -14,32 +15,33 @@ from vlbench.core.domain import Domain
 from vlbench.core.errors import DataError, ExitCode
 from vlbench.data import parallel
 from vlbench.world.generate import TINY, WorldSize, content_sha256, ensure_world, is_world, world_info
-from vlbench.world.language.statements import KINDS
+from vlbench.world.language.statements import STATEMENT_KINDS
 
 GOLDEN = json.loads((Path(__file__).parents[2] / "golden" / "world.json").read_text())
 SMALL = WorldSize(1, 1, 1, 1)
 MAKE = """
 import sys
 from pathlib import Path
+from vlbench.data import parallel
 from vlbench.world.generate import TINY, ensure_world
+parallel.usable_cores = lambda: int(sys.argv[2])
 if __name__ == "__main__":
     root = ensure_world(Path(sys.argv[1]), progress=lambda *news: print(*news, flush=True), size=TINY)
     print("made", root, flush=True)
 """
 
 
-def start(cache: Path) -> subprocess.Popen[str]:
-    """Another process that makes the tiny world, in a group of its own."""
+def start(cache: Path, cores: int = 1) -> subprocess.Popen[str]:
+    """Another process that generates the tiny world, in a process group of its own."""
     script = cache / "make.py"
     script.write_text(MAKE)
-    return subprocess.Popen(
-        [sys.executable, str(script), str(cache)], stdout=subprocess.PIPE, text=True, start_new_session=True
-    )
+    command = [sys.executable, str(script), str(cache), str(cores)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
 
 
 @pytest.mark.parametrize("domain", ["plain", "textured"])
 def test_the_same_bytes_on_every_machine(tiny_world: Path, tmp_path: Path, domain: Domain) -> None:
-    """A change here changes every number measured on the world: raise WORLD_VERSION and say so."""
+    """A change here changes every number measured on synthetic data: increase WORLD_VERSION and say so."""
     root = tiny_world if domain == "plain" else ensure_world(tmp_path, domain, size=TINY)
     assert content_sha256(root) == world_info(root).sha256 == GOLDEN[domain]
 
@@ -52,7 +54,7 @@ def test_one_process_and_two_make_the_same(tiny_world: Path, tmp_path: Path, mon
 
 def test_a_world_says_what_is_in_it(tiny_world: Path) -> None:
     info = world_info(tiny_world)
-    assert (info.seed, info.domain, info.kinds) == (0, "plain", KINDS)
+    assert (info.seed, info.domain, info.kinds) == (0, "plain", STATEMENT_KINDS)
     assert info.counts["nlvr2"] == {"train": 192, "dev": 96, "test-p": 96, "test-u": 96}
     for task, counts in info.counts.items():
         assert counts.keys() <= catalog.task_card(task).splits.keys()
@@ -75,7 +77,7 @@ def test_a_world_is_made_once_and_anew_for_another_seed_domain_or_size(tmp_path:
 def test_a_killed_generation_leaves_nothing_that_looks_complete(tmp_path: Path, tiny_world: Path) -> None:
     process = start(tmp_path)
     assert process.stdout is not None
-    assert "pictures" in process.stdout.readline()
+    assert "images" in process.stdout.readline()
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     parts = [path for path in (tmp_path / "world").iterdir() if path.is_dir()]
@@ -83,6 +85,23 @@ def test_a_killed_generation_leaves_nothing_that_looks_complete(tmp_path: Path, 
     root = ensure_world(tmp_path, size=TINY)
     assert content_sha256(root) == content_sha256(tiny_world)
     assert [path for path in (tmp_path / "world").iterdir() if path.is_dir()] == [root]
+
+
+def test_workers_that_outlive_a_killed_generation_do_not_hold_its_lock(tmp_path: Path, tiny_world: Path) -> None:
+    process = start(tmp_path, cores=2)
+    assert process.stdout is not None
+    assert "images" in process.stdout.readline()
+    process.kill()  # this process only, not the workers it has forked
+    process.wait()
+    successor = start(tmp_path)
+    try:
+        assert "made" in successor.communicate(timeout=60)[0]
+    finally:
+        successor.kill()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    (root,) = (path for path in (tmp_path / "world").iterdir() if path.is_dir())
+    assert content_sha256(root) == content_sha256(tiny_world)
 
 
 def test_two_processes_at_once_end_with_one_world(tmp_path: Path, tiny_world: Path) -> None:

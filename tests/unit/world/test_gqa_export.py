@@ -15,12 +15,12 @@ from vlbench.world.exporters.gqa import SHARES, export
 from vlbench.world.generate import FULL, TINY
 from vlbench.world.language.question_sampling import ask_evenly
 from vlbench.world.rng import stream
-from vlbench.world.scenes.pools import photographs
+from vlbench.world.scenes.pools import collect_photographs
 from vlbench.world.scenes.scene import SPLITS, make_scenes
 
 Record = dict[str, Any]
 SCENES = {split: make_scenes(split, TINY.sets(split) * 8, seed=0) for split in SPLITS}
-PHOTOGRAPHS = photographs("gqa", SCENES, 0)
+PHOTOGRAPHS = collect_photographs("gqa", SCENES, 0)
 ANSWERED = ("val", "testdev")
 COLOURS, SIZES = {"red", "green", "blue", "yellow"}, {"small", "big"}
 
@@ -51,8 +51,8 @@ def everything(folder: Path, tier: str, kept: str = "all") -> dict[str, Record]:
 
 
 @dataclass(frozen=True)
-class Seen:
-    """A scene graph read anew: names, attributes and boxes are all that the answers below are taken from."""
+class SceneGraph:
+    """A scene graph read from its file; the answers below use its names, attributes and boxes only."""
 
     objects: dict[str, Record]
 
@@ -131,17 +131,17 @@ def test_the_programs_run_on_the_scene_graphs_give_every_answer(folder: Path, ti
     asked = everything(folder, tier)
     for name, record in asked.items():
         graph = graphs[record["imageId"]]
-        assert Seen(graph["objects"]).answer(record["semantic"]) == record["answer"], (name, record)
+        assert SceneGraph(graph["objects"]).answer(record["semantic"]) == record["answer"], (name, record)
     operations = {step["operation"] for record in asked.values() for step in record["semantic"]}
     assert len(operations) > 20
 
 
-def test_the_scene_graphs_are_those_of_the_pictures(folder: Path) -> None:
+def test_the_scene_graphs_are_those_of_the_images(folder: Path) -> None:
     graphs = json.loads((folder / "val_sceneGraphs.json").read_text())
     assert set(graphs) == {one.name for one in PHOTOGRAPHS["dev"]}
     for one in PHOTOGRAPHS["dev"]:
         graph = graphs[one.name]
-        seen = Seen(graph["objects"])
+        parsed = SceneGraph(graph["objects"])
         assert (graph["width"], graph["height"]) == (48, 48)
         boxes = [(o["x"], o["y"], o["x"] + o["w"], o["y"] + o["h"]) for o in graph["objects"].values()]
         assert boxes == [thing.box for thing in one.scene.things]
@@ -151,7 +151,7 @@ def test_the_scene_graphs_are_those_of_the_pictures(folder: Path) -> None:
                 (relation, other)
                 for other in graph["objects"]
                 for relation in ("to the left of", "to the right of", "above", "below")
-                if seen.stands(name, relation, other)
+                if parsed.stands(name, relation, other)
             }
 
 
@@ -176,8 +176,8 @@ def test_the_balanced_questions_are_those_among_all_and_half_of_them(folder: Pat
     assert 1.7 * len(balanced) < len(asked) < 3 * len(balanced)
     assert all(re.fullmatch(r"\d{8,9}", name) for name in asked)
     assert all(name.startswith("0") for name in asked) == (tier == "train")
-    pictures = {one.name for split in SPLITS for one in PHOTOGRAPHS[split]}
-    assert {record["imageId"] for record in asked.values()} <= pictures
+    images = {one.name for split in SPLITS for one in PHOTOGRAPHS[split]}
+    assert {record["imageId"] for record in asked.values()} <= images
 
 
 @pytest.mark.parametrize("tier", ["train", *ANSWERED])
@@ -193,7 +193,7 @@ def test_balanced_texts_and_global_groups_have_even_answers(folder: Path, tier: 
 
 def test_all_structural_and_semantic_types_are_there_in_their_shares() -> None:
     scenes = {split: make_scenes("dev", FULL.dev * 8, seed=1) if split == "dev" else [] for split in SPLITS}
-    asked = list(ask_evenly(photographs("gqa", scenes, 1)["dev"], SHARES, 3000, stream("test")))
+    asked = list(ask_evenly(collect_photographs("gqa", scenes, 1)["dev"], SHARES, 3000, stream("test")))
     kinds = Counter(one.kind for one in asked)
     assert sum(SHARES.values()) == 100
     for kind, share in SHARES.items():
@@ -209,7 +209,7 @@ def test_the_five_structural_and_five_semantic_types_occur(folder: Path) -> None
 
 
 @pytest.mark.parametrize("tier", ["train", *ANSWERED])
-def test_entailed_and_equivalent_questions_are_asked_of_the_same_picture(folder: Path, tier: str) -> None:
+def test_entailed_and_equivalent_questions_are_asked_about_the_same_image(folder: Path, tier: str) -> None:
     asked, following = everything(folder, tier), 0
     for name, record in asked.items():
         assert name in record["equivalent"] and name not in record["entailed"]

@@ -11,9 +11,9 @@ import pytest
 
 from vlbench.world.exporters.karpathy import gallery
 from vlbench.world.generate import TINY, world_info
-from vlbench.world.language.captions import captions
+from vlbench.world.language.captions import caption_scene
 from vlbench.world.rng import stream
-from vlbench.world.scenes.pools import photographs
+from vlbench.world.scenes.pools import collect_photographs
 from vlbench.world.scenes.scene import SPLITS, make_scenes
 
 
@@ -44,20 +44,20 @@ def test_karpathys_schema(tiny_world: Path, dataset: str) -> None:
 
 def test_the_gallery_is_half_twins() -> None:
     scenes = {split: make_scenes(split, 1600, 0) for split in SPLITS}
-    found = gallery(photographs("flickr30k", scenes, 0)["test1"])
+    found = gallery(collect_photographs("flickr30k", scenes, 0)["test1"])
     assert len(found) == 100
     assert [one.twin_of for one in found[50:]] == [one.number for one in found[:50]]
 
 
 def test_a_twins_full_lists_do_not_fit_its_original() -> None:
     scenes = {split: make_scenes(split, 400, 0) for split in SPLITS}
-    found = gallery(photographs("coco", scenes, 0)["test1"])
+    found = gallery(collect_photographs("coco", scenes, 0)["test1"])
     originals = {one.number: one.scene for one in found if not one.twin_of}
     twins = [one for one in found if one.twin_of]
     assert len(twins) == len(originals)
     for twin in twins:
-        told = captions(twin.scene, stream(0, "captions", twin.name))
-        assert [claims.fit(originals[twin.twin_of]) for claims, _ in told[:2]] == [False, False]
+        captions = caption_scene(twin.scene, stream(0, "captions", twin.name))
+        assert [claims.fit(originals[twin.twin_of]) for claims, _ in captions[:2]] == [False, False]
 
 
 def test_a_tiny_worlds_counts(tiny_world: Path) -> None:

@@ -10,7 +10,7 @@ from PIL import Image
 from vlbench.data.regions.tsv import read_tsv
 from vlbench.world.exporters.nlvr2 import SCENES_PER_SET, make_sets
 from vlbench.world.generate import FULL, TINY
-from vlbench.world.language.statements import KINDS, evaluate
+from vlbench.world.language.statements import STATEMENT_KINDS, evaluate
 from vlbench.world.scenes.scene import SPLITS, Scene, Split, make_scenes, read_scenes
 
 Line = dict[str, object]
@@ -50,7 +50,7 @@ def test_the_true_pairs_are_not_always_the_same_ones(lines: dict[Split, list[Lin
 def test_every_kind_has_its_share_of_every_split(split: Split) -> None:
     scenes = make_scenes(split, FULL.sets(split) * SCENES_PER_SET, seed=0)
     kinds = Counter(statement.kind for one in make_sets(split, scenes, seed=0) for statement in one.statements)
-    assert set(kinds) == set(KINDS) and len(KINDS) >= 12
+    assert set(kinds) == set(STATEMENT_KINDS) and len(STATEMENT_KINDS) >= 12
     assert all(0.05 <= count / kinds.total() <= 0.12 for count in kinds.values()), kinds
 
 
@@ -81,7 +81,7 @@ def test_the_lines_have_the_official_fields(lines: dict[Split, list[Line]]) -> N
         for line in lines[split]:
             assert set(line) == official | {"kind", extra}
             assert line["label"] in ("True", "False")
-            assert line["kind"] in KINDS
+            assert line["kind"] in STATEMENT_KINDS
     assert lines["train"][0]["identifier"] == "train-0-0-0"
     assert {type(line["directory"]) for line in lines["train"]} == {int}
 

@@ -1,4 +1,4 @@
-"""Collections of pictures: names as the real ones, splits apart, twins that differ in one thing."""
+"""Image collections: names like the real ones, separate splits, twins that differ in one attribute."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from vlbench.data.images.load import open_image
 from vlbench.world.generate import TINY
-from vlbench.world.scenes.pools import MOST_TWINS, Pool, photographs
+from vlbench.world.scenes.pools import MAX_TWINS, Pool, collect_photographs
 from vlbench.world.scenes.scene import SPLITS, make_scenes
 
 SCENES = {split: make_scenes(split, TINY.sets(split) * 8, seed=0) for split in SPLITS}
@@ -23,22 +23,23 @@ NAMES: dict[Pool, str] = {
 
 @pytest.mark.parametrize("pool", NAMES)
 def test_names_and_numbers_are_of_one_photograph(pool: Pool) -> None:
-    found = [one for own in photographs(pool, SCENES, 0).values() for one in own]
-    assert len({one.name for one in found}) == len({one.number for one in found}) == len(found)
-    assert all(re.fullmatch(NAMES[pool], one.name) for one in found)
+    everything = [photograph for own in collect_photographs(pool, SCENES, 0).values() for photograph in own]
+    names, numbers = {photograph.name for photograph in everything}, {photograph.number for photograph in everything}
+    assert len(names) == len(numbers) == len(everything)
+    assert all(re.fullmatch(NAMES[pool], photograph.name) for photograph in everything)
 
 
 def test_scenes_stay_in_their_split() -> None:
-    for split, own in photographs("coco", SCENES, 0).items():
-        plain = [one for one in own if not one.twin_of]
-        assert [one.scene for one in plain] == SCENES[split][: len(plain)]
+    for split, own in collect_photographs("coco", SCENES, 0).items():
+        plain = [photograph for photograph in own if not photograph.twin_of]
+        assert [photograph.scene for photograph in plain] == SCENES[split][: len(plain)]
 
 
 def test_twins_differ_in_one_attribute_of_one_thing() -> None:
-    own = photographs("coco", MANY, 0)["test1"]
-    twins = [one for one in own if one.twin_of]
-    by_number = {one.number: one for one in own}
-    assert len(twins) == MOST_TWINS and own[-MOST_TWINS:] == twins
+    own = collect_photographs("coco", MANY, 0)["test1"]
+    twins = [photograph for photograph in own if photograph.twin_of]
+    by_number = {photograph.number: photograph for photograph in own}
+    assert len(twins) == MAX_TWINS and own[-MAX_TWINS:] == twins
     for twin in twins:
         original = by_number[twin.twin_of].scene
         changed = [pair for pair in zip(original.things, twin.scene.things, strict=True) if pair[0] != pair[1]]
@@ -51,8 +52,8 @@ def test_twins_differ_in_one_attribute_of_one_thing() -> None:
 @pytest.mark.parametrize(
     ("pool", "folder"), [("coco", "val2014"), ("flickr30k", "flickr30k_images"), ("gqa", "images")]
 )
-def test_the_pictures_are_there(tiny_world: Path, pool: Pool, folder: str) -> None:
-    first = photographs(pool, SCENES, 0)["dev"][0]
+def test_the_images_are_there(tiny_world: Path, pool: Pool, folder: str) -> None:
+    first = collect_photographs(pool, SCENES, 0)["dev"][0]
     assert open_image(tiny_world / pool / folder / f"{first.name}.jpg").size == (48, 48)
     assert sorted(path.name for path in (tiny_world / pool / "features").iterdir()) == [
         f"{split}.tsv" for split in sorted(SPLITS)

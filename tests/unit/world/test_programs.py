@@ -16,7 +16,7 @@ from vlbench.world.language.programs import (
     Logic,
     More,
     Program,
-    Query,
+    QueryValue,
     Things,
     Verify,
     VerifyRelation,
@@ -25,11 +25,13 @@ from vlbench.world.language.programs import (
     mentioned,
     solve,
 )
-from vlbench.world.language.questions import KINDS, Kind
+from vlbench.world.language.questions import QUESTION_KINDS, QuestionKind
 from vlbench.world.language.statements import Look
 from vlbench.world.language.topics import draw_program
 from vlbench.world.rng import stream
 from vlbench.world.scenes.scene import Scene, Thing, make_scenes
+
+Drawn = dict[QuestionKind, list[tuple[Program, str, Scene]]]
 
 # A small red circle at the top left, two big blue squares in the middle row, a small blue triangle at the bottom right.
 SCENE = Scene(
@@ -51,18 +53,18 @@ ANSWERS: list[tuple[Program, str | None]] = [
     (Exist(Things(ANY, direction="left", anchor=CIRCLE.look)), "no"),
     (Exist(Things(BLUE, direction="below", anchor=CIRCLE.look)), "yes"),
     (Exist(Things(BLUE, direction="below", anchor=SQUARE.look)), None),
-    (Query(CIRCLE, "colour"), "red"),
-    (Query(SQUARE, "colour"), None),
-    (Query(SQUARES, "colour"), "blue"),
-    (Query(Things(CIRCLE.look, plural=True), "colour"), None),
-    (Query(EVERYTHING, "colour"), None),
-    (Query(Things(RED), "shape"), "circle"),
-    (Query(Things(BLUE, plural=True), "shape"), None),
-    (Query(Things(ANY, direction="right", anchor=SQUARE.look), "shape"), None),
-    (Query(Things(ANY, direction="above", anchor=TRIANGLE.look, plural=True), "size"), None),
-    (Query(Things(SQUARE.look, direction="above", anchor=TRIANGLE.look, plural=True), "size"), "big"),
-    (Query(CIRCLE, "across"), "left"),
-    (Query(SQUARES, "down"), None),
+    (QueryValue(CIRCLE, "colour"), "red"),
+    (QueryValue(SQUARE, "colour"), None),
+    (QueryValue(SQUARES, "colour"), "blue"),
+    (QueryValue(Things(CIRCLE.look, plural=True), "colour"), None),
+    (QueryValue(EVERYTHING, "colour"), None),
+    (QueryValue(Things(RED), "shape"), "circle"),
+    (QueryValue(Things(BLUE, plural=True), "shape"), None),
+    (QueryValue(Things(ANY, direction="right", anchor=SQUARE.look), "shape"), None),
+    (QueryValue(Things(ANY, direction="above", anchor=TRIANGLE.look, plural=True), "size"), None),
+    (QueryValue(Things(SQUARE.look, direction="above", anchor=TRIANGLE.look, plural=True), "size"), "big"),
+    (QueryValue(CIRCLE, "across"), "left"),
+    (QueryValue(SQUARES, "down"), None),
     (Verify(CIRCLE, "colour", "red"), "yes"),
     (Verify(TRIANGLE, "colour", "red"), "no"),
     (Verify(Things(Look(shape="circle", colour="blue")), "size", "small"), None),
@@ -112,11 +114,11 @@ def test_a_relation_in_the_middle_is_neither() -> None:
 
 
 @pytest.fixture(scope="module")
-def drawn() -> dict[Kind, list[tuple[Program, str, Scene]]]:
-    """Programs of each kind with their answers on scenes by chance."""
-    found: dict[Kind, list[tuple[Program, str, Scene]]] = {kind: [] for kind in KINDS}
+def drawn() -> Drawn:
+    """Programs of each kind with their answers on random scenes."""
+    found: Drawn = {kind: [] for kind in QUESTION_KINDS}
     for number, scene in enumerate(make_scenes("dev", 400, seed=3)):
-        for kind in KINDS:
+        for kind in QUESTION_KINDS:
             program = draw_program(kind, scene.things, stream(kind, number))
             answer = program and solve(program, scene)
             if program and answer:
@@ -124,10 +126,8 @@ def drawn() -> dict[Kind, list[tuple[Program, str, Scene]]]:
     return found
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_drawn_programs_have_each_of_their_answers(
-    kind: Kind, drawn: dict[Kind, list[tuple[Program, str, Scene]]]
-) -> None:
+@pytest.mark.parametrize("kind", QUESTION_KINDS)
+def test_drawn_programs_have_each_of_their_answers(kind: QuestionKind, drawn: Drawn) -> None:
     assert len(drawn[kind]) >= 10
     for program, answer, scene in drawn[kind]:
         assert answer in answers(program)
@@ -137,8 +137,8 @@ def test_drawn_programs_have_each_of_their_answers(
     assert len({answer for _, answer, _ in drawn[kind]}) > 1 or kind in ("exist", "both", "either")
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_what_follows_from_an_answer_is_true(kind: Kind, drawn: dict[Kind, list[tuple[Program, str, Scene]]]) -> None:
+@pytest.mark.parametrize("kind", QUESTION_KINDS)
+def test_what_follows_from_an_answer_is_true(kind: QuestionKind, drawn: Drawn) -> None:
     followed = 0
     for program, answer, scene in drawn[kind]:
         for other in implied(program, answer):
@@ -149,7 +149,7 @@ def test_what_follows_from_an_answer_is_true(kind: Kind, drawn: dict[Kind, list[
 
 
 def test_a_known_colour_implies_the_other_ways_to_ask() -> None:
-    other = {(one.program, one.answer) for one in implied(Query(CIRCLE, "colour"), "red")}
+    other = {(one.program, one.answer) for one in implied(QueryValue(CIRCLE, "colour"), "red")}
     assert (Verify(CIRCLE, "colour", "red"), "yes") in other
     assert (Verify(CIRCLE, "colour", "blue"), "no") in other
     assert (Choose(CIRCLE, "colour", ("blue", "red")), "red") in other

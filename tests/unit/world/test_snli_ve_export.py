@@ -11,15 +11,23 @@ from pathlib import Path
 import pytest
 
 from vlbench.world.exporters.snli_ve import SHARES, make_triples
-from vlbench.world.language.hypotheses import KINDS, LABELS, TEMPLATES, Hypothesis, draw_hypothesis, label, say
+from vlbench.world.language.hypotheses import (
+    ENTAILMENT_LABELS,
+    HYPOTHESIS_KINDS,
+    TEMPLATES,
+    Hypothesis,
+    draw_hypothesis,
+    label_hypothesis,
+    phrase_hypothesis,
+)
 from vlbench.world.language.statements import Look
 from vlbench.world.rng import stream
-from vlbench.world.scenes.pools import photographs
+from vlbench.world.scenes.pools import collect_photographs
 from vlbench.world.scenes.scene import SPLITS, Scene, Thing, make_scenes
 
 WORDS = set((resources.files("vlbench.world") / "vocab.txt").read_text().split())
 SCENES = {split: make_scenes(split, 800, seed=3) for split in SPLITS}
-TRIPLES = list(make_triples("train", photographs("flickr30k", SCENES, 3)["train"], seed=3))
+TRIPLES = list(make_triples("train", collect_photographs("flickr30k", SCENES, 3)["train"], seed=3))
 KEYS = {
     "Flickr30K_ID", "annotator_labels", "captionID", "gold_label", "pairID", "sentence1", "sentence1_parse",
     "sentence1_binary_parse", "sentence2", "sentence2_parse", "sentence2_binary_parse", "kind",
@@ -55,14 +63,14 @@ BLUE = [thing("square", "blue", "small", 2, 2)]
     ],
 )  # fmt: skip
 def test_the_solver(hypothesis: Hypothesis, things: list[Thing], expected: str | None) -> None:
-    assert label(hypothesis, Scene("s", tuple(things))) == expected
+    assert label_hypothesis(hypothesis, Scene("s", tuple(things))) == expected
 
 
 def test_the_solver_knows_every_label() -> None:
     for triple in TRIPLES:
-        assert triple.photographs.keys() == set(LABELS)
-        assert {gold: label(triple.hypothesis, one.scene) for gold, one in triple.photographs.items()} == {
-            gold: gold for gold in LABELS
+        assert triple.photographs.keys() == set(ENTAILMENT_LABELS)
+        assert {gold: label_hypothesis(triple.hypothesis, one.scene) for gold, one in triple.photographs.items()} == {
+            gold: gold for gold in ENTAILMENT_LABELS
         }
 
 
@@ -74,10 +82,10 @@ def test_kinds_have_their_shares() -> None:
 
 def test_words_and_wordings() -> None:
     rng = stream("test")
-    for kind in KINDS:
+    for kind in HYPOTHESIS_KINDS:
         assert len(TEMPLATES[kind]) >= 5
         for _ in range(200):
-            sentence = say(draw_hypothesis(kind, rng), rng)
+            sentence = phrase_hypothesis(draw_hypothesis(kind, rng), rng)
             assert set(re.findall(r"\w+|[^\w\s]", sentence.lower())) <= WORDS, sentence
 
 
@@ -94,4 +102,6 @@ def test_the_official_keys_and_an_exact_balance(tiny_world: Path) -> None:
         said: dict[str, Counter[str]] = defaultdict(Counter)
         for line in lines:
             said[line["sentence2"]][line["gold_label"]] += 1
-        assert all(len(set(counts.values())) == 1 and counts.keys() == set(LABELS) for counts in said.values())
+        assert all(
+            len(set(counts.values())) == 1 and counts.keys() == set(ENTAILMENT_LABELS) for counts in said.values()
+        )

@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from vlbench.world.language.statements import KINDS, Kind, Look, Statement, draw_statement, evaluate
+from vlbench.world.language.statements import STATEMENT_KINDS, Look, Statement, StatementKind, draw_statement, evaluate
 from vlbench.world.rng import stream
 from vlbench.world.scenes.scene import Scene, Thing
 
@@ -79,11 +79,13 @@ def test_the_solver_knows(statement: Statement, truth: bool) -> None:
 
 
 def test_the_cases_show_each_kind_true_and_false() -> None:
-    assert {(statement.kind, truth) for statement, truth in CASES} == {(k, t) for k in KINDS for t in (True, False)}
+    assert {(statement.kind, truth) for statement, truth in CASES} == {
+        (k, t) for k in STATEMENT_KINDS for t in (True, False)
+    }
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_drawn_statements_vary_and_keep_their_kind(kind: Kind) -> None:
+@pytest.mark.parametrize("kind", STATEMENT_KINDS)
+def test_drawn_statements_vary_and_keep_their_kind(kind: StatementKind) -> None:
     drawn = [draw_statement(kind, stream("test", kind, n)) for n in range(60)]
     assert {statement.kind for statement in drawn} == {kind}
     assert len({dataclasses.astuple(statement) for statement in drawn}) > 5

@@ -10,16 +10,16 @@ from typing import Any
 import pytest
 
 from vlbench._tasks.vqa2.questions import read_annotations, read_questions
-from vlbench.world.exporters.vqa2 import MOST_ASKED, SHARES, export, question_type
+from vlbench.world.exporters.vqa2 import MAX_PER_PHOTOGRAPH, SHARES, export, question_type
 from vlbench.world.generate import FULL, TINY
 from vlbench.world.language.programs import answers, solve
-from vlbench.world.language.question_sampling import Asked, ask_evenly
+from vlbench.world.language.question_sampling import AskedQuestion, ask_evenly
 from vlbench.world.rng import stream
-from vlbench.world.scenes.pools import photographs
+from vlbench.world.scenes.pools import collect_photographs
 from vlbench.world.scenes.scene import COLOURS, SHAPES, SIZES, SPLITS, Scene, Split, Thing, make_scenes
 
 SCENES = {split: make_scenes(split, TINY.sets(split) * 8, seed=0) for split in SPLITS}
-PHOTOGRAPHS = photographs("coco", SCENES, 0)
+PHOTOGRAPHS = collect_photographs("coco", SCENES, 0)
 OPEN_NOUNS = ("shape", "object", "thing")
 
 
@@ -35,10 +35,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def full_dev() -> list[Asked]:
+def full_dev() -> list[AskedQuestion]:
     """The questions of 1,024 photographs."""
     scenes = {split: make_scenes("dev", FULL.dev * 8, seed=1) if split == "dev" else [] for split in SPLITS}
-    return list(ask_evenly(photographs("coco", scenes, 1)["dev"], SHARES, 3000, stream("test")))
+    return list(ask_evenly(collect_photographs("coco", scenes, 1)["dev"], SHARES, 3000, stream("test")))
 
 
 def questions_of(folder: Path, subtype: str) -> list[dict[str, Any]]:
@@ -73,17 +73,17 @@ def test_the_counts_are_those_of_the_files(folder: Path, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("subtype", ["train2014", "val2014", "test2015", "test-dev2015"])
-def test_questions_have_the_official_fields_and_are_about_pictures_that_exist(folder: Path, subtype: str) -> None:
+def test_questions_have_the_official_fields_and_are_about_images_that_exist(folder: Path, subtype: str) -> None:
     splits: dict[str, tuple[Split, ...]] = {"train2014": ("train",), "val2014": ("dev", "test1")}
-    pictures = {one.number for split in splits.get(subtype, ("test2",)) for one in PHOTOGRAPHS[split]}
+    images = {one.number for split in splits.get(subtype, ("test2",)) for one in PHOTOGRAPHS[split]}
     asked = questions_of(folder, subtype)
     ids = [question["question_id"] for question in asked]
     assert len(set(ids)) == len(ids)
     for question in asked:
         assert set(question) == {"image_id", "question", "question_id"}
-        assert question["image_id"] in pictures
-        assert question["question_id"] // MOST_ASKED == question["image_id"]
-    assert len({question["image_id"] for question in asked}) > 0.75 * len(pictures)
+        assert question["image_id"] in images
+        assert question["question_id"] // MAX_PER_PHOTOGRAPH == question["image_id"]
+    assert len({question["image_id"] for question in asked}) > 0.75 * len(images)
 
 
 @pytest.mark.parametrize("subtype", ["train2014", "val2014"])
@@ -116,7 +116,7 @@ def test_the_task_reads_what_is_written(folder: Path) -> None:
         assert [question.id for question in read] == [str(entry["question_id"]) for entry in listed]
         for question, entry in zip(read, listed, strict=True):
             annotation = annotations[question.id]
-            assert (question.text, question.picture) == (entry["sent"], annotation.picture)
+            assert (question.text, question.image) == (entry["sent"], annotation.image)
             assert annotation.answers.worths() == pytest.approx(entry["label"])
             assert annotation.answers.worths()[annotation.answers.consensus] == 1
             assert entry["question_type"] == annotation.question_type
@@ -135,7 +135,7 @@ def test_each_question_text_has_each_of_its_answers_equally_often(folder: Path, 
         assert len(set(counts.values())) == 1, (text, counts)
 
 
-def test_every_kind_has_its_share_and_its_answers_are_even(full_dev: list[Asked]) -> None:
+def test_every_kind_has_its_share_and_its_answers_are_even(full_dev: list[AskedQuestion]) -> None:
     kinds = Counter(one.kind for one in full_dev)
     assert set(kinds) == set(SHARES) and sum(SHARES.values()) == 100
     for kind, share in SHARES.items():
@@ -146,7 +146,7 @@ def test_every_kind_has_its_share_and_its_answers_are_even(full_dev: list[Asked]
     assert len({(one.photograph.number, one.program) for one in full_dev}) == len(full_dev)
 
 
-def test_the_solver_answers_every_question(full_dev: list[Asked]) -> None:
+def test_the_solver_answers_every_question(full_dev: list[AskedQuestion]) -> None:
     for one in full_dev:
         assert solve(one.program, one.photograph.scene) == one.answer
         assert one.answer in answers(one.program)
@@ -182,7 +182,7 @@ def readings(asked: Sequence[dict[str, Any]], scenes: dict[object, Scene]) -> It
                 yield question["question_id"], answer(fitting(match[1], scenes[question["image_id"]]))
 
 
-def test_answers_are_true_of_the_picture_as_the_words_say(folder: Path) -> None:
+def test_answers_are_true_of_the_image_as_the_words_say(folder: Path) -> None:
     scenes: dict[object, Scene] = {one.number: one.scene for one in PHOTOGRAPHS["train"]}
     given = {one["question_id"]: one["multiple_choice_answer"] for one in annotations_of(folder, "train2014")}
     read = dict(readings(questions_of(folder, "train2014"), scenes))

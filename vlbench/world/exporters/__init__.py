@@ -1,1 +1,1 @@
-"""Exporters of the synthetic world: one per official format."""
+"""Exporters of the synthetic world: one module per official file format."""

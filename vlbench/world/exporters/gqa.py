@@ -1,4 +1,4 @@
-"""Export the world as GQA 1.2: balanced and all questions with programs, entailments, choices and scene graphs."""
+"""Export the synthetic world as GQA 1.2: questions with programs, entailments and choices, and scene graphs."""
 
 from __future__ import annotations
 
@@ -12,116 +12,122 @@ from random import Random
 
 from vlbench.core.domain import Domain
 from vlbench.world.exporters.gqa_records import (
+    answer_text,
     choices,
-    graph,
+    format_operations,
     groups_of,
-    in_a_line,
     object_ids,
     operations,
-    spoken,
+    scene_graph,
     types_of,
 )
 from vlbench.world.language.entailment import implied
 from vlbench.world.language.full_answers import full_answer
-from vlbench.world.language.programs import Bigger, Choose, Program, Query, mentioned, solve
-from vlbench.world.language.question_sampling import Asked, ask_evenly
-from vlbench.world.language.questions import Kind, Wording, say
+from vlbench.world.language.programs import Bigger, Choose, Program, QueryValue, mentioned, solve
+from vlbench.world.language.question_sampling import AskedQuestion, ask_evenly
+from vlbench.world.language.questions import QuestionKind, Wording, phrase_question
 from vlbench.world.language.topics import draw_program
-from vlbench.world.progress import Progress, counted
+from vlbench.world.output import ProgressCallback, with_progress, write_json, write_text
 from vlbench.world.rng import pick, shuffled, stream
-from vlbench.world.scenes.pools import Photograph, photographs
-from vlbench.world.scenes.scene import SIDE, Scene, Split, Thing
+from vlbench.world.scenes.pools import Photograph, collect_photographs
+from vlbench.world.scenes.scene import SIDE, Scene, Scenes, Split, Thing
 
 TASK = "gqa"
 TIERS: dict[Split, str] = {"train": "train", "dev": "val", "test1": "testdev", "test2": "test"}
-SHARES: dict[Kind, int] = {
+SHARES: dict[QuestionKind, int] = {
     "shape_where": 3, "colour_where": 2, "bigger": 2, "same": 2, "different": 2, "exist_where": 5,
     "verify_relation": 5, "choose_relation": 3, "both": 3, "either": 3, "every": 3, "colour_of_all": 2,
     "shape_of_all": 1, "place": 4, "verify_place": 4, "choose_place": 3, "choose": 7, "size": 6, "verify": 10,
     "exist": 9, "shape": 10, "colour": 11,
 }  # fmt: skip
-"""Percent of the balanced questions, the rarest to be found first."""
+"""Percent of the balanced questions; the kinds that fit the fewest scenes come first."""
 
 PER_PHOTOGRAPH: dict[Split, float] = {"train": 3, "dev": 1.5, "test1": 3.75, "test2": 2}
-"""Balanced questions; all questions are about twice as many."""
+"""Balanced questions per photograph; there are about twice as many questions in all."""
 ENTAILED, REWORDED, UNEVEN = 0.8, 0.1, 0.3
-"""For each balanced question so many more that are not: one that it entails, itself in other words, any other one."""
+"""Probabilities that a balanced question adds an unbalanced one: a question it entails, a rewording, any other one."""
 
-MOST_ASKED = 1000
+MAX_PER_PHOTOGRAPH = 1000
 SHARDS = 10
 _TRIES = 20
 
 
 @dataclass(frozen=True, slots=True)
-class Posed:
-    """A question under its id; entailed: what follows from its answer; equivalent: the same in any words."""
+class GqaQuestion:
+    """A question of GQA's files.
+
+    entailed: ids of the questions whose answers follow from its answer. equivalent: ids of its rewordings and its own.
+    """
 
     id: str
-    asked: Asked
+    asked: AskedQuestion
     balanced: bool
     entailed: tuple[str, ...]
     equivalent: tuple[str, ...]
 
 
-def export(
-    folder: Path, scenes: Mapping[Split, Sequence[Scene]], domain: Domain, seed: int, progress: Progress
-) -> dict[str, int]:
-    """Write the task's files to its folder; the pictures lie beside it, and the same questions go with every domain.
+def export(folder: Path, scenes: Scenes, domain: Domain, seed: int, progress: ProgressCallback) -> dict[str, int]:
+    """Write the task's files to its folder. All domains have the same questions; `export_pool` writes the images.
 
-    Returns: how many examples each split has, under the task card's names.
+    Returns: the number of examples of each split, under the task card's names.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     counts: dict[str, int] = {}
-    for split, own in photographs("gqa", scenes, seed).items():
-        posed, tier = list(pose(own, split, seed, progress)), TIERS[split]
-        counts[tier], counts[f"{tier}_all"] = sum(one.balanced for one in posed), len(posed)
+    for split, photographs in collect_photographs("gqa", scenes, seed).items():
+        questions, tier = list(make_questions(photographs, split, seed, progress)), TIERS[split]
+        counts[tier], counts[f"{tier}_all"] = sum(question.balanced for question in questions), len(questions)
         if split == "test2":
-            _write_unanswered(folder, posed)
-            counts |= {"challenge": counts[tier], "challenge_all": len(posed), "submission": len(posed)}
+            _write_unanswered(folder, questions)
+            counts |= {"challenge": counts[tier], "challenge_all": len(questions), "submission": len(questions)}
         else:
-            _write_answered(folder, tier, posed, stream(seed, TASK, "full answers", split))
+            _write_answered(folder, tier, questions, stream(seed, TASK, "full answers", split))
         if split in ("train", "dev"):
-            _write_json(folder / f"{tier}_sceneGraphs.json", {one.name: graph(one, SIDE) for one in own})
+            graphs = {photograph.name: scene_graph(photograph, SIDE) for photograph in photographs}
+            write_json(folder / f"{tier}_sceneGraphs.json", graphs)
     return counts
 
 
-def pose(own: Sequence[Photograph], split: Split, seed: int, progress: Progress) -> Iterator[Posed]:
-    """All questions of a split, picture by picture."""
-    rng, total = stream(seed, TASK, split), round(PER_PHOTOGRAPH[split] * len(own))
-    balanced: dict[int, list[Asked]] = defaultdict(list)
-    for asked in ask_evenly(own, SHARES, total, rng):
-        balanced[asked.photograph.number].append(asked)
-    for photograph in counted(own, len(own), f"questions of {TASK}, {split}", progress):
+def make_questions(
+    photographs: Sequence[Photograph], split: Split, seed: int, progress: ProgressCallback
+) -> Iterator[GqaQuestion]:
+    """Yield all questions of a split, photograph by photograph."""
+    total = round(PER_PHOTOGRAPH[split] * len(photographs))
+    by_photograph: dict[int, list[AskedQuestion]] = defaultdict(list)
+    for asked in ask_evenly(photographs, SHARES, total, stream(seed, TASK, split)):
+        by_photograph[asked.photograph.number].append(asked)
+    for photograph in with_progress(photographs, len(photographs), f"questions of {TASK}, {split}", progress):
         rng = stream(seed, TASK, split, photograph.number)
-        even = balanced[photograph.number]
-        both = [(asked, True) for asked in even] + [(asked, False) for asked in _others(photograph, even, rng)]
-        yield from _linked(shuffled(rng, both))
+        balanced = by_photograph[photograph.number]
+        unbalanced = _unbalanced_questions(photograph, balanced, rng)
+        both = [(asked, True) for asked in balanced] + [(asked, False) for asked in unbalanced]
+        yield from _with_ids(shuffled(rng, both))
 
 
-def _others(photograph: Photograph, balanced: Sequence[Asked], rng: Random) -> list[Asked]:
-    """Questions of the same picture whose answers nobody balances."""
+def _unbalanced_questions(
+    photograph: Photograph, balanced: Sequence[AskedQuestion], rng: Random
+) -> list[AskedQuestion]:
+    """Further questions about the photograph; the distribution of their answers is not balanced."""
     known = {asked.program for asked in balanced}
-    found: list[Asked] = []
+    unbalanced: list[AskedQuestion] = []
 
-    def ask(kind: Kind, program: Program, answer: str) -> None:
+    def ask(kind: QuestionKind, program: Program, answer: str) -> None:
         known.add(program)
-        found.append(Asked(kind, program, say(kind, program, rng), photograph, answer))
+        unbalanced.append(AskedQuestion(kind, program, phrase_question(kind, program, rng), photograph, answer))
 
     for asked in balanced:
-        new = [one for one in implied(asked.program, asked.answer) if one.program not in known]
+        new = [question for question in implied(asked.program, asked.answer) if question.program not in known]
         if new and rng.random() < ENTAILED:
             ask(*pick(rng, new))
         if rng.random() < REWORDED:
             ask(asked.kind, asked.program, asked.answer)
         if rng.random() < UNEVEN:
-            for drawn in islice(_drawn(photograph.scene, rng), 1):
-                if drawn[1] not in known:
-                    ask(*drawn)
-    return found
+            for kind, program, answer in islice(_random_questions(photograph.scene, rng), 1):
+                if program not in known:
+                    ask(kind, program, answer)
+    return unbalanced
 
 
-def _drawn(scene: Scene, rng: Random) -> Iterator[tuple[Kind, Program, str]]:
-    """Questions about a scene that have an answer, each kind as likely as its share."""
+def _random_questions(scene: Scene, rng: Random) -> Iterator[tuple[QuestionKind, Program, str]]:
+    """Random questions about a scene that have an answer; the probability of a kind is its share."""
     deck = [kind for kind, share in SHARES.items() for _ in range(share)]
     for _ in range(_TRIES):
         kind = pick(rng, deck)
@@ -131,65 +137,65 @@ def _drawn(scene: Scene, rng: Random) -> Iterator[tuple[Kind, Program, str]]:
             yield kind, program, answer
 
 
-def _linked(of_picture: Sequence[tuple[Asked, bool]]) -> Iterator[Posed]:
-    """The questions of a picture with ids of their own and with each other's."""
+def _with_ids(questions: Sequence[tuple[AskedQuestion, bool]]) -> Iterator[GqaQuestion]:
+    """Give ids to the questions of one photograph, and refer to the entailed and equivalent ones by id."""
     ids: dict[Program, list[str]] = defaultdict(list)
-    named: list[tuple[str, Asked, bool]] = []
-    for number, (asked, balanced) in enumerate(of_picture):
-        name = f"{asked.photograph.number * MOST_ASKED + number:08d}"
-        ids[asked.program].append(name)
-        named.append((name, asked, balanced))
-    for name, asked, balanced in named:
+    with_id: list[tuple[str, AskedQuestion, bool]] = []
+    for number, (asked, balanced) in enumerate(questions):
+        question_id = f"{asked.photograph.number * MAX_PER_PHOTOGRAPH + number:08d}"
+        ids[asked.program].append(question_id)
+        with_id.append((question_id, asked, balanced))
+    for question_id, asked, balanced in with_id:
         equivalent = tuple(ids[asked.program])
-        entailed = {other for one in implied(asked.program, asked.answer) for other in ids.get(one.program, ())}
-        entailed.update(other for other in equivalent if other != name)
-        yield Posed(name, asked, balanced, tuple(sorted(entailed)), equivalent)
+        entailed = {other for follows in implied(asked.program, asked.answer) for other in ids.get(follows.program, ())}
+        entailed.update(other for other in equivalent if other != question_id)
+        yield GqaQuestion(question_id, asked, balanced, tuple(sorted(entailed)), equivalent)
 
 
-def _write_answered(folder: Path, tier: str, posed: Sequence[Posed], rng: Random) -> None:
-    records = {one.id: json.dumps(_record(one, rng)) for one in posed}
-    _write_members(folder / f"{tier}_balanced_questions.json", records, [one.id for one in posed if one.balanced])
+def _write_answered(folder: Path, tier: str, questions: Sequence[GqaQuestion], rng: Random) -> None:
+    records = {question.id: json.dumps(_record(question, rng)) for question in questions}
+    balanced = [question.id for question in questions if question.balanced]
+    _write_records(folder / f"{tier}_balanced_questions.json", records, balanced)
     if tier == "train":
-        shards = folder / "train_all_questions"
-        shards.mkdir(exist_ok=True)
         for number in range(SHARDS):
-            part = [one.id for one in posed[number::SHARDS]]
-            _write_members(shards / f"train_all_questions_{number}.json", records, part)
+            shard = [question.id for question in questions[number::SHARDS]]
+            _write_records(folder / "train_all_questions" / f"train_all_questions_{number}.json", records, shard)
     else:
-        _write_members(folder / f"{tier}_all_questions.json", records, list(records))
-        _write_json(folder / f"{tier}_choices.json", {one.id: choices(one.asked.program) for one in posed})
+        _write_records(folder / f"{tier}_all_questions.json", records, list(records))
+        by_id = {question.id: choices(question.asked.program) for question in questions}
+        write_json(folder / f"{tier}_choices.json", by_id)
 
 
-def _write_unanswered(folder: Path, posed: Sequence[Posed]) -> None:
-    """The splits whose answers are not public; all of them ask the same here."""
-    everything = {one.id: _bare(one) for one in posed}
-    balanced = {one.id: everything[one.id] for one in posed if one.balanced}
+def _write_unanswered(folder: Path, questions: Sequence[GqaQuestion]) -> None:
+    """Write the splits without public answers; here they all have the same questions."""
+    everything = {question.id: _unanswered_record(question) for question in questions}
+    balanced = {question.id: everything[question.id] for question in questions if question.balanced}
     for tier in ("test", "challenge"):
-        _write_json(folder / f"{tier}_balanced_questions.json", balanced)
-        _write_json(folder / f"{tier}_all_questions.json", everything)
-    _write_json(folder / "submission_all_questions.json", everything)
+        write_json(folder / f"{tier}_balanced_questions.json", balanced)
+        write_json(folder / f"{tier}_all_questions.json", everything)
+    write_json(folder / "submission_all_questions.json", everything)
 
 
-def _bare(one: Posed) -> dict[str, object]:
+def _unanswered_record(question: GqaQuestion) -> dict[str, object]:
     return {
-        "question": one.asked.wording.text,
-        "imageId": one.asked.photograph.name,
-        "isBalanced": one.balanced,
+        "question": question.asked.wording.text,
+        "imageId": question.asked.photograph.name,
+        "isBalanced": question.balanced,
     }
 
 
-def _record(one: Posed, rng: Random) -> dict[str, object]:
-    asked, program = one.asked, one.asked.program
+def _record(question: GqaQuestion, rng: Random) -> dict[str, object]:
+    asked, program = question.asked, question.asked.program
     ids = object_ids(asked.photograph)
     steps, sentence = operations(program, asked.photograph.scene, ids), full_answer(program, asked.answer, rng)
     return {
         "semantic": steps,
-        "entailed": one.entailed,
-        "equivalent": one.equivalent,
-        **_bare(one),
+        "entailed": question.entailed,
+        "equivalent": question.equivalent,
+        **_unanswered_record(question),
         "groups": groups_of(asked.kind, program),
-        "answer": spoken(program, asked.answer),
-        "semanticStr": in_a_line(steps),
+        "answer": answer_text(program, asked.answer),
+        "semanticStr": format_operations(steps),
         "annotations": {
             "answer": _answer_spans(asked, ids),
             "question": _spans(asked.wording, asked, ids),
@@ -200,31 +206,27 @@ def _record(one: Posed, rng: Random) -> dict[str, object]:
     }
 
 
-def _spans(wording: Wording, asked: Asked, ids: Mapping[Thing, str]) -> dict[str, str]:
-    """Which word stands for which object, or for the first of several; words for what is not there are left out."""
-    found = [things.among(asked.photograph.scene) or [] for things in mentioned(asked.program)]
-    return {str(word): ids[found[mention][0]] for word, mention in wording.heads if found[mention]}
+def _spans(wording: Wording, asked: AskedQuestion, ids: Mapping[Thing, str]) -> dict[str, str]:
+    """Word index -> id of the object it names, or of the first of several; words for absent things are left out."""
+    referents = [things.among(asked.photograph.scene) or [] for things in mentioned(asked.program)]
+    return {str(word): ids[referents[mention][0]] for word, mention in wording.heads if referents[mention]}
 
 
-def _answer_spans(asked: Asked, ids: Mapping[Thing, str]) -> dict[str, str]:
-    """The object that an answer of one word names."""
+def _answer_spans(asked: AskedQuestion, ids: Mapping[Thing, str]) -> dict[str, str]:
+    """The object that a one-word answer names."""
     scene = asked.photograph.scene
     match asked.program:
-        case Query(things, "shape") | Choose(things, "shape", _):
-            found = things.among(scene) or []
+        case QueryValue(things, "shape") | Choose(things, "shape", _):
+            named = things.among(scene) or []
         case Bigger(first, second):
-            found = [thing for things in (first, second) for thing in things.among(scene) or []]
-            found = [thing for thing in found if thing.shape == asked.answer]
+            compared = [thing for things in (first, second) for thing in things.among(scene) or []]
+            named = [thing for thing in compared if thing.shape == asked.answer]
         case _:
             return {}
-    return {"0": ids[found[0]]}
+    return {"0": ids[named[0]]}
 
 
-def _write_json(path: Path, content: object) -> None:
-    path.write_text(json.dumps(content) + "\n", encoding="utf-8", newline="\n")
-
-
-def _write_members(path: Path, records: Mapping[str, str], ids: Sequence[str]) -> None:
-    """One JSON object of records that are JSON already: most of them belong to two files."""
-    members = ", ".join(f'"{name}": {records[name]}' for name in ids)
-    path.write_text(f"{{{members}}}\n", encoding="utf-8", newline="\n")
+def _write_records(path: Path, records: Mapping[str, str], ids: Sequence[str]) -> None:
+    """Write one JSON object of records that are already encoded, because most of them belong to two files."""
+    members = ", ".join(f'"{question_id}": {records[question_id]}' for question_id in ids)
+    write_text(path, f"{{{members}}}\n")

@@ -1,4 +1,4 @@
-"""What GQA's records say of a question: its operations over a scene graph, its types and groups, its choices."""
+"""The fields of GQA's records: operations over a scene graph, types, groups and choices of a question."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from vlbench.world.language.programs import (
     Logic,
     Program,
     Property,
-    Query,
+    QueryValue,
     Things,
     Verify,
     VerifyRelation,
     answers,
     mentioned,
 )
-from vlbench.world.language.questions import DIRECTION_NAMES, KINDS, Kind
+from vlbench.world.language.questions import DIRECTION_NAMES, QUESTION_KINDS, QuestionKind
 from vlbench.world.language.statements import Look
 from vlbench.world.scenes.pools import Photograph
 from vlbench.world.scenes.scene import Direction, Scene, Thing
@@ -37,7 +37,7 @@ PROPERTY_NAMES: dict[Property, str] = {
 _GROUPS: dict[Property, str] = {
     "colour": "color", "size": "size", "shape": "shape", "across": "position", "down": "position",
 }  # fmt: skip
-_TYPES: dict[Kind, tuple[str, str, str]] = {
+_TYPES: dict[QuestionKind, tuple[str, str, str]] = {
     "exist": ("verify", "obj", "exist"),
     "exist_where": ("verify", "rel", "existRelS"),
     "verify": ("verify", "attr", "verifyAttr"),
@@ -61,17 +61,17 @@ _TYPES: dict[Kind, tuple[str, str, str]] = {
     "choose_place": ("choose", "attr", "positionChoose"),
     "choose_relation": ("choose", "rel", "relChooser"),
 }
-"""Structural, semantic and detailed type of a kind, as `types_of` refines them."""
+"""Structural, semantic and detailed type of a kind; `types_of` refines them."""
 
 
 def object_ids(photograph: Photograph) -> dict[Thing, str]:
-    """The scene graph's name of each thing."""
+    """The id of each thing in the scene graph."""
     first = photograph.number * 10
     return {thing: str(first + place) for place, thing in enumerate(photograph.scene.things)}
 
 
-def graph(photograph: Photograph, side: int) -> dict[str, object]:
-    """The scene graph of a picture of side x side pixels: boxes in pixels, all relations between two things."""
+def scene_graph(photograph: Photograph, side: int) -> dict[str, object]:
+    """The scene graph of an image of side x side pixels: boxes in pixels, all relations between two things."""
     ids = object_ids(photograph)
     objects = {
         ids[thing]: {
@@ -93,13 +93,13 @@ def graph(photograph: Photograph, side: int) -> dict[str, object]:
     return {"width": side, "height": side, "objects": objects}
 
 
-def types_of(kind: Kind, program: Program) -> dict[str, str]:
-    """A question's types; it is about a category where it asks for a shape, about an attribute where it names one."""
+def types_of(kind: QuestionKind, program: Program) -> dict[str, str]:
+    """A question's types: semantic type `cat` if it asks for a shape, `attr` if it names an attribute."""
     structural, semantic, detailed = _TYPES[kind]
     match program:
         case Exist(things) if kind == "exist" and things.look != Look(shape=things.look.shape):
             semantic, detailed = "attr", "existAttr"
-        case Query(things, _) if things == Things(ANY, plural=True):
+        case QueryValue(things, _) if things == Things(ANY, plural=True):
             semantic, detailed = "global", "globalQuery"
         case Verify(_, "shape", _):
             semantic, detailed = "cat", "typeVerify"
@@ -108,32 +108,34 @@ def types_of(kind: Kind, program: Program) -> dict[str, str]:
     return {"structural": structural, "semantic": semantic, "detailed": detailed}
 
 
-def groups_of(kind: Kind, program: Program) -> dict[str, str | None]:
-    """global: what sort of answer an open question asks for. local: what exactly is asked, whatever the picture."""
-    words = "_".join(_said(things) for things in mentioned(program))
-    asked = PROPERTY_NAMES[program.property] if isinstance(program, Query | Verify | Choose | Every | Alike) else ""
+def groups_of(kind: QuestionKind, program: Program) -> dict[str, str | None]:
+    """global: the sort of answer an open question asks for. local: the question itself, independent of the image."""
+    words = "_".join(_describe(things) for things in mentioned(program))
+    asked = (
+        PROPERTY_NAMES[program.property] if isinstance(program, QueryValue | Verify | Choose | Every | Alike) else ""
+    )
     return {
-        "global": _GROUPS[program.property] if isinstance(program, Query) else None,
-        "local": f"{KINDS.index(kind):02d}-{words}" + (f",{asked}" if asked else ""),
+        "global": _GROUPS[program.property] if isinstance(program, QueryValue) else None,
+        "local": f"{QUESTION_KINDS.index(kind):02d}-{words}" + (f",{asked}" if asked else ""),
     }
 
 
-def _said(things: Things) -> str:
+def _describe(things: Things) -> str:
     look = things.look
     words = " ".join(word for word in (look.size, look.colour, look.shape or "shape") if word)
     return f"{words},{DIRECTION_NAMES[things.direction]},s" if things.direction else words
 
 
-def spoken(program: Program, answer: str) -> str:
-    """An answer as GQA words it: a direction as the relation's name."""
+def answer_text(program: Program, answer: str) -> str:
+    """An answer in GQA's words: a direction is given by the relation's name."""
     if isinstance(program, ChooseRelation):
         return next(words for direction, words in DIRECTION_NAMES.items() if direction == answer)
     return answer
 
 
 def choices(program: Program) -> dict[str, list[str]]:
-    """valid: answers of the right sort. plausible: those that the question leaves open."""
-    plausible = [spoken(program, answer) for answer in answers(program)]
+    """valid: answers of the right sort. plausible: the possible answers to this question."""
+    plausible = [answer_text(program, answer) for answer in answers(program)]
     match program:
         case Choose(_, attribute, _):
             valid = list(VALUES[attribute])
@@ -147,14 +149,14 @@ def choices(program: Program) -> dict[str, list[str]]:
 
 
 def operations(program: Program, scene: Scene, ids: Mapping[Thing, str]) -> list[Operation]:
-    """The program step by step, each with the steps it depends on and the objects that it finds."""
+    """The steps of the program, each with the steps it depends on and the objects it finds."""
     steps = _Steps(scene, ids, [])
     match program:
         case Exist(things):
             steps.add("exist", [steps.find(things)], "?")
         case Verify(things, attribute, value):
             steps.add(f"verify {_operand(attribute)}", [steps.find(things)], value)
-        case Query(things, attribute):
+        case QueryValue(things, attribute):
             steps.add("query", [steps.find(things)], PROPERTY_NAMES[attribute])
         case Choose(things, attribute, options):
             steps.add(f"choose {PROPERTY_NAMES[attribute]}", [steps.find(things)], "|".join(options))
@@ -164,65 +166,65 @@ def operations(program: Program, scene: Scene, ids: Mapping[Thing, str]) -> list
             steps.relation("verify rel", first, [direction], second)
         case ChooseRelation(first, directions, second):
             steps.relation("choose rel", first, directions, second)
-        case Logic(joint, one, other):
-            found = [steps.add("exist", [steps.find(Things(look))], "?") for look in (one, other)]
-            steps.add(joint, found, "")
+        case Logic(joint, first_look, second_look):
+            exist = [steps.add("exist", [steps.find(Things(look))], "?") for look in (first_look, second_look)]
+            steps.add(joint, exist, "")
         case Alike(first, second, attribute, same):
-            named = "same" if same else "different"
-            steps.add(f"{named} {_operand(attribute)}", [steps.find(first), steps.find(second)], "?")
+            comparison = "same" if same else "different"
+            steps.add(f"{comparison} {_operand(attribute)}", [steps.find(first), steps.find(second)], "?")
         case Bigger(first, second):
             steps.add("choose bigger", [steps.find(first), steps.find(second)], "?")
         case _:
             raise TypeError(f"GQA asks no {type(program).__name__}")
-    return steps.made
+    return steps.operations
 
 
-def in_a_line(made: Sequence[Operation]) -> str:
-    """The operations as GQA's `semanticStr` has them."""
+def format_operations(steps: Sequence[Operation]) -> str:
+    """The operations in the format of GQA's `semanticStr`."""
     return "->".join(
         f"{step['operation']}: {step['argument']}" + (f" {step['dependencies']}" if step["dependencies"] else "")
-        for step in made
+        for step in steps
     )
 
 
 def _operand(attribute: Property) -> str:
-    """What is verified or compared; of a shape `name` would be an object's."""
+    """The attribute to verify or compare; GQA's word for a shape is `shape` here, not `name`."""
     return "shape" if attribute == "shape" else PROPERTY_NAMES[attribute]
 
 
 @dataclass(frozen=True, slots=True)
 class _Steps:
-    """The operations so far; every method returns the number of the last that it adds."""
+    """The operations so far; `add` and `find` return the index of the last operation they add."""
 
     scene: Scene
     ids: Mapping[Thing, str]
-    made: list[Operation]
+    operations: list[Operation]
 
     def add(self, operation: str, dependencies: list[int], argument: str) -> int:
-        self.made.append({"operation": operation, "dependencies": dependencies, "argument": argument})
-        return len(self.made) - 1
+        self.operations.append({"operation": operation, "dependencies": dependencies, "argument": argument})
+        return len(self.operations) - 1
 
     def find(self, things: Things) -> int:
-        """Select, relate, and filter by colour and size."""
+        """Add the operations that find the things: select, relate, filter by colour and size."""
         if things == Things(ANY, plural=True):
             return self.add("select", [], "scene")
-        named, found = things.look.shape or "shape", self._ids(things)
+        name, ids = things.look.shape or "shape", self._ids(things)
         if things.direction is None:
-            last = self.add("select", [], f"{named} ({found})")
+            last = self.add("select", [], f"{name} ({ids})")
         else:
             anchor = self.find(Things(things.anchor))
-            last = self.add("relate", [anchor], f"{named},{DIRECTION_NAMES[things.direction]},s ({found})")
+            last = self.add("relate", [anchor], f"{name},{DIRECTION_NAMES[things.direction]},s ({ids})")
         for attribute, value in (("color", things.look.colour), ("size", things.look.size)):
             if value:
                 last = self.add(f"filter {attribute}", [last], value)
         return last
 
     def relation(self, operation: str, first: Things, directions: Sequence[Direction], second: Things) -> None:
-        """The first's relation to the second, which is found before it and named in the argument."""
+        """Add the relation of the first to the second, which is found earlier and named in the argument."""
         other, subject = self.find(second), self.find(first)
         words = "|".join(DIRECTION_NAMES[direction] for direction in directions)
-        named = second.look.shape or "shape"
-        self.add(operation, [subject, other], f"{named},{words},o ({self._ids(second)})")
+        name = second.look.shape or "shape"
+        self.add(operation, [subject, other], f"{name},{words},o ({self._ids(second)})")
 
     def _ids(self, things: Things) -> str:
         return ",".join(self.ids[thing] for thing in things.among(self.scene) or ()) or "-"

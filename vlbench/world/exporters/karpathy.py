@@ -1,31 +1,30 @@
-"""The world's captions in Karpathy's files of splits and, for COCO, in COCO's own file of captions."""
+"""Export captions of the synthetic world in Karpathy's split files and, for COCO, also in COCO's caption file."""
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from typing import Literal
 
 from vlbench.core.domain import Domain
-from vlbench.world.language.captions import PER_SCENE, captions
-from vlbench.world.progress import Progress
+from vlbench.world.language.captions import PER_SCENE, caption_scene
+from vlbench.world.output import ProgressCallback, write_json
 from vlbench.world.rng import stream
-from vlbench.world.scenes.pools import COCO_SUBTYPES, Photograph, Photographs, photographs
-from vlbench.world.scenes.scene import SIDE, Scene, Split
+from vlbench.world.scenes.pools import COCO_SUBTYPES, Photograph, Photographs, collect_photographs
+from vlbench.world.scenes.scene import SIDE, Scenes, Split
 
 Part = Literal["train", "restval", "val", "test"]
 
 _VAL = 100
-"""Photographs of the split that selects."""
+"""Photographs in the split for model selection."""
 
 
 @dataclass(frozen=True, slots=True)
-class Captioned:
-    """A photograph, its part of the file, and its captions."""
+class CaptionedPhotograph:
+    """A photograph, its split, its part of Karpathy's file, and its captions."""
 
     photograph: Photograph
     split: Split
@@ -33,36 +32,35 @@ class Captioned:
     sentences: tuple[str, ...]
 
 
-def export_coco(
-    folder: Path, scenes: Mapping[Split, Sequence[Scene]], domain: Domain, seed: int, progress: Progress
-) -> dict[str, int]:
-    """Write `dataset_coco.json` and `annotations/captions_val2014.json`; captions per split of the task's card."""
-    entries = list(_captioned(photographs("coco", scenes, seed), seed, restval=True))
-    _write(folder / "dataset_coco.json", {"images": _karpathy(entries, "coco"), "dataset": "coco"})
+def export_coco(folder: Path, scenes: Scenes, domain: Domain, seed: int, progress: ProgressCallback) -> dict[str, int]:
+    """Write `dataset_coco.json` and `annotations/captions_val2014.json`; return the number of captions per split."""
+    entries = list(_caption_all(collect_photographs("coco", scenes, seed), seed, restval=True))
+    write_json(folder / "dataset_coco.json", {"images": list(_karpathy(entries, "coco")), "dataset": "coco"})
     val2014 = [entry for entry in entries if COCO_SUBTYPES[entry.split] == "val2014"]
-    _write(folder / "annotations" / "captions_val2014.json", _coco(val2014))
+    write_json(folder / "annotations" / "captions_val2014.json", _coco(val2014))
     counts = _counts(entries)
     counts["train"] += counts.pop("restval", 0)
     return counts | {"test_1k": counts["test"], "val2014": PER_SCENE * len(val2014)}
 
 
 def export_flickr30k(
-    folder: Path, scenes: Mapping[Split, Sequence[Scene]], domain: Domain, seed: int, progress: Progress
+    folder: Path, scenes: Scenes, domain: Domain, seed: int, progress: ProgressCallback
 ) -> dict[str, int]:
-    """Write `dataset_flickr30k.json`; captions per split of the task's card."""
-    entries = list(_captioned(photographs("flickr30k", scenes, seed), seed, restval=False))
-    _write(folder / "dataset_flickr30k.json", {"images": _karpathy(entries, "flickr30k"), "dataset": "flickr30k"})
+    """Write `dataset_flickr30k.json`; return the number of captions per split."""
+    entries = list(_caption_all(collect_photographs("flickr30k", scenes, seed), seed, restval=False))
+    images = list(_karpathy(entries, "flickr30k"))
+    write_json(folder / "dataset_flickr30k.json", {"images": images, "dataset": "flickr30k"})
     return _counts(entries)
 
 
 def gallery(test: Sequence[Photograph]) -> list[Photograph]:
-    """The photographs that are searched: those that have a twin, then the twins."""
-    twins = [one for one in test if one.twin_of]
-    originals = {one.twin_of for one in twins}
-    return [*(one for one in test if one.number in originals), *twins]
+    """The photographs of the retrieval gallery: those that have a twin, then the twins."""
+    twins = [photograph for photograph in test if photograph.twin_of]
+    originals = {twin.twin_of for twin in twins}
+    return [*(photograph for photograph in test if photograph.number in originals), *twins]
 
 
-def _captioned(photos: Photographs, seed: int, restval: bool) -> Iterator[Captioned]:
+def _caption_all(photos: Photographs, seed: int, restval: bool) -> Iterator[CaptionedPhotograph]:
     dev = photos["dev"]
     parts: list[tuple[Split, Part, Sequence[Photograph]]] = [
         ("train", "train", photos["train"]),
@@ -70,13 +68,15 @@ def _captioned(photos: Photographs, seed: int, restval: bool) -> Iterator[Captio
         ("dev", "restval", dev[_VAL:] if restval else []),
         ("test1", "test", gallery(photos["test1"])),
     ]
-    for split, part, own in parts:
-        for photograph in own:
-            told = captions(photograph.scene, stream(seed, "captions", photograph.name))
-            yield Captioned(photograph, split, part, tuple(sentence for _, sentence in told))
+    for split, part, photographs in parts:
+        for photograph in photographs:
+            captions = caption_scene(photograph.scene, stream(seed, "captions", photograph.name))
+            yield CaptionedPhotograph(photograph, split, part, tuple(sentence for _, sentence in captions))
 
 
-def _karpathy(entries: Sequence[Captioned], dataset: Literal["coco", "flickr30k"]) -> Iterator[dict[str, object]]:
+def _karpathy(
+    entries: Sequence[CaptionedPhotograph], dataset: Literal["coco", "flickr30k"]
+) -> Iterator[dict[str, object]]:
     numbers = count()
     for imgid, entry in enumerate(entries):
         sentences = [
@@ -95,8 +95,8 @@ def _karpathy(entries: Sequence[Captioned], dataset: Literal["coco", "flickr30k"
         yield image
 
 
-def _coco(entries: Sequence[Captioned]) -> dict[str, object]:
-    """COCO's layout; captions end in a line feed here and there, as the official ones do."""
+def _coco(entries: Sequence[CaptionedPhotograph]) -> dict[str, object]:
+    """COCO's format; every eighth caption ends in a line feed, as some official ones do."""
     numbers = count(1)
     annotations = [
         {
@@ -129,14 +129,8 @@ def _coco(entries: Sequence[Captioned]) -> dict[str, object]:
     }
 
 
-def _counts(entries: Sequence[Captioned]) -> dict[str, int]:
+def _counts(entries: Sequence[CaptionedPhotograph]) -> dict[str, int]:
     counts: dict[str, int] = {}
     for entry in entries:
         counts[entry.part] = counts.get(entry.part, 0) + len(entry.sentences)
     return counts
-
-
-def _write(path: Path, content: Mapping[str, object]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    listed = {key: list(value) if isinstance(value, Iterator) else value for key, value in content.items()}
-    path.write_text(json.dumps(listed) + "\n", encoding="utf-8", newline="\n")

@@ -1,4 +1,4 @@
-"""Export the world as SNLI-VE: every sentence goes with three pictures, entailed, neutral and contradicted."""
+"""Export the synthetic world as SNLI-VE: every hypothesis has three images: entailment, neutral and contradiction."""
 
 from __future__ import annotations
 
@@ -10,35 +10,43 @@ from pathlib import Path
 from random import Random
 
 from vlbench.core.domain import Domain
-from vlbench.world.language.captions import PER_SCENE, captions
-from vlbench.world.language.hypotheses import LABELS, Hypothesis, Kind, Label, draw_hypothesis, label, say
-from vlbench.world.progress import Progress, counted
+from vlbench.world.language.captions import PER_SCENE, caption_scene
+from vlbench.world.language.hypotheses import (
+    ENTAILMENT_LABELS,
+    EntailmentLabel,
+    Hypothesis,
+    HypothesisKind,
+    draw_hypothesis,
+    label_hypothesis,
+    phrase_hypothesis,
+)
+from vlbench.world.output import ProgressCallback, with_progress, write_text
 from vlbench.world.rng import below, shuffled, stream
-from vlbench.world.scenes.pools import Photograph, photographs
-from vlbench.world.scenes.scene import Scene, Split
+from vlbench.world.scenes.pools import Photograph, collect_photographs
+from vlbench.world.scenes.scene import Scenes, Split
 
 TASK = "snli_ve"
 TASK_SPLITS: dict[Split, str] = {"train": "train", "dev": "dev", "test1": "test"}
-"""The official names; what the world keeps in `test2` has no place in them."""
-SHARES: dict[Kind, int] = {"colour": 26, "shape": 22, "size": 16, "place": 12, "relation": 12, "count": 12}
-"""Percent of the sentences: more of what one match of word and thing decides."""
+"""The official names; `test2` is not exported."""
+SHARES: dict[HypothesisKind, int] = {"colour": 26, "shape": 22, "size": 16, "place": 12, "relation": 12, "count": 12}
+"""Percent of the hypotheses: more of the kinds that one match of word and thing decides."""
 PER_PHOTOGRAPH: dict[Split, float] = {"train": 0.8, "dev": 0.3, "test1": 0.95}
-"""Sentences, three lines each."""
+"""Hypotheses per photograph; each has three lines in the file."""
 
 _DRAWS, _TRIES = 100, 200
 
 
 @dataclass(frozen=True, slots=True)
-class Triple:
+class HypothesisTriple:
     """A hypothesis, its sentence, and a photograph for each label."""
 
     hypothesis: Hypothesis
     sentence: str
-    photographs: Mapping[Label, Photograph]
+    photographs: Mapping[EntailmentLabel, Photograph]
 
 
-def make_triples(split: Split, photos: Sequence[Photograph], seed: int) -> Iterator[Triple]:
-    """The sentences of a split, each kind with its share; every photograph is as likely as the others."""
+def make_triples(split: Split, photos: Sequence[Photograph], seed: int) -> Iterator[HypothesisTriple]:
+    """Yield the hypotheses of a split, each kind with its share; all photographs have equal probability."""
     count = round(PER_PHOTOGRAPH[split] * len(photos))
     deck = [kind for kind, share in SHARES.items() for _ in range(share)]
     kinds = shuffled(stream(seed, TASK, split), [deck[n * len(deck) // count] for n in range(count)])
@@ -48,50 +56,51 @@ def make_triples(split: Split, photos: Sequence[Photograph], seed: int) -> Itera
             yield triple
 
 
-def _make_triple(kind: Kind, photos: Sequence[Photograph], rng: Random) -> Triple | None:
-    """Draw hypotheses until one finds a photograph for each label; None where a few photographs have none."""
+def _make_triple(kind: HypothesisKind, photos: Sequence[Photograph], rng: Random) -> HypothesisTriple | None:
+    """Draw hypotheses until one has a photograph for each label; None if `_DRAWS` attempts find none."""
     for _ in range(_DRAWS):
         hypothesis = draw_hypothesis(kind, rng)
-        found: dict[Label, Photograph] = {}
+        by_label: dict[EntailmentLabel, Photograph] = {}
         for _ in range(_TRIES):
             photograph = photos[below(rng, len(photos))]
-            said = label(hypothesis, photograph.scene)
-            if said is not None:
-                found.setdefault(said, photograph)
-            if len(found) == len(LABELS):
-                return Triple(hypothesis, say(hypothesis, rng), found)
+            label = label_hypothesis(hypothesis, photograph.scene)
+            if label is not None:
+                by_label.setdefault(label, photograph)
+            if len(by_label) == len(ENTAILMENT_LABELS):
+                return HypothesisTriple(hypothesis, phrase_hypothesis(hypothesis, rng), by_label)
     return None
 
 
-def export(
-    folder: Path, scenes: Mapping[Split, Sequence[Scene]], domain: Domain, seed: int, progress: Progress
-) -> dict[str, int]:
-    """Write the task's files to its folder; how many examples each split has, under the task card's names."""
-    folder.mkdir(parents=True, exist_ok=True)
+def export(folder: Path, scenes: Scenes, domain: Domain, seed: int, progress: ProgressCallback) -> dict[str, int]:
+    """Write the task's files to its folder; return the number of examples per split, under the task card's names."""
     counts = {}
-    photos = photographs("flickr30k", scenes, seed)
+    photos = collect_photographs("flickr30k", scenes, seed)
     for split, name in TASK_SPLITS.items():
         total = round(PER_PHOTOGRAPH[split] * len(photos[split]))
-        triples = counted(make_triples(split, photos[split], seed), total, f"hypotheses of {TASK}, {name}", progress)
+        triples = with_progress(
+            make_triples(split, photos[split], seed), total, f"hypotheses of {TASK}, {name}", progress
+        )
         lines = [json.dumps(line) + "\n" for line in _lines(triples, seed)]
-        (folder / f"snli_ve_{name}.jsonl").write_text("".join(lines), encoding="utf-8", newline="\n")
+        write_text(folder / f"snli_ve_{name}.jsonl", "".join(lines))
         counts[name] = len(lines)
     return counts
 
 
-def _lines(triples: Iterator[Triple], seed: int) -> Iterator[dict[str, object]]:
-    """Three lines per sentence, the labels in an order that says nothing."""
-    said_of: Counter[str] = Counter()
+def _lines(triples: Iterator[HypothesisTriple], seed: int) -> Iterator[dict[str, object]]:
+    """Yield three lines per hypothesis, the labels in random order."""
+    numbers: Counter[str] = Counter()
     for triple in triples:
-        for gold in shuffled(stream(seed, TASK, triple.sentence, len(said_of)), LABELS):
+        for gold in shuffled(stream(seed, TASK, triple.sentence, len(numbers)), ENTAILMENT_LABELS):
             photograph = triple.photographs[gold]
-            said_of[photograph.name] += 1
-            yield _line(triple, gold, photograph, said_of[photograph.name], seed)
+            numbers[photograph.name] += 1
+            yield _line(triple, gold, photograph, numbers[photograph.name], seed)
 
 
-def _line(triple: Triple, gold: Label, photograph: Photograph, number: int, seed: int) -> dict[str, object]:
+def _line(
+    triple: HypothesisTriple, gold: EntailmentLabel, photograph: Photograph, number: int, seed: int
+) -> dict[str, object]:
     place = number % PER_SCENE
-    premise = captions(photograph.scene, stream(seed, "captions", photograph.name))[place][1]
+    premise = caption_scene(photograph.scene, stream(seed, "captions", photograph.name))[place][1]
     caption = f"{photograph.name}.jpg#{place}"
     return {
         "Flickr30K_ID": photograph.name,
@@ -110,7 +119,7 @@ def _line(triple: Triple, gold: Label, photograph: Photograph, number: int, seed
 
 
 def _nested(sentence: str) -> str:
-    """The words in brackets two by two, from the right: the format's shape without a grammar."""
+    """The sentence as a right-branching binary tree: the format of a parse, without a grammar."""
     *before, last = sentence.split()
     return " ".join(f"( {word}" for word in before) + f" {last}" + " )" * len(before)
 

@@ -1,1 +1,1 @@
-"""The language of the synthetic world: captions, questions, statements, hypotheses."""
+"""Sentences of the synthetic world, each with a program that a solver can check against a scene."""

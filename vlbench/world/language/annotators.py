@@ -1,4 +1,4 @@
-"""Ten simulated people who answer a question: most say the truth, some spell it otherwise or see something else."""
+"""Ten simulated annotators: most give the true answer, some another spelling of it or another answer."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from random import Random
 from vlbench.world.language.phrases import NUMBERS
 from vlbench.world.rng import pick, shuffled
 
-PEOPLE = 10
+ANNOTATORS = 10
 _AGREEING = (10,) * 5 + (9,) * 7 + (8,) * 4 + (7,) * 2 + (6,) * 2
-"""How many of the ten give the true answer in the common spelling: all of them to a quarter of the questions."""
+"""How many of the ten give the true answer in the common spelling; all ten do for a quarter of the questions."""
 
-_OTHERWISE = {
+_VARIANTS = {
     "yes": ("Yes", "yes.", "YES", "maybe", "unsure"),
     "no": ("No", "no.", "NO", "maybe", "unsure"),
     "red": ("Red", "red.", "dark red", "pink", "orange"),
@@ -30,13 +30,13 @@ _OTHERWISE = {
 
 
 def ten_answers(truth: str, possible: Sequence[str], rng: Random) -> list[str]:
-    """What ten people type, in a random order; at least six the truth, at most one another `possible` answer."""
+    """The answers of ten annotators in random order: at least six true ones, at most one other `possible` answer."""
     agreeing = pick(rng, _AGREEING)
-    others = [pick(rng, [answer for answer in possible if answer != truth]), *_OTHERWISE[truth]]
-    return shuffled(rng, [truth] * agreeing + shuffled(rng, others)[: PEOPLE - agreeing])
+    others = [pick(rng, [answer for answer in possible if answer != truth]), *_VARIANTS[truth]]
+    return shuffled(rng, [truth] * agreeing + shuffled(rng, others)[: ANNOTATORS - agreeing])
 
 
-def spelt_alike(answer: str) -> str:
-    """The spelling in which the official evaluation compares an answer of `ten_answers`."""
+def normalise_spelling(answer: str) -> str:
+    """An answer of `ten_answers` in the spelling in which the official evaluation compares it."""
     words = [word for word in answer.lower().rstrip(".").split() if word != "a"]
     return " ".join(str(NUMBERS.index(word)) if word in NUMBERS else word for word in words)

@@ -1,4 +1,4 @@
-"""Which answers follow from an answer, whatever the scene: the red circle is not blue, and there is something red."""
+"""The questions whose answers follow from an answer in any scene, e.g. "is the red circle blue?" has the answer no."""
 
 from __future__ import annotations
 
@@ -21,37 +21,38 @@ from vlbench.world.language.programs import (
     Logic,
     Program,
     Property,
-    Query,
+    QueryValue,
     Things,
     Verify,
     VerifyRelation,
+    yes_or_no,
 )
-from vlbench.world.language.questions import Kind
+from vlbench.world.language.questions import QuestionKind
 from vlbench.world.language.statements import Look
 from vlbench.world.scenes.scene import COLOURS, SHAPES, SIZES
 
 
 class Implied(NamedTuple):
-    """A question, and the answer to it that another answer implies."""
+    """A question with the answer that another answer implies."""
 
-    kind: Kind
+    kind: QuestionKind
     program: Program
     answer: str
 
 
-_QUERY_KINDS: dict[Property, Kind] = {"colour": "colour", "shape": "shape", "size": "size", "across": "place"}
-_ALL_KINDS: dict[Property, Kind] = {"colour": "colour_of_all", "shape": "shape_of_all"}
+_QUERY_KINDS: dict[Property, QuestionKind] = {"colour": "colour", "shape": "shape", "size": "size", "across": "place"}
+_ALL_KINDS: dict[Property, QuestionKind] = {"colour": "colour_of_all", "shape": "shape_of_all"}
 
 
 @lru_cache(maxsize=1 << 15)
 def implied(program: Program, answer: str) -> tuple[Implied, ...]:
     """The other questions whose answers follow if `answer` is the true answer to `program`."""
-    return tuple(one for one in _implied(program, answer) if one.program != program)
+    return tuple(implication for implication in _implied(program, answer) if implication.program != program)
 
 
 def _implied(program: Program, answer: str) -> Iterator[Implied]:
     match program:
-        case Query(things, attribute):
+        case QueryValue(things, attribute):
             yield from _of_value(things, attribute, answer)
         case Choose(things, attribute, _):
             yield from _of_value(things, attribute, answer)
@@ -74,53 +75,53 @@ def _implied(program: Program, answer: str) -> Iterator[Implied]:
             yield Implied("different" if same else "same", Alike(first, second, attribute, not same), other_answer)
         case Bigger(first, second):
             for things in (first, second):
-                yield Implied("size", Query(things, "size"), "big" if things.look.shape == answer else "small")
+                yield Implied("size", QueryValue(things, "size"), "big" if things.look.shape == answer else "small")
             yield Implied("same", Alike(first, second, "size", same=True), NO)
         case _:
             return
 
 
 def _of_value(things: Things, attribute: Property, value: str) -> Iterator[Implied]:
-    """What follows if the things have the value."""
+    """What follows if the things have this value."""
     if things.direction is None and not things.plural:
-        yield from _of_the_only_one(things, attribute, value)
+        yield from _of_single_thing(things, attribute, value)
     elif things == Things(ANY, plural=True):
-        yield from (Implied("every", Every(attribute, other), _said(other == value)) for other in VALUES[attribute])
+        yield from (Implied("every", Every(attribute, other), yes_or_no(other == value)) for other in VALUES[attribute])
         if attribute in _ALL_KINDS:
-            yield Implied(_ALL_KINDS[attribute], Query(things, attribute), value)
+            yield Implied(_ALL_KINDS[attribute], QueryValue(things, attribute), value)
     if attribute not in ("across", "down"):
-        seen = Things(with_value(things.look, attribute, value), direction=things.direction, anchor=things.anchor)
-        yield Implied("exist_where" if things.direction else "exist", Exist(seen), YES)
+        existing = Things(with_value(things.look, attribute, value), direction=things.direction, anchor=things.anchor)
+        yield Implied("exist_where" if things.direction else "exist", Exist(existing), YES)
 
 
-def _of_the_only_one(thing: Things, attribute: Property, value: str) -> Iterator[Implied]:
-    verify: Kind = "verify_place" if attribute in ("across", "down") else "verify"
-    choose: Kind = "choose_place" if attribute in ("across", "down") else "choose"
+def _of_single_thing(thing: Things, attribute: Property, value: str) -> Iterator[Implied]:
+    verify: QuestionKind = "verify_place" if attribute in ("across", "down") else "verify"
+    choose: QuestionKind = "choose_place" if attribute in ("across", "down") else "choose"
     if attribute in _QUERY_KINDS:
-        yield Implied(_QUERY_KINDS[attribute], Query(thing, attribute), value)
+        yield Implied(_QUERY_KINDS[attribute], QueryValue(thing, attribute), value)
     for other in VALUES[attribute]:
-        yield Implied(verify, Verify(thing, attribute, other), _said(other == value))
+        yield Implied(verify, Verify(thing, attribute, other), yes_or_no(other == value))
         if other != value:
             yield Implied(choose, Choose(thing, attribute, (value, other)), value)
             yield Implied(choose, Choose(thing, attribute, (other, value)), value)
 
 
 def _of_existence(things: Things, answer: str) -> Iterator[Implied]:
-    """Of fewer attributes there is something too, of more nothing either; an anchor is there in any case."""
+    """Existence carries over to looks with fewer attributes, absence to looks with more; an anchor always exists."""
     look = things.look
     if things.direction:
         yield Implied("exist", Exist(Things(things.anchor)), YES)
-        less = [look] if answer == YES else []
+        weaker = [look] if answer == YES else []
     elif answer == YES:
-        less = [Look(size=look.size), Look(colour=look.colour), Look(shape=look.shape)]
+        weaker = [Look(size=look.size), Look(colour=look.colour), Look(shape=look.shape)]
     else:
-        less = []
-        yield from (Implied("exist", Exist(Things(more)), NO) for more in _closer(look))
-    yield from (Implied("exist", Exist(Things(one)), YES) for one in less if one != ANY)
+        weaker = []
+        yield from (Implied("exist", Exist(Things(stronger)), NO) for stronger in _with_one_more(look))
+    yield from (Implied("exist", Exist(Things(look)), YES) for look in weaker if look != ANY)
 
 
-def _closer(look: Look) -> Iterator[Look]:
-    """The looks of one attribute more."""
+def _with_one_more(look: Look) -> Iterator[Look]:
+    """The looks with one attribute more."""
     if look.size is None:
         yield from (Look(size, look.colour, look.shape) for size in SIZES)
     if look.colour is None:
@@ -130,9 +131,9 @@ def _closer(look: Look) -> Iterator[Look]:
 
 
 def _of_relation(asked: ChooseRelation, answer: str) -> Iterator[Implied]:
-    """What follows if the first stands in the answer's direction from the second."""
+    """What follows if the first is in the answer's direction from the second."""
     for direction in asked.options:
-        opposite, truth = OPPOSITE[direction], _said(direction == answer)
+        opposite, truth = OPPOSITE[direction], yes_or_no(direction == answer)
         yield Implied("verify_relation", VerifyRelation(asked.first, direction, asked.second), truth)
         yield Implied("verify_relation", VerifyRelation(asked.second, opposite, asked.first), truth)
         if direction == answer:
@@ -142,7 +143,7 @@ def _of_relation(asked: ChooseRelation, answer: str) -> Iterator[Implied]:
 
 
 def _of_logic(asked: Logic, answer: str) -> Iterator[Implied]:
-    """Both are there, or neither is; the other two cases leave open which is."""
+    """What follows if both exist or neither does; in the other two cases it is unknown which one exists."""
     if (asked.joint == "and") == (answer == YES):
         for look in (asked.first, asked.second):
             yield Implied("exist", Exist(Things(look)), answer)
@@ -151,13 +152,9 @@ def _of_logic(asked: Logic, answer: str) -> Iterator[Implied]:
 
 
 def with_value(look: Look, attribute: Property, value: str) -> Look:
-    """The look with that size, colour or shape besides."""
+    """The look with that size, colour or shape added."""
     return Look(
         next((size for size in SIZES if attribute == "size" and size == value), look.size),
         next((colour for colour in COLOURS if attribute == "colour" and colour == value), look.colour),
         next((shape for shape in SHAPES if attribute == "shape" and shape == value), look.shape),
     )
-
-
-def _said(truth: bool) -> str:
-    return YES if truth else NO

@@ -1,4 +1,4 @@
-"""Answer a question in a whole sentence, as GQA's `fullAnswer` does."""
+"""Answer a question in a full sentence, like GQA's `fullAnswer`."""
 
 from __future__ import annotations
 
@@ -16,18 +16,27 @@ from vlbench.world.language.programs import (
     Logic,
     Program,
     Property,
-    Query,
+    QueryValue,
     Things,
     Verify,
     VerifyRelation,
 )
-from vlbench.world.language.questions import AT, DIRECTION_NAMES, Wording, article, definite, name, traits, worded
+from vlbench.world.language.questions import (
+    AT,
+    DIRECTION_NAMES,
+    Wording,
+    article,
+    definite,
+    mark_name,
+    parse_marked,
+    traits,
+)
 from vlbench.world.language.statements import Look
 
 
 def full_answer(program: Program, answer: str, rng: Random) -> Wording:
-    """The sentence that gives the answer, its mentions numbered as the question's."""
-    return worded(_sentence(program, answer, rng) + ".")
+    """The sentence that gives the answer; its mentions are numbered as in the question."""
+    return parse_marked(_sentence(program, answer, rng) + ".")
 
 
 def _sentence(program: Program, answer: str, rng: Random) -> str:
@@ -37,18 +46,18 @@ def _sentence(program: Program, answer: str, rng: Random) -> str:
             return f"{answer}, there is {_some(things, answer)}"
         case Verify(things, attribute, value):
             return f"{answer}, {_the(things, rng)} is{negation} {_predicate(attribute, value)}"
-        case Query(things, attribute):
+        case QueryValue(things, attribute):
             return f"{_the(things, rng)} {_verb(things)} {_predicate(attribute, answer, things.plural)}"
         case Choose(things, attribute, _):
             return f"{_the(things, rng)} is {_predicate(attribute, answer)}"
         case Every(attribute, value):
             return f"{answer},{negation} everything is {_predicate(attribute, value)}"
-        case Logic(joint, one, other):
-            return f"{answer}, there is {_two(joint, one, other, answer)}"
+        case Logic(joint, first_look, second_look):
+            return f"{answer}, there is {_two(joint, first_look, second_look, answer)}"
         case VerifyRelation(first, direction, second):
             return f"{answer}, {_the(first, rng)} is{negation} {DIRECTION_NAMES[direction]} {_other(second)}"
         case ChooseRelation(first, options, second):
-            direction = next(one for one in options if one == answer)
+            direction = next(option for option in options if option == answer)
             return f"{_the(first, rng)} is {DIRECTION_NAMES[direction]} {_other(second)}"
         case Alike(first, second, attribute, same):
             equal = (answer == YES) == same
@@ -67,22 +76,22 @@ def _the(things: Things, rng: Random) -> str:
 
 
 def _other(things: Things) -> str:
-    return f"the {name(things.look, 'shape', 1)}"
+    return f"the {mark_name(things.look, 'shape', 1)}"
 
 
 def _some(things: Things, answer: str) -> str:
-    phrase = name(things.look, "shape", 0)
+    phrase = mark_name(things.look, "shape", 0)
     phrase = f"no {phrase}" if answer == NO else f"{article(phrase)} {phrase}"
     if things.direction:
-        phrase += f" {DIRECTION_NAMES[things.direction]} the {name(things.anchor, 'shape', 1)}"
+        phrase += f" {DIRECTION_NAMES[things.direction]} the {mark_name(things.anchor, 'shape', 1)}"
     return phrase
 
 
-def _two(joint: str, one: Look, other: Look, answer: str) -> str:
-    first, second = name(one, "shape", 0), name(other, "shape", 1)
+def _two(joint: str, first: Look, second: Look, answer: str) -> str:
+    name, other_name = mark_name(first, "shape", 0), mark_name(second, "shape", 1)
     if answer == YES:
-        return f"a {first} {joint} a {second}"
-    return f"no {first} {'or' if joint == 'and' else 'and'} no {second}"
+        return f"a {name} {joint} a {other_name}"
+    return f"no {name} {'or' if joint == 'and' else 'and'} no {other_name}"
 
 
 def _verb(things: Things) -> str:
@@ -90,7 +99,7 @@ def _verb(things: Things) -> str:
 
 
 def _predicate(attribute: Property, value: str, plural: bool = False) -> str:
-    """What is said of a thing that has the value: "red", "a circle", "on the left"."""
+    """The predicate for a value: "red", "a circle", "on the left"."""
     if value in AT:
         return AT[value]
     return traits(attribute, value)["traits" if plural else "trait"]

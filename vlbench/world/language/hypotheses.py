@@ -1,7 +1,7 @@
-"""Hypotheses about one picture: entailed, contradicted, or neutral because what they take for granted is not there.
+"""Hypotheses about one image: entailed, contradicted, or neutral because their subject is not in the image.
 
-"The red circle is big" is entailed where there are red circles and all are big, contradicted where there are and none
-is, and neutral where there is no red circle; of any other picture it is not said.
+"The red circle is big" is entailed if there are red circles and all are big, contradicted if there are and none is, and
+neutral if there is no red circle. In all other cases the hypothesis is not paired with the image.
 """
 
 from __future__ import annotations
@@ -10,50 +10,58 @@ from dataclasses import dataclass
 from random import Random
 from typing import Literal, get_args
 
-from vlbench.world.language.phrases import DIRECTIONS_SAID, NUMBERS
-from vlbench.world.language.statements import ATTRIBUTES, DIRECTIONS, PLACES, Attribute, Look, Place, stands_in
+from vlbench.world.language.phrases import DIRECTION_WORDINGS, NUMBERS, name_look
+from vlbench.world.language.statements import (
+    ATTRIBUTES,
+    PLACES,
+    Attribute,
+    Look,
+    Place,
+    is_in_place,
+    random_look,
+)
 from vlbench.world.rng import below, pick, shuffled
-from vlbench.world.scenes.scene import COLOURS, SHAPES, SIZES, Direction, Scene
+from vlbench.world.scenes.scene import DIRECTIONS, Direction, Scene
 
-Kind = Literal["colour", "shape", "size", "place", "relation", "count"]
-Label = Literal["entailment", "neutral", "contradiction"]
+HypothesisKind = Literal["colour", "shape", "size", "place", "relation", "count"]
+EntailmentLabel = Literal["entailment", "neutral", "contradiction"]
 
-KINDS: tuple[Kind, ...] = get_args(Kind)
-LABELS: tuple[Label, ...] = get_args(Label)
+HYPOTHESIS_KINDS: tuple[HypothesisKind, ...] = get_args(HypothesisKind)
+ENTAILMENT_LABELS: tuple[EntailmentLabel, ...] = get_args(EntailmentLabel)
 
-TEMPLATES: dict[Kind, tuple[str, ...]] = {
+TEMPLATES: dict[HypothesisKind, tuple[str, ...]] = {
     "colour": ("the {one} is {trait}", "the {one} here is {trait}", "the {one} looks {trait}",
-               "in this {picture} the {one} is {trait}", "the colour of the {one} is {trait}"),
+               "in this {image} the {one} is {trait}", "the colour of the {one} is {trait}"),
     "shape": ("the {one} is a {trait}", "the {one} here is a {trait}", "the {one} is just a {trait}",
-              "in this {picture} the {one} is a {trait}", "the {one} has the shape of a {trait}"),
+              "in this {image} the {one} is a {trait}", "the {one} has the shape of a {trait}"),
     "size": ("the {one} is {trait}", "the {one} here is {trait}", "the {one} looks {trait}",
-             "in this {picture} the {one} is {trait}", "the size of the {one} is {trait}"),
+             "in this {image} the {one} is {trait}", "the size of the {one} is {trait}"),
     "place": ("the {one} is in the {place}", "the {one} lies in the {place}", "the {one} sits in the {place}",
               "in the {place} there is the {one}", "the {one} is placed in the {place}"),
     "relation": ("the {one} is {where} the {other}", "the {one} stands {where} the {other}",
-                 "the {one} lies {where} the {other}", "in this {picture} the {one} is {where} the {other}",
+                 "the {one} lies {where} the {other}", "in this {image} the {one} is {where} the {other}",
                  "{where} the {other} is the {one}"),
     "count": ("the number of {one}s is {number}", "exactly {number} of the objects are {one}s",
-              "the {picture} has {one}s, exactly {number}", "of the {one}s there are exactly {number}",
+              "the {image} has {one}s, exactly {number}", "of the {one}s there are exactly {number}",
               "the {one}s here are exactly {number}"),
 }  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
 class Hypothesis:
-    """A kind and its arguments; which of them count is up to the kind, the others keep their defaults."""
+    """A kind and its arguments; a kind uses some of the arguments, the others keep their defaults."""
 
-    kind: Kind
+    kind: HypothesisKind
     subject: Look
-    trait: Look = Look()  # noqa: RUF009 (frozen, so one for all is as good as one for each)
+    trait: Look = Look()  # noqa: RUF009 (immutable, so safe to share)
     other: Look = Look()  # noqa: RUF009
     direction: Direction = "left"
     place: Place = "centre"
     number: int = 1
 
 
-def label(hypothesis: Hypothesis, scene: Scene) -> Label | None:
-    """What the picture says to it; None where it says neither wholly yes nor wholly no."""
+def label_hypothesis(hypothesis: Hypothesis, scene: Scene) -> EntailmentLabel | None:
+    """The label of the hypothesis for a scene; None if it holds for some of its subjects but not for all."""
     subjects = hypothesis.subject.among(scene)
     others = hypothesis.other.among(scene) if hypothesis.kind == "relation" else subjects
     if not subjects or not others:
@@ -62,9 +70,9 @@ def label(hypothesis: Hypothesis, scene: Scene) -> Label | None:
         case "count":
             truths = [len(subjects) == hypothesis.number]
         case "place":
-            truths = [stands_in(hypothesis.place, thing) for thing in subjects]
+            truths = [is_in_place(thing, hypothesis.place) for thing in subjects]
         case "relation":
-            truths = [one.stands(hypothesis.direction, other) for one in subjects for other in others]
+            truths = [subject.stands(hypothesis.direction, other) for subject in subjects for other in others]
         case _:
             truths = [hypothesis.trait.fits(thing) for thing in subjects]
     if all(truths):
@@ -72,53 +80,41 @@ def label(hypothesis: Hypothesis, scene: Scene) -> Label | None:
     return None if any(truths) else "contradiction"
 
 
-def draw_hypothesis(kind: Kind, rng: Random) -> Hypothesis:
-    """A hypothesis of that kind about things that mostly one attribute names."""
+def draw_hypothesis(kind: HypothesisKind, rng: Random) -> Hypothesis:
+    """A random hypothesis of that kind; most of its things are named by a single attribute."""
     match kind:
         case "colour" | "shape" | "size":
             trait: Attribute = kind
-            named = shuffled(rng, [name for name in ATTRIBUTES if name != trait])
-            return Hypothesis(kind, _look(rng, named[: _few(rng)]), trait=_look(rng, [trait]))
+            others = shuffled(rng, [attribute for attribute in ATTRIBUTES if attribute != trait])
+            return Hypothesis(kind, random_look(rng, others[: _one_or_two(rng)]), trait=random_look(rng, [trait]))
         case "place":
-            return Hypothesis(kind, _named(rng), place=pick(rng, PLACES))
+            return Hypothesis(kind, _random_subject(rng), place=pick(rng, PLACES))
         case "relation":
-            return Hypothesis(kind, _named(rng), other=_named(rng), direction=pick(rng, DIRECTIONS))
+            return Hypothesis(kind, _random_subject(rng), other=_random_subject(rng), direction=pick(rng, DIRECTIONS))
         case "count":
-            return Hypothesis(kind, _named(rng), number=1 + below(rng, 3))
+            return Hypothesis(kind, _random_subject(rng), number=1 + below(rng, 3))
 
 
-def say(hypothesis: Hypothesis, rng: Random) -> str:
-    """A sentence that means it, the wording drawn from `rng`."""
+def phrase_hypothesis(hypothesis: Hypothesis, rng: Random) -> str:
+    """A sentence that means the hypothesis; `rng` selects the wording."""
     noun = pick(rng, ("object", "thing"))
     words = pick(rng, TEMPLATES[hypothesis.kind]).format(
-        picture=pick(rng, ("picture", "image", "photo")),
-        one=_name(hypothesis.subject, noun),
-        other=_name(hypothesis.other, noun),
+        image=pick(rng, ("picture", "image", "photo")),
+        one=name_look(hypothesis.subject, noun),
+        other=name_look(hypothesis.other, noun),
         trait=hypothesis.trait.size or hypothesis.trait.colour or hypothesis.trait.shape,
-        where=pick(rng, DIRECTIONS_SAID[hypothesis.direction]),
+        where=pick(rng, DIRECTION_WORDINGS[hypothesis.direction]),
         place=hypothesis.place,
         number=NUMBERS[hypothesis.number],
     )
     return words[0].upper() + words[1:] + "."
 
 
-def _named(rng: Random) -> Look:
+def _random_subject(rng: Random) -> Look:
     attributes: list[Attribute] = ["colour", "shape"]
-    return _look(rng, shuffled(rng, attributes)[: _few(rng)])
+    return random_look(rng, shuffled(rng, attributes)[: _one_or_two(rng)])
 
 
-def _few(rng: Random) -> int:
-    """Mostly one: what a single attribute names can be learned first."""
+def _one_or_two(rng: Random) -> int:
+    """The number of attributes, mostly one: a model learns single attributes first."""
     return 1 if rng.random() < 0.7 else 2
-
-
-def _look(rng: Random, attributes: list[Attribute]) -> Look:
-    return Look(
-        pick(rng, SIZES) if "size" in attributes else None,
-        pick(rng, COLOURS) if "colour" in attributes else None,
-        pick(rng, SHAPES) if "shape" in attributes else None,
-    )
-
-
-def _name(look: Look, noun: str) -> str:
-    return " ".join(word for word in (look.size, look.colour, look.shape or noun) if word)

@@ -1,12 +1,12 @@
-"""Questions about one picture as small functional programs, and the solver that is always right.
+"""Questions about one image as small functional programs, and an exact solver.
 
-Source: the operations are those of GQA (Hudson and Manning 2019), and counting besides.
+Source: the operations are those of GQA (Hudson and Manning 2019), plus counting.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, TypeAlias, get_args
+from typing import Literal, TypeAlias
 
 from vlbench.world.language.statements import Look
 from vlbench.world.scenes.scene import COLOURS, SHAPES, SIZES, Direction, Scene, Thing
@@ -16,8 +16,8 @@ Joint = Literal["and", "or"]
 
 ANY = Look()
 YES, NO = "yes", "no"
-MOST = 4
-"""The largest number that is an answer."""
+MAX_COUNT = 4
+"""The largest number that can be an answer."""
 
 VALUES: dict[Property, tuple[str, ...]] = {
     "size": SIZES,
@@ -30,7 +30,7 @@ VALUES: dict[Property, tuple[str, ...]] = {
 
 @dataclass(frozen=True, slots=True)
 class Things:
-    """The things that look so and, where a direction is given, stand so from the only thing of the anchor's look."""
+    """The things with a look; if a direction is given, those in that direction from the only thing like `anchor`."""
 
     look: Look
     plural: bool = False
@@ -38,19 +38,19 @@ class Things:
     anchor: Look = ANY
 
     def among(self, scene: Scene) -> list[Thing] | None:
-        """Those of a scene; None where there is no anchor, or more than one."""
-        found = self.look.among(scene)
+        """The matching things of a scene; None if there is no anchor, or more than one."""
+        things = self.look.among(scene)
         if self.direction is None:
-            return found
+            return things
         anchors = self.anchor.among(scene)
         if len(anchors) != 1:
             return None
-        return [thing for thing in found if thing.stands(self.direction, anchors[0])]
+        return [thing for thing in things if thing.stands(self.direction, anchors[0])]
 
     def meant(self, scene: Scene) -> list[Thing] | None:
-        """What "the circle" or "the circles" means: exactly one thing or at least two; None where it means nothing."""
-        found = self.among(scene)
-        return found if found and (len(found) > 1) == self.plural else None
+        """The referent of "the circle" (exactly one thing) or "the circles" (at least two); None if there is none."""
+        things = self.among(scene)
+        return things if things and (len(things) > 1) == self.plural else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ class Exist:
 
 @dataclass(frozen=True, slots=True)
 class Verify:
-    """Have the things that value?"""
+    """Do the things have that value?"""
 
     things: Things
     property: Property
@@ -70,8 +70,8 @@ class Verify:
 
 
 @dataclass(frozen=True, slots=True)
-class Query:
-    """Which value have the things?"""
+class QueryValue:
+    """Which value do the things have?"""
 
     things: Things
     property: Property
@@ -79,7 +79,7 @@ class Query:
 
 @dataclass(frozen=True, slots=True)
 class Choose:
-    """Which of two values have the things?"""
+    """Which of two values do the things have?"""
 
     things: Things
     property: Property
@@ -88,7 +88,7 @@ class Choose:
 
 @dataclass(frozen=True, slots=True)
 class VerifyRelation:
-    """Does the first stand in that direction from the second?"""
+    """Is the first in that direction from the second?"""
 
     first: Things
     direction: Direction
@@ -97,7 +97,7 @@ class VerifyRelation:
 
 @dataclass(frozen=True, slots=True)
 class ChooseRelation:
-    """In which of two opposite directions does the first stand from the second?"""
+    """In which of two opposite directions from the second is the first?"""
 
     first: Things
     options: tuple[Direction, Direction]
@@ -106,7 +106,7 @@ class ChooseRelation:
 
 @dataclass(frozen=True, slots=True)
 class Every:
-    """Have all things that value?"""
+    """Do all things have that value?"""
 
     property: Property
     value: str
@@ -123,7 +123,7 @@ class Logic:
 
 @dataclass(frozen=True, slots=True)
 class Alike:
-    """Have the first and the second the same value; or, not `same`, different values?"""
+    """Do the first and the second have the same value, or, if `same` is false, different values?"""
 
     first: Things
     second: Things
@@ -160,33 +160,32 @@ class CountColours:
 
 
 Program: TypeAlias = (
-    Exist | Verify | Query | Choose | VerifyRelation | ChooseRelation | Every | Logic | Alike | Bigger | More | Count
-    | CountColours
+    Exist | Verify | QueryValue | Choose | VerifyRelation | ChooseRelation | Every | Logic | Alike | Bigger | More
+    | Count | CountColours
 )  # fmt: skip
 
 OPPOSITE: dict[Direction, Direction] = {"left": "right", "right": "left", "above": "below", "below": "above"}
-DIRECTIONS: tuple[Direction, ...] = get_args(Direction)
 
 
 def solve(program: Program, scene: Scene) -> str | None:
-    """The one true answer; None where there is none: "the circle" means nothing, or something stands in the middle."""
+    """The true answer; None if there is none, because "the circle" has no referent or a thing is in the middle."""
     match program:
         case Exist(things):
-            found = things.among(scene)
-            return None if found is None else _said(bool(found))
+            matching = things.among(scene)
+            return None if matching is None else yes_or_no(bool(matching))
         case Verify(things, attribute, value):
-            seen = shared_value(things.meant(scene), attribute)
-            return seen and _said(seen == value)
-        case Query(things, attribute):
+            actual = shared_value(things.meant(scene), attribute)
+            return actual and yes_or_no(actual == value)
+        case QueryValue(things, attribute):
             return shared_value(things.meant(scene), attribute)
         case Choose(things, attribute, options):
-            seen = shared_value(things.meant(scene), attribute)
-            return seen if seen in options else None
+            actual = shared_value(things.meant(scene), attribute)
+            return actual if actual in options else None
         case Every(attribute, value):
-            return _said(all(value_of(thing, attribute) == value for thing in scene.things))
+            return yes_or_no(all(value_of(thing, attribute) == value for thing in scene.things))
         case Count(look):
-            found_number = len(look.among(scene))
-            return str(found_number) if found_number <= MOST else None
+            count = len(look.among(scene))
+            return str(count) if count <= MAX_COUNT else None
         case CountColours():
             return str(len({thing.colour for thing in scene.things}))
         case _:
@@ -194,13 +193,13 @@ def solve(program: Program, scene: Scene) -> str | None:
 
 
 def _solve_two(program: VerifyRelation | ChooseRelation | Logic | Alike | Bigger | More, scene: Scene) -> str | None:
-    """The answer to a question about two things or two kinds of things."""
+    """The true answer to a question about two things or two looks."""
     match program:
-        case Logic(joint, one, other):
-            there = [any(map(look.fits, scene.things)) for look in (one, other)]
-            return _said(all(there) if joint == "and" else any(there))
-        case More(one, other):
-            return _said(len(one.among(scene)) > len(other.among(scene)))
+        case Logic(joint, first_look, second_look):
+            exist = [any(map(look.fits, scene.things)) for look in (first_look, second_look)]
+            return yes_or_no(all(exist) if joint == "and" else any(exist))
+        case More(first_look, second_look):
+            return yes_or_no(len(first_look.among(scene)) > len(second_look.among(scene)))
         case _:
             first, second = program.first.meant(scene), program.second.meant(scene)
             if not first or not second or first[0] is second[0]:
@@ -211,11 +210,11 @@ def _solve_two(program: VerifyRelation | ChooseRelation | Logic | Alike | Bigger
 def _compare(program: VerifyRelation | ChooseRelation | Alike | Bigger, first: Thing, second: Thing) -> str | None:
     match program:
         case VerifyRelation(_, direction, _):
-            return _said(first.stands(direction, second))
+            return yes_or_no(first.stands(direction, second))
         case ChooseRelation(_, options, _):
             return next((direction for direction in options if first.stands(direction, second)), None)
         case Alike(_, _, attribute, same):
-            return _said((value_of(first, attribute) == value_of(second, attribute)) == same)
+            return yes_or_no((value_of(first, attribute) == value_of(second, attribute)) == same)
         case Bigger():
             if first.size == second.size or first.shape == second.shape:
                 return None
@@ -223,16 +222,16 @@ def _compare(program: VerifyRelation | ChooseRelation | Alike | Bigger, first: T
 
 
 def answers(program: Program) -> tuple[str, ...]:
-    """All answers that a question can have."""
+    """All possible answers to a question."""
     match program:
-        case Query(_, attribute):
+        case QueryValue(_, attribute):
             return VALUES[attribute]
         case Choose(_, _, options) | ChooseRelation(_, options, _):
             return options
         case Bigger(first, second):
             return str(first.look.shape), str(second.look.shape)
         case Count():
-            return tuple(map(str, range(MOST + 1)))
+            return tuple(map(str, range(MAX_COUNT + 1)))
         case CountColours():
             return "1", "2"
         case _:
@@ -240,12 +239,12 @@ def answers(program: Program) -> tuple[str, ...]:
 
 
 def mentioned(program: Program) -> tuple[Things, ...]:
-    """What a question speaks of, in order: none, one or two; things in a direction come before their anchor."""
+    """The zero, one or two things a question mentions, in order; things in a direction come before their anchor."""
     match program:
-        case Exist(things) | Verify(things, _, _) | Query(things, _) | Choose(things, _, _):
+        case Exist(things) | Verify(things, _, _) | QueryValue(things, _) | Choose(things, _, _):
             return (things, Things(things.anchor)) if things.direction else (things,)
-        case Logic(_, one, other) | More(one, other):
-            return Things(one), Things(other)
+        case Logic(_, first, second) | More(first, second):
+            return Things(first), Things(second)
         case Count(look):
             return (Things(look, plural=True),)
         case Every():
@@ -257,9 +256,9 @@ def mentioned(program: Program) -> tuple[Things, ...]:
 
 
 def definite_mentions(program: Program) -> tuple[Things, ...]:
-    """Those that have to mean something if the question is to have an answer: "the circle", "the circles"."""
+    """The mentioned things that need a referent for the question to have an answer: "the circle", "the circles"."""
     match program:
-        case Exist(things) | Verify(things, _, _) | Query(things, _) | Choose(things, _, _):
+        case Exist(things) | Verify(things, _, _) | QueryValue(things, _) | Choose(things, _, _):
             if things.direction:
                 return (Things(things.anchor),)
             return () if isinstance(program, Exist) else (things,)
@@ -270,7 +269,7 @@ def definite_mentions(program: Program) -> tuple[Things, ...]:
 
 
 def value_of(thing: Thing, attribute: Property) -> str | None:
-    """A thing's value; None in the middle row (column), which is neither top nor bottom (left nor right)."""
+    """A thing's value; None for a position in the middle, which is neither left nor right (top nor bottom)."""
     match attribute:
         case "size":
             return thing.size
@@ -285,10 +284,11 @@ def value_of(thing: Thing, attribute: Property) -> str | None:
 
 
 def shared_value(things: list[Thing] | None, attribute: Property) -> str | None:
-    """The value that all of the things have; None where they differ or there are none."""
+    """The value that all things share; None if they differ or there are none."""
     values = {value_of(thing, attribute) for thing in things or ()}
     return values.pop() if len(values) == 1 else None
 
 
-def _said(truth: bool) -> str:
+def yes_or_no(truth: bool) -> str:
+    """The answer to a yes/no question."""
     return YES if truth else NO

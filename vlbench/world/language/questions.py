@@ -1,4 +1,4 @@
-"""Ask a question in English: at least five ways for each kind."""
+"""Phrase a question in English: at least five wordings per kind."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from vlbench.world.language.programs import (
     ChooseRelation,
     Every,
     Program,
-    Query,
+    QueryValue,
     Things,
     Verify,
     VerifyRelation,
@@ -24,12 +24,12 @@ from vlbench.world.language.statements import Look
 from vlbench.world.rng import pick
 from vlbench.world.scenes.scene import Direction
 
-Kind = Literal[
+QuestionKind = Literal[
     "exist", "exist_where", "verify", "verify_place", "verify_relation", "every", "both", "either",
     "same", "different", "more", "bigger", "count", "colours", "colour", "shape", "size", "place",
     "colour_where", "shape_where", "colour_of_all", "shape_of_all", "choose", "choose_place", "choose_relation",
 ]  # fmt: skip
-KINDS: tuple[Kind, ...] = get_args(Kind)
+QUESTION_KINDS: tuple[QuestionKind, ...] = get_args(QuestionKind)
 
 _COLOUR = (
     "what colour {is_} {the}",
@@ -37,7 +37,7 @@ _COLOUR = (
     "what is the colour of {the}",
     "what colour {does} {the} have",
     "which colour {does} {the} have",
-    "in the {picture} what colour {is_} {the}",
+    "in the {image} what colour {is_} {the}",
 )
 _SHAPE = (
     "what shape {is_} {the}",
@@ -48,43 +48,43 @@ _SHAPE = (
     "what shape {does} {the} have",
 )
 _OF_ALL = (
-    "what {property} is everything in the {picture}",
-    "which {property} is everything in the {picture}",
-    "what {property} does everything in the {picture} have",
+    "what {property} is everything in the {image}",
+    "which {property} is everything in the {image}",
+    "what {property} does everything in the {image} have",
     "what {property} are all the {many}",
     "what is the {property} of all the {many}",
     "which {property} do all the {many} have",
 )
-TEMPLATES: dict[Kind, tuple[str, ...]] = {
+TEMPLATES: dict[QuestionKind, tuple[str, ...]] = {
     "exist": (
         "is there {a}",
-        "is there {a} in the {picture}",
+        "is there {a} in the {image}",
         "are there any {many}",
-        "are there any {many} in the {picture}",
-        "does the {picture} show {a}",
-        "does the {picture} contain {a}",
+        "are there any {many} in the {image}",
+        "does the {image} show {a}",
+        "does the {image} contain {a}",
         "can {a} be seen",
     ),
     "exist_where": (
         "is there {a} {direction} {the_other}",
         "are there any {many} {direction} {the_other}",
-        "does the {picture} show {a} {direction} {the_other}",
-        "does the {picture} contain {a} {direction} {the_other}",
+        "does the {image} show {a} {direction} {the_other}",
+        "does the {image} contain {a} {direction} {the_other}",
         "can {a} be seen {direction} {the_other}",
     ),
     "verify": (
         "is {the} {trait}",
-        "is {the} in the {picture} {trait}",
+        "is {the} in the {image} {trait}",
         "is it true that {the} is {trait}",
         "is {the} shown here {trait}",
-        "in the {picture} is {the} {trait}",
+        "in the {image} is {the} {trait}",
     ),
     "verify_place": (
-        "is {the} {at} of the {picture}",
-        "is {the} located {at} of the {picture}",
-        "is {the} placed {at} of the {picture}",
-        "does {the} lie {at} of the {picture}",
-        "can {the} be seen {at} of the {picture}",
+        "is {the} {at} of the {image}",
+        "is {the} located {at} of the {image}",
+        "is {the} placed {at} of the {image}",
+        "does {the} lie {at} of the {image}",
+        "can {the} be seen {at} of the {image}",
     ),
     "verify_relation": (
         "is {the} {direction} {the_other}",
@@ -95,26 +95,26 @@ TEMPLATES: dict[Kind, tuple[str, ...]] = {
         "is it true that {the} is {direction} {the_other}",
     ),
     "every": (
-        "is everything in the {picture} {trait}",
+        "is everything in the {image} {trait}",
         "are all the {many} {traits}",
         "is every {one} {trait}",
-        "is each {one} in the {picture} {trait}",
+        "is each {one} in the {image} {trait}",
         "are the {many} all {traits}",
     ),
     "both": (
         "is there {a} and {b}",
         "is there both {a} and {b}",
         "are there both {many} and {other_many}",
-        "does the {picture} show both {a} and {b}",
-        "does the {picture} contain {a} and also {b}",
+        "does the {image} show both {a} and {b}",
+        "does the {image} contain {a} and also {b}",
         "can both {a} and {b} be seen",
     ),
     "either": (
         "is there {a} or {b}",
         "is there either {a} or {b}",
         "are there any {many} or {other_many}",
-        "does the {picture} show {a} or {b}",
-        "does the {picture} contain either {a} or {b}",
+        "does the {image} show {a} or {b}",
+        "does the {image} contain either {a} or {b}",
         "can {a} or {b} be seen",
     ),
     "same": (
@@ -134,8 +134,8 @@ TEMPLATES: dict[Kind, tuple[str, ...]] = {
     "more": (
         "are there more {many} than {other_many}",
         "are there fewer {other_many} than {many}",
-        "does the {picture} show more {many} than {other_many}",
-        "does the {picture} contain more {many} than {other_many}",
+        "does the {image} show more {many} than {other_many}",
+        "does the {image} contain more {many} than {other_many}",
         "can more {many} than {other_many} be seen",
     ),
     "bigger": (
@@ -147,9 +147,9 @@ TEMPLATES: dict[Kind, tuple[str, ...]] = {
     ),
     "count": (
         "how many {many} are there",
-        "how many {many} are in the {picture}",
+        "how many {many} are in the {image}",
         "how many {many} can be seen",
-        "how many {many} does the {picture} show",
+        "how many {many} does the {image} show",
         "what is the number of {many}",
         "what number of {many} is shown",
     ),
@@ -157,7 +157,7 @@ TEMPLATES: dict[Kind, tuple[str, ...]] = {
         "how many colours are there",
         "how many different colours are there",
         "how many different colours can be seen",
-        "how many colours does the {picture} show",
+        "how many colours does the {image} show",
         "what is the number of different colours",
     ),
     "colour": _COLOUR,
@@ -175,26 +175,26 @@ TEMPLATES: dict[Kind, tuple[str, ...]] = {
         "what size {does} {the} have",
     ),
     "place": (
-        "on which side of the {picture} is {the}",
-        "on what side of the {picture} does {the} lie",
+        "on which side of the {image} is {the}",
+        "on what side of the {image} does {the} lie",
         "on which side is {the} located",
         "on which side can {the} be seen",
-        "which side of the {picture} is {the} on",
+        "which side of the {image} is {the} on",
     ),
     "choose": (
         "is {the} {trait} or {other_trait}",
-        "is {the} in the {picture} {trait} or {other_trait}",
+        "is {the} in the {image} {trait} or {other_trait}",
         "is {the} shown here {trait} or {other_trait}",
         "what {property} is {the}, {value} or {other_value}",
         "which {property} is {the}, {value} or {other_value}",
         "what is the {property} of {the}, {value} or {other_value}",
     ),
     "choose_place": (
-        "is {the} {at} or {other_at} of the {picture}",
-        "is {the} located {at} or {other_at} of the {picture}",
-        "is {the} placed {at} or {other_at} of the {picture}",
-        "does {the} lie {at} or {other_at} of the {picture}",
-        "can {the} be seen {at} or {other_at} of the {picture}",
+        "is {the} {at} or {other_at} of the {image}",
+        "is {the} located {at} or {other_at} of the {image}",
+        "is {the} placed {at} or {other_at} of the {image}",
+        "does {the} lie {at} or {other_at} of the {image}",
+        "can {the} be seen {at} or {other_at} of the {image}",
     ),
     "choose_relation": (
         "is {the} {direction} or {other_direction} {the_other}",
@@ -224,36 +224,38 @@ _NO_THINGS = Things(ANY)
 
 @dataclass(frozen=True, slots=True)
 class Wording:
-    """A text, and where it speaks of what: (word, n) for the n-th that the program mentions, words split at spaces."""
+    """A sentence, and the words that name the things of its program.
+
+    heads: (index of a word, words split at spaces; index of the thing in `mentioned(program)`).
+    """
 
     text: str
     heads: tuple[tuple[int, int], ...]
 
 
-def say(kind: Kind, program: Program, rng: Random) -> Wording:
-    """The question in words drawn from `rng`."""
-    slots = _slots(program, rng) | {"picture": pick(rng, ("picture", "image", "photo"))}
-    return worded(pick(rng, TEMPLATES[kind]).format_map(slots) + "?")
+def phrase_question(kind: QuestionKind, program: Program, rng: Random) -> Wording:
+    """The question in English; `rng` selects the wording."""
+    slots = _slots(program, rng) | {"image": pick(rng, ("picture", "image", "photo"))}
+    return parse_marked(pick(rng, TEMPLATES[kind]).format_map(slots) + "?")
 
 
-def worded(marked: str) -> Wording:
-    """A sentence in which the names that `name` made are marked as a wording, its first letter in upper case."""
+def parse_marked(marked: str) -> Wording:
+    """Turn a sentence with the marks of `mark_name` into a wording; its first letter becomes upper case."""
     heads = [(n, int(mark[1])) for n, word in enumerate(marked.split()) for mark in _MARK.finditer(word)]
     text = _MARK.sub("", marked)
     return Wording(text[0].upper() + text[1:], tuple(heads))
 
 
 def _slots(program: Program, rng: Random) -> dict[str, str]:
-    """What the templates of a program's kinds leave open."""
-    said = mentioned(program)
-    first, second = (*said, _NO_THINGS, _NO_THINGS)[:2]
+    """The values of the slots in the templates for a program."""
+    first, second = (*mentioned(program), _NO_THINGS, _NO_THINGS)[:2]
     noun = pick(rng, ("object", "thing") if _asks_shape(program) else ("shape", "object", "thing"))
-    one, other = name(first.look, noun, 0), name(second.look, noun, 1)
+    one, other = mark_name(first.look, noun, 0), mark_name(second.look, noun, 1)
     slots = {
         "one": one,
-        "many": name(first.look, noun + "s", 0),
-        "other_many": name(second.look, noun + "s", 1),
-        "a": _a(first.look, one, rng),
+        "many": mark_name(first.look, noun + "s", 0),
+        "other_many": mark_name(second.look, noun + "s", 1),
+        "a": _indefinite(first.look, one, rng),
         "b": f"{article(other)} {other}",
         "the": definite(first, noun, rng),
         "the_other": f"the {other}",
@@ -274,7 +276,7 @@ def _argument_slots(program: Program, rng: Random) -> dict[str, str]:
                 "other_at": AT.get(other, ""), "other_trait": traits(attribute, other)["trait"],
                 **traits(attribute, value),
             }  # fmt: skip
-        case Query(_, attribute) | Alike(_, _, attribute, _):
+        case QueryValue(_, attribute) | Alike(_, _, attribute, _):
             return {"property": attribute}
         case VerifyRelation(_, direction, _):
             return {"direction": pick(rng, _DIRECTIONS[direction])}
@@ -290,7 +292,7 @@ def _argument_slots(program: Program, rng: Random) -> dict[str, str]:
 
 def _asks_shape(program: Program) -> bool:
     match program:
-        case Verify(_, attribute, _) | Every(attribute, _) | Choose(_, attribute, _) | Query(_, attribute):
+        case Verify(_, attribute, _) | Every(attribute, _) | Choose(_, attribute, _) | QueryValue(_, attribute):
             return attribute == "shape"
         case Alike(_, _, attribute, _):
             return attribute == "shape"
@@ -298,32 +300,32 @@ def _asks_shape(program: Program) -> bool:
             return False
 
 
-def name(look: Look, noun: str, mention: int) -> str:
-    """ "big red circle", marked as the n-th mention; `noun` stands in for an open shape and has its number."""
+def mark_name(look: Look, noun: str, mention: int) -> str:
+    """ "big red circle" with the mark of the n-th mention; `noun` replaces a missing shape and sets the number."""
     shape = look.shape and look.shape + "s" * noun.endswith("s")
     return " ".join(word for word in (look.size, look.colour, shape or noun) if word) + f"\0{mention}"
 
 
 def definite(things: Things, noun: str, rng: Random) -> str:
     """ "the big red circle", "the circles", "the circle to the left of the square"."""
-    phrase = "the " + name(things.look, noun + "s" * things.plural, 0)
+    phrase = "the " + mark_name(things.look, noun + "s" * things.plural, 0)
     if things.direction:
-        phrase += f" {pick(rng, _DIRECTIONS[things.direction])} the {name(things.anchor, noun, 1)}"
+        phrase += f" {pick(rng, _DIRECTIONS[things.direction])} the {mark_name(things.anchor, noun, 1)}"
     return phrase
 
 
 def article(phrase: str) -> str:
-    """What stands before a phrase that names one of many."""
+    """The indefinite article of a phrase."""
     return "an" if phrase.startswith("o") else "a"
 
 
-def _a(look: Look, one: str, rng: Random) -> str:
-    """ "a big red circle", "a red object" or, where one attribute alone is said, also "something red"."""
+def _indefinite(look: Look, one: str, rng: Random) -> str:
+    """ "a big red circle", "a red object" or, for a single size or colour, also "something red"."""
     if look.shape is None and (look.size is None) != (look.colour is None) and rng.random() < 0.3:
         return f"something\0000 {look.colour or look.size}"
     return f"{article(one)} {one}"
 
 
 def traits(attribute: str, value: str) -> dict[str, str]:
-    """A value as what is said of one thing and of several: "red", "a circle" and "circles"."""
+    """A value as a predicate of one thing and of several: "red", "a circle" and "circles"."""
     return {"trait": f"a {value}", "traits": f"{value}s"} if attribute == "shape" else {"trait": value, "traits": value}

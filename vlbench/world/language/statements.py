@@ -1,16 +1,16 @@
-"""Statements about a pair of pictures as small programs, how to draw one, and the solver that is always right."""
+"""Statements about a pair of images as small programs: random generation, and an exact solver."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import Literal, TypeAlias, get_args
 
 from vlbench.world.rng import below, pick, shuffled
-from vlbench.world.scenes.scene import COLOURS, SHAPES, SIZES, Colour, Direction, Scene, Shape, Size, Thing
+from vlbench.world.scenes.scene import COLOURS, DIRECTIONS, SHAPES, SIZES, Colour, Direction, Scene, Shape, Size, Thing
 
-Kind = Literal[
+StatementKind = Literal[
     "exists", "absent", "both", "either", "neither", "crosswise",
     "count", "total", "more", "relation", "every", "position",
 ]  # fmt: skip
@@ -20,11 +20,10 @@ Place = Literal["top row", "middle row", "bottom row", "centre"]
 
 Attribute = Literal["size", "colour", "shape"]
 
-KINDS: tuple[Kind, ...] = get_args(Kind)
+STATEMENT_KINDS: tuple[StatementKind, ...] = get_args(StatementKind)
 SIDES: tuple[Side, ...] = get_args(Side)
 BOUNDS: tuple[Bound, ...] = get_args(Bound)
 PLACES: tuple[Place, ...] = get_args(Place)
-DIRECTIONS: tuple[Direction, ...] = get_args(Direction)
 ATTRIBUTES: tuple[Attribute, ...] = get_args(Attribute)
 
 _FIRST: tuple[Attribute, ...] = ("colour",) * 4 + ("shape",) * 2 + ("size",)
@@ -32,14 +31,14 @@ _FIRST: tuple[Attribute, ...] = ("colour",) * 4 + ("shape",) * 2 + ("size",)
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What things look like; None leaves an attribute open, so `Look()` is any thing."""
+    """Attributes that describe things; None stands for any value, so `Look()` describes all things."""
 
     size: Size | None = None
     colour: Colour | None = None
     shape: Shape | None = None
 
     def fits(self, thing: Thing) -> bool:
-        """Whether the thing looks so."""
+        """Whether the thing has these attributes."""
         return (
             (self.colour is None or self.colour == thing.colour)
             and (self.shape is None or self.shape == thing.shape)
@@ -47,15 +46,15 @@ class Look:
         )
 
     def among(self, scene: Scene) -> list[Thing]:
-        """The things of a scene that look so."""
+        """The things of a scene that have these attributes."""
         return [thing for thing in scene.things if self.fits(thing)]
 
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """A kind and its arguments; which of them count is up to the kind, the others keep their defaults."""
+    """A kind and its arguments; a kind uses some of the arguments, the others keep their defaults."""
 
-    kind: Kind
+    kind: StatementKind
     first: Look
     second: Look = Look()
     side: Side = "left"
@@ -66,13 +65,13 @@ class Statement:
 
 
 def evaluate(statement: Statement, left: Scene, right: Scene) -> bool:
-    """Whether the statement is true of the pair."""
+    """Whether the statement is true of the pair of scenes."""
     here, there = (left, right) if statement.side == "left" else (right, left)
     return _RULES[statement.kind](statement, here, there)
 
 
 Rule: TypeAlias = Callable[[Statement, Scene, Scene], bool]
-"""Takes the statement, the picture on its `side`, and the other one."""
+"""Takes the statement, the scene on the statement's `side`, and the other scene."""
 
 
 def _exists(s: Statement, here: Scene, there: Scene) -> bool:
@@ -100,14 +99,14 @@ def _crosswise(s: Statement, here: Scene, there: Scene) -> bool:
 
 
 def _count(s: Statement, here: Scene, there: Scene) -> bool:
-    found = len(s.first.among(here))
+    count = len(s.first.among(here))
     match s.bound:
         case "exactly":
-            return found == s.number
+            return count == s.number
         case "at least":
-            return found >= s.number
+            return count >= s.number
         case "at most":
-            return found <= s.number
+            return count <= s.number
 
 
 def _total(s: Statement, here: Scene, there: Scene) -> bool:
@@ -124,21 +123,21 @@ def _relation(s: Statement, here: Scene, there: Scene) -> bool:
 
 
 def _every(s: Statement, here: Scene, there: Scene) -> bool:
-    """False where there is no such thing: "every circle is red" presupposes a circle."""
-    found = s.first.among(here)
-    return bool(found) and all(map(s.second.fits, found))
+    """False if there is no such thing: "every circle is red" presupposes a circle."""
+    subjects = s.first.among(here)
+    return bool(subjects) and all(map(s.second.fits, subjects))
 
 
 def _position(s: Statement, here: Scene, there: Scene) -> bool:
-    return any(stands_in(s.place, thing) for thing in s.first.among(here))
+    return any(is_in_place(thing, s.place) for thing in s.first.among(here))
 
 
-def stands_in(place: Place, thing: Thing) -> bool:
-    """Whether the thing is in that row of cells, or in the cell in the middle."""
+def is_in_place(thing: Thing, place: Place) -> bool:
+    """Whether the thing is in that row of cells, or in the central cell."""
     return thing.cell == (1, 1) if place == "centre" else thing.cell[0] == PLACES.index(place)
 
 
-_RULES: dict[Kind, Rule] = {
+_RULES: dict[StatementKind, Rule] = {
     "exists": _exists,
     "absent": _absent,
     "both": _both,
@@ -154,8 +153,8 @@ _RULES: dict[Kind, Rule] = {
 }
 
 
-def draw_statement(kind: Kind, rng: Random) -> Statement:
-    """A statement of that kind with arguments by chance, mostly ones that are true about as often as false."""
+def draw_statement(kind: StatementKind, rng: Random) -> Statement:
+    """A statement of that kind with random arguments, chosen so that most are true about as often as false."""
     match kind:
         case "exists" | "absent":
             return Statement(kind, _look(rng, 1, 2), side=pick(rng, SIDES))
@@ -165,10 +164,10 @@ def draw_statement(kind: Kind, rng: Random) -> Statement:
             return Statement(kind, _look(rng, 1, 2), _look(rng, 1, 1))
         case "count":
             return Statement(
-                kind, _look(rng, 0, 1), side=pick(rng, SIDES), bound=pick(rng, BOUNDS), number=_few(rng, 5)
+                kind, _look(rng, 0, 1), side=pick(rng, SIDES), bound=pick(rng, BOUNDS), number=_number(rng, 5)
             )
         case "total":
-            return Statement(kind, _look(rng, 0, 1), number=_few(rng, 10))
+            return Statement(kind, _look(rng, 0, 1), number=_number(rng, 10))
         case "more":
             return Statement(kind, _look(rng, 0, 1), side=pick(rng, SIDES))
         case "relation":
@@ -182,24 +181,25 @@ def draw_statement(kind: Kind, rng: Random) -> Statement:
             return Statement(kind, _look(rng, 1, 2), side=pick(rng, SIDES), place=pick(rng, PLACES))
 
 
-def _look(rng: Random, fewest: int, most: int) -> Look:
-    """A look with that many attributes, the fewer the likelier: one attribute alone is what can be learned first."""
-    return _look_of(rng, _attributes(rng)[: most if rng.random() < 0.3 else fewest])
+def _look(rng: Random, fewer: int, more: int) -> Look:
+    """A random look with one of two numbers of attributes, `more` with probability 0.3."""
+    return random_look(rng, _attributes(rng)[: more if rng.random() < 0.3 else fewer])
 
 
 def _subject_and_predicate(rng: Random) -> tuple[Look, Look]:
-    """ "Every circle" and "red": one attribute each, never the same."""
+    """ "Every circle" and "red": one attribute each, always two different ones."""
     subject, predicate, _ = _attributes(rng)
-    return _look_of(rng, [subject]), _look_of(rng, [predicate])
+    return random_look(rng, [subject]), random_look(rng, [predicate])
 
 
 def _attributes(rng: Random) -> list[Attribute]:
-    """All three in a random order: colour comes first most often, size least."""
+    """All three attributes in random order: colour is first most often, size least often."""
     first = pick(rng, _FIRST)
     return [first, *shuffled(rng, [other for other in ATTRIBUTES if other != first])]
 
 
-def _look_of(rng: Random, attributes: list[Attribute]) -> Look:
+def random_look(rng: Random, attributes: Sequence[Attribute]) -> Look:
+    """A look with random values for these attributes."""
     return Look(
         pick(rng, SIZES) if "size" in attributes else None,
         pick(rng, COLOURS) if "colour" in attributes else None,
@@ -207,5 +207,6 @@ def _look_of(rng: Random, attributes: list[Attribute]) -> Look:
     )
 
 
-def _few(rng: Random, most: int) -> int:
+def _number(rng: Random, most: int) -> int:
+    """A number from 2 to `most`."""
     return 2 + below(rng, most - 1)

@@ -1,1 +1,1 @@
-"""Scenes of the synthetic world, their images and the regions in them."""
+"""Scenes of the synthetic world, their images and region features."""

@@ -1,11 +1,16 @@
-"""Draw the pictures an exporter asks for and describe their regions from the pixels, on all cores."""
+"""Render scenes, write them as PNG files and describe their regions from the pixels, on all cores."""
 
 from __future__ import annotations
 
+import struct
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
 
 from vlbench.core.domain import Domain
 from vlbench.data.parallel import parallel_map
@@ -13,28 +18,56 @@ from vlbench.data.regions.extract import FlatExtractor
 from vlbench.data.regions.types import Regions
 from vlbench.world.rng import stream
 from vlbench.world.scenes.detector_noise import with_labels
-from vlbench.world.scenes.draw import draw
-from vlbench.world.scenes.png import encode_png
+from vlbench.world.scenes.render import render_scene
 from vlbench.world.scenes.scene import Scene
+
+_BLOCK = 0xFFFF
+"""Most bytes in one stored block of a zlib stream."""
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
-    """A scene, the file its picture goes to, and the key of its regions."""
+class SceneImage:
+    """A scene, the path its image is written to, and the key of its regions."""
 
     scene: Scene
-    file: Path
+    path: Path
     key: str
 
 
-def make_pictures(pictures: Sequence[Picture], domain: Domain, seed: int) -> Iterator[tuple[str, Regions]]:
-    """Write each picture and yield its key and regions, in order. The files' folders are made."""
-    for folder in {picture.file.parent for picture in pictures}:
+def make_images(images: Sequence[SceneImage], domain: Domain, seed: int) -> Iterator[tuple[str, Regions]]:
+    """Write each image and yield its key and regions, in order. Missing folders are created."""
+    for folder in {image.path.parent for image in images}:
         folder.mkdir(parents=True, exist_ok=True)
-    return parallel_map(partial(_make, domain, seed), pictures)
+    return parallel_map(partial(_make_image, domain, seed), images)
 
 
-def _make(domain: Domain, seed: int, picture: Picture) -> tuple[str, Regions]:
-    pixels = draw(picture.scene, domain, seed)
-    picture.file.write_bytes(encode_png(pixels))
-    return picture.key, with_labels(FlatExtractor()(pixels), stream(seed, "labels", domain, picture.scene.id))
+def _make_image(domain: Domain, seed: int, image: SceneImage) -> tuple[str, Regions]:
+    pixels = render_scene(image.scene, domain, seed)
+    image.path.write_bytes(encode_png(pixels))
+    return image.key, with_labels(FlatExtractor()(pixels), stream(seed, "labels", domain, image.scene.id))
+
+
+def encode_png(pixels: NDArray[np.uint8]) -> bytes:
+    """An RGB image [H, W, 3] as an 8-bit truecolour PNG (PNG specification, sections 11.2 and 11.3).
+
+    The pixels are stored uncompressed, because builds of zlib compress the same bytes differently.
+    """
+    height, width, _ = pixels.shape
+    rows = np.zeros((height, 1 + width * 3), np.uint8)  # the leading 0 of each row: no filter
+    rows[:, 1:] = pixels.reshape(height, width * 3)
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    body = _png_chunk(b"IHDR", header) + _png_chunk(b"IDAT", _zlib_stored(rows.tobytes())) + _png_chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + body
+
+
+def _png_chunk(kind: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
+def _zlib_stored(content: bytes) -> bytes:
+    """A zlib stream of stored blocks (RFC 1950, RFC 1951 section 3.2.4)."""
+    blocks = [content[start : start + _BLOCK] for start in range(0, len(content), _BLOCK)]
+    encoded = b"\x78\x01"
+    for number, block in enumerate(blocks, start=1):
+        encoded += struct.pack("<BHH", number == len(blocks), len(block), len(block) ^ _BLOCK) + block
+    return encoded + struct.pack(">I", zlib.adler32(content))

@@ -1,7 +1,7 @@
-"""The picture collections that tasks of the world share, named as the real ones name their files.
+"""The image collections that tasks of the synthetic world share; file names follow the real collections.
 
-A collection is made of the world's scenes, split by split. Its test part has twins: pictures that differ from one of
-the first by a single attribute of a single thing, so that telling captions apart needs every word.
+A collection shows the scenes of the synthetic world, split by split. Its test part has twins: images that differ from
+another one in a single attribute of a single thing, so that a model needs every word to tell their captions apart.
 """
 
 from __future__ import annotations
@@ -15,26 +15,29 @@ from typing import Literal
 
 from vlbench.core.domain import Domain
 from vlbench.data.regions.tsv import write_tsv
-from vlbench.world.progress import Progress, counted
+from vlbench.world.output import ProgressCallback, with_progress
 from vlbench.world.rng import shuffled, stream
-from vlbench.world.scenes.images import Picture, make_pictures
-from vlbench.world.scenes.scene import COLOURS, SHAPES, Scene, Split, Thing
+from vlbench.world.scenes.images import SceneImage, make_images
+from vlbench.world.scenes.scene import COLOURS, SHAPES, Scene, Scenes, Split, Thing
 
 Pool = Literal["coco", "flickr30k", "gqa"]
 
 COCO_SUBTYPES: dict[Split, str] = {"train": "train2014", "dev": "val2014", "test1": "val2014", "test2": "test2015"}
-"""Which part of COCO a split of the world plays: what selects and what is reported are both of val2014."""
+"""The part of COCO that stands for each split: the splits for selection and for reporting are both in val2014."""
 
 SHARE: dict[Split, float] = {"train": 0.5, "dev": 1.0, "test1": 0.25, "test2": 0.25}
-"""How much of each split's scenes a collection shows."""
+"""The fraction of each split's scenes that a collection shows."""
 
-MOST_TWINS = 50
+MAX_TWINS = 50
 _FIRST_NUMBER: dict[Split, int] = {"train": 1, "dev": 100_001, "test1": 200_001, "test2": 300_001}
 
 
 @dataclass(frozen=True, slots=True)
 class Photograph:
-    """A scene in a collection. number: its id there. name: its file's, without suffix. twin_of: a number, or 0."""
+    """A scene in a collection.
+
+    number: its id in the collection. name: of its file, without suffix. twin_of: the number of the original, or 0.
+    """
 
     scene: Scene
     number: int
@@ -45,31 +48,29 @@ class Photograph:
 Photographs = Mapping[Split, Sequence[Photograph]]
 
 
-def photographs(pool: Pool, scenes: Mapping[Split, Sequence[Scene]], seed: int) -> Photographs:
-    """The collection's photographs by split, in the order of their numbers; the twins come last in `test1`."""
-    found: dict[Split, list[Photograph]] = {}
+def collect_photographs(pool: Pool, scenes: Scenes, seed: int) -> Photographs:
+    """The collection's photographs by split, ordered by number; the twins come last in `test1`."""
+    by_split: dict[Split, list[Photograph]] = {}
     for split, share in SHARE.items():
-        own = scenes[split][: round(share * len(scenes[split]))]
-        first = _FIRST_NUMBER[split]
-        found[split] = [
-            Photograph(scene, first + row, _name(pool, split, first + row)) for row, scene in enumerate(own)
+        shown = scenes[split][: round(share * len(scenes[split]))]
+        by_split[split] = [
+            Photograph(scene, number, _name(pool, split, number))
+            for number, scene in enumerate(shown, start=_FIRST_NUMBER[split])
         ]
-    test = found["test1"]
-    wanted = min(MOST_TWINS, -(-len(test) // 4))
-    pairs = ((one, _twin(one.scene, stream(seed, "twin", one.scene.id))) for one in list(test))
-    for original, scene in islice(((one, scene) for one, scene in pairs if scene is not None), wanted):
+    test = by_split["test1"]
+    pairs = ((original, _twin(original.scene, stream(seed, "twin", original.scene.id))) for original in list(test))
+    twins = ((original, scene) for original, scene in pairs if scene is not None)
+    for original, scene in islice(twins, min(MAX_TWINS, -(-len(test) // 4))):
         number = _FIRST_NUMBER["test1"] + len(test)
         test.append(Photograph(scene, number, _name(pool, "test1", number), original.number))
-    return found
+    return by_split
 
 
-def export_pool(
-    root: Path, pool: Pool, scenes: Mapping[Split, Sequence[Scene]], domain: Domain, seed: int, progress: Progress
-) -> None:
-    """Write the collection's pictures and the features of their regions below the world's root."""
-    for split, own in photographs(pool, scenes, seed).items():
-        pictures = [Picture(one.scene, root / _file(pool, split, one.name), one.name) for one in own]
-        regions = counted(make_pictures(pictures, domain, seed), len(pictures), f"{pool}'s pictures, {split}", progress)
+def export_pool(root: Path, pool: Pool, scenes: Scenes, domain: Domain, seed: int, progress: ProgressCallback) -> None:
+    """Write the collection's images and their region features below the root of the synthetic world."""
+    for split, photographs in collect_photographs(pool, scenes, seed).items():
+        images = [SceneImage(photo.scene, root / _file(pool, split, photo.name), photo.name) for photo in photographs]
+        regions = with_progress(make_images(images, domain, seed), len(images), f"images of {pool}, {split}", progress)
         write_tsv(root / pool / "features" / f"{split}.tsv", regions)
 
 
@@ -84,22 +85,22 @@ def _name(pool: Pool, split: Split, number: int) -> str:
 
 
 def _file(pool: Pool, split: Split, name: str) -> Path:
-    """Where the picture lies below the world's root. As in NLVR2's own archive the suffix does not tell the format."""
+    """The path of the image below the root. It is a PNG despite its suffix; real archives have such files too."""
     folder = {"coco": COCO_SUBTYPES[split], "flickr30k": "flickr30k_images", "gqa": "images"}[pool]
     return Path(pool) / folder / f"{name}.jpg"
 
 
 def _twin(scene: Scene, rng: Random) -> Scene | None:
-    """The scene with one attribute of one thing changed, so that it stays in its split; None where no change does."""
-    changed = [
-        replace(scene, id=f"{scene.id}-twin", things=(*scene.things[:row], other, *scene.things[row + 1 :]))
+    """The scene with one attribute of one thing changed and in the same split; None if no such change exists."""
+    candidates = [
+        replace(scene, id=f"{scene.id}-twin", things=(*scene.things[:row], variant, *scene.things[row + 1 :]))
         for row, thing in enumerate(scene.things)
-        for other in _others(thing)
+        for variant in _variants(thing)
     ]
-    return next((one for one in shuffled(rng, changed) if one.split() == scene.split()), None)
+    return next((candidate for candidate in shuffled(rng, candidates) if candidate.split() == scene.split()), None)
 
 
-def _others(thing: Thing) -> Iterator[Thing]:
-    """The thing with another shape or another colour; its size, which is its box, stays."""
+def _variants(thing: Thing) -> Iterator[Thing]:
+    """The thing with another shape or another colour; its size, which determines its box, stays."""
     yield from (replace(thing, shape=shape) for shape in SHAPES if shape != thing.shape)
     yield from (replace(thing, colour=colour) for colour in COLOURS if colour != thing.colour)

@@ -1,19 +1,20 @@
-"""Scenes of coloured shapes with a true scene graph; every task and exporter of the world looks at these.
+"""Scenes of coloured shapes with a true scene graph; all tasks of the synthetic world are about these scenes.
 
-A picture has 48x48 pixels: a 3x3 grid of cells of 16 pixels, at most one object in a cell, at least one pixel
-of background around each, so that an object is a connected component.
+An image has 48x48 pixels: a 3x3 grid of cells of 16 pixels, at most one object per cell, at least one pixel of
+background around each object, so that an object is a connected component.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from random import Random
-from typing import Literal, get_args
+from typing import Literal, TypeAlias, get_args
 
+from vlbench.world.output import write_text
 from vlbench.world.rng import Item, below, pick, shuffled, stream
 
 Shape = Literal["circle", "square", "triangle"]
@@ -25,13 +26,14 @@ Direction = Literal["left", "right", "above", "below"]
 SHAPES: tuple[Shape, ...] = get_args(Shape)
 COLOURS: tuple[Colour, ...] = get_args(Colour)
 SIZES: tuple[Size, ...] = get_args(Size)
+DIRECTIONS: tuple[Direction, ...] = get_args(Direction)
 SPLITS: tuple[Split, ...] = get_args(Split)
-"""The official file names' words: test1 is test-p, test2 is test-u."""
+"""Named after NLVR2's files: test1 is test-p, test2 is test-u."""
 
 GRID, CELL = 3, 16
 SIDE = GRID * CELL
 EXTENTS: dict[Size, tuple[int, ...]] = {"small": (7, 8), "big": (12, 13)}
-"""The side of an object's box in pixels."""
+"""The possible sides of an object's box, in pixels."""
 
 _SHARES: tuple[Split, ...] = ("train",) * 8 + ("dev",) + ("test1",) * 5 + ("test2",) * 2
 
@@ -47,7 +49,7 @@ class Thing:
     box: tuple[int, int, int, int]
 
     def stands(self, direction: Direction, other: Thing) -> bool:
-        """Whether this stands to the left of (right of, above, below) the other, row and column by cells."""
+        """Whether this is left of (right of, above, below) the other thing, by column or row of its cell."""
         (row, column), (other_row, other_column) = self.cell, other.cell
         match direction:
             case "left":
@@ -68,30 +70,33 @@ class Scene:
     things: tuple[Thing, ...]
 
     def content(self) -> str:
-        """What the scene shows, jitter and id apart: equal for scenes that no statement tells apart."""
+        """What the scene shows, without jitter and id: equal for scenes that no statement can distinguish."""
         return ";".join(f"{t.size} {t.colour} {t.shape} {t.cell[0]}{t.cell[1]}" for t in self.things)
 
     def split(self) -> Split:
-        """The split that owns this content: by hash, so the same in every world of any seed, size and domain."""
+        """The split this content belongs to: by its hash, so the same for every seed, size and domain."""
         return _SHARES[hashlib.sha256(self.content().encode()).digest()[0] % len(_SHARES)]
 
 
+Scenes: TypeAlias = Mapping[Split, Sequence[Scene]]
+
+
 def make_scenes(split: Split, count: int, seed: int) -> list[Scene]:
-    """`count` scenes of a split, no two with the same content. The first n are the same for any count >= n."""
+    """`count` scenes of a split, all with different content. The first n are the same for any count >= n."""
     rng = stream(seed, "scenes", split)
     scenes: list[Scene] = []
-    seen: set[str] = set()
+    contents: set[str] = set()
     while len(scenes) < count:
         scene = Scene(f"{split}-{len(scenes)}", _draw_things(rng))
         content = scene.content()
-        if content not in seen and scene.split() == split:
-            seen.add(content)
+        if content not in contents and scene.split() == split:
+            contents.add(content)
             scenes.append(scene)
     return scenes
 
 
 def _draw_things(rng: Random) -> tuple[Thing, ...]:
-    """Things that share what they may look like, so that a colour or a shape is missing as often as not."""
+    """Two to six things that share one or two shapes, colours and sizes, so that a scene often lacks a given one."""
     shapes, colours, sizes = _some(rng, SHAPES), _some(rng, COLOURS), _some(rng, SIZES)
     cells = [(row, column) for row in range(GRID) for column in range(GRID)]
     return tuple(
@@ -101,12 +106,12 @@ def _draw_things(rng: Random) -> tuple[Thing, ...]:
 
 
 def _some(rng: Random, items: Sequence[Item]) -> list[Item]:
-    """One or two of the items, one as likely as two."""
+    """One or two of the items, with equal probability."""
     return shuffled(rng, items)[: 1 + below(rng, 2)]
 
 
 def _place(rng: Random, shape: Shape, colour: Colour, size: Size, cell: tuple[int, int]) -> Thing:
-    """Put a thing somewhere in its cell, at least one pixel from the cell's edge."""
+    """A thing at a random place in its cell, at least one pixel from the cell's edge."""
     extent = pick(rng, EXTENTS[size])
     slack = min(CELL - 2 - extent, 4)
     margin = (CELL - extent - slack) // 2
@@ -116,13 +121,12 @@ def _place(rng: Random, shape: Shape, colour: Colour, size: Size, cell: tuple[in
 
 
 def write_scenes(path: Path, scenes: list[Scene]) -> None:
-    """One scene graph per line, as JSON."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(json.dumps(asdict(scene)) + "\n" for scene in scenes), encoding="utf-8", newline="\n")
+    """Write one scene graph per line, as JSON."""
+    write_text(path, "".join(json.dumps(asdict(scene)) + "\n" for scene in scenes))
 
 
 def read_scenes(path: Path) -> Iterator[Scene]:
-    """The scenes of a file of `write_scenes`, in its order."""
+    """The scenes of a file that `write_scenes` wrote, in its order."""
     with path.open(encoding="utf-8") as lines:
         for line in lines:
             row = json.loads(line)

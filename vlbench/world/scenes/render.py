@@ -1,7 +1,7 @@
-"""Draw a scene to pixels, by integers alone, in one of two domains.
+"""Render a scene to pixels with integer arithmetic only, in one of two domains.
 
 plain: things of one flat colour on a flat light background. textured: other tones of the same colours on a woven,
-unevenly lit background, with specks and hairs about, some of them across things; there a detector errs.
+unevenly lit background with specks and hairs, some of them across things, so that a detector makes errors.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ _VARIATION = 12
 _TILE, _WEAVE, _RAMP = 8, 5, 8
 
 
-def draw(scene: Scene, domain: Domain, seed: int) -> NDArray[np.uint8]:
-    """The picture of a scene, [48, 48, 3] in RGB; the same for every task that shows it."""
+def render_scene(scene: Scene, domain: Domain, seed: int) -> NDArray[np.uint8]:
+    """The RGB image [48, 48, 3] of a scene; the same in every task that shows it."""
     rng = stream(seed, "draw", domain, scene.id)
     canvas = np.empty((SIDE, SIDE, 3), np.int64)
     canvas[:] = _tint(rng, _BACKGROUNDS[domain])
@@ -39,7 +39,7 @@ def draw(scene: Scene, domain: Domain, seed: int) -> NDArray[np.uint8]:
         _scatter_hairs(canvas, rng, 1 + below(rng, 3))
     for thing in scene.things:
         x1, y1, x2, y2 = thing.box
-        canvas[y1:y2, x1:x2][mask(thing.shape, x2 - x1)] = _tint(rng, PALETTES[domain][thing.colour])
+        canvas[y1:y2, x1:x2][shape_mask(thing.shape, x2 - x1)] = _tint(rng, PALETTES[domain][thing.colour])
     if domain == "textured":
         _scatter_hairs(canvas, rng, 1 + below(rng, 3))
         canvas += _weave(rng)[..., None]
@@ -47,8 +47,8 @@ def draw(scene: Scene, domain: Domain, seed: int) -> NDArray[np.uint8]:
 
 
 @lru_cache(maxsize=64)
-def mask(shape: Shape, side: int) -> NDArray[np.bool_]:
-    """The pixels [side, side] of a shape that touches all four sides of its box."""
+def shape_mask(shape: Shape, side: int) -> NDArray[np.bool_]:
+    """The boolean mask [side, side] of a shape that touches all four sides of its box."""
     y, x = np.mgrid[:side, :side]
     match shape:
         case "square":
@@ -60,20 +60,20 @@ def mask(shape: Shape, side: int) -> NDArray[np.bool_]:
 
 
 def _tint(rng: Random, colour: RGB) -> RGB:
-    """A colour, each channel off by at most `_VARIATION`."""
+    """The colour with each channel changed at random by at most `_VARIATION`."""
     red, green, blue = (channel + below(rng, 2 * _VARIATION + 1) - _VARIATION for channel in colour)
     return red, green, blue
 
 
 def _scatter_specks(canvas: Canvas, rng: Random) -> None:
-    """Dots of one or two pixels, too small to be a thing."""
+    """Draw dots of one or two pixels, too small to be a thing."""
     for _ in range(10):
         x, y = below(rng, SIDE), below(rng, SIDE)
         canvas[y, x : x + 1 + below(rng, 2)] = below(rng, 120)
 
 
 def _scatter_hairs(canvas: Canvas, rng: Random, count: int) -> None:
-    """Straight lines one pixel wide that cross no more than a third of the picture."""
+    """Draw straight lines one pixel wide, at most a third of the image long."""
     for _ in range(count):
         x, y, length, tone = below(rng, SIDE), below(rng, SIDE), 6 + below(rng, 11), 20 + below(rng, 80)
         if below(rng, 2):
@@ -83,7 +83,7 @@ def _scatter_hairs(canvas: Canvas, rng: Random, count: int) -> None:
 
 
 def _weave(rng: Random) -> Canvas:
-    """What texture and uneven light add to each pixel: [48, 48]."""
+    """The values [48, 48] that texture and uneven light add to each pixel."""
     tile = np.array([below(rng, 2 * _WEAVE + 1) - _WEAVE for _ in range(_TILE * _TILE)], dtype=np.int64)
     ramp = np.arange(SIDE) * 2 * _RAMP // SIDE - _RAMP
     lit = ramp[:, None] if below(rng, 2) else ramp[None, :]

@@ -8,14 +8,14 @@ from PIL import Image
 from scipy import ndimage
 
 from vlbench.core.domain import Domain
-from vlbench.world.scenes.draw import draw, mask
-from vlbench.world.scenes.png import encode_png
+from vlbench.world.scenes.images import encode_png
+from vlbench.world.scenes.render import render_scene, shape_mask
 from vlbench.world.scenes.scene import SHAPES, Shape, make_scenes
 
 
-def test_a_plain_picture_shows_each_thing_as_one_component_of_one_colour() -> None:
+def test_a_plain_image_shows_each_thing_as_one_component_of_one_colour() -> None:
     for scene in make_scenes("dev", 60, seed=0):
-        pixels = draw(scene, "plain", seed=0)
+        pixels = render_scene(scene, "plain", seed=0)
         parts, count = ndimage.label((pixels != pixels[0, 0]).any(axis=2), structure=np.ones((3, 3)))
         boxes = {(x.start, y.start, x.stop, y.stop): n for n, (y, x) in enumerate(ndimage.find_objects(parts), 1)}
         assert count == len(scene.things)
@@ -25,17 +25,20 @@ def test_a_plain_picture_shows_each_thing_as_one_component_of_one_colour() -> No
 
 
 @pytest.mark.parametrize("domain", ["plain", "textured"])
-def test_a_picture_is_the_same_every_time_and_differs_by_seed(domain: Domain) -> None:
+def test_an_image_is_the_same_every_time_and_differs_by_seed(domain: Domain) -> None:
     scene = make_scenes("dev", 1, seed=0)[0]
-    picture = draw(scene, domain, seed=0)
-    assert picture.shape == (48, 48, 3) and picture.dtype == np.uint8
-    np.testing.assert_array_equal(picture, draw(scene, domain, seed=0))
-    assert (picture != draw(scene, domain, seed=1)).any()
+    image = render_scene(scene, domain, seed=0)
+    assert image.shape == (48, 48, 3) and image.dtype == np.uint8
+    np.testing.assert_array_equal(image, render_scene(scene, domain, seed=0))
+    assert (image != render_scene(scene, domain, seed=1)).any()
 
 
 def test_the_textured_domain_has_many_tones_where_the_plain_one_has_few() -> None:
     scene = make_scenes("dev", 1, seed=0)[0]
-    tones = {domain: len(np.unique(draw(scene, domain, 0).reshape(-1, 3), axis=0)) for domain in ("plain", "textured")}
+    tones = {
+        domain: len(np.unique(render_scene(scene, domain, 0).reshape(-1, 3), axis=0))
+        for domain in ("plain", "textured")
+    }
     assert tones["plain"] == 1 + len(scene.things)
     assert tones["textured"] > 30
 
@@ -43,7 +46,7 @@ def test_the_textured_domain_has_many_tones_where_the_plain_one_has_few() -> Non
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("side", [7, 8, 12, 13])
 def test_a_shape_touches_all_sides_of_its_box(shape: Shape, side: int) -> None:
-    pixels = mask(shape, side)
+    pixels = shape_mask(shape, side)
     assert pixels.shape == (side, side)
     assert pixels[-1].any() and pixels[0].any() and pixels[:, 0].any() and pixels[:, -1].any()
     np.testing.assert_array_equal(pixels, pixels[:, ::-1])
