@@ -111,6 +111,11 @@ def consensus_of(example: Example[object]) -> str:
     return example.reference.consensus if isinstance(example.reference, Answered) else ""
 
 
+def worths_of(example: Example[object]) -> Mapping[str, float]:
+    """Answer -> what giving it is worth, in (0, 1]; empty where the example has no answer."""
+    return example.reference.worths() if isinstance(example.reference, Answered) else {}
+
+
 def image_of(example: Example[object]) -> str:
     """The key of the image that a retrieval example's text belongs to.
 

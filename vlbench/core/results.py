@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
-from vlbench.core.examples import Example
+from vlbench.core.examples import Examples
 
 Status = Literal["ok", "unparsed", "error", "skipped"]
 
@@ -78,4 +78,4 @@ class Metric(Protocol):
     The results are predictions, and rankings where the task's output is `rank`.
     """
 
-    def __call__(self, results: Sequence[Any], examples: Sequence[Example[Any]], /) -> Score: ...
+    def __call__(self, results: Sequence[Any], examples: Examples, /) -> Score: ...

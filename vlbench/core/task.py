@@ -6,11 +6,11 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 from vlbench.core.cards import SplitCard, TaskCard
 from vlbench.core.errors import DataError, first_five, unknown
-from vlbench.core.examples import Example
+from vlbench.core.examples import Example, Examples
 from vlbench.core.results import Metric
 
 
@@ -52,8 +52,8 @@ class SplitFiles:
         return path
 
 
-Adapter = Callable[[SplitFiles], Iterator[Example[Any]]]
-Reader = Callable[[Adapter, SplitFiles], Sequence[Example[Any]]]
+Adapter = Callable[[SplitFiles], Iterator[Example[object]]]
+Reader = Callable[[Adapter, SplitFiles], Examples]
 """Turns the examples that an adapter yields into a sequence."""
 
 
@@ -65,12 +65,12 @@ class Indexed(Protocol):
     def ids(self) -> Sequence[str]: ...
 
 
-def ids_of(examples: Sequence[Example[Any]]) -> Sequence[str]:
+def ids_of(examples: Examples) -> Sequence[str]:
     """The ids of the examples, in order."""
     return examples.ids if isinstance(examples, Indexed) else [example.id for example in examples]
 
 
-def _read_all(adapter: Adapter, files: SplitFiles) -> Sequence[Example[Any]]:
+def _read_all(adapter: Adapter, files: SplitFiles) -> Examples:
     return list(adapter(files))
 
 
@@ -109,7 +109,7 @@ class Task:
         folders = (self.root, *self.siblings)
         return sorted({path for folder in folders for pattern in self.card.features for path in folder.glob(pattern)})
 
-    def load(self, split: str) -> Sequence[Example[Any]]:
+    def load(self, split: str) -> Examples:
         """The examples of a split, in the order of its files.
 
         Raises:
@@ -122,7 +122,7 @@ class Task:
         self._check_count(split, len(examples))
         return examples
 
-    def _check_ids(self, split: str, examples: Sequence[Example[Any]]) -> None:
+    def _check_ids(self, split: str, examples: Examples) -> None:
         duplicates = [name for name, times in Counter(ids_of(examples)).items() if times > 1]
         if duplicates:
             raise DataError(f"split {split!r} of {self.card.name} holds ids twice: {first_five(duplicates)}")

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
-from typing import Any
 
-from vlbench.core.examples import Example
+from vlbench.core.examples import Examples
 from vlbench.core.spec import RunSpec
-
-Examples = Sequence[Example[Any]]
 
 
 def limit_examples(examples: Examples, spec: RunSpec, whole: bool = False) -> Examples:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from vlbench.core.errors import CoverageError, DataError
-from vlbench.core.examples import Example
+from vlbench.core.examples import Example, Examples, captioned
 from vlbench.core.record import Coverage, Result
 from vlbench.core.results import Prediction
 from vlbench.core.task import Task, ids_of
@@ -77,7 +77,7 @@ def score_file(task: Task, split: str, predictions: Path, allow_partial: bool = 
 
 
 def _match(
-    task: Task, split: str, predictions: Sequence[Prediction], examples: Sequence[Example[Any]], allow_partial: bool
+    task: Task, split: str, predictions: Sequence[Prediction], examples: Examples, allow_partial: bool
 ) -> tuple[Sequence[Prediction], tuple[str, ...], Coverage]:
     """The predictions for this split, notes on those for larger splits only, and the counts."""
     unread: list[str] = []
@@ -101,12 +101,13 @@ def _larger_splits(task: Task, split: str, unread: list[str]) -> Iterator[tuple[
             yield name, ids
 
 
-def _score_rankings(task: Task, split: str, path: Path, examples: Sequence[Example[Any]]) -> ScoreReport:
+def _score_rankings(task: Task, split: str, path: Path, examples: Examples) -> ScoreReport:
     """Score rankings, which must be complete: leaving out a candidate would improve the ranks of all others."""
     _check_split(path, task, split)
-    rankings, notes = read_rankings_of(path, examples, lambda: _larger_examples(task, split))
+    gallery = captioned(examples)
+    rankings, notes = read_rankings_of(path, gallery, lambda: captioned(_larger_examples(task, split)))
     scores = score(task.metrics, task.card.main_metric, task.card.slices, rankings, examples)
-    return _make_report(task, split, len(examples), scores, ranking_coverage(examples, rankings), notes)
+    return _make_report(task, split, len(examples), scores, ranking_coverage(gallery, rankings), notes)
 
 
 def _make_report(
@@ -123,9 +124,9 @@ def _make_report(
     )
 
 
-def _larger_examples(task: Task, split: str) -> list[Example[Any]]:
+def _larger_examples(task: Task, split: str) -> list[Example[object]]:
     """The examples of the splits that contain this one, as far as their files exist."""
-    examples: list[Example[Any]] = []
+    examples: list[Example[object]] = []
     for name in task.card.larger_splits(split):
         with suppress(DataError):
             examples.extend(task.reader(task.adapter, task.files(name)))
@@ -149,7 +150,7 @@ def _check_split(path: Path, task: Task, split: str) -> None:
         )
 
 
-def _with_prediction(predictions: Sequence[Prediction], examples: Sequence[Example[Any]]) -> list[Example[Any]]:
+def _with_prediction(predictions: Sequence[Prediction], examples: Examples) -> list[Example[object]]:
     answered = {prediction.example_id for prediction in predictions}
     return [example for example in examples if example.id in answered]
 

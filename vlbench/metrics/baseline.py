@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from vlbench.core.errors import CoverageError
-from vlbench.core.examples import Answered, Example
+from vlbench.core.examples import Answered, Examples
 from vlbench.core.results import Metric, Prediction
 from vlbench.metrics.scoring import parts
 
 
-def majority(metric: Metric, examples: Sequence[Example[Any]]) -> float | None:
+def majority(metric: Metric, examples: Examples) -> float | None:
     """The metric's value, in its own unit, where the most frequent answer of these examples is given to all of them.
 
     Returns:
@@ -30,9 +29,7 @@ def majority(metric: Metric, examples: Sequence[Example[Any]]) -> float | None:
     return metric([Prediction(example.id, answer) for example in examples], examples).value
 
 
-def slice_majorities(
-    metric: Metric, slices: Sequence[str], examples: Sequence[Example[Any]]
-) -> Mapping[str, Mapping[str, float]]:
+def slice_majorities(metric: Metric, slices: Sequence[str], examples: Examples) -> Mapping[str, Mapping[str, float]]:
     """`majority` of each slice by itself: tag -> value -> score. A tag is left out where each slice has one answer."""
     majorities: dict[str, dict[str, float]] = {}
     for tag in slices:
@@ -43,5 +40,5 @@ def slice_majorities(
     return majorities
 
 
-def _answers(examples: Sequence[Example[Any]]) -> list[str]:
+def _answers(examples: Examples) -> list[str]:
     return [example.reference.consensus for example in examples if isinstance(example.reference, Answered)]

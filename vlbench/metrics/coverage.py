@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence, Set
-from typing import Any
 
 from vlbench.core.errors import CoverageError, first_five
-from vlbench.core.examples import Caption, Example
+from vlbench.core.examples import Caption, Example, Examples
 from vlbench.core.record import Coverage
 from vlbench.core.results import Prediction, Ranking
 
 
 def leave_out(
-    predictions: Sequence[Prediction], examples: Sequence[Example[Any]], larger: Iterable[tuple[str, Collection[str]]]
+    predictions: Sequence[Prediction], examples: Examples, larger: Iterable[tuple[str, Collection[str]]]
 ) -> tuple[Sequence[Prediction], tuple[str, ...]]:
     """The predictions without those that only a larger split expects, and a note for each such split.
 
@@ -43,7 +42,7 @@ def leave_out(
 
 def match(
     predictions: Sequence[Prediction],
-    examples: Sequence[Example[Any]],
+    examples: Examples,
     labels: Sequence[str] = (),
     allow_missing: bool = False,
 ) -> Coverage:

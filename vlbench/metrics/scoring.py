@@ -6,10 +6,10 @@ from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import isfinite
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 from vlbench.core.errors import DataError, first_five
-from vlbench.core.examples import Example
+from vlbench.core.examples import Example, Examples
 from vlbench.core.record import Result
 from vlbench.core.results import Metric, MetricAbsentError, Prediction, Ranking, Score
 from vlbench.metrics.uncertainty import mean_score
@@ -42,7 +42,7 @@ def score(
     main_metric: str,
     slices: Sequence[str],
     results: Results,
-    examples: Sequence[Example[Any]],
+    examples: Examples,
     cut: Collection[str] = frozenset(),
 ) -> MetricResults:
     """One result per metric, in the order of `metrics`.
@@ -73,19 +73,19 @@ def score(
     return MetricResults(tuple(computed), absent)
 
 
-def cut_groups(examples: Sequence[Example[Any]], scored: Sequence[Example[Any]]) -> frozenset[str]:
+def cut_groups(examples: Examples, scored: Examples) -> frozenset[str]:
     """The groups that have some of their examples among those scored, but not all."""
     kept = {example.id for example in scored}
     groups = {example.group for example in scored}
     return frozenset(example.group for example in examples if example.id not in kept and example.group in groups)
 
 
-def parts(examples: Sequence[Example[Any]], tag: str) -> Mapping[str, Sequence[Example[Any]]]:
+def parts(examples: Examples, tag: str) -> Mapping[str, Examples]:
     """Value of the tag -> its examples: first numbers, in their order, then words.
 
     Examples without the tag are left out.
     """
-    by_value: dict[str, list[Example[Any]]] = defaultdict(list)
+    by_value: dict[str, list[Example[object]]] = defaultdict(list)
     for example in examples:
         if tag in example.tags:
             by_value[example.tags[tag]].append(example)
@@ -132,7 +132,7 @@ def _by_slice(
     metric: Metric,
     tags: Sequence[str],
     results: Results,
-    examples: Sequence[Example[Any]],
+    examples: Examples,
 ) -> Slices:
     """The metric of each slice; where it is a mean over examples, from their values in `overall`.
 
@@ -142,7 +142,7 @@ def _by_slice(
     by_id = {item.example_id: item for item in results if isinstance(item, Prediction)}
     of_examples = _is_over_examples(overall, results)
 
-    def slice_score(part: Sequence[Example[Any]]) -> Score | None:
+    def slice_score(part: Examples) -> Score | None:
         if not of_examples:
             return metric([by_id[example.id] for example in part], part)
         values = {example.id: overall.per_example[example.id] for example in part if example.id in overall.per_example}

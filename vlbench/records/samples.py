@@ -7,10 +7,10 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from vlbench.core.errors import CoverageError, DataError, first_five
-from vlbench.core.examples import Example
+from vlbench.core.examples import Example, Examples
 from vlbench.core.results import Prediction, Status
 from vlbench.records.parquet import read_table, write_table
 from vlbench.records.provenance import without_home
@@ -18,7 +18,6 @@ from vlbench.records.provenance import without_home
 if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
-    from _typeshed import DataclassInstance
 
 _STRING, _NUMBER = "string", "double"
 _COLUMNS = {
@@ -64,7 +63,7 @@ class SampleRow:
 
 
 def sample_rows(
-    examples: Sequence[Example[Any]],
+    examples: Examples,
     predictions: Sequence[Prediction],
     per_example: Mapping[str, float],
     split: str,
@@ -139,7 +138,7 @@ def read_samples(path: Path) -> pd.DataFrame:
     return frame
 
 
-def _row(example: Example[Any], prediction: Prediction, score: float | None, split: str, control: str) -> SampleRow:
+def _row(example: Example[object], prediction: Prediction, score: float | None, split: str, control: str) -> SampleRow:
     best = list(prediction.scores.items())[:_TOP]
     return SampleRow(
         example_id=example.id,
@@ -161,7 +160,9 @@ def _row(example: Example[Any], prediction: Prediction, score: float | None, spl
     )
 
 
-def _reference_json(reference: DataclassInstance) -> str:
+def _reference_json(reference: object) -> str:
+    if not dataclasses.is_dataclass(reference) or isinstance(reference, type):
+        raise TypeError(f"a reference is {reference!r}, and a dataclass is expected")
     return json.dumps(dataclasses.asdict(reference), ensure_ascii=False, sort_keys=True, default=_as_list)
 
 

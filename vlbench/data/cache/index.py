@@ -16,7 +16,7 @@ import pyarrow as pa
 from pydantic import TypeAdapter
 
 from vlbench.core.errors import LONGEST, DataError
-from vlbench.core.examples import Example
+from vlbench.core.examples import Example, Examples
 from vlbench.core.task import Adapter, SplitFiles, ids_of
 from vlbench.data.cache.folder import atomic_file, cache_folder, file_sha256
 from vlbench.data.files.code import CODE, content_sha256, files_below, with_imports
@@ -28,20 +28,20 @@ ROWS = 4096
 _SCHEMA = pa.schema([("id", pa.string()), ("example", pa.binary())])
 
 
-class LazyExamples(Sequence[Example[Any]]):
+class LazyExamples(Examples):
     """A sequence of examples that are read when they are accessed. Subclasses define `_read` and `__len__`."""
 
     @abstractmethod
-    def _read(self, row: int) -> Example[Any]:
+    def _read(self, row: int) -> Example[object]:
         """The example of a row, 0 <= row < len(self)."""
 
     @overload
-    def __getitem__(self, row: int) -> Example[Any]: ...
+    def __getitem__(self, row: int) -> Example[object]: ...
 
     @overload
-    def __getitem__(self, row: slice) -> list[Example[Any]]: ...
+    def __getitem__(self, row: slice) -> list[Example[object]]: ...
 
-    def __getitem__(self, row: int | slice) -> Example[Any] | list[Example[Any]]:
+    def __getitem__(self, row: int | slice) -> Example[object] | list[Example[object]]:
         length = len(self)
         if isinstance(row, slice):
             return [self._read(index) for index in range(*row.indices(length))]
@@ -53,7 +53,7 @@ class LazyExamples(Sequence[Example[Any]]):
 class IndexedExamples(LazyExamples):
     """The examples of an index file, parsed on every access. kind: `Example[...]` with the type of their reference."""
 
-    def __init__(self, path: Path, kind: type[Example[Any]]) -> None:
+    def __init__(self, path: Path, kind: type[Example[object]]) -> None:
         """Open the file.
 
         Raises:
@@ -68,7 +68,7 @@ class IndexedExamples(LazyExamples):
         except (OSError, pa.ArrowException) as error:
             raise DataError(f"{path} is not a readable index ({error}): delete it, and it is rebuilt") from None
 
-    def __reduce__(self) -> tuple[type[IndexedExamples], tuple[Path, type[Example[Any]]]]:
+    def __reduce__(self) -> tuple[type[IndexedExamples], tuple[Path, type[Example[object]]]]:
         return IndexedExamples, (self.path, self.kind)  # a worker process opens the file itself
 
     @property
@@ -79,38 +79,38 @@ class IndexedExamples(LazyExamples):
     def __len__(self) -> int:
         return self._length
 
-    def __iter__(self) -> Iterator[Example[Any]]:
+    def __iter__(self) -> Iterator[Example[object]]:
         for batch in self._batches():
             yield from map(self._example, batch.column("example"))
 
-    def _read(self, row: int) -> Example[Any]:
+    def _read(self, row: int) -> Example[object]:
         number, row_in_batch = divmod(row, ROWS)
         return self._example(self._file.get_batch(number).column("example")[row_in_batch])
 
     def _batches(self) -> Iterator[pa.RecordBatch]:
         return (self._file.get_batch(number) for number in range(self._file.num_record_batches))
 
-    def _example(self, content: pa.BinaryScalar) -> Example[Any]:
+    def _example(self, content: pa.BinaryScalar) -> Example[object]:
         return self._parse(content.as_buffer().to_pybytes())
 
 
 class Chosen(LazyExamples):
     """Some rows of a sequence of examples, in the order of `rows`."""
 
-    def __init__(self, examples: Sequence[Example[Any]], rows: Sequence[int]) -> None:
+    def __init__(self, examples: Examples, rows: Sequence[int]) -> None:
         self.examples, self.rows = examples, rows
 
     def __len__(self) -> int:
         return len(self.rows)
 
-    def _read(self, row: int) -> Example[Any]:
+    def _read(self, row: int) -> Example[object]:
         return self.examples[self.rows[row]]
 
 
 class Joined(LazyExamples):
     """Several sequences of examples, one after the other."""
 
-    def __init__(self, parts: Sequence[Sequence[Example[Any]]]) -> None:
+    def __init__(self, parts: Sequence[Examples]) -> None:
         self.parts = tuple(parts)
         self._ends = list(accumulate(map(len, self.parts)))
 
@@ -122,15 +122,15 @@ class Joined(LazyExamples):
     def __len__(self) -> int:
         return self._ends[-1] if self._ends else 0
 
-    def __iter__(self) -> Iterator[Example[Any]]:
+    def __iter__(self) -> Iterator[Example[object]]:
         return chain.from_iterable(self.parts)
 
-    def _read(self, row: int) -> Example[Any]:
+    def _read(self, row: int) -> Example[object]:
         number = bisect_right(self._ends, row)
         return self.parts[number][row - self._ends[number]]  # a negative row, counted from the end of the part
 
 
-def read_examples(adapter: Adapter, files: SplitFiles) -> Sequence[Example[Any]]:
+def read_examples(adapter: Adapter, files: SplitFiles) -> Examples:
     """Return the adapter's examples as a list, or as `IndexedExamples` built on first use if the files are large.
 
     An adapter whose return annotation does not state the type of the reference is always read into a list.
@@ -146,7 +146,7 @@ def read_examples(adapter: Adapter, files: SplitFiles) -> Sequence[Example[Any]]
     return IndexedExamples(path, kind)
 
 
-def inside(examples: Iterator[Example[Any]], files: SplitFiles) -> Iterator[Example[Any]]:
+def inside(examples: Iterator[Example[object]], files: SplitFiles) -> Iterator[Example[object]]:
     """Yield the same examples after checking that the paths of their images are inside the split's folders.
 
     These are the split's root, the folders that it shares, and the paths that its card names. Links inside them are
@@ -180,9 +180,9 @@ def annotation_files(files: SplitFiles) -> Iterator[tuple[str, Path]]:
             yield from ((f"{name}/{shard.name}", shard) for shard in sorted(path.glob("*.json*")))
 
 
-def _example_type(adapter: Adapter) -> type[Example[Any]] | None:
+def _example_type(adapter: Adapter) -> type[Example[object]] | None:
     """`Example[...]` as in the adapter's return annotation; None if that does not state the type of the reference."""
-    kinds: tuple[type[Example[Any]], ...] = get_args(get_type_hints(adapter).get("return"))
+    kinds: tuple[type[Example[object]], ...] = get_args(get_type_hints(adapter).get("return"))
     references = get_args(kinds[0]) if kinds else ()
     return kinds[0] if references and references[0] not in (Any, object) else None
 
@@ -203,7 +203,7 @@ def _key(adapter: Adapter, files: SplitFiles, tables: Sequence[Path], cache: Pat
     return hashlib.sha256(json.dumps(material, sort_keys=True).encode()).hexdigest()[:32]
 
 
-def _write(path: Path, examples: Iterator[Example[Any]], kind: TypeAdapter[Example[Any]]) -> None:
+def _write(path: Path, examples: Iterator[Example[object]], kind: TypeAdapter[Example[object]]) -> None:
     with atomic_file(path) as file, pa.ipc.new_file(file, _SCHEMA) as writer:
         while block := list(islice(examples, ROWS)):
             columns = [[example.id for example in block], [kind.dump_json(example) for example in block]]

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from vlbench.core.cards import TaskCard
 from vlbench.core.examples import Example
@@ -35,7 +35,7 @@ class Contents:
     groups: set[str] = field(default_factory=set)
     twice: set[str] = field(default_factory=set)
 
-    def add(self, example: Example[Any]) -> None:
+    def add(self, example: Example[object]) -> None:
         """Add an example."""
         query = example.query
         self.examples += 1

@@ -6,10 +6,9 @@ import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from vlbench.core.errors import DataError, first_five
-from vlbench.core.examples import Example
+from vlbench.core.examples import Examples
 from vlbench.core.task import Task
 from vlbench.data.cache.folder import cache_folder, file_sha256
 from vlbench.data.cache.index import annotation_files
@@ -108,7 +107,7 @@ def check_split(
     )
 
 
-def manifest(task: Task, splits: Mapping[str, Sequence[Example[Any]]]) -> str:
+def manifest(task: Task, splits: Mapping[str, Examples]) -> str:
     """Return a hash that changes with the data of these splits; splits without examples, such as `none`, are ignored.
 
     It covers the content of the annotation and feature files, and the keys and sizes of the images (a missing one

@@ -7,10 +7,9 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from vlbench.core.errors import DataError, first_five
-from vlbench.core.examples import Answered, Example
+from vlbench.core.examples import Answered, Examples
 from vlbench.data.cache.folder import atomic_write
 from vlbench.data.json.document import read_json
 
@@ -18,7 +17,7 @@ ANSWERS_FILE = "answers.json"
 """The name of the file beside a classifier's weights that lists the answers of its rows."""
 
 
-def frequent_answers(examples: Sequence[Example[Any]], min_count: int) -> tuple[str, ...]:
+def frequent_answers(examples: Examples, min_count: int) -> tuple[str, ...]:
     """Return the consensus answers of at least `min_count` examples each, in the order of their first occurrence.
 
     Raises:

@@ -14,7 +14,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from vlbench.core.examples import Answered, Example, Examples, consensus_of
+from vlbench.core.examples import Example, Examples, consensus_of, worths_of
 from vlbench.engine.batching.batches import Batches, loader, sequential_blocks
 from vlbench.engine.job import Job
 from vlbench.engine.learner import Learner
@@ -144,5 +144,5 @@ def choose_candidates(job: Job, examples: Examples) -> tuple[str, ...]:
 
 def best_answers(example: Example[object]) -> frozenset[str]:
     """The answers with the highest worth."""
-    worths = example.reference.worths() if isinstance(example.reference, Answered) else {}
+    worths = worths_of(example)
     return frozenset(answer for answer, worth in worths.items() if worth == max(worths.values()))

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from PIL import Image
@@ -69,7 +68,7 @@ def _check_sensitivity(model: ExaminedModel, examples: Examples, reference: Tens
         yield make_check(name, changes, found, len(reference), flips, largest, least)
 
 
-def padding_example(example: Example[Any], folder: Path | None) -> Example[Any]:
+def padding_example(example: Example[object], folder: Path | None) -> Example[object]:
     """The example with a very long text and, if there is a folder, with a very wide image."""
     words = example.query.text.split() or ["word"]
     text = " ".join((words * LONG)[:LONG])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from vlbench.core.cards import TaskCard
 from vlbench.core.errors import VlbenchError
@@ -76,7 +75,7 @@ def _check_not_evaluated(card: TaskCard, split: str) -> None:
             )
 
 
-def answer_scores(example: Example[Any]) -> dict[str, float]:
+def answer_scores(example: Example[object]) -> dict[str, float]:
     """The score of each accepted answer; empty where the text is not a question."""
     return dict(example.reference.worths()) if isinstance(example.reference, Answered) else {}
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import nn
 
 from vlbench.core.errors import ExitCode, VlbenchError, is_out_of_memory
-from vlbench.core.examples import Example
+from vlbench.core.examples import Examples
 from vlbench.engine.runtime.randomness import random_state, restore_random_state
 
 Result = TypeVar("Result")
@@ -58,7 +58,7 @@ def within_memory(
     return within_memory(rows[:half], work, say, what) + within_memory(rows[half:], work, say, what)
 
 
-def heaviest(examples: Sequence[Example[Any]], most: int) -> list[int]:
+def heaviest(examples: Examples, most: int) -> list[int]:
     """The rows of the `most` examples that need the most memory: those with the most images, then the longest texts.
 
     Examples with an image that no earlier one has come first: a shared image is prepared only once per batch, so a

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from vlbench.core.cards import TaskCard
 from vlbench.core.errors import ExitCode, VlbenchError, first_five
-from vlbench.core.examples import Example
+from vlbench.core.examples import Examples, worths_of
 from vlbench.core.modes import MODES
 from vlbench.core.spec import RunSpec
 from vlbench.data.cache.index import Chosen
 from vlbench.data.text.answers import ANSWERS_FILE, frequent_answers, read_answers
 from vlbench.engine.weights.files import PRETRAINED, brought_answers
-
-Examples = Sequence[Example[Any]]
 
 
 def labels_of(spec: RunSpec, card: TaskCard, train: Examples, weights: Path | None) -> tuple[str, ...]:
@@ -82,7 +79,7 @@ def learnable(card: TaskCard, train: Examples, labels: tuple[str, ...]) -> tuple
     if card.min_answer_count is None or not train or not labels:
         return train, ()
     known = frozenset(labels)
-    rows = [row for row, example in enumerate(train) if not known.isdisjoint(example.reference.worths())]
+    rows = [row for row, example in enumerate(train) if not known.isdisjoint(worths_of(example))]
     kept = train if len(rows) == len(train) else Chosen(train, rows)
     if not rows:
         raise VlbenchError(
