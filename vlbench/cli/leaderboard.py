@@ -10,6 +10,7 @@ import typer
 
 from vlbench.cli.spec import split_names
 from vlbench.core.errors import DataError, VlbenchError, printable
+from vlbench.core.yamlfile import is_yaml_file
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -180,12 +181,8 @@ def _holds_published_results(argument: str) -> bool:
         return False
     path = Path(argument).expanduser()
     if path.is_dir():
-        return any(map(_is_yaml, path.iterdir())) and not any(path.rglob("*.json"))
-    return _is_yaml(path)
-
-
-def _is_yaml(path: Path) -> bool:
-    return path.suffix.lower() in (".yaml", ".yml")
+        return any(map(is_yaml_file, path.iterdir())) and not any(path.rglob("*.json"))
+    return is_yaml_file(path)
 
 
 def _check_no_published_results(runs: list[Path]) -> None:
@@ -194,7 +191,7 @@ def _check_no_published_results(runs: list[Path]) -> None:
     Raises:
         VlbenchError: one is; the message names the flag for it.
     """
-    if files := [path for path in runs if _is_yaml(path)]:
+    if files := [path for path in runs if is_yaml_file(path)]:
         raise VlbenchError(f"{files[0]} is not a run: give your own published results as --published {files[0]}")
 
 

@@ -93,3 +93,13 @@ def first_five(items: Iterable[str]) -> str:
     return ", ".join(item if len(item) <= LONGEST else f"{item[:LONGEST]}..." for item in listed[:5]) + (
         f" and {rest} more" if rest > 0 else ""
     )
+
+
+def remedy_of_nan(lr: float | None = None, is_float32: bool = False) -> str:
+    """Advice on values that are not finite numbers; the end of a sentence. lr: the learning rate, where it is known."""
+    lower = "lower --lr" if lr is None else f"lower --lr ({lr})"
+    if is_float32:
+        return f"{lower}, or look for numbers in the data (features, boxes) that are not finite"
+    if lr is None:
+        return f"training has diverged or the precision is too low; {lower} or, with another --dtype, use float32"
+    return f"{lower} or use --dtype float32"

@@ -87,3 +87,8 @@ def _key_twice(root: yaml.Node | None, loader: yaml.SafeLoader) -> tuple[str, in
 def _key_value(key: yaml.ScalarNode, loader: yaml.SafeLoader) -> str:
     """The value of a key as text, so that 2 and "2" are equal, and true and yes."""
     return "<<" if key.tag == "tag:yaml.org,2002:merge" else str(loader.construct_object(key))
+
+
+def is_yaml_file(path: Path) -> bool:
+    """Whether a path has the suffix of a file of published results."""
+    return path.suffix.lower() in (".yaml", ".yml")

@@ -9,7 +9,7 @@ from vlbench import catalog
 from vlbench.core.cards import ModelCard, Recipe, TaskCard
 from vlbench.core.errors import VlbenchError
 from vlbench.core.modes import MODES
-from vlbench.core.spec import RunSpec
+from vlbench.core.spec import ResolvedSpec, RunSpec, resolve
 from vlbench.core.splits import NONE, Splits, joined, split_tuple
 from vlbench.core.task import Task
 from vlbench.data.parallel import spare_processes
@@ -44,7 +44,7 @@ PROBE = Recipe(
 """For a linear head alone, over features normalised to mean 0 and standard deviation 1; the same for every model."""
 
 
-def resolved(spec: RunSpec, task: Task, card: ModelCard) -> tuple[RunSpec, EvaluatorKind]:
+def resolved(spec: RunSpec, task: Task, card: ModelCard) -> tuple[ResolvedSpec, EvaluatorKind]:
     """The spec with every default written out, so that the record says what ran; and how the model answers.
 
     Raises:
@@ -66,20 +66,19 @@ def resolved(spec: RunSpec, task: Task, card: ModelCard) -> tuple[RunSpec, Evalu
     by = answer_by(spec, card, task.card, kind)
     recipe = (PROBE if facts.trains_head_only else card.recipe(spec.task, size)).merged(spec.train)
     trained_on = _train_split(spec, task.card, recipe) if facts.trains or spec.num_fewshot else NONE
-    whole = spec.model_copy(
-        update={
-            "size": size,
-            "checkpoint": checkpoint,
-            "train_split": trained_on,
-            "select_on": _select_on(spec, task.card, split_tuple(trained_on)) if facts.trains else NONE,
-            "split": spec.split or task.card.report_split,
-            "select_limit": spec.select_limit or (SELECTED_ON if facts.trains and kind.ranks_gallery else None),
-            "controls": controls,
-            "workers": spec.workers if "workers" in spec.model_fields_set or world else spare_processes(),
-            "answer_by": by,
-            "eval_batch_size": spec.eval_batch_size or (PROMPTS if by or takes_prompts(card, task.card) else PAIRS),
-            "train": recipe.model_copy(update={"train_splits": None}),
-        }
+    whole = resolve(
+        spec,
+        size=size,
+        checkpoint=checkpoint,
+        train_split=trained_on,
+        select_on=_select_on(spec, task.card, split_tuple(trained_on)) if facts.trains else NONE,
+        split=spec.split or task.card.report_split,
+        select_limit=spec.select_limit or (SELECTED_ON if facts.trains and kind.ranks_gallery else None),
+        controls=controls,
+        answer_by=by,
+        workers=spec.workers if "workers" in spec.model_fields_set or world else spare_processes(),
+        eval_batch_size=spec.eval_batch_size or (PROMPTS if by or takes_prompts(card, task.card) else PAIRS),
+        train=recipe.model_copy(update={"train_splits": None}),
     )
     check_resolved(whole, card)
     return whole, kind

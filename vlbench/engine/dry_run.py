@@ -101,7 +101,7 @@ def rehearse(spec: RunSpec, progress: Progress, processes: int = 1) -> Rehearsal
 
 def _few(job: Job, examples: Examples) -> Examples:
     """As many as one batch takes, so that no more pictures are opened or described than that."""
-    return examples[: max(int(job.spec.eval_batch_size or 1), int(job.spec.train.batch_size or 1))]
+    return examples[: max(job.spec.eval_batch_size, int(job.spec.train.batch_size or 1))]
 
 
 @dataclass(frozen=True)

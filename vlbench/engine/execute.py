@@ -92,7 +92,7 @@ def _ended(record: RunRecord, error: Exception | KeyboardInterrupt) -> RunRecord
 
 def _drop_intermediate(folder: RunFolder, job: Job) -> None:
     """Remove what was kept so far to spare a finished trial from being done again."""
-    for control in ("", *(job.spec.controls or ())):
+    for control in ("", *job.spec.controls):
         Checkpoints(checkpoints_below(folder, control)).drop_last()
     shutil.rmtree(folder.path / "shards", ignore_errors=True)
 
@@ -115,7 +115,7 @@ def _begun(job: Job, ranks: Ranks, earlier: tuple[str, ...]) -> RunRecord:
     return RunRecord(
         status="started",
         fingerprint=job.fingerprint,
-        spec=job.spec,
+        spec=job.spec.to_run_spec(),
         tool=code,
         model=ModelInfo(
             name=job.card.name,
@@ -131,7 +131,7 @@ def _begun(job: Job, ranks: Ranks, earlier: tuple[str, ...]) -> RunRecord:
             task_sha256=job.task_sha256,
             source=job.task.source,
             manifest_sha256=job.manifest_sha256,
-            split=str(job.spec.split),
+            split=job.spec.split,
             n_total=job.n_total,
             n_scored=len(job.report),
             limit=job.spec.limit,
@@ -155,7 +155,7 @@ def _done(
             resources = ranks.together(lambda: make_resources(resource_spec(job), Stoppable(progress, interrupt)))
         real = Trial(job, resources, folder, accelerator, progress, interrupt, clock, trackers=trackers)
         trials = {"": real.run()}
-        if "blind" in (job.spec.controls or ()):
+        if "blind" in job.spec.controls:
             constant, ref = ranks.together(
                 lambda: blind_resources(resources, unique_refs(job.train), folder.path / "controls")
             )

@@ -14,7 +14,7 @@ from vlbench.core.errors import DataError, VlbenchError
 from vlbench.core.examples import Answered, Examples
 from vlbench.core.modes import MODES
 from vlbench.core.progress import Progress
-from vlbench.core.spec import RunSpec
+from vlbench.core.spec import ResolvedSpec, RunSpec
 from vlbench.core.splits import split_tuple
 from vlbench.core.task import Task
 from vlbench.data.cache.index import Joined
@@ -56,7 +56,7 @@ class Job:
     elsewhere.
     """
 
-    spec: RunSpec
+    spec: ResolvedSpec
     kind: EvaluatorKind
     task: Task
     card: ModelCard
@@ -129,32 +129,32 @@ def plan(spec: RunSpec, progress: Progress) -> Job:
     """
     card = _able_card(spec)
     task = _task(spec, progress)
-    spec, kind = resolved(spec, task, card)
-    trained, select, report = _splits(spec, task)
+    whole, kind = resolved(spec, task, card)
+    trained, select, report = _splits(whole, task)
     train = next(iter(trained.values())) if len(trained) == 1 else Joined([*trained.values()])
-    check_negatives(spec, task.card, card, kind, train)
-    splits = {**trained, str(spec.select_on): select, str(spec.split): report}
-    if spec.verify_data and launched().local_rank == 0:
+    check_negatives(whole, task.card, card, kind, train)
+    splits = {**trained, whole.select_on: select, whole.split: report}
+    if whole.verify_data and launched().local_rank == 0:
         _verify(task, splits, progress)
-    select, part = limit_selection(select, spec, whole=kind.ranks_gallery)
-    sha = manifest(task, {**splits, str(spec.select_on): select, str(spec.split): report})
-    weights = _weights(spec, card)
-    labels = labels_of(spec, task.card, train, weights)
-    base = base_of(weights, card.name, str(spec.size)) if weights else None
+    select, part = limit_selection(select, whole, whole=kind.ranks_gallery)
+    sha = manifest(task, {**splits, whole.select_on: select, whole.split: report})
+    weights = _weights(whole, card)
+    labels = labels_of(whole, task.card, train, weights)
+    base = base_of(weights, card.name, whole.size) if weights else None
     weights_hash = weights_sha256(weights, base)
-    task_hash, model_hash = catalog.task_sha256(spec.task, spec.tasks_dir), catalog.own_sha256(card)
-    shots = draw_shots(spec, train)
-    scored = limit_examples(report, spec, whole=kind.ranks_gallery)
+    task_hash, model_hash = catalog.task_sha256(whole.task, whole.tasks_dir), catalog.own_sha256(card)
+    shots = draw_shots(whole, train)
+    scored = limit_examples(report, whole, whole=kind.ranks_gallery)
     train, notes = learnable(task.card, [] if shots else train, labels)
-    rows = named_rows(spec, labels, weights)
-    if MODES[spec.mode].loads_head and spec.checkpoint == PRETRAINED and labels:
+    rows = named_rows(whole, labels, weights)
+    if MODES[whole.mode].loads_head and whole.checkpoint == PRETRAINED and labels:
         labels, notes = answerable(labels, rows, card.name)
     return Job(
-        spec=spec,
+        spec=whole,
         kind=kind,
         task=task,
         card=card,
-        size=str(spec.size),
+        size=whole.size,
         train=train,
         select=select,
         report=scored,
@@ -162,14 +162,14 @@ def plan(spec: RunSpec, progress: Progress) -> Job:
         manifest_sha256=sha,
         weights_sha256=weights_hash,
         fingerprint=fingerprint(
-            spec,
-            recipe=spec.train,
+            whole,
+            recipe=whole.train,
             task_version=task.card.version,
             task_sha256=task_hash,
             manifest_sha256=sha,
             weights_sha256=weights_hash,
             model_sha256=model_hash,
-            tokenizer_sha256=_tokenizer_sha256(spec, card, weights),
+            tokenizer_sha256=_tokenizer_sha256(whole, card, weights),
             answers_sha256=answers_sha256(labels) + answers_sha256(rows),
             vlbench_version=__version__,
         ),
@@ -209,7 +209,7 @@ def _task(spec: RunSpec, progress: Progress) -> Task:
     )
 
 
-def _splits(spec: RunSpec, task: Task) -> tuple[dict[str, Examples], Examples, Examples]:
+def _splits(spec: ResolvedSpec, task: Task) -> tuple[dict[str, Examples], Examples, Examples]:
     """The examples of each split to train on, those to select on and those to report on, which are apart.
 
     Raises:
@@ -221,16 +221,16 @@ def _splits(spec: RunSpec, task: Task) -> tuple[dict[str, Examples], Examples, E
     return trained, select, report
 
 
-def _tokenizer_sha256(spec: RunSpec, card: ModelCard, weights: Path | None) -> str:
+def _tokenizer_sha256(spec: ResolvedSpec, card: ModelCard, weights: Path | None) -> str:
     """Of the tokenizer beside the weights; empty where the spec or the model's library brings another."""
-    own = spec.vocabulary is not None or card.sizes[str(spec.size)].vocabulary == "its own"
+    own = spec.vocabulary is not None or card.sizes[spec.size].vocabulary == "its own"
     return "" if own else tokenizer_sha256(weights)
 
 
-def _weights(spec: RunSpec, card: ModelCard) -> Path | None:
+def _weights(spec: ResolvedSpec, card: ModelCard) -> Path | None:
     if spec.checkpoint == PRETRAINED:
         return own_weights(card)
-    return chosen_weights(str(spec.checkpoint), card.name, str(spec.size))
+    return chosen_weights(spec.checkpoint, card.name, spec.size)
 
 
 def _verify(task: Task, splits: Mapping[str, Examples], progress: Progress) -> None:

@@ -191,4 +191,4 @@ def _compute(
         learner = build_learner(job, resources)
         load_initial_weights(learner, job, resources)
         learner.to(device)
-        return attended(learner, examples, answers, job.spec.eval_batch_size or 1, device, stoppable)
+        return attended(learner, examples, answers, job.spec.eval_batch_size, device, stoppable)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from vlbench.core.errors import VlbenchError, first_five
 from vlbench.core.examples import Examples
-from vlbench.core.spec import RunSpec
+from vlbench.core.spec import ResolvedSpec
 from vlbench.core.splits import joined
 from vlbench.core.task import ids_of
 
@@ -14,7 +14,9 @@ _SELECT = "another --select-on, or none for the last checkpoint"
 _REPORT = "another --split"
 
 
-def check_split_overlap(spec: RunSpec, trained: Mapping[str, Examples], select: Examples, report: Examples) -> None:
+def check_split_overlap(
+    spec: ResolvedSpec, trained: Mapping[str, Examples], select: Examples, report: Examples
+) -> None:
     """Check by id that no example is used twice: some official splits are parts of others.
 
     Args:
@@ -34,7 +36,7 @@ def check_split_overlap(spec: RunSpec, trained: Mapping[str, Examples], select: 
     for name, own in ids.items():
         overlaps += _overlap(f"--select-on {spec.select_on}", name, "trained", selected & own, (_SELECT, train))
         overlaps += _overlap(f"--split {spec.split}", name, "trained", reported & own, (train, _REPORT))
-    select_on = str(spec.select_on)
+    select_on = spec.select_on
     overlaps += _overlap(f"--split {spec.split}", select_on, "selected", reported & selected, (_SELECT, _REPORT))
     if overlaps:
         remedies = dict.fromkeys(remedy for _, remedies in overlaps for remedy in remedies)

@@ -15,7 +15,6 @@ from vlbench.core.modes import MODES
 from vlbench.core.progress import Progress
 from vlbench.core.record import LoadReport, Prompting, TrainInfo
 from vlbench.core.results import Prediction, Ranking
-from vlbench.core.splits import NONE
 from vlbench.data.images.controls import blind_examples
 from vlbench.data.resources import Resources
 from vlbench.engine.batching.batches import sequential_blocks
@@ -150,8 +149,8 @@ class Trial:
         spec = self.job.spec
         return TrainInfo(
             recipe=spec.train,
-            train_split=spec.train_split or NONE,
-            selected_on=str(spec.select_on),
+            train_split=spec.train_split,
+            selected_on=spec.select_on,
             steps=plan.steps,
             effective_batch=plan.batch_size,
             best_step=best.step,
@@ -189,7 +188,7 @@ class Trial:
         return Kept(shards_below(self.folder, self.control), self.folder.path / "scores")
 
     def _pace(self, what: str) -> Pace:
-        spec, size = self.job.spec, int(self.job.spec.eval_batch_size or 1)
+        spec, size = self.job.spec, self.job.spec.eval_batch_size
         return Pace(self.accelerator, size, spec.workers, self.progress, self.interrupt, what)
 
     def _seen(self, examples: Examples) -> Examples:

@@ -15,7 +15,7 @@ from torch.nn import functional
 from vlbench.core.backbone import Features, Model
 from vlbench.core.batch import Batch
 from vlbench.core.cards import HeadLayout
-from vlbench.core.errors import DataError, VlbenchError
+from vlbench.core.errors import DataError, VlbenchError, remedy_of_nan
 from vlbench.core.examples import Example, Label
 from vlbench.core.results import Prediction
 from vlbench.heads.base import Head
@@ -165,6 +165,5 @@ def check_finite(logits: Tensor, ids: Sequence[str]) -> None:
     finite = logits.isfinite().all(dim=-1).tolist()
     if not all(finite):
         raise VlbenchError(
-            f"example {ids[finite.index(False)]!r} got logits that are not finite numbers: training has diverged "
-            f"or the precision is too low; try a smaller --lr or, with another --dtype, float32"
+            f"example {ids[finite.index(False)]!r} got logits that are not finite numbers: {remedy_of_nan()}"
         )

@@ -187,7 +187,9 @@ def resampled_means(
     Groups with the same sum and count are interchangeable, so the number of times that each of the K different kinds
     is drawn is one multinomial draw: the same distribution as drawing G groups, at the cost of K.
     """
-    kinds, times = np.unique(np.stack([sums, counts], axis=1), axis=0, return_counts=True)
+    # Sums that differ by rounding alone are of one kind, whatever order they were added up in.
+    rounded = np.round(np.stack([sums, counts], axis=1), 12)
+    kinds, times = np.unique(rounded, axis=0, return_counts=True)
     block = max(1, DRAWS_AT_ONCE // len(kinds))
     totals = [
         rng.multinomial(len(sums), times / len(sums), size=min(block, resamples - start)) @ kinds

@@ -38,7 +38,7 @@ class ExaminedModel:
     @property
     def batch(self) -> int:
         """Examples per forward pass."""
-        return min(BATCH, self.job.spec.eval_batch_size or BATCH)
+        return min(BATCH, self.job.spec.eval_batch_size)
 
     def scores(
         self,

@@ -78,7 +78,7 @@ class Evaluator(ABC):
 
     def most_at_once(self, examples: Examples) -> int:
         """How much of its unit one forward pass may take."""
-        return min(int(self.job.spec.eval_batch_size or 1), len(examples))
+        return min(self.job.spec.eval_batch_size, len(examples))
 
     def try_out(self, learner: Learner, examples: Examples, size: int, pace: Pace) -> None:
         """One forward pass over so much of its unit, to time it."""
@@ -105,7 +105,7 @@ class Evaluator(ABC):
         main: Mapping[str, float] = {}
         if not job.unscored:
             main = job.task.metric(job.task.card.main_metric)(results, job.report).per_example
-        return sample_rows(job.report, predictions_of(results), main, str(job.spec.split), control)
+        return sample_rows(job.report, predictions_of(results), main, job.spec.split, control)
 
     def write(self, folder: RunFolder, results: Results) -> None:  # noqa: B027
         """Write what the samples do not hold: nothing of answers."""

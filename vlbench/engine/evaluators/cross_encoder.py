@@ -64,7 +64,7 @@ class CrossEncoder(Retrieval):
 
     def most_at_once(self, examples: Examples) -> int:
         """Pairs of a batch."""
-        return int(self.job.spec.eval_batch_size or 1)
+        return self.job.spec.eval_batch_size
 
     def try_out(self, learner: Learner, examples: Examples, size: int, pace: Pace) -> None:
         """Score so many pairs of a few images and texts."""

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from vlbench.core.backbone import Backbone, Tensors, Textual, Visual
-from vlbench.core.errors import DataError
+from vlbench.core.errors import DataError, remedy_of_nan
 from vlbench.core.examples import ImageRef
 from vlbench.engine.batching.batches import Prepared, loader
 from vlbench.engine.batching.block_store import Array
@@ -131,6 +131,5 @@ def check_scores(scores: Array, rows: Places, columns: Places) -> None:
     if np.isnan(scores.min(initial=np.inf)):
         wrong = int(np.isnan(scores).argmax())
         raise DataError(
-            f"the score of image {rows[wrong]} with text {columns[wrong]} is not a number: training has diverged or "
-            f"the precision is too low; try a smaller --lr or, with another --dtype, float32"
+            f"the score of image {rows[wrong]} with text {columns[wrong]} is not a number: {remedy_of_nan()}"
         )

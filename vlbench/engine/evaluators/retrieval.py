@@ -82,7 +82,7 @@ class Retrieval(Evaluator):
         searched = [ranking for ranking in rankings_of(results) if ranking.direction == "t2i"]
         found = [Prediction(ranking.query_id, ranking.top[0][0], dict(ranking.top)) for ranking in searched]
         main = {ranking.query_id: float(ranking.rank_high == 0) for ranking in searched}
-        return sample_rows(self.job.report, found, main, str(self.job.spec.split), control)
+        return sample_rows(self.job.report, found, main, self.job.spec.split, control)
 
     def write(self, folder: RunFolder, results: Results) -> None:
         """The rankings."""

@@ -20,7 +20,7 @@ from torch.utils.data import Dataset
 
 from vlbench.core.backbone import Tensors
 from vlbench.core.cards import ModelCard
-from vlbench.core.errors import VlbenchError, is_out_of_memory
+from vlbench.core.errors import VlbenchError, is_out_of_memory, remedy_of_nan
 from vlbench.core.pretraining import LearnsAnswers, Pretraining
 from vlbench.core.progress import Progress
 from vlbench.core.spec import PretrainSpec
@@ -28,7 +28,6 @@ from vlbench.engine.batching.batches import loader, training_blocks
 from vlbench.engine.pretraining.cut import as_network, has_live_batch_norms
 from vlbench.engine.pretraining.initial import Initial
 from vlbench.engine.pretraining.pairs import Pairs, answer_scores
-from vlbench.engine.runtime.environment import remedy_of_nan
 from vlbench.engine.runtime.interrupt import Interrupt, Interrupted
 from vlbench.engine.runtime.memory import out_of_memory
 from vlbench.engine.runtime.trackers import Trackers
@@ -228,7 +227,7 @@ class Loop:
         if not bool(summed.isfinite()):
             raise VlbenchError(
                 f"the loss is not a number ({', '.join(by_name)}): "
-                f"{remedy_of_nan(self.work.accelerator, self.work.spec.train.lr)}"
+                f"{remedy_of_nan(self.work.spec.train.lr, self.work.accelerator.mixed_precision == 'no')}"
             )
         for name, loss in by_name.items():
             losses[name] += float(loss.detach()) * weight

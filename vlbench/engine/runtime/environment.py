@@ -83,13 +83,6 @@ def _check_half(kind: str, dtype: str) -> None:
         raise VlbenchError("--dtype float16 needs a GPU, and this run is on a CPU: use --dtype bfloat16 or float32")
 
 
-def remedy_of_nan(accelerator: Accelerator, lr: float | None) -> str:
-    """Advice on a loss that is not a number, for the precision in use; the end of a sentence."""
-    if accelerator.mixed_precision == "no":
-        return f"lower --lr ({lr}), or look for numbers in the data (features, boxes) that are not finite"
-    return f"lower --lr ({lr}) or use --dtype float32"
-
-
 def seed_everything(seed: int) -> None:
     """Seed the generators of python, numpy and torch. Data loader workers are seeded by the loader's own generator."""
     random.seed(seed)

@@ -7,11 +7,10 @@ from collections.abc import Callable
 
 from accelerate import Accelerator
 
-from vlbench.core.errors import VlbenchError
+from vlbench.core.errors import VlbenchError, remedy_of_nan
 from vlbench.core.examples import Examples
 from vlbench.core.progress import Progress
 from vlbench.engine.learner import Learner
-from vlbench.engine.runtime.environment import remedy_of_nan
 from vlbench.engine.runtime.interrupt import Interrupt, Interrupted
 from vlbench.engine.runtime.randomness import random_state, restore_random_state
 from vlbench.engine.training.checkpoint import Best, Checkpoints, State, TrainState, Weights
@@ -109,7 +108,7 @@ class Finetuning:
         if not loss == loss:
             raise VlbenchError(
                 f"the loss is not a number at step {self.state.step}: "
-                f"{remedy_of_nan(self.accelerator, self.plan.recipe.lr)}"
+                f"{remedy_of_nan(self.plan.recipe.lr, self.accelerator.mixed_precision == 'no')}"
             )
         seconds = time.perf_counter() - started
         log({"step": self.state.step, "loss": loss, "lr": rate, "grad_norm": norm, "seconds": round(seconds, 4)})

@@ -11,12 +11,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from vlbench.core.errors import VlbenchError
+from vlbench.core.errors import VlbenchError, remedy_of_nan
 from vlbench.core.examples import Examples
 from vlbench.core.results import Prediction
 from vlbench.engine.batching.batches import Batches, loader, sequential_blocks, training_blocks
 from vlbench.engine.learner import Learner
-from vlbench.engine.runtime.environment import remedy_of_nan
 from vlbench.engine.runtime.progress_timing import Pace
 from vlbench.engine.training.checkpoint import Best
 from vlbench.engine.training.finetune import Log
@@ -63,7 +62,7 @@ def probe(
         pace.check()
         loss = training.step(step)
         if loss != loss:
-            remedy = remedy_of_nan(pace.accelerator, plan.recipe.lr)
+            remedy = remedy_of_nan(plan.recipe.lr, pace.accelerator.mixed_precision == "no")
             raise VlbenchError(f"the loss is not a number at step {step}: {remedy}")
         log({"step": step, "loss": loss})
         pace.progress.step(pace.what, step, plan.steps)

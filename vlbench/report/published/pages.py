@@ -9,6 +9,7 @@ from pathlib import Path
 
 from vlbench import __version__, catalog
 from vlbench.core.cards import TaskCard
+from vlbench.core.modes import MODES
 from vlbench.core.splits import NONE
 from vlbench.data.cache.folder import atomic_write
 from vlbench.records.collect import FoundRun, collect
@@ -140,14 +141,15 @@ def _state(row: Published, judged: Sequence[Expectation]) -> str:
 
 
 def _commands(row: Published, again: Rerun, card: TaskCard) -> list[str]:
+    facts = MODES[again.mode]
     parts = ["vlbench run", f"--task {row.task}", f"--model {again.model}"]
     parts += [f"--size {again.size}"] if not again.model.startswith("hf:") else []
-    parts += [f"--mode {again.mode}"] if again.mode != "finetune" else []
+    parts += [f"--mode {again.mode}"] if not facts.trains_backbone else []
     parts += [f"--checkpoint {again.checkpoint}"] if again.checkpoint else []
-    parts += ["--answers ANSWERS"] if again.mode == "eval" and card.min_answer_count is not None else []
+    parts += ["--answers ANSWERS"] if facts.loads_head and card.min_answer_count is not None else []
     hidden = server_of(row.task, row.split)
     split = hidden[1].splits[0] if hidden else row.split
-    if again.mode == "finetune":
+    if facts.trains_backbone:
         parts += _split_flags(row.trained_on.splits, _own_splits(again, card), split, card)
     run = " ".join([*parts, f"--split {split}", "--data-root DATA"])
     return [run, f"vlbench submit RUN --to {hidden[0]}"] if hidden else [run]

@@ -9,6 +9,7 @@ from typing import Literal
 from vlbench import catalog
 from vlbench.core.cards import Recipe
 from vlbench.core.errors import VlbenchError
+from vlbench.core.modes import MODES
 from vlbench.core.record import RunRecord
 from vlbench.core.splits import joined, split_tuple
 from vlbench.records.collect import FoundRun
@@ -76,7 +77,7 @@ def expectations(
 def _why_not(record: RunRecord, version: str, task_versions: Mapping[str, int]) -> str:
     if record.task.source == "world":
         return "measured on the built-in world, published on real data"
-    if record.model.from_scratch and record.spec.mode == "finetune":
+    if record.model.from_scratch and MODES[record.spec.mode].trains_backbone:
         return "trained from scratch, published with pretraining"
     return doubt(record, version, task_versions)
 

@@ -14,7 +14,7 @@ from pydantic import Field, field_validator, model_validator
 from vlbench.core.cards import TaskCard
 from vlbench.core.errors import DataError, VlbenchError, unknown
 from vlbench.core.validate import Frozen, parse
-from vlbench.core.yamlfile import read_yaml
+from vlbench.core.yamlfile import is_yaml_file, read_yaml
 
 Score = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 _Given = Score | dict[str, Score | tuple[Score, Score, Score]]
@@ -198,11 +198,6 @@ def published_models() -> tuple[PublishedModel, ...]:
 def complexity() -> Complexity:
     """The table of costs."""
     return parse(Complexity, _yaml(_folder() / COMPLEXITY), COMPLEXITY)
-
-
-def is_yaml_file(path: Path) -> bool:
-    """Whether a path has the suffix of a file of published results."""
-    return path.suffix.lower() in (".yaml", ".yml")
 
 
 def own_models(place: Path, cards: Mapping[str, TaskCard], others: Collection[str] = ()) -> tuple[PublishedModel, ...]:

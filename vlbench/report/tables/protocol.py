@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from vlbench.core.modes import MODES
 from vlbench.core.record import RunRecord
 from vlbench.core.spec import PLACE
 from vlbench.core.splits import joined
@@ -53,13 +54,13 @@ def protocol(record: RunRecord) -> str:
 
 def trains(record: RunRecord) -> bool:
     """Whether the run trains weights; otherwise its answers are fixed by the given weights."""
-    return record.spec.mode in ("finetune", "probe")
+    return MODES[record.spec.mode].trains
 
 
 def model_name(record: RunRecord) -> str:
     """Name and size, with "from scratch" if it was finetuned without pretrained weights."""
     name = f"{record.model.name}-{record.model.size}"
-    return f"{name} from scratch" if record.model.from_scratch and record.spec.mode == "finetune" else name
+    return f"{name} from scratch" if record.model.from_scratch and MODES[record.spec.mode].trains_backbone else name
 
 
 def system(record: RunRecord) -> str:

@@ -11,6 +11,7 @@ from typing import Literal
 from tabulate import tabulate
 
 from vlbench.core.errors import printable
+from vlbench.core.modes import MODES
 from vlbench.core.record import Coverage, Decoding, Result, RunRecord
 from vlbench.metrics.direction import is_better
 
@@ -186,7 +187,7 @@ def _warnings(record: RunRecord) -> list[str]:
 
 
 def _from_scratch(record: RunRecord) -> str:
-    if record.spec.mode == "zero-shot":
+    if MODES[record.spec.mode].untrained:
         return "RANDOM WEIGHTS: NEITHER PRETRAINED NOR TRAINED"
     if record.model.size == "base":
         return "TRAINED FROM SCRATCH: NOT COMPARABLE WITH THE PRETRAINED MODEL OF THE PAPER"
