@@ -128,7 +128,12 @@ def test_a_folder_that_is_no_good(
         ("generative", ("--task", "nlvr2", "--mode", "eval"), 2, "was not trained on nlvr2"),
         ("generative", ("--task", "coco_retrieval"), 2, "has no head for coco_retrieval"),
         ("generative", ("--task", "nlvr2", "--mode", "zero-shot", "--quantize", "4bit"), 6, "--quantize 4bit needs"),
-        ("dual", ("--task", "snli_ve", "--mode", "zero-shot", "--device-map", "auto"), 2, "of transformers that write"),
+        (
+            "dual",
+            ("--task", "snli_ve", "--mode", "zero-shot", "--device-map", "auto"),
+            2,
+            "generative models of transformers",
+        ),
         ("fusion", ("--task", "vqa2", "--mode", "eval", "--set", "train.lora_rank=4"), 2, "is for --mode finetune"),
     ],
 )

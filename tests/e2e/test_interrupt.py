@@ -18,8 +18,8 @@ import pytest
 
 from vlbench.core.cards import Recipe
 from vlbench.core.spec import RunSpec
-from vlbench.engine import trial
 from vlbench.engine.evaluate import run
+from vlbench.engine.evaluators import classification
 from vlbench.records.folder import RunFolder, find_runs, read_run
 
 Call = Callable[..., Any]
@@ -55,7 +55,7 @@ def stop_when(monkeypatch: pytest.MonkeyPatch, place: str, number: int) -> None:
             sent = True
             signal.raise_signal(number)
 
-    append, answer = RunFolder.append_metrics, trial.predict
+    append, answer = RunFolder.append_metrics, classification.classify
 
     def appended(self: RunFolder, values: Values) -> None:
         append(self, values)
@@ -67,7 +67,7 @@ def stop_when(monkeypatch: pytest.MonkeyPatch, place: str, number: int) -> None:
         return answer(learner, examples, pace, shards)
 
     monkeypatch.setattr(RunFolder, "append_metrics", appended)
-    monkeypatch.setattr(trial, "predict", answered)
+    monkeypatch.setattr(classification, "classify", answered)
 
 
 @pytest.mark.parametrize(
