@@ -12,6 +12,7 @@ from pathlib import Path
 
 from vlbench import catalog
 from vlbench.core.errors import CoverageError, DataError, VlbenchError, first_five, unknown
+from vlbench.core.modes import MODES
 from vlbench.core.record import RunRecord
 from vlbench.data.cache.folder import atomic_write
 from vlbench.records.folder import RunFolder, read_run
@@ -144,7 +145,7 @@ def _again(run: RunFolder, record: RunRecord, server: Server) -> str:
     mode, checkpoint = record.spec.mode, record.spec.checkpoint if real else None
     if real and run.best.is_dir():
         mode, checkpoint = "eval", str(run.path)
-    weights = (*(() if mode == "finetune" else ("--mode", mode)), *(("--checkpoint", checkpoint) if checkpoint else ()))
+    weights = (*(() if MODES[mode].trains_backbone else ("--mode", mode)), *(("--checkpoint", checkpoint) if checkpoint else ()))
     model = ("--model", record.spec.model, "--size", record.model.size)
     command = shlex.join(("vlbench", "run", "--task", server.task, *model, *weights, "--split", split))
     return f"answer that with `{command} --data-root DIR`"
