@@ -145,7 +145,8 @@ def _again(run: RunFolder, record: RunRecord, server: Server) -> str:
     mode, checkpoint = record.spec.mode, record.spec.checkpoint if real else None
     if real and run.best.is_dir():
         mode, checkpoint = "eval", str(run.path)
-    weights = (*(() if MODES[mode].trains_backbone else ("--mode", mode)), *(("--checkpoint", checkpoint) if checkpoint else ()))
+    weights: tuple[str, ...] = () if MODES[mode].trains_backbone else ("--mode", mode)
+    weights += ("--checkpoint", checkpoint) if checkpoint else ()
     model = ("--model", record.spec.model, "--size", record.model.size)
     command = shlex.join(("vlbench", "run", "--task", server.task, *model, *weights, "--split", split))
     return f"answer that with `{command} --data-root DIR`"
