@@ -12,7 +12,6 @@ from vlbench.data.splits.karpathy import retrieval_examples
 def examples(files: SplitFiles) -> Iterator[Example[Caption]]:
     """Yield one example per caption, five per photograph, in the order of the file.
 
-    Raises:
-        DataError: a file does not have the expected format; the message names the entry.
+    Raises DataError if a file does not have the expected format; the message names the entry.
     """
     return retrieval_examples(files)

@@ -14,8 +14,7 @@ from vlbench.data.json.lines import Fields
 def strings(fields: Fields, key: str, where: str) -> list[str]:
     """The list of strings named `key`; `where` names the file and entry in error messages.
 
-    Raises:
-        DataError: the value is missing or has another type.
+    Raises DataError if the value is missing or has another type.
     """
     return all_strings(list_at(fields, key, where), key, where)
 
@@ -29,11 +28,7 @@ def all_strings(values: Sequence[object], key: str, where: str) -> list[str]:
 
 
 def flag(fields: Fields, key: str, where: str) -> bool:
-    """The boolean named `key`.
-
-    Raises:
-        DataError: the value is missing or has another type.
-    """
+    """The boolean named `key`. Raises DataError if the value is missing or has another type."""
     value = fields.get(key)
     if not isinstance(value, bool):
         raise _unexpected(value, key, "true or false", where)
@@ -43,8 +38,7 @@ def flag(fields: Fields, key: str, where: str) -> bool:
 def number(fields: Fields, key: str, where: str) -> float:
     """The number named `key`.
 
-    Raises:
-        DataError: the value is missing or has another type; true and false are not numbers.
+    Raises DataError if the value is missing or has another type; true and false are not numbers.
     """
     value = fields.get(key)
     if isinstance(value, bool) or not isinstance(value, int | float):

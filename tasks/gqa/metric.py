@@ -130,8 +130,7 @@ def distribution(predictions: Sequence[Prediction], examples: Questions) -> Scor
 def grounding(predictions: Sequence[Prediction], examples: Questions) -> Score:
     """Always absent: predictions contain no attention; `attention.attention_grounding` takes attention maps.
 
-    Raises:
-        MetricAbsentError: always.
+    Raises MetricAbsentError always.
     """
     raise MetricAbsentError("predictions carry no attention to compare with the boxes of the mentioned objects")
 

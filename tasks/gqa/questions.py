@@ -38,8 +38,7 @@ def read_questions(path: Path, public: bool, evidence: Evidence) -> Iterator[Que
         public: whether the file contains the answers.
         evidence: of the questions' split.
 
-    Raises:
-        DataError: the file cannot be read, or has a question that the official format does not allow.
+    Raises DataError if the file cannot be read, or has a question that the official format does not allow.
     """
     for name, entry in entries(path):
         where = f"{path}, question {name[:60]!r}"

@@ -19,8 +19,7 @@ IDENTIFIER = re.compile(r"(\d+)-\d+", re.ASCII)
 def examples(files: SplitFiles) -> Iterator[Example[Label]]:
     """Yield six examples per line, one per image; the group is the set of images the statement was written about.
 
-    Raises:
-        DataError: a line does not have the official format; the message names file and line.
+    Raises DataError if a line does not have the official format; the message names file and line.
     """
     annotations, images = files.path("annotations"), files.place("images")
     # The split `hidden` names no directory, so its images are found by their file names.

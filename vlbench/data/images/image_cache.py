@@ -39,14 +39,8 @@ class CachingSource(Protocol):
 def resized(images: ImageSource, ref: ImageRef, size: Callable[[int, int], tuple[int, int]], rule: str) -> Pixels:
     """Return an image [H, W, 3] uint8 in RGB, resized; from the cache if the source has one.
 
-    Args:
-        images: the source.
-        ref: the image.
-        size: its width and height -> the (W, H) to resize to.
-        rule: the name of a Pillow filter and all numbers that `size` depends on, such as `bicubic 384 640 32`.
-
-    Raises:
-        DataError: as `open_image`, or the cache cannot be written.
+    size: its width and height -> the (W, H) to resize to. rule: the name of a Pillow filter and all numbers that `size`
+    depends on, such as `bicubic 384 640 32`. Raises DataError as `open_image` does, or if the cache cannot be written.
     """
     filter_name = Image.Resampling[rule.split()[0].upper()]
 
@@ -79,8 +73,7 @@ class ImageCache:
     def preprocess(self, ref: ImageRef, name: str, function: Callable[[Image.Image], Pixels]) -> Pixels:
         """Return `function(image)`, cached under `name` and the content of the file; a damaged entry is replaced.
 
-        Raises:
-            DataError: the image cannot be read, or the cache cannot be written.
+        Raises DataError if the image cannot be read, or the cache cannot be written.
         """
         key = hashlib.sha256(f"{name}|{file_sha256(ref.path, cache_folder())}".encode()).hexdigest()
         path = self.folder / key[:2] / f"{key}.npy"

@@ -25,10 +25,8 @@ def open_image(path: Path) -> Image.Image:
     """Read an image as RGB.
 
     The format is detected from the content, not the suffix. The EXIF orientation is applied, an animation gives its
-    first frame, 16 bits are scaled to 8, and transparent pixels are composited on white.
-
-    Raises:
-        DataError: the file is missing, empty, truncated, not an image, or claims more than 150 million pixels.
+    first frame, 16 bits are scaled to 8, and transparent pixels are composited on white. Raises DataError if the file
+    is missing, empty, truncated, not an image, or claims more than 150 million pixels.
     """
     try:
         size = path.stat().st_size
@@ -59,8 +57,7 @@ class ImageFiles:
 def mean_image(paths: Sequence[Path]) -> Image.Image:
     """Return the mean of images, each first resized to their mean size (at most 384 pixels per side).
 
-    Raises:
-        DataError: there are no paths, or an image cannot be read.
+    Raises DataError if there are no paths, or an image cannot be read.
     """
     if not paths:
         raise DataError("the mean of 0 images was requested: give at least one")

@@ -16,21 +16,13 @@ from vlbench.data.regions.types import Extractor, Regions
 
 
 def extract_each(
-    refs: Sequence[ImageRef],
-    extractor: Extractor,
-    cache: Path,
-    progress: Callable[[int, int], None] | None = None,
+    refs: Sequence[ImageRef], extractor: Extractor, cache: Path, progress: Callable[[int, int], None] | None = None
 ) -> Iterator[tuple[str, Regions]]:
     """Yield the key and regions of each image, in order, extracted one by one in this process.
 
-    Args:
-        refs: the images.
-        extractor: computes their regions; cache entries are named by its name and the hash of the image file.
-        cache: the cache folder.
-        progress: called with the number of images done and of all images.
-
-    Raises:
-        DataError: an image cannot be read, or the cache cannot be written.
+    Entries in the `cache` folder are named by the extractor's name and the hash of the image file. progress: called
+    with the number of images done and of all images. Raises DataError if an image cannot be read, or the cache cannot
+    be written.
     """
     for done, ref in enumerate(refs, start=1):
         sha256 = file_sha256(ref.path, cache)

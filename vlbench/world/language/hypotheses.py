@@ -11,15 +11,7 @@ from random import Random
 from typing import Literal, get_args
 
 from vlbench.world.language.phrases import DIRECTION_WORDINGS, NUMBERS, name_look
-from vlbench.world.language.statements import (
-    ATTRIBUTES,
-    PLACES,
-    Attribute,
-    Look,
-    Place,
-    is_in_place,
-    random_look,
-)
+from vlbench.world.language.statements import ATTRIBUTES, PLACES, Attribute, Look, Place, is_in_place, random_look
 from vlbench.world.rng import below, pick, shuffled
 from vlbench.world.scenes.scene import DIRECTIONS, Direction, Scene
 
