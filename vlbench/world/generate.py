@@ -54,7 +54,7 @@ class WorldSize:
 
     def sets(self, split: Split) -> int:
         """The number of sets of a split."""
-        return {"train": self.train, "dev": self.dev, "test1": self.test1, "test2": self.test2}[split]
+        return dict(zip(SPLITS, astuple(self), strict=True))[split]
 
 
 FULL = WorldSize()
@@ -151,14 +151,8 @@ def _make(root: Path, domain: Domain, seed: int, size: WorldSize, progress: Prog
     for pool in _POOLS:
         export_pool(root, pool, scenes, domain, seed, progress)
     counts = {name: export(root / name, scenes, domain, seed, progress) for name, export in _EXPORTERS.items()}
-    info = WorldInfo(
-        version=WORLD_VERSION,
-        seed=seed,
-        domain=domain,
-        counts=counts,
-        kinds=STATEMENT_KINDS,
-        sha256=content_sha256(root),
-    )
+    known = {"version": WORLD_VERSION, "seed": seed, "domain": domain, "counts": counts, "kinds": STATEMENT_KINDS}
+    info = WorldInfo.model_validate(known | {"sha256": content_sha256(root)})
     atomic_write(root / _CARD, info.model_dump_json(indent=2) + "\n")
 
 

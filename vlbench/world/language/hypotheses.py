@@ -18,7 +18,6 @@ from vlbench.world.scenes.scene import DIRECTIONS, Direction, Scene
 HypothesisKind = Literal["colour", "shape", "size", "place", "relation", "count"]
 EntailmentLabel = Literal["entailment", "neutral", "contradiction"]
 
-HYPOTHESIS_KINDS: tuple[HypothesisKind, ...] = get_args(HypothesisKind)
 ENTAILMENT_LABELS: tuple[EntailmentLabel, ...] = get_args(EntailmentLabel)
 
 TEMPLATES: dict[HypothesisKind, tuple[str, ...]] = {
