@@ -61,7 +61,6 @@ class ConstantRegions:
     regions: Regions
 
     def get(self, ref: ImageRef) -> Regions:
-        """Return the constant regions."""
         return self.regions
 
 

@@ -19,7 +19,7 @@ from PIL import Image
 
 from vlbench.core.examples import ImageRef
 from vlbench.data.cache.folder import atomic_file, cache_folder, file_sha256
-from vlbench.data.images.load import open_image
+from vlbench.data.images.load import ImageFiles
 from vlbench.data.resources import ImageSource
 
 Pixels: TypeAlias = NDArray[np.uint8]
@@ -54,7 +54,7 @@ def resized(images: ImageSource, ref: ImageRef, size: Callable[[int, int], tuple
 
 
 @dataclass
-class ImageCache:
+class ImageCache(ImageFiles):
     """Opens images from their files and caches the results of preprocessing.
 
     folder: of the cache, which several processes may share. limit: bytes that all entries may take; each process
@@ -65,10 +65,6 @@ class ImageCache:
     limit: int
     _used: int = field(default=0, init=False)
     _until_count: int = field(default=0, init=False)
-
-    def open(self, ref: ImageRef) -> Image.Image:
-        """Return the image in RGB. Raises DataError as `open_image` does."""
-        return open_image(ref.path)
 
     def preprocess(self, ref: ImageRef, name: str, function: Callable[[Image.Image], Pixels]) -> Pixels:
         """Return `function(image)`, cached under `name` and the content of the file; a damaged entry is replaced.

@@ -47,10 +47,9 @@ def open_image(path: Path) -> Image.Image:
 
 
 class ImageFiles:
-    """Opens images from their files."""
+    """Opens images from their files with `open_image`."""
 
     def open(self, ref: ImageRef) -> Image.Image:
-        """Return the image in RGB. Raises DataError as `open_image` does."""
         return open_image(ref.path)
 
 

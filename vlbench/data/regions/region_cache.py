@@ -27,7 +27,11 @@ def extract_each(
     for done, ref in enumerate(refs, start=1):
         sha256 = file_sha256(ref.path, cache)
         path = cache / "regions" / extractor.name / sha256[:2] / f"{sha256}.tsv"
-        yield ref.key, _read_cached(path) or _extract(path, sha256, extractor, ref)
+        regions = _read_cached(path)
+        if regions is None:
+            regions = extractor(np.asarray(open_image(ref.path)))
+            write_tsv(path, [(sha256, regions)])
+        yield ref.key, regions
         if progress:
             progress(done, len(refs))
 
@@ -38,9 +42,3 @@ def _read_cached(path: Path) -> Regions | None:
         return next((regions for _, regions in read_tsv(path)), None) if path.is_file() else None
     except DataError:
         return None
-
-
-def _extract(path: Path, sha256: str, extractor: Extractor, ref: ImageRef) -> Regions:
-    regions = extractor(np.asarray(open_image(ref.path)))
-    write_tsv(path, [(sha256, regions)])
-    return regions

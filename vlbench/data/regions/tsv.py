@@ -18,17 +18,8 @@ from vlbench.data.cache.folder import atomic_file
 from vlbench.data.regions.types import Regions
 
 FIELDS = (
-    "img_id",
-    "img_h",
-    "img_w",
-    "objects_id",
-    "objects_conf",
-    "attrs_id",
-    "attrs_conf",
-    "num_boxes",
-    "boxes",
-    "features",
-)
+    "img_id", "img_h", "img_w", "objects_id", "objects_conf", "attrs_id", "attrs_conf", "num_boxes", "boxes", "features"
+)  # fmt: skip
 _PROGRESS_BYTES = 1 << 20
 """Bytes between two progress reports."""
 

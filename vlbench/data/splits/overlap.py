@@ -36,7 +36,6 @@ class Contents:
     twice: set[str] = field(default_factory=set)
 
     def add(self, example: Example[object]) -> None:
-        """Add an example."""
         query = example.query
         self.examples += 1
         if example.id in self.queries:

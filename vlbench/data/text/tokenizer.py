@@ -148,7 +148,6 @@ class TextEncoder:
 
     @property
     def vocab_size(self) -> int:
-        """The number of tokens."""
         return int(self._tokenizer.get_vocab_size())
 
     def id_of(self, token: str) -> int:

@@ -108,7 +108,7 @@ def question_type(question: str) -> str:
 def _write_subtype(folder: Path, subtype: str, questions: Sequence[AnsweredQuestion]) -> None:
     """Write questions and annotations of a part with public answers."""
     _write_questions(folder, subtype, questions)
-    content = {"info": _INFO, "license": _LICENCE, "data_subtype": subtype}
+    content: dict[str, object] = {"info": _INFO, "license": _LICENCE, "data_subtype": subtype}
     content |= {"annotations": list(map(_annotation, questions)), "data_type": "mscoco"}
     write_json(folder / f"v2_mscoco_{subtype}_annotations.json", content)
 
@@ -122,7 +122,7 @@ def _write_questions(folder: Path, subtype: str, questions: Sequence[AnsweredQue
         }
         for question in questions
     ]
-    content = {"info": _INFO, "task_type": "Open-Ended", "data_type": "mscoco", "license": _LICENCE}
+    content: dict[str, object] = {"info": _INFO, "task_type": "Open-Ended", "data_type": "mscoco", "license": _LICENCE}
     content |= {"data_subtype": subtype, "questions": entries}
     write_json(folder / f"v2_OpenEnded_mscoco_{subtype}_questions.json", content)
 
