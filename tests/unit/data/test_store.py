@@ -108,8 +108,8 @@ def test_a_full_disk_leaves_nothing(tmp_path: Path, rows: list[tuple[str, Region
         "try: FeatureStore.build(folder / 'store', read_tsv(folder / 'features.tsv'), 'a test')\n"
         "except DataError as error: print(error.message)\n"
     )
-    told = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True).stdout
-    assert told.startswith(f"cannot write {tmp_path / 'store'}")
+    printed = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True).stdout
+    assert printed.startswith(f"cannot write {tmp_path / 'store'}")
     assert entries(tmp_path) == ["features.tsv"]
 
 
@@ -168,9 +168,9 @@ def test_a_tsv_is_converted_once_per_content(
 ) -> None:
     tsv, cache = tmp_path / "features.tsv", tmp_path / "cache"
     write_tsv(tsv, rows)
-    told: list[tuple[int, int]] = []
-    first = store_for_tsv(tsv, cache, lambda done, total: told.append((done, total)))
-    assert told[-1] == (tsv.stat().st_size, tsv.stat().st_size)
+    calls: list[tuple[int, int]] = []
+    first = store_for_tsv(tsv, cache, lambda done, total: calls.append((done, total)))
+    assert calls[-1] == (tsv.stat().st_size, tsv.stat().st_size)
     same(first.get(rows[3][0]), rows[3][1])
     write_tsv(tmp_path / "copy.tsv", rows)
     with monkeypatch.context() as patch:

@@ -26,11 +26,11 @@ def lines(tiny_world: Path) -> dict[Split, list[Line]]:
 def test_words_alone_and_pictures_alone_are_right_half_of_the_time(
     lines: dict[Split, list[Line]], split: Split
 ) -> None:
-    labels = {by: defaultdict(list) for by in ("sentence", "pictures", "set and statement")}
+    labels = {by: defaultdict(list) for by in ("sentence", "images", "set and statement")}
     for line in lines[split]:
         _, number, _, position = str(line["identifier"]).split("-")
         labels["sentence"][line["sentence"]].append(line["label"])
-        labels["pictures"][line["left_url"], line["right_url"]].append(line["label"])
+        labels["images"][line["left_url"], line["right_url"]].append(line["label"])
         labels["set and statement"][number, position].append(line["label"])
     for groups in labels.values():
         assert all(group.count("True") * 2 == len(group) for group in groups.values())
