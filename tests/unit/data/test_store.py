@@ -35,7 +35,8 @@ def test_what_goes_in_comes_out(tmp_path: Path, rows: list[tuple[str, Regions]],
     built = FeatureStore.build(tmp_path / "a" / "store", iter(rows), source="a test")
     opened = FeatureStore(tmp_path / "a" / "store")
     for store in (built, opened, pickle.loads(pickle.dumps(opened))):
-        assert len(store) == 6 and store.dim == 5 and store.source == "a test"
+        assert len(store) == 6 and store.dim == 5
+        assert json.loads((store.folder / "store.json").read_text())["source"] == "a test"
         assert list(store) == [key for key, _ in rows]
         for key, regions in reversed(rows):
             assert key in store

@@ -25,8 +25,8 @@ _Member = tuple[str, IO[bytes]]
 """The name of a file in an archive, and the file opened for reading."""
 
 
-def unpack(archive: Path, folder: Path, progress: Progress, most: int = MOST) -> int:
-    """Unpack a zip or tar archive into `folder`, replacing files of the same name; return the number of files.
+def unpack(archive: Path, folder: Path, progress: Progress, most: int = MOST) -> None:
+    """Unpack a zip or tar archive into `folder`, replacing files of the same name.
 
     The files are written to a temporary folder and moved when all are complete, so a damaged archive leaves nothing.
     progress: called with the number of files written and of all files. most: bytes that it may unpack to. Raises
@@ -38,7 +38,7 @@ def unpack(archive: Path, folder: Path, progress: Progress, most: int = MOST) ->
     temporary.mkdir(parents=True)
     try:
         with _members(archive) as (members, total):
-            done = _write(members, total, temporary, min(most, shutil.disk_usage(folder).free), archive, progress)
+            _write(members, total, temporary, min(most, shutil.disk_usage(folder).free), archive, progress)
         _move(temporary, folder)
     except _UNREADABLE as error:
         raise DataError(
@@ -52,13 +52,12 @@ def unpack(archive: Path, folder: Path, progress: Progress, most: int = MOST) ->
         ) from None
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    return done
 
 
 def _write(
     members: Iterator[_Member], total: int, temporary: Path, most: int, archive: Path, progress: Progress
-) -> int:
-    left, done = most, 0
+) -> None:
+    left = most
     for done, (name, stream) in enumerate(members, start=1):
         target = temporary / _inside(name, archive)
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -72,7 +71,6 @@ def _write(
                     )
                 file.write(chunk)
         progress(done, max(total, done))
-    return done
 
 
 def _inside(name: str, archive: Path) -> PurePosixPath:

@@ -71,11 +71,6 @@ class FeatureStore:
         return self._header.dim
 
     @property
-    def source(self) -> str:
-        """What the store was built from."""
-        return self._header.source
-
-    @property
     def sha256(self) -> str:
         """The hash of all regions, keys and sizes, in order."""
         return hashlib.sha256((self._header.sha256 + self._header.index_sha256).encode()).hexdigest()
