@@ -10,9 +10,5 @@ from vlbench.data.splits.karpathy import retrieval_examples
 
 
 def examples(files: SplitFiles) -> Iterator[Example[Caption]]:
-    """Yield one example per caption, five per photograph, in the order of the file.
-
-    Raises:
-        DataError: a file does not have the expected format; the message names the entry.
-    """
+    """Yield one example per caption, as `retrieval_examples` does: five per photograph, in the order of the file."""
     return retrieval_examples(files)

@@ -20,10 +20,8 @@ SHARDS = 10
 def examples(files: SplitFiles) -> Iterator[Example[GqaAnswer]]:
     """Yield one example per question, in the order of the files; the group is the image.
 
-    Questions that are not balanced have no tags, and neither have those of splits without public answers.
-
-    Raises:
-        DataError: a file does not have the official format; the message names the entry. Or a shard is missing.
+    Questions that are not balanced have no tags, and neither have those of splits without public answers. Raises
+    DataError if a file does not have the official format (the message names the entry), or a shard is missing.
     """
     folder, public = files.place("images"), files.split.removesuffix("_all") not in UNPUBLISHED
     paths, evidence = _question_files(files.path("questions")), read_evidence(files)

@@ -21,11 +21,7 @@ def attention_grounding(attention: Mapping[str, ArrayLike], examples: Sequence[E
     """The attention inside the boxes of a balanced question, summed over its boxes; the mean over questions in percent.
 
     Overlapping and repeated boxes count each time, so values above 100 are possible, as in the official evaluation.
-
-    Args:
-        attention: question id -> a map [7, 7] that sums to 1; the first index runs from left to right, as in the
-            official evaluation.
-        examples: the questions; only balanced ones count.
+    attention: question id -> a map [7, 7] that sums to 1; its first index runs from left to right, as there too.
 
     Raises:
         MetricAbsentError: no question is balanced, or a balanced one has no boxes because its scene graph is missing.

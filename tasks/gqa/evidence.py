@@ -37,8 +37,7 @@ class Evidence:
 def read_evidence(files: SplitFiles) -> Evidence:
     """Read the evidence of a split from those files of its card that exist.
 
-    Raises:
-        DataError: a file cannot be read, or has an entry that its format does not allow.
+    Raises DataError if a file cannot be read, or has an entry that its format does not allow.
     """
     named = {name: files.place(name) for name in ("choices", "scene_graphs") if name in files.card.files}
     paths = {name: path for name, path in named.items() if path.is_file()}

@@ -13,13 +13,14 @@ from vlbench.core.results import MetricAbsentError, Prediction, Score
 from vlbench.metrics.coverage import match
 from vlbench.metrics.uncertainty import mean_score
 
+Predictions = Sequence[Prediction]
 Questions = Sequence[Example[GqaAnswer]]
 
 COMMON = ("color", "material", "shape")
 """The choices of all questions about what things have in common."""
 
 
-def accuracy(predictions: Sequence[Prediction], examples: Questions) -> Score:
+def accuracy(predictions: Predictions, examples: Questions) -> Score:
     """The percentage of balanced questions answered exactly; answers are not normalised.
 
     A prediction whose status is not "ok" is wrong. Confidence intervals are clustered by image.
@@ -39,45 +40,38 @@ def accuracy(predictions: Sequence[Prediction], examples: Questions) -> Score:
     return _accuracy("accuracy", lambda structural: True, predictions, examples)
 
 
-def binary(predictions: Sequence[Prediction], examples: Questions) -> Score:
+def binary(predictions: Predictions, examples: Questions) -> Score:
     """`accuracy` over the questions that offer their answers: all structural types except `query`."""
     return _accuracy("binary", lambda structural: structural != "query", predictions, examples)
 
 
-def open_ended(predictions: Sequence[Prediction], examples: Questions) -> Score:
+def open_ended(predictions: Predictions, examples: Questions) -> Score:
     """`accuracy` over the questions of structural type `query`; the official name is `open`."""
     return _accuracy("open", lambda structural: structural == "query", predictions, examples)
 
 
-def validity(predictions: Sequence[Prediction], examples: Questions) -> Score:
+def validity(predictions: Predictions, examples: Questions) -> Score:
     """The percentage of balanced questions with an answer of the right sort, such as a colour if one is asked for.
 
-    Raises:
-        MetricAbsentError: a balanced question has no choices.
-        CoverageError, DataError: as `accuracy`.
+    Raises MetricAbsentError if a balanced question has no choices, and the errors of `accuracy`.
     """
     return _among("validity", lambda reference: reference.valid, predictions, examples)
 
 
-def plausibility(predictions: Sequence[Prediction], examples: Questions) -> Score:
+def plausibility(predictions: Predictions, examples: Questions) -> Score:
     """The percentage of balanced questions with an answer that occurs with their subject in some scene graph.
 
-    Raises:
-        MetricAbsentError: a balanced question has no choices.
-        CoverageError, DataError: as `accuracy`.
+    Raises MetricAbsentError if a balanced question has no choices, and the errors of `accuracy`.
     """
     return _among("plausibility", lambda reference: reference.plausible, predictions, examples)
 
 
-def consistency(predictions: Sequence[Prediction], examples: Questions) -> Score:
+def consistency(predictions: Predictions, examples: Questions) -> Score:
     """The mean, over balanced questions answered correctly, of the percentage of their entailed questions also correct.
 
     Questions that entail no other one are left out; n counts the rest. If none of the rest is answered correctly the
-    value is 0, as in the official evaluation.
-
-    Raises:
-        MetricAbsentError: an entailed question is not among the examples, or no question entails another.
-        CoverageError, DataError: as `accuracy`.
+    value is 0, as in the official evaluation. Raises MetricAbsentError if an entailed question is not among the
+    examples, or no question entails another, and the errors of `accuracy`.
     """
     given, balanced = _balanced(predictions, examples)
     correct = {example.id: given[example.id] == example.reference.answer for example in examples}
@@ -99,16 +93,12 @@ def consistency(predictions: Sequence[Prediction], examples: Questions) -> Score
     return _mean("consistency", values, balanced) if values else Score("consistency", 0.0, 0, None, None, {})
 
 
-def distribution(predictions: Sequence[Prediction], examples: Questions) -> Score:
+def distribution(predictions: Predictions, examples: Questions) -> Score:
     """The distance between the distributions of predicted and correct answers per global group; 0 is best.
 
     The chi-square statistic over the correct answers of each group, averaged with the groups' numbers of questions as
     weights, divided by 100; not a percentage. Answers that are never correct in their group do not count. There is no
-    confidence interval.
-
-    Raises:
-        MetricAbsentError: no balanced question has a global group.
-        CoverageError, DataError: as `accuracy`.
+    confidence interval. Raises MetricAbsentError if no balanced question has a global group, and those of `accuracy`.
     """
     given, balanced = _balanced(predictions, examples)
     correct: defaultdict[str, Counter[str]] = defaultdict(Counter)
@@ -127,18 +117,12 @@ def distribution(predictions: Sequence[Prediction], examples: Questions) -> Scor
     return Score("distribution", total / n / 100, n, None, None, {}, higher_is_better=False)
 
 
-def grounding(predictions: Sequence[Prediction], examples: Questions) -> Score:
-    """Always absent: predictions contain no attention; `attention.attention_grounding` takes attention maps.
-
-    Raises:
-        MetricAbsentError: always.
-    """
+def grounding(predictions: Predictions, examples: Questions) -> Score:
+    """Always raises MetricAbsentError: predictions contain no attention; `attention.attention_grounding` takes maps."""
     raise MetricAbsentError("predictions carry no attention to compare with the boxes of the mentioned objects")
 
 
-def _accuracy(
-    name: str, counts: Callable[[str], bool], predictions: Sequence[Prediction], examples: Questions
-) -> Score:
+def _accuracy(name: str, counts: Callable[[str], bool], predictions: Predictions, examples: Questions) -> Score:
     given, balanced = _balanced(predictions, examples)
     values = {
         example.id: 1.0 if given[example.id] == example.reference.answer else 0.0
@@ -151,10 +135,7 @@ def _accuracy(
 
 
 def _among(
-    name: str,
-    choices: Callable[[GqaAnswer], Collection[str] | None],
-    predictions: Sequence[Prediction],
-    examples: Questions,
+    name: str, choices: Callable[[GqaAnswer], Collection[str] | None], predictions: Predictions, examples: Questions
 ) -> Score:
     given, balanced = _balanced(predictions, examples)
     values: dict[str, float] = {}
@@ -171,7 +152,7 @@ def _among(
     return _mean(name, values, balanced)
 
 
-def _balanced(predictions: Sequence[Prediction], examples: Questions) -> tuple[Mapping[str, str | None], Questions]:
+def _balanced(predictions: Predictions, examples: Questions) -> tuple[Mapping[str, str | None], Questions]:
     """The predicted answers by question (None if the status is not "ok"), and the balanced questions."""
     given = {item.example_id: item.answer if item.status == "ok" else None for item in predictions}
     if not examples or len(given) < len(predictions) or given.keys() != {example.id for example in examples}:

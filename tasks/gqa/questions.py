@@ -33,13 +33,8 @@ class Question:
 def read_questions(path: Path, public: bool, evidence: Evidence) -> Iterator[Question]:
     """Yield the questions of one file in its order, without reading the whole file into memory.
 
-    Args:
-        path: of the file.
-        public: whether the file contains the answers.
-        evidence: of the questions' split.
-
-    Raises:
-        DataError: the file cannot be read, or has a question that the official format does not allow.
+    public: whether the file contains the answers. evidence: of the questions' split. Raises DataError if the file
+    cannot be read, or has a question that the official format does not allow.
     """
     for name, entry in entries(path):
         where = f"{path}, question {name[:60]!r}"

@@ -35,7 +35,6 @@ class GqaAnswer:
 
     @property
     def consensus(self) -> str:
-        """The answer."""
         return self.answer
 
     def worths(self) -> Mapping[str, float]:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+from collections.abc import Iterator
 
 from vlbench.core.errors import DataError
 from vlbench.core.examples import Example, ImageRef, Label, Query
@@ -19,26 +18,21 @@ IDENTIFIER = re.compile(r"(\d+)-\d+", re.ASCII)
 def examples(files: SplitFiles) -> Iterator[Example[Label]]:
     """Yield six examples per line, one per image; the group is the set of images the statement was written about.
 
-    Raises:
-        DataError: a line does not have the official format; the message names file and line.
+    Raises DataError if a line does not have the official format; the message names file and line.
     """
     annotations, images = files.path("annotations"), files.place("images")
     # The split `hidden` names no directory, so its images are found by their file names.
-    by_name = {} if "{directory}" in images.name else {path.name: path for path in sorted(images.rglob("*.png"))}
+    named = "{directory}" in images.name
+    by_name = {} if named else {path.name: path for path in sorted(images.rglob("*.png"))}
     for number, line in read_json_lines(annotations):
         where = f"{annotations}, line {number}"
         identifier = text(line, "identifier", where)
         parts = IDENTIFIER.fullmatch(identifier)
         if parts is None:
             raise DataError(f"{where}: 'identifier' is {identifier!r}: expected set-position as in '1572-0'")
-        image_folder = _image_folder(line, images, where)
+        image_folder = images.with_name(folder(line, "directory", where)) if named else images
         sentence, label = text(line, "sentence", where), Label(one_of(line, "label", LABELS, where))
         for permutation in range(PERMUTATIONS):
             name = f"{files.split}-{identifier}-{permutation}.png"
             image = ImageRef(by_name.get(name, image_folder / name), name.removesuffix(".png"))
             yield Example(name, Query((image,), sentence), label, group=f"{files.split}-{parts[1]}")
-
-
-def _image_folder(line: Mapping[str, object], images: Path, where: str) -> Path:
-    """The folder of a line's images."""
-    return images.with_name(folder(line, "directory", where)) if "{directory}" in images.name else images

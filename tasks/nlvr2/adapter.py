@@ -19,8 +19,7 @@ IDENTIFIER = re.compile(r"(\w+-\d+)-(\d+)-(\d+)", re.ASCII)
 def examples(files: SplitFiles) -> Iterator[Example[Label]]:
     """Yield one example per line; the group is the statement, which up to four pairs of images share.
 
-    Raises:
-        DataError: a line does not have the official format; the message names file and line.
+    Raises DataError if a line does not have the official format; the message names file and line.
     """
     annotations, images = files.path("annotations"), str(files.place("images"))
     for number, line in read_json_lines(annotations):

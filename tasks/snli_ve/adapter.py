@@ -10,9 +10,5 @@ from vlbench.core.task import SplitFiles
 
 
 def examples(files: SplitFiles) -> Iterator[Example[Label]]:
-    """Yield one example per line; the text is the hypothesis alone, the group is the photograph.
-
-    Raises:
-        DataError: a line does not have the official format; the message names file and line.
-    """
+    """Yield one example per line, as `read_examples` does; the text is the hypothesis alone."""
     return read_examples(files, ["sentence2"])

@@ -19,8 +19,7 @@ BETWEEN = " | "
 def read_examples(files: SplitFiles, sentences: Sequence[str]) -> Iterator[Example[Label]]:
     """Yield one example per line; the text joins the values of the keys `sentences`, the group is the photograph.
 
-    Raises:
-        DataError: a line does not have the official format; the message names file and line.
+    Raises DataError if a line does not have the official format; the message names file and line.
     """
     annotations, images = files.path("annotations"), files.place("images")
     for number, line in read_json_lines(annotations):

@@ -15,10 +15,8 @@ from vlbench.core.task import SplitFiles
 def examples(files: SplitFiles) -> Iterator[Example[VqaAnswers]]:
     """Yield one example per question, in the order of the questions file; the group is the image.
 
-    Splits whose answers are not public have references without answers, and no tags.
-
-    Raises:
-        DataError: a file does not have the official format, or is of another split; the message names the entry.
+    Splits whose answers are not public have references without answers, and no tags. Raises DataError if a file does
+    not have the official format, or is of another split; the message names the entry.
     """
     path, images = files.path("questions"), files.place("images")
     subtype = images.name  # the folder of a COCO image names its part of COCO, as its file name does

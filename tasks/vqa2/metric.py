@@ -12,6 +12,8 @@ from vlbench.core.results import Prediction, Score
 from vlbench.metrics.coverage import match
 from vlbench.metrics.uncertainty import mean_score
 
+Predictions = Sequence[Prediction]
+Questions = Sequence[Example[VqaAnswers]]
 Agreement = Callable[[str, Sequence[str], tuple[int, ...]], float]
 """Prediction, answers, records (both [A]) -> the score of the prediction in [0, 1]."""
 
@@ -19,7 +21,7 @@ SCORE_BY_COUNT = (0.0, 0.3, 0.6, 0.9, *[1.0] * 7)
 """The leave-one-out score with ten annotators, by the number of annotators who gave the answer."""
 
 
-def vqa_accuracy(predictions: Sequence[Prediction], examples: Sequence[Example[VqaAnswers]]) -> Score:
+def vqa_accuracy(predictions: Predictions, examples: Questions) -> Score:
     """The mean over questions of the agreement of the prediction with the annotators, leaving each one out in turn.
 
     Answers are normalised only if the annotators' answers differ; if they are all equal the prediction must equal them
@@ -40,22 +42,18 @@ def vqa_accuracy(predictions: Sequence[Prediction], examples: Sequence[Example[V
     return _score("vqa_accuracy", _leave_one_out, False, predictions, examples)
 
 
-def vqa_simple(predictions: Sequence[Prediction], examples: Sequence[Example[VqaAnswers]]) -> Score:
+def vqa_simple(predictions: Predictions, examples: Questions) -> Score:
     """`vqa_accuracy` with the score min(k / 3, 1), without leaving annotators out."""
     return _score("vqa_simple", _at_least_three, False, predictions, examples)
 
 
-def vqa_lenient(predictions: Sequence[Prediction], examples: Sequence[Example[VqaAnswers]]) -> Score:
+def vqa_lenient(predictions: Predictions, examples: Questions) -> Score:
     """`vqa_accuracy` with answers always normalised, so that "Yes." equals "yes" also if all annotators agree."""
     return _score("vqa_lenient", _leave_one_out, True, predictions, examples)
 
 
 def _score(
-    name: str,
-    agreement: Agreement,
-    always_normalise: bool,
-    predictions: Sequence[Prediction],
-    examples: Sequence[Example[VqaAnswers]],
+    name: str, agreement: Agreement, always_normalise: bool, predictions: Predictions, examples: Questions
 ) -> Score:
     match(predictions, examples)
     _reject_unanswered(examples)
@@ -76,7 +74,7 @@ def _score(
     return mean_score(name, values, {example.id: example.group for example in examples})
 
 
-def _reject_unanswered(examples: Sequence[Example[VqaAnswers]]) -> None:
+def _reject_unanswered(examples: Questions) -> None:
     unanswered = [example.id for example in examples if not example.reference.answers]
     if unanswered:
         raise DataError(

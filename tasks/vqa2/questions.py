@@ -35,10 +35,8 @@ class Annotation:
 def read_questions(path: Path, subtype: str) -> Iterator[Question]:
     """Yield the questions of a file about images of one COCO subtype, such as `val2014`, in its order.
 
-    The file is an official one or a list of LXMERT's; only the questions of a list are read, not its labels.
-
-    Raises:
-        DataError: the file cannot be read, is of another subtype, or has an entry that its format does not allow.
+    The file is an official one or a list of LXMERT's; only the questions of a list are read, not its labels. Raises
+    DataError if the file cannot be read, is of another subtype, or has an entry that its format does not allow.
     """
     content = read_json(path)
     if isinstance(content, list):
@@ -54,8 +52,7 @@ def read_questions(path: Path, subtype: str) -> Iterator[Question]:
 def read_annotations(path: Path, subtype: str) -> Mapping[str, Annotation]:
     """The official annotations of one COCO subtype, by question id.
 
-    Raises:
-        DataError: as `read_questions`, or a question is annotated twice.
+    Raises DataError as `read_questions` does, or if a question is annotated twice.
     """
     annotations: dict[str, Annotation] = {}
     content = read_json(path)

@@ -52,10 +52,8 @@ TEN_RECORDS = tuple(range(10))
 def read_answers(entries: Sequence[object], most: str, where: str) -> VqaAnswers:
     """Read the `answers` of an official annotation, of which `most` is the most frequent.
 
-    `where` names the question in error messages.
-
-    Raises:
-        DataError: there are no answers, or an entry is not an object with a string `answer`.
+    `where` names the question in error messages. Raises DataError if there are no answers, or an entry is not an object
+    with a string `answer`.
     """
     given = [as_object(entry, where) for entry in entries]
     if not given:

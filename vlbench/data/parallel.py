@@ -27,10 +27,7 @@ def parallel_map(
     """Yield `function(item)` for each item, in order; the first error raised is raised here.
 
     Workers are forked on Linux (they share loaded memory) and spawned elsewhere; `function` must be importable.
-    progress: called with the number of items done and of all items.
-
-    Raises:
-        VlbenchError: a worker was killed.
+    progress: called with the number of items done and of all items. Raises VlbenchError if a worker was killed.
     """
     for done, result in enumerate(_map(function, items), start=1):
         yield result

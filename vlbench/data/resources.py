@@ -46,11 +46,7 @@ class Resources:
 
     @property
     def text(self) -> TextEncoder:
-        """The tokenizer.
-
-        Raises:
-            ValueError: there is none, since the model brings its own.
-        """
+        """The tokenizer. Raises ValueError if there is none, since the model brings its own."""
         if self.words is None:
             raise ValueError("these resources have no tokenizer: the model brings its own")
         return self.words

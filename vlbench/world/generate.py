@@ -84,8 +84,7 @@ def is_world(root: Path) -> bool:
 def world_info(root: Path) -> WorldInfo:
     """The card of the synthetic world at `root`.
 
-    Raises:
-        DataError: there is no synthetic world, or its card cannot be read.
+    Raises DataError if there is no synthetic world, or its card cannot be read.
     """
     card = root / _CARD
     try:
@@ -112,12 +111,9 @@ def ensure_world(
 ) -> Path:
     """The root of the synthetic world of that domain, seed and size; it is generated if the cache lacks it.
 
-    If several processes call this at once, one generates and the others wait for its file lock. The kernel releases
-    the lock when its holder dies. An interrupted generation leaves nothing that looks complete, and the next call
-    deletes what it left.
-
-    Raises:
-        DataError: the cache cannot be written.
+    If several processes call this at once, one generates and the others wait for its file lock. The kernel releases the
+    lock when its holder dies. An interrupted generation leaves nothing that looks complete, and the next call deletes
+    what it left. Raises DataError if the cache cannot be written.
     """
     root = world_folder(cache, domain, seed, size=size)
     if is_world(root):
@@ -155,14 +151,8 @@ def _make(root: Path, domain: Domain, seed: int, size: WorldSize, progress: Prog
     for pool in _POOLS:
         export_pool(root, pool, scenes, domain, seed, progress)
     counts = {name: export(root / name, scenes, domain, seed, progress) for name, export in _EXPORTERS.items()}
-    info = WorldInfo(
-        version=WORLD_VERSION,
-        seed=seed,
-        domain=domain,
-        counts=counts,
-        kinds=STATEMENT_KINDS,
-        sha256=content_sha256(root),
-    )
+    known = {"version": WORLD_VERSION, "seed": seed, "domain": domain, "counts": counts, "kinds": STATEMENT_KINDS}
+    info = WorldInfo.model_validate(known | {"sha256": content_sha256(root)})
     atomic_write(root / _CARD, info.model_dump_json(indent=2) + "\n")
 
 

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from random import Random
 from typing import TypeVar
 
@@ -25,6 +25,12 @@ def below(rng: Random, n: int) -> int:
 def pick(rng: Random, items: Sequence[Item]) -> Item:
     """One of the items, with equal probability."""
     return items[below(rng, len(items))]
+
+
+def deal(rng: Random, shares: Mapping[Item, int], count: int) -> list[Item]:
+    """`count` items in random order, each as often as its share of the sum of `shares` says."""
+    deck = [item for item, share in shares.items() for _ in range(share)]
+    return shuffled(rng, [deck[n * len(deck) // count] for n in range(count)])
 
 
 def shuffled(rng: Random, items: Sequence[Item]) -> list[Item]:

@@ -58,8 +58,8 @@ def test_a_full_disk(tmp_path: Path) -> None:
     )
     path = tmp_path / "file"
     path.write_text("old")
-    told = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True).stdout
-    assert told.startswith(f"cannot write {path}") and "free space" in told
+    printed = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True).stdout
+    assert printed.startswith(f"cannot write {path}") and "free space" in printed
     assert path.read_text() == "old" and names(tmp_path) == ["file"]
 
 

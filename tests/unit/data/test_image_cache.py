@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from vlbench.core.examples import ImageRef
-from vlbench.data.images import image_cache
+from vlbench.data.images import load
 from vlbench.data.images.image_cache import ImageCache, resized
 from vlbench.data.images.load import ImageFiles
 
@@ -38,7 +38,7 @@ def test_the_same_pixels(ref: ImageRef, tmp_path: Path, monkeypatch: pytest.Monk
     np.testing.assert_array_equal(plain, expected)
     cache = ImageCache(tmp_path / "images", 1 << 20)
     np.testing.assert_array_equal(resized(cache, ref, half, "bicubic half"), plain)
-    monkeypatch.setattr(image_cache, "open_image", None)  # a second decoding would fail
+    monkeypatch.setattr(load, "open_image", None)  # a second decoding would fail
     np.testing.assert_array_equal(resized(ImageCache(tmp_path / "images", 0), ref, half, "bicubic half"), plain)
 
 

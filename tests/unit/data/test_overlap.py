@@ -14,13 +14,13 @@ from vlbench.data.splits.leaks import leaks
 from vlbench.data.splits.overlap import Contents, digests, overlaps, shared
 
 
-def card(name: str = "mine", siblings: tuple[str, ...] = (), told: tuple[Leak, ...] = ()) -> TaskCard:
+def card(name: str = "mine", siblings: tuple[str, ...] = (), stated: tuple[Leak, ...] = ()) -> TaskCard:
     places = {name: SplitCard(files={}) for name in ("train", "dev", "test", "extra")}
     places["all"] = SplitCard(files={}, overlaps=("train",))
     return TaskCard(
         name=name, title="", version=1, description="", output="classify", images_per_example=1,
         metrics={"accuracy": "a:b"}, main_metric="accuracy", splits=places, train_split="train", select_on="dev",
-        report_split="test", siblings=siblings, leaks=told, homepage="", licence="", citation="",
+        report_split="test", siblings=siblings, leaks=stated, homepage="", licence="", citation="",
     )  # fmt: skip
 
 
@@ -70,9 +70,9 @@ def test_only_files_as_long_as_one_of_another_split_are_read(place, monkeypatch:
     paths = [place(f"{name}.png", text) for name, text in (("a", b"12"), ("b", b"34"), ("c", b"567"), ("d", b"890"))]
     train = contents("train", {"1": ("", paths[0]), "2": ("", paths[1]), "3": ("", paths[2])})
     test = contents("test", {"4": ("", paths[3]), "5": ("", paths[3].with_name("gone.png"))})
-    told: list[tuple[int, int]] = []
-    known = digests([train, test], lambda done, total: told.append((done, total)))
-    assert told == [(1, 2), (2, 2)]
+    calls: list[tuple[int, int]] = []
+    known = digests([train, test], lambda done, total: calls.append((done, total)))
+    assert calls == [(1, 2), (2, 2)]
     assert {path.stem: known[path] for path in paths[:2]} == {"a": "2 bytes", "b": "2 bytes"}
     assert len(known) == 4 and len(known[paths[2]]) == 64
 
@@ -99,8 +99,8 @@ def test_line_numbers_as_ids_are_no_fault(place) -> None:  # type: ignore[no-unt
 
 
 def test_leaks_are_counted_where_both_are_there_and_told_where_not(place) -> None:  # type: ignore[no-untyped-def]
-    told = Leak(split="dev", task="theirs", other="train", pictures=970, source="somebody")
-    ours, theirs = card(told=(told,)), card("theirs")
+    stated = Leak(split="dev", task="theirs", other="train", pictures=970, source="somebody")
+    ours, theirs = card(stated=(stated,)), card("theirs")
     task = Task(ours, Path(), "real", lambda _: iter(()), {})
     dev = contents("dev", {"1": ("x", place("ours/a.png", b"a"))})
     (said,) = leaks(task, {"mine": [dev]}, {"mine": ours}, digests([dev]))
@@ -121,8 +121,8 @@ def test_leaks_are_counted_where_both_are_there_and_told_where_not(place) -> Non
 
 
 def test_what_nobody_could_compare_stays_as_the_card_says(place) -> None:  # type: ignore[no-untyped-def]
-    told = Leak(split="dev", task="theirs", other="train", pictures=970, source="somebody")
-    ours, theirs = card(told=(told,)), card("theirs")
+    stated = Leak(split="dev", task="theirs", other="train", pictures=970, source="somebody")
+    ours, theirs = card(stated=(stated,)), card("theirs")
     task = Task(ours, Path(), "real", lambda _: iter(()), {})
     dev = contents("dev", {"1": ("x", place("ours/a.png", b"a"))})
     absent = {"8": ("y", Path("absent.png"))}
@@ -182,7 +182,7 @@ def test_counts_of_parts_add_up_to_the_whole() -> None:
 
 def test_cards_name_splits_that_there_are() -> None:
     cards = {name: catalog.task_card(name) for name in catalog.task_folders()}
-    told = [(leak.task, leak.other) for one in cards.values() for leak in one.leaks]
-    assert told and all(split in cards[task].splits for task, split in told)
+    stated = [(leak.task, leak.other) for one in cards.values() for leak in one.leaks]
+    assert stated and all(split in cards[task].splits for task, split in stated)
     with pytest.raises(ValueError, match="nowhere"):
-        card(told=(Leak(split="nowhere", task="x", other="train", source=""),))
+        card(stated=(Leak(split="nowhere", task="x", other="train", source=""),))

@@ -1,4 +1,4 @@
-"""Images cut into patches: sizes by the official rule, every pixel in its place, padding told apart."""
+"""Images cut into patches: sizes by the official rule, every pixel in its place, padding masked."""
 
 from __future__ import annotations
 

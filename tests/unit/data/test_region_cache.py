@@ -41,12 +41,12 @@ def refs(image_file: Callable[..., Path]) -> list[ImageRef]:
 def test_what_was_interrupted_goes_on(
     refs: list[ImageRef], regions: Callable[..., Regions], same: Same, tmp_path: Path
 ) -> None:
-    first, second, told = Counting(regions, ends_after=2), Counting(regions), []
+    first, second, calls = Counting(regions, ends_after=2), Counting(regions), []
     with pytest.raises(KeyboardInterrupt):
         list(extract_each(refs, first, tmp_path / "cache"))
-    rows = list(extract_each(refs, second, tmp_path / "cache", lambda done, total: told.append((done, total))))
+    rows = list(extract_each(refs, second, tmp_path / "cache", lambda done, total: calls.append((done, total))))
     assert (first.calls, second.calls) == (2, 1)
-    assert told == [(1, 3), (2, 3), (3, 3)]
+    assert calls == [(1, 3), (2, 3), (3, 3)]
     assert [key for key, _ in rows] == ["key1", "key2", "key3"]
     for shade, (_, found) in zip((1, 2, 3), rows, strict=True):
         same(found, regions(shade))

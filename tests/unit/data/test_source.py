@@ -75,10 +75,11 @@ def test_all_must_agree_on_the_width(tmp_path: Path, regions: Make) -> None:
 
 
 def test_extract_all_equals_one_by_one_and_is_done_once(tmp_path: Path, refs: list[ImageRef], same: Same) -> None:
-    told: list[tuple[int, int]] = []
-    store = extract_all(refs, FlatExtractor(), tmp_path / "cache", lambda done, total: told.append((done, total)))
-    assert list(store) == [ref.key for ref in refs] and store.dim == 64 and "flat-1" in store.source
-    assert told == [(done, 80) for done in range(1, 81)]
+    calls: list[tuple[int, int]] = []
+    store = extract_all(refs, FlatExtractor(), tmp_path / "cache", lambda done, total: calls.append((done, total)))
+    assert list(store) == [ref.key for ref in refs] and store.dim == 64
+    assert "flat-1" in (store.folder / "store.json").read_text()
+    assert calls == [(done, 80) for done in range(1, 81)]
     for ref in refs[::7]:
         same(store.get(ref.key), FlatExtractor()(np.asarray(Image.open(ref.path))))
     assert extract_all(refs, Unwilling(), tmp_path / "cache").sha256 == store.sha256

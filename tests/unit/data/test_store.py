@@ -35,7 +35,8 @@ def test_what_goes_in_comes_out(tmp_path: Path, rows: list[tuple[str, Regions]],
     built = FeatureStore.build(tmp_path / "a" / "store", iter(rows), source="a test")
     opened = FeatureStore(tmp_path / "a" / "store")
     for store in (built, opened, pickle.loads(pickle.dumps(opened))):
-        assert len(store) == 6 and store.dim == 5 and store.source == "a test"
+        assert len(store) == 6 and store.dim == 5
+        assert json.loads((store.folder / "store.json").read_text())["source"] == "a test"
         assert list(store) == [key for key, _ in rows]
         for key, regions in reversed(rows):
             assert key in store
@@ -108,8 +109,8 @@ def test_a_full_disk_leaves_nothing(tmp_path: Path, rows: list[tuple[str, Region
         "try: FeatureStore.build(folder / 'store', read_tsv(folder / 'features.tsv'), 'a test')\n"
         "except DataError as error: print(error.message)\n"
     )
-    told = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True).stdout
-    assert told.startswith(f"cannot write {tmp_path / 'store'}")
+    printed = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True).stdout
+    assert printed.startswith(f"cannot write {tmp_path / 'store'}")
     assert entries(tmp_path) == ["features.tsv"]
 
 
@@ -168,9 +169,9 @@ def test_a_tsv_is_converted_once_per_content(
 ) -> None:
     tsv, cache = tmp_path / "features.tsv", tmp_path / "cache"
     write_tsv(tsv, rows)
-    told: list[tuple[int, int]] = []
-    first = store_for_tsv(tsv, cache, lambda done, total: told.append((done, total)))
-    assert told[-1] == (tsv.stat().st_size, tsv.stat().st_size)
+    calls: list[tuple[int, int]] = []
+    first = store_for_tsv(tsv, cache, lambda done, total: calls.append((done, total)))
+    assert calls[-1] == (tsv.stat().st_size, tsv.stat().st_size)
     same(first.get(rows[3][0]), rows[3][1])
     write_tsv(tmp_path / "copy.tsv", rows)
     with monkeypatch.context() as patch:

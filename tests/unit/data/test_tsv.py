@@ -115,14 +115,14 @@ def test_streams_in_constant_memory_and_tells_how_far_it_is(tmp_path: Path) -> N
     path = tmp_path / "large.tsv"
     with path.open("w") as file:
         file.writelines([line(count=36, dim=256)] * 240)  # about 13 MB
-    told: list[tuple[int, int]] = []
+    calls: list[tuple[int, int]] = []
     tracemalloc.start()
-    count = sum(1 for _ in read_tsv(path, lambda done, total: told.append((done, total))))
+    count = sum(1 for _ in read_tsv(path, lambda done, total: calls.append((done, total))))
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert count == 240 and peak < 2_000_000
-    assert told[-1] == (path.stat().st_size, path.stat().st_size) and 5 < len(told) < 30
-    assert [done for done, _ in told] == sorted(done for done, _ in told)
+    assert calls[-1] == (path.stat().st_size, path.stat().st_size) and 5 < len(calls) < 30
+    assert [done for done, _ in calls] == sorted(done for done, _ in calls)
 
 
 def test_field_names_are_lxmerts() -> None:

@@ -50,7 +50,7 @@ def test_files_come_out_over_those_there(make: Make, tmp_path: Path) -> None:
     (folder / "a" / "old.txt").write_bytes(b"old")
     archive = make(tmp_path / "x", {"a/old.txt": b"new", "b/c/d.txt": b"deep", "top.json": b"{}"})
     steps: list[tuple[int, int]] = []
-    assert unpack(archive, folder, lambda done, total: steps.append((done, total))) == 3
+    unpack(archive, folder, lambda done, total: steps.append((done, total)))
     assert everything(folder) == {
         "a/kept.txt": b"kept", "a/old.txt": b"new", "b/c/d.txt": b"deep", "top.json": b"{}",
     }  # fmt: skip

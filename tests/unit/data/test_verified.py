@@ -34,10 +34,10 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return root
 
 
-def checked(root: Path, split: str = "dev", **told: object) -> Verified:
+def checked(root: Path, split: str = "dev", **options: object) -> Verified:
     task: Task = load_task("nlvr2", root, allow_partial=True)
     images = {ref.key: ref.path for example in task.load(split) for ref in example.query.images}
-    return verify(task, split, images, **told)
+    return verify(task, split, images, **options)
 
 
 def changed(path: Path) -> None:
@@ -49,13 +49,13 @@ def changed(path: Path) -> None:
 
 
 def test_the_first_time_hashes_are_kept_and_later_they_are_compared(root: Path) -> None:
-    told: list[tuple[int, int]] = []
-    first = checked(root, progress=lambda done, total: told.append((done, total)))
+    calls: list[tuple[int, int]] = []
+    first = checked(root, progress=lambda done, total: calls.append((done, total)))
     assert (first.files, first.new, first.differing, first.fault) == (6, 6, (), "")
     assert first.said == (
         f"first verification of 6 files of split 'dev' of nlvr2: their hashes are recorded in {first.place}"
     )
-    assert told == [(done, 6) for done in range(1, 7)]
+    assert calls == [(done, 6) for done in range(1, 7)]
     kept = json.loads(first.place.read_text())
     assert kept["files"]["annotations/annotations"] == hashlib.sha256((root / "dev.json").read_bytes()).hexdigest()
     assert sorted(name.split("/")[0] for name in kept["files"]) == ["annotations", "features", *["images"] * 4]

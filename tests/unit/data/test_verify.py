@@ -66,13 +66,13 @@ def _card(md5: str) -> TaskCard:
 
 
 def test_all_well(task: Task) -> None:
-    told: list[tuple[int, int]] = []
-    report = check_split(task, read_split(task, "dev"), progress=lambda done, total: told.append((done, total)))
+    calls: list[tuple[int, int]] = []
+    report = check_split(task, read_split(task, "dev"), progress=lambda done, total: calls.append((done, total)))
     assert report.ok and report.notes == () and report.faults == ()
     assert (report.split, report.examples, report.expected) == ("dev", 4, 4)
     assert (report.groups, report.images, report.missing, report.undecodable) == (3, 3, 0, 0)
     assert [file.found == file.expected for file in report.md5] == [True]
-    assert told == [(1, 3), (2, 3), (3, 3)]
+    assert calls == [(1, 3), (2, 3), (3, 3)]
 
 
 def test_missing_and_undecodable_images_are_named(task: Task) -> None:

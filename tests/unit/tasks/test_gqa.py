@@ -323,7 +323,7 @@ def test_faults_of_questions_are_named(root, content, message):
         ("eval/val_choices", {"1": {"valid": "yes", "plausible": []}}, r"'valid' is 'yes' where a JSON list"),
         ("eval/val_choices", {"1": {"valid": [1], "plausible": []}}, r"'valid' is \[1\] where strings only"),
         ("sceneGraphs/val_sceneGraphs", {"p": {"width": 0, "height": 4}}, r"Graphs\.json, image 'p': .* has 0 x 4"),
-        ("sceneGraphs/val_sceneGraphs", {"p": {"width": 9}}, r"'height' is missing or null where a number"),
+        ("sceneGraphs/val_sceneGraphs", {"p": {"width": 9}}, r"'height' is missing where a number"),
         ("sceneGraphs/val_sceneGraphs", {"p": {"width": True, "height": 4}}, r"'width' is True where a number"),
         ("sceneGraphs/val_sceneGraphs", {"p": {"width": 1, "height": 4}}, r"'objects' is missing"),
         ("sceneGraphs/val_sceneGraphs", {"p": {"width": 1, "height": 4, "objects": {"7": {"x": 1}}}},

@@ -68,11 +68,7 @@ class Drawn:
             for name, record in self.records.items()
         }
         self.attention = {name: [[toss.random() for _ in range(7)] for _ in range(7)] for name in names}
-        for stem, content in (
-            ("all_questions", self.records),
-            ("choices", self.choices),
-            ("sceneGraphs", self.graphs),
-        ):
+        for stem, content in (("all_questions", self.records), ("choices", self.choices), ("sceneGraphs", self.graphs)):
             (root / f"val_{stem}.json").write_text(json.dumps(content))
         self.task = load_task("gqa", root, allow_partial=True)
         self.examples = self.task.load("val_all")

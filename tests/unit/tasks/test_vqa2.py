@@ -65,11 +65,7 @@ def opened(root, allow_partial=True):
 
 def test_an_annotated_question_becomes_an_example(root):
     first, _, last = opened(root).load("val")
-    assert (first.id, first.group, first.query.text) == (
-        "458752000",
-        "COCO_val2014_000000458752",
-        "What is in 458752?",
-    )
+    assert (first.id, first.group, first.query.text) == ("458752000", "COCO_val2014_000000458752", "What is in 458752?")
     assert last.query.images[0].path == root / "val2014/COCO_val2014_000000000042.jpg"
     assert last.query.images[0].key == last.group == "COCO_val2014_000000000042"
     assert first.tags == {"answer_type": "other", "question_type": "what is this"}

@@ -17,7 +17,7 @@ WORDS = set((resources.files("vlbench.world") / "vocab.txt").read_text().split()
 SCENES = make_scenes("train", 400, seed=7)
 
 
-def told(scene: Scene) -> list[tuple[object, str]]:
+def captions_of(scene: Scene) -> list[tuple[object, str]]:
     return list(caption_scene(scene, stream("test", scene.id)))
 
 
@@ -34,19 +34,19 @@ def phrases(sentence: str) -> Counter[tuple[str, str]]:
 @pytest.mark.parametrize("place", range(PER_SCENE))
 def test_every_caption_is_true(place: int) -> None:
     for scene in SCENES:
-        claims, sentence = told(scene)[place]
+        claims, sentence = captions_of(scene)[place]
         assert claims.fit(scene), sentence
 
 
 def test_the_first_two_list_everything() -> None:
     for scene in SCENES:
         there = Counter((thing.colour, thing.shape) for thing in scene.things)
-        for _, sentence in told(scene)[:2]:
+        for _, sentence in captions_of(scene)[:2]:
             assert phrases(sentence) == there, sentence
 
 
 def test_words_lengths_and_wordings() -> None:
-    sentences = [sentence for scene in SCENES for _, sentence in told(scene)]
+    sentences = [sentence for scene in SCENES for _, sentence in captions_of(scene)]
     assert {word for sentence in sentences for word in re.findall(r"\w+|[^\w\s]", sentence.lower())} <= WORDS
     assert all(3 <= len(sentence.split()) <= 32 for sentence in sentences)
     assert len(LISTS) + len(RELATIONS) >= 8
@@ -55,7 +55,7 @@ def test_words_lengths_and_wordings() -> None:
 
 def test_a_full_list_tells_a_scene_from_most_others() -> None:
     for scene in SCENES[:40]:
-        claims, _ = told(scene)[0]
+        claims, _ = captions_of(scene)[0]
         others = sum(claims.fit(other) for other in SCENES if other is not scene)
         assert others <= 0.05 * len(SCENES)
 
@@ -64,4 +64,4 @@ def test_a_full_list_tells_a_scene_from_its_twin() -> None:
     for scene in SCENES[:100]:
         first, *rest = scene.things
         twin = replace(scene, things=(replace(first, colour="red" if first.colour != "red" else "blue"), *rest))
-        assert not told(scene)[0][0].fit(twin)
+        assert not captions_of(scene)[0][0].fit(twin)

@@ -48,9 +48,7 @@ def test_there_are_five_ways_to_ask_the_same(kind: QuestionKind, phrased: Phrase
     assert len(plain) >= 5
 
 
-def test_every_question_is_english_in_words_of_the_vocabulary(
-    phrased: Phrased,
-) -> None:
+def test_every_question_is_english_in_words_of_the_vocabulary(phrased: Phrased) -> None:
     for questions in phrased.values():
         for _, wording in questions:
             assert re.fullmatch(r"[A-Z][a-z ,]+\?", wording.text), wording.text

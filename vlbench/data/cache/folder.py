@@ -46,10 +46,8 @@ def cannot_read(path: Path, error: OSError) -> DataError:
 def atomic_file(path: Path) -> Iterator[BinaryIO]:
     """Open a temporary file in the same folder that is synced and renamed to `path` when the block ends without error.
 
-    Parent folders are created. After an error no partial file is left, and an older file at `path` is unchanged.
-
-    Raises:
-        DataError: it cannot be written.
+    Parent folders are created. After an error no partial file is left, and an older file at `path` is unchanged. Raises
+    DataError if it cannot be written.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}")
     try:
@@ -76,15 +74,7 @@ def file_sha256(path: Path, cache: Path, again: bool = False) -> str:
     """Return the SHA-256 of a file's content, remembered in the cache while the file's path and `stamp` stay the same.
 
     The hash of a file that changed within the last two seconds is not remembered: another change could get the same
-    times.
-
-    Args:
-        path: the file.
-        cache: the cache folder.
-        again: ignore the remembered hash, compute it and remember the new one.
-
-    Raises:
-        DataError: it cannot be read.
+    times. again: ignore the remembered hash and remember the new one. Raises DataError if the file cannot be read.
     """
     try:
         before = path.stat()

@@ -51,14 +51,12 @@ class LazyExamples(Examples):
 
 
 class IndexedExamples(LazyExamples):
-    """The examples of an index file, parsed on every access. kind: `Example[...]` with the type of their reference."""
+    """The examples of an index file, parsed on every access; raises DataError if the file cannot be opened.
+
+    kind: `Example[...]` with the type of their reference.
+    """
 
     def __init__(self, path: Path, kind: type[Example[object]]) -> None:
-        """Open the file.
-
-        Raises:
-            DataError: it cannot be read.
-        """
         self.path, self.kind = path, kind
         self._parse = TypeAdapter(kind).validate_json
         try:
@@ -150,10 +148,7 @@ def inside(examples: Iterator[Example[object]], files: SplitFiles) -> Iterator[E
     """Yield the same examples after checking that the paths of their images are inside the split's folders.
 
     These are the split's root, the folders that it shares, and the paths that its card names. Links inside them are
-    allowed: only the user can create them, annotations cannot.
-
-    Raises:
-        DataError: the path of an image leads elsewhere.
+    allowed: only the user can create them, annotations cannot. Raises DataError if an image's path leads elsewhere.
     """
     named = [str(files.place(name)).split("{", 1)[0] for name in files.card.files]
     folders = [str(files.root), *map(str, files.siblings), *named]

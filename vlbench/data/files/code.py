@@ -10,7 +10,7 @@ import hashlib
 import importlib
 import importlib.util
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -51,36 +51,25 @@ def data_beside(folder: Path, but: tuple[str, ...] = ()) -> Iterator[Path]:
             yield path
 
 
-def with_imports(folder: Path, files: Iterable[Path], modules: Iterable[str] = ()) -> dict[str, Path]:
+def with_imports(folder: Path, files: Iterable[Path], modules: Sequence[str] = ()) -> dict[str, Path]:
     """Return files of a folder and all modules that they import, directly or indirectly, except installed libraries.
 
-    Modules of vlbench are included if they belong to a built-in task; an installed package is included if the folder is
-    in it or if it is named. Imports of names that are built at run time are not found.
-
-    Args:
-        folder: of the files; modules are searched there first, then where Python would search for them.
-        files: those that are included in any case.
-        modules: dotted names of further modules to include.
-
-    Returns:
-        The files by a name that does not depend on the location of the folder and the modules.
+    The keys are names that do not depend on the location of the folder and the modules. Modules are searched in the
+    folder first, then where Python would search for them; those of vlbench are included if they belong to a built-in
+    task, those of an installed package if the folder is in it or if it is named. Imports of names that are built at run
+    time are not found. modules: dotted names of further modules to include.
     """
-    named = tuple(modules)
-    finder = _Finder(folder, {*_package_of(folder), *(name.split(".")[0] for name in named)})
+    finder = _Finder(folder, {*_package_of(folder), *(name.split(".")[0] for name in modules)})
     for path in files:
         finder.add(path.relative_to(folder).as_posix(), path)
-    for name in named:
+    for name in modules:
         finder.follow(name, [])
     finder.finish()
     return finder.files
 
 
 def content_sha256(files: dict[str, Path]) -> str:
-    """Return one SHA-256 of files by their names in the mapping and their content.
-
-    Raises:
-        DataError: one cannot be read.
-    """
+    """Return one SHA-256 of files by their names and content. Raises DataError if one cannot be read."""
     digest = hashlib.sha256()
     for name, path in sorted(files.items()):
         digest.update(f"{name}\0{_sha256(path)}\0".encode())

@@ -23,6 +23,7 @@ _BUSY = frozenset({408, 425, 429, 500, 502, 503, 504})
 _MARGIN = 64 << 20
 """Bytes to keep free on the disk."""
 _LONGEST_WAIT = 120.0
+Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -43,25 +44,14 @@ class _TemporaryError(Exception):
 
 
 def download(
-    url: str,
-    target: Path,
-    checksums: Mapping[str, str],
-    progress: Callable[[int, int], None],
-    patience: Patience | None = None,
+    url: str, target: Path, checksums: Mapping[str, str], progress: Progress, patience: Patience | None = None
 ) -> None:
     """Download `url` to `target`, resuming from `target.part` if an earlier attempt left one.
 
-    It resumes only if the server still has the same file (by its ETag or date); otherwise it starts over.
-
-    Args:
-        url: of the file.
-        target: the path that the complete file gets.
-        checksums: by algorithm of hashlib; a file with another checksum is deleted.
-        progress: called with the bytes received and the bytes in total (those received if the server does not say).
-        patience: when to retry and to give up.
-
-    Raises:
-        DataError: the server rejects the request, keeps failing, or sends another file; or the disk is full.
+    It resumes only if the server still has the same file (by its ETag or date); otherwise it starts over. checksums: by
+    algorithm of hashlib; a file with another checksum is deleted. progress: called with the bytes received and the
+    bytes in total (those received if the server does not say). Raises DataError if the server rejects the request,
+    keeps failing, or sends another file, or if the disk is full.
     """
     patience, part, failures = patience or Patience(), _Part(target), 0
     try:
@@ -128,13 +118,8 @@ class _Part:
         self.about.unlink(missing_ok=True)
 
 
-def _receive(url: str, part: _Part, progress: Callable[[int, int], None], timeout: float) -> None:
-    """Receive the missing bytes.
-
-    Raises:
-        _TemporaryError: the connection or the server failed in a way that may be temporary.
-        DataError: a retry would not help.
-    """
+def _receive(url: str, part: _Part, progress: Progress, timeout: float) -> None:
+    """Receive the missing bytes. Raises _TemporaryError if a retry may help, else DataError."""
     have = part.size if part.validator else 0
     headers = {"Accept-Encoding": "identity", "User-Agent": f"vlbench/{__version__}"}
     if have:

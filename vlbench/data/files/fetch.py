@@ -40,11 +40,7 @@ def places(sources: Sequence[Download], root: Path) -> list[Place]:
 
 
 def fetch(place: Place, progress: Progress, patience: Patience | None = None) -> None:
-    """Download one source; an archive is unpacked and then deleted.
-
-    Raises:
-        DataError: it cannot be downloaded, or is not what was expected.
-    """
+    """Download one source and unpack an archive, which is then deleted. Raises DataError if that fails."""
     source = place.source
     target = place.folder / source.name
     if not target.is_file():

@@ -20,31 +20,25 @@ _CHUNK = 1 << 20
 _UNREADABLE = (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, RuntimeError)
 """What the readers raise; a RuntimeError is for a zip file that is encrypted or uses an unknown compression."""
 
+Progress = Callable[[int, int], None]
 _Member = tuple[str, IO[bytes]]
 """The name of a file in an archive, and the file opened for reading."""
 
 
-def unpack(archive: Path, folder: Path, progress: Callable[[int, int], None], most: int = MOST) -> int:
-    """Unpack a zip or tar archive into `folder`, replacing files of the same name; return the number of files.
+def unpack(archive: Path, folder: Path, progress: Progress, most: int = MOST) -> None:
+    """Unpack a zip or tar archive into `folder`, replacing files of the same name.
 
     The files are written to a temporary folder and moved when all are complete, so a damaged archive leaves nothing.
-
-    Args:
-        archive: the file.
-        folder: where its files go.
-        progress: called with the number of files written and the number of all files.
-        most: bytes that it may unpack to.
-
-    Raises:
-        DataError: it is not an archive, is damaged, contains a link, a device or a path outside the folder, or is
-            larger than `most` or than the free space on the disk.
+    progress: called with the number of files written and of all files. most: bytes that it may unpack to. Raises
+    DataError if it is not an archive, is damaged, contains a link, a device or a path outside the folder, or is larger
+    than `most` or than the free space on the disk.
     """
     temporary = folder / f".unpacking-{archive.name}"
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     try:
         with _members(archive) as (members, total):
-            done = _write(members, total, temporary, min(most, shutil.disk_usage(folder).free), archive, progress)
+            _write(members, total, temporary, min(most, shutil.disk_usage(folder).free), archive, progress)
         _move(temporary, folder)
     except _UNREADABLE as error:
         raise DataError(
@@ -58,18 +52,12 @@ def unpack(archive: Path, folder: Path, progress: Callable[[int, int], None], mo
         ) from None
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    return done
 
 
 def _write(
-    members: Iterator[_Member],
-    total: int,
-    temporary: Path,
-    most: int,
-    archive: Path,
-    progress: Callable[[int, int], None],
-) -> int:
-    left, done = most, 0
+    members: Iterator[_Member], total: int, temporary: Path, most: int, archive: Path, progress: Progress
+) -> None:
+    left = most
     for done, (name, stream) in enumerate(members, start=1):
         target = temporary / _inside(name, archive)
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -83,14 +71,13 @@ def _write(
                     )
                 file.write(chunk)
         progress(done, max(total, done))
-    return done
 
 
 def _inside(name: str, archive: Path) -> PurePosixPath:
     """The name as a path, after checking that it stays inside the folder."""
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts or "\\" in name or ":" in name or not path.parts or "\0" in name:
-        raise DataError(f"{archive} holds {name[:200]!r}, which leads out of the folder: it was not unpacked")
+        raise _rejected(name, archive, "leads out of the folder")
     return path
 
 
@@ -109,7 +96,7 @@ def _zip_members(packed: zipfile.ZipFile, archive: Path) -> Iterator[_Member]:
     for info in packed.infolist():
         kind = stat.S_IFMT(info.external_attr >> 16)
         if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
-            raise _not_a_file(info.filename, archive)
+            raise _rejected(info.filename, archive, "is a link or a device")
         if not info.is_dir():
             yield info.filename, packed.open(info)
 
@@ -119,14 +106,14 @@ def _tar_members(stream: tarfile.TarFile, archive: Path) -> Iterator[_Member]:
         if info.isdir():
             continue
         if not info.isreg():
-            raise _not_a_file(info.name, archive)
+            raise _rejected(info.name, archive, "is a link or a device")
         source = stream.extractfile(info)
         if source is not None:
             yield info.name, source
 
 
-def _not_a_file(name: str, archive: Path) -> DataError:
-    return DataError(f"{archive} holds {name[:200]!r}, which is a link or a device: it was not unpacked")
+def _rejected(name: str, archive: Path, fault: str) -> DataError:
+    return DataError(f"{archive} holds {name[:200]!r}, which {fault}: it was not unpacked")
 
 
 def _move(temporary: Path, folder: Path) -> None:

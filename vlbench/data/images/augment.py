@@ -17,14 +17,14 @@ CHANGES, MAGNITUDE, STRONGEST = 2, 9, 30
 _HALF = 128
 
 
-def randaugment(image: Image.Image, rng: Random, changes: int = CHANGES, magnitude: float = MAGNITUDE) -> Image.Image:
-    """Apply `changes` random `OPERATIONS`, drawn with replacement, to an RGB image; its size stays the same.
+def randaugment(image: Image.Image, rng: Random) -> Image.Image:
+    """Apply `CHANGES` random `OPERATIONS`, drawn with replacement, to an RGB image; its size stays the same.
 
-    magnitude: in [0, 30]. The direction of shifts, shears and rotations is random; uncovered pixels are black.
+    The direction of shifts, shears and rotations is random; uncovered pixels are black.
     """
-    for name in rng.choices(list(OPERATIONS), k=changes):
+    for name in rng.choices(list(OPERATIONS), k=CHANGES):
         operation, weakest, strongest = OPERATIONS[name]
-        image = operation(image, weakest + (strongest - weakest) * magnitude / STRONGEST, rng)
+        image = operation(image, weakest + (strongest - weakest) * MAGNITUDE / STRONGEST, rng)
     return image
 
 

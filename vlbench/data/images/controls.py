@@ -36,14 +36,9 @@ def blind_examples(examples: Sequence[Example[Reference]], blind: ImageRef) -> l
 def blind_resources(resources: Resources, refs: Sequence[ImageRef], folder: Path) -> tuple[Resources, ImageRef]:
     """Return resources without information about any image, and the reference to the image that replaces all others.
 
-    Args:
-        resources: those of the real run.
-        refs: its images; the means are taken over a seeded sample of at most 500 of them.
-        folder: where the mean image is written as `blind.png`. It is plain grey if no image of the sample exists (a
-            data set of features only): no model reads it.
-
-    Raises:
-        DataError: an image or its regions cannot be read, or the folder cannot be written.
+    The means are taken over a seeded sample of at most 500 of `refs`, the images of the real run. The mean image is
+    written to `folder` as `blind.png`; it is plain grey if no image of the sample exists (a data set of features only):
+    no model reads it. Raises DataError if an image or its regions cannot be read, or the folder cannot be written.
     """
     ordered = sorted(refs, key=lambda ref: ref.key)
     sample = random.Random(0).sample(ordered, min(_SAMPLE, len(ordered)))
@@ -66,7 +61,6 @@ class ConstantRegions:
     regions: Regions
 
     def get(self, ref: ImageRef) -> Regions:
-        """Return the constant regions."""
         return self.regions
 
 
@@ -74,10 +68,8 @@ def constant_regions(source: RegionSource, refs: Sequence[ImageRef]) -> Constant
     """Return the mean of the images' regions.
 
     Their number N is the rounded mean number of regions. Features [N, D] and boxes [N, 4] of region n are the means
-    over the n-th regions of all images, boxes relative to the image size. Labels and confidences are 0.
-
-    Raises:
-        DataError: the source has no regions for an image.
+    over the n-th regions of all images, boxes relative to the image size. Labels and confidences are 0. Raises
+    DataError if the source has no regions for an image.
     """
     all_regions = [source.get(ref) for ref in refs]
     count = round(sum(len(regions.boxes) for regions in all_regions) / len(all_regions))

@@ -19,7 +19,7 @@ from PIL import Image
 
 from vlbench.core.examples import ImageRef
 from vlbench.data.cache.folder import atomic_file, cache_folder, file_sha256
-from vlbench.data.images.load import open_image
+from vlbench.data.images.load import ImageFiles
 from vlbench.data.resources import ImageSource
 
 Pixels: TypeAlias = NDArray[np.uint8]
@@ -39,14 +39,8 @@ class CachingSource(Protocol):
 def resized(images: ImageSource, ref: ImageRef, size: Callable[[int, int], tuple[int, int]], rule: str) -> Pixels:
     """Return an image [H, W, 3] uint8 in RGB, resized; from the cache if the source has one.
 
-    Args:
-        images: the source.
-        ref: the image.
-        size: its width and height -> the (W, H) to resize to.
-        rule: the name of a Pillow filter and all numbers that `size` depends on, such as `bicubic 384 640 32`.
-
-    Raises:
-        DataError: as `open_image`, or the cache cannot be written.
+    size: its width and height -> the (W, H) to resize to. rule: the name of a Pillow filter and all numbers that `size`
+    depends on, such as `bicubic 384 640 32`. Raises DataError as `open_image` does, or if the cache cannot be written.
     """
     filter_name = Image.Resampling[rule.split()[0].upper()]
 
@@ -60,7 +54,7 @@ def resized(images: ImageSource, ref: ImageRef, size: Callable[[int, int], tuple
 
 
 @dataclass
-class ImageCache:
+class ImageCache(ImageFiles):
     """Opens images from their files and caches the results of preprocessing.
 
     folder: of the cache, which several processes may share. limit: bytes that all entries may take; each process
@@ -72,15 +66,10 @@ class ImageCache:
     _used: int = field(default=0, init=False)
     _until_count: int = field(default=0, init=False)
 
-    def open(self, ref: ImageRef) -> Image.Image:
-        """Return the image in RGB. Raises DataError as `open_image` does."""
-        return open_image(ref.path)
-
     def preprocess(self, ref: ImageRef, name: str, function: Callable[[Image.Image], Pixels]) -> Pixels:
         """Return `function(image)`, cached under `name` and the content of the file; a damaged entry is replaced.
 
-        Raises:
-            DataError: the image cannot be read, or the cache cannot be written.
+        Raises DataError if the image cannot be read, or the cache cannot be written.
         """
         key = hashlib.sha256(f"{name}|{file_sha256(ref.path, cache_folder())}".encode()).hexdigest()
         path = self.folder / key[:2] / f"{key}.npy"

@@ -25,10 +25,8 @@ def open_image(path: Path) -> Image.Image:
     """Read an image as RGB.
 
     The format is detected from the content, not the suffix. The EXIF orientation is applied, an animation gives its
-    first frame, 16 bits are scaled to 8, and transparent pixels are composited on white.
-
-    Raises:
-        DataError: the file is missing, empty, truncated, not an image, or claims more than 150 million pixels.
+    first frame, 16 bits are scaled to 8, and transparent pixels are composited on white. Raises DataError if the file
+    is missing, empty, truncated, not an image, or claims more than 150 million pixels.
     """
     try:
         size = path.stat().st_size
@@ -49,21 +47,14 @@ def open_image(path: Path) -> Image.Image:
 
 
 class ImageFiles:
-    """Opens images from their files."""
+    """Opens images from their files with `open_image`."""
 
     def open(self, ref: ImageRef) -> Image.Image:
-        """Return the image in RGB. Raises DataError as `open_image` does."""
         return open_image(ref.path)
 
 
 def mean_image(paths: Sequence[Path]) -> Image.Image:
-    """Return the mean of images, each first resized to their mean size (at most 384 pixels per side).
-
-    Raises:
-        DataError: there are no paths, or an image cannot be read.
-    """
-    if not paths:
-        raise DataError("the mean of 0 images was requested: give at least one")
+    """Return the mean of one or more images, each first resized to their mean size (at most 384 pixels per side)."""
     total_size = np.zeros(2)
     for path in paths:
         total_size += open_image(path).size

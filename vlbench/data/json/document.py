@@ -23,13 +23,8 @@ from vlbench.data.json.lines import (
 def read_json(path: Path, unique_keys: bool = False) -> object:
     """Return the value that a JSON file holds; a byte order mark is accepted.
 
-    Args:
-        path: the file.
-        unique_keys: raise an error if a key occurs twice in one object; by default the last one counts, which is
-            faster.
-
-    Raises:
-        DataError: the file cannot be read, is compressed, is not UTF-8, or is not JSON (NaN and Infinity are not).
+    unique_keys: a key that occurs twice in one object is an error; by default the last one counts, which is faster.
+    Raises DataError if the file cannot be read, is compressed, is not UTF-8, or is not JSON (NaN and Infinity are not).
     """
     try:
         content = path.read_bytes()
@@ -49,8 +44,7 @@ def read_json(path: Path, unique_keys: bool = False) -> object:
 def as_object(value: object, where: str) -> Fields:
     """Return the value as a JSON object; `where` names the file and entry in errors.
 
-    Raises:
-        DataError: it is something else.
+    Raises DataError if it is something else.
     """
     if not isinstance(value, dict):
         raise unexpected(f"{reprlib.repr(value)} is found", where, "a JSON object")
@@ -58,22 +52,14 @@ def as_object(value: object, where: str) -> Fields:
 
 
 def as_list(value: object, where: str) -> Sequence[object]:
-    """Return the value as a JSON list.
-
-    Raises:
-        DataError: it is something else.
-    """
+    """Return the value as a JSON list. Raises DataError if it is something else."""
     if not isinstance(value, list):
         raise unexpected(f"{reprlib.repr(value)} is found", where, "a JSON list")
     return value
 
 
 def object_at(fields: Fields, key: str, where: str) -> Fields:
-    """Return the object called `key`.
-
-    Raises:
-        DataError: it is missing or something else.
-    """
+    """Return the object called `key`. Raises DataError if it is missing or something else."""
     value = fields.get(key)
     if not isinstance(value, dict):
         raise unexpected_field(fields, key, where, "a JSON object")
@@ -81,11 +67,7 @@ def object_at(fields: Fields, key: str, where: str) -> Fields:
 
 
 def list_at(fields: Fields, key: str, where: str) -> Sequence[object]:
-    """Return the list called `key`.
-
-    Raises:
-        DataError: it is missing or something else.
-    """
+    """Return the list called `key`. Raises DataError if it is missing or something else."""
     value = fields.get(key)
     if not isinstance(value, list):
         raise unexpected_field(fields, key, where, "a JSON list")
@@ -95,8 +77,7 @@ def list_at(fields: Fields, key: str, where: str) -> Sequence[object]:
 def whole_number(fields: Fields, key: str, where: str) -> int:
     """Return the integer called `key`, 0 or larger.
 
-    Raises:
-        DataError: it is missing or something else; true and false are not numbers.
+    Raises DataError if it is missing or something else; true and false are not numbers.
     """
     value = fields.get(key)
     if not isinstance(value, int) or isinstance(value, bool) or value < 0:

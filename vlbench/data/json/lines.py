@@ -18,10 +18,8 @@ GZIP = b"\x1f\x8b"
 def read_lines(path: Path) -> Iterator[tuple[int, str]]:
     """Yield the number (from 1) and the stripped text of each line that is not blank.
 
-    A byte order mark and CRLF line ends are accepted.
-
-    Raises:
-        DataError: the file cannot be read, is compressed, or a line is not UTF-8.
+    A byte order mark and CRLF line ends are accepted. Raises DataError if the file cannot be read, is compressed, or a
+    line is not UTF-8.
     """
     try:
         with path.open("rb") as stream:
@@ -40,13 +38,8 @@ def read_lines(path: Path) -> Iterator[tuple[int, str]]:
 def read_json_lines(path: Path, unique_keys: bool = False) -> Iterator[tuple[int, dict[str, object]]]:
     """Yield the number (from 1) and the JSON object of each line that is not blank.
 
-    Args:
-        path: the file.
-        unique_keys: raise an error if a key occurs twice in one object; by default the last one counts, which is
-            faster.
-
-    Raises:
-        DataError: as `read_lines`, or a line is not a JSON object.
+    unique_keys: a key that occurs twice in one object is an error; by default the last one counts, which is faster.
+    Raises DataError as `read_lines` does, or if a line is not a JSON object.
     """
     for number, line in read_lines(path):
         where = f"{path}, line {number}"
@@ -60,11 +53,7 @@ def read_json_lines(path: Path, unique_keys: bool = False) -> Iterator[tuple[int
 
 
 def unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    """Build a JSON object from its keys and values; an `object_pairs_hook` for `json.loads`.
-
-    Raises:
-        ValueError: a key occurs twice.
-    """
+    """An `object_pairs_hook` for `json.loads`. Raises ValueError if a key occurs twice."""
     fields = dict(pairs)
     if len(fields) < len(pairs):
         repeated = next(key for place, (key, _) in enumerate(pairs) if key in dict(pairs[:place]))
@@ -75,8 +64,7 @@ def unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
 def text(fields: Fields, key: str, where: str) -> str:
     """Return the string called `key`; `where` names the file and line in errors.
 
-    Raises:
-        DataError: it is missing, not a string, or contains a lone surrogate, which JSON allows and UTF-8 does not.
+    Raises DataError if it is missing, not a string, or contains a lone surrogate, which JSON allows and UTF-8 does not.
     """
     value = fields.get(key)
     if not isinstance(value, str):
@@ -89,8 +77,7 @@ def text(fields: Fields, key: str, where: str) -> str:
 def one_of(fields: Fields, key: str, allowed: Sequence[str], where: str) -> str:
     """Return the member of `allowed` that equals the string called `key`, ignoring case.
 
-    Raises:
-        DataError: it is missing, not a string, or none of them.
+    Raises DataError if it is missing, not a string, or none of them.
     """
     value = fields.get(key)
     for name in allowed:
@@ -102,8 +89,7 @@ def one_of(fields: Fields, key: str, allowed: Sequence[str], where: str) -> str:
 def folder(fields: Fields, key: str, where: str) -> str:
     """Return the string or integer called `key` as the name of one folder.
 
-    Raises:
-        DataError: it is missing, or would lead out of the folder that it is looked up in.
+    Raises DataError if it is missing, or would lead out of the folder that it is looked up in.
     """
     value = fields.get(key)
     name = str(value) if isinstance(value, (str, int)) else ""

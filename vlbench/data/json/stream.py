@@ -30,11 +30,8 @@ def entries(path: Path) -> Iterator[tuple[str, object]]:
     """Yield the key and value of each member of the object in a JSON file, in file order.
 
     A byte order mark and CRLF line ends are accepted. Memory holds all keys, one member, and 1 MiB of text or as much
-    as a larger member needs.
-
-    Raises:
-        DataError: the file cannot be read, is compressed, is not UTF-8, is truncated or otherwise not JSON (NaN and
-            Infinity are not), with the position; is not an object; or has a key twice.
+    as a larger member needs. Raises DataError if the file cannot be read, is compressed, is not UTF-8, is truncated or
+    otherwise not JSON (NaN and Infinity are not), with the position; is not an object; or has a key twice.
     """
     keys: set[str] = set()
     try:

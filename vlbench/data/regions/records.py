@@ -43,16 +43,8 @@ class Index(Frozen):
 
 def record_type(dim: int) -> np.dtype[np.void]:
     """Return the record of one region in `regions.bin`: little-endian, packed, with `dim` features."""
-    return np.dtype(
-        [
-            ("box", "<f4", (4,)),
-            ("object", "<i8"),
-            ("object_confidence", "<f4"),
-            ("attribute", "<i8"),
-            ("attribute_confidence", "<f4"),
-            ("feature", "<f4", (dim,)),
-        ]
-    )
+    labels = [("object", "<i8"), ("object_confidence", "<f4"), ("attribute", "<i8"), ("attribute_confidence", "<f4")]
+    return np.dtype([("box", "<f4", (4,)), *labels, ("feature", "<f4", (dim,))])
 
 
 class RecordWriter:

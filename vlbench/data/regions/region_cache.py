@@ -16,26 +16,22 @@ from vlbench.data.regions.types import Extractor, Regions
 
 
 def extract_each(
-    refs: Sequence[ImageRef],
-    extractor: Extractor,
-    cache: Path,
-    progress: Callable[[int, int], None] | None = None,
+    refs: Sequence[ImageRef], extractor: Extractor, cache: Path, progress: Callable[[int, int], None] | None = None
 ) -> Iterator[tuple[str, Regions]]:
     """Yield the key and regions of each image, in order, extracted one by one in this process.
 
-    Args:
-        refs: the images.
-        extractor: computes their regions; cache entries are named by its name and the hash of the image file.
-        cache: the cache folder.
-        progress: called with the number of images done and of all images.
-
-    Raises:
-        DataError: an image cannot be read, or the cache cannot be written.
+    Entries in the `cache` folder are named by the extractor's name and the hash of the image file. progress: called
+    with the number of images done and of all images. Raises DataError if an image cannot be read, or the cache cannot
+    be written.
     """
     for done, ref in enumerate(refs, start=1):
         sha256 = file_sha256(ref.path, cache)
         path = cache / "regions" / extractor.name / sha256[:2] / f"{sha256}.tsv"
-        yield ref.key, _read_cached(path) or _extract(path, sha256, extractor, ref)
+        regions = _read_cached(path)
+        if regions is None:
+            regions = extractor(np.asarray(open_image(ref.path)))
+            write_tsv(path, [(sha256, regions)])
+        yield ref.key, regions
         if progress:
             progress(done, len(refs))
 
@@ -46,9 +42,3 @@ def _read_cached(path: Path) -> Regions | None:
         return next((regions for _, regions in read_tsv(path)), None) if path.is_file() else None
     except DataError:
         return None
-
-
-def _extract(path: Path, sha256: str, extractor: Extractor, ref: ImageRef) -> Regions:
-    regions = extractor(np.asarray(open_image(ref.path)))
-    write_tsv(path, [(sha256, regions)])
-    return regions

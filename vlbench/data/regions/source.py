@@ -24,15 +24,11 @@ _CACHED_IMAGES = 4096
 class StoredRegions:
     """A RegionSource over stores, with an extractor for images that are in none of them.
 
-    stores: in order of precedence. dim: features per region.
+    stores: in order of precedence. dim: features per region. Raises DataError if there is no source, or sources have
+    different numbers of features.
     """
 
     def __init__(self, stores: Sequence[FeatureStore], extractor: Extractor | None = None) -> None:
-        """Combine the sources.
-
-        Raises:
-            DataError: there is no source, or sources have different numbers of features.
-        """
         dims = {str(store.folder): store.dim for store in stores}
         if extractor is not None:
             dims[f"the extractor {extractor.name}"] = extractor.dim
@@ -52,8 +48,7 @@ class StoredRegions:
     def get(self, ref: ImageRef) -> Regions:
         """Return the regions of an image: from the first store that has its key, else from the extractor.
 
-        Raises:
-            DataError: no store has them and there is no extractor, or the image cannot be read.
+        Raises DataError if no store has them and there is no extractor, or the image cannot be read.
         """
         for store in self.stores:
             if ref.key in store:
@@ -69,22 +64,13 @@ class StoredRegions:
 
 
 def extract_all(
-    refs: Sequence[ImageRef],
-    extractor: Extractor,
-    folder: Path,
-    progress: Callable[[int, int], None] | None = None,
+    refs: Sequence[ImageRef], extractor: Extractor, folder: Path, progress: Callable[[int, int], None] | None = None
 ) -> FeatureStore:
-    """Extract the regions of all images on all cores into a cached store, and return it.
+    """Extract the regions of all images, whose keys are unique, on all cores into a store in the cache `folder`.
 
-    Args:
-        refs: the images; keys are unique.
-        extractor: computes their regions.
-        folder: the cache folder. The name of the store is made of the extractor's name and a hash of the images' keys,
-            paths, sizes and times; an existing store is returned without extraction.
-        progress: called with the number of images done and of all images.
-
-    Raises:
-        DataError: an image cannot be read, or the cache cannot be written; no partial store is left.
+    The name of the store is made of the extractor's name and a hash of the images' keys, paths, sizes and times; an
+    existing store is returned without extraction. progress: called with the number of images done and of all images.
+    Raises DataError if an image cannot be read, or the cache cannot be written; no partial store is left.
     """
     path = folder / "regions" / f"{extractor.name}-{_hash_refs(refs)[:32]}"
     if path.exists():

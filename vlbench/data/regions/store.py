@@ -41,11 +41,10 @@ class _Entry:
 class FeatureStore:
     """The regions of images by their keys. Opening reads no regions, and processes may share a store.
 
-    folder: of the store.
+    Raises DataError if the folder holds no store, or a corrupt or truncated one.
     """
 
     def __init__(self, folder: Path) -> None:
-        """Open the store in `folder`. Raises DataError if it is absent, corrupt or truncated."""
         self.folder = folder
         try:
             self._header = Header.model_validate_json((folder / "store.json").read_bytes())
@@ -70,11 +69,6 @@ class FeatureStore:
     def dim(self) -> int:
         """Features per region."""
         return self._header.dim
-
-    @property
-    def source(self) -> str:
-        """What the store was built from."""
-        return self._header.source
 
     @property
     def sha256(self) -> str:
@@ -130,14 +124,8 @@ class FeatureStore:
     def build(cls, folder: Path, rows: Iterable[tuple[str, Regions]], source: str) -> FeatureStore:
         """Write a store, with one image in memory at a time; an older store at the path is replaced at the end.
 
-        Args:
-            folder: of the store.
-            rows: key and regions of each image.
-            source: what they come from, recorded in the store.
-
-        Raises:
-            DataError: there are no rows, a key occurs twice, shapes do not match, or the folder cannot be written; no
-                partial store is left.
+        rows: key and regions of each image. source: what they come from. Raises DataError if there are no rows, a key
+        occurs twice, shapes do not match, or the folder cannot be written; no partial store is left.
         """
         temporary = folder.with_name(f".{folder.name}.{os.getpid()}-{secrets.token_hex(4)}")
         try:
@@ -163,13 +151,8 @@ class FeatureStore:
 def store_for_tsv(tsv: Path, cache: Path, progress: Callable[[int, int], None] | None = None) -> FeatureStore:
     """Return the store of a TSV file; it is converted once and cached under the hash of the file's content.
 
-    Args:
-        tsv: a file in LXMERT's format.
-        cache: the cache folder.
-        progress: called with the bytes read and all bytes while converting.
-
-    Raises:
-        DataError: a line is malformed (the error names file and line), or the store is damaged.
+    progress: called with the bytes read and all bytes while converting. Raises DataError as `read_tsv` does, or if the
+    store is damaged.
     """
     folder = cache / "regions" / f"tsv-{FORMAT}-{file_sha256(tsv, cache)[:32]}"
     if folder.exists():

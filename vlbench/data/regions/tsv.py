@@ -18,17 +18,8 @@ from vlbench.data.cache.folder import atomic_file
 from vlbench.data.regions.types import Regions
 
 FIELDS = (
-    "img_id",
-    "img_h",
-    "img_w",
-    "objects_id",
-    "objects_conf",
-    "attrs_id",
-    "attrs_conf",
-    "num_boxes",
-    "boxes",
-    "features",
-)
+    "img_id", "img_h", "img_w", "objects_id", "objects_conf", "attrs_id", "attrs_conf", "num_boxes", "boxes", "features"
+)  # fmt: skip
 _PROGRESS_BYTES = 1 << 20
 """Bytes between two progress reports."""
 
@@ -37,10 +28,7 @@ def read_tsv(path: Path, progress: Callable[[int, int], None] | None = None) -> 
     """Yield the key and regions of each line, with one line in memory at a time.
 
     Every line must have as many features per region as the first one. progress: called with the bytes read and all
-    bytes.
-
-    Raises:
-        DataError: the file cannot be read, or a line is not of the format; it names the file and the line.
+    bytes. Raises DataError if the file cannot be read, or a line is not of the format; it names the file and the line.
     """
     done = reported = 0
     dim: int | None = None
@@ -63,8 +51,7 @@ def read_tsv(path: Path, progress: Callable[[int, int], None] | None = None) -> 
 def write_tsv(path: Path, rows: Iterable[tuple[str, Regions]]) -> None:
     """Write the regions of each image, with one image in memory at a time, to a file that appears when it is complete.
 
-    Raises:
-        DataError: a key contains tabs or line ends, or the file cannot be written.
+    Raises DataError if a key contains tabs or line ends, or the file cannot be written.
     """
     with atomic_file(path) as file:
         for key, regions in rows:

@@ -39,7 +39,7 @@ class RegionSource(Protocol):
 
 
 class Extractor(Protocol):
-    """Computes regions from pixels, for example with a detector.
+    """Computes the regions of an image [H, W, 3] in RGB from these pixels only, for example with a detector.
 
     name: identifies the extractor and its version; it is part of the cache key of its regions. dim: D.
     """
@@ -47,6 +47,4 @@ class Extractor(Protocol):
     name: str
     dim: int
 
-    def __call__(self, pixels: NDArray[np.uint8]) -> Regions:
-        """Return the regions of an image [H, W, 3] in RGB. The result depends on these pixels only."""
-        ...
+    def __call__(self, pixels: NDArray[np.uint8]) -> Regions: ...

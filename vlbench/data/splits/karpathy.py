@@ -44,10 +44,8 @@ def retrieval_examples(files: SplitFiles) -> Iterator[Example[Caption]]:
     """Yield one example per caption, in the order of the file; its id is that of the caption, its group the image.
 
     The card names Karpathy's file as `karpathy` or COCO's as `captions`, and the folders of images. Splits called
-    `*_1k` have folds of 1,000 consecutive images. Captions are stripped; duplicates are not removed.
-
-    Raises:
-        DataError: the file is not of its format; the error names the entry.
+    `*_1k` have folds of 1,000 consecutive images. Captions are stripped; duplicates are not removed. Raises DataError
+    if the file is not of its format; the error names the entry.
     """
     from_coco = "captions" in files.card.files
     images = _read_coco(files.path("captions")) if from_coco else _read_karpathy(files.path("karpathy"), files.split)

@@ -34,11 +34,7 @@ def leaks(
 ) -> list[FoundLeak]:
     """Find the images of a task's splits that other tasks train on.
 
-    Args:
-        task: the task.
-        contents: task name -> the contents of its splits, including those of `task`.
-        cards: of those tasks.
-        digest_of: the digests of all their images.
+    contents: task name -> the contents of its splits, including those of `task`. cards, digest_of: of all those tasks.
     """
     own = contents[task.card.name]
     counted = [leak for split in own for leak in _counted(task.card, split, contents, cards, digest_of)]

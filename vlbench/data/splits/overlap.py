@@ -36,7 +36,6 @@ class Contents:
     twice: set[str] = field(default_factory=set)
 
     def add(self, example: Example[object]) -> None:
-        """Add an example."""
         query = example.query
         self.examples += 1
         if example.id in self.queries:
@@ -84,11 +83,8 @@ class Overlap:
 def digests(contents: Sequence[Contents], progress: Callable[[int, int], None] | None = None) -> Digests:
     """Return digests of the images of splits: the sha256 of those as large as one of another split, the size of others.
 
-    Files are read on all cores; few files of different splits have the same size.
-
-    Args:
-        contents: splits of one or several tasks.
-        progress: called with the number of files read and of all files to read.
+    Files are read on all cores; few files of different splits have the same size. progress: called with the number of
+    files read and of all files to read.
     """
     splits: dict[Path, set[int]] = defaultdict(set)
     for number, split in enumerate(contents):
@@ -107,12 +103,9 @@ def digests(contents: Sequence[Contents], progress: Callable[[int, int], None] |
 
 
 def shared(one: Contents, other: Contents, digest_of: Digests, by_name: bool = True) -> Shared:
-    """Compare two splits.
+    """Compare two splits. Images without a digest are compared by name.
 
-    Args:
-        one, other: the splits.
-        digest_of: the digests of their images; images without a digest are compared by name.
-        by_name: False if names are not comparable, since the splits are of tasks without a common image folder.
+    by_name: False if names are not comparable, since the splits are of tasks without a common image folder.
     """
     ids = one.queries.keys() & other.queries.keys()
     same = {name for name in ids if one.queries[name] == other.queries[name]}

@@ -62,14 +62,9 @@ def verify(
 ) -> Verified:
     """Hash a split's annotations, images and region features, ignoring hashes in the cache, and compare the hashes.
 
-    Args:
-        task: of the split; hashes are recorded by its name, the real path of its root, and the split.
-        split: its name.
-        images: of the split, by key; a missing one is a difference only if its hash is recorded.
-        progress: called with the number of files hashed and of all files.
-
-    Raises:
-        DataError: the recorded hashes cannot be read or written.
+    Hashes are recorded by the task's name, the real path of its root, and the split. images: by key; a missing one is a
+    difference only if its hash is recorded. progress: called with the number of files hashed and of all files. Raises
+    DataError if the recorded hashes cannot be read or written.
     """
     files = {f"annotations/{name}": path for name, path in annotation_files(task.files(split))}
     files |= {f"features/{path.name}": path for path in task.features()}

@@ -55,9 +55,7 @@ class SplitReport:
 def read_split(task: Task, split: str) -> Contents:
     """Read the examples and images of a split.
 
-    Raises:
-        VlbenchError: the split is unknown.
-        DataError: the annotations are missing or malformed; the error names file and line.
+    Raises VlbenchError if the split is unknown, DataError if its annotations are missing or malformed.
     """
     contents = Contents(task.card.name, split)
     for example in task.reader(task.adapter, task.files(split)):
@@ -70,14 +68,9 @@ def check_split(
 ) -> SplitReport:
     """Count and hash a split's annotations, and decode all its images.
 
-    Args:
-        task: the task; with `allow_partial` another count is a note instead of a fault.
-        contents: of the split, from `read_split`.
-        images: False skips the images; they are also skipped if none of them exists.
-        progress: called with the number of images decoded and of all images.
-
-    Raises:
-        DataError: an annotation file was removed meanwhile.
+    With the task's `allow_partial`, another count is a note instead of a fault. images: False skips the images; they
+    are also skipped if none of them exists. progress: called with the number of images decoded and of all images.
+    Raises DataError if an annotation file was removed meanwhile.
     """
     split = contents.split
     expected = task.counts.get(split, task.card.splits[split].count if task.source == "real" else None)
@@ -111,11 +104,7 @@ def manifest(task: Task, splits: Mapping[str, Examples]) -> str:
     """Return a hash that changes with the data of these splits; splits without examples, such as `none`, are ignored.
 
     It covers the content of the annotation and feature files, and the keys and sizes of the images (a missing one
-    counts as such), but no paths.
-
-    Raises:
-        VlbenchError: a split is unknown.
-        DataError: a file cannot be read.
+    counts as such), but no paths. Raises VlbenchError if a split is unknown, DataError if a file cannot be read.
     """
     digest = hashlib.sha256()
     cache = cache_folder()

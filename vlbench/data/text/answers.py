@@ -20,8 +20,7 @@ ANSWERS_FILE = "answers.json"
 def frequent_answers(examples: Examples, min_count: int) -> tuple[str, ...]:
     """Return the consensus answers of at least `min_count` examples each, in the order of their first occurrence.
 
-    Raises:
-        DataError: there are fewer than two.
+    Raises DataError if there are fewer than two.
     """
     counts = Counter(example.reference.consensus for example in examples if isinstance(example.reference, Answered))
     answers = tuple(answer for answer, count in counts.items() if count >= min_count)
@@ -36,8 +35,7 @@ def frequent_answers(examples: Examples, min_count: int) -> tuple[str, ...]:
 def read_answers(path: Path) -> tuple[str, ...]:
     """Read a JSON list of answers, or a JSON object from answer to row number such as LXMERT's `ans2label`.
 
-    Raises:
-        DataError: it cannot be read, is neither, or has an answer twice or fewer than two answers.
+    Raises DataError if it cannot be read, is neither, or has an answer twice or fewer than two answers.
     """
     content = read_json(path)
     if isinstance(content, dict):
@@ -53,8 +51,7 @@ def read_answers(path: Path) -> tuple[str, ...]:
 def transformers_answers(config: Path) -> tuple[str, ...]:
     """Return the labels of a transformers classifier's rows from its `config.json`; empty if it names none.
 
-    Raises:
-        DataError: it cannot be read, or its `id2label` does not number the labels from 0 or has one twice.
+    Raises DataError if it cannot be read, or its `id2label` does not number the labels from 0 or has one twice.
     """
     content = read_json(config)
     labels = content.get("id2label") if isinstance(content, dict) else None

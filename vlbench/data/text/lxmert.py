@@ -69,8 +69,7 @@ def lxmert_task(texts: Sequence[Path], root: Path) -> Task:
 def text_examples(files: SplitFiles) -> Iterator[Example[Caption | AnswerScores]]:
     """Yield one example per sentence, in the order of the files.
 
-    Raises:
-        DataError: an entry is not of the format, or labels are not one per sentence; it names the file and the entry.
+    Raises DataError, with file and entry, if an entry is not of the format, or labels are not one per sentence.
     """
     for name in files.card.files:
         path = files.path(name)

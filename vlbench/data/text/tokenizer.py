@@ -57,8 +57,7 @@ class TextEncoder:
     def from_vocab(cls, path: Path, max_length: int) -> TextEncoder:
         """Read a `vocab.txt`: one token per line, in the order of the ids.
 
-        Raises:
-            DataError: the file cannot be read or has a token twice.
+        Raises DataError if the file cannot be read or has a token twice.
         """
         # Not splitlines(): real vocabularies contain characters that it treats as line ends.
         tokens = [line.removesuffix("\r") for line in _read(path).removesuffix("\n").split("\n")]
@@ -73,9 +72,7 @@ class TextEncoder:
     def from_file(cls, path: Path, max_length: int | None = None) -> TextEncoder:
         """Read a `tokenizer.json`; max_length: None for the one that is saved in it.
 
-        Raises:
-            DataError: the file cannot be read or is not a tokenizer.json.
-            VlbenchError: there is no maximum length.
+        Raises DataError if the file is not a readable tokenizer.json, VlbenchError if there is no maximum length.
         """
         text = _read(path)
         try:
@@ -110,8 +107,7 @@ class TextEncoder:
     def bert(cls, path: Path | None, max_length: int) -> TextEncoder:
         """Load bert-base-uncased from a folder, vocab.txt or tokenizer.json, else from the hub or its cache.
 
-        Raises:
-            VlbenchError: it is neither given nor can be downloaded.
+        Raises VlbenchError if it is neither given nor can be downloaded.
         """
         if path is not None:
             return cls.from_path(path, max_length)
@@ -126,11 +122,7 @@ class TextEncoder:
 
     @classmethod
     def from_path(cls, path: Path, max_length: int) -> TextEncoder:
-        """Read a vocab.txt, a tokenizer.json or a folder with one of them.
-
-        Raises:
-            VlbenchError: there is none.
-        """
+        """Read a vocab.txt, a tokenizer.json or a folder with one of them. Raises VlbenchError if there is none."""
         candidates = [path / "vocab.txt", path / "tokenizer.json"] if path.is_dir() else [path]
         file = next((candidate for candidate in candidates if candidate.is_file()), None)
         if file is None:
@@ -156,15 +148,10 @@ class TextEncoder:
 
     @property
     def vocab_size(self) -> int:
-        """The number of tokens."""
         return int(self._tokenizer.get_vocab_size())
 
     def id_of(self, token: str) -> int:
-        """Return the id of a token of the vocabulary.
-
-        Raises:
-            VlbenchError: it has no such token.
-        """
+        """Return the id of a token of the vocabulary. Raises VlbenchError if it has no such token."""
         number = self._tokenizer.token_to_id(token)
         if number is None:
             raise VlbenchError(f"the vocabulary has no {token!r}: give a BERT-style vocab.txt or tokenizer.json")
@@ -176,10 +163,9 @@ class TextEncoder:
         return np.array([token.startswith("##") for token in _tokens(self._tokenizer)], dtype=np.bool_)
 
     def encode(self, texts: Sequence[str]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-        """Encode M texts.
+        """Encode M texts: ids [M, max_length] int64, and mask [M, max_length], False on padding.
 
-        Returns:
-            ids [M, max_length] int64, and mask [M, max_length], False on padding. Row m depends on text m only.
+        Row m depends on text m only.
         """
         # One by one: encoding a batch would start threads, which forked workers must not inherit.
         rows = [self._token_ids(text) for text in texts]

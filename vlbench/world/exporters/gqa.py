@@ -22,10 +22,9 @@ from vlbench.world.exporters.gqa_records import (
     types_of,
 )
 from vlbench.world.language.entailment import implied
-from vlbench.world.language.full_answers import full_answer
 from vlbench.world.language.programs import Bigger, Choose, Program, QueryValue, mentioned, solve
 from vlbench.world.language.question_sampling import AskedQuestion, ask_evenly
-from vlbench.world.language.questions import QuestionKind, Wording, phrase_question
+from vlbench.world.language.questions import QuestionKind, Wording, full_answer, phrase_question
 from vlbench.world.language.topics import draw_program
 from vlbench.world.output import ProgressCallback, with_progress, write_json, write_text
 from vlbench.world.rng import pick, shuffled, stream

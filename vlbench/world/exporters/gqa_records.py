@@ -5,25 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from vlbench.world.language.programs import (
-    ANY,
-    VALUES,
-    Alike,
-    Bigger,
-    Choose,
-    ChooseRelation,
-    Every,
-    Exist,
-    Logic,
-    Program,
-    Property,
-    QueryValue,
-    Things,
-    Verify,
-    VerifyRelation,
-    answers,
-    mentioned,
-)
+from vlbench.world.language import programs
+from vlbench.world.language.programs import ANY, VALUES, Program, Property, Things, answers, mentioned, property_of
 from vlbench.world.language.questions import DIRECTION_NAMES, QUESTION_KINDS, QuestionKind
 from vlbench.world.language.statements import Look
 from vlbench.world.scenes.pools import Photograph
@@ -97,13 +80,13 @@ def types_of(kind: QuestionKind, program: Program) -> dict[str, str]:
     """A question's types: semantic type `cat` if it asks for a shape, `attr` if it names an attribute."""
     structural, semantic, detailed = _TYPES[kind]
     match program:
-        case Exist(things) if kind == "exist" and things.look != Look(shape=things.look.shape):
+        case programs.Exist(things) if kind == "exist" and things.look != Look(shape=things.look.shape):
             semantic, detailed = "attr", "existAttr"
-        case QueryValue(things, _) if things == Things(ANY, plural=True):
+        case programs.QueryValue(things, _) if things == Things(ANY, plural=True):
             semantic, detailed = "global", "globalQuery"
-        case Verify(_, "shape", _):
+        case programs.Verify(_, "shape", _):
             semantic, detailed = "cat", "typeVerify"
-        case Choose(_, "shape", _):
+        case programs.Choose(_, "shape", _):
             semantic, detailed = "cat", "typeChoose"
     return {"structural": structural, "semantic": semantic, "detailed": detailed}
 
@@ -111,12 +94,10 @@ def types_of(kind: QuestionKind, program: Program) -> dict[str, str]:
 def groups_of(kind: QuestionKind, program: Program) -> dict[str, str | None]:
     """global: the sort of answer an open question asks for. local: the question itself, independent of the image."""
     words = "_".join(_describe(things) for things in mentioned(program))
-    asked = (
-        PROPERTY_NAMES[program.property] if isinstance(program, QueryValue | Verify | Choose | Every | Alike) else ""
-    )
+    asked = property_of(program)
     return {
-        "global": _GROUPS[program.property] if isinstance(program, QueryValue) else None,
-        "local": f"{QUESTION_KINDS.index(kind):02d}-{words}" + (f",{asked}" if asked else ""),
+        "global": _GROUPS[program.property] if isinstance(program, programs.QueryValue) else None,
+        "local": f"{QUESTION_KINDS.index(kind):02d}-{words}" + (f",{PROPERTY_NAMES[asked]}" if asked else ""),
     }
 
 
@@ -128,8 +109,8 @@ def _describe(things: Things) -> str:
 
 def answer_text(program: Program, answer: str) -> str:
     """An answer in GQA's words: a direction is given by the relation's name."""
-    if isinstance(program, ChooseRelation):
-        return next(words for direction, words in DIRECTION_NAMES.items() if direction == answer)
+    if isinstance(program, programs.ChooseRelation):
+        return {str(direction): words for direction, words in DIRECTION_NAMES.items()}[answer]
     return answer
 
 
@@ -137,11 +118,11 @@ def choices(program: Program) -> dict[str, list[str]]:
     """valid: answers of the right sort. plausible: the possible answers to this question."""
     plausible = [answer_text(program, answer) for answer in answers(program)]
     match program:
-        case Choose(_, attribute, _):
+        case programs.Choose(_, attribute, _):
             valid = list(VALUES[attribute])
-        case ChooseRelation():
+        case programs.ChooseRelation():
             valid = list(DIRECTION_NAMES.values())
-        case Bigger():
+        case programs.Bigger():
             valid = list(VALUES["shape"])
         case _:
             valid = plausible
@@ -152,27 +133,27 @@ def operations(program: Program, scene: Scene, ids: Mapping[Thing, str]) -> list
     """The steps of the program, each with the steps it depends on and the objects it finds."""
     steps = _Steps(scene, ids, [])
     match program:
-        case Exist(things):
+        case programs.Exist(things):
             steps.add("exist", [steps.find(things)], "?")
-        case Verify(things, attribute, value):
+        case programs.Verify(things, attribute, value):
             steps.add(f"verify {_operand(attribute)}", [steps.find(things)], value)
-        case QueryValue(things, attribute):
+        case programs.QueryValue(things, attribute):
             steps.add("query", [steps.find(things)], PROPERTY_NAMES[attribute])
-        case Choose(things, attribute, options):
+        case programs.Choose(things, attribute, options):
             steps.add(f"choose {PROPERTY_NAMES[attribute]}", [steps.find(things)], "|".join(options))
-        case Every(attribute, value):
+        case programs.Every(attribute, value):
             steps.add(f"verify {_operand(attribute)}", [steps.find(Things(ANY, plural=True))], value)
-        case VerifyRelation(first, direction, second):
+        case programs.VerifyRelation(first, direction, second):
             steps.relation("verify rel", first, [direction], second)
-        case ChooseRelation(first, directions, second):
+        case programs.ChooseRelation(first, directions, second):
             steps.relation("choose rel", first, directions, second)
-        case Logic(joint, first_look, second_look):
+        case programs.Logic(joint, first_look, second_look):
             exist = [steps.add("exist", [steps.find(Things(look))], "?") for look in (first_look, second_look)]
             steps.add(joint, exist, "")
-        case Alike(first, second, attribute, same):
+        case programs.Alike(first, second, attribute, same):
             comparison = "same" if same else "different"
             steps.add(f"{comparison} {_operand(attribute)}", [steps.find(first), steps.find(second)], "?")
-        case Bigger(first, second):
+        case programs.Bigger(first, second):
             steps.add("choose bigger", [steps.find(first), steps.find(second)], "?")
         case _:
             raise TypeError(f"GQA asks no {type(program).__name__}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count
@@ -98,39 +99,21 @@ def _karpathy(
 def _coco(entries: Sequence[CaptionedPhotograph]) -> dict[str, object]:
     """COCO's format; every eighth caption ends in a line feed, as some official ones do."""
     numbers = count(1)
-    annotations = [
-        {
-            "image_id": entry.photograph.number,
-            "id": (number := next(numbers)),
-            "caption": raw + "\n" * (number % 8 == 0),
-        }
-        for entry in entries
-        for raw in entry.sentences
-    ]
-    images = [
-        {
-            "license": 1,
-            "file_name": f"{entry.photograph.name}.jpg",
-            "coco_url": "",
-            "height": SIDE,
-            "width": SIDE,
-            "date_captured": "",
-            "flickr_url": "",
-            "id": entry.photograph.number,
-        }
-        for entry in entries
-    ]
+    images: list[dict[str, object]] = []
+    annotations: list[dict[str, object]] = []
+    for entry in entries:
+        image, name = entry.photograph.number, entry.photograph.name
+        size = {"height": SIDE, "width": SIDE, "date_captured": "", "flickr_url": ""}
+        images.append({"license": 1, "file_name": f"{name}.jpg", "coco_url": "", **size, "id": image})
+        for raw, number in zip(entry.sentences, numbers):  # noqa: B905 (numbers has no end)
+            annotations.append({"image_id": image, "id": number, "caption": raw + "\n" * (number % 8 == 0)})
     info = {"description": "the built-in world of vlbench", "version": "1"}
-    return {
-        "info": info,
-        "images": images,
-        "licenses": [{"id": 1, "name": "CC0", "url": ""}],
-        "annotations": annotations,
-    }
+    licences = [{"id": 1, "name": "CC0", "url": ""}]
+    return {"info": info, "images": images, "licenses": licences, "annotations": annotations}
 
 
 def _counts(entries: Sequence[CaptionedPhotograph]) -> dict[str, int]:
-    counts: dict[str, int] = {}
+    counts: Counter[str] = Counter()
     for entry in entries:
-        counts[entry.part] = counts.get(entry.part, 0) + len(entry.sentences)
-    return counts
+        counts[entry.part] += len(entry.sentences)
+    return dict(counts)

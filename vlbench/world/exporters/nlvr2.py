@@ -18,7 +18,7 @@ from vlbench.data.regions.tsv import write_tsv
 from vlbench.world.language.phrases import phrase_statement
 from vlbench.world.language.statements import STATEMENT_KINDS, Statement, StatementKind, draw_statement, evaluate
 from vlbench.world.output import ProgressCallback, with_progress, write_text
-from vlbench.world.rng import pick, shuffled, stream
+from vlbench.world.rng import deal, pick, shuffled, stream
 from vlbench.world.scenes.images import SceneImage, make_images
 from vlbench.world.scenes.scene import Scene, Scenes, Split
 
@@ -52,8 +52,7 @@ class StatementSet:
 def make_sets(split: Split, scenes: Sequence[Scene], seed: int) -> Iterator[StatementSet]:
     """Yield one set per eight scenes, in order; each kind of statement gets its share of the split."""
     count = len(scenes) // SCENES_PER_SET
-    deck = [kind for kind, share in SHARES.items() for _ in range(share)]
-    kinds = shuffled(stream(seed, "nlvr2", split), [deck[n * len(deck) // (2 * count)] for n in range(2 * count)])
+    kinds = deal(stream(seed, "nlvr2", split), SHARES, 2 * count)
     for number in range(count):
         rng = stream(seed, "nlvr2", split, number)
         set_scenes = scenes[number * SCENES_PER_SET : (number + 1) * SCENES_PER_SET]

@@ -21,7 +21,7 @@ from vlbench.world.language.hypotheses import (
     phrase_hypothesis,
 )
 from vlbench.world.output import ProgressCallback, with_progress, write_text
-from vlbench.world.rng import below, shuffled, stream
+from vlbench.world.rng import below, deal, shuffled, stream
 from vlbench.world.scenes.pools import Photograph, collect_photographs
 from vlbench.world.scenes.scene import Scenes, Split
 
@@ -48,9 +48,7 @@ class HypothesisTriple:
 def make_triples(split: Split, photos: Sequence[Photograph], seed: int) -> Iterator[HypothesisTriple]:
     """Yield the hypotheses of a split, each kind with its share; all photographs have equal probability."""
     count = round(PER_PHOTOGRAPH[split] * len(photos))
-    deck = [kind for kind, share in SHARES.items() for _ in range(share)]
-    kinds = shuffled(stream(seed, TASK, split), [deck[n * len(deck) // count] for n in range(count)])
-    for number, kind in enumerate(kinds):
+    for number, kind in enumerate(deal(stream(seed, TASK, split), SHARES, count)):
         triple = _make_triple(kind, photos, stream(seed, TASK, split, number))
         if triple is not None:
             yield triple

@@ -95,35 +95,22 @@ def _answer_all(questions: Iterable[AskedQuestion], seed: int) -> Iterator[Answe
 
 def answer_type(answer: str) -> str:
     """One of the three official types."""
-    if answer in (YES, NO):
-        return "yes/no"
-    return "number" if answer.isdigit() else "other"
+    return "yes/no" if answer in (YES, NO) else "number" if answer.isdigit() else "other"
 
 
 def question_type(question: str) -> str:
     """The longest of `QUESTION_TYPES` with which the question begins, or "none of the above"."""
     words = question.lower().rstrip("?").split()
     beginnings = (" ".join(words[:length]) for length in range(len(words), 0, -1))
-    return next((beginning for beginning in beginnings if beginning in _KNOWN_TYPES), "none of the above")
-
-
-_KNOWN_TYPES = frozenset(QUESTION_TYPES)
+    return next((beginning for beginning in beginnings if beginning in QUESTION_TYPES), "none of the above")
 
 
 def _write_subtype(folder: Path, subtype: str, questions: Sequence[AnsweredQuestion]) -> None:
     """Write questions and annotations of a part with public answers."""
     _write_questions(folder, subtype, questions)
-    annotations = [_annotation(question) for question in questions]
-    write_json(
-        folder / f"v2_mscoco_{subtype}_annotations.json",
-        {
-            "info": _INFO,
-            "license": _LICENCE,
-            "data_subtype": subtype,
-            "annotations": annotations,
-            "data_type": "mscoco",
-        },
-    )
+    content: dict[str, object] = {"info": _INFO, "license": _LICENCE, "data_subtype": subtype}
+    content |= {"annotations": list(map(_annotation, questions)), "data_type": "mscoco"}
+    write_json(folder / f"v2_mscoco_{subtype}_annotations.json", content)
 
 
 def _write_questions(folder: Path, subtype: str, questions: Sequence[AnsweredQuestion]) -> None:
@@ -135,17 +122,9 @@ def _write_questions(folder: Path, subtype: str, questions: Sequence[AnsweredQue
         }
         for question in questions
     ]
-    write_json(
-        folder / f"v2_OpenEnded_mscoco_{subtype}_questions.json",
-        {
-            "info": _INFO,
-            "task_type": "Open-Ended",
-            "data_type": "mscoco",
-            "license": _LICENCE,
-            "data_subtype": subtype,
-            "questions": entries,
-        },
-    )
+    content: dict[str, object] = {"info": _INFO, "task_type": "Open-Ended", "data_type": "mscoco", "license": _LICENCE}
+    content |= {"data_subtype": subtype, "questions": entries}
+    write_json(folder / f"v2_OpenEnded_mscoco_{subtype}_questions.json", content)
 
 
 def _annotation(question: AnsweredQuestion) -> dict[str, object]:

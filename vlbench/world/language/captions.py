@@ -15,21 +15,13 @@ from vlbench.world.scenes.scene import DIRECTIONS, Direction, Scene, Thing
 PER_SCENE = 5
 
 LISTS = (
-    "{}",
-    "{} in a picture",
-    "{} can be seen here",
-    "a picture of {}",
-    "the image shows {}",
+    "{}", "{} in a picture", "{} can be seen here", "a picture of {}", "the image shows {}",
     "this photo contains {}",
-)
+)  # fmt: skip
 RELATIONS = (
-    "{a} {where} {b}",
-    "{a} is {where} {b}",
-    "there is {a} {where} {b}",
-    "a picture of {a} {where} {b}",
-    "{a} stands {where} {b}",
-    "this image shows {a} {where} {b}",
-)
+    "{a} {where} {b}", "{a} is {where} {b}", "there is {a} {where} {b}", "a picture of {a} {where} {b}",
+    "{a} stands {where} {b}", "this image shows {a} {where} {b}",
+)  # fmt: skip
 WITH_REST = ("{} with {}", "{}, and also {}", "{} together with {}", "{} and {}")
 
 

@@ -11,22 +11,13 @@ from random import Random
 from typing import Literal, get_args
 
 from vlbench.world.language.phrases import DIRECTION_WORDINGS, NUMBERS, name_look
-from vlbench.world.language.statements import (
-    ATTRIBUTES,
-    PLACES,
-    Attribute,
-    Look,
-    Place,
-    is_in_place,
-    random_look,
-)
+from vlbench.world.language.statements import ATTRIBUTES, PLACES, Attribute, Look, Place, is_in_place, random_look
 from vlbench.world.rng import below, pick, shuffled
 from vlbench.world.scenes.scene import DIRECTIONS, Direction, Scene
 
 HypothesisKind = Literal["colour", "shape", "size", "place", "relation", "count"]
 EntailmentLabel = Literal["entailment", "neutral", "contradiction"]
 
-HYPOTHESIS_KINDS: tuple[HypothesisKind, ...] = get_args(HypothesisKind)
 ENTAILMENT_LABELS: tuple[EntailmentLabel, ...] = get_args(EntailmentLabel)
 
 TEMPLATES: dict[HypothesisKind, tuple[str, ...]] = {

@@ -268,6 +268,15 @@ def definite_mentions(program: Program) -> tuple[Things, ...]:
             return ()
 
 
+def property_of(program: Program) -> Property | None:
+    """The property that a question asks for or compares; None if it has none."""
+    match program:
+        case Verify() | QueryValue() | Choose() | Every() | Alike():
+            return program.property
+        case _:
+            return None
+
+
 def value_of(thing: Thing, attribute: Property) -> str | None:
     """A thing's value; None for a position in the middle, which is neither left nor right (top nor bottom)."""
     match attribute:

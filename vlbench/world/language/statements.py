@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
-from typing import Literal, TypeAlias, get_args
+from typing import Literal, get_args
 
 from vlbench.world.rng import below, pick, shuffled
 from vlbench.world.scenes.scene import COLOURS, DIRECTIONS, SHAPES, SIZES, Colour, Direction, Scene, Shape, Size, Thing
@@ -67,90 +67,41 @@ class Statement:
 def evaluate(statement: Statement, left: Scene, right: Scene) -> bool:
     """Whether the statement is true of the pair of scenes."""
     here, there = (left, right) if statement.side == "left" else (right, left)
-    return _RULES[statement.kind](statement, here, there)
-
-
-Rule: TypeAlias = Callable[[Statement, Scene, Scene], bool]
-"""Takes the statement, the scene on the statement's `side`, and the other scene."""
-
-
-def _exists(s: Statement, here: Scene, there: Scene) -> bool:
-    return any(map(s.first.fits, here.things))
-
-
-def _absent(s: Statement, here: Scene, there: Scene) -> bool:
-    return not any(map(s.first.fits, here.things))
-
-
-def _both(s: Statement, here: Scene, there: Scene) -> bool:
-    return _exists(s, here, there) and _exists(s, there, here)
-
-
-def _either(s: Statement, here: Scene, there: Scene) -> bool:
-    return _exists(s, here, there) or _exists(s, there, here)
-
-
-def _neither(s: Statement, here: Scene, there: Scene) -> bool:
-    return not _either(s, here, there)
-
-
-def _crosswise(s: Statement, here: Scene, there: Scene) -> bool:
-    return any(map(s.first.fits, here.things)) and any(map(s.second.fits, there.things))
-
-
-def _count(s: Statement, here: Scene, there: Scene) -> bool:
-    count = len(s.first.among(here))
-    match s.bound:
-        case "exactly":
-            return count == s.number
-        case "at least":
-            return count >= s.number
-        case "at most":
-            return count <= s.number
-
-
-def _total(s: Statement, here: Scene, there: Scene) -> bool:
-    return len(s.first.among(here)) + len(s.first.among(there)) == s.number
-
-
-def _more(s: Statement, here: Scene, there: Scene) -> bool:
-    return len(s.first.among(here)) > len(s.first.among(there))
-
-
-def _relation(s: Statement, here: Scene, there: Scene) -> bool:
-    others = s.second.among(here)
-    return any(thing.stands(s.direction, other) for thing in s.first.among(here) for other in others)
-
-
-def _every(s: Statement, here: Scene, there: Scene) -> bool:
-    """False if there is no such thing: "every circle is red" presupposes a circle."""
-    subjects = s.first.among(here)
-    return bool(subjects) and all(map(s.second.fits, subjects))
-
-
-def _position(s: Statement, here: Scene, there: Scene) -> bool:
-    return any(is_in_place(thing, s.place) for thing in s.first.among(here))
+    things, others = statement.first.among(here), statement.first.among(there)
+    match statement.kind:
+        case "exists":
+            return bool(things)
+        case "absent":
+            return not things
+        case "both":
+            return bool(things and others)
+        case "either":
+            return bool(things or others)
+        case "neither":
+            return not (things or others)
+        case "crosswise":
+            return bool(things and statement.second.among(there))
+        case "count":
+            difference = len(things) - statement.number
+            return {"exactly": difference == 0, "at least": difference >= 0, "at most": difference <= 0}[
+                statement.bound
+            ]
+        case "total":
+            return len(things) + len(others) == statement.number
+        case "more":
+            return len(things) > len(others)
+        case "relation":
+            anchors = statement.second.among(here)
+            return any(thing.stands(statement.direction, anchor) for thing in things for anchor in anchors)
+        case "every":  # false without such a thing: "every circle is red" presupposes a circle
+            return bool(things) and all(map(statement.second.fits, things))
+        case "position":
+            return any(is_in_place(thing, statement.place) for thing in things)
 
 
 def is_in_place(thing: Thing, place: Place) -> bool:
     """Whether the thing is in that row of cells, or in the central cell."""
     return thing.cell == (1, 1) if place == "centre" else thing.cell[0] == PLACES.index(place)
-
-
-_RULES: dict[StatementKind, Rule] = {
-    "exists": _exists,
-    "absent": _absent,
-    "both": _both,
-    "either": _either,
-    "neither": _neither,
-    "crosswise": _crosswise,
-    "count": _count,
-    "total": _total,
-    "more": _more,
-    "relation": _relation,
-    "every": _every,
-    "position": _position,
-}
 
 
 def draw_statement(kind: StatementKind, rng: Random) -> Statement:

@@ -5,28 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from random import Random
 
-from vlbench.world.language.programs import (
-    ANY,
-    OPPOSITE,
-    VALUES,
-    Alike,
-    Bigger,
-    Choose,
-    ChooseRelation,
-    Count,
-    CountColours,
-    Every,
-    Exist,
-    Logic,
-    More,
-    Program,
-    Property,
-    QueryValue,
-    Things,
-    Verify,
-    VerifyRelation,
-    value_of,
-)
+from vlbench.world.language import programs
+from vlbench.world.language.programs import ANY, OPPOSITE, VALUES, Program, Property, Things, value_of
 from vlbench.world.language.questions import QuestionKind
 from vlbench.world.language.statements import ATTRIBUTES, Attribute, Look
 from vlbench.world.rng import below, pick, shuffled
@@ -51,21 +31,21 @@ def draw_program(kind: QuestionKind, things: Sequence[Thing], rng: Random) -> Pr
     first, second = shuffled(rng, things)[:2]
     match kind:
         case "colour" | "shape" | "size":
-            return QueryValue(_subject(rng, first, _ATTRIBUTE[kind]), _ATTRIBUTE[kind])
+            return programs.QueryValue(_subject(rng, first, _ATTRIBUTE[kind]), _ATTRIBUTE[kind])
         case "colour_where" | "shape_where":
-            return QueryValue(_related(rng, first, second, _ATTRIBUTE[kind]), _ATTRIBUTE[kind])
+            return programs.QueryValue(_related(rng, first, second, _ATTRIBUTE[kind]), _ATTRIBUTE[kind])
         case "colour_of_all" | "shape_of_all":
-            return QueryValue(Things(ANY, plural=True), _ATTRIBUTE[kind])
+            return programs.QueryValue(Things(ANY, plural=True), _ATTRIBUTE[kind])
         case "place":
-            return QueryValue(Things(_partial_look(rng, first)), "across")
+            return programs.QueryValue(Things(_partial_look(rng, first)), "across")
         case "exist":
-            return Exist(Things(_partial_look(rng, first)))
+            return programs.Exist(Things(_partial_look(rng, first)))
         case "exist_where":
-            return Exist(_related(rng, first, second))
+            return programs.Exist(_related(rng, first, second))
         case "count":
-            return Count(_partial_look(rng, first, two=0.1) if rng.random() < 0.9 else ANY)
+            return programs.Count(_partial_look(rng, first, two=0.1) if rng.random() < 0.9 else ANY)
         case "colours":
-            return CountColours()
+            return programs.CountColours()
         case "every" | "verify" | "verify_place" | "choose" | "choose_place":
             return _about_one(kind, first, rng)
         case _:
@@ -81,13 +61,13 @@ def _about_one(kind: QuestionKind, thing: Thing, rng: Random) -> Program:
     values = shuffled(rng, VALUES[asked])
     match kind:
         case "every":
-            return Every(asked, values[0])
+            return programs.Every(asked, values[0])
         case "verify" | "verify_place":
-            return Verify(things, asked, values[0])
+            return programs.Verify(things, asked, values[0])
         case _:
             own = value_of(thing, asked) or values[0]
             another = next(value for value in values if value != own)
-            return Choose(things, asked, (own, another) if below(rng, 2) else (another, own))
+            return programs.Choose(things, asked, (own, another) if below(rng, 2) else (another, own))
 
 
 def _about_two(kind: QuestionKind, first: Thing, second: Thing, rng: Random) -> Program | None:
@@ -98,17 +78,19 @@ def _about_two(kind: QuestionKind, first: Thing, second: Thing, rng: Random) -> 
     match kind:
         case "more" | "both" | "either":
             looks = _look_of(first, [naming]), _look_of(second, [naming])
-            return More(*looks) if kind == "more" else Logic("and" if kind == "both" else "or", *looks)
+            if kind == "more":
+                return programs.More(*looks)
+            return programs.Logic("and" if kind == "both" else "or", *looks)
         case "same" | "different":
             asked = pick(rng, [attribute for attribute in ATTRIBUTES if attribute != naming])
-            return Alike(*_named_apart(rng, first, second, naming, asked), asked, kind == "same")
+            return programs.Alike(*_named_apart(rng, first, second, naming, asked), asked, kind == "same")
         case "bigger":
-            return Bigger(*_named_apart(rng, first, second, naming, "size"))
+            return programs.Bigger(*_named_apart(rng, first, second, naming, "size"))
     things, other_things = _named_apart(rng, first, second, naming)
     direction = pick(rng, DIRECTIONS)
     if kind == "verify_relation":
-        return VerifyRelation(things, direction, other_things)
-    return ChooseRelation(things, (direction, OPPOSITE[direction]), other_things)
+        return programs.VerifyRelation(things, direction, other_things)
+    return programs.ChooseRelation(things, (direction, OPPOSITE[direction]), other_things)
 
 
 def _subject(rng: Random, thing: Thing, without: Attribute) -> Things:

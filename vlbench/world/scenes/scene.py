@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from random import Random
@@ -123,15 +123,3 @@ def _place(rng: Random, shape: Shape, colour: Colour, size: Size, cell: tuple[in
 def write_scenes(path: Path, scenes: list[Scene]) -> None:
     """Write one scene graph per line, as JSON."""
     write_text(path, "".join(json.dumps(asdict(scene)) + "\n" for scene in scenes))
-
-
-def read_scenes(path: Path) -> Iterator[Scene]:
-    """The scenes of a file that `write_scenes` wrote, in its order."""
-    with path.open(encoding="utf-8") as lines:
-        for line in lines:
-            row = json.loads(line)
-            yield Scene(row["id"], tuple(_thing(**thing) for thing in row["things"]))
-
-
-def _thing(shape: Shape, colour: Colour, size: Size, cell: list[int], box: list[int]) -> Thing:
-    return Thing(shape, colour, size, (cell[0], cell[1]), (box[0], box[1], box[2], box[3]))
