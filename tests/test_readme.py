@@ -78,7 +78,7 @@ def test_the_examples_of_contributing_run(tmp_path: Path, cache: Path) -> None:
             assert (tmp_path / done.stdout.splitlines()[-1] / "run.json").is_file()
 
 
-@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md"])
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "docs/decisions.md", "docs/scale.md", "docs/ci.md"])
 def test_links_and_files_named_exist(page: str) -> None:
     text = BLOCK.sub("", (REPOSITORY / page).read_text(encoding="utf8"))
     named = set(re.findall(r"`((?:docs|tests|tasks|vlbench)/[\w./]+)`", text))
