@@ -25,10 +25,10 @@ SPEED_MODELS := cvlp,lxmert,vilt,soho,brivl,hf:CLIPModel,hf:BlipForImageTextRetr
 	frozen-ranks gate-trained heads reports tables speed speed-table screenshots test test-slow \
 	chromium lint format clean
 
-run: $(VENV)/.installed  ## Install, then finetune and score CVLP on NLVR2 of the built-in world.
+run: $(VENV)/.installed  ## Install, then finetune and score CVLP on NLVR2 of the synthetic world.
 	$(BIN)/vlbench run --task nlvr2 --model cvlp
 
-scoreboard: $(VENV)/.installed  ## Every in-repo model finetuned on six tasks of the built-in world, two at a time; then its tables.
+scoreboard: $(VENV)/.installed  ## Finetune every in-repo model on six tasks of the synthetic world, two at a time; then make its tables.
 	rm -rf $(RUNS)/scoreboard
 	$(BIN)/vlbench data world
 	$(MAKE) -j2 $(SCORED:%=scoreboard-%)
@@ -41,7 +41,7 @@ $(SCORED:%=scoreboard-%): scoreboard-%: $(VENV)/.installed
 	$(BIN)/vlbench run --controls none --threads 1 --seed $(SEED) --output-path $(RUNS)/scoreboard \
 		--task $* --model $(FUSION)$(if $(filter %_retrieval,$*),$(COMMA)brivl)
 
-board: $(VENV)/.installed  ## The tables and pictures of leaderboards/world from its records; CHECK=--check only looks.
+board: $(VENV)/.installed  ## Make the tables and charts of leaderboards/world from its records; CHECK=--check only compares.
 	$(BIN)/vlbench leaderboard $(BOARD) --inject $(WORLD)/README.md --picture $(WORLD)/fronts.svg $(CHECK)
 	$(BIN)/vlbench leaderboard $(BOARD) --format html --output $(WORLD)/index.html $(CHECK)
 
@@ -49,10 +49,10 @@ check-tables: $(VENV)/.installed  ## Exit 11 where a committed table is stale.
 	$(MAKE) board CHECK=--check
 	$(BIN)/python -m vlbench.report.speed.pages --check
 
-gate: $(VENV)/.installed  ## The runs of RUNS against BASELINE; BASELINE is made by vlbench gate --update-baseline.
+gate: $(VENV)/.installed  ## Compare the runs of RUNS with BASELINE; vlbench gate --update-baseline writes BASELINE.
 	$(BIN)/vlbench gate $(RUNS) --baseline $(BASELINE)
 
-gate-frozen: $(VENV)/.installed  ## Shipped weights answer again as they did when the baseline was made.
+gate-frozen: $(VENV)/.installed  ## Re-evaluate the shipped weights; fail and list the ids where answers changed.
 	rm -rf $(RUNS)/frozen
 	$(BIN)/vlbench data world
 	$(MAKE) -j2 frozen-answers frozen-ranks
@@ -67,14 +67,14 @@ frozen-ranks: $(VENV)/.installed
 	$(BIN)/vlbench run --mode zero-shot --limit 50 --model $(FUSION),brivl --task $(RANKING) \
 		--threads 1 --quiet --output-path $(RUNS)/frozen
 
-gate-trained: $(VENV)/.installed  ## Three seeds of CVLP, finetuned on four tasks, against those of the baseline.
+gate-trained: $(VENV)/.installed  ## Finetune three seeds of CVLP on four tasks and compare them with those of the baseline.
 	rm -rf $(RUNS)/trained
 	$(BIN)/vlbench run --controls none --threads 1 --seeds 0,1,2 --model cvlp --task $(ANSWERING) \
 		--output-path $(RUNS)/trained
 	$(BIN)/vlbench gate $(RUNS)/trained --layer trained --max-drop $(MAX_DROP) --baseline $(BASELINE) \
 		--junit $(RUNS)/trained.xml $(if $(SUMMARY),--summary $(SUMMARY))
 
-heads: $(VENV)/.installed  ## Linear heads over the shipped weights, which gate-frozen asks, trained anew.
+heads: $(VENV)/.installed  ## Train the linear heads over the shipped weights, which gate-frozen evaluates, again.
 	rm -rf $(RUNS)/probes
 	$(BIN)/vlbench run --mode probe --controls none --model $(FUSION) --task $(ANSWERING) \
 		--threads 1 --output-path $(RUNS)/probes
@@ -82,7 +82,7 @@ heads: $(VENV)/.installed  ## Linear heads over the shipped weights, which gate-
 	cd $(RUNS)/probes && for run in */*/*/; do place=$(abspath $(WORLD))/heads/$$(dirname $$run); \
 		mkdir -p $$(dirname $$place) && cp -r $$run/checkpoints/best $$place; done
 
-reports: $(VENV)/.installed  ## Of the runs of RUNS a table, a page to sort, and a page for each, in REPORTS.
+reports: $(VENV)/.installed  ## Write a table, a sortable page and a page for each of the runs of RUNS into REPORTS.
 	$(BIN)/vlbench leaderboard $(RUNS) --output $(REPORTS)/leaderboard.md
 	$(BIN)/vlbench leaderboard $(RUNS) --format html --output $(REPORTS)/leaderboard.html
 	$(if $(SUMMARY),(echo; cat $(REPORTS)/leaderboard.md; echo) >> "$(SUMMARY)")
@@ -91,7 +91,7 @@ reports: $(VENV)/.installed  ## Of the runs of RUNS a table, a page to sort, and
 			--html $(REPORTS)/$$(echo $${run#$(RUNS)/} | tr / -).html || exit; \
 	done
 
-tables: $(VENV)/.installed  ## Published figures as pages: docs/published, docs/reproduce.md.
+tables: $(VENV)/.installed  ## Write the pages of published results: docs/published, docs/reproduce.md.
 	$(BIN)/python -m vlbench.report.published.pages
 
 speed: $(VENV)/.installed  ## Measure models of base size again; on a GPU SPEED_RECORD=gpu SPEED_FLAGS='--device cuda'.
@@ -101,33 +101,33 @@ speed: $(VENV)/.installed  ## Measure models of base size again; on a GPU SPEED_
 	cp build/speed/*/profile.json leaderboards/speed/records/$(SPEED_RECORD).json
 	$(BIN)/python -m vlbench.report.speed.pages
 
-speed-table: $(VENV)/.installed  ## The page of leaderboards/speed out of its records.
+speed-table: $(VENV)/.installed  ## Write the page of leaderboards/speed from its records.
 	$(BIN)/python -m vlbench.report.speed.pages
 
-screenshots: $(VENV)/.installed-dev  ## The pictures of docs/screenshots, of models that are trained first; needs a Chromium.
+screenshots: $(VENV)/.installed-dev  ## Render docs/screenshots, of models that are trained first; needs a Chromium.
 	VLBENCH_SCREENSHOTS=docs/screenshots VLBENCH_SCREENSHOT_RUNS=$(RUNS)/screenshots \
 		$(BIN)/python -m pytest tests/e2e/test_screenshots.py
 
 test: $(VENV)/.installed-dev  ## Install what tests need, then run them.
 	$(BIN)/python -m pytest -n 2
 
-test-slow: $(VENV)/.installed-dev  ## What takes minutes: weights made again by the commands in their cards.
+test-slow: $(VENV)/.installed-dev  ## Run the slow tests: pretrain the shipped weights again by the commands in their cards.
 	$(BIN)/python -m pytest -m slow
 
-chromium:  ## What the browser tests look for; installed where there is none.
+chromium:  ## Install the browser that tests need, where there is none.
 	command -v chromium || command -v chromium-browser || command -v google-chrome || \
 		{ $(SUDO) apt-get update && $(SUDO) apt-get install -y chromium; }
 
-lint: $(VENV)/.installed-dev  ## Style, and types in strict mode.
+lint: $(VENV)/.installed-dev  ## Check style, and types in strict mode.
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-format: $(VENV)/.installed-dev  ## Put the code into the house's format.
+format: $(VENV)/.installed-dev  ## Format the code.
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-clean:  ## Remove what make made; runs and the cache stay.
+clean:  ## Remove what make created; runs and the cache stay.
 	rm -rf $(VENV) build vlbench.egg-info
 
 $(VENV)/.installed: pyproject.toml constraints.txt

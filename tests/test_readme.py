@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import subprocess
@@ -22,7 +23,7 @@ def blocks(page: str) -> Iterator[tuple[str, str]]:
 
 
 def tree() -> list[tuple[int, str]]:
-    """Depth and name of each line of the README's tree of the house."""
+    """Depth and name of each line of the README's tree."""
     (text,) = [text for _, text in blocks("README.md") if text.startswith("vlbench/ ")]
     lines = [re.match(r"( *)([\w./]+)  ", line) for line in text.splitlines()]
     assert all(lines), "a line of the tree is a name, two spaces or more, and a comment"
@@ -37,10 +38,20 @@ def test_every_name_of_the_tree_is_on_disk() -> None:
         assert place.is_dir() if name.endswith("/") else place.is_file(), place
 
 
-def test_every_room_is_in_the_tree() -> None:
-    shown = {name.rstrip("/") for depth, name in tree() if depth == 1}
-    rooms = {path.name for path in (REPOSITORY / "vlbench").iterdir() if (path / "__init__.py").is_file()}
-    assert rooms <= shown
+def packages(folder: Path) -> set[str]:
+    return {f"{path.name}/" for path in folder.iterdir() if (path / "__init__.py").is_file()}
+
+
+def test_every_package_is_in_the_tree() -> None:
+    assert packages(REPOSITORY / "vlbench") <= {name for depth, name in tree() if depth == 1}
+
+
+@pytest.mark.parametrize("package", ["data", "world", "report", "engine"])
+def test_every_sub_package_is_in_the_tree(package: str) -> None:
+    lines = tree()
+    start = next(number for number, line in enumerate(lines) if line == (1, f"{package}/"))
+    below = itertools.takewhile(lambda line: line[0] > 1, lines[start + 1 :])
+    assert {name for _, name in below if name.endswith("/")} == packages(REPOSITORY / "vlbench" / package)
 
 
 def test_the_examples_of_contributing_run(tmp_path: Path, cache: Path) -> None:
@@ -67,7 +78,7 @@ def test_the_examples_of_contributing_run(tmp_path: Path, cache: Path) -> None:
             assert (tmp_path / done.stdout.splitlines()[-1] / "run.json").is_file()
 
 
-@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md"])
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "docs/decisions.md", "docs/scale.md", "docs/ci.md"])
 def test_links_and_files_named_exist(page: str) -> None:
     text = BLOCK.sub("", (REPOSITORY / page).read_text(encoding="utf8"))
     named = set(re.findall(r"`((?:docs|tests|tasks|vlbench)/[\w./]+)`", text))
