@@ -120,7 +120,7 @@ def ensure_world(
         return root
     try:
         root.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(root.parent / f".{root.name}.lock"):
+        with FileLock(root.parent / f".{root.name}.lock", fallback_to_soft=False):  # a killed holder keeps no lock
             if not is_world(root):
                 _make_and_move(root, domain, seed, size, progress or (lambda what, done, total: None))
     except OSError as error:
