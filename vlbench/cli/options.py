@@ -117,8 +117,8 @@ def _flag(option: Declared, name: str, words: Mapping[str, str], hidden: bool = 
 def default_text(option: Declared) -> str:
     """The default as `--help` shows it; empty where neither the declaration nor the field has one."""
     value = option.default
-    if option.option.default or value is None:
-        return option.option.default
+    if option.option.shown or value is None:
+        return option.option.shown
     if isinstance(value, bool):
         return "on" if value else "off"
     return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
