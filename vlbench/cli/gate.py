@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from vlbench.cli.options import AsJson
 from vlbench.core.errors import DataError, VlbenchError
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ def gate(
     summary: Annotated[Path | None, typer.Option(help="Append the table to this file.")] = None,
     update_baseline: UpdateBaseline = False,
     reason: Annotated[str, typer.Option(help="Why the baseline changes; written into it.")] = "",
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Compare runs with a baseline: exit code 0 pass, 3 regression, 4 inconclusive.
 

@@ -36,6 +36,10 @@ Settings = Annotated[
     ),
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress on stderr.")]
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
+DataRoot = Annotated[Path | None, typer.Option(help="Folder of the data; left out: synthetic data.")]
+TasksDir = Annotated[Path | None, typer.Option(help="Folder with your own task folders.")]
+AllowPartial = Annotated[bool, typer.Option("--allow-partial", help="Accept incomplete data; the report says so.")]
 _METAVARS = {int: "N", float: "X", Path: "PATH", str: "NAME"}
 
 
