@@ -116,11 +116,7 @@ def _verified(task: Task, report: SplitReport, contents: Contents, progress: Pro
 
 
 def splits_there(task: Task) -> list[str]:
-    """The splits whose annotation files exist; images and optional files may be missing.
-
-    Raises:
-        DataError: there is none.
-    """
+    """The splits whose annotation files exist, images and optional files aside; raises DataError if there is none."""
     existing = []
     for name in task.card.splits:
         files = task.files(name)

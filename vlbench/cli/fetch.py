@@ -88,11 +88,7 @@ def fetch(
 
 
 def _wanted(names: Sequence[str], root: Path, tasks_dir: Path | None, only: str, optional: bool) -> list[Place]:
-    """The files of those tasks that do not exist, each once.
-
-    Raises:
-        VlbenchError: no source is known, or no name matches.
-    """
+    """The files of those tasks that do not exist, each once; raises VlbenchError if none is known or matches."""
     wanted: dict[tuple[str, str], Place] = {}
     for name in names:
         for place in _places(name, root, tasks_dir):

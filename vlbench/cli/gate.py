@@ -75,11 +75,7 @@ def gate(
 
 
 def _update(baseline: Path, runs: Sequence[FoundRun], reason: str) -> None:
-    """Write the baseline anew from the runs.
-
-    Raises:
-        DataError: there is no run.
-    """
+    """Write the baseline anew from the runs; raises DataError if there is none."""
     from vlbench import __version__
     from vlbench.report.gate.baseline import read_baseline, updated, write_baseline
     from vlbench.report.gate.text import update_text
@@ -129,11 +125,7 @@ def _write(verdicts: list[Verdict], code: int, junit: Path | None, summary: Path
 
 
 def _share(given: str, reference: list[Path] | None) -> float | None:
-    """`10%` or `0.1` as 0.1; None if speed is not judged.
-
-    Raises:
-        VlbenchError: it is not a fraction, or is given without runs to compare with.
-    """
+    """`10%` or `0.1` as 0.1; None if speed is not judged. Raises VlbenchError without both flags or for no fraction."""
     if bool(given) != bool(reference):
         raise VlbenchError(
             "--max-slowdown and --speed-reference go together: speed is judged only against runs of the same job"

@@ -111,11 +111,7 @@ class TaskCard(Frozen):
         return split == other or other in self.splits[split].overlaps or split in self.splits[other].overlaps
 
     def larger_splits(self, split: str) -> tuple[str, ...]:
-        """The splits that include this one by `within`, the smallest first.
-
-        Raises:
-            ValueError: a split is within itself.
-        """
+        """The splits that include this one by `within`, smallest first; raises ValueError if one is within itself."""
         larger: list[str] = []
         name = self.splits[split].within
         while name:

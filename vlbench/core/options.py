@@ -42,11 +42,7 @@ Default = TypeVar("Default")
 
 
 def names_in(text: str) -> tuple[str, ...]:
-    """Names with commas between them: `"a, b"` is `("a", "b")`.
-
-    Raises:
-        ValueError: a name is empty or comes twice.
-    """
+    """`"a, b"` as `("a", "b")`; raises ValueError if a name is empty or comes twice."""
     names = tuple(name.strip() for name in text.split(","))
     if not all(names):
         raise ValueError("holds an empty name: expected names with commas between them")
@@ -55,11 +51,7 @@ def names_in(text: str) -> tuple[str, ...]:
 
 
 def check_distinct(names: Sequence[str]) -> None:
-    """Check that no name comes twice.
-
-    Raises:
-        ValueError: one does.
-    """
+    """Raise ValueError if a name comes twice."""
     if twice := [name for name, times in Counter(names).items() if times > 1]:
         raise ValueError(f"names {first_five(twice)} more than once: name each once")
 
@@ -154,11 +146,7 @@ def old_names(spec: type[BaseModel]) -> Mapping[str, str]:
 
 
 def _rename(spec: type[BaseModel], values: Mapping[str, object]) -> dict[str, object]:
-    """The values with old names replaced by those of today.
-
-    Raises:
-        ValueError: an option is given under both names.
-    """
+    """The values under the names of today; raises ValueError if an option is given under its old and its new name."""
     old = old_names(spec)
     for name in old.keys() & values.keys():
         if old[name] in values:
@@ -222,8 +210,7 @@ def _with_underscores(values: Mapping[str, object], below: bool = True) -> dict[
 def _set(values: dict[str, object], path: Sequence[str], value: object, where: str) -> None:
     """Set the value at a path below `values`, making the mappings on the way.
 
-    Raises:
-        VlbenchError: a value is there already, or something other than a mapping is on the way.
+    Raises VlbenchError if a value is there already, or something other than a mapping is on the way.
     """
     *above, last = path
     for name in above:

@@ -35,11 +35,7 @@ Controls = Annotated[tuple[Control, ...], BeforeValidator(split_text)]
 
 
 def _towers(value: object) -> object:
-    """`vision=hf:NAME,text=FOLDER` as a mapping from a tower to its weights.
-
-    Raises:
-        ValueError: a part has no `=`, no name or nothing after it, or a tower comes twice.
-    """
+    """`vision=hf:NAME,text=FOLDER` as a mapping from a tower to its weights; raises ValueError for any other text."""
     if not isinstance(value, str):
         return value
     parts = [part.partition("=") for part in value.split(",")]
