@@ -59,20 +59,12 @@ def model_folders() -> dict[str, Path]:
 
 
 def task_card(name: str, tasks_dir: Path | None = None) -> TaskCard:
-    """The card of a task.
-
-    Raises:
-        VlbenchError: no such task, or all faults of its card.
-    """
+    """The card of a task; raises VlbenchError for an unknown task, or with all faults of its card."""
     return _card(TaskCard, _find("task", name, task_folders(tasks_dir)) / "task.yaml")
 
 
 def task_sources(name: str, tasks_dir: Path | None = None) -> tuple[Download, ...]:
-    """The downloads of a task; empty without a `downloads.yaml` beside its card.
-
-    Raises:
-        VlbenchError: no such task, or all faults of its `downloads.yaml`.
-    """
+    """The downloads of a task, none without a `downloads.yaml` beside its card; raises VlbenchError as `task_card`."""
     path = _find("task", name, task_folders(tasks_dir)) / "downloads.yaml"
     return _card(Downloads, path).sources if path.is_file() else ()
 
@@ -133,11 +125,7 @@ def task_root(data_root: Path, task: str) -> Path:
 
 
 def check_size(card: ModelCard, size: str) -> None:
-    """Check that the model has that size.
-
-    Raises:
-        VlbenchError: it has not; the message suggests a near miss.
-    """
+    """Raise VlbenchError, with a near miss, if the model has no such size."""
     if size not in card.sizes:
         raise unknown(f"size of {card.name}", size, card.sizes)
 
@@ -183,11 +171,7 @@ def pretrained_folder(card: ModelCard, *, weights: bool = True) -> Path:
 
 
 def transformers_folder(name: str) -> Path:
-    """The folder of `hf:FOLDER` or `hf:ID[@REVISION]` with any architecture, downloaded if needed.
-
-    Raises:
-        VlbenchError: exit 6, it cannot be downloaded.
-    """
+    """The folder of `hf:FOLDER` or `hf:ID[@REVISION]`, downloaded if needed; VlbenchError (exit 6) if it cannot be."""
     from vlbench.models.hf.folder import fetched_folder
 
     return fetched_folder(name)
@@ -284,8 +268,7 @@ def _folders(parent: Path, card: str) -> dict[str, Path]:
 def _find(kind: str, name: str, folders: Mapping[str, Path]) -> Path:
     """The folder of that name, else that of a plug-in, which is imported only if it is named.
 
-    Raises:
-        VlbenchError: there is none; the message suggests a near miss.
+    Raises VlbenchError with a near miss if there is none.
     """
     if name in folders:
         return folders[name]
@@ -300,11 +283,7 @@ def _plugins(kind: str) -> dict[str, EntryPoint]:
 
 
 def _folder_of(plugin: EntryPoint) -> Path:
-    """The folder of the plug-in's module.
-
-    Raises:
-        VlbenchError: its entry point names no object, or a module that does not exist.
-    """
+    """The folder of the plug-in's module; raises VlbenchError if its entry point names no object or no module."""
     announced = f"{plugin.name!r} is announced by an installed package as {plugin.value}"
     if not plugin.attr:
         raise VlbenchError(f"{announced}: expected package.module:Name, so fix the entry point of that package")

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from vlbench.cli.options import AllowPartial, AsJson, DataRoot, TasksDir
 from vlbench.cli.spec import split_names
-from vlbench.core.errors import ExitCode, first_five
+from vlbench.core.errors import DataError, ExitCode, first_five
 
 if TYPE_CHECKING:
     from vlbench.core.progress import Progress
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from vlbench.data.splits.leaks import FoundLeak
     from vlbench.data.splits.overlap import Contents, Overlap
     from vlbench.data.splits.verify import SplitReport
+
+VerifyData = Annotated[bool, typer.Option("--verify-data",
+    help="Hash all data files, images included; compare with the hashes of the first verification.")]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -38,21 +41,13 @@ class TaskReport:
 
 def check(
     task: Annotated[str, typer.Option(help="Task to check, or several with commas.")],
-    data_root: Annotated[Path | None, typer.Option(help="Folder of the data; left out: synthetic data.")] = None,
-    tasks_dir: Annotated[Path | None, typer.Option(help="Folder with your own task folders.")] = None,
+    data_root: DataRoot = None,
+    tasks_dir: TasksDir = None,
     split: Annotated[str | None, typer.Option(help="Splits, with commas; left out: all that exist.")] = None,
     images: Annotated[bool, typer.Option("--images/--no-images", help="Decode and compare every image.")] = True,
-    allow_partial: Annotated[
-        bool, typer.Option("--allow-partial", help="Accept incomplete data; the report says so.")
-    ] = False,
-    verify_data: Annotated[
-        bool,
-        typer.Option(
-            "--verify-data",
-            help="Hash all data files, images included; compare with the hashes of the first verification.",
-        ),
-    ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+    allow_partial: AllowPartial = False,
+    verify_data: VerifyData = False,
+    as_json: AsJson = False,
 ) -> None:
     """Verify counts, checksums, images and split overlap; exit code 5 if something is wrong.
 
@@ -106,8 +101,7 @@ def _reports(
     cards = {task.card.name: task.card for task in tasks}
     return [
         TaskReport(name, splits[name], overlaps(card, contents[name], known), leaks(task, contents, cards, known))
-        for task in tasks
-        for name, card in [(task.card.name, task.card)]
+        for task, (name, card) in zip(tasks, cards.items(), strict=True)
     ]
 
 
@@ -122,14 +116,13 @@ def _verified(task: Task, report: SplitReport, contents: Contents, progress: Pro
 
 
 def splits_there(task: Task) -> list[str]:
-    """The splits whose annotation files exist; images and optional files may be missing.
-
-    Raises:
-        DataError: there is none.
-    """
-    from vlbench.core.errors import DataError
-
-    existing = [name for name in task.card.splits if _is_there(task, name)]
+    """The splits whose annotation files exist, images and optional files aside; raises DataError if there is none."""
+    existing = []
+    for name in task.card.splits:
+        files = task.files(name)
+        tables = (key for key, places in files.card.files.items() if places[0].endswith((".json", ".jsonl")))
+        if all(files.place(key).exists() for key in tables if key not in files.card.optional):
+            existing.append(name)
     if not existing:
         raise DataError(
             f"no split of {task.card.name} is below {task.root}: put its files there (see the task's README)"
@@ -137,55 +130,42 @@ def splits_there(task: Task) -> list[str]:
     return existing
 
 
-def _is_there(task: Task, split: str) -> bool:
-    files = task.files(split)
-    tables = (name for name, places in files.card.files.items() if places[0].endswith((".json", ".jsonl")))
-    return all(files.place(name).exists() for name in tables if name not in files.card.optional)
-
-
 def _as_object(reports: list[TaskReport]) -> dict[str, object]:
-    """The object that `--json` prints: of one task its report, of several the reports below `tasks`."""
-    objects = [_task_object(report) for report in reports]
-    if len(objects) == 1:
-        return objects[0]
-    return {"ok": all(report.ok for report in reports), "tasks": {str(report["task"]): report for report in objects}}
+    """The object that `--json` prints: of one task its report, of several the reports below `tasks`.
 
-
-def _task_object(report: TaskReport) -> dict[str, object]:
-    """One task's counts, and the names of all that splits share, to be removed from one of them."""
-    return {
-        "task": report.task,
-        "ok": report.ok,
-        "splits": {split.split: {**asdict(split), "ok": split.ok} for split in report.splits},
-        "overlaps": [{**asdict(overlap), **asdict(overlap.shared)} for overlap in report.overlaps],
-        "leaks": [asdict(leak) for leak in report.leaks],
+    A report names all that splits share, to be removed from one of them.
+    """
+    objects: dict[str, dict[str, object]] = {
+        report.task: {
+            "task": report.task,
+            "ok": report.ok,
+            "splits": {split.split: {**asdict(split), "ok": split.ok} for split in report.splits},
+            "overlaps": [{**asdict(overlap), **asdict(overlap.shared)} for overlap in report.overlaps],
+            "leaks": [asdict(leak) for leak in report.leaks],
+        }
+        for report in reports
     }
+    if len(reports) == 1:
+        return objects[reports[0].task]
+    return {"ok": all(report.ok for report in reports), "tasks": objects}
 
 
 def _text(reports: list[TaskReport]) -> str:
-    several = len(reports) > 1
-    return "\n\n".join((f"{report.task}\n" if several else "") + _task_text(report) for report in reports)
+    heads = [f"{report.task}\n" if len(reports) > 1 else "" for report in reports]
+    return "\n\n".join(head + _task_text(report) for head, report in zip(heads, reports, strict=True))
 
 
 def _task_text(report: TaskReport) -> str:
     from tabulate import tabulate
 
+    headers = ("split", "examples", "expected", "groups", "images", "missing", "undecodable", "md5", "verdict")
     rows = [
-        {
-            "split": split.split,
-            "examples": split.examples,
-            "expected": split.expected,
-            "groups": split.groups,
-            "images": split.images,
-            "missing": split.missing,
-            "undecodable": split.undecodable,
-            "md5": _md5(split),
-            "verdict": "ok" if split.ok else "WRONG",
-        }
+        (split.split, split.examples, split.expected, split.groups, split.images, split.missing, split.undecodable,
+         _md5(split), "ok" if split.ok else "WRONG")
         for split in report.splits
-    ]
+    ]  # fmt: skip
     notes = [f"{split.split}: {text}" for split in report.splits for text in (*split.faults, *split.notes)]
-    parts = ["\n".join([tabulate(rows, headers="keys", intfmt=","), *notes])]
+    parts = ["\n".join([tabulate(rows, headers, intfmt=","), *notes])]
     if report.overlaps:
         parts.append(_overlap_text(report.overlaps))
     if report.leaks:
@@ -197,67 +177,43 @@ def _overlap_text(overlaps: list[Overlap]) -> str:
     """A table of what splits share, and the first names where they should share nothing."""
     from tabulate import tabulate
 
-    rows = [
-        {
-            "splits": f"{overlap.split}, {overlap.other}",
-            "same examples": len(overlap.shared.examples),
-            "same images": len(overlap.shared.pictures),
-            "same bytes, other name": _copied(overlap),
-            "same id, other example": len(overlap.shared.renamed),
-            "verdict": overlap.verdict,
-        }
-        for overlap in overlaps
-    ]
-    doubtful = [overlap for overlap in overlaps if overlap.verdict in ("WRONG", "copies")]
-    notes = [
-        f"{overlap.split}, {overlap.other}: {len(overlap.shared.copied):,} images of {overlap.split} and "
-        f"{len(overlap.shared.copied_other):,} of {overlap.other} have the same bytes under another name, in "
-        f"{len(overlap.shared.copies):,} pairs"
-        for overlap in overlaps
-        if overlap.shared.copies
-    ]
-    notes += [f"{overlap.split}, {overlap.other}: both hold {_first(overlap)}" for overlap in doubtful]
-    return "\n".join([tabulate(rows, headers="keys", intfmt=",", disable_numparse=[4]), *notes])
-
-
-def _copied(overlap: Overlap) -> str:
-    """How many images of the first split, and of the other, have the same bytes under another name."""
-    first, other = len(overlap.shared.copied), len(overlap.shared.copied_other)
-    return f"{first:,}, {other:,}" if first or other else "0"
-
-
-def _first(overlap: Overlap) -> str:
-    named = {"examples": overlap.shared.examples, "images": overlap.shared.pictures, "bytes": overlap.shared.copies}
-    return "; ".join(f"the {what} {first_five(names)}" for what, names in named.items() if names)
+    rows, copies, both = [], [], []
+    for overlap in overlaps:
+        shared, splits = overlap.shared, f"{overlap.split}, {overlap.other}"
+        first, other = len(shared.copied), len(shared.copied_other)
+        copied = f"{first:,}, {other:,}" if first or other else "0"
+        counts = (len(shared.examples), len(shared.pictures), copied, len(shared.renamed))
+        rows.append((splits, *counts, overlap.verdict))
+        if shared.copies:
+            copies.append(
+                f"{splits}: {first:,} images of {overlap.split} and {other:,} of {overlap.other} have the same bytes "
+                f"under another name, in {len(shared.copies):,} pairs"
+            )
+        if overlap.verdict in ("WRONG", "copies"):
+            named = {"examples": shared.examples, "images": shared.pictures, "bytes": shared.copies}
+            names = "; ".join(f"the {what} {first_five(names)}" for what, names in named.items() if names)
+            both.append(f"{splits}: both hold {names}")
+    headers = ("splits", "same examples", "same images", "same bytes, other name", "same id, other example", "verdict")
+    return "\n".join([tabulate(rows, headers, intfmt=",", disable_numparse=[4]), *copies, *both])
 
 
 def _leak_text(leaks: list[FoundLeak]) -> str:
     """A table of images that other tasks train on; numbers of the card are marked as not measured."""
     from tabulate import tabulate
 
-    rows = [
-        {
-            "split": leak.split,
-            "also in": f"{leak.task} {leak.other}",
-            "images": _leaked(leak),
-            "known from": _source(leak),
-        }
-        for leak in leaks
-    ]
+    rows = []
+    for leak in leaks:
+        number = "no number known" if leak.pictures is None else f"{leak.pictures:,}"
+        images, source = f"{number} (measured)", leak.source
+        if not leak.counted:
+            images = f"not measured; task card: {number}"
+            source = f"task card: {leak.source}{'' if leak.verified else ' (unverified)'}"
+        rows.append((leak.split, f"{leak.task} {leak.other}", images, source))
     first = [f"{leak.split}: first {first_five(leak.names)}" for leak in leaks if leak.names]
     lead = "warning: a model that was trained on another task has seen images of these splits"
-    return "\n".join([lead, tabulate(rows, headers="keys", disable_numparse=True), *first])
-
-
-def _leaked(leak: FoundLeak) -> str:
-    number = "no number known" if leak.pictures is None else f"{leak.pictures:,}"
-    return f"{number} (measured)" if leak.counted else f"not measured; task card: {number}"
-
-
-def _source(leak: FoundLeak) -> str:
-    if leak.counted:
-        return leak.source
-    return f"task card: {leak.source}{'' if leak.verified else ' (unverified)'}"
+    return "\n".join(
+        [lead, tabulate(rows, ("split", "also in", "images", "known from"), disable_numparse=True), *first]
+    )
 
 
 def _md5(report: SplitReport) -> str:

@@ -9,29 +9,22 @@ import typer
 
 from vlbench.cli import check, fetch
 from vlbench.cli.check import splits_there
+from vlbench.cli.options import AllowPartial, Quiet, TasksDir
 from vlbench.cli.spec import split_names
 from vlbench.core.domain import known_domain
 
-app = typer.Typer(
-    help="Generate, fetch and check data, and extract region features.", no_args_is_help=True, rich_markup_mode=None
-)
-
+app = typer.Typer(help="Generate, fetch and check data, and extract region features.", no_args_is_help=True,
+    rich_markup_mode=None)  # fmt: skip
 app.command("list")(fetch.list_)
 app.command("fetch")(fetch.fetch)
 app.command("check")(check.check)
-
-Task = Annotated[str, typer.Option(help="Task of the data.")]
-DataRoot = Annotated[Path | None, typer.Option(help="Folder of the data; left out: synthetic data.")]
-TasksDir = Annotated[Path | None, typer.Option(help="Folder with your own task folders.")]
-Splits = Annotated[str | None, typer.Option("--split", help="Splits, with commas; left out: all that exist.")]
-AllowPartial = Annotated[bool, typer.Option("--allow-partial", help="Accept incomplete data; the report says so.")]
 
 
 @app.command("world")
 def world(
     domain: Annotated[str, typer.Option(help="Domain: plain or textured.")] = "plain",
     seed: Annotated[int, typer.Option(help="Seed of the data.")] = 0,
-    quiet: Annotated[bool, typer.Option("--quiet", help="No progress on stderr.")] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Generate the synthetic data in the cache folder, and print its path.
 
@@ -51,10 +44,10 @@ def world(
 
 @app.command("features")
 def features(
-    task: Task,
+    task: Annotated[str, typer.Option(help="Task of the data.")],
     data_root: Annotated[Path, typer.Option(help="Folder of the data.")],
     tasks_dir: TasksDir = None,
-    split: Splits = None,
+    split: Annotated[str | None, typer.Option(help="Splits, with commas; left out: all that exist.")] = None,
     extractor: Annotated[
         str,
         typer.Option(
@@ -75,7 +68,7 @@ def features(
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing TSV files.")] = False,
     allow_partial: AllowPartial = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="No progress on stderr.")] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Extract region features without a detector or with Faster R-CNN: one TSV file in LXMERT's format per split.
 

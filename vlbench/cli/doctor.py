@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from vlbench.cli.options import AsJson, DataRoot, TasksDir
 from vlbench.core.errors import ExitCode, VlbenchError
 from vlbench.core.spec import RunSpec
 from vlbench.core.validate import parse
@@ -26,8 +27,8 @@ def doctor(
     size: Annotated[
         str | None, typer.Option(help="tiny, small or base; left out: tiny on synthetic data, else base.")
     ] = None,
-    data_root: Annotated[Path | None, typer.Option(help="Folder of the data; left out: synthetic data.")] = None,
-    tasks_dir: Annotated[Path | None, typer.Option(help="Folder with your own task folders.")] = None,
+    data_root: DataRoot = None,
+    tasks_dir: TasksDir = None,
     split: Annotated[
         str | None, typer.Option(help="Split to take examples from; left out: the task's report split.")
     ] = None,
@@ -37,7 +38,7 @@ def doctor(
     steps: Annotated[int, typer.Option(min=0, help="Optimizer steps of each training check; 0: none.")] = 300,
     processes: Annotated[bool, typer.Option("--processes/--no-processes", help="Also check two processes.")] = True,
     allow_partial: Annotated[bool, typer.Option("--allow-partial", help="Accept incomplete data.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Check that answers do not depend on batch, order, padding, precision or processes, and that the model can learn.
 

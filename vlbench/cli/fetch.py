@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from vlbench.cli.options import AsJson, Quiet, TasksDir
 from vlbench.cli.spec import split_names
 from vlbench.core.errors import DataError, ExitCode, VlbenchError
 
 if TYPE_CHECKING:
     from vlbench.data.files.fetch import Place
 
-TasksDir = Annotated[Path | None, typer.Option(help="Folder with your own task folders.")]
 DataRoot = Annotated[Path, typer.Option(help="Folder that contains the tasks' folders.")]
 
 
@@ -24,7 +24,7 @@ def list_(
     task: Annotated[str | None, typer.Option(help="Tasks, with commas; left out: all.")] = None,
     data_root: DataRoot = Path("data"),
     tasks_dir: TasksDir = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """List the files that tasks need, their sources, and which of them exist.
 
@@ -61,7 +61,7 @@ def fetch(
         ),
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be fetched, then exit.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="No progress on stderr.")] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Download a task's files from their official sources; existing files are kept, interrupted downloads resume.
 
@@ -88,11 +88,7 @@ def fetch(
 
 
 def _wanted(names: Sequence[str], root: Path, tasks_dir: Path | None, only: str, optional: bool) -> list[Place]:
-    """The files of those tasks that do not exist, each once.
-
-    Raises:
-        VlbenchError: no source is known, or no name matches.
-    """
+    """The files of those tasks that do not exist, each once; raises VlbenchError if none is known or matches."""
     wanted: dict[tuple[str, str], Place] = {}
     for name in names:
         for place in _places(name, root, tasks_dir):

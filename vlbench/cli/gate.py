@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from vlbench.cli.options import AsJson
 from vlbench.core.errors import DataError, VlbenchError
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ def gate(
     summary: Annotated[Path | None, typer.Option(help="Append the table to this file.")] = None,
     update_baseline: UpdateBaseline = False,
     reason: Annotated[str, typer.Option(help="Why the baseline changes; written into it.")] = "",
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Compare runs with a baseline: exit code 0 pass, 3 regression, 4 inconclusive.
 
@@ -74,11 +75,7 @@ def gate(
 
 
 def _update(baseline: Path, runs: Sequence[FoundRun], reason: str) -> None:
-    """Write the baseline anew from the runs.
-
-    Raises:
-        DataError: there is no run.
-    """
+    """Write the baseline anew from the runs; raises DataError if there is none."""
     from vlbench import __version__
     from vlbench.report.gate.baseline import read_baseline, updated, write_baseline
     from vlbench.report.gate.text import update_text
@@ -128,11 +125,7 @@ def _write(verdicts: list[Verdict], code: int, junit: Path | None, summary: Path
 
 
 def _share(given: str, reference: list[Path] | None) -> float | None:
-    """`10%` or `0.1` as 0.1; None if speed is not judged.
-
-    Raises:
-        VlbenchError: it is not a fraction, or is given without runs to compare with.
-    """
+    """`10%` or `0.1` as 0.1; None if speed is not judged. Raises VlbenchError without both flags or for no fraction."""
     if bool(given) != bool(reference):
         raise VlbenchError(
             "--max-slowdown and --speed-reference go together: speed is judged only against runs of the same job"

@@ -96,11 +96,7 @@ def leaderboard(
 def _check_destinations(
     form: Form, inject: Path | None, output: Path | None, picture: Path | None, check: bool
 ) -> None:
-    """Check that the flags for files agree.
-
-    Raises:
-        VlbenchError: they do not.
-    """
+    """Raise VlbenchError if the flags for files do not agree."""
     if check and not (inject or output or picture):
         raise VlbenchError("--check needs a file to check: give --inject, --output or --picture")
     if inject and (output or form not in (Form.md, Form.html)):
@@ -186,11 +182,7 @@ def _holds_published_results(argument: str) -> bool:
 
 
 def _check_no_published_results(runs: list[Path]) -> None:
-    """Check that no file of published results is among the runs.
-
-    Raises:
-        VlbenchError: one is; the message names the flag for it.
-    """
+    """Raise VlbenchError, with the flag for it, if a file of published results is among the runs."""
     if files := [path for path in runs if is_yaml_file(path)]:
         raise VlbenchError(f"{files[0]} is not a run: give your own published results as --published {files[0]}")
 

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from vlbench.cli.options import AsJson, TasksDir
 from vlbench.core.errors import printable
 
 
@@ -23,9 +24,9 @@ class What(StrEnum):
 
 def list_(
     what: Annotated[What, typer.Argument(help="tasks, models, metrics or runs.")],
-    tasks_dir: Annotated[Path | None, typer.Option(help="Folder with your own task folders.")] = None,
+    tasks_dir: TasksDir = None,
     output_path: Annotated[Path, typer.Option(help="Folder of the runs.")] = Path("runs"),
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """List tasks, models, metrics or runs.
 

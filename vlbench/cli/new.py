@@ -48,11 +48,7 @@ def new(
 
 
 def _check(kind: Kind, name: str, folder: Path) -> None:
-    """Check that the name fits a card, a module and a class, and is not taken.
-
-    Raises:
-        VlbenchError: it cannot be used, or the folder exists.
-    """
+    """Raise VlbenchError if the name fits no card, module and class, or is taken, or the folder exists."""
     from vlbench import catalog
 
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or keyword.iskeyword(name):

@@ -36,6 +36,10 @@ Settings = Annotated[
     ),
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress on stderr.")]
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
+DataRoot = Annotated[Path | None, typer.Option(help="Folder of the data; left out: synthetic data.")]
+TasksDir = Annotated[Path | None, typer.Option(help="Folder with your own task folders.")]
+AllowPartial = Annotated[bool, typer.Option("--allow-partial", help="Accept incomplete data; the report says so.")]
 _METAVARS = {int: "N", float: "X", Path: "PATH", str: "NAME"}
 
 
@@ -117,8 +121,8 @@ def _flag(option: Declared, name: str, words: Mapping[str, str], hidden: bool = 
 def default_text(option: Declared) -> str:
     """The default as `--help` shows it; empty where neither the declaration nor the field has one."""
     value = option.default
-    if option.option.default or value is None:
-        return option.option.default
+    if option.option.shown or value is None:
+        return option.option.shown
     if isinstance(value, bool):
         return "on" if value else "off"
     return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)

@@ -16,10 +16,7 @@ from vlbench.engine.runtime.ranks import is_launched, launched
 
 @with_options_of(PretrainSpec)
 def pretrain(
-    given: Mapping[str, object],
-    config: Config = None,
-    settings: Settings = None,
-    quiet: Quiet = False,
+    given: Mapping[str, object], config: Config = None, settings: Settings = None, quiet: Quiet = False
 ) -> None:
     """Pretrain a model on images and captions; print the folder of its weights, tokenizer and card.
 

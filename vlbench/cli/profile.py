@@ -66,11 +66,7 @@ def profile(
 
 
 def make_spec(flags: Mapping[str, object]) -> ProfileSpec:
-    """The spec that the flags ask for.
-
-    Raises:
-        VlbenchError: a value is not what its flag takes.
-    """
+    """The spec that the flags ask for; raises VlbenchError if a value is not what its flag takes."""
     require(flags, "model", "cvlp")
     values = dict(flags)
     for name, read in _FROM_TEXT.items():

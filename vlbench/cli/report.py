@@ -15,8 +15,7 @@ def report(
     max_examples: Annotated[int, typer.Option(min=0, help="Examples on the page.")] = 2000,
     data_root: Annotated[Path | None, typer.Option(help="Folder of the images, if it has moved since the run.")] = None,
     attention: Annotated[
-        bool,
-        typer.Option("--attention", help="Show attention over the images; computed once, from the weights."),
+        bool, typer.Option("--attention", help="Show attention over the images; computed once, from the weights.")
     ] = False,
 ) -> None:
     """Write one self-contained HTML file with a run's scores, curves and examples, or those of two runs.

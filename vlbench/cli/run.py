@@ -62,10 +62,9 @@ def run(
 
 
 def _runnable(specs: list[RunSpec]) -> list[RunSpec]:
-    """The specs whose model supports their task; if there are several, the others are named and left out.
+    """The specs whose model supports their task; the others are named and left out.
 
-    Raises:
-        VlbenchError: a name is unknown, or no spec is left.
+    Raises VlbenchError if a name is unknown, or no spec is left.
     """
     from vlbench.engine.job import rejection
 
@@ -190,11 +189,7 @@ def _values_of_one(values: Mapping[str, object], model: str, task: str) -> dict[
 
 
 def _several(name: str, value: object) -> list[str]:
-    """The names in a text with commas, or in a list.
-
-    Raises:
-        VlbenchError: there is none, one is empty or comes twice, or it is something else.
-    """
+    """The names in a text with commas or a list; raises VlbenchError if one is empty or twice, or for anything else."""
     if isinstance(value, str):
         return split_models(value) if name == "model" else split_names(name, value)
     if not isinstance(value, list | tuple) or not value or not all(isinstance(one, str) and one for one in value):
@@ -207,11 +202,7 @@ def _several(name: str, value: object) -> list[str]:
 
 
 def _check_seeds(source: Mapping[str, object]) -> None:
-    """Check that one source of values does not give `seed` and `seeds` both.
-
-    Raises:
-        VlbenchError: it does.
-    """
+    """Raise VlbenchError if one source of values gives both `seed` and `seeds`."""
     seed, seeds = source.get("seed"), source.get("seeds")
     if seed is not None and seeds is not None:
         raise VlbenchError(f"seed {brief(seed)} and seeds {brief(seeds)} are the same setting: give --seed or --seeds")

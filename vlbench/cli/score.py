@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from vlbench.cli.options import AsJson, DataRoot, TasksDir
 from vlbench.core.domain import known_domain
 
 
@@ -19,8 +20,8 @@ def score(
             help="The task's official file, JSON lines, or a run's samples.parquet; retrieval: scores or ranked lists."
         ),
     ],
-    data_root: Annotated[Path | None, typer.Option(help="Folder of the data; left out: synthetic data.")] = None,
-    tasks_dir: Annotated[Path | None, typer.Option(help="Folder with your own task folders.")] = None,
+    data_root: DataRoot = None,
+    tasks_dir: TasksDir = None,
     split: Annotated[
         str | None, typer.Option(help="Split of the predictions; left out: the task's report split.")
     ] = None,
@@ -28,7 +29,7 @@ def score(
     allow_partial: Annotated[
         bool, typer.Option("--allow-partial", help="Accept missing predictions; the report says so.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Score an existing prediction file; neither images nor PyTorch are needed.
 

@@ -34,8 +34,7 @@ def read_sources(
 def read_settings(settings: Sequence[str]) -> dict[str, object]:
     """`["train.lr=3e-5", "seed=1"]` as nested keys; values are read as YAML scalars.
 
-    Raises:
-        VlbenchError: one has no `=` or no name, or its value is no YAML.
+    Raises VlbenchError if one has no `=` or no name, or its value is no YAML.
     """
     values: dict[str, object] = {}
     for setting in settings:
@@ -50,11 +49,7 @@ def read_settings(settings: Sequence[str]) -> dict[str, object]:
 
 
 def require(values: Mapping[str, object], name: str, example: str) -> None:
-    """Check that an option has a value.
-
-    Raises:
-        VlbenchError: it has none.
-    """
+    """Raise VlbenchError if an option has no value."""
     if values.get(name) is None:
         raise VlbenchError(f"--{name} is missing: name one, e.g. --{name} {example} (`vlbench list {name}s`)")
 
@@ -72,11 +67,7 @@ def deep_update(values: dict[str, object], over: Mapping[str, object]) -> None:
 
 
 def split_names(kind: str, text: str) -> list[str]:
-    """Names with commas between them, as `--task nlvr2,vqa2` has them.
-
-    Raises:
-        VlbenchError: one of them is empty or comes twice.
-    """
+    """The names in `--task nlvr2,vqa2`; raises VlbenchError if one of them is empty or comes twice."""
     try:
         return list(names_in(text))
     except ValueError as error:

@@ -1,14 +1,14 @@
-"""What a model is to vlbench: it sees, it reads, it fuses.
+"""The interfaces of models: a backbone encodes images and texts and fuses them; a generator completes prompts.
 
-Shapes: N pictures of a batch, M texts of a batch, P pairs of both, R visual tokens, T text tokens, D width.
+Shapes: N images of a batch, M texts of a batch, P pairs of both, R visual tokens, T text tokens, D width.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
-from typing import TYPE_CHECKING, Protocol, TypeAlias, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, Self, TypeAlias, runtime_checkable
 
 from vlbench.core.cards import ScaleRange
 from vlbench.core.examples import ImageRef, Prompt
@@ -23,32 +23,28 @@ Tensors: TypeAlias = "dict[str, Tensor]"
 
 
 @dataclass(frozen=True)
-class Visual:
-    """What was seen: states [N, R, D], mask [N, R] (True where a token is real)."""
-
+class _Tokens:
     states: Tensor
     mask: Tensor
 
-    def take(self, rows: Tensor) -> Visual:
-        """The rows [P] in that order, so that pairs can share what was seen once."""
-        return Visual(self.states[rows], self.mask[rows])
+    def take(self, rows: Tensor) -> Self:
+        """The rows [P] in that order, so that pairs can share what was encoded once."""
+        return replace(self, states=self.states[rows], mask=self.mask[rows])
 
 
 @dataclass(frozen=True)
-class Textual:
-    """What was read: states [M, T, D], mask [M, T] (True where a token is real)."""
+class Visual(_Tokens):
+    """Encoded images: states [N, R, D], mask [N, R] (True where a token is real)."""
 
-    states: Tensor
-    mask: Tensor
 
-    def take(self, rows: Tensor) -> Textual:
-        """The rows [P] in that order, so that pairs can share what was read once."""
-        return Textual(self.states[rows], self.mask[rows])
+@dataclass(frozen=True)
+class Textual(_Tokens):
+    """Encoded texts: states [M, T, D], mask [M, T] (True where a token is real)."""
 
 
 @dataclass(frozen=True)
 class Features:
-    """Both together: pooled [P, D], text [P, T, D], visual [P, R, D], and their masks."""
+    """Fused pairs: pooled [P, D], text [P, T, D], visual [P, R, D], and the masks of both."""
 
     pooled: Tensor
     text: Tensor
@@ -58,10 +54,10 @@ class Features:
 
 
 class Backbone(Protocol):
-    """An nn.Module that sees, reads and fuses; row b of every result depends on row b of the input only.
+    """An nn.Module that encodes images (`see`) and texts (`read`) and fuses them.
 
-    `prepare_images` and `prepare_texts` run on the CPU, in workers, and know nothing of answers.
-    `slot` [N] is each picture's place in its query (NLVR2: 0 left, 1 right).
+    Row b of every result depends on row b of the input only. `prepare_images` and `prepare_texts` run on the CPU, in
+    workers, and get no answers. `slot` [N] is each image's place in its query (NLVR2: 0 left, 1 right).
     """
 
     width: int
@@ -79,46 +75,39 @@ class Backbone(Protocol):
 
 @runtime_checkable
 class Fitted(Protocol):
-    """A backbone that learns constants of its input (a mean, a scale) from training pictures before any weight."""
+    """A backbone that computes constants of its input (a mean, a scale) from training images before training."""
 
     def fit(self, refs: Sequence[ImageRef]) -> None:
-        """Set the constants; they are buffers, so they travel with the weights."""
-        ...
+        """Set the constants; they are buffers, so they are saved with the weights."""
 
 
 @runtime_checkable
 class EndToEnd(Protocol):
-    """A backbone with a network over pixels in it that a recipe may train by itself."""
+    """A backbone that contains a network over pixels, which a recipe may train with its own optimizer."""
 
     def visual_parameters(self) -> Iterator[Parameter]:
-        """That network's."""
-        ...
+        """The parameters of that network."""
 
 
 @runtime_checkable
 class Following(Protocol):
-    """A backbone with modules that gather running statistics of their input in training mode, besides batch norms.
-
-    While it is finetuned they stay in eval mode, as batch norms do.
-    """
+    """A backbone with modules, besides batch norms, that gather running statistics of their input in training mode."""
 
     def following(self) -> Iterator[nn.Module]:
-        """These modules."""
-        ...
+        """These modules; they stay in eval mode during finetuning, as batch norms do."""
 
 
 @runtime_checkable
 class Sparing(Protocol):
-    """A backbone some tensors of which only its pretraining uses: weights without them are whole all the same."""
+    """A backbone with tensors that only its pretraining uses: weights without them are complete."""
 
     def spared(self) -> tuple[str, ...]:
-        """How these tensors' names begin."""
-        ...
+        """The prefixes of these tensors' names."""
 
 
 @dataclass(frozen=True)
 class PretrainedWeights:
-    """What came of loading them. head: that of the same training under the names of this package's heads, or empty."""
+    """The result of loading weights. head: that of the same training, under the names of vlbench's heads, or empty."""
 
     report: LoadReport
     head: dict[str, Tensor]
@@ -126,15 +115,10 @@ class PretrainedWeights:
 
 @runtime_checkable
 class Pretrained(Protocol):
-    """A backbone with weights of its own somewhere, which runs begin with unless told otherwise."""
+    """A backbone with pretrained weights of its own, from which runs start by default."""
 
     def load_pretrained(self) -> PretrainedWeights:
-        """Fill the backbone with them.
-
-        Raises:
-            VlbenchError: exit 6, they do not fit.
-        """
-        ...
+        """Fill the backbone with them; raises VlbenchError (exit 6) if they do not fit."""
 
 
 @runtime_checkable
@@ -142,17 +126,15 @@ class Adaptable(Protocol):
     """A backbone that low-rank adapters can be put into."""
 
     def adaptable(self) -> nn.Module:
-        """Its network, as transformers makes it; what is changed in there counts at once."""
-        ...
+        """Its network, as transformers builds it; changes to its modules take effect."""
 
 
 @runtime_checkable
 class Augmenting(Protocol):
-    """A backbone whose pictures can be changed by chance while it is finetuned."""
+    """A backbone whose images can be augmented at random while it is finetuned."""
 
     def augmented(self, refs: Sequence[ImageRef], rng: Random) -> Tensors:
-        """As `prepare_images`, of changed pictures; how one is changed hangs on `rng` and on it, not on the others."""
-        ...
+        """As `prepare_images`, of augmented images; each depends on `rng` and the image, on no other image."""
 
 
 @runtime_checkable
@@ -160,94 +142,82 @@ class MultiScale(Protocol):
     """A backbone that takes images of any size, so that they can be resized at random while it is finetuned."""
 
     def rescaled(self, refs: Sequence[ImageRef], rng: Random, scales: ScaleRange) -> Tensors:
-        """As `prepare_images`, of images of random sizes; the size of one depends on `rng` and on it, on no other."""
-        ...
+        """As `prepare_images`, of images of random sizes; each depends on `rng` and the image, on no other image."""
 
 
 @runtime_checkable
 class Attentive(Protocol):
-    """A backbone that can tell what of the picture its answer attends to, and where in the picture that is.
+    """A backbone that can compute attention over the image, and the box of each visual token.
 
-    Both are made beside the features, by calls of their own: answers neither change nor cost more for them.
+    Both are computed by separate calls, so that answers neither change nor take longer.
     """
 
     def attend(self, seen: Visual, read: Textual) -> Tensor:
-        """What [CLS], which the answer is read from, attends to in the last layer in which it meets the picture.
+        """The attention of [CLS], the input of the head, in the last layer in which it attends to the image.
 
-        Returns: [P, R], the mean of the layer's heads; each row is 0 or more, sums to 1 over the tokens that stand for
-            a part of the picture, and is 0 elsewhere: at padding, at a class token.
+        Returns: [P, R], the mean of the layer's heads; each row is 0 or more, sums to 1 over the tokens of image parts,
+            and is 0 elsewhere: at padding, at a class token.
         Source: Vaswani et al. 2017, eq. 1.
         """
-        ...
 
     def places(self, images: Tensors) -> Tensor:
-        """The box of each visual token, [N, R, 4]: left, top, right and bottom as shares of the picture's sides.
+        """The box of each visual token, [N, R, 4]: left, top, right and bottom as fractions of the image's sides.
 
-        All zeros where a token stands for no part of the picture.
+        All zeros for a token that stands for no part of the image.
         """
-        ...
 
 
 @runtime_checkable
 class DualEncoder(Protocol):
-    """A backbone that also embeds pictures and texts apart, so that a dot product says how well they match."""
+    """A backbone that also embeds images and texts separately; the dot product of embeddings is their similarity."""
 
     def embed_images(self, seen: Visual) -> Tensor:
-        """What was seen -> vectors of length 1, [N, E]."""
-        ...
+        """Unit-length embeddings [N, E] of encoded images."""
 
     def embed_texts(self, read: Textual) -> Tensor:
-        """What was read -> vectors of length 1, [M, E]."""
-        ...
+        """Unit-length embeddings [M, E] of encoded texts."""
 
 
 @runtime_checkable
 class Generator(Protocol):
-    """A model that goes on in words from pictures and a prompt, which it is given together; B prompts, C candidates."""
+    """A generative model, which completes prompts of images and text; B prompts, C candidates."""
 
     width: int
 
     def prepare_prompts(self, prompts: Sequence[Prompt], answers: Sequence[str] | None = None) -> Tensors:
-        """The tensors of B prompts, together with the answers to them where those are learned; on the CPU, in workers.
+        """The tensors of B prompts, with their answers where these are learned; on the CPU, in workers.
 
-        Only among the tensors of prompts may be some whose first dimension is not the batch, such as patches.
+        Unlike in a backbone's, the first dimension of some (patches) may be other than the batch.
         """
-        ...
 
     def generate(self, prompts: Tensors, longest: int) -> list[str]:
-        """What it writes after each prompt: at most `longest` tokens, always the likeliest."""
-        ...
+        """The completion of each prompt: at most `longest` tokens, without sampling."""
 
     def likelihood(self, prompts: Tensors, candidates: Sequence[str]) -> Tensor:
         """The log-likelihood [B, C] of each candidate and its end after the prompt."""
-        ...
 
     def nll(self, answered: Tensors) -> Tensor:
         """The negative log-likelihood [B] per token of each answer and its end, which training lowers."""
-        ...
 
     def states(self, prompts: Tensors) -> Tensor:
-        """What it makes of each prompt: the last hidden state of the prompt's last token, [B, D]."""
-        ...
+        """The last hidden state of each prompt's last token, [B, D]."""
 
 
 Model: TypeAlias = Backbone | Generator
-"""What a head answers from: a backbone of pairs, or a generative model."""
+"""The input of a head: a backbone of pairs, or a generative model."""
 
 
 @runtime_checkable
 class Rendering(Protocol):
-    """A generator that can say what text a prompt becomes, and how it generates."""
+    """A generator that can show the text of a prompt and its decoding settings."""
 
     chat_template: str
 
     def rendered(self, prompt: Prompt) -> str:
         """The text that its tokenizer gets; each image is still one placeholder in it."""
-        ...
 
     def decoding(self, longest: int) -> Decoding:
         """How `generate` chooses at most `longest` tokens."""
-        ...
 
 
 @runtime_checkable
@@ -256,4 +226,3 @@ class ImageProcessing(Protocol):
 
     def image_processing(self) -> dict[str, str]:
         """image_processor: its class. image_backend: the library that resizes images, such as pil or torchvision."""
-        ...

@@ -111,11 +111,7 @@ class TaskCard(Frozen):
         return split == other or other in self.splits[split].overlaps or split in self.splits[other].overlaps
 
     def larger_splits(self, split: str) -> tuple[str, ...]:
-        """The splits that include this one by `within`, the smallest first.
-
-        Raises:
-            ValueError: a split is within itself.
-        """
+        """The splits that include this one by `within`, smallest first; raises ValueError if one is within itself."""
         larger: list[str] = []
         name = self.splits[split].within
         while name:
@@ -164,10 +160,9 @@ class Recipe(Frozen):
     """
 
     optimizer: Literal["adamw", "bert_adam"] | None = None
-    lr: Annotated[
-        Positive | None,
-        option("Peak learning rate; short for --set train.lr=X.", "Training", default="the recipe's"),
-    ] = None
+    lr: Positive | None = option(
+        None, "Peak learning rate; short for --set train.lr=X.", "Training", shown="the recipe's"
+    )
     head_lr: Positive | None = None
     visual_lr: Positive | None = None
     weight_decay: NotNegative | None = None
@@ -179,26 +174,21 @@ class Recipe(Frozen):
     betas: tuple[Share, Share] | None = None
     clip: Positive | None = None
     ema: Annotated[Share, Field(lt=1)] | None = None
-    epochs: Annotated[
-        Count | None,
-        option("Passes over the training data; short for --set train.epochs=N.", "Training", default="the recipe's"),
-    ] = None
-    steps: Annotated[
-        Count | None,
-        option(
-            "Optimizer steps, which win over --epochs; short for --set train.steps=N.",
-            "Training",
-            default="the recipe's",
-        ),
-    ] = None
-    batch_size: Annotated[
-        Count | None,
-        option(
-            "Examples (pretraining: pairs) per optimizer step; short for --set train.batch_size=N.",
-            "Training",
-            default="the recipe's",
-        ),
-    ] = None
+    epochs: Count | None = option(
+        None, "Passes over the training data; short for --set train.epochs=N.", "Training", shown="the recipe's"
+    )
+    steps: Count | None = option(
+        None,
+        "Optimizer steps, which win over --epochs; short for --set train.steps=N.",
+        "Training",
+        shown="the recipe's",
+    )
+    batch_size: Count | None = option(
+        None,
+        "Examples (pretraining: pairs) per optimizer step; short for --set train.batch_size=N.",
+        "Training",
+        shown="the recipe's",
+    )
     accumulation: Count | None = None
     evaluations: Count | None = None
     batches: Literal["shuffled", "related"] | None = None

@@ -10,11 +10,7 @@ Domain: TypeAlias = Literal["plain", "textured"]
 
 
 def known_domain(name: str) -> Domain:
-    """The domain of that name.
-
-    Raises:
-        VlbenchError: there is none; the message suggests a near miss.
-    """
+    """The domain of that name; raises VlbenchError with a near miss if there is none."""
     for domain in get_args(Domain):
         if domain == name:
             return domain  # type: ignore[no-any-return]

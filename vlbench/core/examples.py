@@ -1,4 +1,4 @@
-"""What a task is made of: pictures by reference, queries without answers, examples with them."""
+"""The data of a task: references to images, queries without answers, examples with them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Generic, Protocol, TypeAlias, TypeVar, cast, runtime_checkabl
 
 @dataclass(frozen=True, slots=True)
 class ImageRef:
-    """Where a picture's bytes are, and the key of its region features; never a decoded picture."""
+    """The file of an image, never a decoded image. key: of its region features."""
 
     path: Path
     key: str
@@ -18,7 +18,7 @@ class ImageRef:
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """What a model may see. It has no answer, so leaking one is a type error."""
+    """The input of a model. It has no answer, so leaking one is a type error."""
 
     images: tuple[ImageRef, ...]
     text: str
@@ -34,14 +34,14 @@ class Shot:
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """What a model that writes is asked, after shots that show how."""
+    """The input of a generative model: a query, after the shots shown before it."""
 
     query: Query
     shots: tuple[Shot, ...] = ()
 
     @property
     def images(self) -> tuple[ImageRef, ...]:
-        """All its pictures, in their order."""
+        """All its images, in their order."""
         return tuple(ref for query in (*(shot.query for shot in self.shots), self.query) for ref in query.images)
 
 
@@ -61,9 +61,9 @@ class Label:
 
 @dataclass(frozen=True, slots=True)
 class Caption:
-    """The reference of a text in a gallery: the key of the one picture it belongs to.
+    """The reference of a text in a gallery: the key of the one image it belongs to.
 
-    fold: pictures and texts are searched among those of their own fold only; figures are averaged over the folds.
+    fold: images and texts are ranked among those of their own fold only; scores are averaged over the folds.
     """
 
     image: str
@@ -72,16 +72,14 @@ class Caption:
 
 @runtime_checkable
 class Answered(Protocol):
-    """A reference whose answers are words: what a classifier over a vocabulary learns from."""
+    """A reference whose answers are texts, from which a classifier over an answer vocabulary learns."""
 
     @property
     def consensus(self) -> str:
         """The one answer that stands for all; answers are counted by it. Empty where none is public."""
-        ...
 
     def worths(self) -> Mapping[str, float]:
-        """Answer -> what giving it is worth, in (0, 1]; empty where none is public."""
-        ...
+        """Answer -> its score in (0, 1]; empty where none is public."""
 
 
 Reference = TypeVar("Reference", covariant=True)
@@ -91,8 +89,8 @@ Reference = TypeVar("Reference", covariant=True)
 class Example(Generic[Reference]):
     """One question with its reference.
 
-    `group` names what is dependent (an image, a statement): intervals are clustered by it.
-    `tags` are the slices a table may be cut into.
+    group: the name of what makes examples dependent (an image, a statement): intervals are clustered by it. tags: the
+    slices by which tables break down a metric.
     """
 
     id: str
@@ -107,31 +105,25 @@ Examples: TypeAlias = Sequence[Example[object]]
 
 
 def consensus_of(example: Example[object]) -> str:
-    """The one answer that stands for all of an example's; empty where it has none."""
+    """The one answer that stands for all of an example's, or an empty text."""
     return example.reference.consensus if isinstance(example.reference, Answered) else ""
 
 
 def worths_of(example: Example[object]) -> Mapping[str, float]:
-    """Answer -> what giving it is worth, in (0, 1]; empty where the example has no answer."""
+    """Answer -> its score in (0, 1]; empty where the example has no answer."""
     return example.reference.worths() if isinstance(example.reference, Answered) else {}
 
 
 def image_of(example: Example[object]) -> str:
-    """The key of the image that a retrieval example's text belongs to.
-
-    Raises:
-        TypeError: it is no example of retrieval.
-    """
+    """The key of the image that a retrieval example's text belongs to; raises TypeError for any other example."""
     if not isinstance(example.reference, Caption):
         raise TypeError(f"example {example.id!r} belongs to no gallery")
     return example.reference.image
 
 
 def captioned(examples: Examples) -> Sequence[Example[Caption]]:
-    """The examples of a retrieval task under their own type; only the first one is checked, since splits are long.
-
-    Raises:
-        TypeError: it is no example of retrieval.
+    """The examples of a retrieval task under their own type; raises TypeError if the first one, which alone is checked
+    since splits are long, is no example of retrieval.
     """
     for example in examples[:1]:
         image_of(example)

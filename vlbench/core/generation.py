@@ -30,7 +30,6 @@ class GenerationBackend(Protocol[Ready]):
 
     def generate(self, ready: Ready, max_new_tokens: int) -> list[str]:
         """The most likely text after each of the B prompts."""
-        ...
 
 
 @runtime_checkable
@@ -39,4 +38,3 @@ class LikelihoodBackend(GenerationBackend[Ready], Protocol[Ready]):
 
     def loglikelihood(self, ready: Ready, candidates: Sequence[str]) -> Tensor:
         """The log-likelihood [B, C] of each candidate and its end after each prompt."""
-        ...

@@ -1,7 +1,7 @@
 """One declaration for each option of `vlbench run`, `pretrain` and `profile`.
 
-A field of a spec is declared once, as `name: Annotated[type, option(help, group)] = default`. Flags, `--help`, shell
-completion, YAML keys and the JSON schema all follow from that line. This module needs neither typer nor torch.
+A field of a spec is declared once, as `name: type = option(default, help, group)`. Flags, `--help`, shell completion,
+YAML keys and the JSON schema all follow from that line. This module needs neither typer nor torch.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Annotated, Any, Literal
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, Field, FiniteFloat, model_validator
-from pydantic.fields import FieldInfo
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, FiniteFloat, model_validator
 from pydantic_core import PydanticUndefined
 
 from vlbench.core.errors import VlbenchError, first_five
@@ -22,6 +22,8 @@ from vlbench.core.validate import Frozen, brief
 
 Group = Literal["What to run", "Data", "Training", "Inference", "Measurement", "Machine", "Output"]
 """Headings of `--help`."""
+Catalogue = Literal["task", "model"]
+"""What names can be completed from."""
 MOST = 10**9
 """Upper bound of numbers that have no closer one: above it lies a slip, or an overflow further on."""
 Count = Annotated[int, Field(ge=1, le=MOST)]
@@ -34,14 +36,13 @@ Positive = Annotated[FiniteFloat, Field(gt=0, le=MOST)]
 NotNegative = Annotated[FiniteFloat, Field(ge=0, le=MOST)]
 Share = Annotated[FiniteFloat, Field(ge=0, le=1)]
 Name = Annotated[str, Field(min_length=1)]
+UserPath = Annotated[Path, AfterValidator(Path.expanduser)]
+"""A path with `~` expanded: records keep paths with it, and `--config` reads them back."""
+Default = TypeVar("Default")
 
 
 def names_in(text: str) -> tuple[str, ...]:
-    """Names with commas between them: `"a, b"` is `("a", "b")`.
-
-    Raises:
-        ValueError: a name is empty or comes twice.
-    """
+    """`"a, b"` as `("a", "b")`; raises ValueError if a name is empty or comes twice."""
     names = tuple(name.strip() for name in text.split(","))
     if not all(names):
         raise ValueError("holds an empty name: expected names with commas between them")
@@ -50,11 +51,7 @@ def names_in(text: str) -> tuple[str, ...]:
 
 
 def check_distinct(names: Sequence[str]) -> None:
-    """Check that no name comes twice.
-
-    Raises:
-        ValueError: one does.
-    """
+    """Raise ValueError if a name comes twice."""
     if twice := [name for name, times in Counter(names).items() if times > 1]:
         raise ValueError(f"names {first_five(twice)} more than once: name each once")
 
@@ -74,19 +71,19 @@ Names = Annotated[tuple[str, ...], BeforeValidator(split_text)]
 class Option:
     """How a field of a spec appears on the command line and in YAML.
 
-    group: heading in `--help`. default: text that `--help` shows for a default that is decided later; empty shows the
-    field's own. name: of the flag and the YAML key, where it is not the field's. metavar: placeholder of the value.
-    repeated: whether the flag is given once for each value. known: catalogue whose names complete the value.
-    value_of: another option and a word; that word as its value sets this field to true. formerly: the old name, still
-    read.
+    group: heading in `--help`; None for a field without a flag. shown: text that `--help` shows for a default that is
+    decided later; empty shows the field's own. name: of the flag and the YAML key, where it is not the field's.
+    metavar: placeholder of the value. repeated: whether the flag is given once for each value. known: catalogue whose
+    names complete the value. value_of: another option and a word; that word as its value sets this field to true.
+    formerly: the old name, still read.
     """
 
     group: Group | None = None
-    default: str = ""
+    shown: str = ""
     name: str = ""
     metavar: str = ""
     repeated: bool = False
-    known: Literal["task", "model"] | None = None
+    known: Catalogue | None = None
     value_of: tuple[str, str] | None = None
     formerly: str = ""
 
@@ -95,20 +92,21 @@ class Option:
 
 
 def option(
+    default: Default,
     description: str,
     group: Group | None = None,
     *,
-    default: str = "",
+    shown: str = "",
     name: str = "",
     metavar: str = "",
     repeated: bool = False,
-    known: Literal["task", "model"] | None = None,
+    known: Catalogue | None = None,
     value_of: tuple[str, str] | None = None,
     formerly: str = "",
-) -> FieldInfo:
-    """The declaration of an option, for `Annotated`; see `Option` for the arguments. Without group it has no flag."""
-    extra = Option(group, default, name, metavar, repeated, known, value_of, formerly)
-    field: FieldInfo = Field(description=description, json_schema_extra=extra)
+) -> Default:
+    """The declaration of an option; see `Option`. A required one has the default `...` and stands in `Annotated`."""
+    extra = Option(group, shown, name, metavar, repeated, known, value_of, formerly)
+    field: Default = Field(default=default, description=description, json_schema_extra=extra)
     return field
 
 
@@ -148,11 +146,7 @@ def old_names(spec: type[BaseModel]) -> Mapping[str, str]:
 
 
 def _rename(spec: type[BaseModel], values: Mapping[str, object]) -> dict[str, object]:
-    """The values with old names replaced by those of today.
-
-    Raises:
-        ValueError: an option is given under both names.
-    """
+    """The values under the names of today; raises ValueError if an option is given under its old and its new name."""
     old = old_names(spec)
     for name in old.keys() & values.keys():
         if old[name] in values:
@@ -173,12 +167,7 @@ def normalise(spec: type[BaseModel], values: Mapping[str, object], where: str) -
     """The values of flags, of a YAML file or of `--set`, under the paths of the spec's fields.
 
     Keys may have `-` for `_`. The name of a flag counts as the path of its field (`lr` as `train.lr`), and an option's
-    word as the field that it sets (`batch_size: auto` as `auto_batch: true`).
-
-    Args:
-        spec: the class that the values are for.
-        values: by name, flat or nested.
-        where: the source of the values, for errors.
+    word as the field that it sets (`batch_size: auto` as `auto_batch: true`). where: the source, for errors.
 
     Raises:
         VlbenchError: a setting is given twice, under two names.
@@ -218,23 +207,17 @@ def _with_underscores(values: Mapping[str, object], below: bool = True) -> dict[
     }
 
 
-def _inner(values: dict[str, object], path: Sequence[str], where: str) -> dict[str, object]:
-    """The mapping at a path below `values`, made where it is not there.
+def _set(values: dict[str, object], path: Sequence[str], value: object, where: str) -> None:
+    """Set the value at a path below `values`, making the mappings on the way.
 
-    Raises:
-        VlbenchError: something else is there.
+    Raises VlbenchError if a value is there already, or something other than a mapping is on the way.
     """
-    for name in path:
+    *above, last = path
+    for name in above:
         inner = values.setdefault(name, {})
         if not isinstance(inner, dict):
             raise VlbenchError(f"{where}: {name} is {brief(inner)}: expected keys with values")
         values = inner
-    return values
-
-
-def _set(values: dict[str, object], path: Sequence[str], value: object, where: str) -> None:
-    *above, last = path
-    holder = _inner(values, above, where)
-    if last in holder:
+    if last in values:
         raise VlbenchError(f"{where} and {'.'.join(path)} are the same setting: give one of them")
-    holder[last] = value
+    values[last] = value

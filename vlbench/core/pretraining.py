@@ -42,23 +42,18 @@ class Pretraining(Protocol):
     @property
     def objectives(self) -> tuple[str, ...]:
         """The names of the `losses`."""
-        ...
 
     def prepare(self, pairs: Sequence[Query], rng: Random) -> Tensors:
         """The input of `losses` from B matching pairs, with randomness from `rng` only. Runs on the CPU, in workers."""
-        ...
 
     def losses(self, batch: Tensors) -> Mapping[str, Tensor]:
         """One scalar per objective, weighted as in the paper; the training loss is their sum."""
-        ...
 
     def after_step(self, gather: Gather = alone) -> None:
         """Update the state after an optimizer step: momentum encoders, and queues with the keys of all processes."""
-        ...
 
     def settings(self) -> Mapping[str, Option]:
         """All settings of the objectives that ran, for the card of the weights."""
-        ...
 
     def head_weights(self) -> Mapping[str, Tensor]:
         """Initial weights for the head of a later run, by their names there; empty if there are none.
@@ -66,7 +61,6 @@ class Pretraining(Protocol):
         `head.score.weight` [1, D], `head.score.bias` [1]: the ITM head's row for a match, for a head that ranks.
         `head.classifier.*`: a classifier over the learned answers.
         """
-        ...
 
 
 @runtime_checkable
@@ -81,11 +75,9 @@ class LearnsAnswers(Protocol):
 
     def learn_answers(self, answers: Sequence[str]) -> None:
         """Create the classifier over these answers; called once, before training."""
-        ...
 
     def prepare_answers(self, worths: Sequence[Mapping[str, float]], rng: Random) -> Tensors:
         """Further input of `losses`: answer -> score for each of B pairs (empty: not a question). Runs in workers."""
-        ...
 
 
 @runtime_checkable
@@ -94,4 +86,3 @@ class HasMomentumCopies(Protocol):
 
     def restart_copies(self, loaded: Collection[str]) -> None:
         """Make the copies equal to their networks. loaded: the names of the tensors whose weights were loaded."""
-        ...

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, FiniteFloat, field_validator
+from pydantic import Field, FiniteFloat
 
-from vlbench.core.options import Count, Name, NotNegative, Positive, Spec, Threads, option
+from vlbench.core.options import Count, Name, NotNegative, Positive, Spec, Threads, UserPath, option
 from vlbench.core.record import Environment, ToolInfo
 from vlbench.core.spec import DeviceOption, DtypeOption, SeedOption
 from vlbench.core.validate import Frozen
@@ -43,6 +43,7 @@ class ProfileSpec(Spec):
     models: Annotated[
         Annotated[tuple[Name, ...], Field(min_length=1)],
         option(
+            ...,
             "Models with commas, measured in turn; also hf:CLIPModel, without weights.",
             "What to run",
             name="model",
@@ -50,72 +51,55 @@ class ProfileSpec(Spec):
             known="model",
         ),
     ]
-    size: Annotated[
-        Name | None,
-        option("Size of every model but those of hf:, which have one.", "What to run", default="the paper's"),
-    ] = None
-    task: Annotated[Name, option("Task whose head is put on the backbone.", "What to run", known="task")] = (
-        "coco_retrieval"
+    size: Name | None = option(
+        None, "Size of every model but those of hf:, which have one.", "What to run", shown="the paper's"
     )
-    scenario: Annotated[
-        tuple[Scenario, ...],
-        option(
-            "latency: one example at a time; throughput: growing batches; retrieval: a query against galleries; with "
-            "commas.",
-            "What to run",
-        ),
-    ] = ("latency",)
-    picture: Annotated[
-        tuple[Pixels, Pixels],
-        option(
-            "Width and height of the images before each model's own preprocessing.",
-            "Data",
-            default="1000x600",
-            metavar="WxH",
-        ),
-    ] = (1000, 600)
-    words: Annotated[Count, option("Words of the texts.", "Data")] = 12
-    vocabulary: Annotated[
-        Path | None, option("vocab.txt of the texts.", "Data", default="a generated one of the same length")
-    ] = None
-    batches: Annotated[
-        tuple[Count, ...],
-        option(
-            "Batch sizes of throughput, with commas.",
-            "Measurement",
-            name="batch_sizes",
-            metavar="N,...",
-            default="1, 2, 4 ... to the fastest",
-        ),
-    ] = ()
-    stages: Annotated[
-        tuple[str, ...],
-        option("Measure the latency of these stages only, with commas.", "Measurement", default="all"),
-    ] = ()
-    iterations: Annotated[
-        Annotated[Count, Field(ge=2)],
-        option("Smallest number of iterations for each model and batch size.", "Measurement"),
-    ] = 10
-    seconds: Annotated[NotNegative, option("Shortest time for each model.", "Measurement", metavar="SECONDS")] = 1.0
-    precision: Annotated[
-        Positive,
-        option("Stop when the 95 % interval of the median is within this fraction of it.", "Measurement"),
-    ] = 0.02
-    max_seconds: Annotated[Positive, option("Longest time for each scenario.", "Measurement", metavar="SECONDS")] = 60.0
-    detector: Annotated[
-        bool, option("Include the detector in the cost of models that need region features.", "Measurement")
-    ] = True
-    energy: Annotated[bool, option("Measure joules per example, where the GPU reports them.", "Measurement")] = False
+    task: Name = option("coco_retrieval", "Task whose head is put on the backbone.", "What to run", known="task")
+    scenario: tuple[Scenario, ...] = option(
+        ("latency",),
+        "latency: one example at a time; throughput: growing batches; retrieval: a query against galleries; with "
+        "commas.",
+        "What to run",
+    )
+    picture: tuple[Pixels, Pixels] = option(
+        (1000, 600),
+        "Width and height of the images before each model's own preprocessing.",
+        "Data",
+        shown="1000x600",
+        metavar="WxH",
+    )
+    words: Count = option(12, "Words of the texts.", "Data")
+    vocabulary: UserPath | None = option(
+        None, "vocab.txt of the texts.", "Data", shown="a generated one of the same length"
+    )
+    batches: tuple[Count, ...] = option(
+        (),
+        "Batch sizes of throughput, with commas.",
+        "Measurement",
+        name="batch_sizes",
+        metavar="N,...",
+        shown="1, 2, 4 ... to the fastest",
+    )
+    stages: tuple[str, ...] = option(
+        (), "Measure the latency of these stages only, with commas.", "Measurement", shown="all"
+    )
+    iterations: Annotated[Count, Field(ge=2)] = option(
+        10, "Smallest number of iterations for each model and batch size.", "Measurement"
+    )
+    seconds: NotNegative = option(1.0, "Shortest time for each model.", "Measurement", metavar="SECONDS")
+    precision: Positive = option(
+        0.02, "Stop when the 95 % interval of the median is within this fraction of it.", "Measurement"
+    )
+    max_seconds: Positive = option(60.0, "Longest time for each scenario.", "Measurement", metavar="SECONDS")
+    detector: bool = option(
+        True, "Include the detector in the cost of models that need region features.", "Measurement"
+    )
+    energy: bool = option(False, "Measure joules per example, where the GPU reports them.", "Measurement")
     dtype: DtypeOption = "float32"
     device: DeviceOption = None
-    threads: Annotated[Threads | None, option("CPU threads.", "Machine", default="torch's")] = None
+    threads: Threads | None = option(None, "CPU threads.", "Machine", shown="torch's")
     seed: SeedOption = 0
-    output_path: Annotated[Path, option("Folder of the profiles.", "Output")] = Path("profiles")
-
-    @field_validator("vocabulary", "output_path")
-    @classmethod
-    def _home(cls, path: Path | None) -> Path | None:
-        return path.expanduser() if path else path
+    output_path: UserPath = option(Path("profiles"), "Folder of the profiles.", "Output")
 
 
 class Times(Frozen):

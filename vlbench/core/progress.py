@@ -10,11 +10,9 @@ class Progress(Protocol):
 
     def say(self, line: str) -> None:
         """Report one line."""
-        ...
 
     def step(self, what: str, done: int, total: int, note: str = "") -> None:
         """Report `done` of `total` units of `what`; it ends with done == total."""
-        ...
 
 
 class Silent:

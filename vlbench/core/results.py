@@ -1,4 +1,4 @@
-"""What comes out of a model, and what a metric makes of it."""
+"""The answers and rankings of models, and the scores that metrics compute from them."""
 
 from __future__ import annotations
 
@@ -13,10 +13,7 @@ Status = Literal["ok", "unparsed", "error", "skipped"]
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """One answer to one example; `scores` maps an answer to its probability, best first.
-
-    text: what a model wrote, where the answer was taken out of that.
-    """
+    """One answer to one example. scores: answer -> probability, best first. text: generated, with the answer in it."""
 
     example_id: str
     answer: str
@@ -27,17 +24,17 @@ class Prediction:
 
 
 Direction = Literal["i2t", "t2i"]
-"""Which way is searched: from an image to texts, or from a text to images."""
+"""The direction of retrieval: from an image to texts, or from a text to images."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ranking:
-    """Where a query's best positive stands among all candidates of its fold, counted from 0.
+    """The rank of a query's best positive among all candidates of its fold, counted from 0.
 
-    query_id: a picture's key (i2t) or a text's id (t2i). rank_low: negatives scored higher than the best positive.
-    rank_high: with those of equal score. positives: how many positives have that score. top: the ids of the best few
-    candidates with their scores, best first, ties in the gallery's order. depth: how many candidates a list ranked
-    that does not hold all of them; a rank of that much then means further down.
+    query_id: an image's key (i2t) or a text's id (t2i). rank_low: the number of negatives scored higher than the best
+    positive; rank_high: with those of equal score. positives: the number of positives with that score. top: the ids of
+    the best few candidates with their scores, best first, ties in the gallery's order. depth: the length of a ranked
+    list that does not hold all candidates; a rank equal to it means further down.
     """
 
     query_id: str
@@ -51,11 +48,11 @@ class Ranking:
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """A metric's verdict.
+    """The value of a metric.
 
-    value: in percent for accuracies and recalls, full precision. n: units scored (examples, or groups
-    for consistency). stderr, ci95: in the unit of `value`, from test sampling only; None where one unit
-    leaves nothing to estimate. per_example: unit id -> value of that unit in [0, 1].
+    value: in percent for accuracies and recalls, full precision. n: units scored (examples, or groups for consistency).
+    stderr, ci95: in the unit of `value`, from test sampling only; None for a single unit. per_example: unit id -> value
+    of that unit in [0, 1].
     """
 
     name: str
@@ -69,13 +66,13 @@ class Score:
 
 
 class MetricAbsentError(Exception):
-    """Raised by a metric whose evidence is not in the data: it is left out with the reason, never scored as zero."""
+    """Raised by a metric that the data does not support: it is left out with the reason, never scored as zero."""
 
 
 class Metric(Protocol):
-    """A pure function of results and examples whose ids match one to one; may raise MetricAbsentError.
+    """A pure function of results (for `rank` rankings, else predictions) and examples with the same ids.
 
-    The results are predictions, and rankings where the task's output is `rank`.
+    May raise MetricAbsentError.
     """
 
     def __call__(self, results: Sequence[Any], examples: Examples, /) -> Score: ...

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -20,6 +19,7 @@ from vlbench.core.options import (
     Seed,
     Spec,
     Threads,
+    UserPath,
     Workers,
     check_distinct,
     option,
@@ -31,17 +31,11 @@ from vlbench.core.validate import brief
 Control = Literal["blind"]
 Tower = Literal["vision", "text"]
 Dtype = Literal["float32", "bfloat16", "float16"]
-
-
 Controls = Annotated[tuple[Control, ...], BeforeValidator(split_text)]
 
 
 def _towers(value: object) -> object:
-    """`vision=hf:NAME,text=FOLDER` as a mapping from a tower to its weights.
-
-    Raises:
-        ValueError: a part has no `=`, no name or nothing after it, or a tower comes twice.
-    """
+    """`vision=hf:NAME,text=FOLDER` as a mapping from a tower to its weights; raises ValueError for any other text."""
     if not isinstance(value, str):
         return value
     parts = [part.partition("=") for part in value.split(",")]
@@ -58,33 +52,36 @@ def _paths(value: object) -> object:
 
 SizeOption = Annotated[
     Name | None,
-    option("Size of the model: tiny, small or base.", "What to run", default="tiny on synthetic data, else base"),
+    option(..., "Size of the model: tiny, small or base.", "What to run", shown="tiny on synthetic data, else base"),
 ]
 DataRootOption = Annotated[
-    Path | None, option("Folder of the real data.", "Data", default="$VLBENCH_DATA, else synthetic data")
+    UserPath | None, option(..., "Folder of the real data.", "Data", shown="$VLBENCH_DATA, else synthetic data")
 ]
 TasksDirOption = Annotated[
-    Path | None, option("Folder with your own task folders.", "Data", default="$VLBENCH_TASKS, else none")
+    UserPath | None, option(..., "Folder with your own task folders.", "Data", shown="$VLBENCH_TASKS, else none")
 ]
-DomainOption = Annotated[Domain, option("Domain of the synthetic data.", "Data")]
-SeedOption = Annotated[Seed, option("Seed of all random generators.", "What to run")]
+DomainOption = Annotated[Domain, option(..., "Domain of the synthetic data.", "Data")]
+SeedOption = Annotated[Seed, option(..., "Seed of all random generators.", "What to run")]
 VocabularyOption = Annotated[
-    Path | None,
-    option("vocab.txt or tokenizer.json, for models that need bert-base-uncased.", "Data", default="the model's own"),
+    UserPath | None,
+    option(
+        ..., "vocab.txt or tokenizer.json, for models that need bert-base-uncased.", "Data", shown="the model's own"
+    ),
 ]
 SaveEveryOption = Annotated[
-    Count, option("Optimizer steps between saved training states, from which an interrupted run resumes.", "Output")
+    Count,
+    option(..., "Optimizer steps between saved training states, from which an interrupted run resumes.", "Output"),
 ]
-DtypeOption = Annotated[Dtype, option("Precision of the arithmetic.", "Machine")]
-DeviceOption = Annotated[Name | None, option("cpu, cuda or mps.", "Machine", default="the best available")]
+DtypeOption = Annotated[Dtype, option(..., "Precision of the arithmetic.", "Machine")]
+DeviceOption = Annotated[Name | None, option(..., "cpu, cuda or mps.", "Machine", shown="the best available")]
 ProcessesOption = Annotated[
-    Threads | None, option("Processes that share the work; on GPUs one each.", "Machine", default="1")
+    Threads | None, option(..., "Processes that share the work; on GPUs one each.", "Machine", shown="1")
 ]
-ThreadsOption = Annotated[Threads | None, option("CPU threads.", "Machine", default="by the size of the model")]
+ThreadsOption = Annotated[Threads | None, option(..., "CPU threads.", "Machine", shown="by the size of the model")]
 LogWithOption = Annotated[
-    Names, option("Experiment trackers to log to, with commas: tensorboard,wandb.", "Output", default="none")
+    Names, option(..., "Experiment trackers to log to, with commas: tensorboard,wandb.", "Output", shown="none")
 ]
-ResumeOption = Annotated[bool, option("Resume earlier work, or discard it.", "Output")]
+ResumeOption = Annotated[bool, option(..., "Resume earlier work, or discard it.", "Output")]
 
 
 class RunSpec(Spec):
@@ -97,6 +94,7 @@ class RunSpec(Spec):
     task: Annotated[
         Name,
         option(
+            ...,
             "Task, or several with commas: nlvr2,vqa2; see `vlbench list tasks`.",
             "What to run",
             metavar="NAME,...",
@@ -106,6 +104,7 @@ class RunSpec(Spec):
     model: Annotated[
         Name,
         option(
+            ...,
             "Model, or several with commas: cvlp,vilt; also hf:FOLDER, hf:ID or path/to/file.py:Class; see "
             "`vlbench list models`.",
             "What to run",
@@ -114,150 +113,112 @@ class RunSpec(Spec):
         ),
     ]
     size: SizeOption = None
-    mode: Annotated[
-        Literal["finetune", "eval", "zero-shot", "probe"],
-        option(
-            "finetune; eval: score a checkpoint with its own head; zero-shot: a pretrained model without training, by "
-            "generating, comparing embeddings or ranking; probe: train a linear head on a frozen backbone.",
-            "What to run",
-        ),
-    ] = "finetune"
-    answer_by: Annotated[
-        Literal["text", "candidates"] | None,
-        option(
-            "How a generative model answers: its own text, or the most likely candidate.",
-            "Inference",
-            default="candidates where the task has a closed list or --answers gives one",
-        ),
-    ] = None
-    num_fewshot: Annotated[
-        Amount, option("Zero-shot: examples of the train split shown before each question.", "Inference")
-    ] = 0
-    checkpoint: Annotated[
-        Name | None,
-        option(
-            "Weights to start from: a path, none (random), shipped or pretrained (of hf:). {model} and {task} in a "
-            "path are replaced by the run's own.",
-            "What to run",
-            metavar="PATH",
-            default="shipped on synthetic data, pretrained of hf:, else none",
-        ),
-    ] = None
+    mode: Literal["finetune", "eval", "zero-shot", "probe"] = option(
+        "finetune",
+        "finetune; eval: score a checkpoint with its own head; zero-shot: a pretrained model without training, by "
+        "generating, comparing embeddings or ranking; probe: train a linear head on a frozen backbone.",
+        "What to run",
+    )
+    answer_by: Literal["text", "candidates"] | None = option(
+        None,
+        "How a generative model answers: its own text, or the most likely candidate.",
+        "Inference",
+        shown="candidates where the task has a closed list or --answers gives one",
+    )
+    num_fewshot: Amount = option(0, "Zero-shot: examples of the train split shown before each question.", "Inference")
+    checkpoint: Name | None = option(
+        None,
+        "Weights to start from: a path, none (random), shipped or pretrained (of hf:). {model} and {task} in a "
+        "path are replaced by the run's own.",
+        "What to run",
+        metavar="PATH",
+        shown="shipped on synthetic data, pretrained of hf:, else none",
+    )
     data_root: DataRootOption = None
     tasks_dir: TasksDirOption = None
     domain: DomainOption = "plain"
-    train_split: Annotated[
-        Splits | None,
-        option("Split to train on, or several with commas.", "Data", default="the recipe's, else the task's"),
-    ] = None
-    select_on: Annotated[
-        Name | None,
-        option("Split that selects the best checkpoint; none takes the last one.", "Data", default="the task's"),
-    ] = None
-    split: Annotated[Name | None, option("Split to evaluate.", "Data", default="the task's")] = None
-    limit: Annotated[
-        Positive | None, option("Evaluate on N examples (500) or a fraction (0.1).", "Data", default="all")
-    ] = None
-    limit_mode: Annotated[
-        Literal["random", "head"], option("Which examples --limit takes: random (seeded) or the first ones.", "Data")
-    ] = "random"
-    select_limit: Annotated[
-        Count | None,
-        option(
-            "Largest number of examples (retrieval: images with their texts) to select on, drawn at random.",
-            "Data",
-            default="all, or 1000 images",
-        ),
-    ] = None
-    controls: Annotated[
-        Controls | None,
-        option(
-            "Control runs: blind (image-blind baseline), or none.",
-            "What to run",
-            default="blind on synthetic data, else none",
-        ),
-    ] = None
+    train_split: Splits | None = option(
+        None, "Split to train on, or several with commas.", "Data", shown="the recipe's, else the task's"
+    )
+    select_on: Name | None = option(
+        None, "Split that selects the best checkpoint; none takes the last one.", "Data", shown="the task's"
+    )
+    split: Name | None = option(None, "Split to evaluate.", "Data", shown="the task's")
+    limit: Positive | None = option(None, "Evaluate on N examples (500) or a fraction (0.1).", "Data", shown="all")
+    limit_mode: Literal["random", "head"] = option(
+        "random", "Which examples --limit takes: random (seeded) or the first ones.", "Data"
+    )
+    select_limit: Count | None = option(
+        None,
+        "Largest number of examples (retrieval: images with their texts) to select on, drawn at random.",
+        "Data",
+        shown="all, or 1000 images",
+    )
+    controls: Controls | None = option(
+        None,
+        "Control runs: blind (image-blind baseline), or none.",
+        "What to run",
+        shown="blind on synthetic data, else none",
+    )
     seed: SeedOption = 0
     vocabulary: VocabularyOption = None
-    answers: Annotated[
-        Path | None,
-        option("JSON list of answers to choose from.", "Data", default="the frequent ones of the train split"),
-    ] = None
+    answers: UserPath | None = option(
+        None, "JSON list of answers to choose from.", "Data", shown="the frequent ones of the train split"
+    )
     train: Recipe = Field(default=Recipe(), description="Values that replace those of the model card's recipe.")
-    rerank_k: Annotated[
-        Count | None,
-        option("Retrieval: rerank the K best by embeddings with the cross-encoder.", "Inference", default="all pairs"),
-    ] = None
-    eval_batch_size: Annotated[
-        Count | None,
-        option("Examples per forward pass at inference.", "Inference", default="256, or 8 of a generative model"),
-    ] = None
-    auto_batch: Annotated[
-        bool,
-        option(
-            "find the number of examples per forward pass that fits into memory; an optimizer step takes the recipe's "
-            "batch size all the same.",
-            value_of=("batch_size", "auto"),
-        ),
-    ] = False
+    rerank_k: Count | None = option(
+        None, "Retrieval: rerank the K best by embeddings with the cross-encoder.", "Inference", shown="all pairs"
+    )
+    eval_batch_size: Count | None = option(
+        None, "Examples per forward pass at inference.", "Inference", shown="256, or 8 of a generative model"
+    )
+    auto_batch: bool = option(
+        False,
+        "find the number of examples per forward pass that fits into memory; an optimizer step takes the recipe's "
+        "batch size all the same.",
+        value_of=("batch_size", "auto"),
+    )
     save_every: SaveEveryOption = 500
-    dtype: Annotated[
-        Dtype, option("Precision of the arithmetic; at inference also of a generative model's weights.", "Machine")
-    ] = "float32"
-    compile: Annotated[bool, option("Compile the model with torch.compile, which rounds differently.", "Machine")] = (
-        False
+    dtype: Dtype = option(
+        "float32", "Precision of the arithmetic; at inference also of a generative model's weights.", "Machine"
     )
-    activation_checkpointing: Annotated[
-        bool, option("Recompute activations in the backward pass, which saves memory.", "Machine")
-    ] = False
-    device_map: Annotated[
-        Literal["auto"] | None,
-        option("auto: spread a generative model over all devices.", "Machine", default="one device"),
-    ] = None
-    quantize: Annotated[
-        Literal["8bit", "4bit"] | None,
-        option("Quantize the weights of a generative model at inference.", "Machine", default="not quantized"),
-    ] = None
-    trust_remote_code: Annotated[bool, option("Run code that the folder of an hf: model contains.", "What to run")] = (
-        False
+    compile: bool = option(False, "Compile the model with torch.compile, which rounds differently.", "Machine")
+    activation_checkpointing: bool = option(
+        False, "Recompute activations in the backward pass, which saves memory.", "Machine"
     )
-    allow_partial: Annotated[bool, option("Accept incomplete data; the record says so.", "Data")] = False
-    verify_data: Annotated[
-        bool,
-        option(
-            "Hash all data files, images included, and compare them with the hashes of the first verification.", "Data"
-        ),
-    ] = False
+    device_map: Literal["auto"] | None = option(
+        None, "auto: spread a generative model over all devices.", "Machine", shown="one device"
+    )
+    quantize: Literal["8bit", "4bit"] | None = option(
+        None, "Quantize the weights of a generative model at inference.", "Machine", shown="not quantized"
+    )
+    trust_remote_code: bool = option(False, "Run code that the folder of an hf: model contains.", "What to run")
+    allow_partial: bool = option(False, "Accept incomplete data; the record says so.", "Data")
+    verify_data: bool = option(
+        False,
+        "Hash all data files, images included, and compare them with the hashes of the first verification.",
+        "Data",
+    )
     device: DeviceOption = None
     num_processes: ProcessesOption = None
-    workers: Annotated[
-        Workers,
-        option(
-            "Processes that prepare batches, for each process of the run.",
-            "Machine",
-            default="0 on synthetic data, else as many as the machine has to spare",
-        ),
-    ] = 0
-    cache_images: Annotated[
-        Positive | None,
-        option(
-            "Keep resized images in the cache for later epochs and runs, up to this many GiB.",
-            "Machine",
-            metavar="GIB",
-            default="none are kept",
-            formerly="cache_pictures",
-        ),
-    ] = None
+    workers: Workers = option(
+        0,
+        "Processes that prepare batches, for each process of the run.",
+        "Machine",
+        shown="0 on synthetic data, else as many as the machine has to spare",
+    )
+    cache_images: Positive | None = option(
+        None,
+        "Keep resized images in the cache for later epochs and runs, up to this many GiB.",
+        "Machine",
+        metavar="GIB",
+        shown="none are kept",
+        formerly="cache_pictures",
+    )
     threads: ThreadsOption = None
     log_with: LogWithOption = ()
-    output_path: Annotated[Path, option("Folder of the runs.", "Output")] = Path("runs")
+    output_path: UserPath = option(Path("runs"), "Folder of the runs.", "Output")
     resume: ResumeOption = True
-
-    @field_validator("data_root", "tasks_dir", "vocabulary", "answers", "output_path")
-    @classmethod
-    def _home(cls, path: Path | None) -> Path | None:
-        """Expand `~`: records keep paths with it, and `--config` reads them back."""
-        return path.expanduser() if path else path
 
 
 class ResolvedSpec(RunSpec):
@@ -295,27 +256,16 @@ def resolve(
     select_limit: int | None,
     answer_by: Literal["text", "candidates"] | None,
 ) -> ResolvedSpec:
-    """The spec with the planner's decisions in place of what it left open.
+    """The spec with the planner's decisions in place of what it left open; see RunSpec for their meanings.
 
-    Args:
-        spec: what was asked for; its other fields are kept.
-        size, checkpoint, split, controls, workers, eval_batch_size, select_limit, answer_by: as in RunSpec, decided.
-        train_split, select_on: names of splits; `none` where nothing is trained or selected.
-        train: the whole recipe, the model card's with `spec.train` over it.
+    train_split, select_on: `none` where nothing is trained or selected. train: the whole recipe, the model card's with
+    `spec.train` over it.
     """
-    decided: Mapping[str, object] = {
-        "size": size,
-        "checkpoint": checkpoint,
-        "train_split": train_split,
-        "select_on": select_on,
-        "split": split,
-        "controls": controls,
-        "workers": workers,
-        "eval_batch_size": eval_batch_size,
-        "train": train,
-        "select_limit": select_limit,
-        "answer_by": answer_by,
-    }
+    decided = {
+        "size": size, "checkpoint": checkpoint, "train_split": train_split, "select_on": select_on, "split": split,
+        "controls": controls, "workers": workers, "eval_batch_size": eval_batch_size, "train": train,
+        "select_limit": select_limit, "answer_by": answer_by,
+    }  # fmt: skip
     return ResolvedSpec.model_validate({**dict(spec), **decided})
 
 
@@ -335,72 +285,56 @@ class PretrainSpec(Spec):
     """
 
     model: Annotated[
-        Name,
-        option(
-            "Model, e.g. cvlp; see `vlbench list models`.",
-            "What to run",
-            metavar="NAME",
-            known="model",
-        ),
+        Name, option(..., "Model, e.g. cvlp; see `vlbench list models`.", "What to run", metavar="NAME", known="model")
     ]
     size: SizeOption = None
-    task: Annotated[
-        Annotated[Names, Field(min_length=1)] | None,
-        option(
-            "Tasks whose captions or questions are learned from, with commas.",
-            "Data",
-            metavar="NAME,...",
-            default="coco_retrieval, or none with --texts",
-            known="task",
-        ),
-    ] = None
-    texts: Annotated[
-        Annotated[tuple[Path, ...], BeforeValidator(_paths)],
-        option("LXMERT's file of captions and questions; may be repeated.", "Data", default="none", repeated=True),
-    ] = ()
-    split: Annotated[Splits, option("Split of the tasks, or several with commas.", "Data")] = "train"
+    task: Annotated[Names, Field(min_length=1)] | None = option(
+        None,
+        "Tasks whose captions or questions are learned from, with commas.",
+        "Data",
+        metavar="NAME,...",
+        shown="coco_retrieval, or none with --texts",
+        known="task",
+    )
+    texts: Annotated[tuple[Path, ...], BeforeValidator(_paths)] = option(
+        (), "LXMERT's file of captions and questions; may be repeated.", "Data", shown="none", repeated=True
+    )
+    split: Splits = option("train", "Split of the tasks, or several with commas.", "Data")
     data_root: DataRootOption = None
     tasks_dir: TasksDirOption = None
     domain: DomainOption = "plain"
-    objectives: Annotated[
-        Names | None,
-        option("Pretraining objectives of the model, with commas: mlm,itm.", "Training", default="all of the model's"),
-    ] = None
-    options: Annotated[
-        dict[str, bool | int | float | str],
-        Field(description="Options of the model's pretraining by name, e.g. key_drop."),
-    ] = Field(default_factory=dict)
-    checkpoint: Annotated[
-        Name | None,
-        option(
-            "Weights of the whole model to start from: vlbench's own, official ones, a transformers folder, or "
-            "shipped.",
-            "What to run",
-            metavar="PATH",
-            default="random weights",
-        ),
-    ] = None
-    init: Annotated[
-        Annotated[dict[Tower, str], BeforeValidator(_towers)],
-        option(
-            "Networks that single towers start from: vision=hf:NAME,text=FOLDER.",
-            "What to run",
-            metavar="TOWER=WEIGHTS,...",
-            default="random weights",
-        ),
-    ] = Field(default_factory=dict)
+    objectives: Names | None = option(
+        None, "Pretraining objectives of the model, with commas: mlm,itm.", "Training", shown="all of the model's"
+    )
+    options: dict[str, bool | int | float | str] = Field(
+        default_factory=dict, description="Options of the model's pretraining by name, e.g. key_drop."
+    )
+    checkpoint: Name | None = option(
+        None,
+        "Weights of the whole model to start from: vlbench's own, official ones, a transformers folder, or shipped.",
+        "What to run",
+        metavar="PATH",
+        shown="random weights",
+    )
+    init: Annotated[dict[Tower, str], BeforeValidator(_towers)] = option(
+        {},
+        "Networks that single towers start from: vision=hf:NAME,text=FOLDER.",
+        "What to run",
+        metavar="TOWER=WEIGHTS,...",
+        shown="random weights",
+    )
     seed: SeedOption = 0
     vocabulary: VocabularyOption = None
     train: Recipe = Field(default=Recipe(), description="Values that replace those of the model card's recipe.")
     save_every: SaveEveryOption = 500
     dtype: DtypeOption = "float32"
-    allow_partial: Annotated[bool, option("Accept incomplete data; the card says so.", "Data")] = False
+    allow_partial: bool = option(False, "Accept incomplete data; the card says so.", "Data")
     device: DeviceOption = None
     num_processes: ProcessesOption = None
-    workers: Annotated[Workers, option("Processes that prepare batches, for each process of the run.", "Machine")] = 0
+    workers: Workers = option(0, "Processes that prepare batches, for each process of the run.", "Machine")
     threads: ThreadsOption = None
     log_with: LogWithOption = ()
-    output_path: Annotated[Path, option("Folder of the pretrained weights.", "Output")] = Path("pretrained")
+    output_path: UserPath = option(Path("pretrained"), "Folder of the pretrained weights.", "Output")
     resume: ResumeOption = True
 
     @field_validator("options")
@@ -410,8 +344,3 @@ class PretrainSpec(Spec):
             if not isinstance(value, str) and not abs(value) <= MOST:
                 raise ValueError(f"{name} is {brief(value)}, expected a finite number of at most {MOST:,}")
         return options
-
-    @field_validator("data_root", "tasks_dir", "vocabulary", "output_path")
-    @classmethod
-    def _home(cls, path: Path | None) -> Path | None:
-        return path.expanduser() if path else path

@@ -24,11 +24,7 @@ def joined(value: str | Sequence[str] | None) -> str:
 
 
 def _checked(value: object) -> tuple[str, ...]:
-    """The names of splits in a value of the user.
-
-    Raises:
-        ValueError: not a text or list of texts, an empty name, a duplicate, or `none` beside another name.
-    """
+    """The names of splits in a value; raises ValueError for anything but distinct names, or `none` by itself."""
     texts = [value] if isinstance(value, str) else value
     if not isinstance(texts, list | tuple) or not all(isinstance(text, str) for text in texts):
         raise ValueError("expected the name of a split, or several with commas or as a list: train,val")

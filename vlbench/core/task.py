@@ -37,11 +37,7 @@ class SplitFiles:
         return next(existing, self.root / candidates[0])
 
     def path(self, name: str) -> Path:
-        """The file called `name`.
-
-        Raises:
-            DataError: it does not exist; the message names the candidate paths.
-        """
+        """The file called `name`; raises DataError with the candidate paths if it does not exist."""
         path = self.place(name)
         if not path.exists():
             places = " or ".join(self.card.files[name])
@@ -95,11 +91,7 @@ class Task:
     reader: Reader = _read_all
 
     def files(self, split: str) -> SplitFiles:
-        """The files of a split.
-
-        Raises:
-            VlbenchError: no such split; the message suggests a near miss.
-        """
+        """The files of a split; raises VlbenchError with a near miss if there is none."""
         if split not in self.card.splits:
             raise unknown(f"split of {self.card.name}", split, self.card.splits)
         return SplitFiles(split, self.root, self.card.splits[split], self.siblings)
@@ -138,11 +130,7 @@ class Task:
             self.notes.append(difference)
 
     def metric(self, name: str) -> Metric:
-        """The metric of that name.
-
-        Raises:
-            VlbenchError: no such metric; the message suggests a near miss.
-        """
+        """The metric of that name; raises VlbenchError with a near miss if there is none."""
         if name not in self.metrics:
             raise unknown(f"metric of {self.card.name}", name, self.metrics)
         return self.metrics[name]

@@ -9,7 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import pytest
 import typer
@@ -31,7 +31,7 @@ VLBENCH = Path(sys.executable).with_name("vlbench")
 class Coloured(RunSpec):
     """A spec with one option more: this line is all that an option takes."""
 
-    colour: Annotated[str, option("Colour of the curtains.", "Data")] = "red"
+    colour: str = option("red", "Colour of the curtains.", "Data")
 
 
 def flags_of(spec: type[RunSpec], *arguments: str) -> tuple[str, Mapping[str, object]]:

@@ -26,11 +26,7 @@ def test_lines_come_every_ten_seconds_and_at_the_end(clock: list[float], capsys:
     for second in range(26):
         clock[0] = float(second)
         lines.step("reading", second, 25, "loss 0.1" if second == 10 else "")
-    assert capsys.readouterr().err.splitlines() == [
-        "reading: 10/25 loss 0.1",
-        "reading: 20/25",
-        "reading: 25/25",
-    ]
+    assert capsys.readouterr().err.splitlines() == ["reading: 10/25 loss 0.1", "reading: 20/25", "reading: 25/25"]
 
 
 def test_what_takes_a_moment_is_not_told(clock: list[float], capsys: pytest.CaptureFixture[str]) -> None:

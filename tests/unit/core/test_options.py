@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 import pytest
 
 from vlbench.core.errors import VlbenchError
@@ -13,14 +11,14 @@ from vlbench.core.spec import PretrainSpec, RunSpec
 
 
 class Inner(Spec):
-    depth: Annotated[int, option("How deep.", "Training")] = 1
+    depth: int = option(1, "How deep.", "Training")
 
 
 class Outer(Spec):
     inner: Inner = Inner()
-    colour: Annotated[str, option("Colour.", "Data", formerly="color")] = "red"
-    sizes: Annotated[tuple[int, ...], option("Sizes.", "Data", name="size")] = ()
-    any_depth: Annotated[bool, option("any depth.", value_of=("depth", "any"))] = False
+    colour: str = option("red", "Colour.", "Data", formerly="color")
+    sizes: tuple[int, ...] = option((), "Sizes.", "Data", name="size")
+    any_depth: bool = option(False, "any depth.", value_of=("depth", "any"))
     plain: int = 0
 
 
