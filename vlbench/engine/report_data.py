@@ -128,8 +128,7 @@ def _find_checkpoint(folder: RunFolder, record: RunRecord) -> str | None:
         return str(weights_file(path))
     except VlbenchError:
         raise VlbenchError(
-            f"the weights of run {folder.path} are missing: put {path} back, or leave out --attention",
-            ExitCode.WEIGHTS,
+            f"the weights of run {folder.path} are missing: put {path} back, or leave out --attention", ExitCode.WEIGHTS
         ) from None
 
 
@@ -179,7 +178,7 @@ def _compute(
 ) -> Mapping[str, Sequence[Attended]]:
     """The attention by example id."""
     from vlbench.engine.build import build_learner, load_initial_weights
-    from vlbench.engine.evaluators.attention import attended  # the first import of torch
+    from vlbench.engine.evaluators.attention import compute_attention as attend  # the first import of torch
     from vlbench.engine.resources import make_resources, resource_spec
     from vlbench.engine.runtime.environment import make_accelerator
     from vlbench.engine.runtime.interrupt import Interrupt, Stoppable
@@ -191,4 +190,4 @@ def _compute(
         learner = build_learner(job, resources)
         load_initial_weights(learner, job, resources)
         learner.to(device)
-        return attended(learner, examples, answers, job.spec.eval_batch_size, device, stoppable)
+        return attend(learner, examples, answers, job.spec.eval_batch_size, device, stoppable)

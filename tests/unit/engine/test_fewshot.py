@@ -14,8 +14,8 @@ from vlbench.core.modes import Mode
 from vlbench.core.spec import RunSpec
 from vlbench.data.text.answers import write_answers
 from vlbench.engine.capabilities import EvaluatorKind, evaluator_for
-from vlbench.engine.fewshot import draw_shots
 from vlbench.engine.job import Job
+from vlbench.engine.limit import draw_shots
 
 
 def examples(*labels: str) -> list[Example[Label]]:

@@ -19,7 +19,7 @@ from vlbench.core.examples import Example, ImageRef, Label, Query
 from vlbench.engine.batching.batches import (
     answering_blocks,
     micro_blocks,
-    related,
+    related_rows,
     sequential_blocks,
     training_blocks,
 )
@@ -111,8 +111,8 @@ def test_related_follows_groups_and_pictures() -> None:
         return Example(name, Query(tuple(ImageRef(Path(key), key) for key in keys), ""), Label("True"), group)
 
     examples = [of("a", "g", "1"), of("b", "h", "2"), of("c", "i", "3"), of("d", "g", "2"), of("e", "j", "4", "3")]
-    assert related(examples, 8) == [[0, 1, 3], [2, 4]]
-    assert related(examples, 2) == [[0, 1], [3], [2, 4]]
+    assert related_rows(examples, 8) == [[0, 1, 3], [2, 4]]
+    assert related_rows(examples, 2) == [[0, 1], [3], [2, 4]]
 
 
 def test_accumulation_keeps_the_examples_of_a_step() -> None:
