@@ -56,7 +56,7 @@ class Trackers:
     started: tuple[GeneralTracker, ...] = ()
 
     @classmethod
-    def begin(cls, spec: Spec, folder: Path, title: str) -> Trackers:
+    def start(cls, spec: Spec, folder: Path, title: str) -> Trackers:
         """Start or resume the trackers of the spec, and log its hyperparameters to them.
 
         folder: of the run; trackers write their files below it. title: the displayed name of the run.
@@ -100,8 +100,8 @@ class Trackers:
 
 @contextmanager
 def tracked(spec: Spec, folder: Path, title: str, ranks: Ranks) -> Iterator[Trackers]:
-    """A context with the trackers of `Trackers.begin` on rank 0, whose errors all ranks raise; always finishes them."""
-    trackers = ranks.together(lambda: Trackers.begin(spec, folder, title) if ranks.is_main else Trackers())
+    """A context with the trackers of `Trackers.start` on rank 0, whose errors all ranks raise; always finishes them."""
+    trackers = ranks.together(lambda: Trackers.start(spec, folder, title) if ranks.is_main else Trackers())
     try:
         yield trackers
     finally:

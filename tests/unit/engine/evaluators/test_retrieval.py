@@ -159,7 +159,7 @@ def test_a_dual_head_ranks_by_one_product(learner: Learner) -> None:
     assert firsts == [item.top[0][0] for item in short]  # the one candidate on each shortlist
 
 
-def test_a_model_without_embeddings_says_so(learner: Learner) -> None:
+def test_a_model_without_embeddings_is_rejected(learner: Learner) -> None:
     class Pairs(Fake):
         embed_images = None  # type: ignore[assignment]
 
