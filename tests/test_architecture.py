@@ -178,8 +178,8 @@ def test_the_forward_pass_exists_once() -> None:
 
 
 def test_every_way_of_answering_has_an_evaluator() -> None:
+    from vlbench.engine.build import EVALUATORS
     from vlbench.engine.capabilities import EvaluatorKind
-    from vlbench.engine.evaluators.build import EVALUATORS
 
     assert set(EVALUATORS) == set(EvaluatorKind)
     assert len(set(EVALUATORS.values())) == len(EVALUATORS)

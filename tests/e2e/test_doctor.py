@@ -16,7 +16,7 @@ from vlbench import catalog
 from vlbench.core.cards import ModelCard, Recipe
 from vlbench.engine.doctor import examine as examining
 from vlbench.engine.job import Job, plan
-from vlbench.heads.classify import PairHead
+from vlbench.heads.classify import ClassifyHead
 
 Call = Callable[..., Any]
 
@@ -162,20 +162,20 @@ def test_too_few_steps_are_inconclusive(doctor: Call) -> None:
 
 def test_a_head_that_leaks_is_caught(doctor: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     """The head keeps the references that it gets for training, and answers with them."""
-    targets, forward, kept = PairHead.targets, PairHead.forward, []
+    targets, forward, kept = ClassifyHead.targets, ClassifyHead.forward, []
 
-    def spying(self: PairHead, examples: Any) -> torch.Tensor:
+    def spying(self: ClassifyHead, examples: Any) -> torch.Tensor:
         answers = targets(self, examples)
         kept.append(answers)
         return answers
 
-    def telling(self: PairHead, features: Any) -> torch.Tensor:
+    def telling(self: ClassifyHead, features: Any) -> torch.Tensor:
         logits = forward(self, features)
         known = kept.pop(0) if kept else torch.zeros(len(logits), dtype=torch.int64)
         return logits + 20 * torch.nn.functional.one_hot(known, logits.shape[1])
 
-    monkeypatch.setattr(PairHead, "targets", spying)
-    monkeypatch.setattr(PairHead, "forward", telling)
+    monkeypatch.setattr(ClassifyHead, "targets", spying)
+    monkeypatch.setattr(ClassifyHead, "forward", telling)
     code, found, _ = doctor("Sound", "--steps", 1, "--examples", 48)
     assert (code, statuses(found)["shuffled labels"]) == (12, "broken")
 

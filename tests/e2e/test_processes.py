@@ -19,7 +19,7 @@ import pandas as pd
 import pytest
 
 from vlbench.core.errors import ExitCode
-from vlbench.engine.batching.prediction_shards import Shards
+from vlbench.engine.batching.prediction_shards import PredictionShards
 from vlbench.records.folder import find_runs
 
 TESTS = Path(__file__).resolve().parents[1]
@@ -115,7 +115,7 @@ def test_a_process_is_killed_and_another_number_goes_on(
     assert 4 <= kept < 20
 
     written: list[range] = []
-    monkeypatch.setattr(Shards, "write", counting(Shards.write, written))
+    monkeypatch.setattr(PredictionShards, "write", counting(PredictionShards.write, written))
     assert vlbench(*evaluation).code == 0
     assert len(written) == 20 - kept
     resumed = answered(folder)
@@ -125,7 +125,7 @@ def test_a_process_is_killed_and_another_number_goes_on(
 
 
 def counting(write: Call, written: list[range]) -> Call:
-    def counted(self: Shards, blocks: range, predictions: Any) -> None:
+    def counted(self: PredictionShards, blocks: range, predictions: Any) -> None:
         write(self, blocks, predictions)
         written.append(blocks)
 
@@ -216,23 +216,23 @@ def test_a_full_disk_stops_cleanly(
     run: list[object], vlbench: Call, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     written: list[range] = []
-    whole = counting(Shards.write, written)
+    whole = counting(PredictionShards.write, written)
 
-    def full(self: Shards, blocks: range, predictions: Any) -> None:
+    def full(self: PredictionShards, blocks: range, predictions: Any) -> None:
         with monkeypatch.context() as patch:
             if len(written) == 5:
                 patch.setattr("os.fsync", no_room)
             whole(self, blocks, predictions)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Shards, "write", full)
+        patch.setattr(PredictionShards, "write", full)
         stopped = vlbench(*run)
     assert stopped.code == ExitCode.DATA
     assert len(stopped.err.splitlines()) == 1
     assert "No space left on device): free space" in stopped.err
     (folder,) = find_runs(tmp_path)
     assert len([*(folder / "shards" / "real").iterdir()]) == 5
-    monkeypatch.setattr(Shards, "write", whole)
+    monkeypatch.setattr(PredictionShards, "write", whole)
     assert vlbench(*run).code == 0
     assert len(written) == 20
 

@@ -18,7 +18,7 @@ import pytest
 from vlbench import catalog
 from vlbench.cli.main import main
 from vlbench.core.cards import ModelCard
-from vlbench.engine import dry_run as rehearse
+from vlbench.engine import dry_run
 from vlbench.report.published.results import published
 from vlbench.world.generate import is_world
 
@@ -40,7 +40,7 @@ def small_networks() -> Iterator[None]:
     real = catalog.model_card
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(catalog, "model_card", lambda name: shrunk(real(name)))
-        patch.setattr(rehearse, "ENOUGH", 1e-9)  # no larger batches are timed than the first
+        patch.setattr(dry_run, "ENOUGH", 1e-9)  # no larger batches are timed than the first
         yield
 
 

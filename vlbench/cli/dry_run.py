@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from tabulate import tabulate
 
-from vlbench.engine.dry_run import Phase, Rehearsal
+from vlbench.engine.dry_run import DryRun, Phase
 
 
-def rehearsal_text(plan: Rehearsal) -> str:
+def dry_run_text(plan: DryRun) -> str:
     """The splits, the weights, the fingerprint and the estimated time of each part."""
     job, spec = plan.job, plan.job.spec
     facts = [

@@ -78,17 +78,17 @@ def _runnable(specs: list[RunSpec]) -> list[RunSpec]:
 
 def _print_plans(specs: list[RunSpec], quiet: bool) -> None:
     """Print what each run would do, and an estimate of its time."""
-    from vlbench.cli.dry_run import rehearsal_text
+    from vlbench.cli.dry_run import dry_run_text
     from vlbench.cli.progress import open_progress
-    from vlbench.engine.dry_run import rehearse
+    from vlbench.engine.dry_run import dry_run
 
     for number, spec in enumerate(specs):
         if is_launched():
             check_size(launched().size, spec.num_processes)
         processes = launched().size if is_launched() else spec.num_processes or 1
         with open_progress(quiet or not launched().is_main) as progress:
-            plan = rehearse(spec, progress, processes)
-        _say(("\n" if number else "") + rehearsal_text(plan))
+            plan = dry_run(spec, progress, processes)
+        _say(("\n" if number else "") + dry_run_text(plan))
 
 
 def _run_all(specs: list[RunSpec], quiet: bool) -> None:

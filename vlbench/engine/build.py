@@ -1,11 +1,19 @@
-"""The learner of a run: a model with the head that its task needs, and the weights that it starts from."""
+"""Build what a job runs: its evaluator, and its learner with the initial weights."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 from vlbench import catalog
 from vlbench.core.record import LoadReport
 from vlbench.data.resources import Resources
-from vlbench.engine.evaluators.build import make_evaluator
+from vlbench.engine.capabilities import EvaluatorKind
+from vlbench.engine.evaluators.base import Evaluator
+from vlbench.engine.evaluators.classification import Classification
+from vlbench.engine.evaluators.cross_encoder import CrossEncoder
+from vlbench.engine.evaluators.generation import Generation
+from vlbench.engine.evaluators.retrieval import Retrieval
+from vlbench.engine.evaluators.zero_shot import ZeroShot
 from vlbench.engine.job import Job
 from vlbench.engine.learner import Learner
 from vlbench.engine.weights.answer_vocabulary import named_rows
@@ -13,15 +21,28 @@ from vlbench.engine.weights.files import PRETRAINED
 from vlbench.engine.weights.loading import Wanted, load_weights
 from vlbench.engine.weights.pretrained_loading import load_pretrained
 
+EVALUATORS: Mapping[EvaluatorKind, type[Evaluator]] = {
+    EvaluatorKind.CLASSIFICATION: Classification,
+    EvaluatorKind.ZERO_SHOT: ZeroShot,
+    EvaluatorKind.GENERATION: Generation,
+    EvaluatorKind.RETRIEVAL: Retrieval,
+    EvaluatorKind.CROSS_ENCODER: CrossEncoder,
+}
+
+
+def make_evaluator(job: Job) -> Evaluator:
+    """The evaluator for the way in which the job's model answers its task."""
+    return EVALUATORS[job.kind](job)
+
 
 def build_learner(job: Job, resources: Resources) -> Learner:
-    """The job's model under its head, both with fresh weights."""
+    """The job's model with the head that its task needs, both with random weights."""
     model = catalog.load_model(job.card, job.size, resources)
     return Learner(model, make_evaluator(job).build_head(model))
 
 
 def load_initial_weights(learner: Learner, job: Job, resources: Resources) -> LoadReport | None:
-    """Load the weights that the run starts from; None from scratch.
+    """Load the initial weights; None from scratch.
 
     Raises:
         VlbenchError: exit 6, the weights do not fit the model.

@@ -1,7 +1,7 @@
-"""How a model answers a task, and what is unsupported: decided from the cards, before any weight is loaded.
+"""How a model answers a task, and what is unsupported: decided from the cards, before any weights are loaded.
 
-`evaluator_for` is the only place that chooses between the ways of answering, and this module the only one that rejects
-a combination of model, task, mode and options.
+Only `evaluator_for` chooses between the ways of answering, and only this module rejects combinations of model, task,
+mode and options.
 """
 
 from __future__ import annotations
@@ -58,9 +58,9 @@ By the architecture that their config.json names. The last row stands for all ge
 class EvaluatorKind(StrEnum):
     """How a model answers a task; `vlbench.engine.evaluators` has one module per kind.
 
-    classification: a head over features. zero-shot: the sentence nearest to the image, one per answer. generation: a
-    text, or the most likely candidate. retrieval: a gallery ranked by embeddings. cross-encoder: a gallery ranked pair
-    by pair.
+    classification: by a head over features. zero-shot: by the sentence, one per answer, nearest to the image.
+    generation: by a text, or the most likely candidate. retrieval: by ranking a gallery by embeddings. cross-encoder:
+    by ranking a gallery pair by pair.
     """
 
     CLASSIFICATION = "classification"
@@ -96,11 +96,7 @@ class Unsupported:
 def evaluator_for(
     spec: RunSpec, model: ModelCard, task: TaskCard, linear_head: bool = False
 ) -> EvaluatorKind | Unsupported:
-    """How the model answers the task in the spec's mode.
-
-    linear_head: whether the weights bring a linear head trained on the task, which answers then instead of a generative
-    model.
-    """
+    """How the model answers the task in the spec's mode. linear_head: the weights hold one, which answers."""
     mode = spec.mode
     reason = unsupported(model, task, mode, own_weights=model.pretrained and spec.checkpoint in (None, PRETRAINED))
     if reason:
@@ -117,7 +113,7 @@ def evaluator_for(
 def unsupported(model: ModelCard, task: TaskCard, mode: Mode, own_weights: bool) -> str:
     """Why the model cannot answer the task in that mode; empty where it can.
 
-    own_weights: whether it starts with the weights that its card names, not with a checkpoint that the user names.
+    own_weights: whether its initial weights are those that its card names, not a checkpoint that the user names.
     """
     if mode == "zero-shot":
         if _answers_untrained(model, task):
@@ -144,14 +140,14 @@ def unsupported(model: ModelCard, task: TaskCard, mode: Mode, own_weights: bool)
 
 
 def _generates(model: ModelCard, task: TaskCard, mode: Mode) -> bool:
-    """Whether the model generates answers: untrained where it can, trained where no head of its own does the task."""
+    """Whether the model generates answers: zero-shot where it can, trained where it has no head for the task."""
     if mode == "zero-shot":
         return "generate" in model.outputs and not task.is_retrieval
     return mode in ("finetune", "eval") and takes_prompts(model, task)
 
 
 def _answers_untrained(model: ModelCard, task: TaskCard) -> bool:
-    """By generating, by ranking as it was pretrained to, or by comparing one image with sentences."""
+    """Whether the model can generate, rank by its pretraining, or compare an image with sentences."""
     if task.is_retrieval:
         matches = model.brings if model.pretrained else model.outputs  # weights of in-repo models bring their head
         return model.ranks_by == "dual" or "rank" in matches
@@ -161,10 +157,10 @@ def _answers_untrained(model: ModelCard, task: TaskCard) -> bool:
 
 
 def answer_by(spec: RunSpec, model: ModelCard, task: TaskCard, kind: EvaluatorKind) -> AnswerBy | None:
-    """How a generative model answers: by its own text, or by the most likely candidate of a list where there is one.
+    """How a generative model answers: by text, or by the most likely candidate where there is a list; None of others.
 
     Raises:
-        VlbenchError: asked of a model that does not generate in that mode, or for text and a list at once.
+        VlbenchError: --answer-by for another model or mode, or for text and a list at once.
     """
     if kind.generates:
         if spec.answer_by == "text" and spec.answers is not None:
@@ -182,21 +178,7 @@ def answer_by(spec: RunSpec, model: ModelCard, task: TaskCard, kind: EvaluatorKi
 
 
 def check_before_data(spec: RunSpec, model: ModelCard, task: TaskCard) -> None:
-    """Check the options that need neither data nor weights.
-
-    Raises:
-        VlbenchError: --rerank-k or --num-fewshot for another model, task or mode.
-    """
-    _check_rerank(spec, model, task)
-    if spec.num_fewshot and (MODES[spec.mode].trains_backbone or not _generates(model, task, spec.mode)):
-        raise VlbenchError(
-            f"--num-fewshot {spec.num_fewshot} is for a generative model zero-shot, not for {model.name} in --mode "
-            f"{spec.mode} on {task.name}: leave it out"
-        )
-
-
-def _check_rerank(spec: RunSpec, model: ModelCard, task: TaskCard) -> None:
-    """A shortlist is of a gallery, and needs a model that is a dual encoder and a cross-encoder."""
+    """Raise a VlbenchError if --rerank-k or --num-fewshot is unsupported; this needs neither data nor weights."""
     if spec.rerank_k is not None and (not task.is_retrieval or model.ranks_by == "dual" or not model.embeds):
         cards = [catalog.model_card(name) for name in catalog.model_folders()]
         able = [card.name for card in cards if card.embeds and card.ranks_by == "cross"]
@@ -204,14 +186,15 @@ def _check_rerank(spec: RunSpec, model: ModelCard, task: TaskCard) -> None:
             f"--rerank-k {spec.rerank_k} is for retrieval by a model that embeds and also scores pairs "
             f"({', '.join(able)}), not for {model.name} on {task.name}: leave it out"
         )
+    if spec.num_fewshot and (MODES[spec.mode].trains_backbone or not _generates(model, task, spec.mode)):
+        raise VlbenchError(
+            f"--num-fewshot {spec.num_fewshot} is for a generative model zero-shot, not for {model.name} in --mode "
+            f"{spec.mode} on {task.name}: leave it out"
+        )
 
 
 def check_checkpoint(spec: RunSpec, model: ModelCard, kind: EvaluatorKind, checkpoint: str) -> None:
-    """Check that a head that answers untrained in this run comes with weights.
-
-    Raises:
-        VlbenchError: there are no weights.
-    """
+    """Raise a VlbenchError if the head of an evaluation has no weights."""
     facts = MODES[spec.mode]
     needs = facts.loads_head or (facts.untrained and kind.ranks_gallery and not model.pretrained)
     if needs and checkpoint == "none":
@@ -221,11 +204,7 @@ def check_checkpoint(spec: RunSpec, model: ModelCard, kind: EvaluatorKind, check
 
 
 def check_controls(spec: RunSpec, task: TaskCard, kind: EvaluatorKind, controls: Sequence[str]) -> None:
-    """Check that controls can be trained.
-
-    Raises:
-        VlbenchError: the task ranks, or the mode trains nothing.
-    """
+    """Raise a VlbenchError if there are controls for a ranking, or for a mode that trains nothing."""
     if controls and kind.ranks_gallery:
         raise VlbenchError(
             f"--controls {','.join(controls)} is not for {task.name}: an image-blind ranking is a random one, whose "
@@ -238,11 +217,7 @@ def check_controls(spec: RunSpec, task: TaskCard, kind: EvaluatorKind, controls:
 
 
 def check_own_code(spec: RunSpec, model: ModelCard) -> None:
-    """Check that code that comes with a model is trusted.
-
-    Raises:
-        VlbenchError: the flag is missing, or is for another model.
-    """
+    """Raise a VlbenchError if a model's own code is not trusted, or --trust-remote-code is for another model."""
     if model.own_code and not spec.trust_remote_code:
         raise VlbenchError(
             f"{model.name} comes with code of its own (auto_map in its config.json), which is not run unless you trust "
@@ -255,22 +230,21 @@ def check_own_code(spec: RunSpec, model: ModelCard) -> None:
 
 
 def check_resolved(spec: RunSpec, model: ModelCard) -> None:
-    """Check the options of a spec with everything resolved.
+    """Raise a VlbenchError if an option is for another model, mode or recipe, or lacks its library or device."""
+    if spec.train.lora_rank:
+        _check_lora(spec, model, spec.train.lora_rank)
+    if MODES[spec.mode].trains_backbone and spec.train.batch_norm == "live":
+        _check_batch_norm(spec)
+    _check_loading(spec, model)
+    if MODES[spec.mode].trains_backbone and spec.train.long_side is not None and spec.train.short_side is None:
+        raise VlbenchError(
+            f"train.long_side {spec.train.long_side} limits the random sizes that train.short_side asks for, and it "
+            f"asks for none: give both, or leave it out"
+        )
 
-    Raises:
-        VlbenchError: an option is for another model, mode or recipe, or lacks its library or device (exit 6).
-    """
-    _check_adapters(spec, model)
-    _check_batch_norm(spec)
-    _check_placing(spec, model)
-    _check_scales(spec)
 
-
-def _check_adapters(spec: RunSpec, model: ModelCard) -> None:
+def _check_lora(spec: RunSpec, model: ModelCard, rank: int) -> None:
     """Low-rank adapters are trained within models of transformers, by peft."""
-    rank = spec.train.lora_rank
-    if not rank:
-        return
     if not MODES[spec.mode].trains_backbone:
         raise VlbenchError(f"train.lora_rank {rank} is for --mode finetune, not for --mode {spec.mode}: leave it out")
     if not model.pretrained:
@@ -282,20 +256,8 @@ def _check_adapters(spec: RunSpec, model: ModelCard) -> None:
         raise VlbenchError(f"train.lora_rank {rank} needs peft, which is not installed: pip install 'vlbench[lora]'")
 
 
-def _check_scales(spec: RunSpec) -> None:
-    """A limit of random image sizes needs the sizes."""
-    recipe = spec.train
-    if MODES[spec.mode].trains_backbone and recipe.long_side is not None and recipe.short_side is None:
-        raise VlbenchError(
-            f"train.long_side {recipe.long_side} limits the random sizes that train.short_side asks for, and it asks "
-            f"for none: give both, or leave it out"
-        )
-
-
 def _check_batch_norm(spec: RunSpec) -> None:
     """Batch norms that normalise by the batch need each step in one forward pass."""
-    if not MODES[spec.mode].trains_backbone or spec.train.batch_norm != "live":
-        return
     accumulation = spec.train.accumulation or 1
     if accumulation > 1 or spec.auto_batch:
         cut = f"train.accumulation {accumulation}" if accumulation > 1 else "--batch-size auto"
@@ -307,11 +269,7 @@ def _check_batch_norm(spec: RunSpec) -> None:
 
 
 def check_negatives(spec: RunSpec, task: TaskCard, model: ModelCard, kind: EvaluatorKind, train: Examples) -> None:
-    """Check that a dual encoder, which learns a ranking from the other images of a step, has some in each.
-
-    Raises:
-        VlbenchError: the batch size is 1, or all texts of the training splits belong to one image.
-    """
+    """Raise a VlbenchError if a dual encoder has no negatives: a batch size of 1, or texts of one image only."""
     if not MODES[spec.mode].trains_backbone or kind is not EvaluatorKind.RETRIEVAL:
         return
     what = f"{model.name} learns {task.name} by contrasting the images of an optimizer step"
@@ -324,8 +282,8 @@ def check_negatives(spec: RunSpec, task: TaskCard, model: ModelCard, kind: Evalu
         raise VlbenchError(f"{what}, and all texts of {split} belong to one image: train on more images")
 
 
-def _check_placing(spec: RunSpec, model: ModelCard) -> None:
-    """A generative model can be spread over devices or quantized, where its own weights answer untrained."""
+def _check_loading(spec: RunSpec, model: ModelCard) -> None:
+    """Reject --device-map and --quantize except for the own, untrained weights of a generative model."""
     options = {"--device-map": spec.device_map, "--quantize": spec.quantize}
     given = " ".join(f"{flag} {value}" for flag, value in options.items() if value)
     if not given:
@@ -341,23 +299,17 @@ def _check_placing(spec: RunSpec, model: ModelCard) -> None:
         )
     if spec.device_map and spec.device:
         raise VlbenchError(f"--device-map {spec.device_map} chooses devices, and --device {spec.device} too: give one")
-    if spec.quantize:
-        _check_quantizes(spec.quantize, spec.device)
-
-
-def _check_quantizes(bits: str, device: str | None) -> None:
+    if not spec.quantize:
+        return
+    needs = f"--quantize {spec.quantize} needs"
     if find_spec("bitsandbytes") is None:
-        raise VlbenchError(
-            f"--quantize {bits} needs bitsandbytes, which is not installed: pip install 'vlbench[quantize]'",
-            ExitCode.WEIGHTS,
-        )
+        message = f"{needs} bitsandbytes, which is not installed: pip install 'vlbench[quantize]'"
+        raise VlbenchError(message, ExitCode.WEIGHTS)
     import torch  # only quantization needs it to plan
 
-    if device in ("cpu", "mps") or not torch.cuda.is_available():
-        raise VlbenchError(
-            f"--quantize {bits} needs a CUDA GPU, and none is used: leave it out, or give --dtype bfloat16",
-            ExitCode.WEIGHTS,
-        )
+    if spec.device in ("cpu", "mps") or not torch.cuda.is_available():
+        message = f"{needs} a CUDA GPU, and none is used: leave it out, or give --dtype bfloat16"
+        raise VlbenchError(message, ExitCode.WEIGHTS)
 
 
 def page() -> str:
@@ -372,14 +324,13 @@ def page() -> str:
 
 
 def _table(cards: Sequence[ModelCard], tasks: Sequence[TaskCard]) -> str:
-    rows = [[card.name, *(_letters(card, task) for task in tasks)] for card in cards]
+    rows = [[card.name, *(_mode_letters(card, task) for task in tasks)] for card in cards]
     return tabulate(rows, ["model", *(task.name for task in tasks)], "github")
 
 
-def _letters(card: ModelCard, task: TaskCard) -> str:
-    return " ".join(
-        facts.letter for mode, facts in MODES.items() if not unsupported(card, task, mode, own_weights=True)
-    )
+def _mode_letters(card: ModelCard, task: TaskCard) -> str:
+    modes = [facts for mode, facts in MODES.items() if not unsupported(card, task, mode, own_weights=True)]
+    return " ".join(facts.letter for facts in modes)
 
 
 if __name__ == "__main__":

@@ -13,57 +13,42 @@ from vlbench.core.spec import ResolvedSpec, RunSpec, resolve
 from vlbench.core.splits import NONE, Splits, joined, split_tuple
 from vlbench.core.task import Task
 from vlbench.data.parallel import spare_processes
-from vlbench.engine.capabilities import (
-    EvaluatorKind,
-    Unsupported,
-    answer_by,
-    check_before_data,
-    check_checkpoint,
-    check_controls,
-    check_resolved,
-    evaluator_for,
-)
+from vlbench.engine import capabilities
+from vlbench.engine.capabilities import EvaluatorKind, Unsupported, evaluator_for
 from vlbench.engine.weights.files import PRETRAINED, holds_linear, weights_file
 from vlbench.heads.kinds import takes_prompts
 
 PAIRS, PROMPTS = 256, 8
-"""Examples per forward pass: of an encoder, and of a generative model, which is large and takes long prompts."""
+"""Examples per forward pass: of an encoder, and of a generative model, which is larger and takes long prompts."""
 SELECTED_ON = 1000
-"""Images of a gallery that weights are selected on by default."""
+"""The default number of a gallery's images to select weights on."""
 PROBE = Recipe(
-    optimizer="adamw",
-    lr=1e-2,
-    betas=(0.9, 0.999),
-    weight_decay=0.0,
-    warmup=0.0,
-    epochs=50,
-    batch_size=256,
-    evaluations=10,
-    batches="shuffled",
-)
-"""For a linear head alone, over features normalised to mean 0 and standard deviation 1; the same for every model."""
+    optimizer="adamw", lr=1e-2, betas=(0.9, 0.999), weight_decay=0.0, warmup=0.0, epochs=50, batch_size=256,
+    evaluations=10, batches="shuffled",
+)  # fmt: skip
+"""The recipe of a probe, over features standardised to mean 0 and deviation 1; the same for every model."""
 
 
 def resolved(spec: RunSpec, task: Task, card: ModelCard) -> tuple[ResolvedSpec, EvaluatorKind]:
-    """The spec with every default written out, so that the record says what ran; and how the model answers.
+    """The spec with every default filled in, for the record, and how the model answers.
 
     Raises:
         VlbenchError: an option is unsupported, or two of them contradict each other.
     """
     world, facts = task.source == "world", MODES[spec.mode]
-    check_before_data(spec, card, task.card)
+    capabilities.check_before_data(spec, card, task.card)
     size = spec.size or (next(iter(card.sizes)) if len(card.sizes) == 1 else "tiny" if world else "base")
     catalog.check_size(card, size)
     checkpoint = spec.checkpoint or _default_checkpoint(card, size, world)
     kind = supported(evaluator_for(spec, card, task.card))
-    check_checkpoint(spec, card, kind, checkpoint)
+    capabilities.check_checkpoint(spec, card, kind, checkpoint)
     if facts.loads_head and _holds_linear(checkpoint):
         kind = supported(evaluator_for(spec, card, task.card, linear_head=True))
-    # The recall of an image-blind ranking is that of a random one, which is known.
+    # An image-blind ranking has the recall of a random one, which is known.
     blind = world and facts.trains and not kind.ranks_gallery
     controls = spec.controls if spec.controls is not None else (("blind",) if blind else ())
-    check_controls(spec, task.card, kind, controls)
-    by = answer_by(spec, card, task.card, kind)
+    capabilities.check_controls(spec, task.card, kind, controls)
+    answer_by = capabilities.answer_by(spec, card, task.card, kind)
     recipe = (PROBE if facts.trains_head_only else card.recipe(spec.task, size)).merged(spec.train)
     trained_on = _train_split(spec, task.card, recipe) if facts.trains or spec.num_fewshot else NONE
     whole = resolve(
@@ -75,21 +60,17 @@ def resolved(spec: RunSpec, task: Task, card: ModelCard) -> tuple[ResolvedSpec, 
         split=spec.split or task.card.report_split,
         select_limit=spec.select_limit or (SELECTED_ON if facts.trains and kind.ranks_gallery else None),
         controls=controls,
-        answer_by=by,
+        answer_by=answer_by,
         workers=spec.workers if "workers" in spec.model_fields_set or world else spare_processes(),
-        eval_batch_size=spec.eval_batch_size or (PROMPTS if by or takes_prompts(card, task.card) else PAIRS),
+        eval_batch_size=spec.eval_batch_size or (PROMPTS if answer_by or takes_prompts(card, task.card) else PAIRS),
         train=recipe.model_copy(update={"train_splits": None}),
     )
-    check_resolved(whole, card)
+    capabilities.check_resolved(whole, card)
     return whole, kind
 
 
 def supported(kind: EvaluatorKind | Unsupported) -> EvaluatorKind:
-    """How the model answers.
-
-    Raises:
-        VlbenchError: it cannot, with the reason.
-    """
+    """How the model answers; a VlbenchError with the reason if it cannot."""
     if isinstance(kind, Unsupported):
         raise VlbenchError(kind.reason, kind.exit_code)
     return kind
@@ -103,10 +84,10 @@ def _holds_linear(checkpoint: str) -> bool:
 def _train_split(spec: RunSpec, task: TaskCard, recipe: Recipe) -> Splits:
     """The splits to train on, or to draw shots from: the flag's, else the recipe's, else the task card's.
 
-    recipe: the card's, over it `spec.train`; shots are drawn from the card's train split whatever it was finetuned on.
+    recipe: the card's, with `spec.train` over it; shots are never drawn from the splits of the card's recipe.
 
     Raises:
-        VlbenchError: the flag and `--set train.train_splits` name splits both.
+        VlbenchError: both the flag and `--set train.train_splits` name splits.
     """
     if spec.train_split and spec.train.train_splits:
         raise VlbenchError(
@@ -120,10 +101,9 @@ def _train_split(spec: RunSpec, task: TaskCard, recipe: Recipe) -> Splits:
 
 
 def _select_on(spec: RunSpec, task: TaskCard, trained_on: Sequence[str]) -> str:
-    """The split to select on: the flag's, else the task card's, or none where a recipe also trains on that one.
+    """The split to select on: the flag's, else the task card's, or none where a recipe trains on it.
 
-    Papers that train on the selection split take the last checkpoint. Splits that the user named are never corrected
-    silently.
+    Papers that train on the selection split take the last checkpoint. Splits that the user names are never changed.
     """
     if spec.select_on or spec.train_split or spec.train.train_splits:
         return spec.select_on or task.select_on

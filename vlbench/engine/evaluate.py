@@ -1,4 +1,4 @@
-"""Evaluate a model on a task: from a spec to a record. A finished run is not repeated."""
+"""Evaluate a model on a task: from a spec to a record, which is returned at once if the run is finished."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def evaluate(spec: RunSpec, progress: Progress | None = None) -> RunRecord:
     """Fine-tune, predict, score and record, or return the record of the finished run.
 
     Raises:
-        VlbenchError: a user error, in one sentence.
+        VlbenchError: an error of the user.
         Interrupted: asked to stop; the same spec resumes the run.
     """
     return run(spec, progress)[0]

@@ -1,4 +1,4 @@
-"""A planned job becomes a record: one trial with sight, one per control, all written into the run's folder."""
+"""Execute a planned job: the trial and its controls, and the record of all in the run's folder."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from vlbench.core.record import Efficiency, ModelInfo, RunRecord, TaskInfo, Tool
 from vlbench.data.images.controls import blind_resources
 from vlbench.data.resources import Resources
 from vlbench.data.text.answers import answers_sha256
-from vlbench.engine.evaluators.build import make_evaluator
+from vlbench.engine.build import make_evaluator
 from vlbench.engine.job import Job
 from vlbench.engine.resources import make_resources, resource_spec, unique_refs
 from vlbench.engine.runtime.environment import Clock, check_device, latencies, make_accelerator
@@ -25,7 +25,7 @@ from vlbench.engine.runtime.progress_timing import Logged, examples_per_second
 from vlbench.engine.runtime.ranks import Ranks, is_lost_peer
 from vlbench.engine.runtime.trackers import Trackers, metric_values, tracked
 from vlbench.engine.training.checkpoint import Checkpoints
-from vlbench.engine.trial import Outcome, Trial, checkpoints_below
+from vlbench.engine.trial import Outcome, Trial, checkpoint_folder
 from vlbench.engine.weights.files import own_processor_sha256
 from vlbench.metrics.baseline import majority, slice_majorities
 from vlbench.metrics.scoring import MetricResults, score
@@ -35,70 +35,62 @@ from vlbench.records.samples import write_samples
 
 
 def execute(job: Job, folder: RunFolder, progress: Progress, ranks: Ranks | None = None) -> RunRecord:
-    """Do the job and leave its record, whatever happens: done, interrupted or failed with the reason.
+    """Do the job and write its record in any case, with the status done, interrupted or failed.
 
-    All ranks work; rank 0 alone writes records and logs, and its record is returned on all of them.
+    Only rank 0 writes records and logs; its record is returned on all ranks.
 
     Raises:
-        Interrupted: the state is saved; executing the same job again goes on from there.
-        VlbenchError: among others, a device or precision that is not there, of which no record is left.
+        Interrupted: the state is saved; executing the same job again resumes it.
+        VlbenchError: an unavailable device or precision, of which no record is left, or another error of the user.
     """
-    check_device(job.spec.device, job.arithmetic)  # before anything is written: a run that resumes keeps its record
+    check_device(job.spec.device, job.arithmetic)  # before anything is written: a resumed run keeps its record
     started, ranks = time.perf_counter(), ranks or Ranks()
     progress = Logged(progress, folder.log) if ranks.is_main else Silent()
-    earlier = _begun_by(folder) if ranks.is_main else ()
-    record, fresh = _begun(job, ranks, earlier), folder.is_empty()
+    earlier = _earlier_code(folder) if ranks.is_main else ()
+    record, fresh = _start_record(job, ranks, earlier), folder.is_empty()
     if earlier:
-        progress.say(f"{_mixed(record.tool)}: --no-resume runs it from the beginning")
+        progress.say(f"{_mixed_code_note(record.tool)}: --no-resume runs it from the beginning")
     if ranks.is_main:
         folder.write_config(job.spec)
         folder.write_record(record)
     try:
         with Interrupt() as interrupt:
-            record = _done(job, folder, record, progress, interrupt, ranks)
+            record = _run_trials(job, folder, record, progress, interrupt, ranks)
     except (Exception, KeyboardInterrupt) as error:
         if ranks.is_main:
-            with suppress(DataError):  # on a full disk the error itself is what the user shall hear of
-                _end(folder, record, error, fresh)
+            with suppress(DataError):  # on a full disk the first error is the one to report
+                _record_error(folder, record, error, fresh)
         raise
     record = record.model_copy(update={"status": "done", "seconds": time.perf_counter() - started})
     if ranks.is_main:
         folder.write_record(record)
-        _drop_intermediate(folder, job)
+        for control in ("", *job.spec.controls):  # their states are only for resuming
+            Checkpoints(checkpoint_folder(folder, control)).drop_last()
+        shutil.rmtree(folder.path / "shards", ignore_errors=True)
     return record
 
 
-def _end(folder: RunFolder, record: RunRecord, error: Exception | KeyboardInterrupt, fresh: bool) -> None:
-    """Record how the run ended; of a command that was rejected before any work was done, nothing stays.
+def _record_error(folder: RunFolder, record: RunRecord, error: Exception | KeyboardInterrupt, fresh: bool) -> None:
+    """Record how the run ended; clear the folder if the command was rejected before any work was done.
 
-    fresh: whether the folder was empty when the run came to it.
+    fresh: whether the folder was empty at the start.
     """
+    if isinstance(error, (Interrupted, KeyboardInterrupt)):
+        folder.write_record(record.model_copy(update={"status": "interrupted"}))
+        return
     rejected = isinstance(error, VlbenchError) and error.exit_code == ExitCode.USAGE
     if rejected and fresh and not folder.holds_work():
         folder.clear()
-    else:
-        folder.write_record(_ended(record, error))
-
-
-def _ended(record: RunRecord, error: Exception | KeyboardInterrupt) -> RunRecord:
-    if isinstance(error, (Interrupted, KeyboardInterrupt)):
-        return record.model_copy(update={"status": "interrupted"})
+        return
     if is_lost_peer(error):
         why = "another process of the run has ended"
     else:
         why = error.message if isinstance(error, VlbenchError) else f"{type(error).__name__}: {error}"
-    return record.model_copy(update={"status": "failed", "error": why})
+    folder.write_record(record.model_copy(update={"status": "failed", "error": why}))
 
 
-def _drop_intermediate(folder: RunFolder, job: Job) -> None:
-    """Remove what was kept so far to spare a finished trial from being done again."""
-    for control in ("", *job.spec.controls):
-        Checkpoints(checkpoints_below(folder, control)).drop_last()
-    shutil.rmtree(folder.path / "shards", ignore_errors=True)
-
-
-def _begun_by(folder: RunFolder) -> tuple[str, ...]:
-    """Hashes of the other code of vlbench that began what this run resumes; none where nothing is resumed."""
+def _earlier_code(folder: RunFolder) -> tuple[str, ...]:
+    """Hashes of the other code of vlbench that did the work that is resumed; empty without such work."""
     before = folder.read_record()
     if before is None or not folder.holds_work():
         return ()
@@ -106,11 +98,11 @@ def _begun_by(folder: RunFolder) -> tuple[str, ...]:
     return tuple(code for code in codes if code not in ("", code_sha256()))
 
 
-def _mixed(code: ToolInfo) -> str:
-    return f"resumed from work of other code of vlbench ({', '.join(one[:8] for one in code.earlier_code)})"
+def _mixed_code_note(code: ToolInfo) -> str:
+    return f"resumed from work of other code of vlbench ({', '.join(sha256[:8] for sha256 in code.earlier_code)})"
 
 
-def _begun(job: Job, ranks: Ranks, earlier: tuple[str, ...]) -> RunRecord:
+def _start_record(job: Job, ranks: Ranks, earlier: tuple[str, ...]) -> RunRecord:
     code = tool().model_copy(update={"earlier_code": earlier})
     return RunRecord(
         status="started",
@@ -137,17 +129,17 @@ def _begun(job: Job, ranks: Ranks, earlier: tuple[str, ...]) -> RunRecord:
             limit=job.spec.limit,
             main_metric=job.task.card.main_metric,
             shots=tuple(example.id for example in job.shots),
-            notes=(*job.task.notes, *job.notes, *([_mixed(code)] if earlier else [])),
+            notes=(*job.task.notes, *job.notes, *([_mixed_code_note(code)] if earlier else [])),
         ),
         environment=environment(job.spec.device or "auto", ranks.size, job.threads),
         started=datetime.now(UTC).isoformat(timespec="seconds"),
     )
 
 
-def _done(
+def _run_trials(
     job: Job, folder: RunFolder, record: RunRecord, progress: Progress, interrupt: Interrupt, ranks: Ranks
 ) -> RunRecord:
-    """Run the trials on all ranks, then let rank 0 write the samples and fill in all that is known only now."""
+    """Run the trials on all ranks; rank 0 then writes the samples and completes the record."""
     clock = Clock()
     accelerator = make_accelerator(job.spec.device, job.arithmetic, job.threads)
     with tracked(job.spec, folder.path, f"{job.card.name}-{job.size} on {job.task.card.name}", ranks) as trackers:
@@ -161,17 +153,19 @@ def _done(
             )
             blind = replace(real, resources=constant, control="blind", blind=ref, trackers=Trackers())
             trials["blind"] = blind.run()
-        seen = environment(accelerator.device.type, ranks.size, job.threads)
-        record = record.model_copy(update={"environment": seen, "efficiency": _efficiency(trials[""], clock, ranks)})
-        made = ranks.together(lambda: _recorded(job, folder, record, trials, resources) if ranks.is_main else record)
-        trackers.log(metric_values(made))
-        return ranks.share(made)
+        used = environment(accelerator.device.type, ranks.size, job.threads)
+        record = record.model_copy(update={"environment": used, "efficiency": _efficiency(trials[""], clock, ranks)})
+        complete = ranks.together(
+            lambda: _complete_record(job, folder, record, trials, resources) if ranks.is_main else record
+        )
+        trackers.log(metric_values(complete))
+        return ranks.share(complete)
 
 
-def _recorded(
+def _complete_record(
     job: Job, folder: RunFolder, record: RunRecord, trials: Mapping[str, Outcome], resources: Resources
 ) -> RunRecord:
-    """Count, score and write what was answered."""
+    """Match, score and write the results, and fill in the fields of the record that are known only now."""
     outcome, card = trials[""], job.task.card
     evaluator = make_evaluator(job)
     coverage, scores = evaluator.coverage(outcome.results), _scores(job, outcome)
@@ -196,8 +190,8 @@ def _recorded(
 
 
 def _model(job: Job, outcome: Outcome, resources: Resources) -> dict[str, object]:
-    """What is known of the model only now, by the names of ModelInfo's fields."""
-    known: dict[str, object] = {
+    """The fields of ModelInfo that are known only after the trial."""
+    fields: dict[str, object] = {
         "parameters": outcome.parameters,
         "dtype": outcome.dtype,
         "load_report": outcome.load_report,
@@ -206,14 +200,14 @@ def _model(job: Job, outcome: Outcome, resources: Resources) -> dict[str, object
         "tokenizer_sha256": resources.words.sha256 if resources.words else own_processor_sha256(job.card),
     }
     if not job.task.card.labels and job.labels:
-        known |= {"answers": len(job.labels), "answers_sha256": answers_sha256(job.labels)}
+        fields |= {"answers": len(job.labels), "answers_sha256": answers_sha256(job.labels)}
     if make_evaluator(job).generates:
-        known |= {"extraction": job.task.card.extraction}
-    return known
+        fields |= {"extraction": job.task.card.extraction}
+    return fields
 
 
 def _efficiency(outcome: Outcome, clock: Clock, ranks: Ranks) -> Efficiency:
-    """Of all ranks together: their batches, and the memory of the one that needed most."""
+    """The throughput and latency of all ranks together, and the memory of the one that needs most."""
     timings = ranks.gather_objects(outcome.timing)
     return Efficiency(
         examples_per_second=examples_per_second(timings),
@@ -232,10 +226,10 @@ def _scores(job: Job, outcome: Outcome) -> MetricResults:
 
 
 def _preprocessing(job: Job) -> dict[str, str | int | float]:
-    """What is done to pictures and texts before the model sees them; with the weights' hash it decides the numbers."""
+    """How images and texts are preprocessed, as far as the cards say it."""
     size = job.card.sizes[job.size]
     limits = {name: value for name, value in size.config.items() if name.startswith("max_")}
-    # vlbench's own models over pixels resize with Pillow; a model whose library prepares them says so itself.
+    # vlbench's own models over pixels resize with Pillow; other models report their image processing themselves.
     resizes = job.card.visual in ("patches", "grid") and not job.model_sha256
     backend = {"image_backend": "pil"} if resizes else {}
     return {"visual": job.card.visual, "vocabulary": size.vocabulary, "max_text": size.max_text} | backend | limits

@@ -1,4 +1,4 @@
-"""The plan of a run: every default filled in and every contradiction found, before torch is loaded."""
+"""The plan of a run: all defaults filled in and all contradictions rejected, before torch is loaded."""
 
 from __future__ import annotations
 
@@ -24,8 +24,7 @@ from vlbench.data.splits.verify import manifest
 from vlbench.data.text.answers import answers_sha256
 from vlbench.engine.capabilities import EvaluatorKind, Unsupported, check_negatives, check_own_code, evaluator_for
 from vlbench.engine.defaults import resolved
-from vlbench.engine.fewshot import draw_shots
-from vlbench.engine.limit import limit_examples, limit_selection
+from vlbench.engine.limit import draw_shots, limit_examples, limit_selection
 from vlbench.engine.runtime.ranks import launched
 from vlbench.engine.runtime.trackers import check_trackers
 from vlbench.engine.source import load_task
@@ -47,13 +46,12 @@ from vlbench.records.fingerprint import fingerprint
 class Job:
     """A resolved spec with its task, its model card and its data.
 
-    kind: how the model answers. train, select, report: the examples of each split; select is empty where nothing is
-    selected on. n_total: examples of the reported split before its limit. labels: the answers a classifier chooses
-    from, closed or open; none where the task ranks or answers are generated. notes: what was left out. shots: examples
-    that the model is shown before each question. weights: the file it starts from; None from scratch. base: the
-    weights that these need, if they are a head alone. cut: groups of the reported split that its limit has left some
-    examples of, but not all. task_sha256, model_sha256: of the task's card and code, and of the code of a model from
-    elsewhere.
+    kind: how the model answers. train, select, report: the examples of each split; select is empty without a selection
+    split. n_total: examples of the reported split before its limit. labels: the answers of a classifier, closed or
+    open; empty for retrieval and generated answers. notes: what was left out. shots: examples in each prompt. weights:
+    the initial ones; None from scratch. base: the weights that these need, if they are a head alone. cut: groups of
+    which the limit has left a part. task_sha256, model_sha256: of the task's card and code, and of the code of a model
+    outside vlbench.
     """
 
     spec: ResolvedSpec
@@ -85,10 +83,10 @@ class Job:
 
     @property
     def loading(self) -> Loading:
-        """How transformers brings the model into memory: as small as is asked for, where nothing is trained."""
-        answers = self.kind.generates and not MODES[self.spec.mode].trains_backbone
+        """How transformers loads the model: in the precision of the spec only if a generative model is not trained."""
+        infers = self.kind.generates and not MODES[self.spec.mode].trains_backbone
         return Loading(
-            dtype=self.spec.dtype if answers and self.card.pretrained else "float32",
+            dtype=self.spec.dtype if infers and self.card.pretrained else "float32",
             device_map=self.spec.device_map,
             quantize=self.spec.quantize,
             trust_remote_code=self.spec.trust_remote_code,
@@ -97,8 +95,7 @@ class Job:
 
     @property
     def arithmetic(self) -> Literal["float32", "bfloat16", "float16"]:
-        """The precision that is computed in: weights that have it already need no casting, and answer as in their
-        library."""
+        """The precision of autocast; float32, so none, where the weights are loaded in the spec's precision."""
         return self.spec.dtype if self.loading.dtype == "float32" else "float32"
 
     @property
@@ -108,11 +105,10 @@ class Job:
 
 
 def rejection(spec: RunSpec) -> VlbenchError | None:
-    """Why the model cannot answer the task in the spec's mode, as far as their cards say; None where it can.
+    """Why the model cannot answer the task in the spec's mode, by their cards; None where it can.
 
     Raises:
-        VlbenchError: an unknown name; a model with code of its own that is not trusted; a tracker that is not
-            installed.
+        VlbenchError: an unknown name, a model with untrusted code of its own, or a tracker that is not installed.
     """
     card, task_card = catalog.model_card(spec.model), catalog.task_card(spec.task, spec.tasks_dir)
     check_own_code(spec, card)
@@ -125,20 +121,35 @@ def plan(spec: RunSpec, progress: Progress) -> Job:
     """Resolve a spec.
 
     Raises:
-        VlbenchError: names nobody knows, a model that cannot answer the task, splits that clash.
+        VlbenchError: unknown names, unsupported or contradictory options, overlapping splits.
     """
-    card = _able_card(spec)
-    task = _task(spec, progress)
+    if (error := rejection(spec)) is not None:
+        raise error
+    card = catalog.model_card(spec.model)
+    if spec.size is not None:
+        catalog.check_size(card, spec.size)
+    task = load_task(
+        spec.task,
+        spec.data_root,
+        domain=spec.domain,
+        tasks_dir=spec.tasks_dir,
+        allow_partial=spec.allow_partial,
+        progress=progress,
+    )
     whole, kind = resolved(spec, task, card)
-    trained, select, report = _splits(whole, task)
+    trained = {split: task.load(split) for split in split_tuple(whole.train_split)}
+    select, report = _load(task, whole.select_on), _load(task, whole.split)
+    check_split_overlap(whole, trained, select, report)
     train = next(iter(trained.values())) if len(trained) == 1 else Joined([*trained.values()])
     check_negatives(whole, task.card, card, kind, train)
     splits = {**trained, whole.select_on: select, whole.split: report}
     if whole.verify_data and launched().local_rank == 0:
         _verify(task, splits, progress)
-    select, part = limit_selection(select, whole, whole=kind.ranks_gallery)
+    select, limited = limit_selection(select, whole, whole=kind.ranks_gallery)
     sha = manifest(task, {**splits, whole.select_on: select, whole.split: report})
-    weights = _weights(whole, card)
+    pretrained = whole.checkpoint == PRETRAINED
+    weights = own_weights(card) if pretrained else chosen_weights(whole.checkpoint, card.name, whole.size)
+    brings_tokenizer = whole.vocabulary is None and card.sizes[whole.size].vocabulary != "its own"
     labels = labels_of(whole, task.card, train, weights)
     base = base_of(weights, card.name, whole.size) if weights else None
     weights_hash = weights_sha256(weights, base)
@@ -147,7 +158,7 @@ def plan(spec: RunSpec, progress: Progress) -> Job:
     scored = limit_examples(report, whole, whole=kind.ranks_gallery)
     train, notes = learnable(task.card, [] if shots else train, labels)
     rows = named_rows(whole, labels, weights)
-    if MODES[whole.mode].loads_head and whole.checkpoint == PRETRAINED and labels:
+    if MODES[whole.mode].loads_head and pretrained and labels:
         labels, notes = answerable(labels, rows, card.name)
     return Job(
         spec=whole,
@@ -169,14 +180,14 @@ def plan(spec: RunSpec, progress: Progress) -> Job:
             manifest_sha256=sha,
             weights_sha256=weights_hash,
             model_sha256=model_hash,
-            tokenizer_sha256=_tokenizer_sha256(whole, card, weights),
+            tokenizer_sha256=tokenizer_sha256(weights) if brings_tokenizer else "",
             answers_sha256=answers_sha256(labels) + answers_sha256(rows),
             vlbench_version=__version__,
         ),
         task_sha256=task_hash,
         model_sha256=model_hash,
         labels=labels,
-        notes=(*part, *notes),
+        notes=(*limited, *notes),
         shots=shots,
         weights=weights,
         base=base,
@@ -184,68 +195,15 @@ def plan(spec: RunSpec, progress: Progress) -> Job:
     )
 
 
-def _able_card(spec: RunSpec) -> ModelCard:
-    """The card of the model, which can answer the task in that mode and has that size.
-
-    Raises:
-        VlbenchError: it cannot, or has not.
-    """
-    card = catalog.model_card(spec.model)
-    if unsupported := rejection(spec):
-        raise unsupported
-    if spec.size is not None:
-        catalog.check_size(card, spec.size)
-    return card
-
-
-def _task(spec: RunSpec, progress: Progress) -> Task:
-    return load_task(
-        spec.task,
-        spec.data_root,
-        domain=spec.domain,
-        tasks_dir=spec.tasks_dir,
-        allow_partial=spec.allow_partial,
-        progress=progress,
-    )
-
-
-def _splits(spec: ResolvedSpec, task: Task) -> tuple[dict[str, Examples], Examples, Examples]:
-    """The examples of each split to train on, those to select on and those to report on, which are apart.
-
-    Raises:
-        VlbenchError: they are not, as `check_split_overlap`.
-    """
-    trained = {split: task.load(split) for split in split_tuple(spec.train_split)}
-    select, report = _load(task, spec.select_on), _load(task, spec.split)
-    check_split_overlap(spec, trained, select, report)
-    return trained, select, report
-
-
-def _tokenizer_sha256(spec: ResolvedSpec, card: ModelCard, weights: Path | None) -> str:
-    """Of the tokenizer beside the weights; empty where the spec or the model's library brings another."""
-    own = spec.vocabulary is not None or card.sizes[spec.size].vocabulary == "its own"
-    return "" if own else tokenizer_sha256(weights)
-
-
-def _weights(spec: ResolvedSpec, card: ModelCard) -> Path | None:
-    if spec.checkpoint == PRETRAINED:
-        return own_weights(card)
-    return chosen_weights(spec.checkpoint, card.name, spec.size)
-
-
 def _verify(task: Task, splits: Mapping[str, Examples], progress: Progress) -> None:
-    """Hash all data of the splits that have examples.
-
-    Raises:
-        DataError: files that are not as they were at their first verification, named.
-    """
+    """Hash all data of the splits; a DataError that names the files that differ from their first verification."""
     for split, examples in splits.items():
         if len(examples):
             images = {ref.key: ref.path for example in examples for ref in example.query.images}
-            found = verify(task, split, images, partial(progress.step, f"verifying {split}"))
-            if found.fault:
-                raise DataError(found.fault)
-            progress.say(found.said)
+            verified = verify(task, split, images, partial(progress.step, f"verifying {split}"))
+            if verified.fault:
+                raise DataError(verified.fault)
+            progress.say(verified.said)
 
 
 def _load(task: Task, split: str | None) -> Examples:

@@ -1,4 +1,7 @@
-"""The Learner: a model and a head as one module, which the engine trains, wraps and compiles."""
+"""The Learner: a model and a head as one module, which the engine trains, wraps and compiles.
+
+Shapes: B examples, P pairs, C answers.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ from vlbench.heads.forward import Embedded
 
 @dataclass(frozen=True)
 class Output:
-    """logits: as the head gives them. loss: a scalar, None where the batch has no targets."""
+    """The output of a forward pass: logits of the head, [B, C] or [P], and a scalar loss; None without targets."""
 
     logits: Tensor
     loss: Tensor | None
@@ -28,8 +31,8 @@ class Learner(nn.Module):
     """A model under a head.
 
     live_batch_norm: whether batch norms normalise by the statistics of the batch while training. By default they use
-    their running statistics, which then stay as they are: a loss does not depend on how a step is cut. Modules that a
-    backbone names as `following` never move.
+    their running statistics, which do not change, so that a loss does not depend on how a step is cut. The modules
+    that a backbone returns from `following` always stay in eval mode.
     """
 
     def __init__(self, model: Model, head: Head) -> None:
@@ -40,27 +43,25 @@ class Learner(nn.Module):
 
     @property
     def model(self) -> Model:
-        """The backbone as what a head answers from."""
+        """The backbone, typed as a head needs it."""
         return cast(Model, self.backbone)
 
     def train(self, mode: bool = True) -> Self:
         """Set the mode of all modules; those with running statistics stay in eval mode, and their weights learn."""
         super().train(mode)
-        for module in self._kept() if mode else ():
-            module.eval()
+        if mode:
+            following = self.backbone.following() if isinstance(self.backbone, Following) else ()
+            for module in (*following, *(() if self.live_batch_norm else self.batch_norms())):
+                module.eval()
         return self
 
     def batch_norms(self) -> list[nn.Module]:
-        """All batch norms, those of frozen layers among them."""
+        """All batch norms, including those of frozen layers."""
         return [module for module in self.modules() if isinstance(module, _BatchNorm)]
-
-    def _kept(self) -> list[nn.Module]:
-        moving = list(self.backbone.following()) if isinstance(self.backbone, Following) else []
-        return moving if self.live_batch_norm else [*moving, *self.batch_norms()]
 
     @contextmanager
     def evaluating(self) -> Iterator[None]:
-        """Evaluation mode; at the end or on an error the mode that it was in."""
+        """A context in evaluation mode; afterwards the mode is as before."""
         was_training = self.training
         self.eval()
         try:
@@ -69,9 +70,9 @@ class Learner(nn.Module):
             self.train(was_training)
 
     def forward(self, batch: Batch, embeds: bool = False) -> Output | Embedded:
-        """Answer a batch of B examples: the head's logits, and the loss where there are targets.
+        """The logits of a batch of B examples, [B, C] or [P], and the loss where there are targets.
 
-        embeds: give the embeddings of the pairs alone, of a head that contrasts them.
+        embeds: return only the embeddings of the pairs, of a head that contrasts them.
         """
         if embeds:
             return self.head.embed(self.model, batch)

@@ -1,17 +1,19 @@
-"""The part of a split that a limit leaves: a random sample with a fixed seed, the same for every seed of a run."""
+"""Random samples of a split: the part that a limit leaves, and the few-shot examples of a prompt."""
 
 from __future__ import annotations
 
 import random
 
-from vlbench.core.examples import Examples
+from vlbench.core.errors import VlbenchError
+from vlbench.core.examples import Examples, consensus_of
 from vlbench.core.spec import RunSpec
+from vlbench.core.splits import joined
 
 
 def limit_examples(examples: Examples, spec: RunSpec, whole: bool = False) -> Examples:
-    """The part of the reported split that `limit` leaves, in its order; the same for every seed.
+    """The part of the reported split that `limit` leaves, in its order; the same for every seed of a run.
 
-    whole: count images, each with all its texts, which is the unit of a limit for a ranking task.
+    whole: count images, each with all its texts, as for retrieval.
     """
     if spec.limit is None:
         return examples
@@ -23,7 +25,7 @@ def limit_examples(examples: Examples, spec: RunSpec, whole: bool = False) -> Ex
 def limit_selection(examples: Examples, spec: RunSpec, whole: bool) -> tuple[Examples, tuple[str, ...]]:
     """The part of the selection split that `select_limit` leaves, the same for every seed, and a note about it.
 
-    A ranking task scores every pair, and a thousand images with five texts each are already five million pairs.
+    Retrieval scores every pair: a thousand images with five texts each are already five million pairs.
     """
     most = spec.select_limit
     units = _units(examples, whole) if most is not None else []
@@ -47,3 +49,22 @@ def _part(examples: Examples, units: list[list[int]], wanted: int, seed: str) ->
     count = min(wanted, len(units))
     chosen = sorted(random.Random(seed).sample(range(len(units)), count)) if seed else range(count)
     return [examples[row] for unit in chosen for row in units[unit]]
+
+
+def draw_shots(spec: RunSpec, train: Examples) -> Examples:
+    """Examples of the train split for the prompts of a generative model, drawn by the seed, the same for all.
+
+    Raises:
+        VlbenchError: too few of them have an answer.
+    """
+    if not spec.num_fewshot:
+        return ()
+    order = random.Random(f"{spec.seed}/shots").sample(range(len(train)), len(train))
+    answered = (train[row] for row in order if consensus_of(train[row]))
+    shots = tuple(example for example, _ in zip(answered, range(spec.num_fewshot), strict=False))
+    if len(shots) < spec.num_fewshot:
+        raise VlbenchError(
+            f"--num-fewshot {spec.num_fewshot} is more than the {len(shots):,} examples of "
+            f"{joined(spec.train_split)!r} that have an answer: give fewer, or another --train-split"
+        )
+    return shots

@@ -1,4 +1,4 @@
-"""Region features of a split for `vlbench data features`, by the extractor without weights or by the detector."""
+"""Region features of a split for `vlbench data features`, by the flat extractor or by the detector."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from vlbench.engine.weights.state_dict import read_state
 from vlbench.models.detector.checkpoint import load_network
 from vlbench.models.detector.config import Layout, Rules
 from vlbench.models.detector.extractor import DetectorExtractor
-from vlbench.models.detector.network import FasterRCNN, random_network
+from vlbench.models.detector.network import random_network
 
 EXTRACTORS = ("flat", "fasterrcnn")
 MOST_REGIONS = 300
-"""The number of proposals."""
+"""The number of region proposals."""
 ExtractRegions: TypeAlias = Callable[[Sequence[ImageRef], Callable[[int, int], None]], Iterable[tuple[str, Regions]]]
 """A function of images and a progress callback (done, total); returns key and regions of each image, in order."""
 
@@ -53,8 +53,7 @@ def make_extractor(options: ExtractorOptions, progress: Progress) -> ExtractRegi
     """A function that computes regions of images.
 
     Raises:
-        VlbenchError: an unknown extractor, an option that it does not have, missing weights or weights that do not fit,
-            or an unavailable device.
+        VlbenchError: an unknown extractor, an option that it does not have, unsuitable weights or device.
     """
     if options.extractor not in EXTRACTORS:
         raise unknown("extractor", options.extractor, EXTRACTORS)
@@ -77,15 +76,14 @@ def open_detector(options: ExtractorOptions, progress: Progress) -> DetectorExtr
         progress.say("fasterrcnn has RANDOM weights: its features are good for measuring time only")
         return DetectorExtractor(random_network(Layout(), rules), "random-0", device)
     file = weights_file(Path(options.weights), "--weights")
-    return DetectorExtractor(_load_network(file, rules, progress), weights_sha256(file), device)
+    network, unused = load_network(read_state(file), rules, str(file))
+    if unused:
+        progress.say(f"{file}: {len(unused)} tensors are not used: {first_five(unused)}")
+    return DetectorExtractor(network, weights_sha256(file), device)
 
 
 def find_output_files(folder: Path, splits: Sequence[str], overwrite: bool) -> dict[str, Path]:
-    """The file of each split, in LXMERT's format: `folder/<split>.tsv`.
-
-    Raises:
-        VlbenchError: a file exists and must not be overwritten.
-    """
+    """The file of each split, in LXMERT's format: `folder/<split>.tsv`; a VlbenchError if one would be overwritten."""
     paths = {split: folder / f"{split}.tsv" for split in splits}
     existing = [str(path) for path in paths.values() if path.exists()]
     if existing and not overwrite:
@@ -94,11 +92,7 @@ def find_output_files(folder: Path, splits: Sequence[str], overwrite: bool) -> d
 
 
 def write_features(task: Task, split: str, path: Path, extract: ExtractRegions, progress: Progress) -> int:
-    """Write the regions of the split's images to a file; returns the number of images.
-
-    Raises:
-        DataError: an image cannot be read, or the file cannot be written.
-    """
+    """Write the regions of the split's images to a file; return their number, or raise a DataError."""
     refs = unique_refs(task.load(split))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -106,13 +100,6 @@ def write_features(task: Task, split: str, path: Path, extract: ExtractRegions, 
         raise DataError(f"cannot make {path.parent} ({error.strerror}): give another --output") from None
     write_tsv(path, extract(refs, partial(progress.step, f"extracting regions of {split}")))
     return len(refs)
-
-
-def _load_network(file: Path, rules: Rules, progress: Progress) -> FasterRCNN:
-    network, unused = load_network(read_state(file), rules, str(file))
-    if unused:
-        progress.say(f"{file}: {len(unused)} tensors are not used: {first_five(unused)}")
-    return network
 
 
 def _parse_regions(regions: str) -> Rules:

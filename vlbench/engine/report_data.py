@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -32,9 +33,7 @@ from vlbench.world.generate import is_world, world_folder
 
 
 def find_images(folder: RunFolder, record: RunRecord, data_root: Path | None = None) -> ReportImages:
-    """Find the images of a run's split: in `data_root`, else where the run had its data, else in the built-in world.
-
-    A world that is not in the cache is not generated: the report has no images and says so.
+    """Find the images of a run's split: in `data_root`, else in the run's, else in the built-in world if it is cached.
 
     Raises:
         VlbenchError: the data in `data_root` cannot be read.
@@ -57,15 +56,9 @@ def find_images(folder: RunFolder, record: RunRecord, data_root: Path | None = N
 
 
 def compute_attention(run: Path, data_root: Path | None, most: int, progress: Progress) -> None:
-    """Compute the attention of the examples in a run's report and keep it in the run's folder, once.
+    """Compute the attention of the `most` examples in a run's report and keep it in the run's folder, once.
 
-    Nothing else in the folder changes.
-
-    Args:
-        run: a run's folder or its run.json.
-        data_root: where the images are, if elsewhere than for the run.
-        most: the number of examples in the report.
-        progress: of the work.
+    run: a run's folder or its run.json. data_root: of the images, if it is not the run's.
 
     Raises:
         VlbenchError: the run is not finished; exit 6, its weights are missing or have changed.
@@ -79,8 +72,14 @@ def compute_attention(run: Path, data_root: Path | None, most: int, progress: Pr
     shown = chosen(rows[rows["control"] == ""], most)
     texts, answers = (dict(zip(shown["example_id"], shown[column], strict=True)) for column in ("text", "prediction"))
     job = plan(_repeat_spec(folder, record, data_root), progress)
-    _check_weights(job, record)
-    kept = _read_kept(folder, record)
+    if not MODES[record.spec.mode].trains and job.weights_sha256 != record.model.weights_sha256:
+        raise VlbenchError(
+            f"the weights of {record.spec.checkpoint} have changed since the run: run again, or leave out --attention",
+            ExitCode.WEIGHTS,
+        )
+    kept = None
+    with suppress(DataError):  # the file is missing or damaged
+        kept = read_attention(folder.attention, record.fingerprint)
     if kept and kept.weights_sha256 == job.weights_sha256 and (kept.absent or texts.keys() <= kept.rows.keys()):
         return
     examples = _find_examples(job, texts)
@@ -90,7 +89,7 @@ def compute_attention(run: Path, data_root: Path | None, most: int, progress: Pr
 
 
 def _repeat_spec(folder: RunFolder, record: RunRecord, data_root: Path | None) -> RunSpec:
-    """The spec that gives the run's answers again: trained weights are evaluated, other runs are repeated."""
+    """The spec that repeats the run's answers: trained weights are evaluated, other runs are repeated."""
     spec = record.spec
     trained = MODES[spec.mode].trains
     changes: dict[str, object] = {
@@ -112,11 +111,7 @@ def _repeat_spec(folder: RunFolder, record: RunRecord, data_root: Path | None) -
 
 
 def _find_checkpoint(folder: RunFolder, record: RunRecord) -> str | None:
-    """The weights that gave the run's answers, as a value of `--checkpoint`.
-
-    Raises:
-        VlbenchError: exit 6, they are missing.
-    """
+    """The weights of the run's answers, as a value of `--checkpoint`; a VlbenchError (exit 6) if they are missing."""
     given = record.spec.checkpoint
     if MODES[record.spec.mode].trains:
         path = folder.best / "model.safetensors"
@@ -128,33 +123,12 @@ def _find_checkpoint(folder: RunFolder, record: RunRecord) -> str | None:
         return str(weights_file(path))
     except VlbenchError:
         raise VlbenchError(
-            f"the weights of run {folder.path} are missing: put {path} back, or leave out --attention",
-            ExitCode.WEIGHTS,
+            f"the weights of run {folder.path} are missing: put {path} back, or leave out --attention", ExitCode.WEIGHTS
         ) from None
 
 
-def _check_weights(job: Job, record: RunRecord) -> None:
-    if not MODES[record.spec.mode].trains and job.weights_sha256 != record.model.weights_sha256:
-        raise VlbenchError(
-            f"the weights of {record.spec.checkpoint} have changed since the run: run again, or leave out --attention",
-            ExitCode.WEIGHTS,
-        )
-
-
-def _read_kept(folder: RunFolder, record: RunRecord) -> Attention | None:
-    """The attention that is kept already; None if there is none or its file is damaged."""
-    try:
-        return read_attention(folder.attention, record.fingerprint)
-    except DataError:
-        return None
-
-
 def _find_examples(job: Job, texts: Mapping[str, str]) -> Examples:
-    """The examples of these ids, which must have these texts.
-
-    Raises:
-        DataError: the data have other examples.
-    """
+    """The examples of these ids with these texts; a DataError if some are missing."""
     examples = [example for example in job.report if texts.get(example.id) == example.query.text]
     missing = sorted(texts.keys() - {example.id for example in examples})
     if missing:
@@ -166,7 +140,7 @@ def _find_examples(job: Job, texts: Mapping[str, str]) -> Examples:
 
 
 def _why_no_attention(job: Job) -> str:
-    """Why there is no attention to show; empty if there is. Nothing is loaded for it."""
+    """Why there is no attention to show; empty if there is."""
     if job.kind.compares_embeddings:
         return "the answers compare embeddings of images and texts, which do not attend to each other"
     if not issubclass(catalog.backbone_class(job.card), Attentive):
@@ -179,7 +153,7 @@ def _compute(
 ) -> Mapping[str, Sequence[Attended]]:
     """The attention by example id."""
     from vlbench.engine.build import build_learner, load_initial_weights
-    from vlbench.engine.evaluators.attention import attended  # the first import of torch
+    from vlbench.engine.evaluators.attention import compute_attention as attend  # imports torch
     from vlbench.engine.resources import make_resources, resource_spec
     from vlbench.engine.runtime.environment import make_accelerator
     from vlbench.engine.runtime.interrupt import Interrupt, Stoppable
@@ -191,4 +165,4 @@ def _compute(
         learner = build_learner(job, resources)
         load_initial_weights(learner, job, resources)
         learner.to(device)
-        return attended(learner, examples, answers, job.spec.eval_batch_size, device, stoppable)
+        return attend(learner, examples, answers, job.spec.eval_batch_size, device, stoppable)

@@ -16,7 +16,7 @@ from vlbench.data.images.image_cache import ImageCache
 from vlbench.data.images.load import ImageFiles
 from vlbench.data.regions.extract import FlatExtractor
 from vlbench.data.regions.source import StoredRegions, extract_all
-from vlbench.data.regions.store import FeatureStore, store_for_tsv
+from vlbench.data.regions.store import store_for_tsv
 from vlbench.data.resources import Loading, Resources
 from vlbench.data.text.tokenizer import TextEncoder
 from vlbench.engine.job import Job
@@ -32,7 +32,7 @@ class ResourceSpec:
 
     card, size: the model. tasks: of one data root. text_examples: those whose texts a new vocabulary is trained on.
     image_examples: those whose images need regions. vocabulary: a tokenizer file given by the user. weights: the
-    initial weights, which may bring a tokenizer; None from scratch. loading: how a model of transformers is loaded.
+    initial weights, which may bring a tokenizer; None from scratch. loading: how transformers loads the model.
     cache_gib: GiB of resized images to keep in the cache; None keeps none.
     """
 
@@ -104,7 +104,12 @@ def make_regions(spec: ResourceSpec, progress: Progress) -> StoredRegions:
     refs = unique_refs(spec.image_examples)
     missing = [ref for ref in refs if not any(ref.key in store for store in stores)]
     if missing:
-        stores.append(_extract_missing(spec.tasks, missing, cache, progress))
+        extractor, names = FlatExtractor(), ", ".join(task.card.name for task in spec.tasks)
+        progress.say(
+            f"{len(missing):,} images of {names} have no region features: extracting them with "
+            f"{extractor.name}, once (kept in the cache)"
+        )
+        stores.append(extract_all(missing, extractor, cache, progress=partial(progress.step, "extracting regions")))
     return StoredRegions(stores)
 
 
@@ -115,12 +120,3 @@ def unique_refs(examples: Examples) -> list[ImageRef]:
         for ref in example.query.images:
             refs.setdefault(ref.key, ref)
     return list(refs.values())
-
-
-def _extract_missing(tasks: Sequence[Task], refs: list[ImageRef], cache: Path, progress: Progress) -> FeatureStore:
-    extractor, names = FlatExtractor(), ", ".join(task.card.name for task in tasks)
-    progress.say(
-        f"{len(refs):,} images of {names} have no region features: extracting them with "
-        f"{extractor.name}, once (kept in the cache)"
-    )
-    return extract_all(refs, extractor, cache, progress=partial(progress.step, "extracting regions"))

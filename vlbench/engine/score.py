@@ -56,10 +56,9 @@ class ScoreReport(Frozen):
 def score_file(task: Task, split: str, predictions: Path, allow_partial: bool = False) -> ScoreReport:
     """Score the predictions in a file against a split of a task.
 
-    Predictions of a larger split that contains this one (`within` on the card) are accepted: those for no example of
-    this split are left out, with a note.
-
-    allow_partial: leave out examples without a prediction, with a note; duplicate or unknown ids stay errors.
+    Predictions of a larger split that contains this one (`within` on the card) are accepted; those for other examples
+    are left out, with a note. allow_partial: leave out examples without a prediction, with a note; duplicate or unknown
+    ids are still errors.
 
     Raises:
         DataError: the split or the file of predictions cannot be read.
@@ -69,7 +68,8 @@ def score_file(task: Task, split: str, predictions: Path, allow_partial: bool = 
     if task.card.is_retrieval:
         return _score_rankings(task, split, predictions, examples)
     answers, notes, coverage = _match(task, split, read_predictions(predictions), examples, allow_partial)
-    scored = _with_prediction(answers, examples) if coverage.missing else examples
+    ids = {answer.example_id for answer in answers}
+    scored = [example for example in examples if example.id in ids] if coverage.missing else examples
     scores = score(task.metrics, task.card.main_metric, task.card.slices, answers, scored, cut_groups(examples, scored))
     left_out = f"{coverage.missing:,} of {len(examples):,} examples have no prediction and are left out"
     notes = (*notes, *((left_out,) if coverage.missing else ()))
@@ -134,11 +134,7 @@ def _larger_examples(task: Task, split: str) -> list[Example[object]]:
 
 
 def _check_split(path: Path, task: Task, split: str) -> None:
-    """Reject the ranks of a run on another split: they were computed among other candidates.
-
-    Raises:
-        DataError: the record next to the ranks is of another task or split.
-    """
+    """Raise a DataError if the ranks are of a run on another task or split: these have other candidates."""
     record_path = path.with_name("run.json")
     if path.suffix != ".parquet" or not record_path.is_file():
         return
@@ -148,11 +144,6 @@ def _check_split(path: Path, task: Task, split: str) -> None:
             f"{path} has ranks among the candidates of {info.name}, split {info.split}, where {task.card.name}, "
             f"split {split}, is expected: score that split, or give scores or lists of the best"
         )
-
-
-def _with_prediction(predictions: Sequence[Prediction], examples: Examples) -> list[Example[object]]:
-    answered = {prediction.example_id for prediction in predictions}
-    return [example for example in examples if example.id in answered]
 
 
 def _numbers(result: Result) -> dict[str, object]:

@@ -18,7 +18,7 @@ from vlbench.world.generate import ensure_world, is_world, world_info
 
 @dataclass(frozen=True)
 class DataRoot:
-    """A data root. kind: of its data. counts: task -> split -> examples, which only a synthetic world states."""
+    """A data root. kind: of its data. counts: task -> split -> number of examples, of a synthetic world only."""
 
     path: Path
     kind: Literal["world", "real"]
@@ -52,33 +52,23 @@ def load_task(
     """A task with its data; without a data root, that of the built-in world.
 
     Raises:
-        VlbenchError: an unknown task, no such data root, or a world without data for the task.
+        VlbenchError: an unknown task, no such data root, or a world without data for the task or with other splits.
     """
     catalog.task_card(name, tasks_dir)  # check the name before a world is generated
     data = find_data_root(data_root, domain, progress)
     if data.kind == "world" and name not in data.counts:
         known = ", ".join(sorted(data.counts))
         raise DataError(f"the built-in world has no data for {name!r} (it has {known}): give --data-root")
-    root = catalog.task_root(data.path, name)
-    return catalog.load_task(
-        name,
-        root,
-        data.kind,
-        counts=_world_counts(name, data, tasks_dir),
-        tasks_dir=tasks_dir,
-        allow_partial=allow_partial,
-        data_root=data.path,
-    )
-
-
-def _world_counts(name: str, data: DataRoot, tasks_dir: Path | None) -> dict[str, int]:
-    """The world's counts of a task by split.
-
-    Raises:
-        VlbenchError: one of the splits is not on the card.
-    """
     counts = data.counts.get(name, {})
     unknown = counts.keys() - catalog.task_card(name, tasks_dir).splits.keys()
     if unknown:
         raise VlbenchError(f"the world in {data.path} has splits {sorted(unknown)} of {name} that are not on its card")
-    return counts
+    return catalog.load_task(
+        name,
+        catalog.task_root(data.path, name),
+        data.kind,
+        counts=counts,
+        tasks_dir=tasks_dir,
+        allow_partial=allow_partial,
+        data_root=data.path,
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import combinations
 
 from vlbench.core.errors import VlbenchError, first_five
 from vlbench.core.examples import Examples
@@ -19,14 +20,11 @@ def check_split_overlap(
 ) -> None:
     """Check by id that no example is used twice: some official splits are parts of others.
 
-    Args:
-        spec: the resolved spec, which names the splits.
-        trained: split -> examples, of all splits that the run trains on.
-        select, report: the examples of `spec.select_on` and `spec.split`, both complete.
+    trained: split -> examples, of all splits that the run trains on. select, report: the complete examples of
+    `spec.select_on` and `spec.split`.
 
     Raises:
-        VlbenchError: two of the training splits share an id, or a training split shares examples with the split to
-            select or report on, or these two share examples; the message names all overlaps and the flags that help.
+        VlbenchError: two splits share examples; the message names all overlaps and the flags that help.
     """
     train = f"another --train-split than {joined(spec.train_split)}"
     ids = {name: set(ids_of(examples)) for name, examples in trained.items()}
@@ -44,29 +42,19 @@ def check_split_overlap(
 
 
 def check_unique_ids(flag: str, ids: Mapping[str, set[str]]) -> None:
-    """Check that no two splits share an id: such an example would be trained on twice as often as the others.
-
-    Args:
-        flag: the flag that names the splits, for the message.
-        ids: split -> ids.
-
-    Raises:
-        VlbenchError: two splits share an id.
-    """
-    names = list(ids)
-    for position, name in enumerate(names):
-        for earlier in names[:position]:
-            if shared := ids[earlier] & ids[name]:
-                raise VlbenchError(
-                    f"{flag} {','.join(names)}: {name!r} shares {len(shared):,} examples with {earlier!r} "
-                    f"({first_five(shared)}), and each is trained on once: leave one of the splits out"
-                )
+    """Raise a VlbenchError if two training splits share an id. flag: names the splits. ids: split -> ids."""
+    for earlier, name in combinations(ids, 2):
+        if shared := ids[earlier] & ids[name]:
+            raise VlbenchError(
+                f"{flag} {','.join(ids)}: {name!r} shares {len(shared):,} examples with {earlier!r} "
+                f"({first_five(shared)}), and each is trained on once: leave one of the splits out"
+            )
 
 
 def _overlap(
     flag: str, split: str, use: str, shared: set[str], remedies: tuple[str, ...]
 ) -> list[tuple[str, tuple[str, ...]]]:
-    """The sentence about the ids shared with a split that the model is trained or selected on, and its remedies."""
+    """A sentence about the ids shared with a split that the model is trained or selected on, and its remedies."""
     if not shared:
         return []
     named = f"{flag} shares {len(shared):,} examples with {split!r} ({first_five(shared)})"

@@ -1,4 +1,4 @@
-"""One trial: build a learner, finetune it, answer the reported split. A control is a trial that sees nothing."""
+"""One trial: build a learner, train it, answer the reported split. A control is a trial on blind images."""
 
 from __future__ import annotations
 
@@ -18,9 +18,8 @@ from vlbench.core.results import Prediction, Ranking
 from vlbench.data.images.controls import blind_examples
 from vlbench.data.resources import Resources
 from vlbench.engine.batching.batches import sequential_blocks
-from vlbench.engine.build import build_learner, load_initial_weights
-from vlbench.engine.evaluators.base import Evaluator, Kept, Results
-from vlbench.engine.evaluators.build import make_evaluator
+from vlbench.engine.build import build_learner, load_initial_weights, make_evaluator
+from vlbench.engine.evaluators.base import Evaluator, ResultFolders, Results
 from vlbench.engine.job import Job
 from vlbench.engine.learner import Learner
 from vlbench.engine.resources import unique_refs
@@ -42,10 +41,10 @@ from vlbench.records.folder import RunFolder
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a trial leaves: what it answered about the reported split, and how it came about.
+    """The outcome of a trial.
 
-    results: a prediction per example, on rank 0; of a gallery, a ranking per image and per text. prompting,
-    image_processing: how the model was asked and by what its images were prepared, where it says so.
+    results: for the reported split, on rank 0 a prediction per example; of a gallery, a ranking per image and per text.
+    image_processing: of a model that reports it.
     """
 
     results: Results
@@ -58,21 +57,14 @@ class Outcome:
     image_processing: Mapping[str, str] = field(default_factory=dict)
 
 
-def checkpoints_below(folder: RunFolder, control: str) -> Path:
-    """Where a trial keeps its checkpoints; the real run's control is empty."""
+def checkpoint_folder(folder: RunFolder, control: str) -> Path:
+    """The folder of a trial's checkpoints; the real trial's control is empty."""
     return folder.path / (f"controls/{control}" if control else "checkpoints")
-
-
-def shards_below(folder: RunFolder, control: str) -> Path:
-    """Where a trial keeps its predictions until all are there."""
-    return folder.path / "shards" / (control or "real")
 
 
 @dataclass(frozen=True)
 class Trial:
-    """control: empty for the real run. blind: the one picture that a blind trial sees everywhere. trackers: told of
-    each step.
-    """
+    """A trial of a job. control: empty for the real trial. blind: the image that a blind trial uses everywhere."""
 
     job: Job
     resources: Resources
@@ -96,10 +88,10 @@ class Trial:
         return make_evaluator(self.job)
 
     def run(self) -> Outcome:
-        """Finetune from the last saved step to the end, then answer.
+        """Train from the last saved step to the end, then answer the reported split.
 
         Raises:
-            Interrupted: asked to stop; running the same trial again goes on from the saved step.
+            Interrupted: asked to stop; running the same trial again resumes from the saved step.
         """
         job = self.job
         seed_everything(job.spec.seed)
@@ -110,9 +102,10 @@ class Trial:
         if loaded is not None and not self.control:
             self.progress.say(summary(loaded))
         if facts.trains_backbone:
-            check_frozen(learner, _filled(learner, loaded), "--checkpoint FILE")
+            filled = set(learner.state_dict()) - set(loaded.absent) if loaded else set[str]()
+            check_frozen(learner, filled, "--checkpoint FILE")
         if loaded is None and facts.trains and isinstance(learner.backbone, Fitted):
-            learner.backbone.fit(unique_refs(self._seen(job.train)))
+            learner.backbone.fit(unique_refs(self._blinded(job.train)))
         if job.spec.compile:
             compile_forward(learner, self.accelerator.device)
         if facts.trains:
@@ -121,31 +114,26 @@ class Trial:
         learner.to(self.accelerator.device)
         with self.clock.phase(self._name("predict")):
             pace = self._pace(self._name("predicting"))
-            results, timing = self.evaluator.evaluate(learner, self._seen(job.report), pace, self._kept())
+            predictions = self.folder.path / "shards" / (self.control or "real")
+            folders = ResultFolders(predictions, self.folder.path / "scores")
+            results, timing = self.evaluator.evaluate(learner, self._blinded(job.report), pace, folders)
         self.accelerator.free_memory()
-        return Outcome(
-            results,
-            timing,
-            train,
-            parameters,
-            _precision(learner),
-            loaded,
-            self.evaluator.prompting(learner, job.report),
-            learner.backbone.image_processing() if isinstance(learner.backbone, ImageProcessing) else {},
-        )
+        prompting = self.evaluator.prompting(learner, job.report)
+        processing = learner.backbone.image_processing() if isinstance(learner.backbone, ImageProcessing) else {}
+        return Outcome(results, timing, train, parameters, _main_dtype(learner), loaded, prompting, processing)
 
     def _finetune(self, learner: Learner, checkpoints: Checkpoints) -> TrainInfo:
-        spec, train = self.job.spec, self._seen(self.job.train)
+        spec, train = self.job.spec, self._blinded(self.job.train)
         images = learner.head.contrasted_images(train)
         plan = make_plan(spec.train, training_units(spec.train, train), spec.seed, images)
         conduct = Conduct(spec.workers, spec.save_every, spec.auto_batch, spec.activation_checkpointing)
         training = Finetuning(learner, train, plan, self.accelerator, checkpoints, spec.seed, conduct)
         select = self._select if self.job.select else None
-        state = training.run(select, self._journal(), self.progress, self.interrupt, self._name("finetuning"))
-        trained = self._trained(plan, state.best or Best(plan.steps, "plain", None))
+        state = training.run(select, self._metrics_log(), self.progress, self.interrupt, self._name("finetuning"))
+        trained = self._train_info(plan, state.best or Best(plan.steps, "plain", None))
         return trained.model_copy(update={"accumulation": training.steps.accumulation})
 
-    def _trained(self, plan: Plan, best: Best) -> TrainInfo:
+    def _train_info(self, plan: Plan, best: Best) -> TrainInfo:
         spec = self.job.spec
         return TrainInfo(
             recipe=spec.train,
@@ -161,61 +149,52 @@ class Trial:
 
     def _probe(self, learner: Learner, checkpoints: Checkpoints) -> TrainInfo:
         job, spec = self.job, self.job.spec
-        train, select = self._seen(job.train), self._seen(job.select)
-        units = sequential_blocks(len(train), 1)  # features are at hand: nothing is gained by related ones together
+        train, select = self._blinded(job.train), self._blinded(job.select)
+        units = sequential_blocks(len(train), 1)  # features are in memory: related rows need not be together
         plan, pace = make_plan(spec.train, units, spec.seed), self._pace(self._name("probing"))
-        selection = Selection(select, self._measured) if select else None
-        best = probe(learner, train, selection, plan, pace, self._journal(), spec.seed)
+        selection = Selection(select, self._measure) if select else None
+        best = probe(learner, train, selection, plan, pace, self._metrics_log(), spec.seed)
         if self.ranks.is_main:
             checkpoints.save_best(learner)
         self.ranks.barrier()
         checkpoints.load_best(learner)
-        return self._trained(plan, best)
+        return self._train_info(plan, best)
 
     def _select(self, learner: Learner) -> MetricValue:
         """The task's main metric on the selection split, the same on all ranks."""
         pace = replace(self._pace(self._name("selecting")), stops=False)
-        results, _ = self.evaluator.evaluate(learner, self._seen(self.job.select), pace)
-        return self.ranks.share(self._measured(results) if self.ranks.is_main else MetricValue(0.0))
+        results, _ = self.evaluator.evaluate(learner, self._blinded(self.job.select), pace)
+        return self.ranks.share(self._measure(results) if self.ranks.is_main else MetricValue(0.0))
 
-    def _measured(self, results: Sequence[Prediction] | Sequence[Ranking]) -> MetricValue:
-        """The task's main metric of results for the selection split."""
+    def _measure(self, results: Sequence[Prediction] | Sequence[Ranking]) -> MetricValue:
+        """The task's main metric of results on the selection split."""
         score = self.job.task.metric(self.job.task.card.main_metric)(results, self.job.select)
         return MetricValue(score.value, score.higher_is_better)
-
-    def _kept(self) -> Kept:
-        """Where the answers for the reported split are kept as they come."""
-        return Kept(shards_below(self.folder, self.control), self.folder.path / "scores")
 
     def _pace(self, what: str) -> Pace:
         spec, size = self.job.spec, self.job.spec.eval_batch_size
         return Pace(self.accelerator, size, spec.workers, self.progress, self.interrupt, what)
 
-    def _seen(self, examples: Examples) -> Examples:
+    def _blinded(self, examples: Examples) -> Examples:
         return examples if self.blind is None else blind_examples(examples, self.blind)
 
     def _checkpoints(self) -> Checkpoints:
-        below = checkpoints_below(self.folder, self.control)
+        folder = checkpoint_folder(self.folder, self.control)
         answers = () if self.job.task.card.labels else self.job.labels
         names = {"model": self.job.card.name, "size": self.job.size}
         if MODES[self.job.spec.mode].trains_head_only and self.job.spec.checkpoint == "shipped":
             names[STANDS_ON] = self.job.weights_sha256
-        return Checkpoints(below, self.resources.words, names, answers)
+        return Checkpoints(folder, self.resources.words, names, answers)
 
-    def _journal(self) -> MetricsLog:
+    def _metrics_log(self) -> MetricsLog:
         return MetricsLog(self.folder, self.control, self.accelerator.is_main_process, self.trackers)
 
     def _name(self, what: str) -> str:
         return f"{what} ({self.control})" if self.control else what
 
 
-def _filled(learner: Learner, report: LoadReport | None) -> set[str]:
-    """The names of the backbone's tensors that weights were loaded into; none from scratch."""
-    return set() if report is None else set(learner.state_dict()) - set(report.absent)
-
-
-def _precision(learner: Learner) -> str:
-    """The dtype of most of its weights; empty where it has none."""
+def _main_dtype(learner: Learner) -> str:
+    """The dtype of most weights; empty without weights."""
     sizes: Counter[str] = Counter()
     for parameter in learner.parameters():
         sizes[str(parameter.dtype).removeprefix("torch.")] += parameter.numel()

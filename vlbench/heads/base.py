@@ -1,6 +1,6 @@
-"""What all heads have in common: how a head takes examples, and how it answers them from a model.
+"""The head of a learner: how it collates examples, and how it answers them from a model.
 
-Shapes: B examples, P pairs of an image and a text, C answers.
+Shapes: B examples, P pairs of an image and a text, K pairs of one example, C answers, D width.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from vlbench.heads.inputs import Inputs, PairInputs
 
 
 class Head(nn.Module, ABC):
-    """The part of a learner between what a model makes of a batch and an answer.
+    """The part of a learner from the features of a batch to answers; `forward` takes features with pooled [P, D].
 
-    inputs: how queries reach the model. is_single_pass: whether `logits` without targets is one forward pass, as batch
-    norms can be calibrated by.
+    inputs: how queries reach the model. is_single_pass: whether `logits` without targets is one forward pass, which
+    batch norms can be calibrated by.
     """
 
     inputs: Inputs = PairInputs()
@@ -36,23 +36,27 @@ class Head(nn.Module, ABC):
         draw: of training, gives the batch targets; None leaves them out, so that no reference reaches the model.
         """
         block = [examples[row] for row in rows]
-        queries = [example.query for example in block] if draw is None else self._drawn(examples, draw)
+        queries = [example.query for example in block] if draw is None else self._draw_queries(examples, draw)
         batch = self.inputs.collate(tuple(example.id for example in block), queries, model, draw)
         return batch if draw is None else replace(batch, targets=self.targets(block))
 
-    def _drawn(self, examples: Examples, draw: Draw) -> list[Query]:
-        """The queries of a pass, drawn for its whole step."""
-        drawn = self.queries(draw.block, examples, draw.query_rng())
-        each = len(drawn) // len(draw.block)
-        return [drawn[place * each + number] for place in draw.places for number in range(each)]
+    def _draw_queries(self, examples: Examples, draw: Draw) -> list[Query]:
+        """The queries of a forward pass, drawn for its whole optimizer step."""
+        queries = self.queries(draw.block, examples, draw.query_rng())
+        each = len(queries) // len(draw.block)
+        return [queries[place * each + number] for place in draw.places for number in range(each)]
 
-    @abstractmethod
     def stages(self) -> tuple[Stage, ...]:
         """The stages of the forward pass in their order; the last one sets the logits."""
+        return (*self.inputs.stages, Stage("head", self._apply_to_features))
+
+    def _apply_to_features(self, forward: Forward) -> Tensor:
+        forward.logits = self(forward.features)
+        return forward.logits
 
     @abstractmethod
     def targets(self, examples: Sequence[Example[object]]) -> Tensor:
-        """What `loss` compares with; references enter training nowhere else."""
+        """The targets of `loss`; references enter training nowhere else."""
 
     @abstractmethod
     def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
@@ -60,10 +64,7 @@ class Head(nn.Module, ABC):
 
     def logits(self, model: Model, batch: Batch) -> Tensor:
         """The logits of a batch, by all stages: [B, C] of a classifier, [P] of a cross-encoder."""
-        forward = Forward(model, batch)
-        for stage in self.stages():
-            stage.run(forward)
-        return forward.logits
+        return Forward(model, batch).run(self.stages()).logits
 
     def scores(self, model: Model, batch: Batch) -> Tensor:
         """The score of each answer [B, C], or of each pair [P, 1], that an answer is chosen by."""
@@ -71,7 +72,7 @@ class Head(nn.Module, ABC):
         return logits if logits.dim() == 2 else logits[:, None]
 
     def finish(self, logits: Tensor, ids: Sequence[str]) -> list[Prediction]:
-        """One prediction per row of logits [B, C].
+        """One prediction per row of logits [B, C], the answers ranked by probability.
 
         Raises:
             VlbenchError: a logit that is not a finite number, naming the first such example.
@@ -84,15 +85,14 @@ class Head(nn.Module, ABC):
         return [examples[row].query for row in rows]
 
     def own_first(self, logits: Tensor, rows: int) -> tuple[int, float]:
-        """How many of so many rows score their own pair above all others; how many would at random.
+        """How many of so many rows score their own pair above all others, and how many would at random.
 
-        Raises:
-            NotImplementedError: the head classifies.
+        Raises NotImplementedError of a classifier.
         """
         raise NotImplementedError(f"{type(self).__name__} ranks nothing")
 
     def choosing(self, candidates: tuple[str, ...]) -> Head:
-        """The head itself, or of a generative model one that chooses from these candidates."""
+        """The head itself; of a generative model one that chooses from these candidates."""
         return self
 
     def contrasted_images(self, examples: Examples) -> tuple[str, ...] | None:
@@ -100,14 +100,10 @@ class Head(nn.Module, ABC):
         return None
 
     def embed(self, model: Model, batch: Batch) -> Embedded:
-        """The embeddings of a batch's pairs, of a head that contrasts them.
-
-        Raises:
-            NotImplementedError: it does not.
-        """
+        """The embeddings of a batch's pairs; NotImplementedError unless the head contrasts them."""
         raise NotImplementedError(f"{type(self).__name__} embeds nothing")
 
 
-def first_of(table: Tensor, own: Tensor) -> int:
+def count_own_first(scores: Tensor, own: Tensor) -> int:
     """How many rows of scores [B, K] have their own score [B] above all others."""
-    return int(((table >= own[:, None]).sum(dim=1) == 1).sum())
+    return int(((scores >= own[:, None]).sum(dim=1) == 1).sum())

@@ -1,6 +1,6 @@
-"""Classifiers over the pooled vectors of a model: one label, one label for several images, or weighted open answers.
+"""Classifiers over the pooled vectors of a model: one label, or weighted open answers; and predictions from logits.
 
-Shapes: B examples, I images per example, C labels, D width.
+Shapes: B examples, I images per example, P = B * I pairs, C labels, D width.
 """
 
 from __future__ import annotations
@@ -8,52 +8,78 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
-from vlbench.core.backbone import Features
+from vlbench.core.backbone import Features, Model
+from vlbench.core.batch import Batch
 from vlbench.core.cards import HeadLayout
-from vlbench.core.errors import DataError
-from vlbench.core.examples import Answered, Example
+from vlbench.core.errors import DataError, VlbenchError, remedy_of_nan
+from vlbench.core.examples import Answered, Example, Label
 from vlbench.core.results import Prediction
-from vlbench.heads.inputs import Inputs
-from vlbench.heads.labels import LabelHead, check_finite, ranked
+from vlbench.heads.base import Head
+from vlbench.heads.forward import Forward, pooled_only
+from vlbench.heads.inputs import Inputs, PairInputs
 
 TOP = 10
 """Answers kept with a prediction, of thousands."""
 
 
-class ClassifyHead(LabelHead):
-    """One image, one text, one label: a classifier on the pooled vector of the pair.
+class ClassifyHead(Head):
+    """One logit per label, from the pooled vectors of an example's images side by side, in the order of the images.
 
-    Source: Tan and Bansal 2019; with width 768 it is Linear(768, 1536), GELU, LayerNorm, Linear(1536, C).
+    width: of the model. images: images per example, two for NLVR2. inputs: how examples reach the model. Source: Tan
+    and Bansal 2019; with width 768 it is Linear(I * 768, 1536), GELU, LayerNorm, Linear(1536, C).
     """
 
-    def __init__(self, width: int, labels: tuple[str, ...], layout: HeadLayout, inputs: Inputs | None = None) -> None:
-        super().__init__(width, labels, 1, layout, inputs)
+    def __init__(
+        self, width: int, labels: tuple[str, ...], layout: HeadLayout, images: int = 1, inputs: Inputs | None = None
+    ) -> None:
+        super().__init__()
+        self.labels, self.images, self.inputs = labels, images, inputs or PairInputs()
+        self.classifier = classifier(images * width, round(layout.hidden * width), len(labels), layout)
+        self._index = {label: index for index, label in enumerate(labels)}
 
     def forward(self, features: Features) -> Tensor:
-        """Features with pooled [B, D] -> logits [B, C]."""
-        logits: Tensor = self.classifier(features.pooled)
+        """Features with pooled [P, D], example by example -> logits [B, C]."""
+        side_by_side = features.pooled.reshape(-1, self.images * features.pooled.shape[1])  # [P, D] -> [B, I * D]
+        logits: Tensor = self.classifier(side_by_side)
         return logits
 
+    def features(self, model: Model, batch: Batch) -> Features:
+        """The features of a batch, with pooled [P, D]: all stages without the classifier."""
+        return Forward(model, batch).run(self.inputs.stages).features
 
-class PairHead(LabelHead):
-    """Several images, one text, one label (NLVR2): a classifier on the pooled vectors of an example's images.
-
-    The vectors stand side by side in the order of the images. Source: Tan and Bansal 2019; with width 768 and two
-    images it is Linear(1536, 1536), GELU, LayerNorm, Linear(1536, 2).
-    """
-
-    def __init__(self, width: int, labels: tuple[str, ...], images: int, layout: HeadLayout) -> None:
-        super().__init__(width, labels, images, layout)
-        self.images = images
-
-    def forward(self, features: Features) -> Tensor:
-        """Features with pooled [B * I, D], example by example -> logits [B, C]."""
-        together = features.pooled.reshape(-1, self.images * features.pooled.shape[1])  # [B * I, D] -> [B, I * D]
-        logits: Tensor = self.classifier(together)
+    def from_pooled(self, pooled: Tensor) -> Tensor:
+        """Pooled vectors [P, D] -> logits [B, C]."""
+        logits: Tensor = self(pooled_only(pooled))
         return logits
+
+    def targets(self, examples: Sequence[Example[object]]) -> Tensor:
+        """The labels' indices [B], int64.
+
+        Raises:
+            DataError: an example without a label of the list, named with its id.
+        """
+        return torch.tensor([self._target(example) for example in examples], dtype=torch.int64)
+
+    def _target(self, example: Example[object]) -> int:
+        value = example.reference.value if isinstance(example.reference, Label) else repr(example.reference)
+        if value not in self._index:
+            raise DataError(
+                f"example {example.id!r} has the label {value!r} where one of {', '.join(self.labels)} is expected: "
+                f"correct it in the annotations, or the labels in the task card"
+            )
+        return self._index[value]
+
+    def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Mean cross-entropy of logits [B, C] and targets [B], a scalar."""
+        return functional.cross_entropy(logits, targets)
+
+    def finish(self, logits: Tensor, ids: Sequence[str]) -> list[Prediction]:
+        """As `Head.finish`, with the probabilities of all labels; ties are in the order of the labels."""
+        logits = finite_doubles(logits, ids)
+        return ranked(logits.softmax(dim=-1), self.labels, ids, logits.argsort(dim=-1, descending=True, stable=True))
 
 
 class SoftHead(ClassifyHead):
@@ -82,14 +108,62 @@ class SoftHead(ClassifyHead):
         return functional.binary_cross_entropy_with_logits(logits, targets) * logits.shape[1]
 
     def finish(self, logits: Tensor, ids: Sequence[str]) -> list[Prediction]:
-        """The likeliest answer of each row of logits [B, C], and the ten best with their probabilities.
-
-        Equal logits are ranked in the order of the list.
-
-        Raises:
-            VlbenchError: a logit that is not a finite number, naming the first such example.
-        """
-        logits = logits.detach().cpu().double()
-        check_finite(logits, ids)
+        """As `Head.finish`, with the ten best answers; equal logits are ranked in the order of the list."""
+        logits = finite_doubles(logits, ids)
         order = logits.argsort(dim=-1, descending=True, stable=True)[:, :TOP]
         return ranked(logits.sigmoid(), self.labels, ids, order)
+
+
+def classify_head(head: Head) -> ClassifyHead:
+    """The head as a classifier; a TypeError if it is none."""
+    if not isinstance(head, ClassifyHead):
+        raise TypeError(f"expected a classifier, not {type(head).__name__}")
+    return head
+
+
+def classifier(inputs: int, hidden: int, outputs: int, layout: HeadLayout) -> nn.Sequential:
+    """Linear, the layers of the layout's order, Linear: [B, inputs] -> [B, outputs]; one Linear where hidden is 0.
+
+    Weights start at N(0, 0.02), biases at 0, as in BERT. Source: Tan and Bansal 2019 (activation-norm), Kim et al. 2021
+    (norm-activation), Huang et al. 2021, official code (relu-dropout).
+    """
+    between: dict[str, list[nn.Module]] = {
+        "relu-dropout": [nn.ReLU(), nn.Dropout(layout.dropout)],
+        "activation-norm": [nn.GELU(), nn.LayerNorm(hidden, eps=layout.epsilon)],
+        "norm-activation": [nn.LayerNorm(hidden, eps=layout.epsilon), nn.GELU()],
+    }
+    hidden_layers = [nn.Linear(inputs, hidden), *between[layout.order]] if hidden else []
+    layers = nn.Sequential(*hidden_layers, nn.Linear(hidden or inputs, outputs))
+    # As vlbench.models.layers.bert.initialize does, which heads cannot import: both packages are of one layer.
+    for layer in layers:
+        if isinstance(layer, nn.Linear):
+            nn.init.normal_(layer.weight, std=0.02)
+            nn.init.zeros_(layer.bias)
+    return layers
+
+
+def ranked(
+    probabilities: Tensor, labels: Sequence[str], ids: Sequence[str], order: Tensor | None = None
+) -> list[Prediction]:
+    """A prediction per row of probabilities [B, C], labels best first. order [B, k]: the columns of the labels kept."""
+    if order is None:
+        order = probabilities.argsort(dim=-1, descending=True, stable=True)
+    kept = probabilities.gather(-1, order)
+    return [
+        Prediction(id_, labels[columns[0]], {labels[column]: p for column, p in zip(columns, values, strict=True)})
+        for id_, columns, values in zip(ids, order.tolist(), kept.tolist(), strict=True)
+    ]
+
+
+def finite_doubles(logits: Tensor, ids: Sequence[str]) -> Tensor:
+    """The logits [B, C] on the CPU, in float64, so that probabilities of different logits differ as far as possible.
+
+    Raises:
+        VlbenchError: a logit is not a finite number, naming the first such example.
+    """
+    finite = logits.isfinite().all(dim=-1).tolist()
+    if not all(finite):
+        raise VlbenchError(
+            f"example {ids[finite.index(False)]!r} got logits that are not finite numbers: {remedy_of_nan()}"
+        )
+    return logits.detach().cpu().double()

@@ -1,6 +1,6 @@
 """A dual encoder that ranks: images and texts are embedded separately, and a pair's score is one dot product.
 
-Shapes: B pairs, N images, M texts, E embedding width.
+Shapes: B pairs, which are examples, N images, M texts, E embedding width.
 """
 
 from __future__ import annotations
@@ -15,29 +15,29 @@ from torch.nn import functional
 from vlbench.core.backbone import Model
 from vlbench.core.batch import Batch
 from vlbench.core.examples import Example, Examples, image_of
-from vlbench.heads.base import Head, first_of
+from vlbench.heads.base import Head, count_own_first
 from vlbench.heads.forward import ENCODE, Embedded, Forward, Stage, embed_pairs, encode_pairs
 
-TEMPERATURE, HIGHEST = 0.07, 100.0
+TEMPERATURE, MAX_SCALE = 0.07, 100.0
 
 
 class DualHead(Head):
     """A learned temperature over dot products, trained on batches whose other pairs are the negatives (InfoNCE).
 
     Source: Radford et al. 2021 (CLIP): the scale starts at 1 / 0.07 and stays at or below 100, or the scale loaded if
-    that is larger (SigLIP's is 117). It is brought back to that limit itself, so that its gradient never dies.
+    that is larger (SigLIP's is 117). The parameter itself is clamped, so that its gradient never vanishes.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.log_scale = nn.Parameter(torch.tensor(math.log(1 / TEMPERATURE)))
-        self.log_limit = math.log(HIGHEST)
-        self.register_state_dict_pre_hook(_before_saving)  # type: ignore[no-untyped-call]
-        self.register_load_state_dict_post_hook(_after_loading)  # type: ignore[no-untyped-call]
+        self.log_limit = math.log(MAX_SCALE)
+        self.register_state_dict_pre_hook(lambda head, *_: head.bound())  # type: ignore[no-untyped-call]
+        self.register_load_state_dict_post_hook(lambda head, *_: head.bound(float(head.log_scale.detach())))  # type: ignore[no-untyped-call]
 
     @torch.no_grad()
     def bound(self, log_scale: float = -math.inf) -> None:
-        """Bring the scale back to its limit, which is `log_scale` from now on where that is higher."""
+        """Clamp the scale to its limit, which becomes `log_scale` where that is higher."""
         self.log_limit = max(self.log_limit, log_scale)
         self.log_scale.clamp_(max=self.log_limit)
 
@@ -48,7 +48,7 @@ class DualHead(Head):
         return torch.tensor(images, dtype=torch.int64)
 
     def stages(self) -> tuple[Stage, ...]:
-        """Encoding images and texts, then embedding and comparing them."""
+        """Encode images and texts, then embed and compare them."""
         return (*ENCODE, Stage("head", self._compare))
 
     def _compare(self, forward: Forward) -> Tensor:
@@ -56,7 +56,7 @@ class DualHead(Head):
         return forward.logits
 
     def embed(self, model: Model, batch: Batch) -> Embedded:
-        """The embeddings of a batch's pairs. Raises as `dual_encoder` does."""
+        """The embeddings [B, E] of a batch's pairs. Raises as `dual_encoder` does."""
         images, texts = embed_pairs(model, *encode_pairs(model, batch))
         return Embedded(images, texts, tuple(parameter.clone() for parameter in self.parameters()))
 
@@ -66,8 +66,8 @@ class DualHead(Head):
         return (images * texts).sum(dim=1, keepdim=True)
 
     def own_first(self, logits: Tensor, rows: int) -> tuple[int, float]:
-        """Among all images of the batch."""
-        return first_of(logits, logits.diagonal()), rows / logits.shape[1]
+        """As `Head.own_first`, of logits [B, B], among all images of the batch."""
+        return count_own_first(logits, logits.diagonal()), rows / logits.shape[1]
 
     def contrasted_images(self, examples: Examples) -> tuple[str, ...]:
         """The image of each example."""
@@ -83,11 +83,3 @@ class DualHead(Head):
         right = (targets[:, None] == targets).to(logits)
         share = right / right.sum(dim=1, keepdim=True)
         return (functional.cross_entropy(logits, share) + functional.cross_entropy(logits.T, share)) / 2
-
-
-def _before_saving(head: DualHead, *_: object) -> None:
-    head.bound()
-
-
-def _after_loading(head: DualHead, *_: object) -> None:
-    head.bound(float(head.log_scale.detach()))

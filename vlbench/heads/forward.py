@@ -1,13 +1,14 @@
 """The forward pass of a model under a head, stage by stage: the only place where one is written.
 
-Shapes: N images, M texts and P pairs of a batch, B prompts, D width, E embedding width.
+Shapes: B examples, N images, M texts and P pairs of a batch, R visual tokens, T text tokens, D width, E embedding
+width.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import cast
+from typing import Self, cast
 
 import torch
 from torch import Tensor
@@ -20,8 +21,8 @@ from vlbench.core.errors import VlbenchError
 class Forward:
     """A forward pass: its model and batch, and the results of the stages that have run.
 
-    visual: states of the N images. textual: states of the M texts. features: of the P pairs, or the B prompts.
-    logits: the head's. texts: those that a generative model has generated.
+    visual: states [N, R, D] of the images. textual: states [M, T, D] of the texts. features: of the P pairs, or the B
+    prompts. logits: the head's. texts: B generated texts.
     """
 
     visual: Visual
@@ -33,21 +34,21 @@ class Forward:
     def __init__(self, model: Model, batch: Batch) -> None:
         self.model, self.batch = model, batch
 
+    def run(self, stages: Iterable[Stage]) -> Self:
+        """Run the stages in their order."""
+        for stage in stages:
+            stage.run(self)
+        return self
+
     @property
     def backbone(self) -> Backbone:
-        """The model, of a batch of pairs."""
+        """The model of a batch of pairs."""
         return cast(Backbone, self.model)
 
     @property
     def generator(self) -> Generator:
-        """The model, of a batch of prompts.
-
-        Raises:
-            VlbenchError: it is not generative.
-        """
-        if not isinstance(self.model, Generator):
-            raise VlbenchError(f"{type(self.model).__name__} is not a generative model: use --mode finetune")
-        return self.model
+        """The model of a batch of prompts. Raises as `generator_of` does."""
+        return generator_of(self.model)
 
     @property
     def pairs(self) -> PairBatch:
@@ -64,11 +65,11 @@ class Forward:
         return self.batch
 
     def visual_pairs(self) -> Visual:
-        """The visual states of the P pairs."""
+        """The visual states [P, R, D] of the pairs."""
         return self.visual.take(self.pairs.image_rows)
 
     def textual_pairs(self) -> Textual:
-        """The textual states of the P pairs."""
+        """The textual states [P, T, D] of the pairs."""
         return self.textual.take(self.pairs.text_rows)
 
 
@@ -82,10 +83,10 @@ class Stage:
 
 @dataclass(frozen=True)
 class Embedded:
-    """The embeddings of a batch's B pairs, without logits or loss.
+    """The embeddings of a batch's P pairs, without logits or loss.
 
-    images, texts: [B, E], of length 1. head: a copy of each of the head's parameters, in their order, so that a
-    gradient can be carried on to them through the forward pass that DDP watches.
+    images, texts: [P, E], of length 1. head: a copy of each parameter of the head, in their order, through which a
+    gradient reaches the forward pass that DDP watches.
     """
 
     images: Tensor
@@ -94,48 +95,41 @@ class Embedded:
 
 
 def encode_images(forward: Forward) -> Visual:
-    """Each distinct image once: sets `visual`."""
+    """Encode each distinct image once: sets `visual`."""
     forward.visual = forward.backbone.see(forward.pairs.images, forward.pairs.slots)
     return forward.visual
 
 
-def encode_texts(forward: Forward) -> Textual:
-    """Each distinct text once: sets `textual`."""
+def _encode_texts(forward: Forward) -> Textual:
+    """Encode each distinct text once: sets `textual`."""
     forward.textual = forward.backbone.read(forward.pairs.texts)
     return forward.textual
 
 
-def fuse_pairs(forward: Forward) -> Features:
-    """Each pair: sets `features`."""
-    forward.features = fuse(forward.backbone, forward.visual_pairs(), forward.textual_pairs())
+def _fuse_pairs(forward: Forward) -> Features:
+    """Fuse each pair: sets `features`."""
+    forward.features = forward.backbone.fuse(forward.visual_pairs(), forward.textual_pairs())
     return forward.features
 
 
-def encode_prompts(forward: Forward) -> Features:
-    """Each prompt: sets `features`, of which only `pooled` holds anything."""
+def _encode_prompts(forward: Forward) -> Features:
+    """Encode each prompt: sets `features`, of which only `pooled` holds anything."""
     forward.features = pooled_only(forward.generator.states(forward.prompts.prompts))
     return forward.features
 
 
-ENCODE = (Stage("see", encode_images), Stage("read", encode_texts))
-"""Images and texts by themselves."""
-PAIRS = (*ENCODE, Stage("fuse", fuse_pairs))
-"""Features of pairs."""
-PROMPTS = (Stage("prompt", encode_prompts),)
-"""Features of prompts."""
+ENCODE = (Stage("see", encode_images), Stage("read", _encode_texts))
+"""The stages that encode images and texts separately."""
+PAIRS = (*ENCODE, Stage("fuse", _fuse_pairs))
+"""The stages that make features of pairs."""
+PROMPTS = (Stage("prompt", _encode_prompts),)
+"""The stage that makes features of prompts."""
 
 
 def encode_pairs(model: Model, batch: Batch) -> tuple[Visual, Textual]:
-    """The visual and the textual states of a batch's P pairs."""
-    forward = Forward(model, batch)
-    for stage in ENCODE:
-        stage.run(forward)
+    """The visual [P, R, D] and the textual [P, T, D] states of a batch's pairs."""
+    forward = Forward(model, batch).run(ENCODE)
     return forward.visual_pairs(), forward.textual_pairs()
-
-
-def fuse(backbone: Backbone, visual: Visual, textual: Textual) -> Features:
-    """The features of P pairs."""
-    return backbone.fuse(visual, textual)
 
 
 def embed_pairs(model: Model, visual: Visual, textual: Textual) -> tuple[Tensor, Tensor]:
@@ -145,11 +139,7 @@ def embed_pairs(model: Model, visual: Visual, textual: Textual) -> tuple[Tensor,
 
 
 def dual_encoder(model: Model) -> DualEncoder:
-    """The model as a dual encoder.
-
-    Raises:
-        VlbenchError: it is a cross-encoder only.
-    """
+    """The model as a dual encoder; a VlbenchError if it is a cross-encoder only."""
     if not isinstance(model, DualEncoder):
         raise VlbenchError(
             f"{type(model).__name__} does not embed images and texts separately: leave out --rerank-k, and let its "
@@ -158,7 +148,14 @@ def dual_encoder(model: Model) -> DualEncoder:
     return model
 
 
+def generator_of(model: object) -> Generator:
+    """The model as a generative one; a VlbenchError if it is not."""
+    if not isinstance(model, Generator):
+        raise VlbenchError(f"{type(model).__name__} is not a generative model: use --mode finetune")
+    return model
+
+
 def pooled_only(pooled: Tensor) -> Features:
-    """Features of vectors [P, D] alone, which is all that a classifier reads."""
+    """Features with pooled [P, D] alone, which is all that a classifier reads."""
     none, mask = pooled[:, :0, None], torch.zeros(len(pooled), 0, dtype=torch.bool)
     return Features(pooled, none, none, mask, mask)

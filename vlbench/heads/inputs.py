@@ -7,55 +7,43 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar, Protocol, cast
+from typing import ClassVar, TypeAlias, cast
 
 import torch
 
-from vlbench.core.backbone import Augmenting, Backbone, Generator, Model, MultiScale, Tensors
-from vlbench.core.batch import Batch, Draw, PairBatch, PromptBatch
+from vlbench.core.backbone import Augmenting, Backbone, Model, MultiScale, Tensors
+from vlbench.core.batch import Draw, PairBatch, PromptBatch
 from vlbench.core.cards import ScaleRange
 from vlbench.core.errors import VlbenchError
 from vlbench.core.examples import ImageRef, Prompt, Query, Shot
-from vlbench.heads.forward import PAIRS, PROMPTS, Stage
-
-
-class Inputs(Protocol):
-    """How the queries of a block of examples reach the model, and the stages that make features of them."""
-
-    @property
-    def stages(self) -> tuple[Stage, ...]: ...
-
-    def collate(self, ids: tuple[str, ...], queries: Sequence[Query], model: Model, draw: Draw | None) -> Batch:
-        """The batch of these queries, without targets."""
-        ...
-
-    def unshared(self) -> Inputs:
-        """The same, encoding equal images and texts each time, so that a forward pass costs as with different ones."""
-        ...
+from vlbench.heads.forward import PAIRS, PROMPTS, Stage, generator_of
 
 
 @dataclass(frozen=True)
 class PairInputs:
-    """Pairs of the images and the text of each query. shares: whether equal images and texts are encoded once."""
+    """Pairs of the images and the text of each query.
+
+    shares: whether equal images and texts are encoded once. stages: of the forward pass, up to features.
+    """
 
     shares: bool = True
     stages: ClassVar[tuple[Stage, ...]] = PAIRS
 
     def unshared(self) -> PairInputs:
-        """The same, encoding every image and text of every query."""
+        """The same, encoding equal images and texts each time, so that a forward pass costs as with different ones."""
         return PairInputs(shares=False)
 
     def collate(self, ids: tuple[str, ...], queries: Sequence[Query], model: Model, draw: Draw | None) -> PairBatch:
-        """The batch of these queries, of which each distinct image and text is prepared once."""
+        """The batch of these queries, without targets; each distinct image and text is prepared once."""
         backbone = cast(Backbone, model)
         images: dict[tuple[str, int, int], int] = {}
         texts: dict[tuple[str, int], int] = {}
         refs, image_rows, text_rows = list[ImageRef](), list[int](), list[int]()
         for number, query in enumerate(queries):
-            owner = 0 if self.shares else number
-            text_row = texts.setdefault((query.text, owner), len(texts))
+            copy = 0 if self.shares else number
+            text_row = texts.setdefault((query.text, copy), len(texts))
             for slot, ref in enumerate(query.images):
-                key = (ref.key, slot, owner)
+                key = (ref.key, slot, copy)
                 if key not in images:
                     images[key] = len(images)
                     refs.append(ref)
@@ -73,9 +61,10 @@ class PairInputs:
 
 @dataclass(frozen=True)
 class PromptInputs:
-    """The prompt of each query: the template of the task's card, `{text}` being the query's text.
+    """The prompt of each query.
 
-    shots: shown with their answers before each query.
+    template: of the task's card; `{text}` stands for the query's text. shots: shown with their answers before each
+    query. stages: of the forward pass, up to features.
     """
 
     template: str
@@ -84,7 +73,7 @@ class PromptInputs:
 
     def with_shots(self, shots: Sequence[tuple[Query, str]]) -> PromptInputs:
         """The same, with queries and their answers as shots."""
-        return PromptInputs(self.template, tuple(Shot(self._worded(query), answer) for query, answer in shots))
+        return PromptInputs(self.template, tuple(Shot(self._fill_template(query), answer) for query, answer in shots))
 
     def unshared(self) -> PromptInputs:
         """The same: prompts are never shared."""
@@ -92,7 +81,7 @@ class PromptInputs:
 
     def prompt(self, query: Query) -> Prompt:
         """The prompt of a query."""
-        return Prompt(self._worded(query), self.shots)
+        return Prompt(self._fill_template(query), self.shots)
 
     def collate(
         self,
@@ -102,12 +91,16 @@ class PromptInputs:
         draw: Draw | None,
         answers: Sequence[str] | None = None,
     ) -> PromptBatch:
-        """The batch of these queries. answers: those that are learned."""
+        """The batch of these queries, without targets. answers: those that are learned."""
         prompts = [self.prompt(query) for query in queries]
-        return PromptBatch(ids, cast(Generator, model).prepare_prompts(prompts, answers))
+        return PromptBatch(ids, generator_of(model).prepare_prompts(prompts, answers))
 
-    def _worded(self, query: Query) -> Query:
+    def _fill_template(self, query: Query) -> Query:
         return replace(query, text=self.template.replace("{text}", query.text))
+
+
+Inputs: TypeAlias = PairInputs | PromptInputs
+"""How the queries of a block of examples reach the model, and the stages that make features of them."""
 
 
 def _prepare_images(backbone: Backbone, refs: Sequence[ImageRef], draw: Draw | None) -> Tensors:

@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from enum import StrEnum
 
 from vlbench.core.cards import ModelCard, TaskCard
 
-ENCODE = ("see", "read")
-"""Names of the stages that encode images and texts."""
-
 
 class HeadKind(StrEnum):
-    """A head; `vlbench.heads` has one class per kind."""
+    """A head; `vlbench.heads` has one module per kind."""
 
     CLASSIFY = "classify"
-    SOFT = "soft"
-    PAIR = "pair"
     RANK = "rank"
     DUAL = "dual"
     GENERATE = "generate"
@@ -24,24 +18,18 @@ class HeadKind(StrEnum):
     @property
     def stages(self) -> tuple[str, ...]:
         """The names of the stages of a forward pass."""
-        return _STAGES.get(self, (*ENCODE, "fuse", "head"))
-
-
-_STAGES: Mapping[HeadKind, tuple[str, ...]] = {
-    HeadKind.DUAL: (*ENCODE, "head"),
-    HeadKind.GENERATE: ("generate",),
-}
+        if self is HeadKind.GENERATE:
+            return ("generate",)
+        return ("see", "read", "head") if self is HeadKind.DUAL else ("see", "read", "fuse", "head")
 
 
 def head_kind(model: ModelCard, task: TaskCard) -> HeadKind:
     """The head that answers the task after finetuning."""
     if takes_prompts(model, task):
         return HeadKind.GENERATE
-    if task.output == "rank":
+    if task.is_retrieval:
         return HeadKind.DUAL if model.ranks_by == "dual" else HeadKind.RANK
-    if task.output == "pair":
-        return HeadKind.PAIR
-    return HeadKind.CLASSIFY if task.labels else HeadKind.SOFT
+    return HeadKind.CLASSIFY
 
 
 def takes_prompts(model: ModelCard, task: TaskCard) -> bool:

@@ -1,6 +1,6 @@
 """A cross-encoder that ranks: each pair of an image and a text is encoded together and gets one score.
 
-Shapes: B examples, N negatives of each, P = B * (1 + N) pairs, D width.
+Shapes: B examples, N negatives of each, P = B * (1 + N) pairs, R visual tokens, T text tokens, D width.
 """
 
 from __future__ import annotations
@@ -17,21 +17,20 @@ from vlbench.core.backbone import Backbone, Features, Textual, Visual
 from vlbench.core.cards import Recipe
 from vlbench.core.errors import VlbenchError
 from vlbench.core.examples import Example, Examples, Query, image_of
-from vlbench.heads.base import Head, first_of
-from vlbench.heads.forward import Forward, Stage, fuse
+from vlbench.heads.base import Head, count_own_first
 from vlbench.objectives.hinge import ranking_loss
 
 TEXTS, MARGIN = 15, 0.2
 _TRIES = 1000
+"""Draws until an example of another image is given up."""
 
 
 class RankHead(Head):
     """One score per pair, trained on each example against negatives drawn at random.
 
-    negative_texts: captions of other images besides the example's own, 15 as in ViLT. negative_images: other images
-    besides its own. Losses: `softmax` over all of them (Kim et al. 2021); `hinge`, the mean over all of them of how
-    far each comes within `margin` of the example, scores through a sigmoid (Chen et al. 2020); `binary`, each pair by
-    itself (the matching head's own).
+    texts: negative captions, of other images, 15 as in ViLT. images: negative images. kind: of the loss, `softmax` over
+    the pair and its negatives (Kim et al. 2021); `hinge`, the mean over the negatives of how far the sigmoid of each
+    score comes within `margin` of the pair's (Chen et al. 2020); `binary` cross-entropy of each pair (ITM).
     """
 
     def __init__(self, width: int, recipe: Recipe) -> None:
@@ -55,14 +54,14 @@ class RankHead(Head):
         queries: list[Query] = []
         for row in rows:
             own = examples[row].query
-            others = [other.query for other in _others(examples[row], examples, self.texts + self.images, rng)]
+            others = [other.query for other in _draw_others(examples[row], examples, self.texts + self.images, rng)]
             queries.append(own)
             queries += [replace(own, text=other.text) for other in others[: self.texts]]
             queries += [replace(own, images=other.images) for other in others[self.texts :]]
         return queries
 
     def targets(self, examples: Sequence[Example[object]]) -> Tensor:
-        """The place [B] of the right pair among its 1 + N: always the first, int64."""
+        """The index [B] of the right pair among its 1 + N, int64: always 0."""
         return torch.zeros(len(examples), dtype=torch.int64)
 
     def forward(self, features: Features) -> Tensor:
@@ -70,25 +69,17 @@ class RankHead(Head):
         scores: Tensor = self.score(features.pooled)
         return scores[:, 0]
 
-    def stages(self) -> tuple[Stage, ...]:
-        """Encoding and fusing the pairs, then the score."""
-        return (*self.inputs.stages, Stage("head", self._score))
-
-    def _score(self, forward: Forward) -> Tensor:
-        forward.logits = self(forward.features)
-        return forward.logits
-
     def score_pairs(self, backbone: Backbone, visual: Visual, textual: Textual) -> Tensor:
-        """The scores [P] of encoded pairs, in float32 whatever precision the backbone computes in."""
-        features = fuse(backbone, visual, textual)
+        """The scores [P] of pairs with visual [P, R, D] and textual [P, T, D] states, in float32 in any case."""
+        features = backbone.fuse(visual, textual)
         with torch.autocast(features.pooled.device.type, enabled=False):
             scores: Tensor = self(replace(features, pooled=features.pooled.float()))
         return scores
 
     def own_first(self, logits: Tensor, rows: int) -> tuple[int, float]:
-        """Among each row's own pair and its negatives."""
+        """As `Head.own_first`, of logits [P], among each row's own pair and its negatives."""
         table = logits.view(rows, -1)  # [B, 1 + N]
-        return first_of(table, table[:, 0]), rows / table.shape[1]
+        return count_own_first(table, table[:, 0]), rows / table.shape[1]
 
     def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         """The mean over examples of the loss of logits [P] with targets [B], a scalar."""
@@ -101,7 +92,7 @@ class RankHead(Head):
         return ranking_loss(scores[:, 0], scores[:, 1:], self.margin)
 
 
-def _others(own: Example[object], examples: Examples, wanted: int, rng: Random) -> Iterator[Example[object]]:
+def _draw_others(own: Example[object], examples: Examples, wanted: int, rng: Random) -> Iterator[Example[object]]:
     """Examples of other images than its own, drawn at random."""
     image = image_of(own)
     for _ in range(wanted):

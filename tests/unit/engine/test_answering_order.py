@@ -1,4 +1,4 @@
-"""Examples answered picture by picture come out in the order in which they came in."""
+"""Predictions are in the order of the examples, which are answered image by image."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from vlbench.heads.classify import ClassifyHead
 from vlbench.models.fake.backbone import Fake
 
 
-def test_the_order_comes_back() -> None:
+def test_predictions_keep_the_order_of_the_examples() -> None:
     spread = [
         Example(f"e{row}", Query((ImageRef(Path(), "abc"[row % 3]),), f"text {row}"), Label("yes"), "")
         for row in range(10)
     ]
     learner = Learner(Fake(), ClassifyHead(Fake().width, ("yes", "no"), HeadLayout(hidden=0)))
     pace = Pace(Accelerator(cpu=True), 4, 0, Silent(), Interrupt(), "predicting")
-    found, timing = classify(learner, spread, pace)
-    assert [one.example_id for one in found] == [one.id for one in spread]
+    predictions, timing = classify(learner, spread, pace)
+    assert [item.example_id for item in predictions] == [example.id for example in spread]
     alone = [classify(learner, [example], pace)[0][0] for example in spread]
-    assert [one.answer for one in found] == [one.answer for one in alone]
+    assert [item.answer for item in predictions] == [item.answer for item in alone]
     assert timing.examples == 10

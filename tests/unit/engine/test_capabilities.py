@@ -1,4 +1,4 @@
-"""What can be done is decided by the cards alone, and the page that says so is the one that the code writes."""
+"""What is supported is decided by the cards alone, and docs/capabilities.md is what the code prints."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PAGE = Path(__file__).resolve().parents[3] / "docs" / "capabilities.md"
 
 
 def card(name: str) -> ModelCard:
-    return next(one for one in catalog.transformers_cards() if one.name == name)
+    return next(card for card in catalog.transformers_cards() if card.name == name)
 
 
 def test_the_page_is_current() -> None:
@@ -55,11 +55,11 @@ def test_the_page_is_current() -> None:
     ],
 )
 def test_unsupported(model: str, task: str, mode: Mode, reason: str) -> None:
-    said = unsupported(card(model), catalog.task_card(task), mode, own_weights=True)
-    assert reason in said and bool(reason) == bool(said)
+    answer = unsupported(card(model), catalog.task_card(task), mode, own_weights=True)
+    assert reason in answer and bool(reason) == bool(answer)
 
 
-def test_a_writer_that_also_looks_at_pairs_is_probed_on_those() -> None:
+def test_only_a_model_without_features_of_pairs_takes_prompts() -> None:
     fake, llava, nlvr2 = catalog.model_card("fake"), card("llava"), catalog.task_card("nlvr2")
     assert takes_prompts(llava, nlvr2) and not takes_prompts(fake, nlvr2)
     assert not takes_prompts(llava, catalog.task_card("coco_retrieval"))
@@ -67,5 +67,5 @@ def test_a_writer_that_also_looks_at_pairs_is_probed_on_those() -> None:
 
 def test_claims() -> None:
     claims = {"no": "not so: {text}", "*": "{text}, so {label}"}
-    assert claim(claims, "a {label}", "no") == "not so: a {label}"  # what an example says is no template
+    assert claim(claims, "a {label}", "no") == "not so: a {label}"  # the text of an example is no template
     assert claim(claims, "why?", "yes") == "why?, so yes"

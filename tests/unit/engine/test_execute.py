@@ -1,4 +1,4 @@
-"""Whatever happens to a run, its record says so."""
+"""The record of a run that is done, failed or interrupted."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ def folder(job: Job) -> RunFolder:
     return RunFolder.create(job.spec, job.fingerprint)
 
 
-def answers_of(monkeypatch: pytest.MonkeyPatch, change: Callable[[list[Prediction]], list[Prediction]]) -> None:
-    """Let the predictions of the reported split be changed before they are counted."""
+def change_predictions(monkeypatch: pytest.MonkeyPatch, change: Callable[[list[Prediction]], list[Prediction]]) -> None:
+    """Change the predictions of the reported split before they are matched."""
     predict = classification.classify
 
     def changed(learner, examples, pace, shards=None):
@@ -79,7 +79,7 @@ def test_a_limit_that_cuts_statements_leaves_consistency_out(make_job: Callable[
     assert note.startswith(f"consistency is absent: {len(cut)} of its ")
 
 
-def test_a_model_that_looks_at_nothing_answers_blind_as_constantly(job: Job, folder: RunFolder) -> None:
+def test_the_blind_control_answers_each_text_with_one_label(job: Job, folder: RunFolder) -> None:
     record = execute(job, folder, Silent())
     rows = read_samples(folder.samples)
     blind = rows[rows["control"] == "blind"]
@@ -88,14 +88,14 @@ def test_a_model_that_looks_at_nothing_answers_blind_as_constantly(job: Job, fol
 
 
 @pytest.mark.parametrize(
-    ("error", "said"),
+    ("error", "message"),
     [
         (DataError("the disk is gone: mount it"), "the disk is gone: mount it"),
         (ZeroDivisionError("division by zero"), "ZeroDivisionError: division by zero"),
     ],
 )
-def test_a_failed_run_says_why(
-    error: Exception, said: str, job: Job, folder: RunFolder, monkeypatch: pytest.MonkeyPatch
+def test_a_failed_run_records_the_reason(
+    error: Exception, message: str, job: Job, folder: RunFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(self: Trial) -> None:
         raise error
@@ -104,13 +104,13 @@ def test_a_failed_run_says_why(
     with pytest.raises(type(error)):
         execute(job, folder, Silent())
     record = read_run(folder.path)
-    assert (record.status, record.error, record.results) == ("failed", said, ())
+    assert (record.status, record.error, record.results) == ("failed", message, ())
     assert not folder.samples.exists()
 
 
 def test_a_failed_run_can_be_run_again(job: Job, folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
-        answers_of(patch, lambda predictions: predictions[:-1])
+        change_predictions(patch, lambda predictions: predictions[:-1])
         with pytest.raises(CoverageError):
             execute(job, folder, Silent())
     record = execute(job, folder, Silent())
@@ -118,7 +118,7 @@ def test_a_failed_run_can_be_run_again(job: Job, folder: RunFolder, monkeypatch:
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         (lambda predictions: predictions[1:], "1 missing"),
         (lambda predictions: [*predictions, predictions[0]], "1 duplicate"),
@@ -127,17 +127,17 @@ def test_a_failed_run_can_be_run_again(job: Job, folder: RunFolder, monkeypatch:
 )
 def test_every_example_is_answered_once_or_there_is_no_score(
     change: Callable[[list[Prediction]], list[Prediction]],
-    said: str,
+    message: str,
     job: Job,
     folder: RunFolder,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    answers_of(monkeypatch, change)
-    with pytest.raises(CoverageError, match=said):
+    change_predictions(monkeypatch, change)
+    with pytest.raises(CoverageError, match=message):
         execute(job, folder, Silent())
     record = read_run(folder.path)
     assert (record.status, record.results) == ("failed", ())
-    assert said in record.error
+    assert message in record.error
     assert not folder.samples.exists()
 
 
@@ -145,7 +145,7 @@ def test_every_example_is_answered_once_or_there_is_no_score(
 def test_a_stop_is_recorded_and_the_signals_are_as_before(
     number: signal.Signals, job: Job, folder: RunFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before = [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)]
+    before = [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)]
     append = RunFolder.append_metrics
     monkeypatch.setattr(
         RunFolder, "append_metrics", lambda self, values: (append(self, values), os.kill(os.getpid(), number))[0]
@@ -154,14 +154,14 @@ def test_a_stop_is_recorded_and_the_signals_are_as_before(
         execute(job, folder, Silent())
     assert read_run(folder.path).status == "interrupted"
     assert (folder.last / "state.json").is_file()
-    assert [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)] == before
+    assert [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)] == before
 
 
-def test_the_config_asks_for_the_same_run(job: Job, folder: RunFolder, tmp_path: Path) -> None:
+def test_the_config_repeats_the_run(job: Job, folder: RunFolder, tmp_path: Path) -> None:
     from vlbench.cli.run import make_specs
 
     execute(job, folder, Silent())
-    assert make_specs({}, folder.config, []) == [job.spec]
+    assert make_specs({}, folder.config, []) == [job.spec.to_run_spec()]
 
 
 def test_a_run_rejected_before_it_began_leaves_no_record(
@@ -175,7 +175,9 @@ def test_a_run_rejected_before_it_began_leaves_no_record(
     assert find_runs(tmp_path / "runs") == []
     assert [path for path in (tmp_path / "runs").rglob("*") if path.is_file() and path.name != ".lock"] == []
     assert vlbench(*command).code == 0
-    assert vlbench(*command, "--device", "cuda").code == 0, "the finished run stays, since its place does not count"
+    assert vlbench(*command, "--device", "cuda").code == 0, (
+        "the finished run is found: the device is not part of its name"
+    )
 
 
 def test_a_run_that_failed_at_work_keeps_its_record(

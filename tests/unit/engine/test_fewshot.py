@@ -14,8 +14,8 @@ from vlbench.core.modes import Mode
 from vlbench.core.spec import RunSpec
 from vlbench.data.text.answers import write_answers
 from vlbench.engine.capabilities import EvaluatorKind, evaluator_for
-from vlbench.engine.fewshot import draw_shots
 from vlbench.engine.job import Job
+from vlbench.engine.limit import draw_shots
 
 
 def examples(*labels: str) -> list[Example[Label]]:
@@ -34,7 +34,7 @@ def test_shots_are_drawn_by_the_seed_among_those_with_an_answer() -> None:
     assert draw_shots(spec(0), train) == ()
 
 
-def test_there_must_be_so_many() -> None:
+def test_too_few_answered_examples() -> None:
     with pytest.raises(VlbenchError, match="--num-fewshot 3 is more than the 2 examples of 'train' that have"):
         draw_shots(spec(3), examples("yes", "", "no"))
 
@@ -86,10 +86,10 @@ def test_shots_are_none_of_the_reported_examples(make_job: Callable[..., Job], t
 
 def test_a_given_list_is_chosen_from(make_job: Callable[..., Job], tmp_path: Path) -> None:
     write_answers(tmp_path / "answers.json", ("red", "blue"))
-    asked = {"task": "vqa2", "model": "fake", "mode": "zero-shot"}
-    job = make_job(**asked, answers=tmp_path / "answers.json")
+    fields = {"task": "vqa2", "model": "fake", "mode": "zero-shot"}
+    job = make_job(**fields, answers=tmp_path / "answers.json")
     assert (job.spec.answer_by, job.labels) == ("candidates", ("red", "blue"))
-    job = make_job(**asked)
+    job = make_job(**fields)
     assert (job.spec.answer_by, job.labels) == ("text", ())
     with pytest.raises(VlbenchError, match=r"--answer-by text does not choose from a list, and --answers .* is one"):
-        make_job(**asked, answers=tmp_path / "answers.json", answer_by="text")
+        make_job(**fields, answers=tmp_path / "answers.json", answer_by="text")

@@ -194,7 +194,9 @@ def test_the_tokenizer_beside_weights_counts(make_job: MakeJob, tmp_path: Path) 
     assert make_job(**given).fingerprint == before
 
 
-def test_a_finished_run_of_other_code_says_so(make_job: MakeJob, told: object, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_finished_run_of_other_code_is_named(
+    make_job: MakeJob, told: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
     spec = make_job(train={"steps": 1}, controls=()).spec
     first, _ = run(spec)
     assert first.tool.code_sha256 == provenance.code_sha256() and len(first.tool.code_sha256) == 64
@@ -212,7 +214,7 @@ def test_a_finished_run_of_other_code_says_so(make_job: MakeJob, told: object, m
     assert (anew.tool.code_sha256, anew.tool.earlier_code) == ("f" * 64, ())
 
 
-def test_a_run_that_other_code_resumes_says_so(
+def test_a_run_that_other_code_resumes_is_recorded(
     make_job: MakeJob, told: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spec = make_job(train={"steps": 4}, controls=(), save_every=1).spec

@@ -1,4 +1,4 @@
-"""Planning: every default written out, every clash found, and what a limit leaves."""
+"""Planning: all defaults filled in, all contradictions rejected, and what a limit leaves."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def ids(chosen: object) -> list[str]:
     return [example.id for example in chosen]  # type: ignore[attr-defined]
 
 
-def test_defaults_are_written_out(make_job: MakeJob) -> None:
+def test_defaults_are_filled_in(make_job: MakeJob) -> None:
     job = make_job(model="cvlp", train=Recipe(lr=0.5))
     assert (job.size, job.spec.size, job.spec.controls) == ("tiny", "tiny", ("blind",))
     assert (job.spec.train_split, job.spec.select_on, job.spec.split) == ("train", "dev", "test-p")
@@ -51,7 +51,7 @@ def test_real_data_gets_the_papers_size_and_no_control(make_job: MakeJob, tmp_pa
     assert len(job.task.notes) == 3
 
 
-def test_nothing_is_selected_on_where_none_is_asked_for(make_job: MakeJob) -> None:
+def test_select_on_none_selects_nothing(make_job: MakeJob) -> None:
     assert make_job(select_on="none").select == []
 
 
@@ -66,13 +66,13 @@ def test_nothing_is_selected_on_where_none_is_asked_for(make_job: MakeJob) -> No
         ({"checkpoint": "absent.safetensors"}, "--checkpoint absent.safetensors holds no weights"),
     ],
 )
-def test_clashes(fields: dict[str, object], message: str, make_job: MakeJob) -> None:
+def test_contradictions(fields: dict[str, object], message: str, make_job: MakeJob) -> None:
     with pytest.raises(VlbenchError, match=message):
         make_job(**fields)
 
 
 def test_a_model_without_a_head_for_the_task(make_job: MakeJob, tmp_path: Path) -> None:
-    """Refused by the cards alone, before any data is looked for."""
+    """Rejected by the cards alone, before any data is read."""
     card = (catalog.model_folders()["fake"] / "model.yaml").read_text(encoding="utf8")
     (tmp_path / "model.yaml").write_text(
         card.replace("outputs: [classify, pair, rank, generate]", "outputs: [rank]"), encoding="utf8"
@@ -96,7 +96,7 @@ def test_how_batch_norms_normalise_is_part_of_a_runs_name(make_job: MakeJob) -> 
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         (("--batch-size", 1), "and --batch-size 1 leaves one image alone: give 2 or more"),
         (("--batch-size", 4, "--set", "train.batches=related"), "step 1 of training holds one image alone"),
@@ -106,11 +106,11 @@ def test_how_batch_norms_normalise_is_part_of_a_runs_name(make_job: MakeJob) -> 
 )
 @pytest.mark.parametrize("extra", [(), ("--dry-run",)])
 def test_steps_that_cannot_be_trained_are_one_sentence(
-    options: tuple[object, ...], extra: tuple[str, ...], said: str, vlbench: Any, tiny_world: Path, tmp_path: Path
+    options: tuple[object, ...], extra: tuple[str, ...], message: str, vlbench: Any, tiny_world: Path, tmp_path: Path
 ) -> None:
     task = ("run", "--task", "coco_retrieval", "--model", "brivl", "--data-root", tiny_world, "--checkpoint", "none")
     done = vlbench(*task, *options, *extra, "--output-path", tmp_path, "--quiet")
-    assert done.code == 2 and said in done.err
+    assert done.code == 2 and message in done.err
     assert len([line for line in done.err.splitlines() if line.startswith("vlbench: ")]) == 1
     assert "Traceback" not in done.err
 
@@ -133,7 +133,7 @@ def test_a_random_limit_is_the_same_for_every_seed_and_keeps_the_order() -> None
     assert some != ids(limit_examples(EXAMPLES, spec(limit=10, limit_mode="head")))
 
 
-def test_a_limit_of_a_gallery_counts_pictures_and_keeps_their_texts() -> None:
+def test_a_limit_of_a_gallery_counts_images_and_keeps_their_texts() -> None:
     captions = [replace(example, group=f"p-{row // 4}") for row, example in enumerate(EXAMPLES)]
     assert ids(limit_examples(captions, spec(limit=2, limit_mode="head"), whole=True)) == [f"e-{n}" for n in range(8)]
     some = limit_examples(captions, spec(limit=0.3), whole=True)
@@ -148,7 +148,7 @@ def test_open_answers_are_the_frequent_ones_of_the_train_split(make_job: MakeJob
     assert all(set(example.reference.worths()) & set(job.labels) for example in job.train)
 
 
-def test_a_given_list_leaves_out_what_cannot_be_learned_from_it(make_job: MakeJob, tmp_path: Path) -> None:
+def test_examples_without_an_answer_of_the_list_are_left_out(make_job: MakeJob, tmp_path: Path) -> None:
     (tmp_path / "answers.json").write_text('["red", "blue"]')
     job = make_job(task="vqa2", answers=tmp_path / "answers.json")
     assert job.labels == ("red", "blue")
@@ -170,7 +170,7 @@ def test_a_list_is_for_open_answers_and_reranking_for_galleries(make_job: MakeJo
         make_job(rerank_k=5)
 
 
-def test_a_gallery_has_no_blind_control_unless_asked_for(make_job: MakeJob) -> None:
+def test_a_gallery_has_no_blind_control_by_default(make_job: MakeJob) -> None:
     assert make_job(task="coco_retrieval").spec.controls == ()
     assert make_job(task="vqa2").spec.controls == ("blind",)
 
@@ -187,24 +187,24 @@ def test_weights_bring_their_answers(make_job: MakeJob, tmp_path: Path) -> None:
 def test_a_gallery_is_selected_on_in_part(make_job: MakeJob) -> None:
     whole = make_job(task="coco_retrieval", model="fake")
     assert whole.spec.select_limit == 1000
-    pictures = sorted({example.group for example in whole.select})
+    images = sorted({example.group for example in whole.select})
     part = make_job(task="coco_retrieval", model="fake", select_limit=3, seed=5)
     chosen = sorted({example.group for example in part.select})
     assert len(chosen) == 3
-    assert ids(part.select) == [one for one in ids(whole.select) if one in set(ids(part.select))]  # in their order
+    assert ids(part.select) == [name for name in ids(whole.select) if name in set(ids(part.select))]  # in their order
     assert len(part.select) == sum(example.group in chosen for example in whole.select)  # with all their texts
     assert ids(part.select) == ids(make_job(task="coco_retrieval", model="fake", select_limit=3).select)
-    assert any(note.startswith(f"selected on 3 of {len(pictures)} images of val") for note in part.notes)
+    assert any(note.startswith(f"selected on 3 of {len(images)} images of val") for note in part.notes)
     assert part.fingerprint != whole.fingerprint
     assert not any("selected on" in note for note in whole.notes)
 
 
-def test_examples_are_selected_on_in_part_where_asked_for(make_job: MakeJob) -> None:
+def test_a_select_limit_of_examples(make_job: MakeJob) -> None:
     assert make_job().spec.select_limit is None
     assert len(make_job(select_limit=5).select) == 5
 
 
-def test_workers_suit_the_machine_unless_told(
+def test_workers_suit_the_machine_by_default(
     make_job: MakeJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("vlbench.engine.defaults.spare_processes", lambda: 7)
@@ -219,7 +219,7 @@ def test_workers_suit_the_machine_unless_told(
     ]
 
 
-def test_what_the_rows_of_weights_stand_for_counts(make_job: MakeJob, tmp_path: Path) -> None:
+def test_the_answers_of_the_weights_are_part_of_the_fingerprint(make_job: MakeJob, tmp_path: Path) -> None:
     """Of open answers and of closed ones, which rows are matched with by name."""
     (tmp_path / "model.safetensors").write_bytes(b"weights")
     for task, lists in (("vqa2", [("red", "7"), ("7", "red")]), ("snli_ve", [("yes", "no"), ("no", "yes")])):
@@ -240,7 +240,7 @@ def own_model(tmp_path: Path) -> Path:
     return tmp_path / "own"
 
 
-def test_code_and_card_of_ones_own_count(make_job: MakeJob, own_model: Path) -> None:
+def test_code_and_card_of_a_users_model_count(make_job: MakeJob, own_model: Path) -> None:
     model = f"{own_model}/backbone.py:Mine"
     names = [make_job(model=model).fingerprint]
     for name in ("backbone.py", "layers.py", "model.yaml"):

@@ -1,4 +1,4 @@
-"""Options that only some models take in some modes: one sentence before anything is loaded."""
+"""Options of some models or modes only are rejected with one sentence before anything is loaded."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from vlbench.core.cards import ModelCard
 from vlbench.core.errors import VlbenchError
 from vlbench.core.examples import Caption, Example, Query
 from vlbench.core.spec import RunSpec
-from vlbench.engine import capabilities as options
+from vlbench.engine import capabilities
 from vlbench.engine.capabilities import EvaluatorKind, check_negatives, check_own_code, check_resolved, evaluator_for
 
 INSTALLED = ModuleSpec("it", None)
-PLACED = {"mode": "zero-shot", "answer_by": "text", "checkpoint": "pretrained"}
+ZERO_SHOT = {"mode": "zero-shot", "answer_by": "text", "checkpoint": "pretrained"}
 
 
 def card(name: str) -> ModelCard:
-    cards = {one.name: one for one in catalog.transformers_cards()}
+    cards = {card.name: card for card in catalog.transformers_cards()}
     return cards.get(name) or catalog.model_card(name)
 
 
@@ -31,7 +31,7 @@ def spec(**fields: object) -> RunSpec:
 
 
 @pytest.mark.parametrize(
-    ("name", "fields", "said"),
+    ("name", "fields", "message"),
     [
         ("CLIPModel", {"mode": "finetune"}, ""),
         ("llava", {"mode": "finetune"}, ""),
@@ -39,50 +39,57 @@ def spec(**fields: object) -> RunSpec:
         ("cvlp", {"mode": "finetune"}, "is for models of transformers (hf:), not for cvlp: leave it out"),
     ],
 )
-def test_adapters(name: str, fields: dict[str, object], said: str) -> None:
-    refuses(lambda: check_resolved(spec(train={"lora_rank": 8}, **fields), card(name)), said)
+def test_adapters(name: str, fields: dict[str, object], message: str) -> None:
+    rejects(lambda: check_resolved(spec(train={"lora_rank": 8}, **fields), card(name)), message)
     check_resolved(spec(train={"lora_rank": 0}, **fields), card(name))
 
 
 def test_adapters_need_peft(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(options, "find_spec", lambda name: None)
-    asked = spec(train={"lora_rank": 8})
-    refuses(
-        lambda: check_resolved(asked, card("llava")), "needs peft, which is not installed: pip install 'vlbench[lora]'"
+    monkeypatch.setattr(capabilities, "find_spec", lambda name: None)
+    run_spec = spec(train={"lora_rank": 8})
+    rejects(
+        lambda: check_resolved(run_spec, card("llava")),
+        "needs peft, which is not installed: pip install 'vlbench[lora]'",
     )
 
 
 @pytest.mark.parametrize("flag", [{"device_map": "auto"}, {"quantize": "4bit"}])
 @pytest.mark.parametrize(
-    ("name", "fields", "said"),
+    ("name", "fields", "message"),
     [
-        ("fake", PLACED, "is for generative models of transformers (hf:), in --mode zero-shot or eval, not for fake"),
-        ("CLIPModel", PLACED | {"answer_by": None}, "not for CLIPModel in --mode zero-shot: leave it out"),
-        ("llava", PLACED | {"mode": "finetune"}, "not for llava in --mode finetune"),
-        ("llava", PLACED | {"mode": "probe", "answer_by": None}, "not for llava in --mode probe"),
-        ("llava", PLACED | {"checkpoint": "runs/x"}, "not for --checkpoint runs/x: leave one out"),
+        (
+            "fake",
+            ZERO_SHOT,
+            "is for generative models of transformers (hf:), in --mode zero-shot or eval, not for fake",
+        ),
+        ("CLIPModel", ZERO_SHOT | {"answer_by": None}, "not for CLIPModel in --mode zero-shot: leave it out"),
+        ("llava", ZERO_SHOT | {"mode": "finetune"}, "not for llava in --mode finetune"),
+        ("llava", ZERO_SHOT | {"mode": "probe", "answer_by": None}, "not for llava in --mode probe"),
+        ("llava", ZERO_SHOT | {"checkpoint": "runs/x"}, "not for --checkpoint runs/x: leave one out"),
     ],
 )
-def test_placing(flag: dict[str, str], name: str, fields: dict[str, object], said: str) -> None:
-    refuses(lambda: check_resolved(spec(**fields, **flag), card(name)), said)
+def test_device_maps_and_quantization(flag: dict[str, str], name: str, fields: dict[str, object], message: str) -> None:
+    rejects(lambda: check_resolved(spec(**fields, **flag), card(name)), message)
     check_resolved(spec(**fields), card(name))
 
 
 def test_devices_are_chosen_once() -> None:
-    asked = spec(**PLACED, device_map="auto", device="cuda")
-    refuses(lambda: check_resolved(asked, card("llava")), "--device-map auto chooses devices, and --device cuda too")
+    run_spec = spec(**ZERO_SHOT, device_map="auto", device="cuda")
+    rejects(lambda: check_resolved(run_spec, card("llava")), "--device-map auto chooses devices, and --device cuda too")
 
 
-def test_rounding_needs_its_library_and_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = spec(**PLACED, quantize="8bit", device="cpu")
-    monkeypatch.setattr(options, "find_spec", lambda name: None)
-    refuses(lambda: check_resolved(asked, card("llava")), "--quantize 8bit needs bitsandbytes, which is not installed")
-    monkeypatch.setattr(options, "find_spec", lambda name: INSTALLED)
-    refuses(lambda: check_resolved(asked, card("llava")), "--quantize 8bit needs a CUDA GPU")
+def test_quantization_needs_its_library_and_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    run_spec = spec(**ZERO_SHOT, quantize="8bit", device="cpu")
+    monkeypatch.setattr(capabilities, "find_spec", lambda name: None)
+    rejects(
+        lambda: check_resolved(run_spec, card("llava")), "--quantize 8bit needs bitsandbytes, which is not installed"
+    )
+    monkeypatch.setattr(capabilities, "find_spec", lambda name: INSTALLED)
+    rejects(lambda: check_resolved(run_spec, card("llava")), "--quantize 8bit needs a CUDA GPU")
 
 
 @pytest.mark.parametrize(
-    ("name", "own_code", "trusted", "said"),
+    ("name", "own_code", "trusted", "message"),
     [
         ("llava", True, False, "comes with code of its own (auto_map in its config.json)"),
         ("llava", True, True, ""),
@@ -90,21 +97,21 @@ def test_rounding_needs_its_library_and_a_gpu(monkeypatch: pytest.MonkeyPatch) -
         ("cvlp", False, True, "--trust-remote-code is for models of transformers (hf:), not for cvlp"),
     ],
 )
-def test_own_code(name: str, own_code: bool, trusted: bool, said: str) -> None:
-    one = card(name).model_copy(update={"own_code": own_code})
-    refuses(lambda: check_own_code(spec(trust_remote_code=trusted), one), said)
+def test_own_code(name: str, own_code: bool, trusted: bool, message: str) -> None:
+    model = card(name).model_copy(update={"own_code": own_code})
+    rejects(lambda: check_own_code(spec(trust_remote_code=trusted), model), message)
 
 
-def refuses(check: Callable[[], None], said: str) -> None:
-    if not said:
+def rejects(check: Callable[[], None], message: str) -> None:
+    if not message:
         return check()
     with pytest.raises(VlbenchError) as caught:
         check()
-    assert said in caught.value.message
+    assert message in caught.value.message
     return None
 
 
-def test_a_run_is_refused_before_its_data_is_read(
+def test_a_run_is_rejected_before_its_data_is_read(
     make_vlm: Callable[[str], Any], vlbench: Callable[..., Any], tmp_path: Path
 ) -> None:
     """By the command line; the data root would be another error."""
@@ -123,7 +130,7 @@ def test_a_limit_of_sizes_needs_sizes() -> None:
 
 
 @pytest.mark.parametrize(
-    ("train", "fields", "said"),
+    ("train", "fields", "message"),
     [
         ({"batch_norm": "live"}, {}, ""),
         ({"batch_norm": "live", "accumulation": 1}, {}, ""),
@@ -134,8 +141,8 @@ def test_a_limit_of_sizes_needs_sizes() -> None:
         ({"batch_norm": "live"}, {"auto_batch": True}, "which --batch-size auto may cut into several: give"),
     ],
 )
-def test_live_batch_norms(train: dict[str, object], fields: dict[str, object], said: str) -> None:
-    refuses(lambda: check_resolved(spec(train=train, **fields), card("cvlp")), said)
+def test_live_batch_norms(train: dict[str, object], fields: dict[str, object], message: str) -> None:
+    rejects(lambda: check_resolved(spec(train=train, **fields), card("cvlp")), message)
 
 
 def captions(*images: str) -> list[Example[Caption]]:
@@ -143,19 +150,19 @@ def captions(*images: str) -> list[Example[Caption]]:
 
 
 @pytest.mark.parametrize(
-    ("model", "size", "images", "mode", "said"),
+    ("model", "size", "images", "mode", "message"),
     [
         ("brivl", 2, "aab", "finetune", ""),
         ("brivl", 1, "aab", "finetune", "and --batch-size 1 leaves one image alone: give 2 or more"),
         ("brivl", 8, "aaa", "finetune", "and all texts of train belong to one image: train on more images"),
         ("brivl", 1, "a", "eval", ""),
-        ("cvlp", 1, "aab", "finetune", ""),  # looks at pairs, and draws their negatives
+        ("cvlp", 1, "aab", "finetune", ""),  # a cross-encoder, which draws its negatives
         ("CLIPModel", 1, "ab", "finetune", "CLIPModel learns coco_retrieval by contrasting the images of an optimizer"),
     ],
 )
-def test_two_towers_need_negatives(model: str, size: int, images: str, mode: str, said: str) -> None:
+def test_dual_encoders_need_negatives(model: str, size: int, images: str, mode: str, message: str) -> None:
     task = catalog.task_card("coco_retrieval", None)
-    asked = spec(mode=mode, train={"batch_size": size}, train_split="train")
-    kind = evaluator_for(asked, card(model), task)
+    run_spec = spec(mode=mode, train={"batch_size": size}, train_split="train")
+    kind = evaluator_for(run_spec, card(model), task)
     assert isinstance(kind, EvaluatorKind)
-    refuses(lambda: check_negatives(asked, task, card(model), kind, captions(*images)), said)
+    rejects(lambda: check_negatives(run_spec, task, card(model), kind, captions(*images)), message)

@@ -22,14 +22,14 @@ def test_a_folder_is_real_data_or_a_world(tiny_world: Path, tmp_path: Path) -> N
 def test_the_environment_comes_second_and_the_world_last(
     tiny_world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told
 ) -> None:
-    asked: list[object] = []
-    monkeypatch.setattr(source, "ensure_world", lambda _, domain, **__: asked.append(domain) or tiny_world)
+    generated: list[object] = []
+    monkeypatch.setattr(source, "ensure_world", lambda _, domain, **__: generated.append(domain) or tiny_world)
     assert find_data_root(None, "textured", told).path == tiny_world
-    assert (asked, told.lines) == (["textured"], ["no --data-root: using the built-in world (textured)"])
+    assert (generated, told.lines) == (["textured"], ["no --data-root: using the built-in world (textured)"])
     monkeypatch.setenv("VLBENCH_DATA", str(tmp_path))
     assert find_data_root(None).path == tmp_path
     assert find_data_root(tiny_world).path == tiny_world
-    assert len(asked) == 1
+    assert len(generated) == 1
 
 
 def test_missing_data_never_falls_back_to_the_world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

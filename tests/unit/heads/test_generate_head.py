@@ -1,4 +1,4 @@
-"""Answers in words: one prompt for all pictures of an example, unparsed where the rule finds nothing."""
+"""Generated answers: one prompt for all images of an example, unparsed where the rule finds nothing."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ from vlbench.engine.runtime.progress_timing import Pace
 from vlbench.heads.generate import LONGEST, GenerateHead
 
 
-class Writer:
-    """Writes what it is told to."""
+class FakeGenerator:
+    """Generates the texts that it is given."""
 
     width = 1
 
-    def __init__(self, *written: str, likelihoods: Tensor | None = None) -> None:
-        self.written, self.likelihoods = list(written), likelihoods
+    def __init__(self, *texts: str, likelihoods: Tensor | None = None) -> None:
+        self.generated, self.likelihoods = list(texts), likelihoods
 
     def prepare_prompts(self, prompts: Sequence[Prompt], answers: Sequence[str] | None = None) -> Tensors:
         return {}
 
     def generate(self, prompts: Tensors, longest: int) -> list[str]:
         assert longest == LONGEST
-        return self.written
+        return self.generated
 
     def likelihood(self, prompts: Tensors, candidates: Sequence[str]) -> Tensor:
         assert self.likelihoods is not None
@@ -55,40 +55,40 @@ def card(**changes: object) -> TaskCard:
 
 
 def example(label: str, text: str = "Two dogs.") -> Example[Label]:
-    pictures = tuple(ImageRef(Path(key), key) for key in ("left", "right"))
-    return Example("a", Query(pictures, text), Label(label), "a")
+    images = tuple(ImageRef(Path(key), key) for key in ("left", "right"))
+    return Example("a", Query(images, text), Label(label), "a")
 
 
-def answers(head: GenerateHead, writer: Writer, n: int) -> list[Prediction]:
+def answers(head: GenerateHead, model: FakeGenerator, n: int) -> list[Prediction]:
     """The predictions for so many examples, named a, b, ..."""
     examples = [replace(example(""), id=name) for name in "abc"[:n]]
     pace = Pace(Accelerator(cpu=True), 4, 0, Silent(), Interrupt(), "predicting")
-    return generate(ModelBackend(writer, torch.device("cpu")), head, examples, pace)[0]
+    return generate(ModelBackend(model, torch.device("cpu")), head, examples, pace)[0]
 
 
-def test_what_is_written_becomes_an_answer() -> None:
-    writer = Writer("Answer: Red.", " ")
-    assert isinstance(writer, Generator)
-    one, other = answers(GenerateHead(card(extraction="short_answer")), writer, 2)
-    assert (one.example_id, one.answer, one.status, one.text) == ("a", "red", "ok", "Answer: Red.")
-    assert (other.example_id, other.answer, other.status, other.text) == ("b", "", "unparsed", " ")
+def test_a_generated_text_becomes_an_answer() -> None:
+    model = FakeGenerator("Answer: Red.", " ")
+    assert isinstance(model, Generator)
+    first, second = answers(GenerateHead(card(extraction="short_answer")), model, 2)
+    assert (first.example_id, first.answer, first.status, first.text) == ("a", "red", "ok", "Answer: Red.")
+    assert (second.example_id, second.answer, second.status, second.text) == ("b", "", "unparsed", " ")
 
 
 def test_candidates_are_ranked_by_likelihood() -> None:
-    writer = Writer(likelihoods=torch.tensor([[-3.0, -1.0, -2.0], [-1.0, -1.0, -9.0]]))
-    one, other = answers(GenerateHead(card(), ("red", "blue", "2")), writer, 2)
-    assert (one.answer, list(one.scores)) == ("blue", ["blue", "2", "red"])
-    assert sum(one.scores.values()) == pytest.approx(1)
-    assert other.answer == "red" and other.text == ""
+    model = FakeGenerator(likelihoods=torch.tensor([[-3.0, -1.0, -2.0], [-1.0, -1.0, -9.0]]))
+    first, second = answers(GenerateHead(card(), ("red", "blue", "2")), model, 2)
+    assert (first.answer, list(first.scores)) == ("blue", ["blue", "2", "red"])
+    assert sum(first.scores.values()) == pytest.approx(1)
+    assert second.answer == "red" and second.text == ""
 
 
-def test_a_likelihood_that_is_no_number_is_named() -> None:
-    writer = Writer(likelihoods=torch.tensor([[float("nan"), 0.0]]))
+def test_an_example_with_a_nan_likelihood_is_named() -> None:
+    model = FakeGenerator(likelihoods=torch.tensor([[float("nan"), 0.0]]))
     with pytest.raises(VlbenchError, match="'a'"):
-        answers(GenerateHead(card(), ("x", "y")), writer, 1)
+        answers(GenerateHead(card(), ("x", "y")), model, 1)
 
 
-def test_a_prompt_holds_all_pictures_and_the_shots_in_its_words() -> None:
+def test_a_prompt_holds_all_images_and_the_shots() -> None:
     head = GenerateHead(card(prompt="{text} True or False?"), shots=[example("True", "One cat.")])
     prompt = head.inputs.prompt(example("False").query)
     assert prompt.query.text == "Two dogs. True or False?"
@@ -96,7 +96,7 @@ def test_a_prompt_holds_all_pictures_and_the_shots_in_its_words() -> None:
     assert [ref.key for ref in prompt.images] == ["left", "right", "left", "right"]
 
 
-def test_what_is_learned_is_the_answer_that_stands_for_all() -> None:
+def test_the_learned_answer_is_the_consensus() -> None:
     assert GenerateHead(card()).target(example("True")) == "True"
     with pytest.raises(DataError, match="'a' has no answer to learn from"):
         GenerateHead(card()).target(example(""))

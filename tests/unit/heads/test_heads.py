@@ -13,8 +13,7 @@ from vlbench.core.backbone import Features
 from vlbench.core.cards import HeadLayout
 from vlbench.core.errors import DataError, VlbenchError
 from vlbench.core.examples import Example, ImageRef, Label, Query
-from vlbench.heads.classify import ClassifyHead, PairHead
-from vlbench.heads.labels import LabelHead
+from vlbench.heads.classify import ClassifyHead
 
 LABELS = ("False", "True", "Maybe")
 
@@ -30,13 +29,13 @@ def example(id_: str, reference: object) -> Example[object]:
 
 
 @pytest.fixture
-def head() -> LabelHead:
+def head() -> ClassifyHead:
     torch.manual_seed(0)
     return ClassifyHead(8, LABELS, HeadLayout())
 
 
 def test_layers_are_lxmerts() -> None:
-    pair, classify = PairHead(768, ("a", "b"), 2, HeadLayout()), ClassifyHead(768, ("a",) * 3129, HeadLayout())
+    pair, classify = ClassifyHead(768, ("a", "b"), HeadLayout(), 2), ClassifyHead(768, ("a",) * 3129, HeadLayout())
     shapes = [
         tuple(layer.weight.shape) for head in (pair, classify) for layer in head.classifier if hasattr(layer, "weight")
     ]
@@ -64,9 +63,9 @@ def test_sohos_released_head_is_relu_and_dropout() -> None:
     torch.testing.assert_close(head(pooled), inner @ head.classifier[3].weight.T)
 
 
-def test_pair_sees_both_pictures_in_order() -> None:
+def test_a_pair_is_classified_by_both_images_in_order() -> None:
     torch.manual_seed(0)
-    head, pooled = PairHead(8, LABELS, 2, HeadLayout()), torch.randn(6, 8)
+    head, pooled = ClassifyHead(8, LABELS, HeadLayout(), 2), torch.randn(6, 8)
     logits = head(features(pooled))
     assert logits.shape == (3, 3)
     for row in range(3):
@@ -76,23 +75,23 @@ def test_pair_sees_both_pictures_in_order() -> None:
     assert (swapped - logits).abs().max() > 1e-3
 
 
-def test_classify_sees_one_picture(head: LabelHead) -> None:
+def test_one_image_is_classified_by_its_pooled_vector(head: ClassifyHead) -> None:
     pooled = torch.randn(4, 8)
     assert torch.equal(head(features(pooled)), head.classifier(pooled))
 
 
-def test_targets_are_indices_of_strings(head: LabelHead) -> None:
+def test_targets_are_indices_of_strings(head: ClassifyHead) -> None:
     targets = head.targets([example("a", Label("True")), example("b", Label("False")), example("c", Label("Maybe"))])
     assert targets.tolist() == [1, 0, 2] and targets.dtype == torch.int64
 
 
 @pytest.mark.parametrize("reference", [Label("true"), ["True"]], ids=["unknown label", "no label"])
-def test_an_unknown_label_is_named_with_its_example(head: LabelHead, reference: object) -> None:
+def test_an_unknown_label_is_named_with_its_example(head: ClassifyHead, reference: object) -> None:
     with pytest.raises(DataError, match=r"example 'dev-7' has the label .*[Tt]rue.* one of False, True, Maybe"):
         head.targets([example("dev-6", Label("True")), example("dev-7", reference)])
 
 
-def test_loss_is_mean_cross_entropy(head: LabelHead) -> None:
+def test_loss_is_mean_cross_entropy(head: ClassifyHead) -> None:
     rows, targets = [[1.0, -2.0, 0.5], [0.0, 3.0, 3.0]], [2, 1]
     by_hand = [
         -math.log(math.exp(row[target]) / sum(map(math.exp, row))) for row, target in zip(rows, targets, strict=True)
@@ -101,7 +100,7 @@ def test_loss_is_mean_cross_entropy(head: LabelHead) -> None:
     assert loss.item() == pytest.approx(sum(by_hand) / 2, rel=1e-6)
 
 
-def test_finish_ranks_probabilities(head: LabelHead) -> None:
+def test_finish_ranks_probabilities(head: ClassifyHead) -> None:
     first, second = head.finish(torch.tensor([[1.0, -2.0, 0.5], [0.0, 0.0, 1.0]]), ["a", "b"])
     total = math.exp(1) + math.exp(-2) + math.exp(0.5)
     assert (first.example_id, first.answer, first.status) == ("a", "False", "ok")
@@ -119,17 +118,17 @@ def test_ties_go_to_the_first_label() -> None:
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
-def test_a_logit_that_is_no_number_names_the_example(head: LabelHead, bad: float) -> None:
+def test_a_logit_that_is_no_number_names_the_example(head: ClassifyHead, bad: float) -> None:
     with pytest.raises(VlbenchError, match=r"example 'b' got logits .*--lr"):
         head.finish(torch.tensor([[0.0, 1.0, 2.0], [0.0, bad, 2.0]]), ["a", "b"])
 
 
-def test_as_many_ids_as_rows(head: LabelHead) -> None:
+def test_as_many_ids_as_rows(head: ClassifyHead) -> None:
     with pytest.raises(ValueError, match="zip"):
         head.finish(torch.zeros(2, 3), ["a"])
 
 
 def test_every_parameter_of_a_head_trains() -> None:
-    head = PairHead(8, LABELS, 2, HeadLayout())
+    head = ClassifyHead(8, LABELS, HeadLayout(), 2)
     head.loss(head(features(torch.randn(6, 8))), torch.tensor([0, 1, 2])).backward()
     assert all(parameter.grad is not None and parameter.grad.any() for parameter in head.parameters())

@@ -29,12 +29,12 @@ def head(**recipe: Any) -> RankHead:
     return RankHead(4, Recipe.model_validate(recipe))
 
 
-def test_negatives_are_of_other_pictures_and_come_after_the_example() -> None:
+def test_negatives_are_of_other_images_and_come_after_the_example() -> None:
     rows = [0, 7]
-    asked = head(negative_texts=6, negative_images=2).queries(rows, EXAMPLES, Random(0))
-    assert len(asked) == 2 * 9
+    queries = head(negative_texts=6, negative_images=2).queries(rows, EXAMPLES, Random(0))
+    assert len(queries) == 2 * 9
     for number, row in enumerate(rows):
-        own, *others = asked[9 * number : 9 * number + 9]
+        own, *others = queries[9 * number : 9 * number + 9]
         assert own == EXAMPLES[row].query
         image = EXAMPLES[row].reference.image
         assert all(query.images == own.images and OWNER[query.text] != image for query in others[:6])
@@ -42,8 +42,8 @@ def test_negatives_are_of_other_pictures_and_come_after_the_example() -> None:
 
 
 def test_any_text_of_another_image_is_as_likely_a_negative() -> None:
-    asked = head(negative_texts=15).queries([0] * 400, EXAMPLES, Random(0))
-    counts = Counter(query.text for query in asked if query.text != EXAMPLES[0].query.text)
+    queries = head(negative_texts=15).queries([0] * 400, EXAMPLES, Random(0))
+    counts = Counter(query.text for query in queries if query.text != EXAMPLES[0].query.text)
     expected = 400 * 15 / 10  # of ten texts of other images, with a standard deviation of 23
     assert sorted(counts) == sorted(text for text, image in OWNER.items() if image != "a")
     assert all(abs(count - expected) < 5 * 23.3 for count in counts.values())
@@ -55,17 +55,17 @@ def test_negatives_depend_on_the_stream_alone() -> None:
     assert ranking.queries([0], EXAMPLES, Random(1)) != ranking.queries([0], EXAMPLES, Random(2))
 
 
-def test_one_picture_has_no_negatives() -> None:
+def test_one_image_has_no_negatives() -> None:
     with pytest.raises(VlbenchError, match="another image than 'a'"):
         head().queries([0], EXAMPLES[:5], Random(0))
     with pytest.raises(VlbenchError, match="both 0"):
         head(negative_texts=0)
 
 
-def test_a_pair_gets_one_number() -> None:
+def test_a_pair_gets_one_score() -> None:
     """Of a linear layer with one output, by hand; a second one would be a classifier's."""
     ranking = head()
-    assert {name: tuple(of.shape) for name, of in ranking.named_parameters()} == {
+    assert {name: tuple(value.shape) for name, value in ranking.named_parameters()} == {
         "score.weight": (1, 4),
         "score.bias": (1,),
     }

@@ -62,12 +62,12 @@ def test_finish_keeps_the_ten_best_and_ranks_ties_by_the_list() -> None:
     many = SoftHead(4, tuple(f"answer {n}" for n in range(30)), HeadLayout())
     logits = torch.zeros(1, 30)
     logits[0, 7] = 1.0
-    (found,) = many.finish(logits, ["q1"])
-    assert found.answer == "answer 7"
-    assert list(found.scores) == ["answer 7", *(f"answer {n}" for n in (0, 1, 2, 3, 4, 5, 6, 8, 9))]
-    assert found.scores["answer 7"] == pytest.approx(1 / (1 + math.exp(-1)))
+    (prediction,) = many.finish(logits, ["q1"])
+    assert prediction.answer == "answer 7"
+    assert list(prediction.scores) == ["answer 7", *(f"answer {n}" for n in (0, 1, 2, 3, 4, 5, 6, 8, 9))]
+    assert prediction.scores["answer 7"] == pytest.approx(1 / (1 + math.exp(-1)))
 
 
-def test_a_logit_that_is_no_number_is_named(head: SoftHead) -> None:
+def test_an_example_with_a_nan_logit_is_named(head: SoftHead) -> None:
     with pytest.raises(VlbenchError, match="'q2'"):
         head.finish(torch.tensor([[0.0, 1.0, 2.0], [0.0, float("nan"), 0.0]]), ["q1", "q2"])

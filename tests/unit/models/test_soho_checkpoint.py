@@ -17,7 +17,7 @@ from vlbench.core.errors import VlbenchError
 from vlbench.data.resources import Resources
 from vlbench.data.text.tokenizer import TextEncoder
 from vlbench.engine.weights.loading import Wanted, load_weights
-from vlbench.heads.labels import classifier
+from vlbench.heads.classify import classifier
 from vlbench.models.soho.checkpoint import convert
 from vlbench.models.soho.pretraining import SOHOPretraining
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from vlbench import catalog
 from vlbench.core.backbone import Features
 from vlbench.core.errors import VlbenchError
-from vlbench.heads.classify import ClassifyHead, PairHead
+from vlbench.heads.classify import ClassifyHead
 from vlbench.models.vilt.backbone import ViLT
 from vlbench.models.vilt.checkpoint import convert
 from vlbench.models.vilt.modeling import ViLTConfig
@@ -125,7 +125,7 @@ def test_transformers_pairs_of_images(theirs: Any, ours: ViLT) -> None:
     model = theirs("ViltForImagesAndTextClassification", types=3)
     converted = convert(model.state_dict())
     assert not converted.unexpected
-    head = PairHead(WIDTH, LABELS, 2, LAYOUT).eval()
+    head = ClassifyHead(WIDTH, LABELS, LAYOUT, 2).eval()
     loaded(nn.ModuleDict({"backbone": ours, "head": head}), converted.weights)
     texts, images, given = inputs(ours.config.vocab_size)
     turned = {name: value.flip(0) for name, value in images.items()}

@@ -21,10 +21,9 @@ Ready = TypeVar("Ready")
 
 
 class Batches(Dataset[Batch]):
-    """Blocks of example indices, each collated when asked for (in a worker where there are any).
+    """The batches of blocks of example rows, collated on access (in a worker where there are any).
 
-    model, head: what the batches are for. draws: of training, one per block, which give the batches targets; None
-    predicts.
+    draws: of training, one per block, which give the batches targets; None for inference.
     """
 
     def __init__(
@@ -47,7 +46,7 @@ class Batches(Dataset[Batch]):
 
 
 class Prepared(Dataset[Ready], Generic[Item, Ready]):
-    """Blocks of items, each prepared when asked for (in a worker where there are any)."""
+    """Blocks of items, prepared on access (in a worker where there are any)."""
 
     def __init__(self, blocks: Sequence[Sequence[Item]], prepare: Callable[[Sequence[Item]], Ready]) -> None:
         self.blocks, self.prepare = blocks, prepare
@@ -59,11 +58,8 @@ class Prepared(Dataset[Ready], Generic[Item, Ready]):
         return self.prepare(self.blocks[index])
 
 
-def related(examples: Examples, most: int) -> list[list[int]]:
-    """Rows that belong together: examples of one group, or with a picture in common, and so on from one to the next.
-
-    most: what is larger is cut into parts of at most so many rows.
-    """
+def related_rows(examples: Examples, max_rows: int) -> list[list[int]]:
+    """Rows of examples of one group or with a shared image, transitively, in parts of at most `max_rows`."""
     leaders: dict[str, str] = {}
 
     def leader(name: str) -> str:
@@ -77,46 +73,40 @@ def related(examples: Examples, most: int) -> list[list[int]]:
     together: dict[str, list[int]] = {}
     for row, example in enumerate(examples):
         together.setdefault(leader(f"group {example.group}"), []).append(row)
-    return [rows[start : start + most] for rows in together.values() for start in range(0, len(rows), most)]
+    return [rows[start : start + max_rows] for rows in together.values() for start in range(0, len(rows), max_rows)]
 
 
 def training_blocks(
     units: Sequence[Sequence[int]], batch_size: int, steps: int, seed: int, images: Sequence[str] | None = None
 ) -> list[list[int]]:
-    """The rows of every optimizer step: epoch after epoch, as `epoch_blocks` has them, cut once.
+    """The rows of every optimizer step, by `epoch_blocks` of one epoch after the other.
 
     Raises:
-        VlbenchError: a step that should contrast images holds a single one.
+        VlbenchError: all texts of a step that contrasts images belong to one image.
     """
     blocks: list[list[int]] = []
     epoch = 0
     while len(blocks) < steps:
         blocks += epoch_blocks(units, batch_size, seed, epoch, images)
         epoch += 1
-    if images is not None:
-        check_negatives(blocks[:steps], images, batch_size)
-    return blocks[:steps]
-
-
-def check_negatives(blocks: Sequence[Sequence[int]], images: Sequence[str], batch_size: int) -> None:
-    """Raises VlbenchError where a step has no negatives: all of its texts belong to one image."""
-    for number, block in enumerate(blocks, start=1):
-        if len({images[row] for row in block}) == 1:
+    for number, block in enumerate(blocks[:steps] if images else (), start=1):
+        if images and len({images[row] for row in block}) == 1:
             raise VlbenchError(
                 f"step {number} of training holds one image alone ({images[block[0]]!r}, texts: {len(block)}), and a "
                 f"contrastive loss needs others as negatives: give a larger --batch-size than {batch_size}, more "
                 f"images, or --set train.batches=shuffled"
             )
+    return blocks[:steps]
 
 
 def epoch_blocks(
     units: Sequence[Sequence[int]], batch_size: int, seed: int, epoch: int, images: Sequence[str] | None = None
 ) -> list[list[int]]:
-    """The rows of an epoch's optimizer steps: a seeded permutation of the units, no row left out.
+    """The rows of an epoch's optimizer steps: a seeded permutation of the units, which omits no row.
 
-    units: rows that stay in one block, none longer than `batch_size`. A block takes units while they fit, so
-    some blocks, and the last one, are shorter. images: of each row, where the other images of a step are the negatives
-    of its loss: a last block with a single image joins the block before it. None where a step needs no negatives.
+    units: rows that stay in one block, none longer than `batch_size`. A block takes units while they fit, so some
+    blocks are shorter. images: of each row, where the other images of a step are negatives: a last block with a single
+    image is merged into the block before it. None where a step needs no negatives.
     """
     order = list(units)
     random.Random(f"{seed}/epoch {epoch}").shuffle(order)
@@ -132,46 +122,40 @@ def epoch_blocks(
 
 
 def micro_blocks(blocks: Sequence[Sequence[int]], parts: int) -> list[list[int]]:
-    """Each block cut into `parts` of near equal size, one forward pass each; a smaller block into single rows."""
+    """Each block cut into `parts` of nearly equal size, one per forward pass; a smaller block into single rows."""
     return [list(block[part::parts]) for block in blocks for part in range(min(parts, len(block)))]
 
 
 def sequential_blocks(n: int, batch_size: int) -> list[list[int]]:
-    """All rows in their order."""
+    """All rows from 0 to n - 1 in their order."""
     return [list(range(start, min(start + batch_size, n))) for start in range(0, n, batch_size)]
 
 
 def answering_blocks(examples: Examples, batch_size: int) -> list[list[int]]:
-    """Rows to answer together: examples of one (first) picture follow each other, pictures as they first come.
+    """Rows to answer together: examples with the same first image follow each other, in the order of the images.
 
-    So a picture is decoded and seen about once, also where its examples are spread over the file, as in SNLI-VE.
+    So an image is decoded and encoded about once, also where its examples are spread over the file, as in SNLI-VE.
     """
-    numbers: dict[str, int] = {}
-
-    def number(row: int) -> int:
-        pictures = examples[row].query.images
-        return numbers.setdefault(pictures[0].key if pictures else "", len(numbers))
-
-    rows = sorted(range(len(examples)), key=number)
-    return [[rows[place] for place in block] for block in sequential_blocks(len(rows), batch_size)]
+    rows_of: dict[str, list[int]] = {}
+    for row in range(len(examples)):
+        images = examples[row].query.images
+        rows_of.setdefault(images[0].key if images else "", []).append(row)
+    rows = [row for of_image in rows_of.values() for row in of_image]
+    return [rows[start : start + batch_size] for start in range(0, len(rows), batch_size)]
 
 
 def loader(batches: Dataset[Ready], workers: int, device: torch.device) -> Iterator[Ready]:
-    """The batches in order. Its random state is its own: building it draws nothing from torch's."""
-    ready = DataLoader(
-        batches,
-        batch_size=None,
-        shuffle=False,
-        num_workers=workers,
-        pin_memory=device.type == "cuda",
-        generator=torch.Generator().manual_seed(0),
-        persistent_workers=False,
-    )
-    return _watched(iter(ready))
+    """The batches in order; nothing is drawn from torch's global generator.
+
+    Raises:
+        VlbenchError: exit 130, since the run can be resumed: a worker was killed.
+    """
+    pin, generator = device.type == "cuda", torch.Generator().manual_seed(0)
+    loaded = iter(DataLoader(batches, batch_size=None, num_workers=workers, pin_memory=pin, generator=generator))
+    return _report_killed_workers(loaded)
 
 
-def _watched(batches: Iterator[Ready]) -> Iterator[Ready]:
-    """The same; a worker that was killed is a VlbenchError (exit 130), since what is saved can be gone on from."""
+def _report_killed_workers(batches: Iterator[Ready]) -> Iterator[Ready]:
     try:
         yield from batches
     except RuntimeError as error:

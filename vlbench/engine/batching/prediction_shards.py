@@ -1,10 +1,9 @@
-"""Predictions on disk as they come: fixed ranges of batches, each a file of its own, whoever made it."""
+"""Predictions on disk as they come: one file per fixed range of batches, whichever process writes it."""
 
 from __future__ import annotations
 
 import hashlib
 import io
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,7 @@ from vlbench.core.results import Prediction, Status
 from vlbench.data.cache.folder import atomic_write
 
 SHARDS = 512
-"""At most so many files: a killed process loses less than that part of the work."""
+"""The most files: a killed process loses less than 1 / SHARDS of the work."""
 
 _SCHEMA = pa.schema(
     [
@@ -29,42 +28,38 @@ _SCHEMA = pa.schema(
 )  # fmt: skip
 
 
-def cut(blocks: int) -> list[range]:
-    """The ranges of so many batches that make a shard each; the number of processes has no part in it."""
+def shard_ranges(blocks: int) -> list[range]:
+    """The ranges of so many batches that are one shard each; they do not depend on the number of processes."""
     size = max(1, -(-blocks // SHARDS))
     return [range(start, min(start + size, blocks)) for start in range(0, blocks, size)]
 
 
 def state_sha256(module: nn.Module) -> str:
-    """Of all its weights and buffers with their names."""
-    found = hashlib.sha256()
+    """The hash of all weights and buffers with their names."""
+    sha256 = hashlib.sha256()
     for name, value in module.state_dict().items():
-        found.update(name.encode())
-        found.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    return found.hexdigest()
+        sha256.update(name.encode())
+        sha256.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return sha256.hexdigest()
 
 
 @dataclass(frozen=True)
-class Shards:
-    """The shards in a folder. key: names the weights that answer, and on what; shards of others are as good as none."""
+class PredictionShards:
+    """The predictions in a folder. key: names the weights and the device; shards with another key are ignored."""
 
     folder: Path
     key: str
 
     def write(self, blocks: range, predictions: Sequence[Prediction]) -> None:
-        """Keep the predictions of these batches, to the last bit.
-
-        Raises:
-            DataError: they cannot be written; nothing half-written is left.
-        """
+        """Write the predictions of these batches, to the last bit; a DataError, and no file, if that is impossible."""
         columns = {
-            "example_id": [one.example_id for one in predictions],
-            "answer": [one.answer for one in predictions],
-            "labels": [list(one.scores) for one in predictions],
-            "scores": [list(one.scores.values()) for one in predictions],
-            "status": [one.status for one in predictions],
-            "error": [one.error for one in predictions],
-            "text": [one.text for one in predictions],
+            "example_id": [prediction.example_id for prediction in predictions],
+            "answer": [prediction.answer for prediction in predictions],
+            "labels": [list(prediction.scores) for prediction in predictions],
+            "scores": [list(prediction.scores.values()) for prediction in predictions],
+            "status": [prediction.status for prediction in predictions],
+            "error": [prediction.error for prediction in predictions],
+            "text": [prediction.text for prediction in predictions],
         }
         table = pa.table(columns, schema=_SCHEMA.with_metadata({"key": self.key}))
         buffer = io.BytesIO()
@@ -72,9 +67,9 @@ class Shards:
         atomic_write(self._path(blocks), buffer.getvalue())
 
     def read(self, blocks: range, ids: Sequence[str]) -> list[Prediction] | None:
-        """The predictions of these batches, which are about the examples of these ids; None where there are none.
+        """The predictions of these batches for the examples of these ids.
 
-        A damaged shard, or one of other weights or examples, is none.
+        None if the shard is missing, damaged, or of other weights or examples.
         """
         try:
             content = io.BytesIO(self._path(blocks).read_bytes())
@@ -89,11 +84,7 @@ class Shards:
                 *(column.to_pylist() for column in table.columns), strict=True
             )
         ]
-        return predictions if [one.example_id for one in predictions] == list(ids) else None
-
-    def clear(self) -> None:
-        """Remove them, when what they say is kept elsewhere."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        return predictions if [prediction.example_id for prediction in predictions] == list(ids) else None
 
     def _path(self, blocks: range) -> Path:
         return self.folder / f"batches-{blocks.start:06d}-{blocks.stop - 1:06d}.parquet"

@@ -1,6 +1,6 @@
-"""What in the pictures a learner's answers attend to, example by example, without references.
+"""The regions of images that a learner's answers attend to, without references.
 
-Shapes: B examples, P pairs of a batch, R visual tokens.
+Shapes: P pairs of a batch, R visual tokens.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from vlbench.heads.forward import encode_pairs
 from vlbench.records.attention import Attended
 
 
-def attended(
+def compute_attention(
     learner: Learner,
     examples: Examples,
     answers: Mapping[str, str],
@@ -28,56 +28,51 @@ def attended(
     device: torch.device,
     progress: Progress,
 ) -> dict[str, list[Attended]]:
-    """The attention of each example by its id, in evaluation mode.
+    """The attention of each example by its id, in evaluation mode: weights [R] and boxes [R, 4] per image.
 
-    Args:
-        learner: one whose backbone is Attentive, on the device.
-        examples: asked.
-        answers: example id -> what it was answered with. An example that is answered otherwise now, as another device
-            may do where two answers are nearly tied, is left out: it would be the attention of another answer. Ids
-            that are not among these are not answered anew.
-        batch_size: examples per forward.
-        device: to compute on.
-        progress: shown after each batch.
+    learner: on the device, with an `Attentive` backbone. answers: example id -> recorded answer. An example that gets
+    another answer now, as may happen on another device where two answers are nearly tied, is left out; examples
+    without a recorded answer are not answered again. batch_size: examples per forward pass.
     """
     blocks = answering_blocks(examples, batch_size)
     batches = Batches(examples, blocks, learner.model, learner.head)
-    found: dict[str, list[Attended]] = {}
+    attention: dict[str, list[Attended]] = {}
     learner.eval()
     with torch.inference_mode():
         for number, (batch, block) in enumerate(zip(loader(batches, 0, device), blocks, strict=True), start=1):
             ready = batch.to(device)
             if not isinstance(ready, PairBatch):
                 raise VlbenchError(f"{type(learner.backbone).__name__} takes prompts: leave out --attention")
-            same = _answered_so(learner, ready, answers)
+            unchanged = _unchanged(learner, ready, answers)
             of_batch = _of_batch(learner, ready, [examples[row] for row in block])
-            found |= {name: rows for name, rows in of_batch if name in same}
+            attention |= {name: rows for name, rows in of_batch if name in unchanged}
             progress.step("attending", number, len(blocks))
-    return found
+    return attention
 
 
-def _answered_so(learner: Learner, batch: PairBatch, answers: Mapping[str, str]) -> set[str]:
-    """The ids of the batch that are answered as before, or that nothing is known of."""
+def _unchanged(learner: Learner, batch: PairBatch, answers: Mapping[str, str]) -> set[str]:
+    """The ids of the batch that get their recorded answer again, or that have none."""
     unknown = {name for name in batch.ids if name not in answers}
     if len(unknown) == len(batch.ids):
         return unknown
     logits = learner(batch).logits.float().cpu()
     predictions = learner.head.finish(logits, batch.ids)
-    return unknown | {again.example_id for again in predictions if answers.get(again.example_id) == again.answer}
+    return unknown | {item.example_id for item in predictions if answers.get(item.example_id) == item.answer}
 
 
 def _of_batch(learner: Learner, batch: PairBatch, examples: Examples) -> Iterator[tuple[str, list[Attended]]]:
+    """The attention of each example of the batch, one item per image, with its id."""
     model = learner.backbone
     if not isinstance(model, Attentive):
         raise TypeError(f"{type(model).__name__} gives no attention")
     visual, textual = encode_pairs(learner.model, batch)
     weights = model.attend(visual, textual).float().cpu()  # [P, R]
     boxes = model.places(batch.images)[batch.image_rows].float().cpu()  # [P, R, 4]
-    real = visual.mask.cpu() & (boxes != 0).any(dim=-1)
+    real = visual.mask.cpu() & (boxes != 0).any(dim=-1)  # [P, R]
     pairs = iter(range(len(weights)))
     for example in examples:
         rows = [
-            Attended(example.id, place, weights[pair][real[pair]].numpy(), boxes[pair][real[pair]].numpy())
-            for place, pair in enumerate(pair for _, pair in zip(example.query.images, pairs, strict=False))
+            Attended(example.id, position, weights[pair][real[pair]].numpy(), boxes[pair][real[pair]].numpy())
+            for position, (_, pair) in enumerate(zip(example.query.images, pairs, strict=False))
         ]
         yield example.id, rows

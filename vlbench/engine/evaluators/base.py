@@ -16,7 +16,7 @@ from vlbench.core.examples import Examples, Prompt
 from vlbench.core.modes import MODES
 from vlbench.core.record import Coverage, Decoding, Prompting
 from vlbench.core.results import Prediction, Ranking
-from vlbench.engine.batching.prediction_shards import Shards, state_sha256
+from vlbench.engine.batching.prediction_shards import PredictionShards, state_sha256
 from vlbench.engine.job import Job
 from vlbench.engine.learner import Learner
 from vlbench.engine.runtime.progress_timing import Pace, Timing
@@ -31,16 +31,18 @@ Results: TypeAlias = list[Prediction] | list[Ranking]
 
 
 @dataclass(frozen=True)
-class Kept:
-    """Folders where results are kept as they come, so that an interrupted evaluation resumes: predictions; scores of a
-    gallery."""
+class ResultFolders:
+    """Folders where results are kept as they come, so that an interrupted evaluation resumes.
+
+    predictions: of examples. scores: of a gallery.
+    """
 
     predictions: Path
     scores: Path
 
-    def shards(self, learner: Learner, device: torch.device) -> Shards:
+    def shards(self, learner: Learner, device: torch.device) -> PredictionShards:
         """The predictions of these weights on this device."""
-        return Shards(self.predictions, f"{device.type} {state_sha256(learner)}")
+        return PredictionShards(self.predictions, f"{device.type} {state_sha256(learner)}")
 
 
 class Evaluator(ABC):
@@ -65,30 +67,31 @@ class Evaluator(ABC):
 
     @abstractmethod
     def evaluate(
-        self, learner: Learner, examples: Examples, pace: Pace, kept: Kept | None = None
+        self, learner: Learner, examples: Examples, pace: Pace, folders: ResultFolders | None = None
     ) -> tuple[Results, Timing]:
         """Answer the examples in evaluation mode, without references.
 
-        kept: where results are kept as they come; those of the same weights are not computed again.
+        folders: where results are kept as they come; those of the same weights are not computed again.
         """
 
     def work(self, examples: Examples) -> tuple[int, str]:
         """How much work answering the examples is, and its unit."""
         return len(examples), "examples"
 
-    def most_at_once(self, examples: Examples) -> int:
-        """How much of its unit one forward pass may take."""
+    def max_batch(self, examples: Examples) -> int:
+        """The most units of work in one forward pass."""
         return min(self.job.spec.eval_batch_size, len(examples))
 
-    def try_out(self, learner: Learner, examples: Examples, size: int, pace: Pace) -> None:
-        """One forward pass over so much of its unit, to time it."""
+    def run_batch(self, learner: Learner, examples: Examples, size: int, pace: Pace) -> None:
+        """One forward pass over `size` units of work, to time it."""
         self.evaluate(learner, examples[:size], pace)
 
     def prompting(self, learner: Learner, examples: Examples) -> Prompting | None:
         """The prompt of the first example and how answers are generated; None for texts as they are."""
         if not len(examples) or not isinstance(learner.head.inputs, PromptInputs):
             return None
-        return rendered(examples[0].id, learner.head.inputs.prompt(examples[0].query), learner.backbone, self.generates)
+        prompt = learner.head.inputs.prompt(examples[0].query)
+        return render_prompt(examples[0].id, prompt, learner.backbone, self.generates)
 
     @property
     def generates(self) -> bool:
@@ -96,11 +99,11 @@ class Evaluator(ABC):
         return False
 
     def coverage(self, results: Results) -> Coverage:
-        """The ids counted."""
+        """How the ids of the results match those of the examples."""
         return match(predictions_of(results), self.job.report, self.job.task.card.labels)
 
     def sample_rows(self, results: Results, control: str) -> list[SampleRow]:
-        """One row per example."""
+        """One row per example. control: of the trial, empty for the real one."""
         job = self.job
         main: Mapping[str, float] = {}
         if not job.unscored:
@@ -108,7 +111,7 @@ class Evaluator(ABC):
         return sample_rows(job.report, predictions_of(results), main, job.spec.split, control)
 
     def write(self, folder: RunFolder, results: Results) -> None:  # noqa: B027
-        """Write what the samples do not hold: nothing of answers."""
+        """Write the results that the samples do not hold; there are none of predictions."""
 
     def random_scores(self) -> Mapping[str, float]:
         """The score of a random ranking by metric; empty where nothing is ranked."""
@@ -120,12 +123,12 @@ def predictions_of(results: Sequence[Prediction] | Sequence[Ranking]) -> list[Pr
     return [result for result in results if isinstance(result, Prediction)]
 
 
-def rendered(example_id: str, prompt: Prompt, model: object, generates: bool) -> Prompting:
-    """A prompt as the model reads it. generates: whether it answers by a text, whose decoding is told then."""
+def render_prompt(example_id: str, prompt: Prompt, model: object, generates: bool) -> Prompting:
+    """A prompt as the model reads it. generates: whether the model answers by a text, whose decoding is recorded."""
     if not isinstance(model, Rendering):
-        plain = "\n".join([*(f"{shot.query.text} {shot.answer}" for shot in prompt.shots), prompt.query.text])
+        text = "\n".join([*(f"{shot.query.text} {shot.answer}" for shot in prompt.shots), prompt.query.text])
         decoding = Decoding(max_new_tokens=LONGEST) if generates else None
-        return Prompting(example=example_id, prompt=plain, decoding=decoding)
+        return Prompting(example=example_id, prompt=text, decoding=decoding)
     template = model.chat_template
     return Prompting(
         example=example_id,

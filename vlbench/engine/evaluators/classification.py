@@ -9,8 +9,8 @@ from vlbench.core.examples import Examples
 from vlbench.core.modes import MODES
 from vlbench.core.results import Prediction
 from vlbench.engine.batching.batches import Batches
-from vlbench.engine.batching.prediction_shards import Shards
-from vlbench.engine.evaluators.base import Evaluator, Kept
+from vlbench.engine.batching.prediction_shards import PredictionShards
+from vlbench.engine.evaluators.base import Evaluator, ResultFolders
 from vlbench.engine.evaluators.predict import Work, predict_all
 from vlbench.engine.learner import Learner
 from vlbench.engine.runtime.progress_timing import Pace, Timing
@@ -24,7 +24,7 @@ class Classification(Evaluator):
     """Answers by the most likely label of a head."""
 
     def build_head(self, model: Model) -> Head:
-        """The head of the task's output; a linear one where it is probed, or was."""
+        """The head of the task's output; a linear one for a probe and for weights of a probe."""
         job = self.job
         card, task, facts = job.card, job.task.card, MODES[job.spec.mode]
         if takes_prompts(card, task):
@@ -34,16 +34,17 @@ class Classification(Evaluator):
         return build_head(task, card, model.width, job.labels, job.spec.train, layout)
 
     def evaluate(
-        self, learner: Learner, examples: Examples, pace: Pace, kept: Kept | None = None
+        self, learner: Learner, examples: Examples, pace: Pace, folders: ResultFolders | None = None
     ) -> tuple[list[Prediction], Timing]:
         """As `classify`."""
-        return classify(learner, examples, pace, kept.shards(learner, pace.accelerator.device) if kept else None)
+        shards = folders.shards(learner, pace.accelerator.device) if folders else None
+        return classify(learner, examples, pace, shards)
 
 
 def classify(
-    learner: Learner, examples: Examples, pace: Pace, shards: Shards | None = None
+    learner: Learner, examples: Examples, pace: Pace, shards: PredictionShards | None = None
 ) -> tuple[list[Prediction], Timing]:
-    """Answer the examples in their order; the rest as `predict_all`.
+    """Answer the examples by logits [B, C] of B examples and C labels at a time; the rest as `predict_all`.
 
     Raises:
         VlbenchError: a logit is not a number, naming the example.

@@ -1,6 +1,6 @@
 """The two sides of a gallery: images, encoded block by block as needed, and texts, encoded once, shortest first.
 
-Shapes: M texts, P pairs, T tokens, D width.
+Shapes: N images of a block, M texts, P pairs, R visual tokens, T text tokens, D width.
 """
 
 from __future__ import annotations
@@ -24,61 +24,61 @@ from vlbench.engine.batching.block_store import Array
 from vlbench.engine.runtime.progress_timing import Pace, Timing
 
 Item = TypeVar("Item")
-Places = NDArray[np.int64]
+Indices = NDArray[np.int64]
 
 ON_DEVICE = 4 << 30
-"""Bytes of texts that stay on the device; more than that stay in the host's memory and are copied batch by batch."""
+"""The most bytes of texts that stay on the device; more stay in host memory and are copied batch by batch."""
 
 
 @dataclass(frozen=True)
 class Texts:
-    """A gallery's texts as they were read, in order of their length.
+    """The encoded texts of a gallery, in order of their length.
 
-    columns [M]: which text of the gallery stands at each place. lengths [M]: tokens of the text at each place, on the
-    CPU so that nobody waits for the device. chunks: `size` texts each, the last one what is left.
+    columns [M]: the column in the gallery of each text. lengths [M]: tokens of each text, on the CPU so that nothing
+    waits for the device. chunks: states [size, T, D] of `size` texts each, fewer in the last one. device: of `take`.
     """
 
-    columns: Places
-    lengths: Places
+    columns: Indices
+    lengths: Indices
     chunks: tuple[Textual, ...]
     size: int
     device: torch.device
 
-    def take(self, places: Places) -> Textual:
-        """The texts [P] at these places, some perhaps more than once, padded to the longest of them."""
-        wanted, copies = np.unique(places, return_inverse=True)
+    def take(self, positions: Indices) -> Textual:
+        """The states [P, T, D] of the texts at these positions [P], which may repeat, padded to the longest of them."""
+        wanted, copies = np.unique(positions, return_inverse=True)
         parts = []
         for number in np.unique(wanted // self.size):
             chunk = self.chunks[number]
             rows = torch.from_numpy(wanted[wanted // self.size == number] % self.size)
             parts.append(chunk.take(rows.to(chunk.mask.device)))
         longest = int(self.lengths[wanted[-1]])
-        return _together(parts, longest, self.device).take(torch.from_numpy(copies.reshape(-1)).to(self.device))
+        return _concatenate(parts, longest, self.device).take(torch.from_numpy(copies.reshape(-1)).to(self.device))
 
 
-def see(backbone: Backbone, blocks: Sequence[Sequence[ImageRef]], pace: Pace) -> Iterator[Visual]:
-    """Each block of pictures, in the first place of their query."""
+def encode_images(backbone: Backbone, blocks: Sequence[Sequence[ImageRef]], pace: Pace) -> Iterator[Visual]:
+    """The states [N, R, D] of each block of images, which are the first image of their query."""
     for images in _prepared(blocks, backbone.prepare_images, pace):
         first = next(iter(images.values()))
         yield backbone.see(images, torch.zeros(len(first), dtype=torch.int64, device=first.device))
 
 
-def read(backbone: Backbone, blocks: Sequence[Sequence[str]], pace: Pace) -> Iterator[Textual]:
-    """Each block of texts."""
+def encode_texts(backbone: Backbone, blocks: Sequence[Sequence[str]], pace: Pace) -> Iterator[Textual]:
+    """The states [M, T, D] of each block of texts."""
     return map(backbone.read, _prepared(blocks, backbone.prepare_texts, pace))
 
 
-def read_all(backbone: Backbone, texts: Sequence[str], pace: Pace, timing: Timing) -> Texts:
-    """Read every text once and put them in order of their length, ties in the order of the gallery."""
+def encode_all_texts(backbone: Backbone, texts: Sequence[str], pace: Pace, timing: Timing) -> Texts:
+    """Encode every text once and sort them by length, ties in the order of the gallery."""
     started = time.perf_counter()
-    parts = list(read(backbone, blocks_of(texts, pace.batch_size), pace))
+    parts = list(encode_texts(backbone, blocks_of(texts, pace.batch_size), pace))
     lengths = np.concatenate([lengths_of(part.mask).cpu().numpy() for part in parts])
     columns = np.argsort(lengths, kind="stable")
     stays = sum(part.states.nbytes for part in parts) <= ON_DEVICE
-    kept = pace.accelerator.device if stays else torch.device("cpu")
-    of_gallery = [Textual(part.states[[row]], part.mask[[row]]) for part in parts for row in range(len(part.mask))]
+    memory = pace.accelerator.device if stays else torch.device("cpu")
+    in_order = [Textual(part.states[[row]], part.mask[[row]]) for part in parts for row in range(len(part.mask))]
     chunks = tuple(
-        _together([of_gallery[column] for column in block], int(lengths[block[-1]]), kept)
+        _concatenate([in_order[column] for column in block], int(lengths[block[-1]]), memory)
         for block in blocks_of(columns.tolist(), pace.batch_size)
     )
     timing.batches.append(time.perf_counter() - started)
@@ -86,30 +86,20 @@ def read_all(backbone: Backbone, texts: Sequence[str], pace: Pace, timing: Timin
 
 
 def blocks_of(items: Sequence[Item], size: int) -> list[Sequence[Item]]:
-    """The items in their order, so many in each block but for the last."""
+    """The items in their order, `size` in each block but the last."""
     return [items[start : start + size] for start in range(0, len(items), size)]
 
 
 def lengths_of(mask: Tensor) -> Tensor:
-    """The place [M] behind the last real token of each row of a mask [M, T]; at least 1."""
+    """The number [M] of tokens up to the last real one of each row of a mask [M, T]; at least 1."""
     return (mask * torch.arange(1, mask.shape[1] + 1, device=mask.device)).amax(dim=1).clamp(min=1)
 
 
-def _together(parts: Sequence[Textual], longest: int, device: torch.device) -> Textual:
-    """Texts one below the other on the device, cut or padded to the length of the longest."""
-    states, masks = (
-        torch.cat([_as_long(tensor, longest).to(device) for tensor in tensors])
-        for tensors in ([part.states for part in parts], [part.mask for part in parts])
-    )
-    return Textual(states, masks)
-
-
-def _as_long(tensor: Tensor, longest: int) -> Tensor:
-    """A tensor [M, T, ...] with T made `longest`; a mask's padding is False."""
-    missing = longest - tensor.shape[1]
-    if missing <= 0:
-        return tensor[:, :longest]
-    return functional.pad(tensor, (0, 0) * (tensor.dim() - 2) + (0, missing))
+def _concatenate(parts: Sequence[Textual], longest: int, device: torch.device) -> Textual:
+    """All texts on the device, cut or padded to a length of `longest`; padding is False in the mask."""
+    states = [functional.pad(part.states, (0, 0, 0, longest - part.states.shape[1])) for part in parts]
+    masks = [functional.pad(part.mask, (0, longest - part.mask.shape[1])) for part in parts]
+    return Textual(torch.cat([part.to(device) for part in states]), torch.cat([part.to(device) for part in masks]))
 
 
 def _prepared(
@@ -122,7 +112,7 @@ def _prepared(
         yield {name: value.to(device, non_blocking=True) for name, value in tensors.items()}
 
 
-def check_scores(scores: Array, rows: Places, columns: Places) -> None:
+def check_scores(scores: Array, rows: Indices, columns: Indices) -> None:
     """Check that all scores [P] are numbers.
 
     Raises:

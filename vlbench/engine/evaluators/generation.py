@@ -1,4 +1,7 @@
-"""Generation: a text, or the candidate that a generative model finds most likely."""
+"""Generation: a text, or the candidate that a generative model finds most likely.
+
+Shapes: B examples, C candidates.
+"""
 
 from __future__ import annotations
 
@@ -15,11 +18,12 @@ from vlbench.core.examples import Examples
 from vlbench.core.generation import GenerationBackend, GenerationRequest, LikelihoodBackend, Ready
 from vlbench.core.results import Prediction
 from vlbench.engine.batching.batches import Prepared
-from vlbench.engine.batching.prediction_shards import Shards
-from vlbench.engine.evaluators.base import Evaluator, Kept
+from vlbench.engine.batching.prediction_shards import PredictionShards
+from vlbench.engine.evaluators.base import Evaluator, ResultFolders
 from vlbench.engine.evaluators.predict import Work, predict_all
 from vlbench.engine.learner import Learner
 from vlbench.engine.runtime.progress_timing import Pace, Timing
+from vlbench.heads.forward import generator_of
 from vlbench.heads.generate import LONGEST, GenerateHead
 
 
@@ -37,11 +41,15 @@ class Generation(Evaluator):
         return self.job.spec.answer_by == "text"
 
     def evaluate(
-        self, learner: Learner, examples: Examples, pace: Pace, kept: Kept | None = None
+        self, learner: Learner, examples: Examples, pace: Pace, folders: ResultFolders | None = None
     ) -> tuple[list[Prediction], Timing]:
-        """As `generate`, by the learner's model."""
-        shards = kept.shards(learner, pace.accelerator.device) if kept else None
-        return generate_answers(learner, examples, pace, shards)
+        """As `generate`, by the learner's model; a VlbenchError if it is not generative."""
+        device, head = pace.accelerator.device, learner.head
+        if not isinstance(head, GenerateHead):
+            raise TypeError(f"expected a head that generates, not {type(head).__name__}")
+        with learner.evaluating():
+            backend = ModelBackend(generator_of(learner.backbone), device)
+            return generate(backend, head, examples, pace, folders.shards(learner, device) if folders else None)
 
 
 @dataclass(frozen=True)
@@ -52,12 +60,12 @@ class ModelBackend:
     device: torch.device
 
     def prepare(self, requests: Sequence[GenerationRequest]) -> PromptBatch:
-        """The tensors of the prompts."""
+        """The tensors of B prompts."""
         ids = tuple(request.example_id for request in requests)
         return PromptBatch(ids, self.model.prepare_prompts([request.prompt for request in requests]))
 
     def generate(self, ready: PromptBatch, max_new_tokens: int) -> list[str]:
-        """A text per prompt."""
+        """A text for each of the B prompts."""
         return self.model.generate(ready.to(self.device).prompts, max_new_tokens)
 
     def loglikelihood(self, ready: PromptBatch, candidates: Sequence[str]) -> Tensor:
@@ -65,47 +73,33 @@ class ModelBackend:
         return self.model.likelihood(ready.to(self.device).prompts, candidates)
 
 
-def generate_answers(
-    learner: Learner, examples: Examples, pace: Pace, shards: Shards | None = None
-) -> tuple[list[Prediction], Timing]:
-    """Answer the examples by the learner's model; the rest as `generate`.
-
-    Raises:
-        VlbenchError: the model is not generative, or a likelihood is not a number.
-    """
-    if not isinstance(learner.backbone, Generator) or not isinstance(learner.head, GenerateHead):
-        raise VlbenchError(f"{type(learner.backbone).__name__} is not a generative model: use --mode finetune")
-    with learner.evaluating():
-        backend = ModelBackend(learner.backbone, pace.accelerator.device)
-        return generate(backend, learner.head, examples, pace, shards)
-
-
 def generate(
-    backend: GenerationBackend[Ready], head: GenerateHead, examples: Examples, pace: Pace, shards: Shards | None = None
+    backend: GenerationBackend[Ready],
+    head: GenerateHead,
+    examples: Examples,
+    pace: Pace,
+    shards: PredictionShards | None = None,
 ) -> tuple[list[Prediction], Timing]:
-    """Answer the examples in their order; the rest as `predict_all`.
+    """Answer the examples, by texts or by log-likelihoods [B, C] of the head's candidates; the rest as `predict_all`.
 
     Raises:
-        VlbenchError: candidates are chosen from, and the backend gives no likelihoods.
+        VlbenchError: a likelihood is not a number, or the backend gives none for the candidates.
     """
-
-    def requests(rows: Sequence[int]) -> list[GenerationRequest]:
-        block = [examples[row] for row in rows]
-        return [GenerationRequest(example.id, head.inputs.prompt(example.query)) for example in block]
 
     def prepare(rows: Sequence[int]) -> tuple[tuple[str, ...], Ready]:
-        block = requests(rows)
-        return tuple(request.example_id for request in block), backend.prepare(block)
+        block = [examples[row] for row in rows]
+        requests = [GenerationRequest(example.id, head.inputs.prompt(example.query)) for example in block]
+        return tuple(example.id for example in block), backend.prepare(requests)
 
     def answer(prepared: tuple[tuple[str, ...], Ready]) -> list[Prediction]:
         ids, ready = prepared
-        if head.candidates:
-            if not isinstance(backend, LikelihoodBackend):
-                raise VlbenchError(
-                    f"--answer-by candidates needs likelihoods, and {type(backend).__name__} gives none: use "
-                    f"--answer-by text"
-                )
-            return head.finish(backend.loglikelihood(ready, head.candidates), ids)
-        return head.extract(backend.generate(ready, LONGEST), ids)
+        if not head.candidates:
+            return head.extract(backend.generate(ready, LONGEST), ids)
+        if not isinstance(backend, LikelihoodBackend):
+            raise VlbenchError(
+                f"--answer-by candidates needs likelihoods, and {type(backend).__name__} gives none: use "
+                f"--answer-by text"
+            )
+        return head.finish(backend.loglikelihood(ready, head.candidates), ids)
 
     return predict_all(examples, Work(lambda blocks: Prepared(blocks, prepare), answer), pace, shards)

@@ -23,10 +23,10 @@ from vlbench.core.gallery import Gallery, galleries
 from vlbench.core.record import Coverage, Prompting
 from vlbench.core.results import Prediction, Ranking
 from vlbench.data.cache.folder import atomic_write
-from vlbench.engine.batching.block_store import Array, Shelf
+from vlbench.engine.batching.block_store import Array, BlockStore
 from vlbench.engine.batching.prediction_shards import state_sha256
-from vlbench.engine.evaluators.base import Evaluator, Kept, Results
-from vlbench.engine.evaluators.gallery import blocks_of, check_scores, read, see
+from vlbench.engine.evaluators.base import Evaluator, ResultFolders, Results
+from vlbench.engine.evaluators.gallery import blocks_of, check_scores, encode_images, encode_texts
 from vlbench.engine.learner import Learner
 from vlbench.engine.runtime.progress_timing import Pace, Timing
 from vlbench.heads.base import Head
@@ -40,7 +40,7 @@ from vlbench.records.rankings import write_ranks
 from vlbench.records.samples import SampleRow, sample_rows
 
 PRODUCTS = 1 << 24
-"""Dot products computed together."""
+"""The number of dot products that are computed together."""
 
 Item = TypeVar("Item")
 
@@ -58,13 +58,13 @@ class Retrieval(Evaluator):
         return by_embeddings(search)
 
     def evaluate(
-        self, learner: Learner, examples: Examples, pace: Pace, kept: Kept | None = None
+        self, learner: Learner, examples: Examples, pace: Pace, folders: ResultFolders | None = None
     ) -> tuple[list[Ranking], Timing]:
         """As `retrieve`."""
-        return retrieve(learner, examples, pace, self.rank, self.job.spec.rerank_k, kept.scores if kept else None)
+        return retrieve(learner, examples, pace, self.rank, self.job.spec.rerank_k, folders.scores if folders else None)
 
-    def try_out(self, learner: Learner, examples: Examples, size: int, pace: Pace) -> None:
-        """Embed and compare so many images and texts."""
+    def run_batch(self, learner: Learner, examples: Examples, size: int, pace: Pace) -> None:
+        """Embed and compare `size` images and texts."""
         batch = learner.head.collate(examples, range(size), learner.model)
         with torch.inference_mode(), pace.accelerator.autocast():
             learner(batch.to(pace.accelerator.device))
@@ -74,18 +74,18 @@ class Retrieval(Evaluator):
         return None
 
     def coverage(self, results: Results) -> Coverage:
-        """The ids counted; the metrics themselves count them in both directions."""
+        """How the ids of the rankings match those of the gallery, in both directions."""
         return ranking_coverage(captioned(self.job.report), rankings_of(results))
 
     def sample_rows(self, results: Results, control: str) -> list[SampleRow]:
-        """One row per text: the images that it found, right where its own image came first."""
-        searched = [ranking for ranking in rankings_of(results) if ranking.direction == "t2i"]
-        found = [Prediction(ranking.query_id, ranking.top[0][0], dict(ranking.top)) for ranking in searched]
-        main = {ranking.query_id: float(ranking.rank_high == 0) for ranking in searched}
-        return sample_rows(self.job.report, found, main, self.job.spec.split, control)
+        """One row per text: the best images, correct where its own image came first."""
+        rankings = [ranking for ranking in rankings_of(results) if ranking.direction == "t2i"]
+        predictions = [Prediction(ranking.query_id, ranking.top[0][0], dict(ranking.top)) for ranking in rankings]
+        main = {ranking.query_id: float(ranking.rank_high == 0) for ranking in rankings}
+        return sample_rows(self.job.report, predictions, main, self.job.spec.split, control)
 
     def write(self, folder: RunFolder, results: Results) -> None:
-        """The rankings."""
+        """Write the rankings."""
         write_ranks(folder.ranks, rankings_of(results))
 
     def random_scores(self) -> Mapping[str, float]:
@@ -113,17 +113,14 @@ def retrieve(
 ) -> tuple[list[Ranking], Timing]:
     """Rank the texts of every image and the images of every text, fold by fold, in evaluation mode.
 
-    Scores do not depend on how many ranks there are or how often the run was stopped; every rank gets all rankings.
+    Scores do not depend on the number of ranks or on interruptions; every rank returns all rankings.
 
     Args:
-        learner: its model and head.
-        examples: of a gallery.
-        pace: batch size, device and progress.
-        rank: a gallery's rankings by how many candidates of each query were scored as pairs; 0 with one stage.
-        rerank_k: of two stages, how many of each query's best by embeddings are scored as pairs. They stay before all
+        rank: returns a gallery's rankings by the number of candidates of each query scored as pairs; 0 with one stage.
+        rerank_k: of two stages, how many of each query's best by embeddings are scored as pairs; they stay before all
             others, which keep the order of the embeddings. None with one stage.
         keep: a folder for scores and embeddings; those of the same learner and gallery are not computed again. With two
-            stages `by-depth.json` holds the recalls, in percent, of any smaller `rerank_k`. None keeps nothing.
+            stages `by-depth.json` holds the recalls, in percent, of every smaller `rerank_k`. None keeps nothing.
 
     Raises:
         DataError: a score is not a number, naming the pair, or cannot be written.
@@ -134,7 +131,8 @@ def retrieve(
     with learner.evaluating(), torch.inference_mode(), pace.accelerator.autocast():
         for number, gallery in enumerate(galleries(captioned(examples))):
             folder = keep / f"fold-{number}" if keep else None
-            search = Search(learner, gallery, _shelf(learner, gallery, pace, rerank_k, folder), pace, timing)
+            store = BlockStore(pace.ranks, folder, _key(learner, gallery, pace, rerank_k) if folder else "")
+            search = Search(learner, gallery, store, pace, timing)
             for depth, rankings in rank(search).items():
                 curve.setdefault(depth, []).extend(rankings)
     if rerank_k is not None and keep and pace.ranks.is_main:
@@ -145,11 +143,11 @@ def retrieve(
 
 @dataclass(frozen=True)
 class Search:
-    """One gallery as a learner searches it."""
+    """The search of one gallery by a learner. store: of scores and embeddings. timing: to add to."""
 
     learner: Learner
     gallery: Gallery
-    shelf: Shelf
+    store: BlockStore
     pace: Pace
     timing: Timing
 
@@ -159,8 +157,16 @@ class Search:
         return cast(Backbone, self.learner.model)
 
     def dot_products(self) -> Array:
-        """The dot products [N, M] of all embeddings, in float32."""
-        images, texts = self._images(), self._texts()
+        """The dot products [N, M] of all embeddings [N, E] and [M, E], in float32."""
+        encoder, backbone, pace = dual_encoder(self.learner.model), self.backbone, self.pace
+        images = self._embed(
+            "images",
+            self.gallery.images,
+            lambda blocks: map(encoder.embed_images, encode_images(backbone, blocks, pace)),
+        )
+        texts = self._embed(
+            "texts", self.gallery.texts, lambda blocks: map(encoder.embed_texts, encode_texts(backbone, blocks, pace))
+        )
         blocks = blocks_of(range(len(images)), max(1, PRODUCTS // len(texts)))
 
         def make(numbers: Sequence[int]) -> Iterator[Array]:
@@ -172,25 +178,12 @@ class Search:
                 check_scores(scores.reshape(-1), np.repeat(rows, len(texts)), np.tile(np.arange(len(texts)), len(rows)))
                 yield scores
 
-        return self.shelf.fill("quick", [len(block) for block in blocks], make)
+        return self.store.fill("quick", [len(block) for block in blocks], make)
 
-    def _images(self) -> Array:
-        """Embeddings [N, E] of all images."""
-        backbone, encoder = self.backbone, dual_encoder(self.learner.model)
-        return self._embedded(
-            "images", self.gallery.images, lambda blocks: map(encoder.embed_images, see(backbone, blocks, self.pace))
-        )
-
-    def _texts(self) -> Array:
-        """Embeddings [M, E] of all texts."""
-        backbone, encoder = self.backbone, dual_encoder(self.learner.model)
-        return self._embedded(
-            "texts", self.gallery.texts, lambda blocks: map(encoder.embed_texts, read(backbone, blocks, self.pace))
-        )
-
-    def _embedded(
+    def _embed(
         self, name: str, items: Sequence[Item], embed: Callable[[Sequence[Sequence[Item]]], Iterator[Tensor]]
     ) -> Array:
+        """The embeddings [N, E] of all images or [M, E] of all texts."""
         blocks = blocks_of(items, self.pace.batch_size)
 
         def make(numbers: Sequence[int]) -> Iterator[Array]:
@@ -202,19 +195,15 @@ class Search:
                 self.timing.examples += len(vectors)
                 started = now
 
-        return self.shelf.fill(name, [len(block) for block in blocks], make)
+        return self.store.fill(name, [len(block) for block in blocks], make)
 
     def _on_device(self, vectors: Array) -> Tensor:
         return torch.from_numpy(np.array(vectors)).to(self.pace.accelerator.device)
 
 
-def _shelf(learner: Learner, gallery: Gallery, pace: Pace, rerank_k: int | None, folder: Path | None) -> Shelf:
-    return Shelf(pace.ranks, folder, _key(learner, gallery, pace, rerank_k) if folder else "")
-
-
 def _key(learner: Learner, gallery: Gallery, pace: Pace, rerank_k: int | None) -> str:
-    """All that scores depend on, as a hash: weights, gallery, and how pairs are cut into batches and computed."""
-    accelerator, gallery_is = pace.accelerator, [[ref.key for ref in gallery.images], gallery.text_ids, gallery.texts]
-    computed = [pace.batch_size, rerank_k, accelerator.device.type, accelerator.mixed_precision]
-    meaning = [type(learner.head).__name__, state_sha256(learner), gallery_is, computed]
-    return hashlib.sha256(json.dumps(meaning).encode()).hexdigest()
+    """A hash of all that scores depend on: weights, gallery, and how pairs are cut into batches and computed."""
+    accelerator, contents = pace.accelerator, [[ref.key for ref in gallery.images], gallery.text_ids, gallery.texts]
+    computing = [pace.batch_size, rerank_k, accelerator.device.type, accelerator.mixed_precision]
+    material = [type(learner.head).__name__, state_sha256(learner), contents, computing]
+    return hashlib.sha256(json.dumps(material).encode()).hexdigest()

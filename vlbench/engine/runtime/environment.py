@@ -15,7 +15,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.utils import DataLoaderConfiguration, DistributedDataParallelKwargs, GradientAccumulationPlugin
-from torch import Tensor, nn
+from torch import nn
 
 from vlbench.core.accelerate_env import TORCH_DEVICE, remove_variables
 from vlbench.core.errors import VlbenchError
@@ -30,11 +30,8 @@ def make_accelerator(
 ) -> Accelerator:
     """An Accelerator on the requested device; None selects the best one. threads: of the CPU, None uses all cores.
 
-    Every argument that the engine relies on is set here, so that no environment variable or config file of Accelerate
-    changes it. Variables of Accelerate that could change a number are removed from the environment (`core.ambient`).
-
-    Raises:
-        VlbenchError: as `check_device`.
+    Every argument that the engine relies on is set here, and Accelerate's variables that could change a number are
+    removed from the environment. Raises a VlbenchError as `check_device` does.
     """
     remove_variables(device)
     check_device(device, dtype)
@@ -42,30 +39,27 @@ def make_accelerator(
     AcceleratorState._reset_state(reset_partial_state=True)
     if threads is not None:
         torch.set_num_threads(threads)
-    # A head may not use all parts of its backbone, such as the last layer's states of regions.
-    wrapping = DistributedDataParallelKwargs(find_unused_parameters=True)
+    accumulation = GradientAccumulationPlugin(num_steps=1, adjust_scheduler=False, sync_with_dataloader=False)
     accelerator = Accelerator(
         cpu=on_cpu(device),
         mixed_precision=PRECISION[dtype],
-        gradient_accumulation_plugin=GradientAccumulationPlugin(
-            num_steps=1, adjust_scheduler=False, sync_with_dataloader=False
-        ),
+        gradient_accumulation_plugin=accumulation,
         dynamo_backend="no",
         # The engine splits batches over processes and steps the schedule itself.
         dataloader_config=DataLoaderConfiguration(split_batches=False, dispatch_batches=False, even_batches=False),
         step_scheduler_with_optimizer=False,
         rng_types=["generator"],
-        kwargs_handlers=[wrapping],
+        # A head may not use all parts of its backbone, such as the last layer's states of regions.
+        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
     )
     _check_half(accelerator.device.type, dtype)
     return accelerator
 
 
 def check_device(device: str | None, dtype: Literal["float32", "bfloat16", "float16"]) -> None:
-    """Check that the device exists and can compute in the precision. None is the best available device.
+    """Raise a VlbenchError if the device is unknown or not available, or cannot compute in the precision.
 
-    Raises:
-        VlbenchError: the device is unknown or not available, or float16 is requested on a CPU.
+    device: None is the best available one.
     """
     ambient = os.environ.get(TORCH_DEVICE) if device is None else None
     option, kind = ("--device", device) if ambient is None else (TORCH_DEVICE, ambient.split(":")[0])
@@ -93,23 +87,17 @@ def seed_everything(seed: int) -> None:
 def compile_forward(module: nn.Module, device: torch.device) -> None:
     """Let torch compile the module's forward pass when it first runs, in place, for inputs of any size.
 
-    A trivial function is compiled first, so that a missing compiler is reported before any work is done.
-
     Raises:
-        VlbenchError: torch cannot compile for this device on this machine.
+        VlbenchError: torch cannot compile for this device, tried first with a trivial function.
     """
     try:
-        torch.compile(_double)(torch.ones(2, device=device))
+        torch.compile(lambda values: values + values)(torch.ones(2, device=device))
     except Exception as error:  # a compiler may raise any type of error
         reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise VlbenchError(
             f"--compile does not work here ({reason.strip()[:160]}): install a C++ compiler, or leave it out"
         ) from None
     module.compile(dynamic=True)
-
-
-def _double(values: Tensor) -> Tensor:
-    return values + values
 
 
 def latencies(seconds: Sequence[float]) -> dict[str, float]:

@@ -40,11 +40,7 @@ class Interrupt:
         self._handlers.clear()
 
     def check(self) -> None:
-        """Stop here if a signal has been received.
-
-        Raises:
-            Interrupted: a signal has been received.
-        """
+        """Raise Interrupted if a signal has been received."""
         if self.asked:
             raise Interrupted
 
@@ -65,10 +61,6 @@ class Stoppable:
         self.progress.say(line)
 
     def step(self, what: str, done: int, total: int, note: str = "") -> None:
-        """Show the step, then stop if a signal has been received.
-
-        Raises:
-            Interrupted: a signal has been received.
-        """
+        """Show the step, then raise Interrupted if a signal has been received."""
         self.progress.step(what, done, total, note)
         self.interrupt.check()

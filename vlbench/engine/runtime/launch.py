@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 
 _ERROR_FILE = "TORCHELASTIC_ERROR_FILE"
-"""Environment variable with the path of the file in which a process leaves its error for the launcher."""
+"""The variable with the path of the file from which the launcher reads the error of a process."""
 
 
 def launch(work: Callable[..., str], arguments: tuple[object, ...], processes: int) -> str:
@@ -33,10 +33,7 @@ def launch(work: Callable[..., str], arguments: tuple[object, ...], processes: i
     Each process gets its share of the cores, unless `$OMP_NUM_THREADS` is set. When one fails, the launcher ends the
     others within half a minute. Ctrl-C and SIGTERM are forwarded to all processes.
 
-    Args:
-        work: importable, since it runs in new interpreters; it learns its rank with `ranks.join`.
-        arguments: of `work`.
-        processes: how many to start.
+    work: importable, since it runs in new interpreters; it learns its rank with `ranks.join`.
 
     Raises:
         VlbenchError: a process raised it or was killed; the message names its rank.
@@ -74,7 +71,8 @@ def _process(work: Callable[..., str], arguments: tuple[object, ...]) -> str:
         return work(*arguments)
     except VlbenchError as error:
         give_way(error)
-        _leave_message(error.message)
+        if path := os.environ.get(_ERROR_FILE):
+            Path(path).write_text(json.dumps({"message": error.message}), encoding="utf8")
         sys.exit(int(error.exit_code))
     except KeyboardInterrupt:
         sys.exit(int(ExitCode.INTERRUPTED))
@@ -84,15 +82,8 @@ def _process(work: Callable[..., str], arguments: tuple[object, ...]) -> str:
         sys.exit(int(ExitCode.INTERNAL_ERROR))
 
 
-def _leave_message(message: str) -> None:
-    """Write an error's message to the file that the launcher reads."""
-    if path := os.environ.get(_ERROR_FILE):
-        Path(path).write_text(json.dumps({"message": message}), encoding="utf8")
-
-
 def _error_of(rank: int, failure: ProcessFailure, processes: int) -> VlbenchError:
     """The error of the process that failed first: its own message, or how it ended."""
-    has_message = Path(failure.error_file).is_file()
     who = f"process {rank} of {processes}"
     if failure.exitcode < 0:
         name = signal.Signals(-failure.exitcode).name
@@ -100,7 +91,7 @@ def _error_of(rank: int, failure: ProcessFailure, processes: int) -> VlbenchErro
             f"{who} was ended by {name}, perhaps for lack of memory, and the others with it: what is saved is kept",
             ExitCode.INTERRUPTED,
         )
-    if not has_message:
+    if not Path(failure.error_file).is_file():  # the process wrote no message
         return VlbenchError(f"{who}: internal error of vlbench; the lines above say where", ExitCode.INTERNAL_ERROR)
     if failure.exitcode == ExitCode.INTERRUPTED:
         return Interrupted(failure.message)

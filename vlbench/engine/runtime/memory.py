@@ -36,11 +36,8 @@ def within_memory(
 ) -> list[Result]:
     """The results of `work` on the rows, in their order; where memory runs out, on halves of them, and so on.
 
-    Args:
-        rows: of one batch.
-        work: returns one result per row; has no side effects where it fails.
-        say: receives a message for every split.
-        what: names the work in messages, e.g. `predicting`.
+    work: returns one result per row; has no side effects where it fails. say: receives a message for every split. what:
+    names the work in messages, such as `predicting`.
 
     Raises:
         VlbenchError: exit 9, a single row does not fit.
@@ -54,7 +51,7 @@ def within_memory(
         raise out_of_memory(f"{what} a single example", "use a smaller --size, --dtype bfloat16 or a larger machine")
     release()
     half = (len(rows) + 1) // 2
-    say(f"{what}: out of memory with {len(rows)} examples per forward, going on with {half}")
+    say(f"{what}: out of memory with {len(rows)} examples per forward pass, continuing with {half}")
     return within_memory(rows[:half], work, say, what) + within_memory(rows[half:], work, say, what)
 
 

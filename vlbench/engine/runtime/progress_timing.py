@@ -23,11 +23,7 @@ class Logged:
         self.progress, self.path = progress, path
 
     def say(self, line: str) -> None:
-        """Show the line and append it to the log.
-
-        Raises:
-            DataError: the log cannot be written.
-        """
+        """Show the line and append it to the log; a DataError if the log cannot be written."""
         self.progress.say(line)
         line = without_home(printable(line))
         now = datetime.now(UTC).isoformat(timespec="seconds")
@@ -38,17 +34,17 @@ class Logged:
             raise DataError(f"cannot write {self.path} ({error.strerror}): free some space on its disk") from None
 
     def step(self, what: str, done: int, total: int, note: str = "") -> None:
-        """Show the step; it is not logged here, since `metrics.jsonl` holds the steps."""
+        """Show the step; `metrics.jsonl` holds the steps, so the log does not."""
         self.progress.step(what, done, total, note)
 
 
 @dataclass(frozen=True)
 class Pace:
-    """How inference proceeds: where it runs, in which batches, and how it is shown and stopped.
+    """Where inference runs, in which batches, and how it is shown and stopped.
 
     batch_size: examples, or pairs of a gallery, per forward pass. workers: processes that prepare inputs. what: names
-    the work where progress is shown. stops: whether it may stop midway when asked to; false where training continues
-    after it, which all processes must reach.
+    the work where progress is shown. stops: whether a signal stops it midway; false within training, which all
+    processes must resume together.
     """
 
     accelerator: Accelerator
@@ -65,20 +61,12 @@ class Pace:
         return Ranks.of(self.accelerator)
 
     def step(self, done: int, total: int) -> None:
-        """Show the progress, then stop here if asked to.
-
-        Raises:
-            Interrupted: a signal has been received.
-        """
+        """Show the progress, then `check`."""
         self.progress.step(self.what, done, total)
         self.check()
 
     def check(self) -> None:
-        """Stop here if asked to.
-
-        Raises:
-            Interrupted: a signal has been received.
-        """
+        """Raise Interrupted if a signal has been received."""
         if self.stops or self.ranks.size == 1:
             self.interrupt.check()
 
@@ -87,8 +75,8 @@ class Pace:
 class Timing:
     """The wall-clock time of one process's inference, data preparation included.
 
-    batches: seconds of each batch. examples: number of examples (of a gallery, images and texts) that this process
-    answered; no other process counts them too.
+    batches: seconds of each batch. examples: the number of examples (of a gallery, images and texts) that this process
+    answered, each counted by one process.
     """
 
     batches: list[float] = field(default_factory=list)
@@ -96,9 +84,6 @@ class Timing:
 
 
 def examples_per_second(timings: Sequence[Timing]) -> float:
-    """The throughput of processes that shared the work: all their examples over the longest of their times.
-
-    0 where nothing was answered.
-    """
+    """The throughput of processes that share the work: all examples over the longest time; 0 without any."""
     longest = max((sum(timing.batches) for timing in timings), default=0.0)
     return sum(timing.examples for timing in timings) / longest if longest else 0.0

@@ -26,13 +26,13 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 _TIMEOUT = timedelta(days=7)
-"""How long a process waits for another: rank 0 may extract features or score for hours while the others wait."""
+"""The longest wait for another process: rank 0 may extract features or score for hours meanwhile."""
 QUIET = "TORCH_CPP_LOG_LEVEL", "ERROR"
 """The variable, set before torch is imported, that keeps every process from printing torch's warnings."""
 _SECONDS_TO_BE_ENDED = 60.0
-"""Time in which a launcher ends the remaining processes; torchrun needs at most half of that."""
+"""Within this time a launcher ends the remaining processes; torchrun needs at most half of it."""
 _SECONDS_BEHIND_RANK_0 = 2.0
-"""Time by which other ranks delay an error that all ranks have, so that rank 0 reports it first."""
+"""The delay of an error on other ranks, so that rank 0 reports an error of all ranks first."""
 
 
 class SharedError(VlbenchError):
@@ -41,10 +41,7 @@ class SharedError(VlbenchError):
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process's position among those of a run.
-
-    rank: its rank. size: number of processes. local_rank: its rank among the processes of its machine.
-    """
+    """This process's rank among the `size` processes of a run, and its rank among those of its machine."""
 
     rank: int = 0
     size: int = 1
@@ -91,37 +88,30 @@ class Ranks:
         return box[0]
 
     def together(self, work: Callable[[], Result]) -> Result:
-        """Do the work on rank 0, then on the first rank of every other machine, then on the remaining ranks.
-
-        What the first ranks write, such as a cache, is there for the others.
+        """Do the work on rank 0, then on the first rank of every other machine, then on the others, which find caches.
 
         Raises:
-            SharedError: the work raised a VlbenchError on some rank; it is raised on every rank.
+            SharedError: on every rank, if the work raised a VlbenchError on some rank.
         """
         if self.size == 1:
             return work()
         own_turn = 0 if self.is_main else 1 if self.local_rank == 0 else 2
         results: list[Result] = []
         for turn in range(3):
-            self._take_turn(work, results if turn == own_turn else None)
+            own: VlbenchError | None = None
+            if turn == own_turn:
+                try:
+                    results.append(work())
+                except VlbenchError as error:
+                    own = error
+            for rank, reported in enumerate(self.gather_objects((own.message, int(own.exit_code)) if own else None)):
+                if reported is not None:
+                    text, code = reported
+                    if code == ExitCode.INTERRUPTED:
+                        raise Interrupted(text) from own
+                    message = text if rank == 0 else f"process {rank} of {self.size}: {text}"
+                    raise SharedError(message, ExitCode(code)) from own
         return results[0]
-
-    def _take_turn(self, work: Callable[[], Result], results: list[Result] | None) -> None:
-        """Work, if there is a list for the result, then exchange errors with all ranks."""
-        fault: VlbenchError | None = None
-        if results is not None:
-            try:
-                results.append(work())
-            except VlbenchError as error:
-                fault = error
-        faults = self.gather_objects((fault.message, int(fault.exit_code)) if fault else None)
-        for rank, reported in enumerate(faults):
-            if reported is not None:
-                text, code = reported
-                if code == ExitCode.INTERRUPTED:
-                    raise Interrupted(text) from fault
-                message = text if rank == 0 else f"process {rank} of {self.size}: {text}"
-                raise SharedError(message, ExitCode(code)) from fault
 
 
 def is_launched() -> bool:
@@ -138,20 +128,18 @@ def launched() -> Ranks:
     return Ranks(rank, size, local_rank)
 
 
-def join(device: str | None, asked: int | None = None, progress: Progress | None = None) -> Ranks:
+def join(device: str | None, num_processes: int | None = None, progress: Progress | None = None) -> Ranks:
     """Connect to the other processes that the launcher started: over gloo on CPUs, nccl on GPUs.
 
-    Removes Accelerate's variables that could change a number from the environment first, and says so on rank 0.
-
-    asked: the number of processes of `--num-processes`; None accepts any number.
+    First removes Accelerate's variables that could change a number from the environment, and says so on rank 0.
 
     Raises:
-        VlbenchError: a flag of Accelerate is malformed; more or fewer processes than `asked`, or more than GPUs, exist.
+        VlbenchError: a flag of Accelerate is malformed; as `check_size`; or more processes than GPUs exist.
     """
     removed, ranks = remove_variables(device), launched()
     if removed and progress is not None and ranks.is_main:
         progress.say(removed_message(removed))
-    check_size(ranks.size, asked)
+    check_size(ranks.size, num_processes)
     if ranks.size > 1:
         os.environ.setdefault(*QUIET)
         import torch
@@ -187,12 +175,12 @@ def _leave() -> None:
         torch.distributed.destroy_process_group()
 
 
-def check_size(size: int, asked: int | None) -> None:
-    """Raise a VlbenchError if another number of processes was started than `asked`; None accepts any number."""
-    if asked is not None and asked != size:
+def check_size(size: int, num_processes: int | None) -> None:
+    """Raise a VlbenchError if another number of processes was started than --num-processes; None accepts any number."""
+    if num_processes is not None and num_processes != size:
         raise VlbenchError(
-            f"{asked} processes were asked for and {size} started: give the launcher and --num-processes the same "
-            f"number, or use one of them only"
+            f"{num_processes} processes were asked for and {size} started: give the launcher and --num-processes the "
+            f"same number, or use one of them only"
         )
     # `accelerate launch --num_processes N` starts a single process on a CPU and leaves these variables set.
     if size == 1 and "MASTER_PORT" in os.environ and "ACCELERATE_MIXED_PRECISION" in os.environ:
@@ -203,7 +191,7 @@ def check_size(size: int, asked: int | None) -> None:
 
 
 def is_lost_peer(error: BaseException) -> bool:
-    """Whether the error only says that another process of the run has ended; that process has the causing error."""
+    """Whether the error only reports that another process of the run has ended."""
     names = {kind.__name__ for kind in type(error).__mro__}
     if {"DistBackendError", "DistNetworkError"} & names:
         return True
@@ -211,12 +199,10 @@ def is_lost_peer(error: BaseException) -> bool:
 
 
 def give_way(error: BaseException) -> str:
-    """Wait, so that the process that has the causing error reports it: the launcher ends the others meanwhile.
-
-    Rank 0 reports an error that all ranks have; nobody reports an error that follows from another process's end.
+    """Wait, so that the process with the causing error, or rank 0, reports it; the launcher ends the others meanwhile.
 
     Returns:
-        The beginning of the message about the error: the process that has it; empty on rank 0.
+        The prefix of the message about the error, which names the process; empty on rank 0.
     """
     ranks = launched()
     if ranks.size > 1 and is_lost_peer(error):

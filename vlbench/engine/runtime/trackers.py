@@ -37,11 +37,7 @@ Value = float | int | str
 
 
 def check_trackers(names: Sequence[str]) -> None:
-    """Reject trackers that are unknown or not installed.
-
-    Raises:
-        VlbenchError: it names the first such tracker and the package to install.
-    """
+    """Raise a VlbenchError for the first tracker that is unknown or not installed."""
     for name in names:
         if name not in _PACKAGES:
             raise unknown("tracker of --log-with", name, _PACKAGES)
@@ -60,13 +56,10 @@ class Trackers:
     started: tuple[GeneralTracker, ...] = ()
 
     @classmethod
-    def begin(cls, spec: Spec, folder: Path, title: str) -> Trackers:
-        """Start or resume the trackers that the spec asks for, and log the spec to them as hyperparameters.
+    def start(cls, spec: Spec, folder: Path, title: str) -> Trackers:
+        """Start or resume the trackers of the spec, and log its hyperparameters to them.
 
-        Args:
-            spec: resolved; home paths are removed.
-            folder: of the run; trackers write their files below it.
-            title: the displayed name of the run.
+        folder: of the run; trackers write their files below it. title: the displayed name of the run.
 
         Raises:
             VlbenchError: a tracker cannot start, for example because the user is not logged in.
@@ -79,7 +72,7 @@ class Trackers:
                 cls(tuple(started)).finish()
                 reason = " ".join(str(error).split())[:300] or type(error).__name__
                 raise VlbenchError(
-                    f"--log-with {name} cannot begin ({reason}): set it up as its documentation says, or leave it out"
+                    f"--log-with {name} cannot start ({reason}): set it up as its documentation says, or leave it out"
                 ) from None
         return cls(tuple(started))
 
@@ -107,12 +100,8 @@ class Trackers:
 
 @contextmanager
 def tracked(spec: Spec, folder: Path, title: str, ranks: Ranks) -> Iterator[Trackers]:
-    """A context with the trackers of `Trackers.begin` on the first rank; they are finished however the run ends.
-
-    Raises:
-        VlbenchError: on all ranks, as `Trackers.begin`.
-    """
-    trackers = ranks.together(lambda: Trackers.begin(spec, folder, title) if ranks.is_main else Trackers())
+    """A context with the trackers of `Trackers.start` on rank 0, whose errors all ranks raise; always finishes them."""
+    trackers = ranks.together(lambda: Trackers.start(spec, folder, title) if ranks.is_main else Trackers())
     try:
         yield trackers
     finally:

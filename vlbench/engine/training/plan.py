@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from vlbench.core.cards import Recipe
 from vlbench.core.examples import Examples
-from vlbench.engine.batching.batches import epoch_blocks, related, sequential_blocks
+from vlbench.engine.batching.batches import epoch_blocks, related_rows, sequential_blocks
 from vlbench.engine.training.optimizer import needed
 
 
@@ -29,7 +29,7 @@ class Plan:
 def training_units(recipe: Recipe, examples: Examples) -> list[list[int]]:
     """The rows that must stay in one batch: single rows or, with `related` batches, groups of related examples."""
     if recipe.batches == "related":
-        return related(examples, int(needed(recipe.batch_size, "batch_size")))
+        return related_rows(examples, int(needed(recipe.batch_size, "batch_size")))
     return sequential_blocks(len(examples), 1)
 
 

@@ -21,7 +21,7 @@ from vlbench.engine.training.checkpoint import Best
 from vlbench.engine.training.finetune import Log
 from vlbench.engine.training.optimizer import make_optimizer, make_schedule
 from vlbench.engine.training.plan import Plan
-from vlbench.heads.labels import LabelHead, label_head
+from vlbench.heads.classify import ClassifyHead, classify_head
 from vlbench.metrics.direction import MetricValue
 
 Measure = Callable[[list[Prediction]], MetricValue]
@@ -51,7 +51,7 @@ def probe(
         Interrupted: the user asked to stop; nothing of a probe is saved before its end.
         VlbenchError: the loss is not a number; the message names the step.
     """
-    head = label_head(learner.head)
+    head = classify_head(learner.head)
     features = pooled_features(learner, train, pace)
     mean, deviation = features.mean(dim=0), features.std(dim=0, correction=0).clamp(min=MIN_DEVIATION)
     chosen = (pooled_features(learner, selection.examples, pace) - mean) / deviation if selection else None
@@ -89,7 +89,7 @@ def pooled_features(learner: Learner, examples: Examples, pace: Pace) -> Tensor:
     Raises:
         Interrupted: the user asked to stop.
     """
-    device, head = pace.accelerator.device, label_head(learner.head)
+    device, head = pace.accelerator.device, classify_head(learner.head)
     features, done = list[Tensor](), 0
     learner.to(device).eval()
     with torch.no_grad(), pace.accelerator.autocast():
@@ -104,7 +104,7 @@ def pooled_features(learner: Learner, examples: Examples, pace: Pace) -> Tensor:
 class _Training:
     """The training of a head on standardised features [P, D] and targets of B examples."""
 
-    def __init__(self, head: LabelHead, features: Tensor, targets: Tensor, plan: Plan, seed: int) -> None:
+    def __init__(self, head: ClassifyHead, features: Tensor, targets: Tensor, plan: Plan, seed: int) -> None:
         self.head, self.targets, self.plan = head, targets, plan
         self.features = features.reshape(len(targets), -1, features.shape[1])  # [B, I, D]
         self.optimizer = make_optimizer(head, None, plan.recipe)

@@ -1,4 +1,4 @@
-"""Batches: every example in every epoch once, pictures and texts prepared once, pairs put together rightly."""
+"""Batches: each example once per epoch, each image and text prepared once, each pair of the right image and text."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from vlbench.core.examples import Example, ImageRef, Label, Query
 from vlbench.engine.batching.batches import (
     answering_blocks,
     micro_blocks,
-    related,
+    related_rows,
     sequential_blocks,
     training_blocks,
 )
@@ -71,12 +71,12 @@ def drawn(block: Sequence[int], step: int, stream: str, augment: bool) -> Draw:
     return Draw(tuple(block), tuple(range(len(block))), step, stream, augment)
 
 
-def test_each_picture_and_text_is_prepared_once_per_batch() -> None:
+def test_each_image_and_text_is_prepared_once_per_batch() -> None:
     recorder = Recorder()
     examples = [example("a", "red", "1", "2"), example("b", "blue", "1", "2"), example("c", "red", "2", "1")]
     batch = collated(examples, range(3), recorder)
     assert recorder.texts == ["red", "blue"]
-    assert recorder.refs == ["1", "2", "2", "1"]  # a picture in another slot is another input
+    assert recorder.refs == ["1", "2", "2", "1"]  # an image in another slot is another input
     assert batch.slots.tolist() == [0, 1, 0, 1]
     seen = [(recorder.refs[i], recorder.texts[t]) for i, t in zip(batch.image_rows, batch.text_rows, strict=True)]
     assert seen == [("1", "red"), ("2", "red"), ("1", "blue"), ("2", "blue"), ("2", "red"), ("1", "red")]
@@ -106,13 +106,13 @@ def test_units_stay_in_one_block() -> None:
     assert max(counted.values()) - min(counted.values()) <= 1
 
 
-def test_related_follows_groups_and_pictures() -> None:
+def test_related_rows_share_groups_or_images() -> None:
     def of(name: str, group: str, *keys: str) -> Example[Label]:
         return Example(name, Query(tuple(ImageRef(Path(key), key) for key in keys), ""), Label("True"), group)
 
     examples = [of("a", "g", "1"), of("b", "h", "2"), of("c", "i", "3"), of("d", "g", "2"), of("e", "j", "4", "3")]
-    assert related(examples, 8) == [[0, 1, 3], [2, 4]]
-    assert related(examples, 2) == [[0, 1], [3], [2, 4]]
+    assert related_rows(examples, 8) == [[0, 1, 3], [2, 4]]
+    assert related_rows(examples, 2) == [[0, 1], [3], [2, 4]]
 
 
 def test_accumulation_keeps_the_examples_of_a_step() -> None:
@@ -128,13 +128,13 @@ def test_prediction_keeps_the_order() -> None:
 
 
 class Changer(Recorder):
-    """One that can change pictures: by adding a random number to their keys."""
+    """A backbone that augments images: it adds a random number to their keys."""
 
     def augmented(self, refs: Sequence[ImageRef], rng: Random) -> Tensors:
         return {"key": torch.tensor([float(ref.key) + rng.random() for ref in refs])}
 
 
-def test_changed_pictures_depend_on_the_block_alone() -> None:
+def test_augmented_images_depend_on_the_block_alone() -> None:
     examples = [example(name, name, name) for name in "12345678"]
     blocks = [[0, 1], [2, 3], [4, 5], [6, 7]]
 
@@ -148,7 +148,7 @@ def test_changed_pictures_depend_on_the_block_alone() -> None:
     assert collated(examples, blocks[0], Changer()).images["key"].tolist() == [1.0, 2.0]
 
 
-def test_a_model_that_cannot_change_pictures_says_so() -> None:
+def test_a_model_that_cannot_augment_images_is_rejected() -> None:
     with pytest.raises(VlbenchError, match=r"train\.augment .* Recorder cannot: set it to none"):
         check_changes(Recorder(), True, None)
 
@@ -180,7 +180,7 @@ def test_random_sizes_that_cannot_be_had_are_an_error(backbone: Recorder, augmen
         check_changes(backbone, augment, ScaleRange(40, 80, 100))
 
 
-def test_questions_about_a_picture_are_answered_together() -> None:
+def test_questions_about_an_image_are_answered_together() -> None:
     spread = [Example(str(row), Query((ImageRef(Path(), "abc"[row % 3]),), ""), Label("yes"), "") for row in range(7)]
     assert answering_blocks(spread, 4) == [[0, 3, 6, 1], [4, 2, 5]]
     together = sorted(spread, key=lambda example: example.query.images[0].key)

@@ -1,4 +1,4 @@
-"""Blocks that several ranks make, some of them after a kill."""
+"""Blocks that several ranks compute, some of them after a kill."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from vlbench.core.errors import DataError
-from vlbench.engine.batching import block_store as shelf
-from vlbench.engine.batching.block_store import Array, Shelf
+from vlbench.engine.batching import block_store
+from vlbench.engine.batching.block_store import Array, BlockStore
 from vlbench.engine.runtime.ranks import Ranks
 
 SIZES = [2, 2, 2, 1]
@@ -22,73 +22,73 @@ WHOLE = np.arange(21, dtype=np.float32).reshape(7, 3)
 
 
 class Alone(Ranks):
-    """A rank that meets nobody: the test runs one after the other."""
+    """A rank that waits for no other: the test runs one after the other."""
 
     def barrier(self) -> None:
         pass
 
 
 class Maker:
-    """Makes the blocks, remembers which, and dies before the one it is told to."""
+    """Computes the blocks, records their numbers in `computed`, and dies before block `dies_at`."""
 
     def __init__(self, dies_at: int | None = None) -> None:
-        self.made: list[int] = []
+        self.computed: list[int] = []
         self.dies_at = dies_at
 
     def __call__(self, numbers: Sequence[int]) -> Iterator[Array]:
         for number in numbers:
             if number == self.dies_at:
                 raise KeyboardInterrupt
-            self.made.append(number)
+            self.computed.append(number)
             yield WHOLE[2 * number : 2 * number + SIZES[number]]
 
 
 def test_in_memory(tmp_path: Path) -> None:
-    np.testing.assert_array_equal(Shelf(Ranks()).fill("scores", SIZES, Maker()), WHOLE)
+    np.testing.assert_array_equal(BlockStore(Ranks()).fill("scores", SIZES, Maker()), WHOLE)
 
 
-def test_what_is_there_is_not_made_again(tmp_path: Path) -> None:
+def test_existing_blocks_are_not_computed_again(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
-        Shelf(Ranks(), tmp_path / "kept", "key").fill("scores", SIZES, Maker(dies_at=2))
+        BlockStore(Ranks(), tmp_path / "kept", "key").fill("scores", SIZES, Maker(dies_at=2))
     again = Maker()
-    found = Shelf(Ranks(), tmp_path / "kept", "key").fill("scores", SIZES, again)
-    assert again.made == [2, 3]
-    np.testing.assert_array_equal(found, WHOLE)
+    array = BlockStore(Ranks(), tmp_path / "kept", "key").fill("scores", SIZES, again)
+    assert again.computed == [2, 3]
+    np.testing.assert_array_equal(array, WHOLE)
     third = Maker()
-    Shelf(Ranks(), tmp_path / "kept", "key").fill("scores", SIZES, third)
-    assert third.made == []
+    BlockStore(Ranks(), tmp_path / "kept", "key").fill("scores", SIZES, third)
+    assert third.computed == []
     assert sorted(path.name for path in (tmp_path / "kept").iterdir()) == ["key", "scores.npy"]
 
 
 def test_another_key_begins_anew(tmp_path: Path) -> None:
-    Shelf(Ranks(), tmp_path / "kept", "weights 1").fill("scores", SIZES, Maker())
+    BlockStore(Ranks(), tmp_path / "kept", "weights 1").fill("scores", SIZES, Maker())
     again = Maker()
-    Shelf(Ranks(), tmp_path / "kept", "weights 2").fill("scores", SIZES, again)
-    assert again.made == [0, 1, 2, 3]
+    BlockStore(Ranks(), tmp_path / "kept", "weights 2").fill("scores", SIZES, again)
+    assert again.computed == [0, 1, 2, 3]
 
 
 def test_a_damaged_block_is_made_again(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
-        Shelf(Ranks(), tmp_path / "kept").fill("scores", SIZES, Maker(dies_at=3))
+        BlockStore(Ranks(), tmp_path / "kept").fill("scores", SIZES, Maker(dies_at=3))
     damaged, short = (tmp_path / "kept" / f"scores-00000{number}.npy" for number in (0, 2))
     damaged.write_bytes(damaged.read_bytes()[:40])
     np.save(short, WHOLE[:1])
     again = Maker()
-    np.testing.assert_array_equal(Shelf(Ranks(), tmp_path / "kept").fill("scores", SIZES, again), WHOLE)
-    assert again.made == [0, 2, 3]
+    np.testing.assert_array_equal(BlockStore(Ranks(), tmp_path / "kept").fill("scores", SIZES, again), WHOLE)
+    assert again.computed == [0, 2, 3]
 
 
 def test_ranks_share_what_is_missing(tmp_path: Path) -> None:
     """Rank 1 of two works alone and cannot join; rank 0 then makes only the rest."""
     other, first = Maker(), Maker()
     with pytest.raises(FileNotFoundError):  # nobody has joined the blocks yet
-        Shelf(Alone(1, 2), tmp_path / "kept").fill("scores", SIZES, other)
+        BlockStore(Alone(1, 2), tmp_path / "kept").fill("scores", SIZES, other)
     (tmp_path / "kept" / "key").write_text("", "utf8")
-    assert other.made == [1, 3]
+    assert other.computed == [1, 3]
     with pytest.raises(DataError, match="on a disk that all machines share"):
-        Shelf(Alone(0, 3), tmp_path / "kept").fill("scores", SIZES, first)
-    assert first.made == [0]  # of 0 and 2, which are missing, rank 0 of three gets the first
-    np.testing.assert_array_equal(Shelf(Alone(0, 1), tmp_path / "kept").fill("scores", SIZES, Maker()), WHOLE)
+        BlockStore(Alone(0, 3), tmp_path / "kept").fill("scores", SIZES, first)
+    assert first.computed == [0]  # of 0 and 2, which are missing, rank 0 of three gets the first
+    np.testing.assert_array_equal(BlockStore(Alone(0, 1), tmp_path / "kept").fill("scores", SIZES, Maker()), WHOLE)
 
 
 class Crew:
@@ -118,7 +118,7 @@ class Crew:
     def run(self, work: Callable[[Ranks], Any]) -> list[Any]:
         """What every rank returns; a rank's error is raised."""
 
-        def one(number: int) -> Any:
+        def work_as(number: int) -> Any:
             self.local.rank = number
             try:
                 return work(self.rank(number))
@@ -127,16 +127,16 @@ class Crew:
                 raise
 
         with ThreadPoolExecutor(self.size) as pool:
-            futures = [pool.submit(one, number) for number in range(self.size)]
+            futures = [pool.submit(work_as, number) for number in range(self.size)]
             errors = [error for future in futures if (error := future.exception()) is not None]
-            told = [error for error in errors if not isinstance(error, threading.BrokenBarrierError)]
+            first = [error for error in errors if not isinstance(error, threading.BrokenBarrierError)]
             if errors:
-                raise (told or errors)[0]
+                raise (first or errors)[0]
             return [future.result() for future in futures]
 
     def delays(self, monkeypatch: pytest.MonkeyPatch, name: str, rank: int) -> list[int]:
         """Let one rank be late in a function of the module; the list says which ranks have called it."""
-        function, called = getattr(shelf, name), list[int]()
+        function, called = getattr(block_store, name), list[int]()
 
         def late(*arguments: Any) -> Any:
             called.append(self.local.rank)
@@ -144,12 +144,12 @@ class Crew:
                 time.sleep(0.2)
             return function(*arguments)
 
-        monkeypatch.setattr(shelf, name, late)
+        monkeypatch.setattr(block_store, name, late)
         return called
 
 
 class Late(Maker):
-    """One that takes its time over each block."""
+    """A maker that is slow."""
 
     def __call__(self, numbers: Sequence[int]) -> Iterator[Array]:
         for block in super().__call__(numbers):
@@ -159,55 +159,55 @@ class Late(Maker):
 
 @pytest.mark.parametrize("kept", [True, False])
 @pytest.mark.parametrize("slow", [0, 1, 2])
-def test_each_rank_makes_its_share_and_gets_all(kept: bool, slow: int, tmp_path: Path) -> None:
+def test_each_rank_computes_its_share_and_gets_all(kept: bool, slow: int, tmp_path: Path) -> None:
     makers = [Late() if number == slow else Maker() for number in range(3)]
     folder = tmp_path / "kept" if kept else None
-    found = Crew(3).run(lambda ranks: Shelf(ranks, folder, "key").fill("scores", SIZES, makers[ranks.rank]))
-    assert [maker.made for maker in makers] == [[0, 3], [1], [2]]
-    for array in found:
+    arrays = Crew(3).run(lambda ranks: BlockStore(ranks, folder, "key").fill("scores", SIZES, makers[ranks.rank]))
+    assert [maker.computed for maker in makers] == [[0, 3], [1], [2]]
+    for array in arrays:
         np.testing.assert_array_equal(array, WHOLE)
     if folder:
         assert sorted(path.name for path in folder.iterdir()) == ["key", "scores.npy"]
 
 
-def test_what_another_key_left_is_removed_before_any_rank_reads(
+def test_blocks_of_another_key_are_removed_before_any_rank_reads(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    Shelf(Ranks(), tmp_path / "kept", "weights 1")
+    BlockStore(Ranks(), tmp_path / "kept", "weights 1")
     np.save(tmp_path / "kept" / "scores.npy", 0 * WHOLE)
     crew, maker = Crew(2), [Maker(), Maker()]
     called = crew.delays(monkeypatch, "_claim", 0)
-    found = crew.run(
-        lambda ranks: Shelf(ranks, tmp_path / "kept", "weights 2").fill("scores", SIZES, maker[ranks.rank])
+    arrays = crew.run(
+        lambda ranks: BlockStore(ranks, tmp_path / "kept", "weights 2").fill("scores", SIZES, maker[ranks.rank])
     )
-    assert called == [0] and [one.made for one in maker] == [[0, 2], [1, 3]]
-    for array in found:
+    assert called == [0] and [each.computed for each in maker] == [[0, 2], [1, 3]]
+    for array in arrays:
         np.testing.assert_array_equal(array, WHOLE)
 
 
 @pytest.mark.parametrize("rank", [0, 1, 2])
-@pytest.mark.parametrize("name", ["_intact", "_join"])
-def test_a_late_rank_leaves_no_block_out(name: str, rank: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is missing is counted before anybody writes, and the whole is read when it has been joined, by rank 0."""
+@pytest.mark.parametrize("name", ["_is_intact", "_join_blocks"])
+def test_a_late_rank_omits_no_block(name: str, rank: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Missing blocks are counted before any rank writes, and the array is read after rank 0 has joined it."""
     crew, makers = Crew(3), [Maker() for _ in range(3)]
     called = crew.delays(monkeypatch, name, rank)
-    found = crew.run(lambda ranks: Shelf(ranks, tmp_path / "kept").fill("scores", SIZES, makers[ranks.rank]))
-    assert [maker.made for maker in makers] == [[0, 3], [1], [2]]
-    assert name != "_join" or called == [0]
-    for array in found:
+    arrays = crew.run(lambda ranks: BlockStore(ranks, tmp_path / "kept").fill("scores", SIZES, makers[ranks.rank]))
+    assert [maker.computed for maker in makers] == [[0, 3], [1], [2]]
+    assert name != "_join_blocks" or called == [0]
+    for array in arrays:
         np.testing.assert_array_equal(array, WHOLE)
 
 
-def test_ranks_go_on_with_what_a_killed_crew_left(tmp_path: Path) -> None:
+def test_ranks_resume_from_the_blocks_of_a_killed_crew(tmp_path: Path) -> None:
     """One rank of two dies at its second block; three ranks later share what is missing."""
     with pytest.raises(KeyboardInterrupt):
         dying = [Maker(dies_at=2), Maker()]
-        Crew(2).run(lambda ranks: Shelf(ranks, tmp_path / "kept").fill("scores", SIZES, dying[ranks.rank]))
+        Crew(2).run(lambda ranks: BlockStore(ranks, tmp_path / "kept").fill("scores", SIZES, dying[ranks.rank]))
     there = sorted(path.name for path in (tmp_path / "kept").glob("scores-*"))
     assert "scores-000000.npy" in there and "scores-000002.npy" not in there
     again = [Maker() for _ in range(3)]
-    found = Crew(3).run(lambda ranks: Shelf(ranks, tmp_path / "kept").fill("scores", SIZES, again[ranks.rank]))
-    assert sorted(number for maker in again for number in maker.made) == [
+    arrays = Crew(3).run(lambda ranks: BlockStore(ranks, tmp_path / "kept").fill("scores", SIZES, again[ranks.rank]))
+    assert sorted(number for maker in again for number in maker.computed) == [
         number for number in range(4) if f"scores-{number:06d}.npy" not in there
     ]
-    np.testing.assert_array_equal(found[2], WHOLE)
+    np.testing.assert_array_equal(arrays[2], WHOLE)

@@ -1,3 +1,5 @@
+"""Predictions on disk are read back to the last bit, or not at all."""
+
 from __future__ import annotations
 
 import math
@@ -9,7 +11,7 @@ from torch import nn
 
 from vlbench.core.errors import DataError
 from vlbench.core.results import Prediction
-from vlbench.engine.batching.prediction_shards import SHARDS, Shards, cut, state_sha256
+from vlbench.engine.batching.prediction_shards import SHARDS, PredictionShards, shard_ranges, state_sha256
 
 BLOCKS = range(4, 6)
 PREDICTIONS = [
@@ -17,19 +19,19 @@ PREDICTIONS = [
     Prediction("é\n", "", {}, "unparsed", "", "I'd say: «two»"),
     Prediction("c", "no", {"no": 1.0}, "error", "broken"),
 ]
-IDS = [one.example_id for one in PREDICTIONS]
+IDS = [prediction.example_id for prediction in PREDICTIONS]
 
 
 @pytest.mark.parametrize("blocks", [0, 1, 2, SHARDS - 1, SHARDS, SHARDS + 1, 10 * SHARDS + 7])
 def test_every_batch_is_in_one_shard_in_order(blocks: int) -> None:
-    parts = cut(blocks)
+    parts = shard_ranges(blocks)
     assert [number for part in parts for number in part] == [*range(blocks)]
     assert len(parts) <= SHARDS
     assert all(parts)
 
 
-def test_what_is_read_is_what_was_written(tmp_path: Path) -> None:
-    shards = Shards(tmp_path / "real", "key")
+def test_predictions_are_read_as_they_were_written(tmp_path: Path) -> None:
+    shards = PredictionShards(tmp_path / "real", "key")
     assert shards.read(BLOCKS, IDS) is None
     shards.write(BLOCKS, PREDICTIONS)
     again = shards.read(BLOCKS, IDS)
@@ -39,16 +41,16 @@ def test_what_is_read_is_what_was_written(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "real").iterdir()] == ["batches-000004-000005.parquet"]
 
 
-def test_others_shards_are_none(tmp_path: Path) -> None:
-    Shards(tmp_path, "key").write(BLOCKS, PREDICTIONS)
-    assert Shards(tmp_path, "another").read(BLOCKS, IDS) is None
-    assert Shards(tmp_path, "key").read(BLOCKS, IDS[::-1]) is None
-    assert Shards(tmp_path, "key").read(BLOCKS, IDS[:2]) is None
-    assert Shards(tmp_path, "key").read(range(4, 7), IDS) is None
+def test_shards_of_other_weights_or_examples_are_not_read(tmp_path: Path) -> None:
+    PredictionShards(tmp_path, "key").write(BLOCKS, PREDICTIONS)
+    assert PredictionShards(tmp_path, "another").read(BLOCKS, IDS) is None
+    assert PredictionShards(tmp_path, "key").read(BLOCKS, IDS[::-1]) is None
+    assert PredictionShards(tmp_path, "key").read(BLOCKS, IDS[:2]) is None
+    assert PredictionShards(tmp_path, "key").read(range(4, 7), IDS) is None
 
 
-def test_damaged_shards_are_none(tmp_path: Path) -> None:
-    shards = Shards(tmp_path, "key")
+def test_damaged_shards_are_not_read(tmp_path: Path) -> None:
+    shards = PredictionShards(tmp_path, "key")
     shards.write(BLOCKS, PREDICTIONS)
     (path,) = tmp_path.iterdir()
     content = path.read_bytes()
@@ -59,17 +61,17 @@ def test_damaged_shards_are_none(tmp_path: Path) -> None:
         assert shards.read(BLOCKS, IDS) is None
 
 
-def test_a_disk_without_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(handle: int) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.fsync", full)
     with pytest.raises(DataError, match=r"No space left on device.*free space"):
-        Shards(tmp_path, "key").write(BLOCKS, PREDICTIONS)
+        PredictionShards(tmp_path, "key").write(BLOCKS, PREDICTIONS)
     assert not [*tmp_path.iterdir()]
 
 
-def test_a_learner_is_known_by_its_weights() -> None:
+def test_the_hash_depends_on_weights_and_buffers() -> None:
     torch.manual_seed(0)
     first, second = nn.BatchNorm1d(2), nn.BatchNorm1d(2)
     known = state_sha256(first)

@@ -30,7 +30,7 @@ EXAMPLES = [
 
 
 class Dropping(ClassifyHead):
-    """A head behind dropout, which changes every answer in training mode; it notes the mode of each forward."""
+    """A head behind dropout, which changes every answer in training mode; it records the mode of each forward."""
 
     def __init__(self, width: int, labels: tuple[str, ...], layout: HeadLayout) -> None:
         super().__init__(width, labels, layout)
@@ -63,13 +63,13 @@ def test_answers_are_those_of_evaluation_mode_and_the_mode_is_left(
     learner.train(training)
     head: Any = learner.head
     head.modes.clear()
-    found, _ = classify(learner, EXAMPLES, pace)
-    assert [one.scores for one in found] == [one.scores for one in expected]
+    predictions, _ = classify(learner, EXAMPLES, pace)
+    assert [item.scores for item in predictions] == [item.scores for item in expected]
     assert head.modes == [False, False, False]
     assert all(module.training is training for module in learner.modules())
 
 
-def test_training_goes_on_with_dropout_after_answering(learner: Learner, pace: Pace) -> None:
+def test_training_continues_with_dropout_after_answering(learner: Learner, pace: Pace) -> None:
     """By the effect: two forwards of one batch differ in training mode, and in evaluation mode they do not."""
     batch = learner.head.collate(EXAMPLES, range(9), learner.model)
 

@@ -27,9 +27,8 @@ from vlbench.core.results import Ranking
 from vlbench.data.images.load import ImageFiles
 from vlbench.data.resources import Resources
 from vlbench.data.text.tokenizer import TextEncoder
-from vlbench.engine.batching.block_store import Array, Make, Shelf
-from vlbench.engine.evaluators import cross_encoder as crossing
-from vlbench.engine.evaluators import retrieval
+from vlbench.engine.batching.block_store import Array, BlockStore, MakeBlocks
+from vlbench.engine.evaluators import cross_encoder, retrieval
 from vlbench.engine.evaluators.cross_encoder import by_pairs
 from vlbench.engine.evaluators.retrieval import Search, by_embeddings, retrieve
 from vlbench.engine.learner import Learner
@@ -108,22 +107,22 @@ def places(rankings: list[Ranking]) -> list[tuple[str, str, int, int]]:
 
 @pytest.mark.parametrize("batch_size", [1, 16, 1000])
 def test_every_pair_is_scored(learner: Learner, batch_size: int) -> None:
-    found, timing = search(learner, EXAMPLES, pace(batch_size))
+    rankings, timing = search(learner, EXAMPLES, pace(batch_size))
     expected = from_matrix(pair_by_pair(learner, EXAMPLES), galleries(EXAMPLES)[0])
-    assert places(found) == places(expected)
+    assert places(rankings) == places(expected)
     assert timing.examples == 28
-    assert [name for item in found for name, _ in item.top] == [name for item in expected for name, _ in item.top]
+    assert [name for item in rankings for name, _ in item.top] == [name for item in expected for name, _ in item.top]
 
 
 def test_folds_are_apart(learner: Learner) -> None:
     both = split("x") + split("y")
-    found, timing = search(learner, both, pace())
+    rankings, timing = search(learner, both, pace())
     assert timing.examples == 56
-    assert places(found)[:28] == places(search(learner, split("x"), pace())[0])
-    assert all(name.startswith("x") for item in found[:28] for name, _ in item.top)
+    assert places(rankings)[:28] == places(search(learner, split("x"), pace())[0])
+    assert all(name.startswith("x") for item in rankings[:28] for name, _ in item.top)
 
 
-def test_reranking_all_is_looking_at_all(learner: Learner) -> None:
+def test_reranking_all_is_scoring_all_pairs(learner: Learner) -> None:
     whole, _ = search(learner, EXAMPLES, pace())
     reranked, timing = search(learner, EXAMPLES, pace(), rerank_k=21)
     assert places(reranked) == places(whole)
@@ -139,13 +138,13 @@ def test_reranking_orders_the_shortlist_and_leaves_the_rest(learner: Learner) ->
         )
         texts = backbone.embed_texts(backbone.read(backbone.prepare_texts(gallery.texts)))
     dual, cross = (images @ texts.T).numpy(), pair_by_pair(learner, EXAMPLES)
-    found, _ = search(learner, EXAMPLES, pace(), rerank_k=4)
-    for row, item in enumerate(found[:7]):
+    rankings, _ = search(learner, EXAMPLES, pace(), rerank_k=4)
+    for row, item in enumerate(rankings[:7]):
         by_dual = sorted(range(21), key=lambda column, row=row: -dual[row, column])
         order = sorted(by_dual[:4], key=lambda column, row=row: -cross[row, column]) + by_dual[4:]
         assert [name for name, _ in item.top] == [gallery.text_ids[column] for column in order[:11]]
         assert item.rank_low == min(order.index(column) for column in range(21) if gallery.owner[column] == row)
-    for column, item in enumerate(found[7:]):
+    for column, item in enumerate(rankings[7:]):
         by_dual = sorted(range(7), key=lambda row, column=column: -dual[row, column])
         order = sorted(by_dual[:4], key=lambda row, column=column: -cross[row, column]) + by_dual[4:]
         assert item.rank_high == order.index(gallery.owner[column])
@@ -153,14 +152,14 @@ def test_reranking_orders_the_shortlist_and_leaves_the_rest(learner: Learner) ->
 
 def test_a_dual_head_ranks_by_one_product(learner: Learner) -> None:
     dual = Learner(learner.backbone, DualHead())
-    found, timing = search(dual, EXAMPLES, pace())
-    assert len(found) == 28 and timing.examples == 28
+    rankings, timing = search(dual, EXAMPLES, pace())
+    assert len(rankings) == 28 and timing.examples == 28
     short, _ = search(learner, EXAMPLES, pace(), rerank_k=1)
-    firsts = [item.top[0][0] for item in found]
+    firsts = [item.top[0][0] for item in rankings]
     assert firsts == [item.top[0][0] for item in short]  # the one candidate on each shortlist
 
 
-def test_a_model_without_embeddings_says_so(learner: Learner) -> None:
+def test_a_model_without_embeddings_is_rejected(learner: Learner) -> None:
     class Pairs(Fake):
         embed_images = None  # type: ignore[assignment]
 
@@ -169,7 +168,7 @@ def test_a_model_without_embeddings_says_so(learner: Learner) -> None:
 
 
 class Noise:
-    """Pictures of several sizes."""
+    """Images of several sizes."""
 
     def open(self, ref: ImageRef) -> Image.Image:
         seed = sum(map(ord, ref.key))
@@ -177,7 +176,7 @@ class Noise:
 
 
 def network() -> Learner:
-    """One whose scores do depend on padding and on the batch, in their last bits."""
+    """A learner whose scores depend on padding and on the batch, in their last bits."""
     torch.manual_seed(3)
     text = TextEncoder.train((example.query.text for example in EXAMPLES), 100, 8)
     backbone = catalog.load_model(catalog.model_card("vilt"), "tiny", Resources(text, Noise(), None))
@@ -190,8 +189,8 @@ def network() -> Learner:
 def way(
     request: pytest.FixtureRequest, learner: Learner, monkeypatch: pytest.MonkeyPatch
 ) -> tuple[Learner, int | None]:
-    """A learner and how many it looks at again; small blocks, so that there are several of each sort."""
-    monkeypatch.setattr(crossing, "IMAGES", 2)
+    """A learner and its `rerank_k`; small blocks, so that there are several of each kind."""
+    monkeypatch.setattr(cross_encoder, "IMAGES", 2)
     monkeypatch.setattr(retrieval, "PRODUCTS", 42)
     if request.param == "cross":
         return network(), None
@@ -201,24 +200,24 @@ def way(
 def test_three_ranks_score_to_the_last_bit_as_one_does(
     way: tuple[Learner, int | None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The ranks' shares are made one after the other, the last rank's first."""
+    """The ranks' shares are computed one after the other, the last rank's first."""
     model, k = way
     alone, _ = search(model, EXAMPLES, pace(5), k, tmp_path / "alone")
 
-    def in_turn(self: Shelf, parts: Sequence[Path], sizes: Sequence[int], make: Make) -> None:
+    def in_turn(self: BlockStore, parts: Sequence[Path], sizes: Sequence[int], make: MakeBlocks) -> None:
         for rank in (2, 1, 0):
             numbers = Ranks(rank, 3).mine(range(len(sizes)))
             for number, block in zip(numbers, make(numbers), strict=True):
                 np.save(parts[number], block)
 
-    monkeypatch.setattr(Shelf, "_write", in_turn)
+    monkeypatch.setattr(BlockStore, "_write_missing", in_turn)
     shared, _ = search(model, EXAMPLES, pace(5), k, tmp_path / "shared")
     assert shared == alone  # ranks, and the scores of the best
     assert bits(tmp_path / "shared") == bits(tmp_path / "alone")
     assert search(model, EXAMPLES, pace(5), k)[0] == alone  # kept in memory
 
 
-def test_three_ranks_count_every_picture_and_text_once(way: tuple[Learner, int | None]) -> None:
+def test_three_ranks_count_every_image_and_text_once(way: tuple[Learner, int | None]) -> None:
     model, k = way
     (gallery,), counted = galleries(EXAMPLES), []
     for rank in range(3):
@@ -232,7 +231,7 @@ def test_three_ranks_count_every_picture_and_text_once(way: tuple[Learner, int |
 
 @dataclass(frozen=True)
 class Placed(Pace):
-    """As the process of any rank has it."""
+    """The pace of any rank."""
 
     place: Ranks = field(default_factory=Ranks)
 
@@ -241,14 +240,14 @@ class Placed(Pace):
         return self.place
 
 
-class Share(Shelf):
-    """Makes this rank's blocks; what the others would make is not counted."""
+class Share(BlockStore):
+    """Computes all blocks, and counts only those of this rank."""
 
     def __init__(self, ranks: Ranks, timing: Timing) -> None:
         super().__init__(ranks)
         self.timing = timing
 
-    def fill(self, name: str, sizes: Sequence[int], make: Make) -> Array:
+    def fill(self, name: str, sizes: Sequence[int], make: MakeBlocks) -> Array:
         before = self.timing.examples
         whole = np.concatenate(list(make(range(len(sizes)))))
         self.timing.examples = before
@@ -261,7 +260,7 @@ def bits(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.rglob("*.npy")}
 
 
-def test_a_stopped_search_goes_on_to_the_same_bits(way: tuple[Learner, int | None], tmp_path: Path) -> None:
+def test_a_stopped_search_resumes_to_the_same_bits(way: tuple[Learner, int | None], tmp_path: Path) -> None:
     model, k = way
     whole, _ = search(model, EXAMPLES, pace(5), k, tmp_path / "whole")
     left = set[str]()
@@ -275,7 +274,7 @@ def test_a_stopped_search_goes_on_to_the_same_bits(way: tuple[Learner, int | Non
 
 
 class StopsAfter(Interrupt):
-    """Asked to stop at the so many-th look."""
+    """Stops at a given number of checks."""
 
     def __init__(self, checks: int) -> None:
         super().__init__()
@@ -295,27 +294,27 @@ def test_other_weights_are_scored_anew(learner: Learner, tmp_path: Path) -> None
     assert second == search(learner, EXAMPLES, pace())[0]
 
 
-def test_the_curve_says_what_smaller_shortlists_come_to(learner: Learner, tmp_path: Path) -> None:
+def test_the_curve_holds_the_recalls_of_smaller_shortlists(learner: Learner, tmp_path: Path) -> None:
     both = [*split("x"), *split("y")]
     search(learner, both, pace(), 4, tmp_path)
     curve = json.loads((tmp_path / "by-depth.json").read_text("utf8"))
     assert list(curve) == ["1", "2", "4"]
     for depth, recalls in curve.items():
-        found, _ = search(learner, both, pace(), int(depth))
-        assert recalls["tr_r1"] == pytest.approx(tr_r1(found, both).value)
-        assert recalls["ir_r5"] == pytest.approx(ir_r5(found, both).value)
+        rankings, _ = search(learner, both, pace(), int(depth))
+        assert recalls["tr_r1"] == pytest.approx(tr_r1(rankings, both).value)
+        assert recalls["ir_r5"] == pytest.approx(ir_r5(rankings, both).value)
 
 
 class Counting(Fake):
-    """Notes how many pairs meet in a forward and how many images are prepared together."""
+    """Records the number of pairs of each forward pass and of images prepared together."""
 
     def __init__(self) -> None:
         super().__init__()
         self.pairs: list[int] = []
-        self.pictures: list[int] = []
+        self.images: list[int] = []
 
     def prepare_images(self, refs: Sequence[ImageRef]) -> Tensors:
-        self.pictures.append(len(refs))
+        self.images.append(len(refs))
         return super().prepare_images(refs)
 
     def fuse(self, seen: Visual, read: Textual) -> Features:
@@ -324,7 +323,7 @@ class Counting(Fake):
 
 
 @pytest.mark.parametrize(
-    ("batch_size", "pictures", "pairs", "k", "most_pictures", "most_pairs"),
+    ("batch_size", "images", "pairs", "k", "most_images", "most_pairs"),
     [
         (4, 16, 1 << 16, None, 4, 4),  # the batch size limits both
         (1, 16, 1 << 16, None, 1, 1),
@@ -337,21 +336,21 @@ class Counting(Fake):
 )
 def test_no_forward_is_larger_than_asked_for(
     batch_size: int,
-    pictures: int,
+    images: int,
     pairs: int,
     k: int | None,
-    most_pictures: int,
+    most_images: int,
     most_pairs: int,
     learner: Learner,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(crossing, "IMAGES", pictures)
-    monkeypatch.setattr(crossing, "PAIRS", pairs)
+    monkeypatch.setattr(cross_encoder, "IMAGES", images)
+    monkeypatch.setattr(cross_encoder, "PAIRS", pairs)
     counting = Counting()
-    found, _ = search(Learner(counting, learner.head), EXAMPLES, pace(batch_size), k)
-    assert max(counting.pairs) == most_pairs and max(counting.pictures) == most_pictures
+    rankings, _ = search(Learner(counting, learner.head), EXAMPLES, pace(batch_size), k)
+    assert max(counting.pairs) == most_pairs and max(counting.images) == most_images
     assert k is not None or sum(counting.pairs) == 7 * 21
-    assert len(found) == 28
+    assert len(rankings) == 28
 
 
 @pytest.mark.parametrize("training", [True, False])

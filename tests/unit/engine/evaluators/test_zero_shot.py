@@ -1,4 +1,4 @@
-"""Pictures compared with sentences: the scores of a plain loop, and no more work at once than was asked for."""
+"""Images compared with sentences: the scores of a plain loop, in batches no larger than given."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ OF_ITS_OWN, OF_ALL = "{text} {label}", "a picture of {label}"
 
 
 class Counting(Fake):
-    """Remembers the texts that it was given together."""
+    """Records the texts of each batch."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -55,22 +55,26 @@ def pace(batch_size: int, workers: int = 0) -> Pace:
 @pytest.mark.parametrize("claim", [OF_ITS_OWN, OF_ALL])
 def test_scores_are_those_of_a_loop(claim: str, batch_size: int, workers: int) -> None:
     backbone, head = Fake(), DualHead()
-    found, timing = compare(Learner(backbone, head), EXAMPLES, card(claim), LABELS, pace(batch_size, workers))
-    assert [one.example_id for one in found] == [one.id for one in EXAMPLES] and timing.examples == len(EXAMPLES)
-    for example, one in zip(EXAMPLES, found, strict=True):
+    predictions, timing = compare(Learner(backbone, head), EXAMPLES, card(claim), LABELS, pace(batch_size, workers))
+    assert [item.example_id for item in predictions] == [item.id for item in EXAMPLES] and timing.examples == len(
+        EXAMPLES
+    )
+    for example, prediction in zip(EXAMPLES, predictions, strict=True):
         text = example.query.text
-        sentences = [f"nothing but {text}" if label == "no" else _worded(claim, text, label) for label in LABELS]
+        sentences = [f"nothing but {text}" if label == "no" else _fill_template(claim, text, label) for label in LABELS]
         with torch.no_grad():
-            picture = backbone.see(backbone.prepare_images(example.query.images), torch.zeros(1, dtype=torch.int64))
-            image = backbone.embed_images(picture)[0]
-            texts = [backbone.embed_texts(backbone.read(backbone.prepare_texts([one])))[0] for one in sentences]
+            visual = backbone.see(backbone.prepare_images(example.query.images), torch.zeros(1, dtype=torch.int64))
+            image = backbone.embed_images(visual)[0]
+            texts = [
+                backbone.embed_texts(backbone.read(backbone.prepare_texts([sentence])))[0] for sentence in sentences
+            ]
         cosines = torch.stack([image @ text for text in texts]).double()
         expected = dict(zip(LABELS, (cosines / 0.07).softmax(dim=0).tolist(), strict=True))
-        assert list(one.scores) == sorted(LABELS, key=lambda label: -expected[label])
-        assert one.scores == pytest.approx(expected, abs=1e-5)
+        assert list(prediction.scores) == sorted(LABELS, key=lambda label: -expected[label])
+        assert prediction.scores == pytest.approx(expected, abs=1e-5)
 
 
-def _worded(claim: str, text: str, label: str) -> str:
+def _fill_template(claim: str, text: str, label: str) -> str:
     return claim.replace("{text}", text).replace("{label}", label)
 
 
@@ -79,7 +83,7 @@ def test_each_sentence_is_read_once_and_few_at_once(claim: str, distinct: int) -
     backbone = Counting()
     compare(Learner(backbone, DualHead()), EXAMPLES, card(claim), LABELS, pace(7))
     queries = {example.query.text for example in EXAMPLES}
-    said = [texts for texts in backbone.read_together if not queries.issuperset(texts)]
-    sentences = [text for texts in said for text in texts]
+    read = [texts for texts in backbone.read_together if not queries.issuperset(texts)]
+    sentences = [text for texts in read for text in texts]
     assert len(sentences) == len(set(sentences)) == distinct
-    assert max(map(len, said)) == 7
+    assert max(map(len, read)) == 7

@@ -28,7 +28,7 @@ def test_halves_and_their_halves() -> None:
     asked, said = list[list[int]](), list[str]()
     assert within_memory(range(3, 10), limited_to(2, asked), said.append, "predicting") == [9, 16, 25, 36, 49, 64, 81]
     assert [len(rows) for rows in asked] == [7, 4, 2, 2, 3, 2, 1]
-    assert said[0] == "predicting: out of memory with 7 examples per forward, going on with 4"
+    assert said[0] == "predicting: out of memory with 7 examples per forward pass, continuing with 4"
 
 
 def test_a_single_example_that_does_not_fit_is_an_error() -> None:

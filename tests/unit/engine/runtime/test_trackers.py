@@ -105,8 +105,8 @@ def test_only_rank_0_logs_to_trackers(heard: list[tuple[object, ...]], tmp_path:
 
 
 def test_a_tracker_that_cannot_start_is_named_and_the_others_are_finished(heard: list[object], tmp_path: Path) -> None:
-    with pytest.raises(VlbenchError, match=r"--log-with dvclive cannot begin \(no login\): set it up") as caught:
-        Trackers.begin(spec("aim", "dvclive"), tmp_path, "")
+    with pytest.raises(VlbenchError, match=r"--log-with dvclive cannot start \(no login\): set it up") as caught:
+        Trackers.start(spec("aim", "dvclive"), tmp_path, "")
     assert caught.value.exit_code == 2
     assert heard[-1] == ("finish",)
 

@@ -27,7 +27,7 @@ from vlbench.engine.runtime.progress_timing import Pace
 from vlbench.engine.training.checkpoint import Best
 from vlbench.engine.training.plan import make_plan
 from vlbench.engine.training.probe import Selection, pooled_features, probe
-from vlbench.heads.classify import PairHead
+from vlbench.heads.classify import ClassifyHead
 from vlbench.metrics.direction import MetricValue
 
 LABELS = ("False", "True")
@@ -44,7 +44,7 @@ def learner() -> Learner:
     backbone: Any = catalog.load_model(catalog.model_card("fake"), "tiny", Resources(None, ImageFiles()))
     torch.manual_seed(3)
     backbone.gain.data, backbone.bias.data = torch.logspace(-2, 2, backbone.width), 100 * torch.randn(backbone.width)
-    return Learner(backbone, PairHead(backbone.width, LABELS, 2, HeadLayout(hidden=0)))
+    return Learner(backbone, ClassifyHead(backbone.width, LABELS, HeadLayout(hidden=0), 2))
 
 
 @pytest.fixture

@@ -18,8 +18,7 @@ from vlbench.engine.learner import Learner
 from vlbench.engine.weights.answer_vocabulary import answerable, match_spelling
 from vlbench.engine.weights.files import holds_linear
 from vlbench.engine.weights.pretrained_loading import load_pretrained
-from vlbench.heads.classify import ClassifyHead
-from vlbench.heads.labels import classifier
+from vlbench.heads.classify import ClassifyHead, classifier
 
 GIVEN = ("Yes", "no", "two")
 
