@@ -18,12 +18,7 @@ def region_contrast(
     s_0 is the cosine of a query and its own key, s_j that of the query and the j-th key of the queue. Other regions of
     the batch are not negatives. Keys and queue get no gradient. With an empty queue the loss is 0.
 
-    Args:
-        queries: [Q, E], of any length.
-        keys: [Q, E], the momentum network's for the same regions.
-        queue: [K, E], of length 1.
-        temperature: divides the cosines.
-        clip: bound of the logits, which are in (-clip, clip).
+    queries [Q, E]: of any length. keys [Q, E]: the momentum network's for the same regions. queue [K, E]: of length 1.
 
     Source: Shi et al. 2020 (CVLP), official code.
     """

@@ -16,8 +16,8 @@ from torch.nn import functional
 class Momentum:
     """Embeddings of the momentum encoders, without gradient.
 
-    images, texts: [B, E], of the same pairs as the online encoders'. image_queue, text_queue: [K, E], of earlier
-    steps, used as negatives; None without a queue.
+    images, texts [B, E]: of the same pairs as the online encoders'. image_queue, text_queue [K, E]: of earlier steps,
+    used as negatives.
     """
 
     images: Tensor
@@ -31,22 +31,13 @@ class Momentum:
 
 
 def itc_loss(
-    images: Tensor,
-    texts: Tensor,
-    temperature: Tensor | float,
-    *,
-    momentum: Momentum | None = None,
-    alpha: float = 0.0,
+    images: Tensor, texts: Tensor, temperature: Tensor | float, *, momentum: Momentum | None = None, alpha: float = 0.0
 ) -> Tensor:
     """The mean over both directions of the cross-entropy of cosines / temperature, a scalar.
 
-    Args:
-        images: [B, E]; image b matches text b.
-        texts: [B, E].
-        temperature: divides the cosines.
-        momentum: the embeddings to contrast with; None contrasts images and texts of the batch with each other.
-        alpha: in [0, 1], the weight of momentum distillation: targets are alpha * the softmax of the momentum
-            encoders' cosines / temperature + (1 - alpha) * the one-hot target.
+    images and texts [B, E]: image b matches text b. momentum: the embeddings to contrast with; None contrasts images
+    and texts of the batch with each other. alpha: in [0, 1], the weight of momentum distillation: targets are alpha *
+    the softmax of the momentum encoders' cosines / temperature + (1 - alpha) * the one-hot target.
 
     Raises:
         ValueError: alpha without momentum embeddings.
@@ -88,22 +79,13 @@ def two_queue_loss(
 ) -> Tensor:
     """The sum of both directions' InfoNCE losses, a scalar; the positive is the key of the other tower's momentum copy.
 
-    Negatives are the keys in the queues, not the other pairs of the batch. Keys and queues get no gradient.
-
-    Args:
-        images: [B, E].
-        texts: [B, E].
-        image_keys: [B, E], of the image tower's momentum copy.
-        text_keys: [B, E], of the text tower's momentum copy.
-        image_queue: [K, E], past image keys.
-        text_queue: [K, E], past text keys.
-        temperature: divides the cosines.
+    Negatives are the past keys in the queues [K, E], not the other pairs of the batch. Embeddings and keys are [B, E];
+    keys and queues get no gradient.
 
     Source: Huo et al. 2021 (BriVL), official code.
     """
-    return _against_queue(images, text_keys, text_queue, temperature) + _against_queue(
-        texts, image_keys, image_queue, temperature
-    )
+    to_texts = _against_queue(images, text_keys, text_queue, temperature)
+    return to_texts + _against_queue(texts, image_keys, image_queue, temperature)
 
 
 def _against_queue(queries: Tensor, keys: Tensor, queue: Tensor, temperature: float) -> Tensor:

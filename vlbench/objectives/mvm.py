@@ -15,13 +15,8 @@ from torch.nn import functional
 def mask_cells(codes: Tensor, mask: Tensor, rng: Random, share: float) -> Tensor:
     """Draw the cells to mask: in each image, all real cells with the same entry as one that is drawn at random.
 
-    Args:
-        codes: [N, C] int64, the entry of each cell.
-        mask: [N, C] bool, True where a cell is real; padding is never masked.
-        rng: the random generator.
-        share: the probability that an image has cells masked.
-
-    Returns: [N, C] bool, True for masked cells.
+    codes [N, C] int64: the entry of each cell. mask [N, C] bool: True where a cell is real; padding is never masked.
+    share: the probability that an image has cells masked. Returns [N, C] bool, True for masked cells.
 
     Source: Huang et al. 2021 (SOHO). The official code draws one cell for a whole batch.
     """

@@ -51,7 +51,6 @@ class FakePretraining(nn.Module):
 
     @property
     def objectives(self) -> tuple[str, ...]:
-        """The names of the losses."""
         return ("itm", "size")
 
     def prepare(self, pairs: Sequence[Query], rng: Random) -> Tensors:
@@ -76,7 +75,6 @@ class FakePretraining(nn.Module):
         self.steps += 1
 
     def settings(self) -> Mapping[str, Option]:
-        """No options."""
         return {}
 
     def head_weights(self) -> Mapping[str, Tensor]:

@@ -1,7 +1,7 @@
 """Convert foreign checkpoints to this package's tensor names: what each model's `checkpoint.py` is built from.
 
-Such a file has one function, `convert(state) -> Converted`. Runs load the names `backbone.*` and `head.*`; the other
-names belong to the model's pretraining.
+Such a file has one function, `convert(state) -> Converted`, which raises what `strip` raises. Runs load the names
+`backbone.*` and `head.*`; the other names belong to the model's pretraining.
 """
 
 from __future__ import annotations
@@ -37,9 +37,6 @@ BERT_NAMES = (
     ("output.LayerNorm", "feed_forward.norm"),
 )
 """Parts of BERT's names and the names of the same modules in `layers.bert`; for `substituted`."""
-MATCHED = 1
-"""The row of a matching head that stands for a match."""
-
 
 Resize = Callable[[Tensor, int], Tensor]
 """A position table [R, D] and a number of rows -> the table with that many rows."""
@@ -97,6 +94,13 @@ def substituted(name: str, pairs: Sequence[tuple[str, str]]) -> str:
     return name
 
 
+def without_prefixes(name: str, prefixes: Sequence[str]) -> str:
+    """Remove each prefix from the beginning of `name`, one after the other."""
+    for prefix in prefixes:
+        name = name.removeprefix(prefix)
+    return name
+
+
 def with_new_start(name: str, pairs: Sequence[tuple[str, str]]) -> str | None:
     """Replace the beginning of `name` by the first pair that fits; None if none does."""
     return next((new + name.removeprefix(old) for old, new in pairs if name.startswith(old)), None)
@@ -145,20 +149,18 @@ def resized_line(table: Tensor, rows: int) -> Tensor:
 
 
 def matching_score(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A ranking head from a matching head `matching.*` [2, ...]: its row for a match; {} if there is none."""
-    return {
-        f"head.score.{kind}": weights[f"matching.{kind}"][MATCHED : MATCHED + 1].clone()
-        for kind in ("weight", "bias")
-        if f"matching.{kind}" in weights
-    }
+    """A ranking head [1, D], [1] from a matching head `matching.*` of 2 rows: the row for a match; {} without one."""
+    weight = weights.get("matching.weight")
+    if weight is None:
+        return {}
+    bias = weights.get("matching.bias", weight.new_zeros(len(weight)))
+    return {"head.score.weight": weight[1:2].clone(), "head.score.bias": bias[1:2].clone()}
 
 
 def answer_rows(rows: Tensor, given: Sequence[str], wanted: Sequence[str]) -> Tensor:
     """Reorder the rows [A, ...] of a classifier's weight or bias from the answers `given` to the answers `wanted`.
 
     An answer that is not in `given` gets zeros, as in LXMERT's code.
-
-    Returns: [len(wanted), ...].
 
     Raises:
         VlbenchError: exit 6, the number of rows differs from the number of answers in `given`.

@@ -12,11 +12,7 @@ from torch import Tensor
 
 
 def check_sides(short_side: int, long_side: int) -> None:
-    """Check that images can be resized to fit both limits.
-
-    Raises:
-        ValueError: short_side is above long_side.
-    """
+    """Raise ValueError if images cannot be resized to fit both limits."""
     if short_side > long_side:
         raise ValueError(f"short_side {short_side} must be at most long_side {long_side}")
 
@@ -29,11 +25,9 @@ def inside(sizes: Tensor, height: int, width: int) -> Tensor:
 
 
 def cell_boxes(places: Tensor, grids: Tensor) -> Tensor:
-    """Return the boxes of grid cells: [N, R, 4] in [0, 1], as left, top, right and bottom.
+    """The boxes [N, R, 4] in [0, 1] (left, top, right, bottom) of cells `places` [N, R], counted row by row.
 
-    Args:
-        places: [N, R] int64, cell numbers counted row by row.
-        grids: [N, 2] int64, rows and columns of each grid.
+    grids: [N, 2] int64, rows and columns of each grid.
     """
     rows, columns = grids[:, :1], grids[:, 1:]
     x, y = places % columns, places // columns
