@@ -46,16 +46,11 @@ class HFGenerative(nn.Module):
         return cls(PretrainedFolder(folder_of(card), card.name, resources.loading), resources)
 
     def load_pretrained(self) -> PretrainedWeights:
-        """Load the network's weights; there is no head.
-
-        Raises:
-            VlbenchError: exit 6, the weights do not fit.
-        """
+        """Load the network's weights; there is no head."""
         self.network, report = self.source.load_generative()
         return PretrainedWeights(report, {})
 
     def adaptable(self) -> nn.Module:
-        """The network."""
         return self.network
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
