@@ -1,6 +1,6 @@
-"""Image-text contrast (ITC) of dual encoders, in both directions.
+"""Image-text contrast (ITC) of dual encoders, in both directions, and contrast of regions with past keys (CVLP).
 
-Shapes: B pairs, K keys in a queue, E embedding width. All vectors have length 1.
+Shapes: B pairs, Q regions, K keys in a queue, E embedding width. Vectors have length 1 if nothing else is said.
 """
 
 from __future__ import annotations
@@ -39,8 +39,7 @@ def itc_loss(
     and texts of the batch with each other. alpha: in [0, 1], the weight of momentum distillation: targets are alpha *
     the softmax of the momentum encoders' cosines / temperature + (1 - alpha) * the one-hot target.
 
-    Raises:
-        ValueError: alpha without momentum embeddings.
+    Raises ValueError: alpha without momentum embeddings.
 
     Source: Radford et al. 2021 (within the batch), Li et al. 2021 (ALBEF: momentum embeddings, queues, distillation)
     and its official code.
@@ -88,9 +87,34 @@ def two_queue_loss(
     return to_texts + _against_queue(texts, image_keys, image_queue, temperature)
 
 
+def region_contrast(
+    queries: Tensor, keys: Tensor, queue: Tensor, *, temperature: float = 0.07, clip: float = 10.0
+) -> Tensor:
+    """Mean over queries of -log(exp(l_0) / sum_j exp(l_j)), l = clip * tanh(s / temperature / clip), a scalar.
+
+    s_0 is the cosine of a query and its own key, s_j that of the query and the j-th key of the queue. Other regions of
+    the batch are not negatives. Keys and queue get no gradient. With an empty queue the loss is 0.
+
+    queries [Q, E]: of any length. keys [Q, E]: the momentum network's for the same regions. queue [K, E]: of length 1.
+
+    Source: Shi et al. 2020 (CVLP), official code.
+    """
+    queries, keys = functional.normalize(queries, dim=-1), functional.normalize(keys.detach(), dim=-1)
+    if not len(queue):
+        return queries.sum() * 0.0
+    return _cross_entropy_with_first(clip * torch.tanh(_own_and_others(queries, keys, queue) / temperature / clip))
+
+
 def _against_queue(queries: Tensor, keys: Tensor, queue: Tensor, temperature: float) -> Tensor:
-    own = (queries * keys.detach()).sum(dim=-1, keepdim=True)
-    logits = torch.cat([own, queries @ queue.detach().T], dim=1) / temperature
+    return _cross_entropy_with_first(_own_and_others(queries, keys, queue) / temperature)
+
+
+def _own_and_others(queries: Tensor, keys: Tensor, queue: Tensor) -> Tensor:
+    """The cosines [N, 1 + K] of queries [N, E] with their own keys [N, E] and with the queue [K, E]."""
+    return torch.cat([(queries * keys.detach()).sum(dim=-1, keepdim=True), queries @ queue.detach().T], dim=1)
+
+
+def _cross_entropy_with_first(logits: Tensor) -> Tensor:
     return functional.cross_entropy(logits, torch.zeros(len(logits), dtype=torch.int64, device=logits.device))
 
 

@@ -36,8 +36,7 @@ def hard_negatives(similarity: Tensor, right: Tensor, generator: torch.Generator
     similarity [B, B]: of images (rows) with texts, as logits. right [B, B] bool: True for matching pairs, which are
     never drawn. Returns the rows of the texts [B] int64 and of the images [B] int64.
 
-    Raises:
-        ValueError: an image or a text matches all others in the batch.
+    Raises ValueError: an image or a text matches all others in the batch.
 
     Source: Li et al. 2021 (ALBEF).
     """

@@ -1,6 +1,6 @@
-"""Masked region modeling (MRM): predict the features or classes of masked regions.
+"""Masked region modeling (MRM): predict features or classes of masked regions, or entries of masked cells (MVM).
 
-Shapes: N images, R regions, F numbers per region, C classes.
+Shapes: N images, R regions or cells, F numbers per region, C classes, K entries of a dictionary, P masked cells.
 """
 
 from __future__ import annotations
@@ -98,3 +98,28 @@ def mrc_kl_loss(logits: Tensor, probabilities: Tensor, chosen: Tensor) -> Tensor
     if not bool(chosen.any()):
         return logits.sum() * 0.0
     return functional.kl_div(logits[chosen].log_softmax(dim=-1), probabilities[chosen], reduction="none").mean()
+
+
+def mask_cells(codes: Tensor, mask: Tensor, rng: Random, share: float) -> Tensor:
+    """Draw the cells to mask: in each image, all real cells with the same entry as one that is drawn at random.
+
+    codes [N, R] int64: the entry of each cell. mask [N, R] bool: True where a cell is real; padding is never masked.
+    share: the probability that an image has cells masked. Returns [N, R] bool, True for masked cells.
+
+    Source: Huang et al. 2021 (SOHO). The official code draws one cell for a whole batch.
+    """
+    hidden = torch.zeros_like(mask)
+    for image in range(len(codes)):
+        real = mask[image].nonzero()[:, 0].tolist()
+        if real and rng.random() < share:
+            code = codes[image, real[int(rng.random() * len(real))]]
+            hidden[image] = mask[image] & (codes[image] == code)
+    return hidden
+
+
+def mvm_loss(logits: Tensor, codes: Tensor) -> Tensor:
+    """Mean cross-entropy of masked cells' logits [P, K] and entries `codes` [P] int64, a scalar; 0 if there are none.
+
+    Source: Huang et al. 2021 (SOHO).
+    """
+    return functional.cross_entropy(logits, codes) if len(codes) else logits.sum() * 0.0

@@ -26,10 +26,8 @@ WHOLE = (0.0, 0.0, 1.0, 1.0)
 class BriVL(WordPieceBackbone):
     """BriVL's towers with their preprocessing; shapes are those of `core.backbone`, with R = T = 1 and D = E.
 
-    An image or a text becomes one token, its embedding, which is all that a gallery needs to keep.
-
-    Raises:
-        VlbenchError: no regions in `resources`, or texts longer than the network has positions for.
+    An image or a text becomes one token, its embedding, which is all that a gallery needs to keep. Raises VlbenchError:
+    no regions in `resources`.
     """
 
     title, config_type = "BriVL", BriVLConfig
@@ -49,8 +47,7 @@ class BriVL(WordPieceBackbone):
         Returns: pixels [N, 3, S, S] uint8; boxes [N, R, 4] float32 in [0, 1], relative to the image's width and height;
             mask [N, R] bool, True where a box is real.
 
-        Raises:
-            DataError: an image cannot be read.
+        Raises DataError: an image cannot be read.
         """
         side = self.config.side
         squares = (resized(self.images, ref, lambda _, __: (side, side), f"bilinear {side} square") for ref in refs)

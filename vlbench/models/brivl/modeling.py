@@ -131,10 +131,7 @@ class ImageTower(nn.Module):
 
 
 class TextTower(nn.Module):
-    """BERT and the head.
-
-    With official sampling BERT attends to padding, so a text must always be padded to the same length.
-    """
+    """BERT and the head. With official sampling BERT attends to padding: texts need one length in all batches."""
 
     def __init__(self, config: BriVLConfig) -> None:
         super().__init__()

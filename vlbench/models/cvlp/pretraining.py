@@ -26,7 +26,7 @@ from vlbench.models.layers.crossmodal import CrossModalNetwork
 from vlbench.models.layers.crossmodal_pretraining import CrossModalPretraining
 from vlbench.models.layers.eval_parts import EvalParts
 from vlbench.models.layers.momentum import MomentumCopy, Queue
-from vlbench.objectives.contrast import region_contrast
+from vlbench.objectives.itc import region_contrast
 
 CONTRAST_WIDTH = 128
 KeyDrop = Literal["none", "paper", "official"]

@@ -45,8 +45,7 @@ def load_network(state: Mapping[str, object], rules: Rules, where: str) -> tuple
 
     rules: used unchanged but for the pooling, which becomes the one that these weights were trained with.
 
-    Raises:
-        VlbenchError: exit 6, the tensors are not those of such a network.
+    Raises VlbenchError: exit 6, the tensors are not those of such a network.
     """
     converted = convert(state)
     network = FasterRCNN(_layout(converted.weights, where), replace(rules, pooling="max"))

@@ -40,11 +40,7 @@ class FakePretraining(nn.Module):
 
     @classmethod
     def from_card(cls, card: ModelCard, size: str, resources: Resources, options: Mapping[str, Option]) -> Self:
-        """Build it; it has no options.
-
-        Raises:
-            VlbenchError: an option is given.
-        """
+        """Build it; it has no options. Raises VlbenchError: an option is given."""
         if options:
             raise VlbenchError(f"{card.name}'s pretraining has no option {', '.join(options)}: leave it out")
         return cls(Fake.from_card(card, size, resources))

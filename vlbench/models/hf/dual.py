@@ -16,7 +16,7 @@ from vlbench.core.backbone import Features, PretrainedWeights, Tensors, Textual,
 from vlbench.core.cards import ModelCard
 from vlbench.data.resources import Resources
 from vlbench.models.hf.folder import folder_of
-from vlbench.models.hf.library import Config, DualModel, Output
+from vlbench.models.hf.library import DualModel, Output
 from vlbench.models.hf.pretrained import PretrainedFolder
 from vlbench.models.hf.processor import PreparingModel
 from vlbench.models.layers.attention import unpadded
@@ -31,14 +31,15 @@ class HFDual(PreparingModel):
     def __init__(self, source: PretrainedFolder, longest: int, resources: Resources) -> None:
         super().__init__(source, longest, resources)
         self.network = source.make()
-        self.width = 3 * _embedding_width(source.config)
+        # The SigLIP models have no projection, so E is their vision tower's width.
+        config, projects = source.config, hasattr(source.config, "projection_dim")
+        self.width = 3 * int(config.projection_dim if projects else config.vision_config.hidden_size)
 
     @classmethod
     def from_card(cls, card: ModelCard, size: str, resources: Resources) -> Self:
         """Build the one size of the card, untrained.
 
-        Raises:
-            VlbenchError: no preprocessing in the folder, or one that does not load.
+        Raises VlbenchError: no preprocessing in the folder, or one that does not load.
         """
         source = PretrainedFolder(folder_of(card), card.name, resources.loading)
         return cls(source, card.sizes[size].max_text, resources)
@@ -60,7 +61,6 @@ class HFDual(PreparingModel):
         return cast(DualModel, self.network)
 
     def adaptable(self) -> nn.Module:
-        """Both towers."""
         return self.network
 
     def see(self, images: Tensors, slot: Tensor) -> Visual:
@@ -94,8 +94,3 @@ def _embeddings(output: Tensor | Output) -> Tensor:
     """The result of `get_image_features` or `get_text_features` as tokens of length 1: [N, 1, E]."""
     pooled = output if isinstance(output, Tensor) else output.pooler_output
     return functional.normalize(pooled, dim=-1)[:, None]
-
-
-def _embedding_width(config: Config) -> int:
-    """E. The SigLIP models have no projection, so it is their vision tower's width."""
-    return int(config.projection_dim if hasattr(config, "projection_dim") else config.vision_config.hidden_size)

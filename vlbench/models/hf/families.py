@@ -125,8 +125,7 @@ def family_of(model_type: str, architecture: str, name: str, own_code: Collectio
 
     own_code: the library's Auto classes that code in the folder implements.
 
-    Raises:
-        VlbenchError: the family is unsupported; the message lists the supported ones.
+    Raises VlbenchError: the family is unsupported; the message lists the supported ones.
     """
     family = FAMILIES.get(model_type)
     if model_type in GENERATIVE or (family is None and GENERATIVE_CLASS in own_code):

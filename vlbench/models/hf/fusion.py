@@ -34,8 +34,7 @@ class HFFusion(PreparingModel):
     def from_card(cls, card: ModelCard, size: str, resources: Resources) -> HFFusion:
         """Build the one size of the card, untrained.
 
-        Raises:
-            VlbenchError: no preprocessing in the folder, or one that does not load; regions that do not fit.
+        Raises VlbenchError: no preprocessing in the folder, or one that does not load; regions that do not fit.
         """
         build = HFEmbedding if card.embeds else HFFusion
         source = PretrainedFolder(folder_of(card), card.name, resources.loading)
@@ -53,7 +52,6 @@ class HFFusion(PreparingModel):
         return _NETWORKS[self.source.family.network](model, self.source.config)
 
     def adaptable(self) -> nn.Module:
-        """The network, as the library made it."""
         return self.network.model
 
     def see(self, images: Tensors, slot: Tensor) -> Visual:

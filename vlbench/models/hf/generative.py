@@ -38,11 +38,7 @@ class HFGenerative(nn.Module):
 
     @classmethod
     def from_card(cls, card: ModelCard, size: str, resources: Resources) -> Self:
-        """Build the one size of the card, untrained.
-
-        Raises:
-            VlbenchError: exit 6, no processor in the folder, or one that does not load.
-        """
+        """Build the one size of the card, untrained. Raises VlbenchError (exit 6): no processor that loads."""
         return cls(PretrainedFolder(folder_of(card), card.name, resources.loading), resources)
 
     def load_pretrained(self) -> PretrainedWeights:

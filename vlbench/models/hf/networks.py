@@ -104,7 +104,7 @@ class Lxmert(Network):
     """LXMERT: regions and boxes are passed on together [N, R, F + 4]; the library runs all its encoders in one pass."""
 
     def see(self, images: Tensors, slot: Tensor) -> Visual:
-        """Features and boxes [N, R, F + 4]. `slot` is unused: the head tells the images apart."""
+        """Features and boxes [N, R, F + 4]. `slot` is unused: the head distinguishes the images."""
         return Visual(torch.cat([images["features"], images["boxes"]], dim=-1), images["mask"])
 
     def fuse(self, seen: Visual, read: Textual) -> Features:

@@ -30,8 +30,7 @@ class TextPreparer:
 
     longest: tokens that a text is cut to, or padded to if its family requires that.
 
-    Raises:
-        VlbenchError: exit 6, the tokenizer does not load, or has no padding token.
+    Raises VlbenchError: exit 6, the tokenizer does not load, or has no padding token.
     """
 
     def __init__(self, source: PretrainedFolder, longest: int) -> None:
@@ -55,11 +54,7 @@ class TextPreparer:
 
 
 class ImagePreparer:
-    """The folder's image processor.
-
-    Raises:
-        VlbenchError: exit 6, the image processor does not load.
-    """
+    """The folder's image processor. Raises VlbenchError: exit 6, the image processor does not load."""
 
     def __init__(self, source: PretrainedFolder) -> None:
         self.source = source
@@ -82,8 +77,7 @@ class ImagePreparer:
 class RegionPreparer:
     """The regions of the data, for a model over regions.
 
-    Raises:
-        VlbenchError: there are none, or their features have another width than the network was trained on.
+    Raises VlbenchError: there are none, or their features have another width than the network was trained on.
     """
 
     def __init__(self, resources: Resources, source: PretrainedFolder) -> None:
@@ -109,8 +103,7 @@ class PreparingModel(nn.Module):
 
     longest: the longest text in tokens.
 
-    Raises:
-        VlbenchError: the folder lacks preprocessing (exit 6), or the regions do not fit.
+    Raises VlbenchError: the folder lacks preprocessing (exit 6), or the regions do not fit.
     """
 
     def __init__(self, source: PretrainedFolder, longest: int, resources: Resources) -> None:
@@ -134,8 +127,7 @@ class PreparingModel(nn.Module):
     def prepare_images(self, refs: Sequence[ImageRef]) -> Tensors:
         """Run the image processor on N images: `pixel_values` [N, ...] and others; or load their regions.
 
-        Raises:
-            DataError: an image cannot be read, or has no regions.
+        Raises DataError: an image cannot be read, or has no regions.
         """
         if isinstance(self.image_preparer, RegionPreparer):
             return self.image_preparer(refs)
@@ -147,7 +139,7 @@ class PreparingModel(nn.Module):
 
 
 def processing_of(processor: object) -> dict[str, str]:
-    """An image processor's class and backend (`core.backbone.ImageProcessing`); in transformers 4 the name tells."""
+    """An image processor's class and backend (`core.backbone.ImageProcessing`); in transformers 4 by its name."""
     name = type(processor).__name__
     backend = getattr(processor, "backend", "torchvision" if name.endswith("Fast") else "pil")
     return {"image_processor": name, "image_backend": str(backend)}

@@ -63,8 +63,7 @@ def strip(state: Mapping[str, object]) -> dict[str, Tensor]:
 
     Values that are no tensors (an epoch, an optimizer state) are dropped.
 
-    Raises:
-        VlbenchError: exit 6, there are no tensors, or two keys have the same plain name.
+    Raises VlbenchError: exit 6, there are no tensors, or two keys have the same plain name.
     """
     while inner := next((state[key] for key in _WRAPPERS if isinstance(state.get(key), Mapping)), None):
         state = inner  # type: ignore[assignment]  # isinstance cannot check the type of the keys
@@ -162,8 +161,7 @@ def answer_rows(rows: Tensor, given: Sequence[str], wanted: Sequence[str]) -> Te
 
     An answer that is not in `given` gets zeros, as in LXMERT's code.
 
-    Raises:
-        VlbenchError: exit 6, the number of rows differs from the number of answers in `given`.
+    Raises VlbenchError: exit 6, the number of rows differs from the number of answers in `given`.
     """
     if len(rows) != len(given):
         raise _rejected(f"has a head of {len(rows):,} answers where a list of {len(given):,} was given")

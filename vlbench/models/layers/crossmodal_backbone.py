@@ -21,11 +21,7 @@ FITTED_ON = 4096
 
 
 class CrossModal(WordPieceBackbone):
-    """The network with its preprocessing; shapes are those of `core.backbone`.
-
-    Raises:
-        VlbenchError: no regions in `resources`, or texts longer than the network has positions for.
-    """
+    """The network with its preprocessing; shapes are those of `core.backbone`. Raises VlbenchError: no regions."""
 
     config_type = CrossModalConfig
     config: CrossModalConfig
@@ -55,7 +51,7 @@ class CrossModal(WordPieceBackbone):
         return region_tensors([self.load_regions(ref) for ref in refs], self.config.region_dim)
 
     def see(self, images: Tensors, slot: Tensor) -> Visual:
-        """Region embeddings and the region layers: [N, R, D]. `slot` is unused: the head tells the images apart."""
+        """Region embeddings and the region layers: [N, R, D]. `slot` is unused: the head distinguishes the images."""
         features = self.standardise(images["features"])
         return Visual(self.network.see(features, images["boxes"], images["mask"]), images["mask"])
 

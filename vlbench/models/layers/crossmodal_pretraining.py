@@ -46,13 +46,8 @@ class CrossModalPretraining(ConfiguredPretraining):
         texts = masked_texts(self.backbone, pairs, rng)
         regions = self.backbone.prepare_images([pair.images[0] for pair in pairs])
         hidden, chosen = mask_regions(regions["features"], regions["mask"], rng)
-        return texts | {
-            "features": regions["features"],
-            "hidden": hidden,
-            "chosen": chosen,
-            "boxes": regions["boxes"],
-            "visual_mask": regions["mask"],
-        }
+        masked = {"hidden": hidden, "chosen": chosen, "visual_mask": regions.pop("mask")}
+        return texts | regions | masked
 
     def fused(self, batch: Tensors) -> tuple[dict[str, Tensor], Tensor, Tensor]:
         """The losses `mlm` and `itm` of a prepared batch, the pooled states [B, D] and the region states [B, R, D]."""

@@ -6,15 +6,26 @@ Shapes: N images, H x W pixels of the canvas, h x w cells of a map over it, R ce
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Self
 
 import torch
+from pydantic import Field, model_validator
 from torch import Tensor
 
+from vlbench.core.validate import Frozen
 
-def check_sides(short_side: int, long_side: int) -> None:
-    """Raise ValueError if images cannot be resized to fit both limits."""
-    if short_side > long_side:
-        raise ValueError(f"short_side {short_side} must be at most long_side {long_side}")
+
+class SideLimits(Frozen):
+    """The limits of a resized image in pixels; it keeps its aspect ratio."""
+
+    short_side: int = Field(ge=1)
+    long_side: int = Field(ge=1)
+
+    @model_validator(mode="after")
+    def _check_sides(self) -> Self:
+        if self.short_side > self.long_side:
+            raise ValueError(f"short_side {self.short_side} must be at most long_side {self.long_side}")
+        return self
 
 
 def inside(sizes: Tensor, height: int, width: int) -> Tensor:

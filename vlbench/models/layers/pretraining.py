@@ -36,8 +36,7 @@ class ConfiguredPretraining(nn.Module):
     def from_card(cls, card: ModelCard, size: str, resources: Resources, options: Mapping[str, Option]) -> Self:
         """Build one of the card's sizes; `options` override the size's values.
 
-        Raises:
-            VlbenchError: an unknown option or a value out of range.
+        Raises VlbenchError: an unknown option or a value out of range.
         """
         values = {**card.sizes[size].pretraining, **options}
         config = parse(cls.config_type, values, f"pretraining of {card.name}-{size}")

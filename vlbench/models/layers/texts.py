@@ -30,8 +30,7 @@ class WordPieceBackbone(nn.Module):
     title: the model's name. config_type: the class of `config`. pads_texts: whether texts are padded to the tokenizer's
     maximum length, for models that attend to padding, so that no text depends on the others in its batch.
 
-    Raises:
-        VlbenchError: texts longer than the network has positions for.
+    Raises VlbenchError: texts longer than the network has positions for.
     """
 
     title: ClassVar[str]
@@ -52,8 +51,7 @@ class WordPieceBackbone(nn.Module):
     def from_card(cls, card: ModelCard, size: str, resources: Resources) -> Self:
         """Build one of the card's sizes, untrained, for the data of `resources`.
 
-        Raises:
-            VlbenchError: a faulty size in the card, or an input that the class rejects.
+        Raises VlbenchError: a faulty size in the card, or an input that the class rejects.
         """
         values = {**card.sizes[size].config, **cls.sizes_of_data(resources)}
         return cls(parse(cls.config_type, values, f"size {size!r} of model {card.name!r}"), resources)

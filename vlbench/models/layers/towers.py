@@ -65,8 +65,7 @@ class Tower:
 
         own: the model's tensors; position tables are resized to their number of rows.
 
-        Raises:
-            VlbenchError: exit 6, `strip` rejects the checkpoint.
+        Raises VlbenchError: exit 6, `strip` rejects the checkpoint.
         """
         converted = self.convert(self.names(strip(state), own.keys()))
         kept = {name: value for name, value in converted.weights.items() if name.startswith(self.fills) and name in own}

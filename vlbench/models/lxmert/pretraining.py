@@ -85,8 +85,7 @@ class LXMERTPretraining(CrossModalPretraining):
 
         Returns: also obj and attr [B, R] int64, obj_confidence and attr_confidence [B, R] float32 in [0, 1].
 
-        Raises:
-            DataError: a label beyond the number of classes.
+        Raises DataError: a label beyond the number of classes.
         """
         batch = super().prepare(pairs, rng)
         most = batch["visual_mask"].shape[1]

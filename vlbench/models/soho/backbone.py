@@ -53,8 +53,7 @@ class SOHO(WordPieceBackbone):
         Returns: pixels [N, 3, H, W] uint8, H and W multiples of `SOHOConfig.step`; sizes [N, 2] int64, the heights and
             widths of the resized images in pixels.
 
-        Raises:
-            DataError: an image cannot be read.
+        Raises DataError: an image cannot be read.
         """
         return self._padded([self._open(ref) for ref in refs])
 
@@ -90,16 +89,13 @@ class SOHO(WordPieceBackbone):
         return max(1, round(width * scale)), max(1, round(height * scale))
 
     def see(self, images: Tensors, slot: Tensor) -> Visual:
-        """The convolutional network, the dictionary and positions: [N, R, D]. `slot` is unused.
-
-        In training mode the dictionary's entries follow the images.
-        """
+        """The convolutional network, the dictionary (updated in training mode) and positions: [N, R, D]."""
         cells = self.network.look(images["pixels"], images["sizes"])
         return Visual(self.network.neck.place(cells.tokens, cells.mask), cells.mask.flatten(1))
 
     def read(self, texts: Tensors) -> Textual:
         """Text embeddings: [M, T, D]."""
-        return Textual(self.network.read(texts["ids"]), texts["mask"])
+        return Textual(self.network.embeddings(texts["ids"]), texts["mask"])
 
     def fuse(self, seen: Visual, read: Textual) -> Features:
         """The transformer over text and cells; pooled is the state of [CLS]."""

@@ -83,7 +83,7 @@ def _neck(key: str, value: Tensor) -> str | None:
 
 
 def _mixing(last: str, value: Tensor) -> str:
-    """The name of a tensor of the gate, told by its shape: the gate is a 1x1 convolution, its norm has 2 channels."""
+    """The name of a tensor of the gate, given by its shape: the gate is a 1x1 convolution, its norm has 2 channels."""
     if value.ndim == 4:
         return f"gate.{last}"
     return f"gate_bn.{last}" if value.ndim == 0 or value.shape == (2,) else f"project.{last}"

@@ -11,13 +11,13 @@ from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
 from vlbench.models.layers.attention import joined, run_layers, weights_over_image
 from vlbench.models.layers.bert import BertConfig, EncoderLayer, TextEmbeddings, initialize
-from vlbench.models.layers.image_sizes import Extent, check_sides, inside
+from vlbench.models.layers.image_sizes import Extent, SideLimits, inside
 from vlbench.models.layers.resnet import Layout, ResNet
 
 LAYOUTS = {
@@ -36,7 +36,7 @@ Update = Literal["paper", "official"]
 Padding: TypeAlias = Literal["exact", "official", "shared"]
 
 
-class SOHOConfig(BertConfig):
+class SOHOConfig(BertConfig, SideLimits):
     """The sizes of the architecture; vocab_size comes from the data.
 
     resnet: the convolutional network. channels: of its stem and first stage. frozen: how many of its stem and
@@ -49,8 +49,7 @@ class SOHOConfig(BertConfig):
     of the image itself, which nothing outside the image affects. `official`: as `exact`, but real columns are counted
     as in the official code with one image per batch: it takes a canvas to be as wide as it is high, so the last columns
     of an image higher than wide are masked. `shared`: as the official code with the batch at hand, where values from
-    the padding reach neighbouring cells, and results depend on the other images in the batch. short_side, long_side:
-    limits of a resized image in pixels, which keeps its aspect ratio.
+    the padding reach neighbouring cells, and results depend on the other images in the batch.
     """
 
     resnet: Literal["tiny", "resnet18", "resnet101"]
@@ -64,15 +63,8 @@ class SOHOConfig(BertConfig):
     lookup: Literal["always", "pretraining"]
     neck_epsilon: float = Field(default=1e-5, gt=0)
     padding: Padding = "exact"
-    short_side: int = Field(ge=1)
-    long_side: int = Field(ge=1)
     layers: int = Field(ge=1)
     width: int = Field(ge=4, multiple_of=4)
-
-    @model_validator(mode="after")
-    def _check_sides(self) -> SOHOConfig:
-        check_sides(self.short_side, self.long_side)
-        return self
 
     @property
     def layout(self) -> Layout:
@@ -125,17 +117,14 @@ class Dictionary(nn.Module):
         """
         with torch.autocast(cells.device.type, enabled=False):
             exact = cells.detach().float()
-            codes = self._nearest(exact)
+            # |v - e|^2 without |v|^2, which is equal for all entries.
+            codes = (self.entries.square().sum(dim=1) - 2 * exact @ self.entries.T).argmin(dim=-1)
             nearest = self.entries[codes]  # a copy
             if self.training:
                 self._update_entries(exact[mask], codes[mask])
                 if self.update == "official":
                     nearest = self.entries[codes]
         return cells + (nearest - exact).to(cells), codes
-
-    def _nearest(self, cells: Tensor) -> Tensor:
-        # |v - e|^2 without |v|^2, which is equal for all entries.
-        return (self.entries.square().sum(dim=1) - 2 * cells @ self.entries.T).argmin(dim=-1)
 
     @torch.no_grad()
     def _update_entries(self, cells: Tensor, codes: Tensor) -> None:
@@ -245,7 +234,8 @@ class SOHONetwork(nn.Module):
         height, width = pixels.shape[-2:]
         sides = self._sides(sizes)
         full = self.padding == "shared" or bool((sides == sides.new_tensor([height, width])).all())
-        maps = self.resnet(self._normalised(pixels, sizes), None if full else Extent(sides, height))
+        normalised = (pixels - self.mean) / self.deviation * inside(sizes, height, width)[:, None]
+        maps = self.resnet(normalised, None if full else Extent(sides, height))
         return self.neck.look(maps, self._real(sides, height, width))
 
     def boxes(self, sizes: Tensor, height: int, width: int) -> Tensor:
@@ -272,15 +262,6 @@ class SOHONetwork(nn.Module):
         if self.padding == "official":
             return inside(official_cells(sides, sides[:, :1], sides // self.stride), *canvas)
         return inside(official_cells(sides, sides.new_tensor([[height]]), sides.new_tensor([canvas])), *canvas)
-
-    def _normalised(self, pixels: Tensor, sizes: Tensor) -> Tensor:
-        """Pixels normalized by ImageNet's statistics [N, 3, H, W], zero outside the images."""
-        return (pixels - self.mean) / self.deviation * inside(sizes, *pixels.shape[-2:])[:, None]
-
-    def read(self, ids: Tensor) -> Tensor:
-        """Token ids [M, T] int64 -> states [M, T, D]."""
-        states: Tensor = self.embeddings(ids)
-        return states
 
     def fuse(self, text: Tensor, text_mask: Tensor, visual: Tensor, visual_mask: Tensor) -> tuple[Tensor, Tensor]:
         """Text [P, T, D], visual [P, R, D] and masks [P, T], [P, R] bool -> text, visual, updated. [CLS] is first."""

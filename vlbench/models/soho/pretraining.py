@@ -22,7 +22,7 @@ from vlbench.models.layers.texts import masked_texts
 from vlbench.models.soho.backbone import SOHO
 from vlbench.objectives.itm import itm_loss
 from vlbench.objectives.mlm import mlm_loss
-from vlbench.objectives.mvm import mask_cells, mvm_loss
+from vlbench.objectives.region import mask_cells, mvm_loss
 
 MasksFrom = Literal["paper", "official"]
 SHARES: dict[MasksFrom, float] = {"paper": 0.15, "official": 0.015}
@@ -82,7 +82,7 @@ class SOHOPretraining(ConfiguredPretraining):
         hidden = self._hidden(cells.codes, mask, batch["mask_seed"])
         tokens = torch.where(hidden[..., None], self.mask_embedding.weight.to(cells.tokens), cells.tokens)
         seen = network.neck.place(tokens, cells.mask)[rows]
-        text, visual = network.fuse(network.read(batch["ids"]), batch["text_mask"], seen, mask[rows])
+        text, visual = network.fuse(network.embeddings(batch["ids"]), batch["text_mask"], seen, mask[rows])
         words = text @ network.embeddings.word_embeddings.weight.T
         losses = {"mlm": mlm_loss(words, batch["labels"]), "itm": itm_loss(self.matching(text[:, 0]), batch["matched"])}
         if cells.codes is not None:

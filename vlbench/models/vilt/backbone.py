@@ -49,8 +49,7 @@ class ViLT(WordPieceBackbone):
         Returns: patches [N, R, 3 * P * P] uint8; places [N, R] int64, counted row by row; grids [N, 2] int64, rows and
             columns; mask [N, R] bool, True where a patch is real.
 
-        Raises:
-            DataError: an image cannot be read.
+        Raises DataError: an image cannot be read.
         """
         return self.collate([self._cut(ref) for ref in refs])
 

@@ -8,13 +8,13 @@ Source: Kim et al. 2021 (arXiv 2102.03334) and its official code.
 from __future__ import annotations
 
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
 from vlbench.models.layers.attention import Attention, joined, run_layers, weights_over_image
 from vlbench.models.layers.bert import Pooler, TextEmbeddings, TransformerConfig, initialize
-from vlbench.models.layers.image_sizes import check_sides
+from vlbench.models.layers.image_sizes import SideLimits
 
 EPSILON = 1e-6
 """The epsilon of the blocks' LayerNorms, as in the ViT that ViLT is initialized from."""
@@ -25,25 +25,17 @@ GREY = 127.5
 """The pixel value that is normalized to 0; black becomes -1 and white 1."""
 
 
-class ViLTConfig(TransformerConfig):
+class ViLTConfig(TransformerConfig, SideLimits):
     """The sizes of the architecture; vocab_size comes from the data.
 
-    patch: the side of a patch in pixels. grid: places along the side of the position table. short_side, long_side:
-    limits of a resized image in pixels, see `data.images.patches.fitted`. centre: whether a network trained from
-    scratch subtracts each image's mean colour from its pixels (`centred`).
+    patch: the side of a patch in pixels. grid: places along the side of the position table. centre: whether a network
+    trained from scratch subtracts each image's mean colour from its pixels (`centred`).
     """
 
     patch: int = Field(ge=1)
     grid: int = Field(ge=1)
-    short_side: int = Field(ge=1)
-    long_side: int = Field(ge=1)
     layers: int = Field(ge=1)
     centre: bool = False
-
-    @model_validator(mode="after")
-    def _check_sides(self) -> ViLTConfig:
-        check_sides(self.short_side, self.long_side)
-        return self
 
     @property
     def pixels(self) -> int:
@@ -114,11 +106,10 @@ class ViLTNetwork(nn.Module):
         """Copy the first image's type to the second image's, as the official code does before fine-tuning."""
         self.types.weight[SECOND_IMAGE] = self.types.weight[IMAGE]
 
-    def project(self, patches: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Patches [N, R, 3 * P * P] uint8, mask [N, R] bool of real ones (None: all) -> projected patches [N, R, D]."""
+    def project(self, patches: Tensor, mask: Tensor) -> Tensor:
+        """Patches [N, R, 3 * P * P] uint8, mask [N, R] bool of real ones -> projected patches [N, R, D]."""
         scaled = (patches.to(self.projection.weight.dtype) - GREY) / GREY
         if self.centred is not None:
-            mask = torch.ones_like(patches[:, :, 0], dtype=torch.bool) if mask is None else mask
             scaled = scaled - self.centred * _mean_colour(scaled, mask)
         projected: Tensor = self.projection(scaled)
         return projected
@@ -167,10 +158,7 @@ class ViLTNetwork(nn.Module):
         return self.pooler(states), states[:, : text.shape[1]], states[:, text.shape[1] :]
 
     def attend(self, text: Tensor, text_mask: Tensor, visual: Tensor, visual_mask: Tensor) -> Tensor:
-        """The attention of [CLS] to each patch in the last block, for the inputs of `fuse`: [B, 1 + R], sums of 1.
-
-        The image's class token stands for no part of the image and gets 0.
-        """
+        """The attention of [CLS] to each patch in the last block: [B, 1 + R], sums of 1, 0 for the class token."""
         *blocks, last = self.blocks
         assert isinstance(last, Block)
         states, keys = joined(text, text_mask, visual, visual_mask)
