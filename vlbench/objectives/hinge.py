@@ -16,13 +16,9 @@ Negatives = Literal["hardest", "all"]
 def hinge_loss(scores: Tensor, right: Tensor, margin: float = 0.2, *, negatives: Negatives = "hardest") -> Tensor:
     """The sum over queries and both directions of max(0, margin - own score + wrong score), a scalar.
 
-    Args:
-        scores: [B, B], of images (rows) with texts.
-        right: [B, B] bool, which pairs match, the diagonal among them; they are not negatives. VSE++ itself marks only
-            the diagonal.
-        margin: by which the own score must be higher.
-        negatives: `hardest` takes the hardest negative of each query (VSE++, "max of hinges"); `all` sums over all
-            negatives (VSE0, "sum of hinges"). A query without a negative counts 0.
+    scores [B, B]: of images (rows) with texts. right [B, B] bool: which pairs match, the diagonal among them; they are
+    not negatives. VSE++ itself marks only the diagonal. negatives: `hardest` takes the hardest negative of each query
+    (VSE++, "max of hinges"); `all` sums over all (VSE0, "sum of hinges"). A query without a negative counts 0.
 
     Source: Faghri et al. 2018 (VSE++), equations 5 and 6, and the official code, which sums over the batch.
     """

@@ -15,9 +15,7 @@ from torch.nn import functional
 def mismatch(count: int, rng: Random, share: float = 0.5) -> tuple[list[int], list[bool]]:
     """Draw for each of `count` pairs the row whose text it gets; return the rows and whether each is the pair's own.
 
-    share: the probability of getting another pair's text; a single pair keeps its own.
-
-    Source: Tan and Bansal 2019.
+    share: the probability of another pair's text; a single pair keeps its own. Source: Tan and Bansal 2019.
     """
     rows, matched = [], []
     for row in range(count):
@@ -28,25 +26,17 @@ def mismatch(count: int, rng: Random, share: float = 0.5) -> tuple[list[int], li
 
 
 def itm_loss(logits: Tensor, matched: Tensor) -> Tensor:
-    """Mean cross-entropy of logits [P, 2], the second for a match, and labels `matched` [P] bool: a scalar.
-
-    Source: Tan and Bansal 2019.
-    """
+    """Mean cross-entropy of logits [P, 2], the second for a match, and labels [P] bool. Source: Tan and Bansal 2019."""
     return functional.cross_entropy(logits, matched.to(torch.int64))
 
 
 def hard_negatives(similarity: Tensor, right: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Sample a hard negative text for each image and a hard negative image for each text, by softmax of the similarity.
 
-    Args:
-        similarity: [B, B] of images (rows) with texts, as logits.
-        right: [B, B] bool, True for matching pairs, which are never drawn.
-        generator: the random generator.
+    similarity [B, B]: of images (rows) with texts, as logits. right [B, B] bool: True for matching pairs, which are
+    never drawn. Returns the rows of the texts [B] int64 and of the images [B] int64.
 
-    Returns: the rows of the texts [B] int64 and of the images [B] int64.
-
-    Raises:
-        ValueError: an image or a text matches all others in the batch.
+    Raises ValueError: an image or a text matches all others in the batch.
 
     Source: Li et al. 2021 (ALBEF).
     """

@@ -29,15 +29,9 @@ def mask_tokens(
 ) -> tuple[Tensor, Tensor]:
     """Choose the tokens to predict and mask them.
 
-    Args:
-        ids: [M, T] int64.
-        special: [M, T] bool, True where a token is never chosen: [CLS], [SEP], padding.
-        rng: the random generator.
-        vocabulary: the ids that a random token is drawn from.
-        mask_id: the id of [MASK].
-        share: the probability of choosing each word piece, or each word.
-        whole_words: [M, T] int64, the number of each piece's word, for whole-word masking: the pieces of a word are
-            chosen together. None chooses each piece on its own.
+    special [M, T] bool: True where a token of `ids` [M, T] is never chosen: [CLS], [SEP], padding. vocabulary: the ids
+    that a random token is drawn from. share: the probability of choosing each word piece, or each word. whole_words
+    [M, T] int64: the number of each piece's word, whose pieces are chosen together; None chooses each on its own.
 
     Returns: the ids after masking and the labels, both [M, T] int64; a label is the original id or IGNORED.
 

@@ -1,6 +1,6 @@
-"""Masked region modeling (MRM): predict the features or classes of masked regions.
+"""Masked region modeling (MRM): predict features or classes of masked regions, or entries of masked cells (MVM).
 
-Shapes: N images, R regions, F numbers per region, C classes.
+Shapes: N images, R regions or cells, F numbers per region, C classes, K entries of a dictionary, P masked cells.
 """
 
 from __future__ import annotations
@@ -16,15 +16,10 @@ HIDDEN, SWAPPED = 0.8, 0.1
 
 
 def mask_regions(features: Tensor, mask: Tensor, rng: Random, share: float = 0.15) -> tuple[Tensor, Tensor]:
-    """Choose the regions to predict and mask their features.
+    """Choose the regions to predict, each with probability `share`, and mask their features [N, R, F].
 
-    Args:
-        features: [N, R, F].
-        mask: [N, R] bool, True where a region is real; padding is never chosen.
-        rng: the random generator.
-        share: the probability of choosing each region.
-
-    Returns: the features after masking [N, R, F], and the chosen regions [N, R] bool.
+    mask [N, R] bool: True where a region is real; padding is never chosen. Returns the features after masking
+    [N, R, F], and the chosen regions [N, R] bool.
 
     Source: Tan and Bansal 2019 (LXMERT); boxes are never masked.
     """
@@ -46,12 +41,7 @@ def mrfr_loss(predicted: Tensor, features: Tensor, chosen: Tensor, mask: Tensor,
 
     Regions that are not chosen count as 0. The mean is divided by `share`, so that it is near that of the chosen.
 
-    Args:
-        predicted: [N, R, F].
-        features: [N, R, F], the true ones.
-        chosen: [N, R] bool.
-        mask: [N, R] bool, True where a region is real.
-        share: the probability of choosing a region.
+    predicted and true features [N, R, F], chosen and mask [N, R] bool; the mask is True where a region is real.
 
     Source: Tan and Bansal 2019, official code.
     """
@@ -62,14 +52,8 @@ def mrfr_loss(predicted: Tensor, features: Tensor, chosen: Tensor, mask: Tensor,
 def mrc_loss(logits: Tensor, classes: Tensor, confidences: Tensor, mask: Tensor, share: float = 0.15) -> Tensor:
     """Region classification of LXMERT: cross-entropy with the detector's labels, weighted by its confidences, a scalar.
 
-    The mean over real regions, chosen or not, divided by `share`.
-
-    Args:
-        logits: [N, R, C].
-        classes: [N, R] int64.
-        confidences: [N, R] in [0, 1].
-        mask: [N, R] bool, True where a region is real.
-        share: the probability of choosing a region.
+    The mean over real regions, chosen or not, divided by `share`. logits [N, R, C], classes [N, R] int64, confidences
+    [N, R] in [0, 1], mask [N, R] bool, True where a region is real.
 
     Source: Tan and Bansal 2019, official code (all regions).
     """
@@ -114,3 +98,28 @@ def mrc_kl_loss(logits: Tensor, probabilities: Tensor, chosen: Tensor) -> Tensor
     if not bool(chosen.any()):
         return logits.sum() * 0.0
     return functional.kl_div(logits[chosen].log_softmax(dim=-1), probabilities[chosen], reduction="none").mean()
+
+
+def mask_cells(codes: Tensor, mask: Tensor, rng: Random, share: float) -> Tensor:
+    """Draw the cells to mask: in each image, all real cells with the same entry as one that is drawn at random.
+
+    codes [N, R] int64: the entry of each cell. mask [N, R] bool: True where a cell is real; padding is never masked.
+    share: the probability that an image has cells masked. Returns [N, R] bool, True for masked cells.
+
+    Source: Huang et al. 2021 (SOHO). The official code draws one cell for a whole batch.
+    """
+    hidden = torch.zeros_like(mask)
+    for image in range(len(codes)):
+        real = mask[image].nonzero()[:, 0].tolist()
+        if real and rng.random() < share:
+            code = codes[image, real[int(rng.random() * len(real))]]
+            hidden[image] = mask[image] & (codes[image] == code)
+    return hidden
+
+
+def mvm_loss(logits: Tensor, codes: Tensor) -> Tensor:
+    """Mean cross-entropy of masked cells' logits [P, K] and entries `codes` [P] int64, a scalar; 0 if there are none.
+
+    Source: Huang et al. 2021 (SOHO).
+    """
+    return functional.cross_entropy(logits, codes) if len(codes) else logits.sum() * 0.0

@@ -15,12 +15,8 @@ def transport(
 ) -> Tensor:
     """Approximate the optimal transport plan between uniform weights on words and regions, without gradient.
 
-    Args:
-        cost: [B, T, N], of each word and region.
-        text_mask: [B, T] bool, True where a token is real.
-        visual_mask: [B, N] bool, likewise.
-        beta: step size of the proximal point method.
-        iterations: number of its steps.
+    cost [B, T, N]: of each word and region. The masks [B, T] and [B, N] bool are True where a token is real. beta: step
+    size of the proximal point method.
 
     Returns: [B, T, N], 0 or more; rows of real words sum to about 1 / words, columns of real regions to exactly
         1 / regions; 0 for padding.
@@ -43,20 +39,13 @@ def transport(
 def wpa_loss(text: Tensor, visual: Tensor, text_mask: Tensor, visual_mask: Tensor, matched: Tensor) -> Tensor:
     """The transport distances of matched pairs minus those of the others, divided by the number of pairs: a scalar.
 
-    The cost of a word and a region is 1 - cosine; the plan gets no gradient.
-
-    Args:
-        text: [B, T, D].
-        visual: [B, N, D].
-        text_mask: [B, T] bool, False for [CLS], [SEP] and padding.
-        visual_mask: [B, N] bool, False for a class token and padding.
-        matched: [B] bool.
+    The cost of a word and a region is 1 - cosine; the plan gets no gradient. text [B, T, D], visual [B, N, D], matched
+    [B] bool; text_mask [B, T] is False for [CLS], [SEP] and padding, visual_mask [B, N] for a class token and padding.
 
     Source: Kim et al. 2021 (ViLT), official code, without its weight of 0.1.
     """
-    cosine = functional.normalize(text.float(), dim=-1, eps=1e-5) @ functional.normalize(
-        visual.float(), dim=-1, eps=1e-5
-    ).transpose(1, 2)
+    words, parts = (functional.normalize(states.float(), dim=-1, eps=1e-5) for states in (text, visual))
+    cosine = words @ parts.transpose(1, 2)
     cost = (1 - cosine) * (text_mask[:, :, None] & visual_mask[:, None, :])
     distances = (cost * transport(cost, text_mask, visual_mask)).sum(dim=(1, 2))
     return torch.where(matched, distances, -distances).sum() / len(distances)

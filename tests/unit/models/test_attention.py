@@ -47,7 +47,7 @@ class Subject:
 
 
 @pytest.fixture
-def pictures(tmp_path: Path) -> list[ImageRef]:
+def images(tmp_path: Path) -> list[ImageRef]:
     found = []
     for name, (width, height) in SIZES.items():
         draw = np.random.default_rng(width).integers(0, 256, (height, width, 3), dtype=np.uint8)
@@ -57,7 +57,7 @@ def pictures(tmp_path: Path) -> list[ImageRef]:
 
 
 @pytest.fixture(params=["lxmert", "vilt", "soho"])
-def subject(request: Any, resources: Resources, card_of: Any, config: Any, ref: Any, pictures: Any) -> Subject:
+def subject(request: Any, resources: Resources, card_of: Any, config: Any, ref: Any, images: Any) -> Subject:
     torch.manual_seed(0)
     if request.param == "lxmert":
         regions = LXMERT(config, resources).eval()
@@ -74,7 +74,7 @@ def subject(request: Any, resources: Resources, card_of: Any, config: Any, ref: 
         layers, silent = model.network.layers, 0
     initialize(layers, std=0.2)
     last = next(one for one in layers[-1].modules() if isinstance(one, Attention))
-    return Subject(model, pictures, last, lambda read: read.states.shape[1], silent)
+    return Subject(model, images, last, lambda read: read.states.shape[1], silent)
 
 
 def written_out(subject: Subject, seen: Visual, read: Textual) -> Tensor:
@@ -115,7 +115,7 @@ def test_weights_are_the_softmax_of_the_last_layer(subject: Subject) -> None:
     assert isinstance(subject.model, Attentive)
     assert found.shape == seen.mask.shape
     assert torch.allclose(found.double(), written_out(subject, seen, read), atol=1e-6)
-    assert float(found.std()) > 0.01, "large weights tell tokens apart, else any rule would pass"
+    assert float(found.std()) > 0.01, "large weights distinguish tokens, else any rule would pass"
 
 
 @torch.no_grad()

@@ -169,8 +169,8 @@ def test_prepare_is_chance_of_the_given_stream_alone(make: Make, pairs: list[Que
 
 def test_how_often_colours_are_changed_or_lost() -> None:
     rng = Random(0)
-    picture = Image.new("RGB", (2, 2), (200, 120, 40))
-    found = [np.asarray(change_colours(picture, rng))[0, 0].astype(int) for _ in range(1000)]
+    image = Image.new("RGB", (2, 2), (200, 120, 40))
+    found = [np.asarray(change_colours(image, rng))[0, 0].astype(int) for _ in range(1000)]
     grey = np.mean([colour.max() == colour.min() for colour in found])
     same = np.mean([(colour == (200, 120, 40)).all() for colour in found])
     assert grey == pytest.approx(0.2, abs=0.04)

@@ -132,7 +132,7 @@ def test_two_images_and_a_statement(model: str, finetuned: Any, golden_case: Any
 
 
 def labels(given: Tensor) -> Tensor:
-    """The official code writes -1 where there is nothing to predict."""
+    """The official code uses -1 where there is nothing to predict."""
     return torch.where(given < 0, -100, given)
 
 
@@ -198,7 +198,7 @@ def test_five_steps_of_cvlp(build: Build, golden_case: Any) -> None:
     ).train()
     report = load_weights(module, GOLDEN / "cvlp" / "weights.safetensors", Wanted(card))
     assert (report.unexpected, report.absent) == (0, ())
-    module.key.load_state_dict(module._query[0].state_dict())  # the case begins with a key network that is a copy
+    module.key.load_state_dict(module._query[0].state_dict())  # the case starts from a key network that is a copy
     trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
     optimizer = torch.optim.SGD(trained, lr=0.05)
     for step in range(5):

@@ -82,7 +82,7 @@ def test_the_key_sees_hidden_words_and_clean_regions(made: Any, pairs: list[Quer
 
 
 def test_mismatched_texts_are_not_their_own(made: Any, pairs: list[Query]) -> None:
-    module, pairs = made(), pairs[:3]  # whose words the vocabulary tells apart
+    module, pairs = made(), pairs[:3]  # whose words the vocabulary distinguishes
     own = module.backbone.prepare_texts([pair.text for pair in pairs])["ids"]
     both = set()
     for seed in range(10):

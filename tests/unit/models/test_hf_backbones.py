@@ -44,7 +44,7 @@ class Drawn:
 @pytest.fixture(scope="module")
 def refs(tmp_path_factory: pytest.TempPathFactory) -> list[ImageRef]:
     """Three images of noise, each of another shape."""
-    folder, found = tmp_path_factory.mktemp("pictures"), []
+    folder, found = tmp_path_factory.mktemp("images"), []
     for number, (width, height) in enumerate(SIZES):
         noise = np.random.default_rng(number).integers(0, 256, (height, width, 3), dtype=np.uint8)
         Image.fromarray(noise).save(folder / f"{number}.png")

@@ -109,10 +109,10 @@ def learner(folder: Path) -> tuple[Learner, Any]:
     return made, Wanted(card, with_head=True)
 
 
-def embedded(made: Learner, picture: Path) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def embedded(made: Learner, path: Path) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Pixels, ids, and what the towers make of them."""
     backbone: Any = made.backbone
-    images = backbone.prepare_images([ImageRef(picture, "a")])
+    images = backbone.prepare_images([ImageRef(path, "a")])
     texts = backbone.prepare_texts(TEXTS)
     with torch.no_grad():
         seen = backbone.see(images, torch.zeros(1, dtype=torch.int64))
@@ -124,12 +124,12 @@ def embedded(made: Learner, picture: Path) -> tuple[Tensor, Tensor, Tensor, Tens
 def test_openais_layout(folder: Path, tmp_path: Path, wrapped: bool) -> None:
     made, wanted = learner(folder)
     words = len(made.state_dict()["backbone.network.text_model.embeddings.token_embedding.weight"])
-    state, file, picture = openai(words), tmp_path / "clip.pt", tmp_path / "a.png"
+    state, file, path = openai(words), tmp_path / "clip.pt", tmp_path / "a.png"
     torch.save({"state_dict": {f"module.{name}": value for name, value in state.items()}} if wrapped else state, file)
-    Image.effect_noise((60, 44), 90).convert("RGB").save(picture)
+    Image.effect_noise((60, 44), 90).convert("RGB").save(path)
     report = load_weights(made, file, wanted)
     assert (report.missing, report.unexpected) == (0, 3)
-    pixels, ids, image, texts = embedded(made, picture)
+    pixels, ids, image, texts = embedded(made, path)
     torch.testing.assert_close(image, image_by_hand(state, pixels), atol=1e-5, rtol=1e-4)
     for row, text in zip(ids, texts, strict=True):
         torch.testing.assert_close(text, text_by_hand(state, row), atol=1e-5, rtol=1e-4)

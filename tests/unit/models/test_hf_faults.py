@@ -25,7 +25,7 @@ Copy = Callable[[str], Path]
 
 @pytest.fixture
 def copy(make_hf: Callable[..., Path], make_vlm: Callable[[str], Any], tmp_path: Path) -> Copy:
-    """A copy, which may be spoilt, of a model by its architecture or the type of one that writes."""
+    """A copy, which may be spoilt, of a model by its architecture or the type of a generative one."""
 
     def copy(name: str) -> Path:
         whole = make_vlm(name).folder if name.islower() else make_hf(name)

@@ -45,7 +45,7 @@ PROMPTS = (
 )
 
 
-def pictures(prompt: Prompt) -> list[Image.Image]:
+def images_of(prompt: Prompt) -> list[Image.Image]:
     return [Painted().open(ref) for ref in prompt.images]
 
 
@@ -74,7 +74,7 @@ def test_it_writes_what_a_loop_writes(pair: tuple[Any, Any]) -> None:
     model, loop = pair
     with torch.inference_mode():
         written = model.generate(model.prepare_prompts(PROMPTS), 6)
-    expected = [loop.written(pictures(prompt), spoken(loop, prompt), 6) for prompt in PROMPTS]
+    expected = [loop.written(images_of(prompt), spoken(loop, prompt), 6) for prompt in PROMPTS]
     assert written == expected and len(set(written)) == len(PROMPTS)
 
 
@@ -83,7 +83,7 @@ def test_likelihoods_are_those_of_a_loop(pair: tuple[Any, Any]) -> None:
     with torch.inference_mode():
         found = model.likelihood(model.prepare_prompts(PROMPTS), ANSWERS)
     for row, prompt in zip(found.tolist(), PROMPTS, strict=True):
-        asked = pictures(prompt), spoken(loop, prompt)
+        asked = images_of(prompt), spoken(loop, prompt)
         by_hand = [loop.likelihoods(*asked, answer, loop.words.eos_token).sum() for answer in ANSWERS]
         assert row == pytest.approx([float(one) for one in by_hand], abs=1e-4)
 
@@ -94,7 +94,7 @@ def test_what_training_lowers_is_that_of_the_answer_and_its_end(pair: tuple[Any,
         found = model.nll(model.prepare_prompts(PROMPTS, ANSWERS[:3]))
     end = loop.words.eos_token
     for value, prompt, answer in zip(found.tolist(), PROMPTS, ANSWERS, strict=False):
-        by_hand = loop.likelihoods(pictures(prompt), spoken(loop, prompt), answer, end)
+        by_hand = loop.likelihoods(images_of(prompt), spoken(loop, prompt), answer, end)
         assert value == pytest.approx(-float(by_hand.mean()), abs=1e-4)
 
 
@@ -104,7 +104,7 @@ def test_states_are_those_a_prompt_ends_in(pair: tuple[Any, Any]) -> None:
         found = model.states(model.prepare_prompts(PROMPTS))
     assert found.shape == (len(PROMPTS), model.width)
     for row, prompt in zip(found, PROMPTS, strict=True):
-        torch.testing.assert_close(row, loop.states(pictures(prompt), spoken(loop, prompt))[-1], atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(row, loop.states(images_of(prompt), spoken(loop, prompt))[-1], atol=1e-4, rtol=1e-4)
 
 
 def test_states_of_a_network_in_one_part(pair: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -127,7 +127,7 @@ def test_half_the_precision_is_the_librarys(make_vlm: MakeVLM, model_type: str) 
     prompt = PROMPTS[0]
     with torch.inference_mode():
         [found] = model.likelihood(model.prepare_prompts([prompt]), ANSWERS).tolist()
-    asked, end = (pictures(prompt), spoken(loop, prompt)), loop.words.eos_token
+    asked, end = (images_of(prompt), spoken(loop, prompt)), loop.words.eos_token
     exact = [float(loop.likelihoods(*asked, answer, end).sum()) for answer in ANSWERS]
     rounded = [float(half.likelihoods(*asked, answer, end).sum()) for answer in ANSWERS]
     assert found == pytest.approx(rounded, abs=1e-3) and found != pytest.approx(exact, abs=1e-3)
@@ -142,9 +142,9 @@ def test_weights_that_come_at_once_are_not_drawn_first(make_vlm: MakeVLM) -> Non
 
 @pytest.mark.parametrize("bits", ["8bit", "4bit"])
 def test_what_is_rounded_is_told_to_the_library(bits: str) -> None:
-    told: Any = quantization(bits, torch.bfloat16)
-    assert (told.load_in_8bit, told.load_in_4bit) == (bits == "8bit", bits == "4bit")
-    assert bits == "8bit" or told.bnb_4bit_compute_dtype == torch.bfloat16
+    config: Any = quantization(bits, torch.bfloat16)
+    assert (config.load_in_8bit, config.load_in_4bit) == (bits == "8bit", bits == "4bit")
+    assert bits == "8bit" or config.bnb_4bit_compute_dtype == torch.bfloat16
     assert quantization(None, torch.bfloat16) is None
 
 
@@ -279,10 +279,10 @@ def test_paligemma_takes_no_shots(make_vlm: MakeVLM) -> None:
 
 
 def test_what_ends_an_answer_is_what_the_folder_says(pair: tuple[Any, Any], tmp_path: Path) -> None:
-    """The first token that it writes is made one that ends; what the folder says of sampling does not count."""
+    """The first generated token is made an end token; what the folder says of sampling does not count."""
     model, loop = pair
     prompt = PROMPTS[0]
-    first = int(loop.logits(pictures(prompt), spoken(loop, prompt))[-1].argmax())
+    first = int(loop.logits(images_of(prompt), spoken(loop, prompt))[-1].argmax())
     folder = shutil.copytree(loop.folder, tmp_path / "ending")
     settings = {"eos_token_id": [first, 7], "repetition_penalty": 9.0, "do_sample": True}
     (folder / "generation_config.json").write_text(json.dumps(settings))

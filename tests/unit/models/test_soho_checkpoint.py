@@ -177,7 +177,7 @@ def test_the_transformer_is_transformers_bert(ours: SOHOPretraining) -> None:
     words, real = torch.ones(3, 7, dtype=torch.bool), torch.ones(3, 5, dtype=torch.bool)
     words[0, 4:] = real[1, 2:] = False
     with torch.no_grad():
-        text, visual = network.fuse(network.read(ids), words, cells, real)
+        text, visual = network.fuse(network.embeddings(ids), words, cells, real)
         joined = torch.cat([theirs.embeddings(ids), cells], dim=1)
         keys = torch.cat([words, real], dim=1)[:, None, None].float()
         states = theirs.encoder(joined, attention_mask=(1 - keys) * torch.finfo(torch.float32).min).last_hidden_state

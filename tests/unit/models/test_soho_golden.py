@@ -110,7 +110,7 @@ def forward(network: SOHONetwork, inputs: Mapping[str, Tensor]) -> dict[str, Ten
     looked = network.look(canvas(inputs), inputs["sizes"])
     handle.remove()
     tokens, mask = network.neck.place(looked.tokens, looked.mask), looked.mask.flatten(1)
-    text, visual = network.fuse(network.read(inputs["ids"]), inputs["text_mask"].bool(), tokens, mask)
+    text, visual = network.fuse(network.embeddings(inputs["ids"]), inputs["text_mask"].bool(), tokens, mask)
     found = {"map": maps[0], "tokens": tokens, "visual_mask": mask, "text": text, "visual": visual}
     return found if looked.codes is None else found | {"codes": looked.codes}
 
@@ -237,4 +237,4 @@ def test_three_steps_of_the_dictionary(golden_case: Golden, name: str) -> None:
     for part, values in found.items():
         case.assert_close(part, torch.stack(values))
     moved = torch.stack(found["tokens"]) - torch.stack([inputs["embed"][codes] for codes in found["codes"]])
-    assert moved.abs().max() > 0.1, "the case tells tokens after the move from those before"
+    assert moved.abs().max() > 0.1, "the case distinguishes tokens after the move from those before"

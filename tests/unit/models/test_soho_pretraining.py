@@ -92,7 +92,7 @@ def alone(module: SOHOPretraining, batch: dict[str, Tensor], pair: int, hidden: 
     grid = torch.ones(1, 3, 3, dtype=torch.bool)
     words = batch["ids"][pair][batch["text_mask"][pair]][None]
     text, visual = network.fuse(
-        network.read(words),
+        network.embeddings(words),
         torch.ones_like(words, dtype=torch.bool),
         network.neck.place(shown[None], grid),
         grid.flatten(1),

@@ -151,7 +151,7 @@ def test_vit_of_transformers_is_vilts_transformer(tmp_path: Path) -> None:
     patches = torch.randint(0, 256, (1, 4, 3, 32, 32))
     grid = patches.view(1, 2, 2, 3, 32, 32).permute(0, 3, 1, 4, 2, 5).reshape(1, 3, 64, 64)
     places, kinds = torch.arange(4)[None], torch.zeros(1, dtype=torch.int64)
-    states = network.place(network.project(patches.flatten(2)), places, torch.tensor([[2, 2]]), kinds)
+    states = network.place(network.project(patches.flatten(2), places >= 0), places, torch.tensor([[2, 2]]), kinds)
     mask = attention_mask(torch.ones(1, 5, dtype=torch.bool))
     for block in network.blocks:
         states = block(states, mask)

@@ -155,7 +155,7 @@ def test_questions(finetuned: Any, golden_case: Any) -> None:
 
 @pytest.mark.parametrize("container", ["safetensors", "lightning"])
 def test_two_images_and_a_statement(finetuned: Any, golden_case: Any, container: str, tmp_path: Path) -> None:
-    """Also from the container that PyTorch Lightning writes."""
+    """Also from the container of PyTorch Lightning."""
     case, file = golden_case("vilt", "nlvr2"), GOLDEN / "nlvr2_weights.safetensors"
     if container == "lightning":
         file = tmp_path / "vilt_nlvr2.ckpt"

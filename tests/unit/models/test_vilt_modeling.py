@@ -62,7 +62,8 @@ def test_a_patch_is_projected_as_by_the_convolution(network: ViLTNetwork) -> Non
     with torch.no_grad():
         expected = functional.conv2d(pixels / 127.5 - 1, kernel, network.projection.bias, stride=4).flatten(2)
         patches = functional.unfold(pixels.float(), 4, stride=4).transpose(1, 2).to(torch.uint8)
-        torch.testing.assert_close(network.project(patches), expected.transpose(1, 2), atol=1e-5, rtol=0)
+        projected = network.project(patches, torch.ones(patches.shape[:2], dtype=torch.bool))
+        torch.testing.assert_close(projected, expected.transpose(1, 2), atol=1e-5, rtol=0)
 
 
 def test_the_second_image_is_told_from_the_first_once_it_has_learned_to(network: ViLTNetwork) -> None:

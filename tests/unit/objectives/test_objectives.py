@@ -13,13 +13,11 @@ import torch
 from torch import Tensor
 
 from vlbench.models.layers.momentum import Queue
-from vlbench.objectives.contrast import region_contrast
 from vlbench.objectives.hinge import hinge_loss
-from vlbench.objectives.itc import itc_loss, two_queue_loss
+from vlbench.objectives.itc import itc_loss, region_contrast, two_queue_loss
 from vlbench.objectives.itm import hard_negatives, mismatch
 from vlbench.objectives.mlm import IGNORED, mask_tokens, mlm_loss
-from vlbench.objectives.mvm import mask_cells, mvm_loss
-from vlbench.objectives.region import mask_regions, mrc_loss, mrfr_loss
+from vlbench.objectives.region import mask_cells, mask_regions, mrc_loss, mrfr_loss, mvm_loss
 from vlbench.objectives.wra import transport, wpa_loss
 
 

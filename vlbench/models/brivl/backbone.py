@@ -3,56 +3,43 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL.Image import Image, Resampling, fromarray
-from torch import Tensor, nn
+from torch import Tensor
 
 from vlbench.core.backbone import Features, Tensors, Textual, Visual
-from vlbench.core.cards import ModelCard
 from vlbench.core.examples import ImageRef
-from vlbench.core.validate import parse
 from vlbench.data.images.image_cache import resized
 from vlbench.data.resources import Resources
 from vlbench.models.brivl.modeling import BriVLConfig, BriVLNetwork
+from vlbench.models.layers.attention import unpadded
 from vlbench.models.layers.regions import padded_rows, region_source, relative_boxes
-from vlbench.models.layers.texts import check_length, prepared_texts
+from vlbench.models.layers.texts import WordPieceBackbone
 
 WHOLE = (0.0, 0.0, 1.0, 1.0)
 """The box around a whole image."""
 
 
-class BriVL(nn.Module):
+class BriVL(WordPieceBackbone):
     """BriVL's towers with their preprocessing; shapes are those of `core.backbone`, with R = T = 1 and D = E.
 
-    An image or a text becomes one token, its embedding, which is all that a gallery needs to keep.
-
-    Raises:
-        VlbenchError: no regions in `resources`, or texts longer than the network has positions for.
+    An image or a text becomes one token, its embedding, which is all that a gallery needs to keep. Raises VlbenchError:
+    no regions in `resources`.
     """
 
+    title, config_type = "BriVL", BriVLConfig
+    config: BriVLConfig
+
     def __init__(self, config: BriVLConfig, resources: Resources) -> None:
-        super().__init__()
-        check_length(resources.text, config.positions, "BriVL")
-        self.config = config
+        super().__init__(config, resources)
         self.width = config.embedding
-        self.text = resources.text
+        self.pads_texts = config.sampling == "official"  # the text tower then attends to padding
         self.images = resources.images
         self.regions = region_source(resources, "BriVL")
         self.network = BriVLNetwork(config)
-
-    @classmethod
-    def from_card(cls, card: ModelCard, size: str, resources: Resources) -> Self:
-        """Build one of the card's sizes, untrained, with the vocabulary and the regions of `resources`.
-
-        Raises:
-            VlbenchError: a faulty size in the card, or an input that the class rejects.
-        """
-        values = {**card.sizes[size].config, "vocab_size": resources.text.vocab_size}
-        return cls(parse(BriVLConfig, values, f"size {size!r} of model {card.name!r}"), resources)
 
     def prepare_images(self, refs: Sequence[ImageRef]) -> Tensors:
         """Resize N images to squares and load their boxes; the box around the whole image is last.
@@ -60,8 +47,7 @@ class BriVL(nn.Module):
         Returns: pixels [N, 3, S, S] uint8; boxes [N, R, 4] float32 in [0, 1], relative to the image's width and height;
             mask [N, R] bool, True where a box is real.
 
-        Raises:
-            DataError: an image cannot be read.
+        Raises DataError: an image cannot be read.
         """
         side = self.config.side
         squares = (resized(self.images, ref, lambda _, __: (side, side), f"bilinear {side} square") for ref in refs)
@@ -82,21 +68,13 @@ class BriVL(nn.Module):
         boxes = relative_boxes(self.regions.get(ref))[: self.config.max_boxes]
         return np.concatenate([boxes, np.array([WHOLE], np.float32)])
 
-    def prepare_texts(self, texts: Sequence[str]) -> Tensors:
-        """Tokenize M texts: ids [M, T] int64, mask [M, T] bool, True where a token is real.
-
-        Cut to the longest text in this batch; with official sampling padded to the size's maximum length, because the
-        text tower then attends to padding.
-        """
-        return prepared_texts(self.text, texts, full=self.config.sampling == "official")
-
     def see(self, images: Tensors, slot: Tensor) -> Visual:
         """The image embedding as one token [N, 1, E]; `slot` is unused."""
-        return Visual(*_one_token(self.network.image(images["pixels"], images["boxes"], images["mask"])))
+        return Visual(*unpadded(self.network.image(images["pixels"], images["boxes"], images["mask"])[:, None]))
 
     def read(self, texts: Tensors) -> Textual:
         """The text embedding as one token [M, 1, E]."""
-        return Textual(*_one_token(self.network.text(texts["ids"], texts["mask"])))
+        return Textual(*unpadded(self.network.text(texts["ids"], texts["mask"])[:, None]))
 
     def embed_images(self, seen: Visual) -> Tensor:
         """The image embeddings [N, E], of length 1."""
@@ -110,7 +88,3 @@ class BriVL(nn.Module):
         """The elementwise product of both embeddings times E, so that its mean is their dot product."""
         pooled = self.width * seen.states[:, 0] * read.states[:, 0]  # [P, E]
         return Features(pooled, read.states, seen.states, read.mask, seen.mask)
-
-
-def _one_token(embedded: Tensor) -> tuple[Tensor, Tensor]:
-    return embedded[:, None], torch.ones(len(embedded), 1, dtype=torch.bool, device=embedded.device)

@@ -60,9 +60,6 @@ def convert(state: Mapping[str, object]) -> Converted:
 
     Only pretraining needs the momentum towers. BERT's pooler and EfficientNet's classifier, which the towers never use,
     are dropped.
-
-    Raises:
-        VlbenchError: exit 6, `strip` rejects the checkpoint.
     """
     tensors: dict[str, Tensor] = {}
     for key, value in strip(state).items():
@@ -89,7 +86,7 @@ def _name(key: str) -> str | None:
 TOWERS = {
     "vision": Tower(("backbone.network.image.cnn.",), efficientnet("imgencoder.backbone."), convert),
     "text": Tower(
-        ("backbone.network.text.embeddings.", "backbone.network.text.layers."),
+        tuple(f"backbone.network.text.{part}." for part in ("embeddings", "layers")),
         bert("textencoder.backbone.bert."),
         convert,
     ),

@@ -14,9 +14,8 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
-from vlbench.core.validate import Frozen
-from vlbench.models.layers.attention import Attention, attention_mask, check_heads
-from vlbench.models.layers.bert import EncoderLayer, TextEmbeddings, initialize
+from vlbench.models.layers.attention import Attention, attention_mask, run_layers
+from vlbench.models.layers.bert import BertConfig, TextEmbeddings, initialize
 from vlbench.models.layers.efficientnet import B0, B5, EfficientNet, Layout, Stage
 
 TINY = Layout(16, (Stage(1, 3, 1, 1, 16), Stage(1, 3, 2, 4, 32), Stage(1, 3, 2, 4, 64)), 64)
@@ -27,15 +26,15 @@ MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 Sampling: TypeAlias = Literal["official", "geometric"]
 
 
-class BriVLConfig(Frozen):
+class BriVLConfig(BertConfig):
     """The sizes of the architecture; vocab_size comes from the data.
 
     cnn: the EfficientNet. frozen_stages: how many of its stages are not trained; if above 0, neither are its first and
     last convolution. side: the side in pixels of the square that images are resized to. max_boxes: the first ones are
     used of an image with more; the whole image is one more box. grid: sampling points along the side of a box, whose
-    mean is its feature. layers, width, heads, inner, positions, dropout, attention_dropout, initial_std: of the text
-    tower's BERT, as in the other models. frozen_layers: how many of its layers are not trained; if above 0, neither are
-    its embeddings. head_*: of the self-attention on top of each tower. embedding: width of the embeddings. sampling:
+    mean is its feature. layers, and the sizes of `BertConfig`: of the text tower. frozen_layers: how many of its layers
+    are not trained; if above 0, neither are its embeddings. head_*: of the self-attention on top of each tower.
+    embedding: width of the embeddings. sampling:
     `official` is what the released weights were trained with: the points of a box are w / (w - 1) times as far from the
     left edge of a map of w cells (and from its upper edge likewise), and BERT attends to padding; `geometric` samples
     inside the box, and masks padding.
@@ -48,24 +47,15 @@ class BriVLConfig(Frozen):
     grid: int = Field(ge=1)
     layers: int = Field(ge=1)
     frozen_layers: int = Field(ge=0)
-    width: int = Field(ge=1)
-    heads: int = Field(ge=1)
-    inner: int = Field(ge=1)
-    positions: int = Field(ge=2)
-    dropout: float = Field(ge=0, lt=1)
-    attention_dropout: float = Field(ge=0, lt=1)
-    initial_std: float = Field(gt=0)
     head_layers: int = Field(ge=1)
     head_heads: int = Field(ge=1)
     head_inner: int = Field(ge=1)
     head_dropout: float = Field(ge=0, lt=1)
     embedding: int = Field(ge=1)
     sampling: Sampling = "geometric"
-    vocab_size: int = Field(ge=1)
 
     @model_validator(mode="after")
     def _numbers_agree(self) -> BriVLConfig:
-        check_heads(self.width, self.heads)
         for what, width in (("width", self.width), ("channels of the cnn", LAYOUTS[self.cnn].head)):
             if width % self.head_heads:
                 raise ValueError(f"{what} {width} must be a multiple of head_heads {self.head_heads}")
@@ -109,9 +99,7 @@ class TowerHead(nn.Module):
 
     def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:
         """Tokens [B, L, width], mask [B, L] bool (True where real) -> embeddings [B, E] of length 1."""
-        states, keys = functional.normalize(tokens, dim=-1), attention_mask(mask)
-        for layer in self.layers:
-            states = layer(states, keys)
+        states = run_layers(self.layers, functional.normalize(tokens, dim=-1), attention_mask(mask))
         real = mask[..., None].to(states)
         mean = (states * real).sum(dim=1) / real.sum(dim=1)
         return functional.normalize(self.fc2(functional.relu(self.fc1(mean))), dim=-1)
@@ -143,17 +131,13 @@ class ImageTower(nn.Module):
 
 
 class TextTower(nn.Module):
-    """BERT and the head.
-
-    With official sampling BERT attends to padding, so a text must always be padded to the same length.
-    """
+    """BERT and the head. With official sampling BERT attends to padding: texts need one length in all batches."""
 
     def __init__(self, config: BriVLConfig) -> None:
         super().__init__()
         self.attends_to_padding = config.sampling == "official"
         self.embeddings = TextEmbeddings(config.vocab_size, config.positions, config.width, config.dropout)
-        sizes = (config.width, config.heads, config.inner, config.dropout, config.attention_dropout)
-        self.layers = nn.ModuleList(EncoderLayer(*sizes) for _ in range(config.layers))
+        self.layers = config.encoder_layers(config.layers)
         for part in (self.embeddings, self.layers):
             initialize(part, config.initial_std)
         if config.frozen_layers:
@@ -163,10 +147,8 @@ class TextTower(nn.Module):
 
     def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
         """Token ids [M, T] int64, mask [M, T] bool -> embeddings [M, E] of length 1."""
-        states, keys = self.embeddings(ids), attention_mask(torch.ones_like(mask) if self.attends_to_padding else mask)
-        for layer in self.layers:
-            states = layer(states, keys)
-        embedded: Tensor = self.head(states, mask)
+        keys = attention_mask(torch.ones_like(mask) if self.attends_to_padding else mask)
+        embedded: Tensor = self.head(run_layers(self.layers, self.embeddings(ids), keys), mask)
         return embedded
 
 
@@ -182,13 +164,10 @@ class BriVLNetwork(nn.Module):
 def box_means(maps: Tensor, boxes: Tensor, grid: int, sampling: Sampling = "geometric") -> Tensor:
     """The mean of each box over a map, sampled at the middles of grid x grid equal parts: [N, R, C].
 
-    Args:
-        maps: [N, C, h, w]; interpolated between cells, 0 outside.
-        boxes: [N, R, 4], x1, y1, x2, y2 in [0, 1].
-        grid: sampling points along the side of a box.
-        sampling: `geometric` samples x at cell coordinate x * w - 0.5; `official` samples at x * w / (w - 1) instead of
-            x: the official code scales boxes for aligned corners but samples with `align_corners=False`. It needs h and
-            w of at least 2.
+    maps [N, C, h, w] are interpolated between cells, and 0 outside. boxes [N, R, 4]: x1, y1, x2, y2 in [0, 1].
+    sampling: `geometric` samples x at cell coordinate x * w - 0.5; `official` samples at x * w / (w - 1) instead of x:
+    the official code scales boxes for aligned corners but samples with `align_corners=False`. It needs h and w of at
+    least 2.
     """
     corner, opposite = boxes[..., None, :2], boxes[..., None, 2:]
     steps = (torch.arange(grid, device=boxes.device) + 0.5)[:, None] / grid

@@ -29,8 +29,8 @@ from vlbench.objectives.itc import two_queue_loss
 
 JITTERED, GREY = 0.8, 0.2
 """The probability of changing an image's colours, and of converting it to grey."""
-STRENGTH, HUE = 0.4, 0.1
-"""Limits of the relative change of brightness, contrast and saturation, and of the change of hue."""
+FACTORS, HUE = (1 - 0.4, 1 + 0.4), 0.1
+"""Limits of the factors of brightness, contrast and saturation, and of the change of hue."""
 
 
 class BriVLPretrainingConfig(Frozen):
@@ -76,7 +76,6 @@ class BriVLPretraining(EvalParts, ConfiguredPretraining):
 
     @property
     def objectives(self) -> tuple[str, ...]:
-        """The names of the losses."""
         return ("itc",)
 
     def prepare(self, pairs: Sequence[Query], rng: Random) -> Tensors:
@@ -113,34 +112,17 @@ class BriVLPretraining(EvalParts, ConfiguredPretraining):
 def change_colours(image: Image.Image, rng: Random) -> Image.Image:
     """Change brightness, contrast, saturation and hue in random order (probability 0.8); convert to grey (0.2)."""
     if rng.random() < JITTERED:
-        for change in rng.sample([_change_brightness, _change_contrast, _change_saturation, _shift_hue], 4):
-            image = change(image, rng)
+        for change in rng.sample([ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color, None], 4):
+            image = _shift_hue(image, rng) if change is None else change(image).enhance(rng.uniform(*FACTORS))
     return ImageOps.grayscale(image).convert("RGB") if rng.random() < GREY else image
-
-
-def _factor(rng: Random) -> float:
-    return rng.uniform(1 - STRENGTH, 1 + STRENGTH)
-
-
-def _change_brightness(image: Image.Image, rng: Random) -> Image.Image:
-    return ImageEnhance.Brightness(image).enhance(_factor(rng))
-
-
-def _change_contrast(image: Image.Image, rng: Random) -> Image.Image:
-    return ImageEnhance.Contrast(image).enhance(_factor(rng))
-
-
-def _change_saturation(image: Image.Image, rng: Random) -> Image.Image:
-    return ImageEnhance.Color(image).enhance(_factor(rng))
 
 
 def _shift_hue(image: Image.Image, rng: Random) -> Image.Image:
     """Shift all hues by the same random part of the hue circle, up to a tenth."""
     shift = round(256 * rng.uniform(-HUE, HUE))
     hue, saturation, value = image.convert("HSV").split()
-    return Image.merge("HSV", (hue.point([(old + shift) % 256 for old in range(256)]), saturation, value)).convert(
-        "RGB"
-    )
+    shifted = hue.point([(old + shift) % 256 for old in range(256)])
+    return Image.merge("HSV", (shifted, saturation, value)).convert("RGB")
 
 
 def _embedded(network: BriVLNetwork, batch: Tensors) -> tuple[Tensor, Tensor]:

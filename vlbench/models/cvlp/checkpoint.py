@@ -17,11 +17,7 @@ LXMERT's objectives on regions."""
 
 
 def convert(state: Mapping[str, object]) -> Converted:
-    """Convert as `crossmodal_checkpoint.convert` does, then drop the heads that CVLP never trains.
-
-    Raises:
-        VlbenchError: exit 6, `strip` rejects the checkpoint.
-    """
+    """Convert as `crossmodal_checkpoint.convert` does, then drop the heads that CVLP never trains."""
     converted = crossmodal_checkpoint.convert(state)
     return replace(
         converted,

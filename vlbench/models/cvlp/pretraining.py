@@ -21,12 +21,12 @@ from vlbench.core.pretraining import Gather, alone
 from vlbench.core.validate import Frozen
 from vlbench.models.cvlp.backbone import CVLP
 from vlbench.models.layers.attention import attention_mask
-from vlbench.models.layers.bert import EPSILON, initialize
+from vlbench.models.layers.bert import initialize, perceptron
 from vlbench.models.layers.crossmodal import CrossModalNetwork
 from vlbench.models.layers.crossmodal_pretraining import CrossModalPretraining
 from vlbench.models.layers.eval_parts import EvalParts
 from vlbench.models.layers.momentum import MomentumCopy, Queue
-from vlbench.objectives.contrast import region_contrast
+from vlbench.objectives.itc import region_contrast
 
 CONTRAST_WIDTH = 128
 KeyDrop = Literal["none", "paper", "official"]
@@ -54,12 +54,7 @@ class Contrasting(nn.Module):
     def __init__(self, network: CrossModalNetwork, width: int) -> None:
         super().__init__()
         self.network = network
-        self.head = nn.Sequential(
-            nn.Linear(width, 2 * width),
-            nn.GELU(),
-            nn.LayerNorm(2 * width, eps=EPSILON),
-            nn.Linear(2 * width, CONTRAST_WIDTH),
-        )
+        self.head = perceptron(width, CONTRAST_WIDTH)
 
 
 class CVLPPretraining(EvalParts, CrossModalPretraining):
@@ -89,7 +84,6 @@ class CVLPPretraining(EvalParts, CrossModalPretraining):
 
     @property
     def objectives(self) -> tuple[str, ...]:
-        """The names of the losses."""
         return ("mlm", "itm", "contrast")
 
     def prepare(self, pairs: Sequence[Query], rng: Random) -> Tensors:

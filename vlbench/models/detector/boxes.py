@@ -34,19 +34,11 @@ def box_iou(first: Tensor, second: Tensor) -> Tensor:
 def suppress(boxes: Tensor, scores: Tensor, overlap: float, most: int) -> Tensor:
     """Greedy non-maximum suppression: keep the best box, drop those overlapping it by more than `overlap`, repeat.
 
-    Args:
-        boxes: [R, 4].
-        scores: [R]; ties go to the earlier box.
-        overlap: intersection over union in [0, 1].
-        most: the maximum number of kept boxes.
-
-    Returns: the indices of the kept boxes, best first: int64 [K], K <= most.
+    boxes [R, 4]. scores [R]: ties go to the earlier box. overlap: intersection over union in [0, 1]. Returns the
+    indices of the kept boxes, best first: int64 [K], K <= most.
     """
     ops = torchvision_ops()
-    if ops is not None:
-        kept: Tensor = ops.nms(boxes, scores, overlap)[:most]
-        return kept
-    return suppress_in_torch(boxes, scores, overlap, most)
+    return suppress_in_torch(boxes, scores, overlap, most) if ops is None else ops.nms(boxes, scores, overlap)[:most]
 
 
 def suppress_in_torch(boxes: Tensor, scores: Tensor, overlap: float, most: int) -> Tensor:
@@ -61,14 +53,9 @@ def suppress_in_torch(boxes: Tensor, scores: Tensor, overlap: float, most: int) 
 
 
 def suppress_per_class(boxes: Tensor, scores: Tensor, overlap: float) -> Tensor:
-    """Greedy suppression inside each class, for all classes at once; all classes share the boxes.
+    """Greedy suppression inside each class, for all classes at once; all classes share the boxes [R, 4].
 
-    Args:
-        boxes: [R, 4].
-        scores: of each box in each class [R, C].
-        overlap: as in `suppress`.
-
-    Returns: whether a box is kept in a class: bool [R, C].
+    scores [R, C]: of each box in each class. Returns whether a box is kept in a class: bool [R, C].
     """
     near = box_iou(boxes, boxes) > overlap
     near.fill_diagonal_(False)

@@ -36,23 +36,16 @@ def convert(state: Mapping[str, object]) -> Converted:
     """Rename the tensors of a file to those of `FasterRCNN`.
 
     The layer that refines boxes by class is unexpected: the published features are those of the proposals.
-
-    Raises:
-        VlbenchError: exit 6, there are no tensors.
     """
     return renamed(strip(state), lambda key: with_new_start(key, _NAMES))
 
 
 def load_network(state: Mapping[str, object], rules: Rules, where: str) -> tuple[FasterRCNN, tuple[str, ...]]:
-    """Build the network from a file's tensors, which also give its sizes; return it and the unused keys.
+    """Build the network from the tensors of the file `where`, which also give its sizes; return it and unused keys.
 
-    Args:
-        state: the file's content.
-        rules: used unchanged but for the pooling, which becomes the one that these weights were trained with.
-        where: the file, for messages.
+    rules: used unchanged but for the pooling, which becomes the one that these weights were trained with.
 
-    Raises:
-        VlbenchError: exit 6, the tensors are not those of such a network.
+    Raises VlbenchError: exit 6, the tensors are not those of such a network.
     """
     converted = convert(state)
     network = FasterRCNN(_layout(converted.weights, where), replace(rules, pooling="max"))

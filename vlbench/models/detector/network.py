@@ -115,8 +115,7 @@ class FasterRCNN(nn.Module):
     def forward(self, images: Sequence[Tensor]) -> list[Found]:
         """Images [3, H, W] of any sizes, scaled and in BGR minus the mean -> their regions.
 
-        Images are processed one by one: in a larger batch the last bit of a score may differ, which can exchange two
-        regions. One image of this size with 300 regions keeps a device busy.
+        Images are processed one by one: in a larger batch the last bit of a score may differ and exchange two regions.
         """
         return [self._detect(image) for image in images]
 

@@ -32,23 +32,17 @@ class RegionPooling(nn.Module):
 
 
 def roi_align(maps: Tensor, boxes: Tensor, scale: float, side: int) -> Tensor:
-    """The mean of bilinear samples in each cell of each box, without rounding.
+    """The mean of bilinear samples in each cell of each box, without rounding: [R, C, side, side].
 
-    Args:
-        maps: of one image [C, h, w].
-        boxes: in pixels [R, 4].
-        scale: cells per pixel. A cell's value is at its middle.
-        side: cells along the side of the result.
-
-    Returns: [R, C, side, side].
+    maps [C, h, w]: of one image. boxes [R, 4]: in pixels. scale: cells per pixel. A cell's value is at its middle.
 
     Source: He et al. 2017 (arXiv 1703.06870), section 3, with the half-cell shift of Detectron2.
     """
     ops = torchvision_ops()
-    if ops is not None:
-        pooled: Tensor = ops.roi_align(maps[None], [boxes], side, scale, SAMPLES, aligned=True)
-        return pooled
-    return roi_align_in_torch(maps, boxes, scale, side)
+    if ops is None:
+        return roi_align_in_torch(maps, boxes, scale, side)
+    pooled: Tensor = ops.roi_align(maps[None], [boxes], side, scale, SAMPLES, aligned=True)
+    return pooled
 
 
 def roi_align_in_torch(maps: Tensor, boxes: Tensor, scale: float, side: int) -> Tensor:

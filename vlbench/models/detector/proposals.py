@@ -61,23 +61,16 @@ class ProposalNetwork(nn.Module):
 
     def _placed(self, height: int, width: int) -> Tensor:
         """The anchors of all cells [h * w * A, 4], row by row."""
-        device = self.anchors.device
-        y, x = torch.meshgrid(
-            torch.arange(height, device=device), torch.arange(width, device=device), indexing="ij"
-        )  # [h, w] each
+        sides = (torch.arange(side, device=self.anchors.device) for side in (height, width))
+        y, x = torch.meshgrid(*sides, indexing="ij")  # [h, w] each
         corners = torch.stack([x, y, x, y], -1).view(-1, 1, 4) * STRIDE
         return (corners + self.anchors).view(-1, 4)
 
 
 def candidates(logits: Tensor, boxes: Tensor, size: tuple[int, int], most: int, smallest: float) -> Candidates:
-    """Select the best boxes of one image and clip them to it; boxes with a side below `smallest` come last.
+    """Select the `most` best boxes of one image and clip them to it; boxes with a side below `smallest` come last.
 
-    Args:
-        logits: [K].
-        boxes: [K, 4].
-        size: height and width of the network's input in pixels.
-        most: the number of boxes to keep.
-        smallest: in pixels.
+    logits [K], boxes [K, 4]. size: height and width of the network's input. Lengths are in pixels.
     """
     best = logits.argsort(descending=True, stable=True)[:most]
     height, width = size

@@ -8,7 +8,6 @@ from typing import Self
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -16,6 +15,7 @@ from vlbench.core.backbone import Features, Tensors, Textual, Visual
 from vlbench.core.cards import ModelCard
 from vlbench.core.examples import ImageRef, Prompt
 from vlbench.data.resources import Resources
+from vlbench.models.layers.attention import unpadded
 
 WIDTH = 32
 WORDS = ("yes", "no", "2", "red", "true", "false", "neutral")
@@ -50,11 +50,11 @@ class Fake(nn.Module):
 
     def see(self, images: Tensors, slot: Tensor) -> Visual:
         """Each image as one token [N, 1, D]; `slot` is unused."""
-        return Visual(*_one_token(images["hash"]))
+        return Visual(*unpadded(images["hash"][:, None]))
 
     def read(self, texts: Tensors) -> Textual:
         """Each text as one token [M, 1, D]."""
-        return Textual(*_one_token(texts["hash"]))
+        return Textual(*unpadded(texts["hash"][:, None]))
 
     def fuse(self, seen: Visual, read: Textual) -> Features:
         """The product of both tokens, scaled and shifted: pooled [P, D]."""
@@ -94,18 +94,7 @@ class Fake(nn.Module):
         return functional.normalize(self.gain * read.states[:, 0] + self.bias, dim=-1)
 
 
-def _one_token(hashed: Tensor) -> tuple[Tensor, Tensor]:
-    return hashed[:, None], torch.ones(len(hashed), 1, dtype=torch.bool, device=hashed.device)
-
-
 def _hashes(texts: Sequence[str]) -> Tensor:
-    rows = np.zeros((len(texts), WIDTH), np.float32)
-    for row, text in enumerate(texts):
-        rows[row] = _hash(text)
-    return torch.from_numpy(rows)
-
-
-def _hash(text: str) -> NDArray[np.float32]:
-    """D numbers, uniform over [-1, 1)."""
-    digest = hashlib.blake2b(text.encode(), digest_size=2 * WIDTH).digest()
-    return (np.frombuffer(digest, "<i2") / 32768).astype(np.float32)
+    """The hashes [B, D] of B texts, uniform over [-1, 1)."""
+    digests = b"".join(hashlib.blake2b(text.encode(), digest_size=2 * WIDTH).digest() for text in texts)
+    return torch.from_numpy((np.frombuffer(digests, "<i2") / 32768).astype(np.float32).reshape(len(texts), WIDTH))

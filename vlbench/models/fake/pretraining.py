@@ -40,18 +40,13 @@ class FakePretraining(nn.Module):
 
     @classmethod
     def from_card(cls, card: ModelCard, size: str, resources: Resources, options: Mapping[str, Option]) -> Self:
-        """Build it; it has no options.
-
-        Raises:
-            VlbenchError: an option is given.
-        """
+        """Build it; it has no options. Raises VlbenchError: an option is given."""
         if options:
             raise VlbenchError(f"{card.name}'s pretraining has no option {', '.join(options)}: leave it out")
         return cls(Fake.from_card(card, size, resources))
 
     @property
     def objectives(self) -> tuple[str, ...]:
-        """The names of the losses."""
         return ("itm", "size")
 
     def prepare(self, pairs: Sequence[Query], rng: Random) -> Tensors:
@@ -76,7 +71,6 @@ class FakePretraining(nn.Module):
         self.steps += 1
 
     def settings(self) -> Mapping[str, Option]:
-        """No options."""
         return {}
 
     def head_weights(self) -> Mapping[str, Tensor]:

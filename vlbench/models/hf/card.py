@@ -41,8 +41,7 @@ _RECIPES: Mapping[str, Recipe] = {"fusion": Recipe(), "dual": _DUAL, "generative
 def hf_card(name: str) -> ModelCard:
     """The card of `hf:FOLDER` or `hf:ID[@REVISION]`.
 
-    Raises:
-        VlbenchError: there is no such model, or its family is unsupported.
+    Raises VlbenchError: there is no such model, or its family is unsupported.
     """
     card = card_of(short_name(name), read_config(name))
     size = card.sizes[SIZE]
@@ -50,11 +49,7 @@ def hf_card(name: str) -> ModelCard:
 
 
 def card_of(name: str, config: Mapping[str, object]) -> ModelCard:
-    """The card of a model with that config.json.
-
-    Raises:
-        VlbenchError: its family is unsupported.
-    """
+    """The card of a model with that config.json. Raises VlbenchError: its family is unsupported."""
     architectures = config.get("architectures")
     architecture = str(architectures[0]) if isinstance(architectures, list) and architectures else ""
     own_code = config.get("auto_map")

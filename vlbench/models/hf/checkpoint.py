@@ -46,11 +46,7 @@ _TRANSPOSED = ("visual.proj", "text_projection")
 
 
 def convert(state: Mapping[str, object]) -> Converted:
-    """Convert the towers, and their temperature for a dual-encoder ranking head.
-
-    Raises:
-        VlbenchError: exit 6, `strip` rejects the checkpoint.
-    """
+    """Convert the towers, and their temperature for a dual-encoder ranking head."""
     tensors = strip(state)
     if all(name in tensors for name in _OPENAI):
         tensors = _as_transformers(tensors)

@@ -24,13 +24,8 @@ _SUFFIX = "token_type_ids"
 def continued(prompts: Tensors, continuations: Sequence[Sequence[int]], pad: int, suffix: bool) -> Tensors:
     """Append continuations to B prompts; padding moves from the left to the right.
 
-    So each token has the same position as in a batch of its own.
-
-    Args:
-        prompts: tensors [B, T, ...], padded at the left; tensors of other shapes are passed on.
-        continuations: the tokens after each prompt; B sequences.
-        pad: the padding token.
-        suffix: whether `token_type_ids` distinguish the prompt from the continuation.
+    So each token has the same position as in a batch of its own. prompts: tensors [B, T, ...], padded at the left with
+    the token `pad`; others are passed on. suffix: whether `token_type_ids` distinguish prompt and continuation.
 
     Returns: the tensors [B, L, ...] and LABELS [B, L] int64.
     """
@@ -41,9 +36,8 @@ def continued(prompts: Tensors, continuations: Sequence[Sequence[int]], pad: int
         if value.shape[:2] != ids.shape:
             result[name] = value
             continue
-        rows = [
-            value[row][kept] for row, kept in enumerate(real)
-        ]  # added tokens repeat the values of the prompt's last
+        rows = [value[row][kept] for row, kept in enumerate(real)]
+        # Added tokens repeat the values of the prompt's last one.
         last = [row[-1:].expand(len(more), *row.shape[1:]) for row, more in zip(rows, added, strict=True)]
         if name == "input_ids":
             last = added
@@ -67,7 +61,5 @@ def log_likelihoods(logits: Tensor, labels: Tensor) -> Tensor:
     """The log-likelihoods [B, K - 1] of the last tokens of labels [B, L] under logits [B, K, V]; 0 where IGNORED."""
     targets = labels[:, labels.shape[1] - logits.shape[1] + 1 :]
     # At least single precision: half precision lacks the digits for a sum over many tokens.
-    losses = functional.cross_entropy(
-        logits[:, :-1].float().transpose(1, 2), targets, ignore_index=IGNORED, reduction="none"
-    )
-    return -losses
+    logits = logits[:, :-1].float().transpose(1, 2)  # [B, V, K - 1]
+    return -functional.cross_entropy(logits, targets, ignore_index=IGNORED, reduction="none")

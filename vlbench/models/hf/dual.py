@@ -6,7 +6,6 @@ Shapes: N images, M texts, P pairs, E embedding width.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Self, cast
 
 import torch
@@ -15,52 +14,40 @@ from torch.nn import functional
 
 from vlbench.core.backbone import Features, PretrainedWeights, Tensors, Textual, Visual
 from vlbench.core.cards import ModelCard
-from vlbench.core.examples import ImageRef
 from vlbench.data.resources import Resources
-from vlbench.models.hf.folder import check_processor, folder_of
-from vlbench.models.hf.library import Config, DualModel, Output
+from vlbench.models.hf.folder import folder_of
+from vlbench.models.hf.library import DualModel, Output
 from vlbench.models.hf.pretrained import PretrainedFolder
-from vlbench.models.hf.processor import ImagePreparer, TextPreparer, one_token, processing_of
+from vlbench.models.hf.processor import PreparingModel
+from vlbench.models.layers.attention import unpadded
 
 
-class HFDual(nn.Module):
+class HFDual(PreparingModel):
     """A dual encoder with its own preprocessing; shapes are those of `core.backbone`, with R = T = 1 and D = 3 E.
 
     An image or a text becomes one token, its embedding of length 1, which is all that a gallery needs to keep.
     """
 
     def __init__(self, source: PretrainedFolder, longest: int, resources: Resources) -> None:
-        super().__init__()
-        check_processor(source.folder, source.name, images=True)
-        self.source = source
-        self.text_preparer = TextPreparer(source, longest)
-        self.image_preparer = ImagePreparer(source)
-        self.images = resources.images
+        super().__init__(source, longest, resources)
         self.network = source.make()
-        self.width = 3 * _embedding_width(source.config)
+        # The SigLIP models have no projection, so E is their vision tower's width.
+        config, projects = source.config, hasattr(source.config, "projection_dim")
+        self.width = 3 * int(config.projection_dim if projects else config.vision_config.hidden_size)
 
     @classmethod
     def from_card(cls, card: ModelCard, size: str, resources: Resources) -> Self:
         """Build the one size of the card, untrained.
 
-        Raises:
-            VlbenchError: no preprocessing in the folder, or one that does not load.
+        Raises VlbenchError: no preprocessing in the folder, or one that does not load.
         """
         source = PretrainedFolder(folder_of(card), card.name, resources.loading)
         return cls(source, card.sizes[size].max_text, resources)
 
-    def image_processing(self) -> dict[str, str]:
-        """The image processor's class and the library that it resizes with."""
-        return processing_of(self.image_preparer.processor)
-
     def load_pretrained(self) -> PretrainedWeights:
-        """Load the towers' weights; their temperature is the head.
-
-        Raises:
-            VlbenchError: exit 6, the weights do not fit.
-        """
+        """Load the towers' weights; their temperature is the head."""
         self.network, loaded = self.source.load()
-        self.image_preparer.check(self.see)
+        self.check_images(self.see)
         return PretrainedWeights(loaded.report, {"log_scale": self._log_scale()})
 
     def _log_scale(self) -> Tensor:
@@ -74,31 +61,18 @@ class HFDual(nn.Module):
         return cast(DualModel, self.network)
 
     def adaptable(self) -> nn.Module:
-        """Both towers."""
         return self.network
-
-    def prepare_images(self, refs: Sequence[ImageRef]) -> Tensors:
-        """Run the image processor on N images: `pixel_values` [N, ...], and what else the model takes.
-
-        Raises:
-            DataError: an image cannot be read.
-        """
-        return self.image_preparer([self.images.open(ref) for ref in refs])
-
-    def prepare_texts(self, texts: Sequence[str]) -> Tensors:
-        """Tokenize M texts: ids [M, T] int64, mask [M, T] bool."""
-        return self.text_preparer(texts)
 
     def see(self, images: Tensors, slot: Tensor) -> Visual:
         """The image embedding as one token [N, 1, E]; `slot` is unused."""
         output = self._model.get_image_features(**images)
-        return Visual(*one_token(functional.normalize(_pooled(output), dim=-1)))
+        return Visual(*unpadded(_embeddings(output)))
 
     def read(self, texts: Tensors) -> Textual:
         """The text embedding as one token [M, 1, E]."""
         mask = None if self.text_preparer.pad == "max_length" else texts["mask"].long()
         output = self._model.get_text_features(input_ids=texts["ids"], attention_mask=mask)
-        return Textual(*one_token(functional.normalize(_pooled(output), dim=-1)))
+        return Textual(*unpadded(_embeddings(output)))
 
     def embed_images(self, seen: Visual) -> Tensor:
         """The image embeddings [N, E], of length 1."""
@@ -116,11 +90,7 @@ class HFDual(nn.Module):
         return Features(pooled, read.states, seen.states, read.mask, seen.mask)
 
 
-def _pooled(output: Tensor | Output) -> Tensor:
-    """The embeddings in the result of `get_image_features` or `get_text_features`."""
-    return output if isinstance(output, Tensor) else output.pooler_output
-
-
-def _embedding_width(config: Config) -> int:
-    """E. The SigLIP models have no projection, so it is their vision tower's width."""
-    return int(config.projection_dim if hasattr(config, "projection_dim") else config.vision_config.hidden_size)
+def _embeddings(output: Tensor | Output) -> Tensor:
+    """The result of `get_image_features` or `get_text_features` as tokens of length 1: [N, 1, E]."""
+    pooled = output if isinstance(output, Tensor) else output.pooler_output
+    return functional.normalize(pooled, dim=-1)[:, None]

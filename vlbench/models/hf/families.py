@@ -13,8 +13,6 @@ from vlbench.core.cards import HeadLayout, OutputKind
 from vlbench.core.errors import VlbenchError
 
 Kind = Literal["fusion", "dual", "generative"]
-
-
 _TORCH_EPSILON = 1e-5
 """The default epsilon of torch's LayerNorm, for heads that do not set another."""
 _PLAIN = HeadLayout()
@@ -108,41 +106,14 @@ FAMILIES: Mapping[str, Family] = {
 }
 """The models that get heads of this package."""
 
+# fmt: off
 GENERATIVE = (
-    "aria",
-    "aya_vision",
-    "cohere2_vision",
-    "deepseek_vl",
-    "deepseek_vl_hybrid",
-    "gemma3",
-    "gemma3n",
-    "gemma4",
-    "glm46v",
-    "glm4v",
-    "glm4v_moe",
-    "idefics2",
-    "idefics3",
-    "internvl",
-    "lfm2_vl",
-    "llama4",
-    "llava",
-    "llava_next",
-    "llava_next_video",
-    "llava_onevision",
-    "mistral3",
-    "mllama",
-    "ovis2",
-    "paligemma",
-    "perception_lm",
-    "qwen2_5_vl",
-    "qwen2_vl",
-    "qwen3_5",
-    "qwen3_5_moe",
-    "qwen3_vl",
-    "qwen3_vl_moe",
-    "smolvlm",
-    "vipllava",
+    "aria", "aya_vision", "cohere2_vision", "deepseek_vl", "deepseek_vl_hybrid", "gemma3", "gemma3n", "gemma4",
+    "glm46v", "glm4v", "glm4v_moe", "idefics2", "idefics3", "internvl", "lfm2_vl", "llama4", "llava", "llava_next",
+    "llava_next_video", "llava_onevision", "mistral3", "mllama", "ovis2", "paligemma", "perception_lm", "qwen2_5_vl",
+    "qwen2_vl", "qwen3_5", "qwen3_5_moe", "qwen3_vl", "qwen3_vl_moe", "smolvlm", "vipllava",
 )
+# fmt: on
 """Generative models: those of AutoModelForImageTextToText that take images and a prompt."""
 GENERATIVE_CLASS = "AutoModelForImageTextToText"
 _UNSUPPORTED = ("BlipForConditionalGeneration", "BlipForQuestionAnswering")
@@ -150,25 +121,21 @@ _UNSUPPORTED = ("BlipForConditionalGeneration", "BlipForQuestionAnswering")
 
 
 def family_of(model_type: str, architecture: str, name: str, own_code: Collection[str] = ()) -> Family:
-    """Return the family of a model.
+    """Return the family of the model `name` with that `model_type` and architecture in its config.json.
 
-    Args:
-        model_type: of its config.json.
-        architecture: of its config.json.
-        name: the user's name for it, for the message.
-        own_code: the library's Auto classes that code in the folder implements.
+    own_code: the library's Auto classes that code in the folder implements.
 
-    Raises:
-        VlbenchError: the family is unsupported; the message lists the supported ones.
+    Raises VlbenchError: the family is unsupported; the message lists the supported ones.
     """
-    if model_type in GENERATIVE or (model_type not in FAMILIES and GENERATIVE_CLASS in own_code):
+    family = FAMILIES.get(model_type)
+    if model_type in GENERATIVE or (family is None and GENERATIVE_CLASS in own_code):
         return Family(kind="generative", title=model_type)
-    if model_type in FAMILIES and architecture not in _UNSUPPORTED:
-        return FAMILIES[model_type]
-    if model_type in FAMILIES:
+    if family is not None and architecture not in _UNSUPPORTED:
+        return family
+    if family is not None:
         raise VlbenchError(
             f"{name} is a {architecture}, a generative architecture that is unsupported: give a "
-            f"{FAMILIES[model_type].model}, or another generative model ({', '.join(GENERATIVE)})"
+            f"{family.model}, or another generative model ({', '.join(GENERATIVE)})"
         )
     raise VlbenchError(
         f"{name} has the model_type {model_type!r}, which takes no images with texts or is "

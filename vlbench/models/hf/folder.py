@@ -43,8 +43,7 @@ _SETTINGS = (
 def read_config(name: str) -> dict[str, object]:
     """Read the config.json of `hf:FOLDER` or `hf:ID[@REVISION]`; from the hub only that file is downloaded.
 
-    Raises:
-        VlbenchError: no such folder (exit 2); the download fails, or there is no config.json (exit 6).
+    Raises VlbenchError: no such folder (exit 2); the download fails, or there is no config.json (exit 6).
     """
     source, revision = _source(name)
     path = Path(source) / "config.json" if Path(source).is_dir() else _fetch_config(source, revision)
@@ -65,8 +64,7 @@ def folder_of(card: ModelCard, *, weights: bool = True) -> Path:
 
     weights: whether to download the weights too.
 
-    Raises:
-        VlbenchError: exit 6, the download fails.
+    Raises VlbenchError: exit 6, the download fails.
     """
     return fetched_folder(str(card.sizes[SIZE].config[SOURCE]), weights=weights)
 
@@ -74,8 +72,7 @@ def folder_of(card: ModelCard, *, weights: bool = True) -> Path:
 def fetched_folder(name: str, *, weights: bool = True) -> Path:
     """Return the folder of `hf:FOLDER` or `hf:ID[@REVISION]`, of any architecture, downloaded if needed.
 
-    Raises:
-        VlbenchError: exit 6, the download fails.
+    Raises VlbenchError: exit 6, the download fails.
     """
     source, revision = _source(name)
     if Path(source).is_dir():
@@ -99,8 +96,7 @@ def short_name(name: str) -> str:
 def check_processor(folder: Path, name: str, images: bool) -> None:
     """Check that the folder has a tokenizer, and with `images` an image processor.
 
-    Raises:
-        VlbenchError: exit 6, one of them is missing.
+    Raises VlbenchError: exit 6, one of them is missing.
     """
     if not any((folder / file).is_file() for file in _TOKENIZER):
         raise VlbenchError(f"{name} has no tokenizer ({' or '.join(_TOKENIZER[:3])}): {_ADD}", ExitCode.WEIGHTS)
@@ -149,8 +145,7 @@ def _fetch_config(source: str, revision: str | None) -> Path:
 def _check_reached(source: str, revision: str | None) -> None:
     """Ask the hub once for a file that is not cached: the client's own download retries for half a minute.
 
-    Raises:
-        OSError: the hub cannot be reached, or denies access.
+    Raises OSError: the hub cannot be reached, or denies access.
     """
     from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
 

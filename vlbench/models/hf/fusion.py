@@ -2,45 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 
 from vlbench.core.backbone import Features, PretrainedWeights, Tensors, Textual, Visual
 from vlbench.core.cards import ModelCard
-from vlbench.core.examples import ImageRef
 from vlbench.data.resources import Resources
 from vlbench.models.hf import networks
-from vlbench.models.hf.folder import check_processor, folder_of
-from vlbench.models.hf.library import Config
+from vlbench.models.hf.folder import folder_of
 from vlbench.models.hf.networks import SLOTS, Network
 from vlbench.models.hf.pretrained import PretrainedFolder
-from vlbench.models.hf.processor import ImagePreparer, RegionPreparer, TextPreparer, processing_of
+from vlbench.models.hf.processor import PreparingModel
 
-_NETWORKS: Mapping[str, Callable[[nn.Module, Config], Network]] = {
-    "Vilt": networks.Vilt,
-    "Lxmert": networks.Lxmert,
-    "VisualBert": networks.VisualBert,
-    "Flava": networks.Flava,
-    "BridgeTower": networks.BridgeTower,
-    "Blip": networks.Blip,
-}
+_CLASSES = (networks.Vilt, networks.Lxmert, networks.VisualBert, networks.Flava, networks.BridgeTower, networks.Blip)
+_NETWORKS: Mapping[str, type[Network]] = {kind.__name__: kind for kind in _CLASSES}
 
 
-class HFFusion(nn.Module):
+class HFFusion(PreparingModel):
     """A fusion network with its own preprocessing; shapes are those of `core.backbone`."""
 
     network: Network
 
     def __init__(self, source: PretrainedFolder, longest: int, resources: Resources) -> None:
-        super().__init__()
-        uses_regions = source.family.visual == "regions"
-        check_processor(source.folder, source.name, images=not uses_regions)
-        self.source = source
-        self.text_preparer = TextPreparer(source, longest)
-        self.image_preparer = RegionPreparer(resources, source) if uses_regions else ImagePreparer(source)
-        self.images = resources.images
+        super().__init__(source, longest, resources)
         self.network = self._wrap(source.make())
         self.width = self.network.width
 
@@ -48,28 +34,17 @@ class HFFusion(nn.Module):
     def from_card(cls, card: ModelCard, size: str, resources: Resources) -> HFFusion:
         """Build the one size of the card, untrained.
 
-        Raises:
-            VlbenchError: no preprocessing in the folder, or one that does not load; regions that do not fit.
+        Raises VlbenchError: no preprocessing in the folder, or one that does not load; regions that do not fit.
         """
         build = HFEmbedding if card.embeds else HFFusion
         source = PretrainedFolder(folder_of(card), card.name, resources.loading)
         return build(source, card.sizes[size].max_text, resources)
 
-    def image_processing(self) -> dict[str, str]:
-        """The image processor's class and the library that it resizes with; empty for a model over regions."""
-        preparer = self.image_preparer
-        return processing_of(preparer.processor) if isinstance(preparer, ImagePreparer) else {}
-
     def load_pretrained(self) -> PretrainedWeights:
-        """Load the network's weights, and return the head that was trained with it.
-
-        Raises:
-            VlbenchError: exit 6, the weights do not fit.
-        """
+        """Load the network's weights, and return the head that was trained with it."""
         model, loaded = self.source.load()
         self.network = self._wrap(model)
-        if isinstance(self.image_preparer, ImagePreparer):
-            self.image_preparer.check(self.see)
+        self.check_images(self.see)
         return loaded
 
     def _wrap(self, model: nn.Module) -> Network:
@@ -77,22 +52,7 @@ class HFFusion(nn.Module):
         return _NETWORKS[self.source.family.network](model, self.source.config)
 
     def adaptable(self) -> nn.Module:
-        """The network, as the library made it."""
         return self.network.model
-
-    def prepare_images(self, refs: Sequence[ImageRef]) -> Tensors:
-        """Run the image processor on N images: `pixel_values` [N, ...] and others; or load their regions.
-
-        Raises:
-            DataError: an image cannot be read, or has no regions.
-        """
-        if isinstance(self.image_preparer, RegionPreparer):
-            return self.image_preparer(refs)
-        return self.image_preparer([self.images.open(ref) for ref in refs])
-
-    def prepare_texts(self, texts: Sequence[str]) -> Tensors:
-        """Tokenize M texts: ids [M, T] int64, mask [M, T] bool."""
-        return self.text_preparer(texts)
 
     def see(self, images: Tensors, slot: Tensor) -> Visual:
         """Compute what is needed once per image: states [N, R, D], or the features of regions."""

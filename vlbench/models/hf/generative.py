@@ -38,24 +38,15 @@ class HFGenerative(nn.Module):
 
     @classmethod
     def from_card(cls, card: ModelCard, size: str, resources: Resources) -> Self:
-        """Build the one size of the card, untrained.
-
-        Raises:
-            VlbenchError: exit 6, no processor in the folder, or one that does not load.
-        """
+        """Build the one size of the card, untrained. Raises VlbenchError (exit 6): no processor that loads."""
         return cls(PretrainedFolder(folder_of(card), card.name, resources.loading), resources)
 
     def load_pretrained(self) -> PretrainedWeights:
-        """Load the network's weights; there is no head.
-
-        Raises:
-            VlbenchError: exit 6, the weights do not fit.
-        """
+        """Load the network's weights; there is no head."""
         self.network, report = self.source.load_generative()
         return PretrainedWeights(report, {})
 
     def adaptable(self) -> nn.Module:
-        """The network."""
         return self.network
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:

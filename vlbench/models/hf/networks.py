@@ -17,6 +17,7 @@ from torch.nn import functional
 
 from vlbench.core.backbone import Features, Tensors, Textual, Visual
 from vlbench.models.hf.library import Config, Output
+from vlbench.models.layers.attention import unpadded
 
 SLOTS = 2
 """The images of an example that ViLT distinguishes by their type."""
@@ -25,9 +26,13 @@ SLOTS = 2
 class Network(nn.Module):
     """A fusion model of transformers. model: the library's. width: D of the pooled states."""
 
-    def __init__(self, model: nn.Module, width: int) -> None:
+    def __init__(self, model: nn.Module, config: Config) -> None:
         super().__init__()
-        self.model, self.width = model, width
+        self.model, self.width = model, int(self.width_in(config))
+
+    @staticmethod
+    def width_in(config: Config) -> int:
+        return config.hidden_size
 
     def see(self, images: Tensors, slot: Tensor) -> Visual:
         """Encode N images as far as that is independent of the text."""
@@ -67,9 +72,6 @@ class Vilt(Network):
     official code.
     """
 
-    def __init__(self, model: nn.Module, config: Config) -> None:
-        super().__init__(model, int(config.hidden_size))
-
     def see(self, images: Tensors, slot: Tensor) -> Visual:
         """Patch embeddings [N, 1 + R, D]; the library shuffles the patches, and here they are put back in order."""
         embeddings = self.model.get_submodule("embeddings")
@@ -94,19 +96,15 @@ class Vilt(Network):
             image_embeds=seen.states,
             pixel_mask=seen.mask.long(),
         )
-        length = read.states.shape[1]
-        states = output.last_hidden_state
-        return Features(output.pooler_output, states[:, :length], states[:, length:], read.mask, seen.mask)
+        text, visual = output.last_hidden_state.tensor_split([read.states.shape[1]], dim=1)
+        return Features(output.pooler_output, text, visual, read.mask, seen.mask)
 
 
 class Lxmert(Network):
     """LXMERT: regions and boxes are passed on together [N, R, F + 4]; the library runs all its encoders in one pass."""
 
-    def __init__(self, model: nn.Module, config: Config) -> None:
-        super().__init__(model, int(config.hidden_size))
-
     def see(self, images: Tensors, slot: Tensor) -> Visual:
-        """Features and boxes [N, R, F + 4]. `slot` is unused: the head tells the images apart."""
+        """Features and boxes [N, R, F + 4]. `slot` is unused: the head distinguishes the images."""
         return Visual(torch.cat([images["features"], images["boxes"]], dim=-1), images["mask"])
 
     def fuse(self, seen: Visual, read: Textual) -> Features:
@@ -124,9 +122,6 @@ class Lxmert(Network):
 class VisualBert(Network):
     """VisualBERT: text and regions, without boxes, in one transformer."""
 
-    def __init__(self, model: nn.Module, config: Config) -> None:
-        super().__init__(model, int(config.hidden_size))
-
     def see(self, images: Tensors, slot: Tensor) -> Visual:
         """Features [N, R, F]. `slot` is unused."""
         return Visual(images["features"], images["mask"])
@@ -140,22 +135,22 @@ class VisualBert(Network):
             visual_attention_mask=seen.mask.long(),
             visual_token_type_ids=torch.ones_like(seen.mask, dtype=torch.int64),
         )
-        length = read.states.shape[1]
-        states = output.last_hidden_state
-        return Features(output.pooler_output, states[:, :length], states[:, length:], read.mask, seen.mask)
+        text, visual = output.last_hidden_state.tensor_split([read.states.shape[1]], dim=1)
+        return Features(output.pooler_output, text, visual, read.mask, seen.mask)
 
 
 class Flava(Network):
     """FLAVA: both towers run once; the multimodal encoder runs over a class token, the patches and the text."""
 
-    def __init__(self, model: nn.Module, config: Config) -> None:
-        super().__init__(model, int(config.multimodal_config.hidden_size))
+    @staticmethod
+    def width_in(config: Config) -> int:
+        return config.multimodal_config.hidden_size
 
     def see(self, images: Tensors, slot: Tensor) -> Visual:
         """The image tower's last layer without its norm, projected as in the library: [N, R, D]."""
         tower, projection = self.model.get_submodule("image_model"), self.model.get_submodule("image_to_mm_projection")
         output: Output = tower(pixel_values=images["pixel_values"], output_hidden_states=True)
-        return _unpadded(projection(output.hidden_states[-1]))
+        return Visual(*unpadded(projection(output.hidden_states[-1])))
 
     def read(self, texts: Tensors) -> Textual:
         """The text tower's last layer, likewise: [M, T, D]."""
@@ -176,14 +171,15 @@ class Flava(Network):
 class BridgeTower(Network):
     """BridgeTower: patches are embedded once; the library runs towers, bridges and cross layers in one pass."""
 
-    def __init__(self, model: nn.Module, config: Config) -> None:
-        super().__init__(model, 2 * int(config.hidden_size))  # both poolers, side by side
+    @staticmethod
+    def width_in(config: Config) -> int:
+        return 2 * config.hidden_size  # both poolers, side by side
 
     def see(self, images: Tensors, slot: Tensor) -> Visual:
         """The vision tower's embeddings [N, R, D]. `slot` is unused."""
         visual = self.model.get_submodule("vision_model.visual")
         assert isinstance(visual, PatchEmbedding)
-        return _unpadded(visual.forward_pre(images["pixel_values"]).permute(1, 0, 2))
+        return Visual(*unpadded(visual.forward_pre(images["pixel_values"]).permute(1, 0, 2)))
 
     def fuse(self, seen: Visual, read: Textual) -> Features:
         """Both towers, the bridges and the cross layers."""
@@ -196,13 +192,14 @@ class BridgeTower(Network):
 class Blip(Network):
     """BLIP: the vision tower runs once; each layer of the text encoder attends to it. It is a dual encoder too."""
 
-    def __init__(self, model: nn.Module, config: Config) -> None:
-        super().__init__(model, int(config.text_config.hidden_size))
+    @staticmethod
+    def width_in(config: Config) -> int:
+        return config.text_config.hidden_size
 
     def see(self, images: Tensors, slot: Tensor) -> Visual:
         """The vision tower's states [N, R, D]. `slot` is unused."""
         output: Output = self.model.get_submodule("vision_model")(pixel_values=images["pixel_values"])
-        return _unpadded(output.last_hidden_state)
+        return Visual(*unpadded(output.last_hidden_state))
 
     def fuse(self, seen: Visual, read: Textual) -> Features:
         """The text encoder with cross-attention; the matching head uses its first token."""
@@ -224,8 +221,3 @@ class Blip(Network):
         encoder, projection = self.model.get_submodule("text_encoder"), self.model.get_submodule("text_proj")
         output: Output = encoder(input_ids=read.states, attention_mask=read.mask.long())
         return functional.normalize(projection(output.last_hidden_state[:, 0]), dim=-1)
-
-
-def _unpadded(states: Tensor) -> Visual:
-    """States [N, R, D] of images of equal size, where no token is padding."""
-    return Visual(states, torch.ones(states.shape[:2], dtype=torch.bool, device=states.device))

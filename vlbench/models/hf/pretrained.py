@@ -36,8 +36,7 @@ class PretrainedFolder:
 
     loading: how it is loaded into memory. own_code: the Auto classes that code in the folder implements.
 
-    Raises:
-        VlbenchError: an unsupported family; an invalid config.json (exit 6).
+    Raises VlbenchError: an unsupported family; an invalid config.json (exit 6).
     """
 
     def __init__(self, folder: Path, name: str, loading: Loading) -> None:
@@ -62,8 +61,7 @@ class PretrainedFolder:
     def make(self) -> nn.Module:
         """Build the network without a head; its tensors get no memory if its own weights are loaded next.
 
-        Raises:
-            VlbenchError: exit 6, the config.json is invalid.
+        Raises VlbenchError: exit 6, the config.json is invalid.
         """
         return self._build(lambda: _model_class(self.family.model)(self.config))
 
@@ -98,8 +96,7 @@ class PretrainedFolder:
     def load_generative(self) -> tuple[nn.Module, LoadReport]:
         """Load a generative network, onto several devices if `loading` asks for a device map.
 
-        Raises:
-            VlbenchError: as `load`.
+        Raises VlbenchError: as `load`.
         """
         quantized = quantization(self.loading.quantize, self.dtype)
         options = {"device_map": self.loading.device_map, "quantization_config": quantized}
@@ -140,10 +137,6 @@ class PretrainedFolder:
         """How the weights match the network, whose names have the prefix `before` in `missing`."""
         wanted = dict(loaded.state_dict())
         absent = tuple(sorted(name for name in wanted if f"{before}{name}" in missing))
-        self._check(wanted, absent)
-        return LoadReport(matched=len(wanted) - len(absent), missing=len(absent), unexpected=unexpected, absent=absent)
-
-    def _check(self, wanted: Mapping[str, Tensor], absent: tuple[str, ...]) -> None:
         matched = len(wanted) - len(absent)
         if matched < _LEAST * len(wanted):
             raise VlbenchError(
@@ -152,6 +145,7 @@ class PretrainedFolder:
                 ExitCode.WEIGHTS,
             )
         self._check_finite(wanted)
+        return LoadReport(matched=matched, missing=len(absent), unexpected=unexpected, absent=absent)
 
     def _check_finite(self, weights: Mapping[str, Tensor]) -> None:
         here = {name: value for name, value in weights.items() if not value.is_meta}  # others are still on disk

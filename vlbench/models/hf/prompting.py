@@ -27,8 +27,7 @@ class Prompter:
 
     stop: the token that ends an answer. pad: the token that pads prompts.
 
-    Raises:
-        VlbenchError: exit 6, the processor does not load, or its tokenizer has no end token.
+    Raises VlbenchError: exit 6, the processor does not load, or its tokenizer has no end token.
     """
 
     def __init__(self, source: PretrainedFolder, images: ImageSource) -> None:
@@ -72,8 +71,7 @@ class Prompter:
     def answer(self, answer: str) -> tuple[int, ...]:
         """The tokens of an answer after any prompt, as if both were tokenized together.
 
-        Raises:
-            VlbenchError: the answer has no tokens.
+        Raises VlbenchError: the answer has no tokens.
         """
         before, answered = self.style.before, self.style.lead + answer
         alone, both = self._tokens(before), self._tokens(before + answered)

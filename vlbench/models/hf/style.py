@@ -30,8 +30,7 @@ class Style(Protocol):
 class Chat:
     """A chat template: each question is a user turn with its images first, each answer a model turn.
 
-    Raises:
-        VlbenchError: exit 6, the template is faulty, or has no place for images.
+    Raises VlbenchError: exit 6, the template is faulty, or has no place for images.
     """
 
     def __init__(self, processor: Processor, template: object, source: PretrainedFolder) -> None:
@@ -74,8 +73,7 @@ class PaliGemma:
     def text(self, prompt: Prompt) -> str:
         """Render the prompt for the processor.
 
-        Raises:
-            VlbenchError: the prompt has shots, which need a chat template.
+        Raises VlbenchError: the prompt has shots, which need a chat template.
         """
         if prompt.shots:
             raise VlbenchError(
@@ -87,8 +85,7 @@ class PaliGemma:
 def style_of(processor: Processor, source: PretrainedFolder) -> Style:
     """Return the model's prompt format.
 
-    Raises:
-        VlbenchError: exit 6, it has no chat template and is not known to work without, or a faulty one.
+    Raises VlbenchError: exit 6, it has no chat template and is not known to work without, or a faulty one.
     """
     template = processor.chat_template or processor.tokenizer.chat_template
     if template is not None:

@@ -6,6 +6,7 @@ Source: Vaswani et al. 2017 (arXiv 1706.03762), eq. 1.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TypeAlias
 
 import torch
@@ -55,7 +56,7 @@ class Attention(nn.Module):
         """Attention weights [B, T, S] of states [B, T, D] over `attended` [B, S, D], averaged over the heads.
 
         mask [B, 1, 1, S] is True where a token may be attended; elsewhere the weight is 0. Each row sums to 1. The
-        fused product in `attend` does not return weights, so they are computed separately, on request.
+        fused product in `attend` does not return weights.
         """
         query, key = self._split(self.query(states)), self._split(self.key(attended))
         scores = query @ key.transpose(-1, -2) / query.shape[-1] ** 0.5  # [B, H, T, S]
@@ -67,21 +68,8 @@ class Attention(nn.Module):
         return states.view(*states.shape[:2], self.heads, size).transpose(1, 2)  # [B, T, D] -> [B, H, T, D / H]
 
 
-def check_heads(width: int, heads: int) -> None:
-    """Check that attention heads can be equally wide.
-
-    Raises:
-        ValueError: width is no multiple of heads.
-    """
-    if width % heads:
-        raise ValueError(f"width {width} must be a multiple of heads {heads}")
-
-
 def weights_over_image(weights: Tensor, mask: Tensor) -> Tensor:
-    """Restrict weights [B, S] to the last R tokens, which are the image's, where mask [B, R] is True.
-
-    Returns: [B, R], normalized to a sum of 1; 0 outside the mask.
-    """
+    """Weights [B, S] of the last R tokens, the image's -> [B, R] of sum 1, and 0 where mask [B, R] is False."""
     kept = weights[:, -mask.shape[1] :] * mask
     return kept / kept.sum(dim=1, keepdim=True)
 
@@ -89,3 +77,20 @@ def weights_over_image(weights: Tensor, mask: Tensor) -> Tensor:
 def attention_mask(mask: Tensor) -> Tensor:
     """Reshape a token mask [B, S] to broadcast over heads and query tokens: [B, 1, 1, S]."""
     return mask[:, None, None, :]
+
+
+def unpadded(states: Tensor) -> tuple[Tensor, Tensor]:
+    """States [B, S, D] none of which is padding, and their mask [B, S], all True."""
+    return states, torch.ones(states.shape[:2], dtype=torch.bool, device=states.device)
+
+
+def run_layers(layers: Iterable[nn.Module], states: Tensor, keys: Tensor) -> Tensor:
+    """Run layers with self-attention one after the other: states [B, S, D], keys [B, 1, 1, S] -> [B, S, D]."""
+    for layer in layers:
+        states = layer(states, keys)
+    return states
+
+
+def joined(text: Tensor, text_mask: Tensor, visual: Tensor, visual_mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Text [B, T, D] and visual [B, R, D] with masks -> one sequence [B, T + R, D] and its mask [B, 1, 1, T + R]."""
+    return torch.cat([text, visual], dim=1), attention_mask(torch.cat([text_mask, visual_mask], dim=1))

@@ -6,15 +6,52 @@ Source: Devlin et al. 2019 (arXiv 1810.04805).
 
 from __future__ import annotations
 
+from typing import Self
+
 import torch
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
+from vlbench.core.validate import Frozen
 from vlbench.models.layers.attention import Attention
 
 EPSILON = 1e-12
 """The epsilon of BERT's LayerNorms."""
 SEGMENTS = 2
+
+
+class TransformerConfig(Frozen):
+    """The sizes of a transformer over text; vocab_size comes from the data.
+
+    inner: width of a feed-forward network's hidden layer. positions: longest text in tokens. dropout: a probability.
+    initial_std: standard deviation of the weights before training.
+    """
+
+    width: int = Field(ge=1)
+    heads: int = Field(ge=1)
+    inner: int = Field(ge=1)
+    positions: int = Field(ge=2)
+    dropout: float = Field(ge=0, lt=1)
+    initial_std: float = Field(gt=0)
+    vocab_size: int = Field(ge=1)
+
+    @model_validator(mode="after")
+    def _check_heads(self) -> Self:
+        if self.width % self.heads:
+            raise ValueError(f"width {self.width} must be a multiple of heads {self.heads}")
+        return self
+
+
+class BertConfig(TransformerConfig):
+    """The sizes of a model with BERT's layers. attention_dropout: the probability of dropping an attention weight."""
+
+    attention_dropout: float = Field(ge=0, lt=1)
+
+    def encoder_layers(self, count: int) -> nn.ModuleList:
+        """Build `count` layers of these sizes."""
+        sizes = (self.width, self.heads, self.inner, self.dropout, self.attention_dropout)
+        return nn.ModuleList(EncoderLayer(*sizes) for _ in range(count))
 
 
 class TextEmbeddings(nn.Module):
@@ -103,11 +140,14 @@ def prediction_transform(width: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.LayerNorm(width, eps=EPSILON))
 
 
-def initialize(module: nn.Module, std: float) -> None:
-    """Set each linear and embedding weight inside `module` to N(0, std), biases to 0, LayerNorms to (1, 0).
+def perceptron(width: int, outputs: int) -> nn.Sequential:
+    """A head with a hidden layer twice as wide: Linear, GELU, LayerNorm, Linear; states [..., D] -> [..., outputs]."""
+    wide = 2 * width
+    return nn.Sequential(nn.Linear(width, wide), nn.GELU(), nn.LayerNorm(wide, eps=EPSILON), nn.Linear(wide, outputs))
 
-    BERT uses a std of 0.02.
-    """
+
+def initialize(module: nn.Module, std: float) -> None:
+    """Set linear and embedding weights inside `module` to N(0, std), 0.02 in BERT, biases to 0, LayerNorms to 1, 0."""
     for layer in module.modules():
         if isinstance(layer, nn.Linear | nn.Embedding):
             nn.init.normal_(layer.weight, std=std)

@@ -1,7 +1,7 @@
 """Convert foreign checkpoints to this package's tensor names: what each model's `checkpoint.py` is built from.
 
-Such a file has one function, `convert(state) -> Converted`. Runs load the names `backbone.*` and `head.*`; the other
-names belong to the model's pretraining.
+Such a file has one function, `convert(state) -> Converted`, which raises what `strip` raises. Runs load the names
+`backbone.*` and `head.*`; the other names belong to the model's pretraining.
 """
 
 from __future__ import annotations
@@ -37,9 +37,6 @@ BERT_NAMES = (
     ("output.LayerNorm", "feed_forward.norm"),
 )
 """Parts of BERT's names and the names of the same modules in `layers.bert`; for `substituted`."""
-MATCHED = 1
-"""The row of a matching head that stands for a match."""
-
 
 Resize = Callable[[Tensor, int], Tensor]
 """A position table [R, D] and a number of rows -> the table with that many rows."""
@@ -66,8 +63,7 @@ def strip(state: Mapping[str, object]) -> dict[str, Tensor]:
 
     Values that are no tensors (an epoch, an optimizer state) are dropped.
 
-    Raises:
-        VlbenchError: exit 6, there are no tensors, or two keys have the same plain name.
+    Raises VlbenchError: exit 6, there are no tensors, or two keys have the same plain name.
     """
     while inner := next((state[key] for key in _WRAPPERS if isinstance(state.get(key), Mapping)), None):
         state = inner  # type: ignore[assignment]  # isinstance cannot check the type of the keys
@@ -94,6 +90,13 @@ def substituted(name: str, pairs: Sequence[tuple[str, str]]) -> str:
     """Replace the first part of each pair by the second in `name`, one pair after the other."""
     for old, new in pairs:
         name = name.replace(old, new)
+    return name
+
+
+def without_prefixes(name: str, prefixes: Sequence[str]) -> str:
+    """Remove each prefix from the beginning of `name`, one after the other."""
+    for prefix in prefixes:
+        name = name.removeprefix(prefix)
     return name
 
 
@@ -145,12 +148,12 @@ def resized_line(table: Tensor, rows: int) -> Tensor:
 
 
 def matching_score(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A ranking head from a matching head `matching.*` [2, ...]: its row for a match; {} if there is none."""
-    return {
-        f"head.score.{kind}": weights[f"matching.{kind}"][MATCHED : MATCHED + 1].clone()
-        for kind in ("weight", "bias")
-        if f"matching.{kind}" in weights
-    }
+    """A ranking head [1, D], [1] from a matching head `matching.*` of 2 rows: the row for a match; {} without one."""
+    weight = weights.get("matching.weight")
+    if weight is None:
+        return {}
+    bias = weights.get("matching.bias", weight.new_zeros(len(weight)))
+    return {"head.score.weight": weight[1:2].clone(), "head.score.bias": bias[1:2].clone()}
 
 
 def answer_rows(rows: Tensor, given: Sequence[str], wanted: Sequence[str]) -> Tensor:
@@ -158,10 +161,7 @@ def answer_rows(rows: Tensor, given: Sequence[str], wanted: Sequence[str]) -> Te
 
     An answer that is not in `given` gets zeros, as in LXMERT's code.
 
-    Returns: [len(wanted), ...].
-
-    Raises:
-        VlbenchError: exit 6, the number of rows differs from the number of answers in `given`.
+    Raises VlbenchError: exit 6, the number of rows differs from the number of answers in `given`.
     """
     if len(rows) != len(given):
         raise _rejected(f"has a head of {len(rows):,} answers where a list of {len(given):,} was given")

@@ -9,18 +9,17 @@ Source: Tan and Bansal 2019 (arXiv 1908.07490); Shi et al. 2020 (arXiv 2007.1313
 
 from __future__ import annotations
 
-from itertools import islice
+from collections.abc import Iterable
 from typing import Literal
 
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field
 from torch import Tensor, nn
 
-from vlbench.core.validate import Frozen
-from vlbench.models.layers.attention import Attention, attention_mask, check_heads
+from vlbench.models.layers.attention import Attention, attention_mask, run_layers
 from vlbench.models.layers.bert import (
     EPSILON,
-    EncoderLayer,
+    BertConfig,
     FeedForwardBlock,
     Pooler,
     SelfAttentionBlock,
@@ -29,36 +28,22 @@ from vlbench.models.layers.bert import (
 )
 
 
-class CrossModalConfig(Frozen):
+class CrossModalConfig(BertConfig):
     """The sizes of the architecture; vocab_size and region_dim come from the data.
 
-    inner: width of a feed-forward network's hidden layer. positions: longest text in tokens. max_regions: the first
-    ones are used of an image with more. dropout, attention_dropout: probabilities. initial_std: standard deviation of
-    the weights before training. standardise: scale each region feature to mean 0 and standard deviation 1, measured on
-    training images; the papers use their detector's features unchanged. first_rows: `frozen` gives the first row of the
-    tables of words, positions and segments no gradient, as in the official code (`padding_idx=0` on all three tables).
+    max_regions: the first ones are used of an image with more. standardise: scale each region feature to mean 0 and
+    standard deviation 1, measured on training images; the papers use their detector's features unchanged. first_rows:
+    `frozen` gives the first row of the tables of words, positions and segments no gradient, as in the official code
+    (`padding_idx=0` on all three tables).
     """
 
     language_layers: int = Field(ge=1)
     region_layers: int = Field(ge=1)
     cross_layers: int = Field(ge=1)
-    width: int = Field(ge=1)
-    heads: int = Field(ge=1)
-    inner: int = Field(ge=1)
-    positions: int = Field(ge=2)
     max_regions: int = Field(ge=1)
-    dropout: float = Field(ge=0, lt=1)
-    attention_dropout: float = Field(ge=0, lt=1)
-    initial_std: float = Field(gt=0)
     standardise: bool
-    vocab_size: int = Field(ge=1)
     region_dim: int = Field(ge=1)
     first_rows: Literal["frozen", "trained"] = "frozen"
-
-    @model_validator(mode="after")
-    def _heads_divide_width(self) -> CrossModalConfig:
-        check_heads(self.width, self.heads)
-        return self
 
 
 class FeatureNorm(nn.Module):
@@ -144,10 +129,9 @@ class Encoder(nn.Module):
 
     def __init__(self, config: CrossModalConfig) -> None:
         super().__init__()
-        sizes = (config.width, config.heads, config.inner, config.dropout, config.attention_dropout)
         self.visn_fc = RegionEmbeddings(config)
-        self.layer = nn.ModuleList(EncoderLayer(*sizes) for _ in range(config.language_layers))
-        self.r_layers = nn.ModuleList(EncoderLayer(*sizes) for _ in range(config.region_layers))
+        self.layer = config.encoder_layers(config.language_layers)
+        self.r_layers = config.encoder_layers(config.region_layers)
         self.x_layers = nn.ModuleList(CrossLayer(config) for _ in range(config.cross_layers))
 
 
@@ -156,50 +140,39 @@ class CrossModalNetwork(nn.Module):
 
     def __init__(self, config: CrossModalConfig) -> None:
         super().__init__()
-        sizes = (config.vocab_size, config.positions, config.width)
-        self.embeddings = TextEmbeddings(
-            *sizes, config.dropout, frozen_row=0 if config.first_rows == "frozen" else None
-        )
+        frozen_row = 0 if config.first_rows == "frozen" else None
+        sizes = (config.vocab_size, config.positions, config.width, config.dropout)
+        self.embeddings = TextEmbeddings(*sizes, frozen_row=frozen_row)
         self.encoder = Encoder(config)
         self.pooler = Pooler(config.width)
         initialize(self, config.initial_std)
 
     def see(self, features: Tensor, boxes: Tensor, mask: Tensor) -> Tensor:
         """Features [N, R, F], boxes [N, R, 4] in [0, 1], mask [N, R] bool -> states [N, R, D]."""
-        states: Tensor = self.encoder.visn_fc(features, boxes)
-        return _run(self.encoder.r_layers, states, mask)
+        return run_layers(self.encoder.r_layers, self.encoder.visn_fc(features, boxes), attention_mask(mask))
 
     def read(self, ids: Tensor, mask: Tensor) -> Tensor:
         """Token ids [M, T] int64, mask [M, T] bool -> states [M, T, D]."""
-        return _run(self.encoder.layer, self.embeddings(ids), mask)
+        return run_layers(self.encoder.layer, self.embeddings(ids), attention_mask(mask))
 
     def fuse(
         self, text: Tensor, text_mask: Tensor, visual: Tensor, visual_mask: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Text [P, T, D], visual [P, R, D] and masks [P, T], [P, R] bool -> pooled [P, D], text and visual, updated."""
-        text, visual = self._cross(len(self.encoder.x_layers), text, text_mask, visual, visual_mask)
+        text, visual = self._cross(self.encoder.x_layers, text, text_mask, visual, visual_mask)
         return self.pooler(text), text, visual
 
     def attend(self, text: Tensor, text_mask: Tensor, visual: Tensor, visual_mask: Tensor) -> Tensor:
         """The attention of [CLS] to each region in the last cross layer, for the inputs of `fuse`: [P, R], sum 1."""
-        last = len(self.encoder.x_layers) - 1
-        text, visual = self._cross(last, text, text_mask, visual, visual_mask)
-        layer = self.encoder.x_layers[last]
-        assert isinstance(layer, CrossLayer)
-        return layer.visual_attention.attention.weights(text[:, :1], visual, attention_mask(visual_mask))[:, 0]
+        *layers, last = self.encoder.x_layers
+        text, visual = self._cross(layers, text, text_mask, visual, visual_mask)
+        assert isinstance(last, CrossLayer)
+        return last.visual_attention.attention.weights(text[:, :1], visual, attention_mask(visual_mask))[:, 0]
 
     def _cross(
-        self, layers: int, text: Tensor, text_mask: Tensor, visual: Tensor, visual_mask: Tensor
+        self, layers: Iterable[nn.Module], text: Tensor, text_mask: Tensor, visual: Tensor, visual_mask: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Text and visual states after the first `layers` cross layers."""
         text_keys, visual_keys = attention_mask(text_mask), attention_mask(visual_mask)
-        for layer in islice(self.encoder.x_layers, layers):
+        for layer in layers:
             text, visual = layer(text, text_keys, visual, visual_keys)
         return text, visual
-
-
-def _run(layers: nn.ModuleList, states: Tensor, mask: Tensor) -> Tensor:
-    keys = attention_mask(mask)
-    for layer in layers:
-        states = layer(states, keys)
-    return states

@@ -20,6 +20,7 @@ from vlbench.models.layers.convert import (
     strip,
     substituted,
     with_new_start,
+    without_prefixes,
     without_tied,
 )
 from vlbench.models.layers.towers import Tower, bert
@@ -59,11 +60,9 @@ def convert(state: Mapping[str, object]) -> Converted:
 
     The matching head's row for a match also becomes a ranking head. A word decoder equal to the word embeddings is
     dropped. CVLP's key network and language contrast have no counterpart here.
-
-    Raises:
-        VlbenchError: exit 6, `strip` rejects the checkpoint.
     """
-    tensors = without_tied({_bare(key): value for key, value in strip(state).items()}, _TIED_WORDS, _WORDS)
+    plain = {without_prefixes(key, _PREFIXES): value for key, value in strip(state).items()}
+    tensors = without_tied(plain, _TIED_WORDS, _WORDS)
     converted = renamed(tensors, _name)
     weights = converted.weights | matching_score(converted.weights)
     return Converted(weights, converted.unexpected, _TABLES, _unscaled(weights))
@@ -76,12 +75,6 @@ def _unscaled(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return {}
     width = regions.shape[-1]
     return {"backbone.standardise.mean": torch.zeros(width), "backbone.standardise.deviation": torch.ones(width)}
-
-
-def _bare(key: str) -> str:
-    for prefix in _PREFIXES:
-        key = key.removeprefix(prefix)
-    return key
 
 
 def _name(key: str) -> str | None:

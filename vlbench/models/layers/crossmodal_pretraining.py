@@ -5,7 +5,7 @@ Shapes: B pairs, R regions, F numbers per region, T text tokens, V words, D widt
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from random import Random
 
 import torch
@@ -16,7 +16,7 @@ from vlbench.core.examples import Query
 from vlbench.core.validate import Frozen
 from vlbench.models.layers.bert import initialize, prediction_transform
 from vlbench.models.layers.crossmodal_backbone import CrossModal
-from vlbench.models.layers.pretraining import ConfiguredPretraining, matching_head_weights
+from vlbench.models.layers.pretraining import ConfiguredPretraining
 from vlbench.models.layers.texts import masked_texts
 from vlbench.objectives.itm import itm_loss
 from vlbench.objectives.mlm import mlm_loss
@@ -46,17 +46,8 @@ class CrossModalPretraining(ConfiguredPretraining):
         texts = masked_texts(self.backbone, pairs, rng)
         regions = self.backbone.prepare_images([pair.images[0] for pair in pairs])
         hidden, chosen = mask_regions(regions["features"], regions["mask"], rng)
-        return texts | {
-            "features": regions["features"],
-            "hidden": hidden,
-            "chosen": chosen,
-            "boxes": regions["boxes"],
-            "visual_mask": regions["mask"],
-        }
-
-    def head_weights(self) -> Mapping[str, Tensor]:
-        """The matching head's row for a match, as a ranking head: weight [1, D], bias [1]."""
-        return matching_head_weights(self.matching)
+        masked = {"hidden": hidden, "chosen": chosen, "visual_mask": regions.pop("mask")}
+        return texts | regions | masked
 
     def fused(self, batch: Tensors) -> tuple[dict[str, Tensor], Tensor, Tensor]:
         """The losses `mlm` and `itm` of a prepared batch, the pooled states [B, D] and the region states [B, R, D]."""
@@ -67,8 +58,5 @@ class CrossModalPretraining(ConfiguredPretraining):
         read = network.read(batch["ids"], batch["text_mask"])
         pooled, text, visual = network.fuse(read, batch["text_mask"], seen, batch["visual_mask"])
         words = self.transform(text) @ network.embeddings.word_embeddings.weight.T + self.word_bias
-        losses = {
-            "mlm": mlm_loss(words, batch["labels"]),
-            "itm": itm_loss(self.matching(pooled), batch["matched"]),
-        }
+        losses = {"mlm": mlm_loss(words, batch["labels"]), "itm": itm_loss(self.matching(pooled), batch["matched"])}
         return losses, pooled, visual

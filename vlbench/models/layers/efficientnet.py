@@ -10,6 +10,7 @@ Source: Tan and Le 2019 (arXiv 1905.11946).
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -52,32 +53,14 @@ class Layout:
         return 2 * math.prod(stage.stride for stage in self.stages)
 
 
-B0 = Layout(
-    stem=32,
-    stages=(
-        Stage(1, 3, 1, 1, 16),
-        Stage(2, 3, 2, 6, 24),
-        Stage(2, 5, 2, 6, 40),
-        Stage(3, 3, 2, 6, 80),
-        Stage(3, 5, 1, 6, 112),
-        Stage(4, 5, 2, 6, 192),
-        Stage(1, 3, 1, 6, 320),
-    ),
-    head=1280,
-)
-B5 = Layout(
-    stem=48,
-    stages=(
-        Stage(3, 3, 1, 1, 24),
-        Stage(5, 3, 2, 6, 40),
-        Stage(5, 5, 2, 6, 64),
-        Stage(7, 3, 2, 6, 128),
-        Stage(7, 5, 1, 6, 176),
-        Stage(9, 5, 2, 6, 304),
-        Stage(3, 3, 1, 6, 512),
-    ),
-    head=2048,
-)
+def _published(stem: int, blocks: Sequence[int], channels: Sequence[int], head: int) -> Layout:
+    """One of B0 to B7, which differ in the numbers of blocks and channels only."""
+    kernels, strides, expansions = (3, 3, 5, 3, 5, 5, 3), (1, 2, 2, 2, 1, 2, 1), (1, 6, 6, 6, 6, 6, 6)
+    return Layout(stem, tuple(map(Stage, blocks, kernels, strides, expansions, channels)), head)
+
+
+B0 = _published(32, (1, 2, 2, 3, 3, 4, 1), (16, 24, 40, 80, 112, 192, 320), 1280)
+B5 = _published(48, (3, 5, 5, 7, 7, 9, 3), (24, 40, 64, 128, 176, 304, 512), 2048)
 
 
 class SameConv2d(nn.Conv2d):

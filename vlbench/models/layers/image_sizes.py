@@ -6,19 +6,26 @@ Shapes: N images, H x W pixels of the canvas, h x w cells of a map over it, R ce
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Self
 
 import torch
+from pydantic import Field, model_validator
 from torch import Tensor
 
+from vlbench.core.validate import Frozen
 
-def check_sides(short_side: int, long_side: int) -> None:
-    """Check that images can be resized to fit both limits.
 
-    Raises:
-        ValueError: short_side is above long_side.
-    """
-    if short_side > long_side:
-        raise ValueError(f"short_side {short_side} must be at most long_side {long_side}")
+class SideLimits(Frozen):
+    """The limits of a resized image in pixels; it keeps its aspect ratio."""
+
+    short_side: int = Field(ge=1)
+    long_side: int = Field(ge=1)
+
+    @model_validator(mode="after")
+    def _check_sides(self) -> Self:
+        if self.short_side > self.long_side:
+            raise ValueError(f"short_side {self.short_side} must be at most long_side {self.long_side}")
+        return self
 
 
 def inside(sizes: Tensor, height: int, width: int) -> Tensor:
@@ -29,11 +36,9 @@ def inside(sizes: Tensor, height: int, width: int) -> Tensor:
 
 
 def cell_boxes(places: Tensor, grids: Tensor) -> Tensor:
-    """Return the boxes of grid cells: [N, R, 4] in [0, 1], as left, top, right and bottom.
+    """The boxes [N, R, 4] in [0, 1] (left, top, right, bottom) of cells `places` [N, R], counted row by row.
 
-    Args:
-        places: [N, R] int64, cell numbers counted row by row.
-        grids: [N, 2] int64, rows and columns of each grid.
+    grids: [N, 2] int64, rows and columns of each grid.
     """
     rows, columns = grids[:, :1], grids[:, 1:]
     x, y = places % columns, places // columns

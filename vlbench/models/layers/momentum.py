@@ -23,7 +23,7 @@ class MomentumCopy(Generic[Module]):
         self.momentum = momentum
 
     def restart(self, source: Module) -> None:
-        """Make the copy equal to `source` again, for example after loading weights into `source`."""
+        """Make the copy equal to `source` again."""
         self.module.load_state_dict(source.state_dict())
 
     @torch.no_grad()

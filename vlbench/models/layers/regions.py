@@ -20,22 +20,14 @@ from vlbench.data.resources import Resources
 
 
 def region_source(resources: Resources, name: str) -> RegionSource:
-    """Return the regions of `resources` for the model `name`.
-
-    Raises:
-        VlbenchError: there are none.
-    """
+    """Return the regions of `resources`; without any, raise VlbenchError that the model `name` needs them."""
     if resources.regions is None:
         raise VlbenchError(f"{name} needs regions and was given none: give region features or an extractor")
     return resources.regions
 
 
 def load_regions(source: RegionSource, ref: ImageRef) -> Regions:
-    """Load the regions of an image.
-
-    Raises:
-        DataError: the image has none.
-    """
+    """Load the regions of an image; raise DataError if it has none."""
     regions = source.get(ref)
     if not len(regions.boxes):
         raise DataError(f"image {ref.key!r} has 0 regions where at least 1 is needed: extract its features again")

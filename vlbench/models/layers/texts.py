@@ -1,4 +1,4 @@
-"""Tokenized texts for models over word pieces, and their masking for pretraining.
+"""The base class of backbones over word pieces, and the masking of texts for pretraining.
 
 Shapes: M texts, B pairs, T text tokens.
 """
@@ -7,52 +7,68 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from random import Random
-from typing import Protocol
+from typing import ClassVar, Self
 
 import numpy as np
 import torch
+from torch import nn
 
 from vlbench.core.backbone import Tensors
+from vlbench.core.cards import ModelCard
 from vlbench.core.errors import VlbenchError
 from vlbench.core.examples import Query
-from vlbench.data.text.tokenizer import TextEncoder
+from vlbench.core.validate import parse
+from vlbench.data.resources import Resources
+from vlbench.models.layers.bert import TransformerConfig
 from vlbench.objectives.itm import mismatch
 from vlbench.objectives.mlm import mask_tokens
 
 
-class WordPieceBackbone(Protocol):
-    """A backbone over word pieces. text: its tokenizer."""
+class WordPieceBackbone(nn.Module):
+    """A backbone with its configuration and its tokenizer `text`; the base class of all that are trained here.
 
-    text: TextEncoder
+    title: the model's name. config_type: the class of `config`. pads_texts: whether texts are padded to the tokenizer's
+    maximum length, for models that attend to padding, so that no text depends on the others in its batch.
 
-    def prepare_texts(self, texts: Sequence[str]) -> Tensors: ...
-
-
-def prepared_texts(text: TextEncoder, texts: Sequence[str], *, full: bool = False) -> Tensors:
-    """Tokenize texts: ids [M, T] int64, mask [M, T] bool, True where a token is real.
-
-    T is the length of the longest text in this batch. With `full` it is the tokenizer's maximum length, for models that
-    attend to padding, so that no text depends on the others in its batch.
+    Raises VlbenchError: texts longer than the network has positions for.
     """
-    ids, mask = text.encode(texts)
-    longest = text.max_length if full else int(mask.sum(axis=1).max(initial=0))
-    return {
-        "ids": torch.from_numpy(np.ascontiguousarray(ids[:, :longest])),
-        "mask": torch.from_numpy(np.ascontiguousarray(mask[:, :longest])),
-    }
 
+    title: ClassVar[str]
+    config_type: ClassVar[type[TransformerConfig]]
+    config: TransformerConfig
+    pads_texts = False
 
-def check_length(text: TextEncoder, positions: int, title: str) -> None:
-    """Check that the model `title` has a position for each token of the longest text.
+    def __init__(self, config: TransformerConfig, resources: Resources) -> None:
+        super().__init__()
+        self.config, self.text, self.width = config, resources.text, config.width
+        if self.text.max_length > config.positions:
+            raise VlbenchError(
+                f"texts of up to {self.text.max_length} tokens do not fit {self.title}'s {config.positions} positions: "
+                f"use a tokenizer with a max_length of at most {config.positions}"
+            )
 
-    Raises:
-        VlbenchError: the tokenizer's maximum length is above `positions`.
-    """
-    if text.max_length > positions:
-        raise VlbenchError(
-            f"texts of up to {text.max_length} tokens do not fit {title}'s {positions} positions: use a tokenizer with "
-            f"a max_length of at most {positions}"
-        )
+    @classmethod
+    def from_card(cls, card: ModelCard, size: str, resources: Resources) -> Self:
+        """Build one of the card's sizes, untrained, for the data of `resources`.
+
+        Raises VlbenchError: a faulty size in the card, or an input that the class rejects.
+        """
+        values = {**card.sizes[size].config, **cls.sizes_of_data(resources)}
+        return cls(parse(cls.config_type, values, f"size {size!r} of model {card.name!r}"), resources)
+
+    @classmethod
+    def sizes_of_data(cls, resources: Resources) -> dict[str, int]:
+        """The values of `config` that come from the data."""
+        return {"vocab_size": resources.text.vocab_size}
+
+    def prepare_texts(self, texts: Sequence[str]) -> Tensors:
+        """Tokenize M texts, cut to the longest of them: ids [M, T] int64, mask [M, T] bool, True where one is real."""
+        ids, mask = self.text.encode(texts)
+        longest = self.text.max_length if self.pads_texts else int(mask.sum(axis=1).max(initial=0))
+        return {
+            "ids": torch.from_numpy(np.ascontiguousarray(ids[:, :longest])),
+            "mask": torch.from_numpy(np.ascontiguousarray(mask[:, :longest])),
+        }
 
 
 def masked_words(backbone: WordPieceBackbone, words: Tensors, rng: Random, *, whole: bool = False) -> Tensors:
@@ -64,12 +80,7 @@ def masked_words(backbone: WordPieceBackbone, words: Tensors, rng: Random, *, wh
     special = ~words["mask"] | (given == text.id_of("[CLS]")) | (given == text.id_of("[SEP]"))
     numbers = (~torch.from_numpy(text.continuing))[given].cumsum(dim=1) if whole else None
     ids, labels = mask_tokens(
-        given,
-        special,
-        rng,
-        vocabulary=range(text.vocab_size),
-        mask_id=text.id_of("[MASK]"),
-        whole_words=numbers,
+        given, special, rng, vocabulary=range(text.vocab_size), mask_id=text.id_of("[MASK]"), whole_words=numbers
     )
     return {"ids": ids, "labels": labels}
 

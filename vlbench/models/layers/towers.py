@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from vlbench.models.layers.convert import Converted, strip, substituted
+from vlbench.models.layers.convert import Converted, strip, substituted, without_prefixes
 
 _BERT = ("embeddings.", "encoder.layer.")
 _BERT_PREFIXES = ("bert.", "roberta.")
@@ -65,8 +65,7 @@ class Tower:
 
         own: the model's tensors; position tables are resized to their number of rows.
 
-        Raises:
-            VlbenchError: exit 6, `strip` rejects the checkpoint.
+        Raises VlbenchError: exit 6, `strip` rejects the checkpoint.
         """
         converted = self.convert(self.names(strip(state), own.keys()))
         kept = {name: value for name, value in converted.weights.items() if name.startswith(self.fills) and name in own}
@@ -79,7 +78,7 @@ def bert(prefix: str) -> Names:
     """Rename BERT or RoBERTa from transformers, with or without a head: embeddings and layers below `prefix`."""
 
     def names(tensors: Mapping[str, Tensor], own: Collection[str]) -> dict[str, Tensor]:
-        plain = {_without(key, _BERT_PREFIXES): value for key, value in tensors.items()}
+        plain = {without_prefixes(key, _BERT_PREFIXES): value for key, value in tensors.items()}
         return {f"{prefix}{key}": value for key, value in plain.items() if key.startswith(_BERT)}
 
     return names
@@ -87,7 +86,7 @@ def bert(prefix: str) -> Names:
 
 def vit(tensors: Mapping[str, Tensor], own: Collection[str]) -> dict[str, Tensor]:
     """Rename a vision transformer: transformers' names stay, timm's move below `transformer.`, as in ViLT's files."""
-    plain = {_without(key, ("vit.",)): value for key, value in tensors.items()}
+    plain = {without_prefixes(key, ("vit.",)): value for key, value in tensors.items()}
     kept = {key: value for key, value in plain.items() if not key.startswith(_VIT_ONLY)}
     return {f"transformer.{key}": value for key, value in kept.items()} if "pos_embed" in kept else kept
 
@@ -96,7 +95,7 @@ def resnet(prefix: str) -> Names:
     """Rename a ResNet from torchvision, timm or transformers: all but the classifier below `prefix`."""
 
     def names(tensors: Mapping[str, Tensor], own: Collection[str]) -> dict[str, Tensor]:
-        plain = {_without(key, ("resnet.",)): value for key, value in tensors.items()}
+        plain = {without_prefixes(key, ("resnet.",)): value for key, value in tensors.items()}
         return {f"{prefix}{_resnet_name(key)}": value for key, value in plain.items() if not key.startswith("fc.")}
 
     return names
@@ -110,7 +109,7 @@ def efficientnet(prefix: str) -> Names:
 
     def names(tensors: Mapping[str, Tensor], own: Collection[str]) -> dict[str, Tensor]:
         places = sorted({(int(stage), int(block)) for name in own for stage, block in _OWN_BLOCK.findall(name)})
-        plain = {_without(key, ("efficientnet.",)): value for key, value in tensors.items()}
+        plain = {without_prefixes(key, ("efficientnet.",)): value for key, value in tensors.items()}
         wide = {key.partition(".expansion.")[0] for key in plain if ".expansion." in key}
         kept = {key: value for key, value in plain.items() if not key.startswith("classifier.")}
         return {f"{prefix}{_efficientnet_name(key, places, wide)}": value for key, value in kept.items()}
@@ -142,9 +141,3 @@ def _resnet_name(key: str) -> str:
     if shortcut:
         return f"{within}.downsample.{0 if kind == 'convolution' else 1}.{rest}"
     return f"{within}.{'conv' if kind == 'convolution' else 'bn'}{int(layer) + 1}.{rest}"
-
-
-def _without(key: str, prefixes: tuple[str, ...]) -> str:
-    for prefix in prefixes:
-        key = key.removeprefix(prefix)
-    return key

@@ -20,7 +20,7 @@ from vlbench.core.backbone import Tensors
 from vlbench.core.errors import DataError
 from vlbench.core.examples import Query
 from vlbench.core.validate import Frozen
-from vlbench.models.layers.bert import EPSILON, initialize, prediction_transform
+from vlbench.models.layers.bert import initialize, perceptron, prediction_transform
 from vlbench.models.layers.crossmodal_pretraining import CrossModalPretraining
 from vlbench.models.lxmert.backbone import LXMERT
 from vlbench.objectives.region import mrc_loss, mrfr_loss
@@ -53,13 +53,8 @@ class LXMERTPretraining(CrossModalPretraining):
         super().__init__(backbone, config)
         width = backbone.width
         self.region_transform = prediction_transform(width)
-        self.region_heads = nn.ModuleDict(
-            {
-                "feat": nn.Linear(width, backbone.config.region_dim),
-                "obj": nn.Linear(width, config.objects),
-                "attr": nn.Linear(width, config.attributes),
-            }
-        )
+        outputs = {"feat": backbone.config.region_dim, "obj": config.objects, "attr": config.attributes}
+        self.region_heads = nn.ModuleDict({name: nn.Linear(width, count) for name, count in outputs.items()})
         for part in (self.region_transform, self.region_heads):
             initialize(part, backbone.config.initial_std)
         self.answers: tuple[str, ...] = ()
@@ -67,19 +62,13 @@ class LXMERTPretraining(CrossModalPretraining):
 
     @property
     def objectives(self) -> tuple[str, ...]:
-        """The names of the losses."""
         return ("mlm", "itm", "feat", "obj", "attr", *(("qa",) if self.answer_head is not None else ()))
 
     def learn_answers(self, answers: Sequence[str]) -> None:
         """Add `qa`: a classifier over these answers, trained on pairs of an image and a question about it."""
         width = self.backbone.width
         self.answers = tuple(answers)
-        self.answer_head = nn.Sequential(
-            nn.Linear(width, 2 * width),
-            nn.GELU(),
-            nn.LayerNorm(2 * width, eps=EPSILON),
-            nn.Linear(2 * width, len(answers)),
-        )
+        self.answer_head = perceptron(width, len(answers))
         initialize(self.answer_head, self.backbone.config.initial_std)
 
     def prepare_answers(self, worths: Sequence[Mapping[str, float]], rng: Random) -> Tensors:
@@ -96,8 +85,7 @@ class LXMERTPretraining(CrossModalPretraining):
 
         Returns: also obj and attr [B, R] int64, obj_confidence and attr_confidence [B, R] float32 in [0, 1].
 
-        Raises:
-            DataError: a label beyond the number of classes.
+        Raises DataError: a label beyond the number of classes.
         """
         batch = super().prepare(pairs, rng)
         most = batch["visual_mask"].shape[1]
@@ -149,7 +137,4 @@ def _check_labels(ids: NDArray[np.int64], classes: int, option: str, pair: Query
 
 def _stack(rows: Sequence[NDArray[np.generic]], most: int) -> Tensor:
     """Stack rows [R_n] to [B, most]; shorter ones are padded with zeros."""
-    stacked = np.zeros((len(rows), most), rows[0].dtype)
-    for place, row in enumerate(rows):
-        stacked[place, : len(row)] = row
-    return torch.from_numpy(stacked)
+    return torch.from_numpy(np.stack([np.pad(row, (0, most - len(row))) for row in rows]))

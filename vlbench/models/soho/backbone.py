@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from random import Random
-from typing import Self
 
 import numpy as np
 import torch
@@ -13,41 +12,25 @@ from PIL import Image
 from torch import Tensor, nn
 
 from vlbench.core.backbone import Features, Tensors, Textual, Visual
-from vlbench.core.cards import ModelCard, ScaleRange
+from vlbench.core.cards import ScaleRange
 from vlbench.core.examples import ImageRef
-from vlbench.core.validate import parse
 from vlbench.data.images.augment import drawn_size
 from vlbench.data.images.image_cache import resized
 from vlbench.data.resources import Resources
-from vlbench.models.layers.texts import check_length, prepared_texts
+from vlbench.models.layers.texts import WordPieceBackbone
 from vlbench.models.soho.modeling import SOHOConfig, SOHONetwork
 
 
-class SOHO(nn.Module):
-    """SOHO's network with its preprocessing; shapes are those of `core.backbone`.
+class SOHO(WordPieceBackbone):
+    """SOHO's network with its preprocessing; shapes are those of `core.backbone`."""
 
-    Raises:
-        VlbenchError: texts longer than the network has positions for.
-    """
+    title, config_type = "SOHO", SOHOConfig
+    config: SOHOConfig
 
     def __init__(self, config: SOHOConfig, resources: Resources) -> None:
-        super().__init__()
-        check_length(resources.text, config.positions, "SOHO")
-        self.config = config
-        self.width = config.width
-        self.text = resources.text
+        super().__init__(config, resources)
         self.images = resources.images
         self.network = SOHONetwork(config)
-
-    @classmethod
-    def from_card(cls, card: ModelCard, size: str, resources: Resources) -> Self:
-        """Build one of the card's sizes, untrained, with the vocabulary of `resources`.
-
-        Raises:
-            VlbenchError: a faulty size in the card, or an input that the class rejects.
-        """
-        values = {**card.sizes[size].config, "vocab_size": resources.text.vocab_size}
-        return cls(parse(SOHOConfig, values, f"size {size!r} of model {card.name!r}"), resources)
 
     def visual_parameters(self) -> Iterator[nn.Parameter]:
         """The convolutional network's parameters, which the paper trains at a separate learning rate."""
@@ -70,8 +53,7 @@ class SOHO(nn.Module):
         Returns: pixels [N, 3, H, W] uint8, H and W multiples of `SOHOConfig.step`; sizes [N, 2] int64, the heights and
             widths of the resized images in pixels.
 
-        Raises:
-            DataError: an image cannot be read.
+        Raises DataError: an image cannot be read.
         """
         return self._padded([self._open(ref) for ref in refs])
 
@@ -106,21 +88,14 @@ class SOHO(nn.Module):
         scale = min(self.config.short_side / short, self.config.long_side / long)
         return max(1, round(width * scale)), max(1, round(height * scale))
 
-    def prepare_texts(self, texts: Sequence[str]) -> Tensors:
-        """Tokenize M texts, cut to the longest text in this batch: ids [M, T] int64, mask [M, T] bool."""
-        return prepared_texts(self.text, texts)
-
     def see(self, images: Tensors, slot: Tensor) -> Visual:
-        """The convolutional network, the dictionary and positions: [N, R, D]. `slot` is unused.
-
-        In training mode the dictionary's entries follow the images.
-        """
+        """The convolutional network, the dictionary (updated in training mode) and positions: [N, R, D]."""
         cells = self.network.look(images["pixels"], images["sizes"])
         return Visual(self.network.neck.place(cells.tokens, cells.mask), cells.mask.flatten(1))
 
     def read(self, texts: Tensors) -> Textual:
         """Text embeddings: [M, T, D]."""
-        return Textual(self.network.read(texts["ids"]), texts["mask"])
+        return Textual(self.network.embeddings(texts["ids"]), texts["mask"])
 
     def fuse(self, seen: Visual, read: Textual) -> Features:
         """The transformer over text and cells; pooled is the state of [CLS]."""

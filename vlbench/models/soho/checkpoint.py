@@ -12,8 +12,8 @@ from torch import Tensor
 from vlbench.models.layers.convert import (
     BERT_EMBEDDINGS,
     BERT_NAMES,
-    MATCHED,
     Converted,
+    matching_score,
     renamed,
     resized_line,
     strip,
@@ -23,14 +23,13 @@ from vlbench.models.layers.convert import (
 from vlbench.models.layers.towers import Tower, bert, resnet
 
 _WORDS, _TIED_WORDS = "language.bert.embeddings.word_embeddings.weight", "mask_l_fc.weight"
-_MATCHING = "head.match_class.weight"
 _EXACT = {
     "neck.conv.conv.weight": "backbone.network.neck.conv.weight",
     "neck.vq.embed": "backbone.network.neck.dictionary.entries",
     "neck.vq.cluster_size": "backbone.network.neck.dictionary.counts",
     "neck.vq.embed_avg": "backbone.network.neck.dictionary.sums",
     "neck.mask_emb.weight": "mask_embedding.weight",
-    _MATCHING: "matching.weight",
+    "head.match_class.weight": "matching.weight",
 }
 _PRETRAINING = frozenset({"mask_embedding.weight", "matching.weight"})
 """The names that only pretraining needs."""
@@ -48,22 +47,12 @@ def convert(state: Mapping[str, object]) -> Converted:
 
     The matching head's row for a match also becomes a ranking head, with a bias of 0. A `mask_l_fc` equal to the word
     embeddings and the dictionary's counts since the first step are dropped.
-
-    Raises:
-        VlbenchError: exit 6, `strip` rejects the checkpoint.
     """
     tensors = {key: value for key, value in strip(state).items() if key not in _UNUSED}
     tensors = without_tied(tensors, _TIED_WORDS, _WORDS)
     converted = renamed(tensors, lambda key: _name(key, tensors[key]))
-    weights = converted.weights | _score(tensors)
+    weights = converted.weights | matching_score(converted.weights)
     return Converted(weights, converted.unexpected, _TABLES, optional=_PRETRAINING)
-
-
-def _score(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    matching = tensors.get(_MATCHING)
-    if matching is None:
-        return {}
-    return {"head.score.weight": matching[MATCHED : MATCHED + 1].clone(), "head.score.bias": matching.new_zeros(1)}
 
 
 def _name(key: str, value: Tensor) -> str | None:
@@ -94,7 +83,7 @@ def _neck(key: str, value: Tensor) -> str | None:
 
 
 def _mixing(last: str, value: Tensor) -> str:
-    """The name of a tensor of the gate, told by its shape: the gate is a 1x1 convolution, its norm has 2 channels."""
+    """The name of a tensor of the gate, given by its shape: the gate is a 1x1 convolution, its norm has 2 channels."""
     if value.ndim == 4:
         return f"gate.{last}"
     return f"gate_bn.{last}" if value.ndim == 0 or value.shape == (2,) else f"project.{last}"

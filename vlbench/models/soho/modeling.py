@@ -8,18 +8,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from itertools import islice
 from typing import Literal, TypeAlias
 
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from vlbench.core.validate import Frozen
-from vlbench.models.layers.attention import attention_mask, check_heads, weights_over_image
-from vlbench.models.layers.bert import EncoderLayer, TextEmbeddings, initialize
-from vlbench.models.layers.image_sizes import Extent, check_sides, inside
+from vlbench.models.layers.attention import joined, run_layers, weights_over_image
+from vlbench.models.layers.bert import BertConfig, EncoderLayer, TextEmbeddings, initialize
+from vlbench.models.layers.image_sizes import Extent, SideLimits, inside
 from vlbench.models.layers.resnet import Layout, ResNet
 
 LAYOUTS = {
@@ -38,7 +36,7 @@ Update = Literal["paper", "official"]
 Padding: TypeAlias = Literal["exact", "official", "shared"]
 
 
-class SOHOConfig(Frozen):
+class SOHOConfig(BertConfig, SideLimits):
     """The sizes of the architecture; vocab_size comes from the data.
 
     resnet: the convolutional network. channels: of its stem and first stage. frozen: how many of its stem and
@@ -51,10 +49,7 @@ class SOHOConfig(Frozen):
     of the image itself, which nothing outside the image affects. `official`: as `exact`, but real columns are counted
     as in the official code with one image per batch: it takes a canvas to be as wide as it is high, so the last columns
     of an image higher than wide are masked. `shared`: as the official code with the batch at hand, where values from
-    the padding reach neighbouring cells, and results depend on the other images in the batch. short_side, long_side:
-    limits of a resized image in pixels, which keeps its aspect ratio. inner: width of a feed-forward network's hidden
-    layer. positions: longest text in tokens. dropout, attention_dropout: probabilities. initial_std: standard deviation
-    of the transformer's weights before training.
+    the padding reach neighbouring cells, and results depend on the other images in the batch.
     """
 
     resnet: Literal["tiny", "resnet18", "resnet101"]
@@ -68,27 +63,11 @@ class SOHOConfig(Frozen):
     lookup: Literal["always", "pretraining"]
     neck_epsilon: float = Field(default=1e-5, gt=0)
     padding: Padding = "exact"
-    short_side: int = Field(ge=1)
-    long_side: int = Field(ge=1)
     layers: int = Field(ge=1)
     width: int = Field(ge=4, multiple_of=4)
-    heads: int = Field(ge=1)
-    inner: int = Field(ge=1)
-    positions: int = Field(ge=2)
-    dropout: float = Field(ge=0, lt=1)
-    attention_dropout: float = Field(ge=0, lt=1)
-    initial_std: float = Field(gt=0)
-    vocab_size: int = Field(ge=1)
-
-    @model_validator(mode="after")
-    def _numbers_agree(self) -> SOHOConfig:
-        check_heads(self.width, self.heads)
-        check_sides(self.short_side, self.long_side)
-        return self
 
     @property
     def layout(self) -> Layout:
-        """The sizes of the convolutional network."""
         return replace(LAYOUTS[self.resnet], width=self.channels)
 
     @property
@@ -138,17 +117,14 @@ class Dictionary(nn.Module):
         """
         with torch.autocast(cells.device.type, enabled=False):
             exact = cells.detach().float()
-            codes = self._nearest(exact)
+            # |v - e|^2 without |v|^2, which is equal for all entries.
+            codes = (self.entries.square().sum(dim=1) - 2 * exact @ self.entries.T).argmin(dim=-1)
             nearest = self.entries[codes]  # a copy
             if self.training:
                 self._update_entries(exact[mask], codes[mask])
                 if self.update == "official":
                     nearest = self.entries[codes]
         return cells + (nearest - exact).to(cells), codes
-
-    def _nearest(self, cells: Tensor) -> Tensor:
-        # |v - e|^2 without |v|^2, which is equal for all entries.
-        return (self.entries.square().sum(dim=1) - 2 * cells @ self.entries.T).argmin(dim=-1)
 
     @torch.no_grad()
     def _update_entries(self, cells: Tensor, codes: Tensor) -> None:
@@ -245,8 +221,7 @@ class SOHONetwork(nn.Module):
         self.resnet = ResNet(config.layout, config.frozen)
         self.neck = Neck(config)
         self.embeddings = TextEmbeddings(config.vocab_size, config.positions, config.width, config.dropout)
-        sizes = (config.width, config.heads, config.inner, config.dropout, config.attention_dropout)
-        self.layers = nn.ModuleList(EncoderLayer(*sizes) for _ in range(config.layers))
+        self.layers = config.encoder_layers(config.layers)
         for part in (self.neck, self.embeddings, self.layers):
             initialize(part, config.initial_std)
 
@@ -259,7 +234,8 @@ class SOHONetwork(nn.Module):
         height, width = pixels.shape[-2:]
         sides = self._sides(sizes)
         full = self.padding == "shared" or bool((sides == sides.new_tensor([height, width])).all())
-        maps = self.resnet(self._normalised(pixels, sizes), None if full else Extent(sides, height))
+        normalised = (pixels - self.mean) / self.deviation * inside(sizes, height, width)[:, None]
+        maps = self.resnet(normalised, None if full else Extent(sides, height))
         return self.neck.look(maps, self._real(sides, height, width))
 
     def boxes(self, sizes: Tensor, height: int, width: int) -> Tensor:
@@ -287,49 +263,26 @@ class SOHONetwork(nn.Module):
             return inside(official_cells(sides, sides[:, :1], sides // self.stride), *canvas)
         return inside(official_cells(sides, sides.new_tensor([[height]]), sides.new_tensor([canvas])), *canvas)
 
-    def _normalised(self, pixels: Tensor, sizes: Tensor) -> Tensor:
-        """Pixels normalized by ImageNet's statistics [N, 3, H, W], zero outside the images."""
-        return (pixels - self.mean) / self.deviation * inside(sizes, *pixels.shape[-2:])[:, None]
-
-    def read(self, ids: Tensor) -> Tensor:
-        """Token ids [M, T] int64 -> states [M, T, D]."""
-        states: Tensor = self.embeddings(ids)
-        return states
-
     def fuse(self, text: Tensor, text_mask: Tensor, visual: Tensor, visual_mask: Tensor) -> tuple[Tensor, Tensor]:
         """Text [P, T, D], visual [P, R, D] and masks [P, T], [P, R] bool -> text, visual, updated. [CLS] is first."""
-        states, _ = self._together(len(self.layers), text, text_mask, visual, visual_mask)
+        states = run_layers(self.layers, *joined(text, text_mask, visual, visual_mask))
         return states[:, : text.shape[1]], states[:, text.shape[1] :]
 
     def attend(self, text: Tensor, text_mask: Tensor, visual: Tensor, visual_mask: Tensor) -> Tensor:
         """The attention of [CLS] to each cell in the last layer, for the inputs of `fuse`: [P, R], sums of 1."""
-        last = len(self.layers) - 1
-        states, keys = self._together(last, text, text_mask, visual, visual_mask)
-        layer = self.layers[last]
-        assert isinstance(layer, EncoderLayer)
-        return weights_over_image(layer.attention.attention.weights(states[:, :1], states, keys)[:, 0], visual_mask)
-
-    def _together(
-        self, layers: int, text: Tensor, text_mask: Tensor, visual: Tensor, visual_mask: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Text and cells as one sequence of states after the first `layers` layers, and its mask."""
-        states = torch.cat([text, visual], dim=1)
-        keys = attention_mask(torch.cat([text_mask, visual_mask], dim=1))
-        for layer in islice(self.layers, layers):
-            states = layer(states, keys)
-        return states, keys
+        *layers, last = self.layers
+        assert isinstance(last, EncoderLayer)
+        states, keys = joined(text, text_mask, visual, visual_mask)
+        states = run_layers(layers, states, keys)
+        return weights_over_image(last.attention.attention.weights(states[:, :1], states, keys)[:, 0], visual_mask)
 
 
 def official_cells(sides: Tensor, height: Tensor, grid: Tensor) -> Tensor:
     """The rows and columns [N, 2] of cells that the official code takes to be the image's.
 
-    Args:
-        sides: [N, 2], of the images in pixels.
-        height: [N or 1, 1], of their canvas in pixels.
-        grid: [N or 1, 2], rows and columns of cells of the canvas.
-
-    The official code marks the image in a canvas as wide as it is high, and resizes that to the grid by nearest
-    neighbours: cell k of n is real if k * height / n is inside the image.
+    sides [N, 2]: of the images in pixels. height [N or 1, 1]: of their canvas in pixels. grid [N or 1, 2]: rows and
+    columns of cells of the canvas. The official code marks the image in a canvas as wide as it is high, and resizes
+    that to the grid by nearest neighbours: cell k of n is real if k * height / n is inside the image.
     """
     return torch.minimum((sides * grid + height - 1) // height, grid)
 
@@ -337,12 +290,9 @@ def official_cells(sides: Tensor, height: Tensor, grid: Tensor) -> Tensor:
 def sine_positions(mask: Tensor, width: int) -> Tensor:
     """Sine position encoding [N, R, D] of the cells of mask [N, h, w] bool: D / 2 numbers for y, then D / 2 for x.
 
-    A coordinate counts the real cells up to and including this one, divided by their number, times 2 pi. Its even
-    numbers are sin(p / 10000^(2i / (D / 2))), its odd ones the cosines.
-
-    Args:
-        mask: True where a cell is real.
-        width: D, a multiple of 4.
+    D is `width`, a multiple of 4; the mask is True where a cell is real. A coordinate counts the real cells up to and
+    including this one, divided by their number, times 2 pi. Its even numbers are sin(p / 10000^(2i / (D / 2))), its odd
+    ones the cosines.
 
     Source: Carion et al. 2020 (DETR, arXiv 2005.12872), normalized.
     """

@@ -17,12 +17,12 @@ from torch.nn import functional
 from vlbench.core.backbone import Tensors
 from vlbench.core.examples import Query
 from vlbench.core.validate import Frozen
-from vlbench.models.layers.pretraining import ConfiguredPretraining, matching_head_weights
+from vlbench.models.layers.pretraining import ConfiguredPretraining
 from vlbench.models.layers.texts import masked_texts
 from vlbench.models.soho.backbone import SOHO
 from vlbench.objectives.itm import itm_loss
 from vlbench.objectives.mlm import mlm_loss
-from vlbench.objectives.mvm import mask_cells, mvm_loss
+from vlbench.objectives.region import mask_cells, mvm_loss
 
 MasksFrom = Literal["paper", "official"]
 SHARES: dict[MasksFrom, float] = {"paper": 0.15, "official": 0.015}
@@ -57,7 +57,6 @@ class SOHOPretraining(ConfiguredPretraining):
 
     @property
     def objectives(self) -> tuple[str, ...]:
-        """The names of the losses."""
         return ("mlm", "itm") if self.backbone.config.token == "none" else ("mlm", "itm", "mvm")
 
     def prepare(self, pairs: Sequence[Query], rng: Random) -> Tensors:
@@ -83,12 +82,9 @@ class SOHOPretraining(ConfiguredPretraining):
         hidden = self._hidden(cells.codes, mask, batch["mask_seed"])
         tokens = torch.where(hidden[..., None], self.mask_embedding.weight.to(cells.tokens), cells.tokens)
         seen = network.neck.place(tokens, cells.mask)[rows]
-        text, visual = network.fuse(network.read(batch["ids"]), batch["text_mask"], seen, mask[rows])
+        text, visual = network.fuse(network.embeddings(batch["ids"]), batch["text_mask"], seen, mask[rows])
         words = text @ network.embeddings.word_embeddings.weight.T
-        losses = {
-            "mlm": mlm_loss(words, batch["labels"]),
-            "itm": itm_loss(self.matching(text[:, 0]), batch["matched"]),
-        }
+        losses = {"mlm": mlm_loss(words, batch["labels"]), "itm": itm_loss(self.matching(text[:, 0]), batch["matched"])}
         if cells.codes is not None:
             chosen = hidden[rows]
             losses["mvm"] = mvm_loss(self._entry_logits(visual[chosen]), cells.codes[rows][chosen])
@@ -106,7 +102,3 @@ class SOHOPretraining(ConfiguredPretraining):
         # A copy, because entries are updated in place before the backward pass.
         entries = self.backbone.network.neck.dictionary.entries.clone()
         return functional.normalize(states, dim=-1) @ functional.normalize(entries, dim=-1).to(states).T
-
-    def head_weights(self) -> Mapping[str, Tensor]:
-        """The matching head's row for a match, as a ranking head: weight [1, D], bias [1]."""
-        return matching_head_weights(self.matching)

@@ -4,52 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from random import Random
-from typing import Self
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from vlbench.core.backbone import Features, Tensors, Textual, Visual
-from vlbench.core.cards import ModelCard
 from vlbench.core.examples import ImageRef
-from vlbench.core.validate import parse
 from vlbench.data.images.augment import randaugment
 from vlbench.data.images.image_cache import resized
 from vlbench.data.images.patches import Patches, cut, fitted, in_patches, stack
 from vlbench.data.resources import Resources
 from vlbench.models.layers.image_sizes import cell_boxes
-from vlbench.models.layers.texts import check_length, prepared_texts
+from vlbench.models.layers.texts import WordPieceBackbone
 from vlbench.models.vilt.modeling import ViLTConfig, ViLTNetwork
 
 
-class ViLT(nn.Module):
-    """ViLT's network with its preprocessing; shapes are those of `core.backbone`, and R includes the class token.
+class ViLT(WordPieceBackbone):
+    """ViLT's network with its preprocessing; shapes are those of `core.backbone`, and R includes the class token."""
 
-    Raises:
-        VlbenchError: texts longer than the network has positions for.
-    """
+    title, config_type = "ViLT", ViLTConfig
+    config: ViLTConfig
 
     def __init__(self, config: ViLTConfig, resources: Resources) -> None:
-        super().__init__()
-        check_length(resources.text, config.positions, "ViLT")
-        self.config = config
-        self.width = config.width
-        self.text = resources.text
+        super().__init__(config, resources)
         self.images = resources.images
         self.centres = True
         """Whether `fit` turns centring on; pretraining from scratch does not centre pixels."""
         self.network = ViLTNetwork(config)
-
-    @classmethod
-    def from_card(cls, card: ModelCard, size: str, resources: Resources) -> Self:
-        """Build one of the card's sizes, untrained, with the vocabulary of `resources`.
-
-        Raises:
-            VlbenchError: a faulty size in the card, or an input that the class rejects.
-        """
-        values = {**card.sizes[size].config, "vocab_size": resources.text.vocab_size}
-        return cls(parse(ViLTConfig, values, f"size {size!r} of model {card.name!r}"), resources)
 
     @torch.no_grad()
     def fit(self, refs: Sequence[ImageRef]) -> None:
@@ -67,8 +49,7 @@ class ViLT(nn.Module):
         Returns: patches [N, R, 3 * P * P] uint8; places [N, R] int64, counted row by row; grids [N, 2] int64, rows and
             columns; mask [N, R] bool, True where a patch is real.
 
-        Raises:
-            DataError: an image cannot be read.
+        Raises DataError: an image cannot be read.
         """
         return self.collate([self._cut(ref) for ref in refs])
 
@@ -80,12 +61,8 @@ class ViLT(nn.Module):
     def collate(self, images: Sequence[Patches]) -> Tensors:
         """The result of `prepare_images` for images that are already cut into patches."""
         stacked = stack(images, self.config.patch)
-        return {
-            "patches": torch.from_numpy(stacked.pixels),
-            "places": torch.from_numpy(stacked.places),
-            "grids": torch.from_numpy(stacked.grids),
-            "mask": torch.from_numpy(stacked.mask),
-        }
+        arrays = {"patches": stacked.pixels, "places": stacked.places, "grids": stacked.grids, "mask": stacked.mask}
+        return {name: torch.from_numpy(array) for name, array in arrays.items()}
 
     def _cut(self, ref: ImageRef, rng: Random | None = None) -> Patches:
         sides = (self.config.short_side, self.config.long_side, self.config.patch)
@@ -94,10 +71,6 @@ class ViLT(nn.Module):
         rule = "bicubic {} {} {}".format(*sides)
         pixels = resized(self.images, ref, lambda width, height: fitted(width, height, *sides), rule)
         return in_patches(pixels, self.config.patch)
-
-    def prepare_texts(self, texts: Sequence[str]) -> Tensors:
-        """Tokenize M texts, cut to the longest text in this batch: ids [M, T] int64, mask [M, T] bool."""
-        return prepared_texts(self.text, texts)
 
     def see(self, images: Tensors, slot: Tensor) -> Visual:
         """Patch projection, positions, and the type of the image's slot: [N, 1 + R, D], the class token first."""

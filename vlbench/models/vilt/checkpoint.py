@@ -82,9 +82,6 @@ def convert(state: Mapping[str, object]) -> Converted:
 
     As in the official code, a file without a ranking head gets one from the matching head's row for a match, and a file
     without a type for the second image gets the first image's.
-
-    Raises:
-        VlbenchError: exit 6, `strip` rejects the checkpoint.
     """
     tensors = {key.removeprefix("vilt."): value for key, value in strip(state).items()}
     tensors = {key: value for key, value in tensors.items() if not key.endswith(_UNUSED)}

@@ -7,17 +7,14 @@ Source: Kim et al. 2021 (arXiv 2102.03334) and its official code.
 
 from __future__ import annotations
 
-from itertools import islice
-
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from vlbench.core.validate import Frozen
-from vlbench.models.layers.attention import Attention, attention_mask, check_heads, weights_over_image
-from vlbench.models.layers.bert import Pooler, TextEmbeddings, initialize
-from vlbench.models.layers.image_sizes import check_sides
+from vlbench.models.layers.attention import Attention, joined, run_layers, weights_over_image
+from vlbench.models.layers.bert import Pooler, TextEmbeddings, TransformerConfig, initialize
+from vlbench.models.layers.image_sizes import SideLimits
 
 EPSILON = 1e-6
 """The epsilon of the blocks' LayerNorms, as in the ViT that ViLT is initialized from."""
@@ -28,35 +25,17 @@ GREY = 127.5
 """The pixel value that is normalized to 0; black becomes -1 and white 1."""
 
 
-class ViLTConfig(Frozen):
+class ViLTConfig(TransformerConfig, SideLimits):
     """The sizes of the architecture; vocab_size comes from the data.
 
-    patch: the side of a patch in pixels. grid: places along the side of the position table. short_side, long_side:
-    limits of a resized image in pixels, see `data.images.patches.fitted`. inner: width of a feed-forward network's
-    hidden layer. positions: longest text in tokens. dropout: a probability. initial_std: standard deviation of the
-    weights before training. centre: whether a network trained from scratch subtracts each image's mean colour from its
-    pixels (`centred`).
+    patch: the side of a patch in pixels. grid: places along the side of the position table. centre: whether a network
+    trained from scratch subtracts each image's mean colour from its pixels (`centred`).
     """
 
     patch: int = Field(ge=1)
     grid: int = Field(ge=1)
-    short_side: int = Field(ge=1)
-    long_side: int = Field(ge=1)
     layers: int = Field(ge=1)
-    width: int = Field(ge=1)
-    heads: int = Field(ge=1)
-    inner: int = Field(ge=1)
-    positions: int = Field(ge=2)
-    dropout: float = Field(ge=0, lt=1)
-    initial_std: float = Field(gt=0)
     centre: bool = False
-    vocab_size: int = Field(ge=1)
-
-    @model_validator(mode="after")
-    def _numbers_agree(self) -> ViLTConfig:
-        check_heads(self.width, self.heads)
-        check_sides(self.short_side, self.long_side)
-        return self
 
     @property
     def pixels(self) -> int:
@@ -127,29 +106,24 @@ class ViLTNetwork(nn.Module):
         """Copy the first image's type to the second image's, as the official code does before fine-tuning."""
         self.types.weight[SECOND_IMAGE] = self.types.weight[IMAGE]
 
-    def project(self, patches: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Patches [N, R, 3 * P * P] uint8, mask [N, R] bool of real ones (None: all) -> projected patches [N, R, D]."""
+    def project(self, patches: Tensor, mask: Tensor) -> Tensor:
+        """Patches [N, R, 3 * P * P] uint8, mask [N, R] bool of real ones -> projected patches [N, R, D]."""
         scaled = (patches.to(self.projection.weight.dtype) - GREY) / GREY
         if self.centred is not None:
-            mask = torch.ones_like(patches[:, :, 0], dtype=torch.bool) if mask is None else mask
             scaled = scaled - self.centred * _mean_colour(scaled, mask)
         projected: Tensor = self.projection(scaled)
         return projected
 
     def place(self, projected: Tensor, places: Tensor, grids: Tensor, kinds: Tensor) -> Tensor:
-        """Add positions and modality types to projected patches: [N, 1 + R, D], the class token first.
+        """Add positions and modality types to projected patches [N, R, D]: [N, 1 + R, D], the class token first.
 
-        Args:
-            projected: [N, R, D], from `project`.
-            places: [N, R] int64, the place of each patch, counted row by row.
-            grids: [N, 2] int64, rows and columns of each image's patches.
-            kinds: [N] int64, 0 for the first image of an example, 1 for the second; larger values count as 1.
+        places [N, R] int64 of the patches are counted row by row; grids [N, 2] int64 are the rows and columns of each
+        image's patches; kinds [N] int64 are 0 for the first image of an example, and more for the second.
         """
         placed = projected + self._positions(places, grids)
         first = (self.class_token + self.class_position).expand(len(projected), 1, -1)
-        states: Tensor = (
-            self.dropout(torch.cat([first, placed], dim=1)) + self.types(IMAGE + kinds.clamp(max=1))[:, None]
-        )
+        kind = self.types(IMAGE + kinds.clamp(max=1))[:, None]
+        states: Tensor = self.dropout(torch.cat([first, placed], dim=1)) + kind
         return states
 
     def _positions(self, places: Tensor, grids: Tensor) -> Tensor:
@@ -180,29 +154,14 @@ class ViLTNetwork(nn.Module):
         self, text: Tensor, text_mask: Tensor, visual: Tensor, visual_mask: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Text [B, T, D], visual [B, 1 + R, D] masks [B, T], [B, 1 + R] bool -> pooled [B, D], text, visual updated."""
-        states, _ = self._together(len(self.blocks), text, text_mask, visual, visual_mask)
-        states = self.norm(states)
+        states = self.norm(run_layers(self.blocks, *joined(text, text_mask, visual, visual_mask)))
         return self.pooler(states), states[:, : text.shape[1]], states[:, text.shape[1] :]
 
     def attend(self, text: Tensor, text_mask: Tensor, visual: Tensor, visual_mask: Tensor) -> Tensor:
-        """The attention of [CLS] to each patch in the last block, for the inputs of `fuse`: [B, 1 + R], sums of 1.
-
-        The image's class token stands for no part of the image and gets 0.
-        """
-        last = len(self.blocks) - 1
-        states, keys = self._together(last, text, text_mask, visual, visual_mask)
-        block = self.blocks[last]
-        assert isinstance(block, Block)
-        normed = block.norm1(states)
+        """The attention of [CLS] to each patch in the last block: [B, 1 + R], sums of 1, 0 for the class token."""
+        *blocks, last = self.blocks
+        assert isinstance(last, Block)
+        states, keys = joined(text, text_mask, visual, visual_mask)
+        normed = last.norm1(run_layers(blocks, states, keys))
         patches = visual_mask.index_fill(1, visual_mask.new_zeros(1, dtype=torch.int64), False)
-        return weights_over_image(block.attention.weights(normed[:, :1], normed, keys)[:, 0], patches)
-
-    def _together(
-        self, blocks: int, text: Tensor, text_mask: Tensor, visual: Tensor, visual_mask: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Text and image as one sequence after the first `blocks` blocks [B, S, D], and its mask [B, 1, 1, S]."""
-        states = torch.cat([text, visual], dim=1)
-        keys = attention_mask(torch.cat([text_mask, visual_mask], dim=1))
-        for block in islice(self.blocks, blocks):
-            states = block(states, keys)
-        return states, keys
+        return weights_over_image(last.attention.weights(normed[:, :1], normed, keys)[:, 0], patches)

@@ -20,9 +20,10 @@ from vlbench.core.pretraining import Gather, alone
 from vlbench.core.validate import Frozen
 from vlbench.data.images.patches import Patches, cut
 from vlbench.models.layers.bert import initialize, prediction_transform
-from vlbench.models.layers.pretraining import ConfiguredPretraining, matching_head_weights
+from vlbench.models.layers.pretraining import ConfiguredPretraining
 from vlbench.models.layers.texts import masked_words
 from vlbench.models.vilt.backbone import ViLT, with_class
+from vlbench.models.vilt.modeling import CHANNELS
 from vlbench.objectives.itm import itm_loss
 from vlbench.objectives.mlm import mlm_loss
 from vlbench.objectives.wra import wpa_loss
@@ -30,7 +31,7 @@ from vlbench.objectives.wra import wpa_loss
 WPA_WEIGHT = 0.1
 HIDDEN_PATCHES, REPLACED = 0.15, 0.8
 """The probability that a patch is predicted, and that a predicted patch is masked."""
-LEVELS, CHANNELS = 256, 3
+LEVELS = 256
 
 
 class ViLTPretrainingConfig(Frozen):
@@ -86,7 +87,6 @@ class ViLTPretraining(ConfiguredPretraining):
 
     @property
     def objectives(self) -> tuple[str, ...]:
-        """The names of the losses."""
         return ("mlm", "itm", "wpa", *(("mpp",) if self.config.mpp else ()))
 
     def prepare(self, pairs: Sequence[Query], rng: Random) -> Tensors:
@@ -114,9 +114,7 @@ class ViLTPretraining(ConfiguredPretraining):
             "labels": masked["labels"],
             "text_mask": text["mask"],
             "words": text["mask"] & ~ends,
-            "patches": images["patches"],
-            "places": images["places"],
-            "grids": images["grids"],
+            **{name: images[name] for name in ("patches", "places", "grids")},
             "visual_mask": images["mask"],
             "image_rows": torch.tensor(rows),
             "matched": torch.tensor(matched),
@@ -178,10 +176,6 @@ class ViLTPretraining(ConfiguredPretraining):
     def after_step(self, gather: Gather = alone) -> None:
         """Copy the first image's type to the second image's, which pretraining does not use."""
         self.backbone.network.type_second_image()
-
-    def head_weights(self) -> Mapping[str, Tensor]:
-        """The matching head's row for a match, as a ranking head: weight [1, D], bias [1]."""
-        return matching_head_weights(self.matching)
 
 
 def _image_rows(count: int, rng: Random) -> list[int]:
