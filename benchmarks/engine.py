@@ -38,6 +38,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from vlbench import catalog
 from vlbench.core.backbone import Tensors
+from vlbench.core.batch import Batch
 from vlbench.core.cards import Recipe
 from vlbench.core.examples import Caption, Example, ImageRef, Label, Query
 from vlbench.core.gallery import galleries
@@ -47,8 +48,9 @@ from vlbench.data.images.load import ImageFiles
 from vlbench.data.images.patches import fitted
 from vlbench.data.resources import Resources
 from vlbench.data.text.tokenizer import TextEncoder
-from vlbench.engine.batching.batches import Batch, Batches, sequential_blocks
-from vlbench.engine.evaluators.predict import predict
+from vlbench.engine.batching.batches import Batches, sequential_blocks
+from vlbench.engine.evaluators.classification import classify
+from vlbench.engine.evaluators.cross_encoder import by_pairs
 from vlbench.engine.evaluators.retrieval import retrieve
 from vlbench.engine.learner import Learner
 from vlbench.engine.runtime.environment import make_accelerator
@@ -56,6 +58,7 @@ from vlbench.engine.runtime.interrupt import Interrupt
 from vlbench.engine.runtime.progress_timing import Pace
 from vlbench.engine.training.checkpoint import Checkpoints
 from vlbench.engine.training.finetune import Finetuning
+from vlbench.engine.training.micro_batches import Share, training_batches
 from vlbench.engine.training.plan import Conduct, make_plan, training_units
 from vlbench.heads.build import build_head
 from vlbench.metrics.ranks import from_matrix
@@ -127,10 +130,10 @@ def report(title: str, seconds: dict[str, list[float]], unit: str, amount: float
 
 
 def evaluation(batch: int, batches: int, repeats: int) -> None:
-    """Compare `predict` with a loop over batches that are made before."""
+    """Compare `classify` with a loop over batches that are made before."""
     learner = make_learner("vilt", "snli_ve").eval()
     examples = make_statements(batch * batches)
-    ready = Batches(examples, sequential_blocks(len(examples), batch), learner.backbone)
+    ready = Batches(examples, sequential_blocks(len(examples), batch), learner.model, learner.head)
     prepared_batches = [ready[number] for number in range(len(ready))]
 
     def bare() -> list[int]:
@@ -139,7 +142,7 @@ def evaluation(batch: int, batches: int, repeats: int) -> None:
             return [answer for rows in logits for answer in rows.argmax(dim=1).tolist()]
 
     def engine() -> list[int]:
-        predictions, _ = predict(learner, examples, make_pace(batch))
+        predictions, _ = classify(learner, examples, make_pace(batch))
         labels = catalog.task_card("snli_ve").labels or ()
         return [labels.index(prediction.answer) for prediction in predictions]
 
@@ -164,7 +167,10 @@ def finetuning(batch: int, repeats: int) -> None:
     accelerator, plan = make_accelerator("cpu", "float32"), make_plan(recipe, training_units(recipe, examples), 0)
     checkpoints = Checkpoints(Path("nothing-is-saved"), None, {}, ())
     training = Finetuning(learner, examples, plan, accelerator, checkpoints, 0, Conduct())
-    batches = Batches(examples, training.steps.blocks, *other.parts)
+    steps = [
+        Share(number, tuple(rows), tuple(range(len(rows))), 1.0) for number, rows in enumerate(training.steps.blocks)
+    ]
+    batches = training_batches(examples, steps, other, "0/negatives")
     bare = BareTraining(other, [batches[number] for number in range(len(batches))], float(recipe.lr or 0))
     seconds: dict[str, list[float]] = {"bare loop": [], "engine": []}
     started = time.process_time()
@@ -275,7 +281,7 @@ def pairs(name: str, examples: list[Example[Caption]], batch: int, repeats: int)
         return from_matrix(torch.cat(scores).view(len(gallery.images), -1).numpy(), gallery)
 
     def engine() -> list[Ranking]:
-        return retrieve(learner, examples, make_pace(batch))[0]
+        return retrieve(learner, examples, make_pace(batch), by_pairs)[0]
 
     ranks = [[(ranking.rank_low, ranking.rank_high) for ranking in side()] for side in (loop, engine)]
     if ranks[0] != ranks[1]:
@@ -301,10 +307,10 @@ def gpu(compiled: bool) -> None:
     peak = next((most for part, most in PEAKS.items() if part in name), None)
     for batch in (64, 256, 1024):
         wanted = make_pace(batch, make_accelerator("cuda", "bfloat16"))
-        retrieve(learner, examples, wanted)
+        retrieve(learner, examples, wanted, by_pairs)
         torch.cuda.synchronize()
         started = time.perf_counter()
-        retrieve(learner, examples, wanted)
+        retrieve(learner, examples, wanted, by_pairs)
         rate = len(gallery.images) * len(gallery.texts) / (time.perf_counter() - started)
         share = f", {rate * operations / peak:.1%} of {peak / 1e12:.0f} TFLOP/s" if peak else ""
         how = f"{name}, batch {batch}{', compiled' if compiled else ''}"
