@@ -167,7 +167,8 @@ def finetuning(batch: int, repeats: int) -> None:
     accelerator, plan = make_accelerator("cpu", "float32"), make_plan(recipe, training_units(recipe, examples), 0)
     checkpoints = Checkpoints(Path("nothing-is-saved"), None, {}, ())
     training = Finetuning(learner, examples, plan, accelerator, checkpoints, 0, Conduct())
-    steps = [
+    blocks = enumerate(training.steps.blocks)
+    steps = [Share(number, tuple(rows), tuple(range(len(rows))), 1.0) for number, rows in blocks]
         Share(number, tuple(rows), tuple(range(len(rows))), 1.0) for number, rows in enumerate(training.steps.blocks)
     ]
     batches = training_batches(examples, steps, other, "0/negatives")
