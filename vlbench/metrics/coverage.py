@@ -41,10 +41,7 @@ def leave_out(
 
 
 def match(
-    predictions: Sequence[Prediction],
-    examples: Examples,
-    labels: Sequence[str] = (),
-    allow_missing: bool = False,
+    predictions: Sequence[Prediction], examples: Examples, labels: Sequence[str] = (), allow_missing: bool = False
 ) -> Coverage:
     """Check that predictions and examples match one to one, and count them.
 

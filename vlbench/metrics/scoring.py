@@ -127,13 +127,7 @@ def _is_over_examples(score: Score, results: Results) -> bool:
     return score.per_example.keys() <= {item.example_id for item in results if isinstance(item, Prediction)}
 
 
-def _by_slice(
-    overall: Score,
-    metric: Metric,
-    tags: Sequence[str],
-    results: Results,
-    examples: Examples,
-) -> Slices:
+def _by_slice(overall: Score, metric: Metric, tags: Sequence[str], results: Results, examples: Examples) -> Slices:
     """The metric of each slice; where it is a mean over examples, from their values in `overall`.
 
     A metric may leave examples out, as GQA's do with unbalanced questions; a slice of such examples only is left out.
