@@ -67,15 +67,10 @@ def paired(a: Values, b: Values, groups: Mapping[str, str], seed: int = 0) -> Di
     """Compare one run with one run, paired by unit.
 
     The test is McNemar's exact one where values are 0 or 1 and every unit is a group of its own, else a permutation
-    test that swaps A and B in whole groups. The interval is a percentile bootstrap over groups.
-
-    Args:
-        a, b: unit -> value of the same units, in [0, 1] except where folds of unequal size are weighted.
-        groups: unit -> its group.
-        seed: of the random generator that resamples and permutes.
-
-    Raises:
-        ValueError: the units differ, or there are none.
+    test that swaps A and B in whole groups. The interval is a percentile bootstrap over groups. a, b: unit -> value of
+    the same units, in [0, 1] except where folds of unequal size are weighted. groups: unit -> its group. seed: of the
+    random generator that resamples and permutes.
+    Raises ValueError: the units differ, or there are none.
     """
     if a.keys() != b.keys() or not a:
         raise ValueError("paired values are of the same units, of which there is at least one")
@@ -98,11 +93,9 @@ def paired(a: Values, b: Values, groups: Mapping[str, str], seed: int = 0) -> Di
 
 @dataclass(frozen=True, slots=True)
 class Seeds:
-    """A system over its seeds.
-
-    mean: unit -> its mean value over seeds. figures: the score (mean over units) of each seed. noise: the part of the
-    mean score's variance that comes from the randomness of single answers; it is in the variance over seeds and in that
-    over units, and would otherwise be counted twice.
+    """A system over its seeds. mean: unit -> its mean value over seeds. figures: the score (mean over units) of each
+    seed. noise: the part of the mean score's variance that comes from the randomness of single answers; it is in the
+    variance over seeds and in that over units, and would otherwise be counted twice.
     """
 
     mean: Values
@@ -111,11 +104,7 @@ class Seeds:
 
     @classmethod
     def of(cls, runs: Sequence[Values]) -> Seeds:
-        """Pool the values of each seed's run.
-
-        Raises:
-            ValueError: their units differ, or there are none.
-        """
+        """Pool the values of each seed's run. Raises ValueError: their units differ, or there are none."""
         if not runs or not runs[0] or any(values.keys() != runs[0].keys() for values in runs):
             raise ValueError("all seeds have values of the same units, of which there is at least one")
         mean = {unit: fmean(values[unit] for values in runs) for unit in runs[0]}
@@ -128,15 +117,10 @@ def seeded(a: Seeds, b: Seeds, groups: Mapping[str, str], seed: int = 0) -> Diff
     The test-set variance is a bootstrap over groups of the mean over seeds; the seed variance is that of the seeds'
     scores. They add, less the noise of single answers that is in both, with Welch's and Satterthwaite's degrees of
     freedom: a bootstrap over three seeds would show two thirds of their variance, and a normal interval would be too
-    narrow for so few. With one group of examples the test-set variance is unknown, and so is the interval.
-
-    Args:
-        a, b: the systems, at least one of them with two seeds or more; a single seed has a variance of zero.
-        groups: unit -> its group.
-        seed: of the random generator that resamples and permutes.
-
-    Raises:
-        ValueError: the units differ.
+    narrow for so few. With one group of examples the test-set variance is unknown, and so is the interval. a, b: the
+    systems, at least one of them with two seeds or more; a single seed has a variance of zero. groups: unit -> its
+    group. seed: of the random generator that resamples and permutes.
+    Raises ValueError: the units differ.
     """
     if a.mean.keys() != b.mean.keys():
         raise ValueError("both sides have values of the same units")
@@ -194,9 +178,8 @@ class _SamplingError:
 
 
 def mcnemar(fixed: int, broken: int) -> float:
-    """McNemar's exact two-sided p, in [0, 1] (McNemar 1947).
-
-    fixed: units that only B answers correctly. broken: units that only A answers correctly.
+    """McNemar's exact two-sided p, in [0, 1] (McNemar 1947). fixed: units that only B answers correctly. broken: units
+    that only A answers correctly.
     """
     from scipy import stats
 
@@ -204,10 +187,9 @@ def mcnemar(fixed: int, broken: int) -> float:
 
 
 def permutation(sums: NDArray[np.float64], rng: np.random.Generator) -> float:
-    """The two-sided p, in (0, 1], of the sum of group differences [G] under random flips of their signs.
-
-    The same distribution as scipy.stats.permutation_test(permutation_type="samples"), at the cost of the K different
-    sizes of a difference instead of all G: of m groups with one size, a binomial number keeps its sign.
+    """The two-sided p, in (0, 1], of the sum of group differences [G] under random flips of their signs. The same
+    distribution as scipy.stats.permutation_test(permutation_type="samples"), at the cost of the K different sizes of a
+    difference instead of all G: of m groups with one size, a binomial number keeps its sign.
     """
     sizes, times = np.unique(np.abs(sums[sums != 0]), return_counts=True)
     if not len(sizes):
@@ -262,10 +244,9 @@ def _seed_variance(figures: Sequence[float]) -> float:
 
 
 def _noise(runs: Sequence[Values]) -> float:
-    """The variance that the randomness of single answers adds to the mean over S seeds and U units.
-
-    It is the residual mean square of the table [S, U] of values, over S * U. For dependent units it is slightly too
-    small, which is conservative.
+    """The variance that the randomness of single answers adds to the mean over S seeds and U units. It is the residual
+    mean square of the table [S, U] of values, over S * U. For dependent units it is slightly too small, which is
+    conservative.
     """
     table = np.array([list(values.values()) for values in ({unit: run[unit] for unit in runs[0]} for run in runs)])
     if min(table.shape) < 2:
@@ -281,9 +262,8 @@ def _satterthwaite(parts: Sequence[tuple[float, float]]) -> float:
 
 
 def _by_flips(n: int, flips: int) -> float:
-    """The smallest gain in accuracy, as a share of n examples, that McNemar's test finds with `POWER`.
-
-    The share of changed answers is that of these data, or what the gain needs (Connett, Smith and McHugh 1987).
+    """The smallest gain in accuracy, as a share of n examples, that McNemar's test finds with `POWER`. The share of
+    changed answers is that of these data, or what the gain needs (Connett, Smith and McHugh 1987).
     """
     from scipy import optimize, stats
 
@@ -299,9 +279,8 @@ def _by_flips(n: int, flips: int) -> float:
 
 
 def _by_signs(sums: NDArray[np.float64], counts: NDArray[np.float64]) -> float:
-    """The smallest difference that changes enough of G groups one way for a permutation test to find it with `POWER`.
-
-    A group that changes does so by the mean size of a change in these data, or by one unit where nothing changed.
+    """The smallest difference that changes enough of G groups one way for a permutation test to find it with `POWER`. A
+    group that changes does so by the mean size of a change in these data, or by one unit where nothing changed.
     """
     from scipy import stats
 

@@ -33,12 +33,8 @@ _PATIENCE = 5.0
 
 
 def environment(device: str, world_size: int, threads: int | None = None) -> Environment:
-    """The machine and libraries of this process.
-
-    Args:
-        device: as torch names it: cpu, cuda, cuda:1, mps.
-        world_size: the number of processes of the run.
-        threads: the number of CPU threads; None for all that this process may use.
+    """The machine and libraries of this process. device: as torch names it: cpu, cuda, cuda:1, mps. threads: the number
+    of CPU threads; None for all that this process may use.
     """
     gpu, driver = _gpu() if device.startswith("cuda") else ("", "")
     return Environment(
@@ -63,9 +59,8 @@ def tool() -> ToolInfo:
 
 
 def code_sha256() -> str:
-    """The hash of vlbench's code and cards: the Python, YAML and JSON files of its package and built-in tasks.
-
-    It is the same for a git checkout and for a wheel built from it.
+    """The hash of vlbench's code and cards: the Python, YAML and JSON files of its package and built-in tasks. It is
+    the same for a git checkout and for a wheel built from it.
     """
     tasks = importlib.util.find_spec(f"vlbench.{_TASKS}")
     files = dict(_files(_PACKAGE))

@@ -69,17 +69,9 @@ def sample_rows(
     split: str,
     control: str = "",
 ) -> list[SampleRow]:
-    """Examples, their predictions and their scores as rows, in the order of the examples.
-
-    Args:
-        examples: B examples.
-        predictions: one for each example, in any order.
-        per_example: example id -> its main metric, in [0, 1].
-        split: the split of the examples.
-        control: the control that made the predictions; empty for the run itself.
-
-    Raises:
-        CoverageError: an example has no prediction.
+    """Examples, their predictions and their scores as rows, in the order of the examples. predictions: one for each
+    example, in any order. per_example: example id -> its main metric, in [0, 1]. control: the control that made the
+    predictions; empty for the run itself. Raises CoverageError: an example has no prediction.
     """
     by_id = {prediction.example_id: prediction for prediction in predictions}
     missing = [example.id for example in examples if example.id not in by_id]
@@ -92,10 +84,8 @@ def sample_rows(
 
 
 def write_samples(path: Path, rows: Sequence[SampleRow]) -> None:
-    """Write the rows in one step; tags become columns `tag_*`, null where a row lacks the tag.
-
-    Raises:
-        DataError: the file cannot be written (exit 5); an old one stays as it was.
+    """Write the rows in one step; tags become columns `tag_*`, null where a row lacks the tag. Raises DataError: the
+    file cannot be written (exit 5); an old one stays as it was.
     """
     import pyarrow as pa
 
@@ -109,10 +99,8 @@ def write_samples(path: Path, rows: Sequence[SampleRow]) -> None:
 
 
 def read_samples(path: Path) -> pd.DataFrame:
-    """The rows of a `samples.parquet` with the columns of `write_samples`; lists become numpy arrays.
-
-    Raises:
-        DataError: it does not exist, is corrupt, or has other columns.
+    """The rows of a `samples.parquet` with the columns of `write_samples`; lists become numpy arrays. Raises DataError:
+    it does not exist, is corrupt, or has other columns.
     """
     import pyarrow as pa
 

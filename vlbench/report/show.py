@@ -28,15 +28,8 @@ _MAIN_FIELDS = ("most", "answer", "image")
 
 
 def show_rows(folder: Path, *, wrong: bool, n: int) -> str:
-    """The run's heading and its first n examples; with `wrong`, only those without the full score.
-
-    Args:
-        folder: a run's folder or its run.json.
-        wrong: leave out examples with the full score.
-        n: how many examples at most, 1 or more.
-
-    Raises:
-        VlbenchError: no run there, n below 1, or its files are corrupt.
+    """The run's heading and its first n examples; with `wrong`, only those without the full score. n: how many examples
+    at most, 1 or more. Raises VlbenchError: no run there, n below 1, or its files are corrupt.
     """
     if n < 1:
         raise VlbenchError(f"-n {n} shows nothing: give 1 or more")

@@ -23,10 +23,9 @@ Answers = Sequence[tuple[str, str]]
 
 @dataclass(frozen=True)
 class Server:
-    """An official evaluation server.
-
-    task, splits: of the runs that it takes. file: name of the submission file. write: formats the answers. where: to
-    submit the file. hidden: splits whose answers only the server has, all scored from one file.
+    """An official evaluation server. task, splits: of the runs that it takes. file: name of the submission file. write:
+    formats the answers. where: to submit the file. hidden: splits whose answers only the server has, all scored from
+    one file.
     """
 
     task: str
@@ -97,15 +96,10 @@ def server_of(task: str, split: str) -> tuple[str, Server] | None:
 def submission(folder: Path, to: str, output: Path | None = None) -> tuple[Path, str]:
     """Write the submission file of a server; returns its path and where to submit it.
 
-    Args:
-        folder: a finished run's folder or its run.json.
-        to: a name of SERVERS.
-        output: the file; None: in the run's folder.
-
-    Raises:
-        VlbenchError: an unknown server, or a run of another task, split or world.
-        CoverageError: examples of the split are missing, or come twice.
-        DataError: an id or an answer is of the wrong type.
+    to: a name of SERVERS. output: the file; None: in the run's folder.
+    Raises VlbenchError: an unknown server, or a run of another task, split or world.
+    Raises CoverageError: examples of the split are missing, or come twice.
+    Raises DataError: an id or an answer is of the wrong type.
     """
     if to not in SERVERS:
         raise unknown("server", to, SERVERS)

@@ -25,10 +25,9 @@ METRICS = ("accuracy", "binary", "open", "validity", "plausibility", "consistenc
 
 
 class Question(TypedDict):
-    """A balanced question with the fields of the official files.
-
-    group: the global group, None where the question has none; the empty string is a group of its own, as in the
-    official code. valid, plausible: None without a file of choices; an empty list allows no answer.
+    """A balanced question with the fields of the official files. group: the global group, None where the question has
+    none; the empty string is a group of its own, as in the official code. valid, plausible: None without a file of
+    choices; an empty list allows no answer.
     """
 
     id: str

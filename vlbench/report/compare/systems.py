@@ -16,9 +16,8 @@ from vlbench.report.tables.system_names import SETTINGS, differing, labels
 
 @dataclass(frozen=True)
 class System:
-    """A system: runs that differ only in their seed.
-
-    mean, spread: mean and standard deviation over seeds. stderr: of `mean`, from test sampling only; None if unknown.
+    """A system: runs that differ only in their seed. mean, spread: mean and standard deviation over seeds. stderr: of
+    `mean`, from test sampling only; None if unknown.
     """
 
     name: str

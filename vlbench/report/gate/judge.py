@@ -29,9 +29,8 @@ def judge(
     layers: Sequence[Layer] = LAYERS,
     reference: Sequence[FoundRun] = (),
 ) -> list[Verdict]:
-    """A verdict for each subject of the baseline and each run, layer by layer.
-
-    reference: runs measured in the same job; speed is judged against these only.
+    """A verdict for each subject of the baseline and each run, layer by layer. reference: runs measured in the same
+    job; speed is judged against these only.
     """
     groups = by_subject(runs)
     verdicts: list[Verdict] = []

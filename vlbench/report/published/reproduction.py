@@ -45,10 +45,9 @@ def expectations(
 ) -> list[Expectation]:
     """A judgement for each published value of each system, or the reason why there is none.
 
-    models: the files of published results; None for those of vlbench.
-
-    reproduced: the published value lies in the measured interval; below, above: the measured interval lies below or
-    above it; not comparable: the run differs from the published row's command, as the reason says.
+    models: the files of published results; None for those of vlbench. reproduced: the published value lies in the
+    measured interval; below, above: the measured interval lies below or above it; not comparable: the run differs from
+    the published row's command, as the reason says.
     """
     judged: list[Expectation] = []
     for group in by_system(runs):
@@ -114,9 +113,8 @@ def _deviation(record: RunRecord, row: Published, again: Rerun) -> str:
 
 
 def _changed(recipe: Recipe, usual: Recipe) -> str:
-    """The fields of a recipe that differ from the usual recipe.
-
-    Accumulation does not change a step; the record holds the training splits outside its recipe.
+    """The fields of a recipe that differ from the usual recipe. Accumulation does not change a step; the record holds
+    the training splits outside its recipe.
     """
     given, known = (values.model_dump(exclude={"accumulation", "train_splits"}) for values in (recipe, usual))
     return ", ".join(f"{name} {value}" for name, value in given.items() if value != known[name])

@@ -20,9 +20,8 @@ _MEANING = {
 def published_table(
     task: str, splits: Sequence[str], markup: Markup, models: Sequence[PublishedModel] | None = None
 ) -> str:
-    """A table for each protocol: model and variant, a column per split and metric, training splits and source.
-
-    models: the files of published results; None for those of vlbench.
+    """A table for each protocol: model and variant, a column per split and metric, training splits and source. models:
+    the files of published results; None for those of vlbench.
     """
     parts = []
     rows = list(published(task, splits, models))

@@ -95,10 +95,9 @@ class Board:
 
 @dataclass(frozen=True)
 class Choice:
-    """What a leaderboard shows, by the flags of `vlbench leaderboard`.
-
-    columns: metrics, `main` for each task's main metric, `selection` for its value on the split that selected the
-    checkpoint, or costs (see COSTS). sort: `rank`, the mean rank over metrics; `model`; a task; a metric or a cost.
+    """What a leaderboard shows, by the flags of `vlbench leaderboard`. columns: metrics, `main` for each task's main
+    metric, `selection` for its value on the split that selected the checkpoint, or costs (see COSTS). sort: `rank`, the
+    mean rank over metrics; `model`; a task; a metric or a cost.
     """
 
     tasks: tuple[str, ...] = ()
@@ -110,12 +109,8 @@ class Choice:
 def board(
     runs: Sequence[FoundRun], faults: Sequence[str], choice: Choice, version: str, task_versions: Mapping[str, int]
 ) -> Board:
-    """Arrange runs in tables.
-
-    version, task_versions: of this vlbench and of the known task cards; other records are outdated.
-
-    Raises:
-        VlbenchError: a task, column, order or cost that no record has.
+    """Arrange runs in tables. version, task_versions: of this vlbench and of the known task cards; other records are
+    outdated. Raises VlbenchError: a task, column, order or cost that no record has.
     """
     tasks = {run.record.task.name for run in runs}
     for task in choice.tasks:

@@ -22,9 +22,8 @@ _SAMPLING = "test sampling only"
 
 
 def run_table(record: RunRecord) -> str:
-    """The results of a run: heading, warnings, metrics, slices and how intervals were computed.
-
-    The first result is the task's main metric, which the majority baseline belongs to, except in a ranking.
+    """The results of a run: heading, warnings, metrics, slices and how intervals were computed. The first result is the
+    task's main metric, which the majority baseline belongs to, except in a ranking.
     """
     results = without_equal_ties(record.results)
     parts = [heading(record), _metrics_table(record) if results else "no results"]
