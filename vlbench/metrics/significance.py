@@ -122,6 +122,8 @@ def seeded(a: Seeds, b: Seeds, groups: Mapping[str, str], seed: int = 0) -> Diff
     group. seed: of the random generator that resamples and permutes.
     Raises ValueError: the units differ.
     """
+    from scipy import stats
+
     if a.mean.keys() != b.mean.keys():
         raise ValueError("both sides have values of the same units")
     change = {unit: b.mean[unit] - value for unit, value in a.mean.items()}
@@ -132,49 +134,25 @@ def seeded(a: Seeds, b: Seeds, groups: Mapping[str, str], seed: int = 0) -> Diff
     parts = [*((variance, free) for variance, free in parts if free > 0), (test_stderr**2, len(sums) - 1.0)]
     both = sum(variance for variance, _ in parts) - a.noise - b.noise
     total = max(both, *(variance for variance, _ in parts))
-    error = _SamplingError(total**0.5, _satterthwaite(parts), len(sums))
-    effect = float(sums.sum() / counts.sum())
-    detectable = error.detectable if error.stderr else _by_signs(sums, counts)
+    stderr, degrees, effect = total**0.5, _satterthwaite(parts), float(sums.sum() / counts.sum())
+    if len(sums) < 2:
+        half_width, detectable, p = float("inf"), float("inf"), 1.0
+    elif not stderr:
+        half_width, detectable, p = unseen_share(len(sums)), _by_signs(sums, counts), permutation(sums, rng)
+    else:
+        half_width, detectable = float(stats.t.isf(_LEVEL / 2, degrees)) * stderr, _detectable(stderr, degrees)
+        p = 2 * float(stats.t.sf(abs(effect) / stderr, degrees))
     within = all(0 <= value <= 1 for side in (a, b) for value in side.mean.values())
-    low, high = _outward(effect - error.half_width, effect + error.half_width, effect, unseen_share(len(sums)))
+    low, high = _outward(effect - half_width, effect + half_width, effect, unseen_share(len(sums)))
     return Difference(
-        effect, error.stderr, max(low, -1.0) if within else low, min(high, 1.0) if within else high,
-        p=error.p(effect) if error.stderr else permutation(sums, rng),
+        effect, stderr, max(low, -1.0) if within else low, min(high, 1.0) if within else high, p,
         test=f"t over {len(a.figures)} and {len(b.figures)} seeds and {len(sums):,} groups",
         method="95 % t interval of the seeds' spread and a bootstrap over groups together",
         n=len(change), groups=len(sums),
         detectable=float("inf") if within and detectable > 1 else detectable,
-        degrees=error.degrees, test_stderr=test_stderr,
+        degrees=degrees, test_stderr=test_stderr,
         seed_stderr=sum(variance for variance, _ in parts[:-1]) ** 0.5,
     )  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True)
-class _SamplingError:
-    """The standard error of a difference over so many groups, with its degrees of freedom."""
-
-    stderr: float
-    degrees: float
-    groups: int
-
-    @property
-    def half_width(self) -> float:
-        """Half the width of the 95 % interval; infinite for one group."""
-        from scipy import stats
-
-        if self.groups < 2:
-            return float("inf")
-        return float(stats.t.isf(_LEVEL / 2, self.degrees)) * self.stderr if self.stderr else unseen_share(self.groups)
-
-    @property
-    def detectable(self) -> float:
-        return _detectable(self.stderr, self.degrees) if self.groups > 1 else float("inf")
-
-    def p(self, effect: float) -> float:
-        """The two-sided p of no difference, in [0, 1]."""
-        from scipy import stats
-
-        return 2 * float(stats.t.sf(abs(effect) / self.stderr, self.degrees)) if self.groups > 1 else 1.0
 
 
 def mcnemar(fixed: int, broken: int) -> float:

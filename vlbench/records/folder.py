@@ -282,10 +282,8 @@ def _append(path: Path, line: bytes) -> None:
 def _end_of_lines(file: io.FileIO) -> int:
     """The offset after the last newline: a killed writer may have left an incomplete line."""
     size = file.seek(0, os.SEEK_END)
-    if size == 0:
-        return 0
-    file.seek(size - 1)
-    if file.read(1) == b"\n":
+    file.seek(max(size - 1, 0))
+    if file.read(1) in (b"", b"\n"):
         return size
     file.seek(0)
     return file.readall().rfind(b"\n") + 1

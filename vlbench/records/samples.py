@@ -98,9 +98,11 @@ def write_samples(path: Path, rows: Sequence[SampleRow]) -> None:
     write_table(path, pa.table(columns))
 
 
-def read_samples(path: Path) -> pd.DataFrame:
-    """The rows of a `samples.parquet` with the columns of `write_samples`; lists become numpy arrays. Raises DataError:
-    it does not exist, is corrupt, or has other columns.
+def read_samples(path: Path, controls: bool = True) -> pd.DataFrame:
+    """The rows of a `samples.parquet` with the columns of `write_samples`; lists become numpy arrays.
+
+    controls: whether to keep the rows of controls.
+    Raises DataError: it does not exist, is corrupt, or has other columns.
     """
     import pyarrow as pa
 
@@ -123,7 +125,7 @@ def read_samples(path: Path) -> pd.DataFrame:
     empty = [name for name, kind in _REQUIRED.items() if kind != _NUMBER and table.column(name).null_count]
     if empty:
         raise _corrupt(path, f"columns {', '.join(empty)} lack values")
-    return frame
+    return frame if controls else frame[frame["control"] == ""]
 
 
 def _row(example: Example[object], prediction: Prediction, score: float | None, split: str, control: str) -> SampleRow:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from vlbench import catalog
 from vlbench.core.errors import CoverageError, DataError, VlbenchError, first_five, unknown
+from vlbench.core.modes import MODES
 from vlbench.core.record import RunRecord
 from vlbench.data.cache.folder import atomic_write
 from vlbench.records.folder import RunFolder, read_run
@@ -106,8 +107,7 @@ def submission(folder: Path, to: str, output: Path | None = None) -> tuple[Path,
     server, run = SERVERS[to], RunFolder.open(folder)
     record = read_run(run.path)
     _check(run, record, to, server)
-    rows = read_samples(run.samples)
-    rows = rows[rows["control"] == ""]
+    rows = read_samples(run.samples, controls=False)
     answers = list(zip(rows["example_id"], rows["prediction"], strict=True))
     _check_complete(record, answers, [str(status) for status in rows["status"]])
     path = output or run.path / f"submission-{server.file}"
@@ -138,7 +138,10 @@ def _again(run: RunFolder, record: RunRecord, server: Server) -> str:
     mode, checkpoint = record.spec.mode, record.spec.checkpoint if real else None
     if real and run.best.is_dir():
         mode, checkpoint = "eval", str(run.path)
-    weights = (*(() if mode == "finetune" else ("--mode", mode)), *(("--checkpoint", checkpoint) if checkpoint else ()))
+    weights = (
+        *(() if MODES[mode].trains_backbone else ("--mode", mode)),
+        *(("--checkpoint", checkpoint) if checkpoint else ()),
+    )
     model = ("--model", record.spec.model, "--size", record.model.size)
     command = shlex.join(("vlbench", "run", "--task", server.task, *model, *weights, "--split", split))
     return f"answer that with `{command} --data-root DIR`"

@@ -78,7 +78,7 @@ def compare_runs(paths: Sequence[Path], metric: str = "", by: str = "") -> Compa
     """
     if len(paths) < 2:
         raise VlbenchError(f"{len(paths)} run to compare: give two runs or more")
-    begun = [path for path in paths if not _never_began(path)]
+    begun = [path for path in paths if not RunFolder(path).holds_lock_alone()]
     read = [FoundRun(RunFolder.open(path).run_json, read_run(path)) for path in (begun if len(begun) > 1 else paths)]
     given, left_out = _complete(read)
     runs = distinct if len(distinct := newest(given)) > 1 else given
@@ -96,21 +96,9 @@ def compare_runs(paths: Sequence[Path], metric: str = "", by: str = "") -> Compa
         raise unknown("tag", by, first_units.tags or {"none"}, f"given as --by for {metric}")
     result = first.result(metric)
     better = result is None or result.higher_is_better
-    return Comparison(
-        task=first.task.name,
-        split=first.task.split,
-        metric=metric,
-        higher_is_better=better,
-        by=by,
-        systems=compared,
-        pairs=tuple(_pair(compared[0], other, by, better) for other in compared[1:]),
-        notes=(*left_out, *_copies(given, runs), *_notes(runs)),
-    )
-
-
-def _never_began(path: Path) -> bool:
-    """Whether the folder belongs to a run that was rejected before any work was done: it holds only a lock file."""
-    return RunFolder(path).holds_lock_alone()
+    pairs = tuple(_pair(compared[0], other, by, better) for other in compared[1:])
+    notes = (*left_out, *_copies(given, runs), *_notes(runs))
+    return Comparison(first.task.name, first.task.split, metric, better, by, compared, pairs, notes)
 
 
 def _complete(runs: Sequence[FoundRun]) -> tuple[list[FoundRun], list[str]]:

@@ -34,8 +34,7 @@ def read_answers(run: RunFolder, near: float) -> Answers:
     """The answers of a run. near: scores that differ by no more than this are a near tie. Raises DataError: the run's
     files are missing or corrupt.
     """
-    rows = read_samples(run.samples)
-    rows = rows[rows["control"] == ""]
+    rows = read_samples(run.samples, controls=False)
     units = list(_of_rankings(read_rankings(run.ranks, ()), near) if run.ranks.is_file() else _of_examples(rows, near))
     first_answers = {unit: answers[0] for unit, answers in units}
     return Answers(first_answers, {unit: answers[1:] for unit, answers in units if answers[1:]}, asked(rows))

@@ -44,14 +44,12 @@ def judge(
         if subject not in known and layer in layers:
             verdicts.append(Verdict(subject, layer, "missing", "not in the baseline: add it with --update-baseline"))
     if limits.max_slowdown is not None:
-        verdicts += _speed(groups, by_subject(reference), limits.max_slowdown)
+        known_speeds = by_subject(reference)
+        verdicts += [
+            _paced(subject, group, known_speeds.get(subject, []), limits.max_slowdown)
+            for subject, group in groups.items()
+        ]
     return verdicts
-
-
-def _speed(
-    groups: dict[Subject, list[FoundRun]], reference: dict[Subject, list[FoundRun]], max_slowdown: float
-) -> list[Verdict]:
-    return [_paced(subject, group, reference.get(subject, []), max_slowdown) for subject, group in groups.items()]
 
 
 def _paced(subject: Subject, group: list[FoundRun], reference: list[FoundRun], max_slowdown: float) -> Verdict:

@@ -29,8 +29,7 @@ def largest_change(run: RunFolder, result: Result, changed: Collection[str]) -> 
     query. Returns the change in the unit of the value; None for a value of ranks that is not a recall, which has no
     bound.
     """
-    rows = read_samples(run.samples)
-    rows = rows[rows["control"] == ""]
+    rows = read_samples(run.samples, controls=False)
     if run.ranks.is_file():
         return _of_queries(run, rows, result.metric, changed)
     scored = rows[rows["score"].notna()]

@@ -105,7 +105,4 @@ def _main_tag(record: RunRecord) -> str:
 
 
 def _samples(folder: RunFolder) -> pd.DataFrame | None:
-    if not folder.samples.is_file():
-        return None
-    rows = read_samples(folder.samples)
-    return rows[rows["control"] == ""]
+    return read_samples(folder.samples, controls=False) if folder.samples.is_file() else None

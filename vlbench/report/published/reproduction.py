@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Literal
 
 from vlbench import catalog
@@ -60,17 +61,7 @@ def expectations(
             judged.append(Expectation(*place, "not comparable", why))
         else:
             judged += [expectation for row, again in rows for expectation in _judged(group, row, again)]
-    return sorted(
-        judged,
-        key=lambda expectation: (
-            expectation.task,
-            expectation.model,
-            expectation.split,
-            expectation.metric,
-            expectation.judgement,
-            expectation.source,
-        ),
-    )
+    return sorted(judged, key=attrgetter("task", "model", "split", "metric", "judgement", "source"))
 
 
 def _why_not(record: RunRecord, version: str, task_versions: Mapping[str, int]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import isfinite
 from statistics import fmean
@@ -126,7 +126,9 @@ def board(
     for name in columns:
         if name not in known:
             raise unknown("column", name, known, "given in --columns")
-    _check_order(choice.sort, chosen, known)
+    orders = {"rank", "model", *(run.record.task.name for run in chosen), *known} - {MAIN}
+    if choice.sort not in orders:
+        raise unknown("order", choice.sort, orders, "given as --sort")
     doubts = [doubt(run.record, version, task_versions) for run in chosen]
     kinds: dict[tuple[str, str], list[tuple[FoundRun, str]]] = {}
     for run, why in zip(chosen, doubts, strict=True):
@@ -141,12 +143,6 @@ def board(
         (*(f"left out: {fault}" for fault in faults), *_machines(chosen, columns), *_batches(chosen, columns)),
         choice.pareto,
     )
-
-
-def _check_order(sort: str, runs: Sequence[FoundRun], metrics: Collection[str]) -> None:
-    orders = {"rank", "model", *(run.record.task.name for run in runs), *metrics} - {MAIN}
-    if sort not in orders:
-        raise unknown("order", sort, orders, "given as --sort")
 
 
 def _table(data: str, how: str, runs: Sequence[tuple[FoundRun, str]], columns: Sequence[str], choice: Choice) -> Table:

@@ -58,8 +58,7 @@ def read_units(run: RunFolder, record: RunRecord, metric: str) -> Units:
         raise _cannot(f"{run.path} has no {metric!r}: it has {known}; give another --metric")
     if not isfinite(result.value):
         raise _cannot(f"{run.path} has no value for {metric} ({result.value}): rerun it with --no-resume")
-    rows = read_samples(run.samples)
-    rows = rows[rows["control"] == ""]
+    rows = read_samples(run.samples, controls=False)
     if RECALL.fullmatch(metric) or SUM.fullmatch(metric):
         units = _of_ranking(read_rankings(run.ranks, ()), rows, metric)
     else:
