@@ -169,8 +169,6 @@ def finetuning(batch: int, repeats: int) -> None:
     training = Finetuning(learner, examples, plan, accelerator, checkpoints, 0, Conduct())
     blocks = enumerate(training.steps.blocks)
     steps = [Share(number, tuple(rows), tuple(range(len(rows))), 1.0) for number, rows in blocks]
-        Share(number, tuple(rows), tuple(range(len(rows))), 1.0) for number, rows in enumerate(training.steps.blocks)
-    ]
     batches = training_batches(examples, steps, other, "0/negatives")
     bare = BareTraining(other, [batches[number] for number in range(len(batches))], float(recipe.lr or 0))
     seconds: dict[str, list[float]] = {"bare loop": [], "engine": []}

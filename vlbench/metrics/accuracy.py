@@ -14,10 +14,7 @@ def accuracy(predictions: Sequence[Prediction], examples: Sequence[Example[Label
     """The share of examples answered with their label, in percent [0, 100]; case is ignored. n counts examples.
 
     A prediction whose status is not "ok" is wrong. The interval clusters examples by their group.
-
-    Raises:
-        CoverageError: predictions and examples do not match one to one.
-
+    Raises CoverageError: predictions and examples do not match one to one.
     Source: Suhr et al. 2019 (NLVR2) and 2017 (NLVR, where it is called precision), official metrics scripts.
 
     >>> from vlbench.core.examples import Query
@@ -32,11 +29,7 @@ def accuracy(predictions: Sequence[Prediction], examples: Sequence[Example[Label
 
 def consistency(predictions: Sequence[Prediction], examples: Sequence[Example[Label]]) -> Score:
     """The share of groups whose examples are all correct, in percent [0, 100]. n counts groups, also those of one.
-
-    Raises:
-        CoverageError: predictions and examples do not match one to one.
-
-    Source: as `accuracy`.
+    Raises CoverageError: predictions and examples do not match one to one. Source: as `accuracy`.
     """
     correct = _correct(predictions, examples)
     all_correct: dict[str, float] = {}

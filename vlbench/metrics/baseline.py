@@ -13,12 +13,7 @@ from vlbench.metrics.scoring import parts
 
 def majority(metric: Metric, examples: Examples) -> float | None:
     """The metric's value, in its own unit, where the most frequent answer of these examples is given to all of them.
-
-    Returns:
-        None where the references are not answers, as in retrieval.
-
-    Raises:
-        CoverageError: there are no examples.
+    Returns None where the references are not answers, as in retrieval. Raises CoverageError: there are no examples.
     """
     if not examples:
         raise CoverageError("there are no examples for a majority baseline: expected at least one")

@@ -21,9 +21,8 @@ class Bin:
 
 @dataclass(frozen=True)
 class Calibration:
-    """A reliability diagram: the bins that hold answers, lowest first.
-
-    ece: the expected calibration error in [0, 1], the mean of |accuracy - confidence| over all n answers.
+    """A reliability diagram: the bins that hold answers, lowest first. ece: the expected calibration error in [0, 1],
+    the mean of |accuracy - confidence| over all n answers.
     """
 
     bins: tuple[Bin, ...]
@@ -34,14 +33,9 @@ class Calibration:
 def calibration(confidences: Sequence[float], scores: Sequence[float], bins: int = 15) -> Calibration:
     """Reliability in bins of equal width, and the expected calibration error.
 
-    Args:
-        confidences: B probabilities of the given answers, in [0, 1].
-        scores: B scores of those answers, in [0, 1]; fractions where a metric gives partial credit.
-        bins: the number of bins.
-
-    Raises:
-        ValueError: no values, different lengths, or a confidence outside [0, 1].
-
+    confidences: B probabilities of the given answers, in [0, 1]. scores: B scores of those answers, in [0, 1];
+    fractions where a metric gives partial credit.
+    Raises ValueError: no values, different lengths, or a confidence outside [0, 1].
     Source: Guo et al. 2017, On Calibration of Modern Neural Networks, eq. 2-3 (with 15 bins).
 
     >>> calibration([0.9, 0.8, 0.3], [1.0, 0.0, 0.0], bins=2).ece

@@ -16,13 +16,8 @@ def leave_out(
 ) -> tuple[Sequence[Prediction], tuple[str, ...]]:
     """The predictions without those that only a larger split expects, and a note for each such split.
 
-    Predictions whose ids belong to no split stay, so that `match` names them.
-
-    Args:
-        predictions: all predictions of the file.
-        examples: those of the split that is scored.
-        larger: (split, its ids), the smallest split first; the next one is read only while there are extra ids.
-
+    Predictions whose ids belong to no split stay, so that `match` names them. larger: (split, its ids), the smallest
+    split first; the next one is read only while there are extra ids.
     Source: `compute_filtered_accuracy.py` of NLVR2 scores the predictions of a whole split on a part of it.
     """
     expected = {example.id for example in examples}
@@ -41,19 +36,14 @@ def leave_out(
 
 
 def match(
-    predictions: Sequence[Prediction],
-    examples: Examples,
-    labels: Sequence[str] = (),
-    allow_missing: bool = False,
+    predictions: Sequence[Prediction], examples: Examples, labels: Sequence[str] = (), allow_missing: bool = False
 ) -> Coverage:
     """Check that predictions and examples match one to one, and count them.
 
-    labels: the answers allowed, in any case; empty allows every answer. Predictions whose status
-    is not "ok" have no answer and are counted as unparsed or as errors instead.
-
-    Raises:
-        CoverageError: no examples; ids that are missing (unless allow_missing), duplicate or extra; or answers that
-            are not in `labels`. The message gives the count and the first five of each kind of fault.
+    labels: the answers allowed, in any case; empty allows every answer. Predictions whose status is not "ok" have no
+    answer and are counted as unparsed or as errors instead.
+    Raises CoverageError: no examples; ids that are missing (unless allow_missing), duplicate or extra; or answers that
+    are not in `labels`. The message gives the count and the first five of each kind of fault.
     """
     if not examples:
         raise CoverageError("there are no examples to score: expected at least one")
@@ -83,7 +73,6 @@ def match(
 
 def id_faults(given: Counter[str], expected: Set[str], allow_missing: bool = False) -> list[str]:
     """The missing, duplicate and extra ids: a text for each kind of fault, with the count and the first five ids.
-
     given: id -> how often it occurs.
     """
     return [

@@ -30,7 +30,6 @@ _SCORES_AT_ONCE = 1 << 20
 @dataclass(frozen=True)
 class RankCounts:
     """What is ranked before each query's best correct candidate: i2t_* are [N] for images, t2i_* are [M] for texts.
-
     low: wrong candidates with a higher score. high: those plus wrong candidates with an equal score. positives: how
     many correct candidates have the best one's score; a text has one image only.
     """
@@ -45,16 +44,11 @@ class RankCounts:
 def ranks(scores: ScoreMatrix, owner: Counts) -> RankCounts:
     """Count the candidates ranked before the correct ones.
 
-    An image's rank is that of its best text; its other texts never count against it.
-
-    Args:
-        scores: [N, M], floating point, possibly infinite, possibly a memory map: it is read once, in blocks of rows,
-            and never copied as a whole.
-        owner: [M], the row of each text's image.
-
-    Raises:
-        DataError: scores that are not floating point, shapes that do not fit, an image without a text, or a NaN, with
-            its row and column.
+    An image's rank is that of its best text; its other texts never count against it. scores: [N, M], floating point,
+    possibly infinite, possibly a memory map: it is read once, in blocks of rows, and never copied as a whole. owner:
+    [M], the row of each text's image.
+    Raises DataError: scores that are not floating point, shapes that do not fit, an image without a text, or a NaN,
+    with its row and column.
     """
     _check(scores, owner)
     own = _comparable(scores[owner, np.arange(len(owner))])  # [M]: each text with its own image
@@ -93,10 +87,8 @@ def rankings(scores: ScoreMatrix, gallery: Gallery, counts: RankCounts) -> list[
 
 
 def from_matrix(scores: ScoreMatrix, gallery: Gallery) -> list[Ranking]:
-    """The rankings of a gallery's images and texts from their scores [N, M].
-
-    Raises:
-        DataError: as `ranks`, or another shape than the gallery's.
+    """The rankings of a gallery's images and texts from their scores [N, M]. Raises DataError: as `ranks`, or another
+    shape than the gallery's.
     """
     if scores.shape != (len(gallery.images), len(gallery.texts)):
         raise DataError(
@@ -111,9 +103,7 @@ def from_lists(lists: Mapping[str, Sequence[str]], direction: Direction, gallery
 
     A list may hold a part of the candidates. Where no correct candidate is in it, both ranks are its length, which
     means "at that place or later". A list has no ties, and the scores of its best candidates are NaN.
-
-    Raises:
-        DataError: a query or a candidate that is not in the gallery, or a duplicate candidate.
+    Raises DataError: a query or a candidate that is not in the gallery, or a duplicate candidate.
     """
     images = [ref.key for ref in gallery.images]
     image_of = {text: images[row] for text, row in zip(gallery.text_ids, gallery.owner, strict=True)}
@@ -141,10 +131,8 @@ def _check_list(what: str, names: Sequence[str], candidates: Set[str]) -> None:
 
 
 def best(scores: ScoreMatrix, k: int) -> Iterator[tuple[Counts, ScoreMatrix]]:
-    """For each row of scores [Q, C]: the columns of the k best, best first, ties in order, and their scores.
-
-    Yields:
-        Q times two arrays [min(k, C)].
+    """For each row of scores [Q, C]: the columns of the k best, best first, ties in order, and their scores. Yields Q
+    times two arrays [min(k, C)].
     """
     place = max(0, scores.shape[1] - k)
     for rows in _blocks(scores):

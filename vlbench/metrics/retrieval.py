@@ -31,9 +31,7 @@ DIRECTIONS: tuple[Direction, Direction] = ("i2t", "t2i")
 
 def hit_probability(ranking: Ranking, k: int, ties: Ties) -> float:
     """The probability in [0, 1] that a correct candidate is among the first `k`: 0 or 1, except for expected ties.
-
-    Raises:
-        MetricAbsentError: the list that was ranked ends before `k` and before its correct candidate.
+    Raises MetricAbsentError: the list that was ranked ends before `k` and before its correct candidate.
     """
     if ranking.depth is not None and ranking.rank_high >= ranking.depth < k:
         raise MetricAbsentError(f"lists of {ranking.depth} candidates end above their right answer and before R@{k}")
@@ -58,10 +56,9 @@ class Recall:
     def __call__(self, rankings: Sequence[Ranking], examples: Sequence[Example[Caption]], /) -> Score:
         """The score; its interval resamples whole images.
 
-        Raises:
-            CoverageError: rankings and examples do not match one to one.
-            MetricAbsentError: a list ends before K and before its correct candidate, or only the other direction has
-                rankings.
+        Raises CoverageError: rankings and examples do not match one to one.
+        Raises MetricAbsentError: a list ends before K and before its correct candidate, or only the other direction has
+        rankings.
         """
         matched = _MatchedRankings(rankings, examples)
         values = matched.hits(self.direction, self.k, self.ties)
@@ -77,10 +74,8 @@ class RecallSum:
     ties: Ties
 
     def __call__(self, rankings: Sequence[Ranking], examples: Sequence[Example[Caption]], /) -> Score:
-        """The score; its interval resamples whole images, each with its own query and those of its texts.
-
-        Raises:
-            CoverageError, MetricAbsentError: as `Recall`.
+        """The score; its interval resamples whole images, each with its own query and those of its texts. Raises
+        CoverageError, MetricAbsentError: as `Recall`.
         """
         matched = _MatchedRankings(rankings, examples)
         recalls = [(direction, matched.hits(direction, k, self.ties)) for direction, k in product(DIRECTIONS, LEVELS)]
@@ -103,9 +98,8 @@ class MedianRank:
     def __call__(self, rankings: Sequence[Ranking], examples: Sequence[Example[Caption]], /) -> Score:
         """The score, without an interval.
 
-        Raises:
-            CoverageError: rankings and examples do not match one to one.
-            MetricAbsentError: a list ends before its correct candidate, or only the other direction has rankings.
+        Raises CoverageError: rankings and examples do not match one to one.
+        Raises MetricAbsentError: a list ends before its correct candidate, or only the other direction has rankings.
         """
         matched = _MatchedRankings(rankings, examples)
         values = matched.ranks(self.direction)
@@ -122,11 +116,7 @@ class MeanRank:
     direction: Direction
 
     def __call__(self, rankings: Sequence[Ranking], examples: Sequence[Example[Caption]], /) -> Score:
-        """The score; its interval resamples whole images.
-
-        Raises:
-            CoverageError, MetricAbsentError: as `MedianRank`.
-        """
+        """The score; its interval resamples whole images. Raises CoverageError, MetricAbsentError: as `MedianRank`."""
         matched = _MatchedRankings(rankings, examples)
         values = matched.ranks(self.direction)
         # As shares of the largest rank: if all shares are 0, or all are 1, there still is an interval.
@@ -139,10 +129,8 @@ class MeanRank:
 
 
 def recalls(rankings: Sequence[Ranking], examples: Sequence[Example[Caption]]) -> dict[str, float]:
-    """R@1, R@5 and R@10 in percent by metric name: the values of `Recall`, without intervals.
-
-    Raises:
-        CoverageError, MetricAbsentError: as `Recall`.
+    """R@1, R@5 and R@10 in percent by metric name: the values of `Recall`, without intervals. Raises CoverageError,
+    MetricAbsentError: as `Recall`.
     """
     matched, prefix = _MatchedRankings(rankings, examples), {"i2t": "tr", "t2i": "ir"}
     return {
@@ -171,9 +159,8 @@ def _random_hit(correct: int, candidates: int, k: int) -> float:
 
 
 class _MatchedRankings:
-    """Rankings that match the examples one to one.
-
-    image_of: direction -> query -> its image, by which intervals cluster.
+    """Rankings that match the examples one to one. image_of: direction -> query -> its image, by which intervals
+    cluster.
     """
 
     def __init__(self, rankings: Sequence[Ranking], examples: Sequence[Example[Caption]]) -> None:
@@ -191,10 +178,8 @@ class _MatchedRankings:
                 _match(direction, [item.query_id for item in queries], self.image_of[direction].keys())
 
     def of(self, direction: Direction) -> Sequence[Ranking]:
-        """The rankings of that direction, sorted by query. A file may have one direction only.
-
-        Raises:
-            MetricAbsentError: there are none.
+        """The rankings of that direction, sorted by query. A file may have one direction only. Raises
+        MetricAbsentError: there are none.
         """
         if not self._by_direction[direction]:
             raise MetricAbsentError(f"there are no {direction} rankings")
@@ -219,10 +204,9 @@ class _MatchedRankings:
         return fmean(average(list(fold.values())) for fold in self._folds(direction, values))
 
     def above_average(self, direction: Direction, values: Mapping[str, float]) -> Mapping[str, float]:
-        """Image -> its contribution to the mean over folds, centred: the mean over images is zero.
-
-        It sums how far the image's queries are above the mean of their fold, weighted by the number of images per
-        query: the linear part of a ratio, and the image's own mean, centred, where all images have as many queries.
+        """Image -> its contribution to the mean over folds, centred: the mean over images is zero. It sums how far the
+        image's queries are above the mean of their fold, weighted by the number of images per query: the linear part of
+        a ratio, and the image's own mean, centred, where all images have as many queries.
         """
         folds, shares = self._folds(direction, values), dict.fromkeys(self.image_of["i2t"], 0.0)
         for fold in folds:

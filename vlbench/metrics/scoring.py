@@ -48,16 +48,13 @@ def score(
     """One result per metric, in the order of `metrics`.
 
     Args:
-        metrics: name -> metric.
         main_metric: the metric also computed per slice.
         slices: tags; each value of a tag is a slice, made of the examples with that value.
         results: predictions, or rankings of a gallery.
-        examples: the examples that are scored.
         cut: groups of which only some examples are scored (see `cut_groups`): metrics over groups are then absent.
 
-    Raises:
-        CoverageError: predictions and examples do not match one to one.
-        DataError: a prediction's score or a metric's value is not finite.
+    Raises CoverageError: predictions and examples do not match one to one.
+    Raises DataError: a prediction's score or a metric's value is not finite.
     """
     _reject_infinite_scores(results)
     computed, absent = [], {}
@@ -81,9 +78,8 @@ def cut_groups(examples: Examples, scored: Examples) -> frozenset[str]:
 
 
 def parts(examples: Examples, tag: str) -> Mapping[str, Examples]:
-    """Value of the tag -> its examples: first numbers, in their order, then words.
-
-    Examples without the tag are left out.
+    """Value of the tag -> its examples: first numbers, in their order, then words. Examples without the tag are left
+    out.
     """
     by_value: dict[str, list[Example[object]]] = defaultdict(list)
     for example in examples:
@@ -110,10 +106,8 @@ def _reject_infinite_scores(results: Results) -> None:
 
 
 def _reject_cut_groups(score: Score, results: Results, cut: Collection[str]) -> None:
-    """A group with fewer examples is more easily all correct, so a metric over groups needs whole groups.
-
-    Raises:
-        MetricAbsentError: the metric counts groups, and some of them are cut.
+    """A group with fewer examples is more easily all correct, so a metric over groups needs whole groups. Raises
+    MetricAbsentError: the metric counts groups, and some of them are cut.
     """
     incomplete = score.per_example.keys() & set(cut)
     if incomplete and not _is_over_examples(score, results):
@@ -127,16 +121,9 @@ def _is_over_examples(score: Score, results: Results) -> bool:
     return score.per_example.keys() <= {item.example_id for item in results if isinstance(item, Prediction)}
 
 
-def _by_slice(
-    overall: Score,
-    metric: Metric,
-    tags: Sequence[str],
-    results: Results,
-    examples: Examples,
-) -> Slices:
-    """The metric of each slice; where it is a mean over examples, from their values in `overall`.
-
-    A metric may leave examples out, as GQA's do with unbalanced questions; a slice of such examples only is left out.
+def _by_slice(overall: Score, metric: Metric, tags: Sequence[str], results: Results, examples: Examples) -> Slices:
+    """The metric of each slice; where it is a mean over examples, from their values in `overall`. A metric may leave
+    examples out, as GQA's do with unbalanced questions; a slice of such examples only is left out.
     """
     groups = {example.id: example.group for example in examples}
     by_id = {item.example_id: item for item in results if isinstance(item, Prediction)}

@@ -33,10 +33,8 @@ class Positions:
 
 @dataclass(frozen=True)
 class Shortlists:
-    """The shortlists of one direction.
-
-    candidates [Q, K]: best first by the fast score. scores [Q, K]: their slow scores. correct [Q, K]: whether a
-    candidate is correct. before: the positions by the fast score.
+    """The shortlists of one direction. candidates [Q, K]: best first by the fast score. scores [Q, K]: their slow
+    scores. correct [Q, K]: whether a candidate is correct. before: the positions by the fast score.
     """
 
     direction: Direction
@@ -71,9 +69,8 @@ class Shortlists:
         ]
 
     def best(self, fast: ScoreMatrix, candidates: Sequence[str]) -> list[tuple[tuple[str, float], ...]]:
-        """The ids and scores of the `TOP` best of each query: the shortlist by the slow score, then the others.
-
-        fast: [Q, C]. The slow scores are raised by a constant, so that they exceed all fast ones.
+        """The ids and scores of the `TOP` best of each query: the shortlist by the slow score, then the others. fast:
+        [Q, C]. The slow scores are raised by a constant, so that they exceed all fast ones.
         """
         depth = self.scores.shape[1]
         lift = float(fast.max()) - float(self.scores.min()) + 1.0
@@ -95,16 +92,10 @@ def depths(k: int) -> list[int]:
 def in_two_stages(fast: ScoreMatrix, gallery: Gallery, k: int, score_pairs: ScorePairs) -> dict[int, list[Ranking]]:
     """Depth -> the rankings of a gallery's images and texts, for each of the `depths` of the shortlists up to k.
 
-    Only the rankings of the last depth have the best candidates of each query.
-
-    Args:
-        fast: the fast scores [N, M].
-        gallery: N images and M texts.
-        k: the length of the shortlists.
-        score_pairs: called once, with all pairs that are on the shortlist of their image or of their text.
-
-    Raises:
-        DataError: as `metrics.ranks.ranks`.
+    Only the rankings of the last depth have the best candidates of each query. fast: the fast scores [N, M]. k: the
+    length of the shortlists. score_pairs: called once, with all pairs that are on the shortlist of their image or of
+    their text.
+    Raises DataError: as `metrics.ranks.ranks`.
     """
     images, texts = [ref.key for ref in gallery.images], gallery.text_ids
     owner = np.asarray(gallery.owner, np.int64)

@@ -67,15 +67,10 @@ def paired(a: Values, b: Values, groups: Mapping[str, str], seed: int = 0) -> Di
     """Compare one run with one run, paired by unit.
 
     The test is McNemar's exact one where values are 0 or 1 and every unit is a group of its own, else a permutation
-    test that swaps A and B in whole groups. The interval is a percentile bootstrap over groups.
-
-    Args:
-        a, b: unit -> value of the same units, in [0, 1] except where folds of unequal size are weighted.
-        groups: unit -> its group.
-        seed: of the random generator that resamples and permutes.
-
-    Raises:
-        ValueError: the units differ, or there are none.
+    test that swaps A and B in whole groups. The interval is a percentile bootstrap over groups. a, b: unit -> value of
+    the same units, in [0, 1] except where folds of unequal size are weighted. groups: unit -> its group. seed: of the
+    random generator that resamples and permutes.
+    Raises ValueError: the units differ, or there are none.
     """
     if a.keys() != b.keys() or not a:
         raise ValueError("paired values are of the same units, of which there is at least one")
@@ -98,11 +93,9 @@ def paired(a: Values, b: Values, groups: Mapping[str, str], seed: int = 0) -> Di
 
 @dataclass(frozen=True, slots=True)
 class Seeds:
-    """A system over its seeds.
-
-    mean: unit -> its mean value over seeds. figures: the score (mean over units) of each seed. noise: the part of the
-    mean score's variance that comes from the randomness of single answers; it is in the variance over seeds and in that
-    over units, and would otherwise be counted twice.
+    """A system over its seeds. mean: unit -> its mean value over seeds. figures: the score (mean over units) of each
+    seed. noise: the part of the mean score's variance that comes from the randomness of single answers; it is in the
+    variance over seeds and in that over units, and would otherwise be counted twice.
     """
 
     mean: Values
@@ -111,11 +104,7 @@ class Seeds:
 
     @classmethod
     def of(cls, runs: Sequence[Values]) -> Seeds:
-        """Pool the values of each seed's run.
-
-        Raises:
-            ValueError: their units differ, or there are none.
-        """
+        """Pool the values of each seed's run. Raises ValueError: their units differ, or there are none."""
         if not runs or not runs[0] or any(values.keys() != runs[0].keys() for values in runs):
             raise ValueError("all seeds have values of the same units, of which there is at least one")
         mean = {unit: fmean(values[unit] for values in runs) for unit in runs[0]}
@@ -128,16 +117,13 @@ def seeded(a: Seeds, b: Seeds, groups: Mapping[str, str], seed: int = 0) -> Diff
     The test-set variance is a bootstrap over groups of the mean over seeds; the seed variance is that of the seeds'
     scores. They add, less the noise of single answers that is in both, with Welch's and Satterthwaite's degrees of
     freedom: a bootstrap over three seeds would show two thirds of their variance, and a normal interval would be too
-    narrow for so few. With one group of examples the test-set variance is unknown, and so is the interval.
-
-    Args:
-        a, b: the systems, at least one of them with two seeds or more; a single seed has a variance of zero.
-        groups: unit -> its group.
-        seed: of the random generator that resamples and permutes.
-
-    Raises:
-        ValueError: the units differ.
+    narrow for so few. With one group of examples the test-set variance is unknown, and so is the interval. a, b: the
+    systems, at least one of them with two seeds or more; a single seed has a variance of zero. groups: unit -> its
+    group. seed: of the random generator that resamples and permutes.
+    Raises ValueError: the units differ.
     """
+    from scipy import stats
+
     if a.mean.keys() != b.mean.keys():
         raise ValueError("both sides have values of the same units")
     change = {unit: b.mean[unit] - value for unit, value in a.mean.items()}
@@ -148,55 +134,30 @@ def seeded(a: Seeds, b: Seeds, groups: Mapping[str, str], seed: int = 0) -> Diff
     parts = [*((variance, free) for variance, free in parts if free > 0), (test_stderr**2, len(sums) - 1.0)]
     both = sum(variance for variance, _ in parts) - a.noise - b.noise
     total = max(both, *(variance for variance, _ in parts))
-    error = _SamplingError(total**0.5, _satterthwaite(parts), len(sums))
-    effect = float(sums.sum() / counts.sum())
-    detectable = error.detectable if error.stderr else _by_signs(sums, counts)
+    stderr, degrees, effect = total**0.5, _satterthwaite(parts), float(sums.sum() / counts.sum())
+    if len(sums) < 2:
+        half_width, detectable, p = float("inf"), float("inf"), 1.0
+    elif not stderr:
+        half_width, detectable, p = unseen_share(len(sums)), _by_signs(sums, counts), permutation(sums, rng)
+    else:
+        half_width, detectable = float(stats.t.isf(_LEVEL / 2, degrees)) * stderr, _detectable(stderr, degrees)
+        p = 2 * float(stats.t.sf(abs(effect) / stderr, degrees))
     within = all(0 <= value <= 1 for side in (a, b) for value in side.mean.values())
-    low, high = _outward(effect - error.half_width, effect + error.half_width, effect, unseen_share(len(sums)))
+    low, high = _outward(effect - half_width, effect + half_width, effect, unseen_share(len(sums)))
     return Difference(
-        effect, error.stderr, max(low, -1.0) if within else low, min(high, 1.0) if within else high,
-        p=error.p(effect) if error.stderr else permutation(sums, rng),
+        effect, stderr, max(low, -1.0) if within else low, min(high, 1.0) if within else high, p,
         test=f"t over {len(a.figures)} and {len(b.figures)} seeds and {len(sums):,} groups",
         method="95 % t interval of the seeds' spread and a bootstrap over groups together",
         n=len(change), groups=len(sums),
         detectable=float("inf") if within and detectable > 1 else detectable,
-        degrees=error.degrees, test_stderr=test_stderr,
+        degrees=degrees, test_stderr=test_stderr,
         seed_stderr=sum(variance for variance, _ in parts[:-1]) ** 0.5,
     )  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
-class _SamplingError:
-    """The standard error of a difference over so many groups, with its degrees of freedom."""
-
-    stderr: float
-    degrees: float
-    groups: int
-
-    @property
-    def half_width(self) -> float:
-        """Half the width of the 95 % interval; infinite for one group."""
-        from scipy import stats
-
-        if self.groups < 2:
-            return float("inf")
-        return float(stats.t.isf(_LEVEL / 2, self.degrees)) * self.stderr if self.stderr else unseen_share(self.groups)
-
-    @property
-    def detectable(self) -> float:
-        return _detectable(self.stderr, self.degrees) if self.groups > 1 else float("inf")
-
-    def p(self, effect: float) -> float:
-        """The two-sided p of no difference, in [0, 1]."""
-        from scipy import stats
-
-        return 2 * float(stats.t.sf(abs(effect) / self.stderr, self.degrees)) if self.groups > 1 else 1.0
-
-
 def mcnemar(fixed: int, broken: int) -> float:
-    """McNemar's exact two-sided p, in [0, 1] (McNemar 1947).
-
-    fixed: units that only B answers correctly. broken: units that only A answers correctly.
+    """McNemar's exact two-sided p, in [0, 1] (McNemar 1947). fixed: units that only B answers correctly. broken: units
+    that only A answers correctly.
     """
     from scipy import stats
 
@@ -204,10 +165,9 @@ def mcnemar(fixed: int, broken: int) -> float:
 
 
 def permutation(sums: NDArray[np.float64], rng: np.random.Generator) -> float:
-    """The two-sided p, in (0, 1], of the sum of group differences [G] under random flips of their signs.
-
-    The same distribution as scipy.stats.permutation_test(permutation_type="samples"), at the cost of the K different
-    sizes of a difference instead of all G: of m groups with one size, a binomial number keeps its sign.
+    """The two-sided p, in (0, 1], of the sum of group differences [G] under random flips of their signs. The same
+    distribution as scipy.stats.permutation_test(permutation_type="samples"), at the cost of the K different sizes of a
+    difference instead of all G: of m groups with one size, a binomial number keeps its sign.
     """
     sizes, times = np.unique(np.abs(sums[sums != 0]), return_counts=True)
     if not len(sizes):
@@ -262,10 +222,9 @@ def _seed_variance(figures: Sequence[float]) -> float:
 
 
 def _noise(runs: Sequence[Values]) -> float:
-    """The variance that the randomness of single answers adds to the mean over S seeds and U units.
-
-    It is the residual mean square of the table [S, U] of values, over S * U. For dependent units it is slightly too
-    small, which is conservative.
+    """The variance that the randomness of single answers adds to the mean over S seeds and U units. It is the residual
+    mean square of the table [S, U] of values, over S * U. For dependent units it is slightly too small, which is
+    conservative.
     """
     table = np.array([list(values.values()) for values in ({unit: run[unit] for unit in runs[0]} for run in runs)])
     if min(table.shape) < 2:
@@ -281,9 +240,8 @@ def _satterthwaite(parts: Sequence[tuple[float, float]]) -> float:
 
 
 def _by_flips(n: int, flips: int) -> float:
-    """The smallest gain in accuracy, as a share of n examples, that McNemar's test finds with `POWER`.
-
-    The share of changed answers is that of these data, or what the gain needs (Connett, Smith and McHugh 1987).
+    """The smallest gain in accuracy, as a share of n examples, that McNemar's test finds with `POWER`. The share of
+    changed answers is that of these data, or what the gain needs (Connett, Smith and McHugh 1987).
     """
     from scipy import optimize, stats
 
@@ -299,9 +257,8 @@ def _by_flips(n: int, flips: int) -> float:
 
 
 def _by_signs(sums: NDArray[np.float64], counts: NDArray[np.float64]) -> float:
-    """The smallest difference that changes enough of G groups one way for a permutation test to find it with `POWER`.
-
-    A group that changes does so by the mean size of a change in these data, or by one unit where nothing changed.
+    """The smallest difference that changes enough of G groups one way for a permutation test to find it with `POWER`. A
+    group that changes does so by the mean size of a change in these data, or by one unit where nothing changed.
     """
     from scipy import stats
 

@@ -23,9 +23,8 @@ DRAWS_AT_ONCE = 1 << 22
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A standard error and a 95 % confidence interval, in the unit of the values.
-
-    method: how they were computed, for the record.
+    """A standard error and a 95 % confidence interval, in the unit of the values. method: how they were computed, for
+    the record.
     """
 
     stderr: float
@@ -36,14 +35,8 @@ class Interval:
 
 def mean_interval(values: Mapping[Unit, float], groups: Mapping[Unit, str]) -> Interval | None:
     """The interval of the mean of `values`: `effective_binomial` where all lie in [0, 1], else `clustered_bootstrap`.
-
-    groups: unit -> its group. The result does not depend on the order of units.
-
-    Returns:
-        None for fewer than two groups: one group gives no variance.
-
-    Raises:
-        DataError: a value that is not finite.
+    groups: unit -> its group. The result does not depend on the order of units. Returns None for fewer than two groups:
+    one group gives no variance. Raises DataError: a value that is not finite.
     """
     sums, counts = group_totals(values, groups)
     if not all(0 <= value <= 1 for value in values.values()):
@@ -54,19 +47,14 @@ def mean_interval(values: Mapping[Unit, float], groups: Mapping[Unit, str]) -> I
 def effective_binomial(sums: NDArray[np.float64], counts: NDArray[np.float64], mean: float) -> Interval:
     """Clopper and Pearson's interval of a mean of values in [0, 1], with Korn and Graubard's effective sample size.
 
-    Source: Korn and Graubard 1998.
-
     The standard error se is that of a ratio of group totals, with G / (G - 1) as for a variance of G groups. The
     effective sample size is p (1 - p) / se^2. It is n, and the interval Clopper and Pearson's of k out of n, where
-    every value is 0 or 1 and a group of its own. It is at most n: no values in [0, 1] vary more than zeros and ones
-    do, and equal groups (se = 0) do not prove certainty. Where every value is 0, or every one 1, it is G. Fewer errors
-    must not lower the bounds, so the low end is never above that of G groups that are all correct, and the high end
-    never below that of G groups that are all wrong.
-
-    Args:
-        sums: [G], the sum of the values of each group, G at least 2.
-        counts: [G], the number of values of each group.
-        mean: the mean of all values, in [0, 1].
+    every value is 0 or 1 and a group of its own. It is at most n: no values in [0, 1] vary more than zeros and ones do,
+    and equal groups (se = 0) do not prove certainty. Where every value is 0, or every one 1, it is G. Fewer errors must
+    not lower the bounds, so the low end is never above that of G groups that are all correct, and the high end never
+    below that of G groups that are all wrong. sums: [G], the sum of the values of each group, G at least 2. counts:
+    [G], the number of values of each group. mean: the mean of all values, in [0, 1].
+    Source: Korn and Graubard 1998.
     """
     size, units = len(sums), float(counts.sum())
     if mean in (0.0, 1.0):
@@ -99,14 +87,10 @@ def clustered_bootstrap(
 ) -> Interval | None:
     """The percentile bootstrap of the mean of `values`, resampling whole groups with replacement.
 
-    groups: unit -> its group. The result does not depend on the order of units. Where every value is 0, or every one
-    1, resampling shows no variance; the interval then is Clopper and Pearson's over the groups.
-
-    Returns:
-        None for fewer than two groups: one group gives no variance.
-
-    Raises:
-        DataError: a value that is not finite.
+    groups: unit -> its group. The result does not depend on the order of units. Where every value is 0, or every one 1,
+    resampling shows no variance; the interval then is Clopper and Pearson's over the groups. Returns None for fewer
+    than two groups: one group gives no variance.
+    Raises DataError: a value that is not finite.
     """
     sums, counts = group_totals(values, groups)
     if len(sums) < 2:
@@ -139,7 +123,6 @@ def unseen_share(groups: int) -> float:
 
 def mean_score(name: str, values: Mapping[str, float], groups: Mapping[str, str]) -> Score:
     """The mean of per-unit values, most often in [0, 1], as a score in percent with the interval of `mean_interval`.
-
     groups: unit -> its group.
     """
     interval = mean_interval(values, groups)
@@ -160,12 +143,8 @@ def scaled_score(
 def group_totals(
     values: Mapping[Unit, float], groups: Mapping[Unit, str]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The sum and the number of the values of each of G groups: two arrays [G].
-
-    groups: unit -> its group.
-
-    Raises:
-        DataError: a value that is not finite.
+    """The sum and the number of the values of each of G groups: two arrays [G]. groups: unit -> its group. Raises
+    DataError: a value that is not finite.
     """
     rows: dict[str, int] = {}
     group = np.fromiter((rows.setdefault(groups[unit], len(rows)) for unit in values), np.int64, len(values))
@@ -183,9 +162,8 @@ def resampled_means(
     sums: NDArray[np.float64], counts: NDArray[np.float64], rng: np.random.Generator, resamples: int
 ) -> NDArray[np.float64]:
     """The mean [resamples] in each of `resamples` draws of G groups out of G, from their sums [G] and counts [G].
-
-    Groups with the same sum and count are interchangeable, so the number of times that each of the K different kinds
-    is drawn is one multinomial draw: the same distribution as drawing G groups, at the cost of K.
+    Groups with the same sum and count are interchangeable, so the number of times that each of the K different kinds is
+    drawn is one multinomial draw: the same distribution as drawing G groups, at the cost of K.
     """
     # Sums that differ by rounding alone are of one kind, whatever order they were added up in.
     rounded = np.round(np.stack([sums, counts], axis=1), 12)

@@ -24,10 +24,9 @@ _COLUMNS = ("example_id", "place", "weights", "boxes")
 
 @dataclass(frozen=True)
 class Attended:
-    """The attention of one answer over one image.
-
-    place: the image's place in its question, from 0. weights [R]: non-negative, with a sum of 1. boxes [R, 4]: left,
-    top, right and bottom of each token, in [0, 1] as shares of the image's width and height.
+    """The attention of one answer over one image. place: the image's place in its question, from 0. weights [R]:
+    non-negative, with a sum of 1. boxes [R, 4]: left, top, right and bottom of each token, in [0, 1] as shares of the
+    image's width and height.
     """
 
     example_id: str
@@ -38,10 +37,9 @@ class Attended:
 
 @dataclass(frozen=True)
 class Attention:
-    """The attention of a run's answers.
-
-    run: the run's fingerprint. weights_sha256: the hash of the weights that answered. absent: the reason why the model
-    gives no attention, else empty. rows: example id -> its images, in their order.
+    """The attention of a run's answers. run: the run's fingerprint. weights_sha256: the hash of the weights that
+    answered. absent: the reason why the model gives no attention, else empty. rows: example id -> its images, in their
+    order.
     """
 
     run: str
@@ -51,11 +49,7 @@ class Attention:
 
 
 def write_attention(path: Path, attention: Attention) -> None:
-    """Write the file in one step.
-
-    Raises:
-        DataError: it cannot be written; an old one stays as it was.
-    """
+    """Write the file in one step. Raises DataError: it cannot be written; an old one stays as it was."""
     import pyarrow as pa
 
     rows = [row for images in attention.rows.values() for row in images]
@@ -70,14 +64,8 @@ def write_attention(path: Path, attention: Attention) -> None:
 
 
 def read_attention(path: Path, run: str) -> Attention | None:
-    """The attention in a run's folder; None if there is no file, or if it is of another run.
-
-    Args:
-        path: the file.
-        run: the run's fingerprint.
-
-    Raises:
-        DataError: it is corrupt.
+    """The attention in a run's folder; None if there is no file, or if it is of another run. run: the run's
+    fingerprint. Raises DataError: it is corrupt.
     """
     import pyarrow as pa
 

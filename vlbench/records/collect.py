@@ -35,13 +35,9 @@ class Collected:
 
 
 def collect(paths: Sequence[Path]) -> Collected:
-    """Read every record at or below `paths`: folders of runs, runs, `run.json` files or copies of them (`*.json`).
-
-    A record below several paths counts once.
-
-    Raises:
-        VlbenchError: a path that does not exist, a file that is not JSON, or a folder without any record, readable or
-            not.
+    """Read every record at or below `paths`: folders of runs, runs, `run.json` files or copies of them (`*.json`). A
+    record below several paths counts once. Raises VlbenchError: a path that does not exist, a file that is not JSON, or
+    a folder without any record, readable or not.
     """
     # Not Path.resolve, which raises at a link to itself: such a file is reported with the others that cannot be read.
     by_path = {path: list(_files(path.expanduser())) for path in paths}

@@ -42,8 +42,7 @@ def fingerprint(
         answers_sha256: the hash of the candidate answers and of those that the rows of the weights stand for.
         vlbench_version: the version of this package.
 
-    Raises:
-        DataError: the spec's vocabulary cannot be read.
+    Raises DataError: the spec's vocabulary cannot be read.
     """
     meaning = {
         "spec": _spec_meaning(spec),

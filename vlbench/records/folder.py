@@ -47,10 +47,8 @@ class RunFolder:
         """The folder of a resolved spec, made if it does not exist.
 
         model: the model's name, where the spec has a path; several paths may lead to one model.
-
-        Raises:
-            VlbenchError: the output path is a file, cannot be written, or its disk is full; new folders are removed.
-            ValueError: the spec is not resolved (it has no size).
+        Raises VlbenchError: the output path is a file, cannot be written, or its disk is full; new folders are removed.
+        Raises ValueError: the spec is not resolved (it has no size).
         """
         if spec.size is None:
             raise ValueError("the spec has no size: resolve it before making its folder")
@@ -67,10 +65,8 @@ class RunFolder:
 
     @classmethod
     def open(cls, path: Path) -> RunFolder:
-        """The folder of a run, given as that folder, as its `run.json`, or as a folder above this run only.
-
-        Raises:
-            VlbenchError: there is no run (the message suggests the nearest ones), or there are several.
+        """The folder of a run, given as that folder, as its `run.json`, or as a folder above this run only. Raises
+        VlbenchError: there is no run (the message suggests the nearest ones), or there are several.
         """
         path = path.expanduser()
         folder = path.parent if path.name == _RECORD_NAME else path
@@ -117,9 +113,8 @@ class RunFolder:
     @overload
     def resolve_path(self, path: None) -> None: ...
     def resolve_path(self, path: Path | None) -> Path | None:
-        """Resolve a path of the record, which may be relative to the working directory of the run.
-
-        It is searched from the current directory, then from the run's folder upwards; else it is returned unchanged.
+        """Resolve a path of the record, which may be relative to the working directory of the run. It is searched from
+        the current directory, then from the run's folder upwards; else it is returned unchanged.
         """
         if path is None:
             return None
@@ -129,9 +124,8 @@ class RunFolder:
     def write_record(self, record: RunRecord) -> None:
         """Replace `run.json` in one step, with home paths as `~`.
 
-        Raises:
-            VlbenchError: it cannot be written (exit 5); the old one stays.
-            ValueError: a number in it is NaN or infinite, which JSON has no form for.
+        Raises VlbenchError: it cannot be written (exit 5); the old one stays.
+        Raises ValueError: a number in it is NaN or infinite, which JSON has no form for.
         """
         task = record.task.model_copy(update={"notes": tuple(map(without_home, record.task.notes))})
         changes = {"spec": portable(record.spec), "error": without_home(record.error), "task": task}
@@ -140,10 +134,8 @@ class RunFolder:
         atomic_write(self.run_json, text + "\n")
 
     def read_record(self) -> RunRecord | None:
-        """The record in `run.json`, None if there is no such file.
-
-        Raises:
-            DataError: it is corrupt, or of another schema version.
+        """The record in `run.json`, None if there is no such file. Raises DataError: it is corrupt, or of another
+        schema version.
         """
         return read_record_file(self.run_json) if os.path.lexists(self.run_json) else None
 
@@ -154,9 +146,7 @@ class RunFolder:
 
     def append_metrics(self, values: Mapping[str, float | int | str]) -> None:
         """Append a JSON line to `metrics.jsonl`, NaN and infinities as strings; an incomplete last line is removed.
-
-        Raises:
-            VlbenchError: it cannot be written (exit 5); the earlier lines stay complete.
+        Raises VlbenchError: it cannot be written (exit 5); the earlier lines stay complete.
         """
         plain = {name: _finite_or_text(value) for name, value in values.items()}
         line = (json.dumps(plain, ensure_ascii=False, allow_nan=False) + "\n").encode()
@@ -166,10 +156,8 @@ class RunFolder:
             raise _not_writable(self.metrics, error) from None
 
     def keep_metrics(self, kept: Callable[[Mapping[str, float | int | str]], bool]) -> None:
-        """Remove from `metrics.jsonl` the lines that are not `kept`, and incomplete lines.
-
-        Raises:
-            VlbenchError: it cannot be written (exit 5); the lines stay as they were.
+        """Remove from `metrics.jsonl` the lines that are not `kept`, and incomplete lines. Raises VlbenchError: it
+        cannot be written (exit 5); the lines stay as they were.
         """
         if not self.metrics.is_file():
             return
@@ -201,11 +189,8 @@ class RunFolder:
 
 
 def read_run(path: Path) -> RunRecord:
-    """The record of a run given as its folder or its `run.json`.
-
-    Raises:
-        VlbenchError: no run there (the message suggests the nearest ones), or its record is corrupt or of another
-            version.
+    """The record of a run given as its folder or its `run.json`. Raises VlbenchError: no run there (the message
+    suggests the nearest ones), or its record is corrupt or of another version.
     """
     folder = RunFolder.open(path)
     record = folder.read_record()
@@ -215,10 +200,8 @@ def read_run(path: Path) -> RunRecord:
 
 
 def read_record_file(path: Path) -> RunRecord:
-    """The record in a `run.json`, or in a copy of one under another name.
-
-    Raises:
-        DataError: it cannot be read, is corrupt, or of another schema version.
+    """The record in a `run.json`, or in a copy of one under another name. Raises DataError: it cannot be read, is
+    corrupt, or of another schema version.
     """
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
@@ -266,10 +249,8 @@ def _make(path: Path) -> list[Path]:
 
 
 def _probe(path: Path) -> None:
-    """Write a small file as a test: a full disk should fail now, not after an hour of training.
-
-    Raises:
-        OSError: it cannot be written.
+    """Write a small file as a test: a full disk should fail now, not after an hour of training. Raises OSError: it
+    cannot be written.
     """
     with tempfile.TemporaryFile(dir=path) as file:
         file.write(bytes(_PROBE_BYTES))
@@ -301,10 +282,8 @@ def _append(path: Path, line: bytes) -> None:
 def _end_of_lines(file: io.FileIO) -> int:
     """The offset after the last newline: a killed writer may have left an incomplete line."""
     size = file.seek(0, os.SEEK_END)
-    if size == 0:
-        return 0
-    file.seek(size - 1)
-    if file.read(1) == b"\n":
+    file.seek(max(size - 1, 0))
+    if file.read(1) in (b"", b"\n"):
         return size
     file.seek(0)
     return file.readall().rfind(b"\n") + 1
@@ -332,11 +311,7 @@ def _runs(walk: Iterable[tuple[str, list[str], list[str]]]) -> Iterator[Path]:
 
 
 def _only_run(path: Path) -> Path:
-    """The only run below `path`.
-
-    Raises:
-        VlbenchError: there is none, or there are several.
-    """
+    """The only run below `path`. Raises VlbenchError: there is none, or there are several."""
     walk = os.walk(path)
     inside = list(_runs(itertools.islice(walk, _MAX_FOLDERS)))
     if len(inside) == 1 and next(walk, None) is None:

@@ -19,9 +19,7 @@ def run_lock(folder: Path) -> Iterator[None]:
 
     The lock file stays: removing it would let a third process lock a new file while a second one waits for the old.
     While the lock is held, the file names the process and machine that hold it; otherwise it is empty.
-
-    Raises:
-        VlbenchError: another process holds it, or the folder cannot hold a lock file (exit 5).
+    Raises VlbenchError: another process holds it, or the folder cannot hold a lock file (exit 5).
     """
     from filelock import FileLock, Timeout
 

@@ -13,11 +13,7 @@ if TYPE_CHECKING:
 
 
 def write_table(path: Path, table: pa.Table) -> None:
-    """Write the table in one step.
-
-    Raises:
-        DataError: it cannot be written (exit 5); an old file stays as it was.
-    """
+    """Write the table in one step. Raises DataError: it cannot be written (exit 5); an old file stays as it was."""
     import pyarrow.parquet as pq
 
     buffer = io.BytesIO()
@@ -26,10 +22,8 @@ def write_table(path: Path, table: pa.Table) -> None:
 
 
 def read_table(path: Path) -> pa.Table:
-    """Read a whole table.
-
-    Raises:
-        OSError, ValueError, pyarrow.ArrowException: it cannot be read, or its content does not fit its checksums.
+    """Read a whole table. Raises OSError, ValueError, pyarrow.ArrowException: it cannot be read, or its content does
+    not fit its checksums.
     """
     import pyarrow.parquet as pq
 

@@ -25,9 +25,7 @@ def read_predictions(path: Path) -> list[Prediction]:
     CSV: `identifier,prediction` per line, no header. JSON lines: objects with an id (`identifier`, `id`, `example_id`,
     `question_id` or `questionId`, a string or an integer) and an answer (`prediction` or `answer`, a string). JSON: a
     list of such objects. Parquet: a run's samples, without the rows of controls.
-
-    Raises:
-        DataError: the file cannot be read, is empty, or breaks its format, with the line number where there is one.
+    Raises DataError: the file cannot be read, is empty, or breaks its format, with the line number where there is one.
     """
     start = _start(path).removeprefix(b"\xef\xbb\xbf").lstrip()
     if start.startswith(b"PAR1"):

@@ -21,11 +21,9 @@ TIMES = "times.parquet"
 
 
 class RawDuration(NamedTuple):
-    """One raw duration, a row of `times.parquet`.
-
-    stage: a stage of the model, `whole` for the wall-clock time of all stages, `pipeline` from files to answers, or a
-    step of a search. batch: the number of examples. round: in each round the models are measured one after the other.
-    iteration: from 0 for each model, scenario, stage and batch.
+    """One raw duration, a row of `times.parquet`. stage: a stage of the model, `whole` for the wall-clock time of all
+    stages, `pipeline` from files to answers, or a step of a search. batch: the number of examples. round: in each round
+    the models are measured one after the other. iteration: from 0 for each model, scenario, stage and batch.
     """
 
     scenario: str
@@ -39,12 +37,8 @@ class RawDuration(NamedTuple):
 
 @contextmanager
 def new_folder(parent: Path, name: str) -> Iterator[Path]:
-    """Make a new folder `name` below `parent`, or `name-2`, `name-3` ... if it exists.
-
-    Folders that were made here and are still empty at the end of the block are removed.
-
-    Raises:
-        DataError: the folder cannot be made (exit 5).
+    """Make a new folder `name` below `parent`, or `name-2`, `name-3` ... if it exists. Folders that were made here and
+    are still empty at the end of the block are removed. Raises DataError: the folder cannot be made (exit 5).
     """
     missing = [path for path in (parent, *parent.parents) if not path.exists()]
     try:
@@ -77,11 +71,7 @@ def _remove_empty(folders: Sequence[Path]) -> None:
 
 
 def write_profile(folder: Path, record: ProfileRecord, raw: Sequence[RawDuration]) -> None:
-    """Write both files, each in one step.
-
-    Raises:
-        DataError: they cannot be written (exit 5).
-    """
+    """Write both files, each in one step. Raises DataError: they cannot be written (exit 5)."""
     import pyarrow as pa
 
     types = {str: pa.string(), int: pa.int64(), float: pa.float64()}
@@ -92,10 +82,8 @@ def write_profile(folder: Path, record: ProfileRecord, raw: Sequence[RawDuration
 
 
 def read_profile(path: Path) -> ProfileRecord:
-    """The record of a profile given as its folder or its `profile.json`.
-
-    Raises:
-        DataError: there is no profile, or it is corrupt or of another version.
+    """The record of a profile given as its folder or its `profile.json`. Raises DataError: there is no profile, or it
+    is corrupt or of another version.
     """
     file = path / RECORD if path.is_dir() else path
     try:

@@ -33,12 +33,8 @@ _PATIENCE = 5.0
 
 
 def environment(device: str, world_size: int, threads: int | None = None) -> Environment:
-    """The machine and libraries of this process.
-
-    Args:
-        device: as torch names it: cpu, cuda, cuda:1, mps.
-        world_size: the number of processes of the run.
-        threads: the number of CPU threads; None for all that this process may use.
+    """The machine and libraries of this process. device: as torch names it: cpu, cuda, cuda:1, mps. threads: the number
+    of CPU threads; None for all that this process may use.
     """
     gpu, driver = _gpu() if device.startswith("cuda") else ("", "")
     return Environment(
@@ -63,9 +59,8 @@ def tool() -> ToolInfo:
 
 
 def code_sha256() -> str:
-    """The hash of vlbench's code and cards: the Python, YAML and JSON files of its package and built-in tasks.
-
-    It is the same for a git checkout and for a wheel built from it.
+    """The hash of vlbench's code and cards: the Python, YAML and JSON files of its package and built-in tasks. It is
+    the same for a git checkout and for a wheel built from it.
     """
     tasks = importlib.util.find_spec(f"vlbench.{_TASKS}")
     files = dict(_files(_PACKAGE))
@@ -137,29 +132,26 @@ def _version(distribution: str) -> str:
 
 def _cpu() -> str:
     """The processor's model name, else its architecture."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        lines = []
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    names = (line.partition(":")[2].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name"))
     return next(names, "") or platform.processor() or platform.machine()
 
 
 def _status_kib(field: str) -> int:
     """A field of Linux's /proc/self/status in KiB, else 0; unlike ru_maxrss it does not include the parent's peak."""
+    return next((int(line.split()[1]) for line in _lines("/proc/self/status") if line.startswith(f"{field}:")), 0)
+
+
+def _lines(path: str) -> list[str]:
     try:
-        lines = Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines()
+        return Path(path).read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
-        return 0
-    return next((int(line.split()[1]) for line in lines if line.startswith(f"{field}:")), 0)
+        return []
 
 
 def _threads() -> int:
     """The number of threads that torch uses by default: OMP_NUM_THREADS, else the cores this process may use."""
     wanted = os.environ.get("OMP_NUM_THREADS", "")
-    if wanted.isdigit() and int(wanted) > 0:
-        return int(wanted)
-    return usable_cores()
+    return int(wanted) if wanted.isdigit() and int(wanted) > 0 else usable_cores()
 
 
 def _gpu() -> tuple[str, str]:
@@ -184,15 +176,9 @@ def _output(command: list[str]) -> str:
     """The standard output of a command; empty if it is missing, fails or takes too long."""
     # Git's variables could point to another repository; without optional locks `status` writes nothing.
     variables = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    variables["GIT_OPTIONAL_LOCKS"] = "0"
     try:
-        process = subprocess.run(
-            command,
-            capture_output=True,
-            text=True,
-            timeout=_PATIENCE,
-            check=True,
-            env={**variables, "GIT_OPTIONAL_LOCKS": "0"},
-        )
+        process = subprocess.run(command, capture_output=True, text=True, timeout=_PATIENCE, check=True, env=variables)
     except (OSError, subprocess.SubprocessError, UnicodeDecodeError):
         return ""
     return process.stdout.strip()

@@ -25,9 +25,7 @@ COLUMNS = ("query_id", "direction", "rank_low", "rank_high", "positives")
 
 def write_ranks(path: Path, rankings: Sequence[Ranking]) -> None:
     """Write `ranks.parquet` in one step: the columns are the fields of a Ranking, `top` as `top_ids` and `top_scores`.
-
-    Raises:
-        DataError: the file cannot be written (exit 5); an old one stays as it was.
+    Raises DataError: the file cannot be written (exit 5); an old one stays as it was.
     """
     import pyarrow as pa
 
@@ -52,19 +50,12 @@ def read_rankings_of(
 
     `.npy`, or `.safetensors` with one tensor: scores [N, M], a row per image and a column per text, both in the order
     of the examples. `.json`: `{"i2t": {image: [text ids, best first]}, "t2i": {text id: [images]}}` with one direction
-    or both. `.parquet`: a run's ranks.
-
-    A list may rank the candidates of a larger gallery: all folds of the split, or a larger split. It is restricted to
-    the candidates of the query's own fold, in their order, as in the official evaluation of COCO's five folds. A list
-    that was cut is then shorter, and recalls beyond its end are absent.
-
-    Args:
-        path: the file.
-        examples: those of the split; empty where a run's ranks need not be compared with them.
-        larger: returns the examples of splits that include this one; called only if lists have unknown ids.
-
-    Raises:
-        DataError: the file cannot be read, breaks its format, or does not fit the gallery.
+    or both. `.parquet`: a run's ranks. A list may rank the candidates of a larger gallery: all folds of the split, or a
+    larger split. It is restricted to the candidates of the query's own fold, in their order, as in the official
+    evaluation of COCO's five folds. A list that was cut is then shorter, and recalls beyond its end are absent.
+    examples: those of the split; empty where a run's ranks need not be compared with them. larger: returns the examples
+    of splits that include this one; called only if lists have unknown ids.
+    Raises DataError: the file cannot be read, breaks its format, or does not fit the gallery.
     """
     match path.suffix:
         case ".npy":
@@ -156,9 +147,8 @@ def _restricted(
     examples: Sequence[Example[Caption]],
     larger: Callable[[], Sequence[Example[Caption]]],
 ) -> tuple[list[tuple[Gallery, Mapping[str, Sequence[str]]]], tuple[str, ...]]:
-    """Each fold with the lists of its queries, without candidates of other folds and larger splits; and notes.
-
-    Ids that belong to no split stay, so that `from_lists` reports them.
+    """Each fold with the lists of its queries, without candidates of other folds and larger splits; and notes. Ids that
+    belong to no split stay, so that `from_lists` reports them.
     """
     queries, candidates = _sides(examples, direction)
     named = lists.keys() | {name for names in lists.values() for name in names}
@@ -198,10 +188,8 @@ def _gallery_sides(gallery: Gallery, direction: Direction) -> tuple[set[str], se
 
 
 def _check_candidates(path: Path, rankings: Sequence[Ranking], examples: Sequence[Example[Caption]]) -> None:
-    """Check that ranks were counted among the candidates of the query's gallery.
-
-    Raises:
-        DataError: a query's best candidate is not in its gallery, or its rank exceeds the size of the gallery.
+    """Check that ranks were counted among the candidates of the query's gallery. Raises DataError: a query's best
+    candidate is not in its gallery, or its rank exceeds the size of the gallery.
     """
     for direction in DIRECTIONS:
         galleries_of = {}

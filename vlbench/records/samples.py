@@ -69,17 +69,9 @@ def sample_rows(
     split: str,
     control: str = "",
 ) -> list[SampleRow]:
-    """Examples, their predictions and their scores as rows, in the order of the examples.
-
-    Args:
-        examples: B examples.
-        predictions: one for each example, in any order.
-        per_example: example id -> its main metric, in [0, 1].
-        split: the split of the examples.
-        control: the control that made the predictions; empty for the run itself.
-
-    Raises:
-        CoverageError: an example has no prediction.
+    """Examples, their predictions and their scores as rows, in the order of the examples. predictions: one for each
+    example, in any order. per_example: example id -> its main metric, in [0, 1]. control: the control that made the
+    predictions; empty for the run itself. Raises CoverageError: an example has no prediction.
     """
     by_id = {prediction.example_id: prediction for prediction in predictions}
     missing = [example.id for example in examples if example.id not in by_id]
@@ -92,10 +84,8 @@ def sample_rows(
 
 
 def write_samples(path: Path, rows: Sequence[SampleRow]) -> None:
-    """Write the rows in one step; tags become columns `tag_*`, null where a row lacks the tag.
-
-    Raises:
-        DataError: the file cannot be written (exit 5); an old one stays as it was.
+    """Write the rows in one step; tags become columns `tag_*`, null where a row lacks the tag. Raises DataError: the
+    file cannot be written (exit 5); an old one stays as it was.
     """
     import pyarrow as pa
 
@@ -108,11 +98,11 @@ def write_samples(path: Path, rows: Sequence[SampleRow]) -> None:
     write_table(path, pa.table(columns))
 
 
-def read_samples(path: Path) -> pd.DataFrame:
+def read_samples(path: Path, controls: bool = True) -> pd.DataFrame:
     """The rows of a `samples.parquet` with the columns of `write_samples`; lists become numpy arrays.
 
-    Raises:
-        DataError: it does not exist, is corrupt, or has other columns.
+    controls: whether to keep the rows of controls.
+    Raises DataError: it does not exist, is corrupt, or has other columns.
     """
     import pyarrow as pa
 
@@ -135,7 +125,7 @@ def read_samples(path: Path) -> pd.DataFrame:
     empty = [name for name, kind in _REQUIRED.items() if kind != _NUMBER and table.column(name).null_count]
     if empty:
         raise _corrupt(path, f"columns {', '.join(empty)} lack values")
-    return frame
+    return frame if controls else frame[frame["control"] == ""]
 
 
 def _row(example: Example[object], prediction: Prediction, score: float | None, split: str, control: str) -> SampleRow:

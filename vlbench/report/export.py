@@ -37,16 +37,10 @@ def export(records: Sequence[RunRecord], to: str, source_url: str = "") -> str:
     """The finished records in another tool's format.
 
     Values are those of the record, accuracies in percent; lm-eval gets fractions, as it writes them itself. Records of
-    the synthetic world have dataset names of their own, never that of a real dataset.
-
-    Args:
-        records: runs; each must be done.
-        to: a name of FORMATS.
-        source_url: a URL where the runs can be found, for hf-model-index only; may be empty.
-
-    Raises:
-        VlbenchError: an unknown format, a run that is not done or has a value that is not a number, or runs that the
-            format cannot hold together.
+    the synthetic world have dataset names of their own, never that of a real dataset. records: runs; each must be done.
+    to: a name of FORMATS. source_url: a URL where the runs can be found, for hf-model-index only; may be empty.
+    Raises VlbenchError: an unknown format, a run that is not done or has a value that is not a number, or runs that the
+    format cannot hold together.
     """
     if to not in FORMATS:
         raise unknown("format", to, FORMATS)

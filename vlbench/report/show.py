@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import textwrap
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,15 +27,8 @@ _MAIN_FIELDS = ("most", "answer", "image")
 
 
 def show_rows(folder: Path, *, wrong: bool, n: int) -> str:
-    """The run's heading and its first n examples; with `wrong`, only those without the full score.
-
-    Args:
-        folder: a run's folder or its run.json.
-        wrong: leave out examples with the full score.
-        n: how many examples at most, 1 or more.
-
-    Raises:
-        VlbenchError: no run there, n below 1, or its files are corrupt.
+    """The run's heading and its first n examples; with `wrong`, only those without the full score. n: how many examples
+    at most, 1 or more. Raises VlbenchError: no run there, n below 1, or its files are corrupt.
     """
     if n < 1:
         raise VlbenchError(f"-n {n} shows nothing: give 1 or more")
@@ -44,8 +36,7 @@ def show_rows(folder: Path, *, wrong: bool, n: int) -> str:
     record = read_run(run.path)
     if record.status != "done" and not run.samples.is_file():
         raise VlbenchError(f"{run.path} holds no samples yet (status {record.status}): finish the run first")
-    rows = read_samples(run.samples)
-    rows = rows[rows["control"] == ""]
+    rows = read_samples(run.samples, controls=False)
     chosen = rows[~(rows["score"] >= 1)] if wrong else rows
     shown = chosen.head(n)
     probable = not run.ranks.is_file() and rows["confidence"].dropna().between(0, 1).all()
@@ -70,25 +61,16 @@ def _asked(record: RunRecord) -> list[str]:
 
 def _table(rows: pd.DataFrame, surety: str) -> str:
     columns = ("example_id", "text", "image_ids", "reference", "prediction", "confidence", "status", "error")
-    cells = [_cells(*values) for values in zip(*(rows[name] for name in columns), strict=True)]
+    cells = []
+    for name, text, images, reference, prediction, confidence, status, error in zip(
+        *(rows[column] for column in columns), strict=True
+    ):
+        answer = prediction if status == "ok" else f"{status}: {error or prediction}"
+        texts = [name, text, ", ".join(images), plain_reference(reference), answer]
+        # Wrapped here: tabulate's own maxcolwidths casts what it wraps and shows the answer "False" as True.
+        wrapped = ["\n".join(textwrap.wrap(cell(text), width)) for text, width in zip(texts, _WIDTHS, strict=True)]
+        cells.append([*wrapped, "-" if math.isnan(confidence) else f"{confidence:.3f}"])
     return tabulate(cells, [*_HEADERS, surety], tablefmt="grid", disable_numparse=True)
-
-
-def _cells(
-    example_id: str,
-    text: str,
-    image_ids: Sequence[str],
-    reference: str,
-    prediction: str,
-    confidence: float,
-    status: str,
-    error: str,
-) -> list[str]:
-    answer = prediction if status == "ok" else f"{status}: {error or prediction}"
-    texts = [example_id, text, ", ".join(image_ids), plain_reference(reference), answer]
-    # Wrapped here: tabulate's own maxcolwidths casts what it wraps and shows the answer "False" as True.
-    wrapped = ["\n".join(textwrap.wrap(cell(text), width)) for text, width in zip(texts, _WIDTHS, strict=True)]
-    return [*wrapped, "-" if math.isnan(confidence) else f"{confidence:.3f}"]
 
 
 def plain_reference(reference: str) -> str:

@@ -24,10 +24,9 @@ Answers = Sequence[tuple[str, str]]
 
 @dataclass(frozen=True)
 class Server:
-    """An official evaluation server.
-
-    task, splits: of the runs that it takes. file: name of the submission file. write: formats the answers. where: to
-    submit the file. hidden: splits whose answers only the server has, all scored from one file.
+    """An official evaluation server. task, splits: of the runs that it takes. file: name of the submission file. write:
+    formats the answers. where: to submit the file. hidden: splits whose answers only the server has, all scored from
+    one file.
     """
 
     task: str
@@ -98,23 +97,17 @@ def server_of(task: str, split: str) -> tuple[str, Server] | None:
 def submission(folder: Path, to: str, output: Path | None = None) -> tuple[Path, str]:
     """Write the submission file of a server; returns its path and where to submit it.
 
-    Args:
-        folder: a finished run's folder or its run.json.
-        to: a name of SERVERS.
-        output: the file; None: in the run's folder.
-
-    Raises:
-        VlbenchError: an unknown server, or a run of another task, split or world.
-        CoverageError: examples of the split are missing, or come twice.
-        DataError: an id or an answer is of the wrong type.
+    to: a name of SERVERS. output: the file; None: in the run's folder.
+    Raises VlbenchError: an unknown server, or a run of another task, split or world.
+    Raises CoverageError: examples of the split are missing, or come twice.
+    Raises DataError: an id or an answer is of the wrong type.
     """
     if to not in SERVERS:
         raise unknown("server", to, SERVERS)
     server, run = SERVERS[to], RunFolder.open(folder)
     record = read_run(run.path)
     _check(run, record, to, server)
-    rows = read_samples(run.samples)
-    rows = rows[rows["control"] == ""]
+    rows = read_samples(run.samples, controls=False)
     answers = list(zip(rows["example_id"], rows["prediction"], strict=True))
     _check_complete(record, answers, [str(status) for status in rows["status"]])
     path = output or run.path / f"submission-{server.file}"

@@ -11,11 +11,7 @@ from vlbench.core.errors import unknown
 
 
 def path(name: str) -> Path:
-    """The file of the metric module `name`.
-
-    Raises:
-        VlbenchError: no such module; the message suggests near misses.
-    """
+    """The file of the metric module `name`. Raises VlbenchError: no such module; the message suggests near misses."""
     files = {file.stem: file for file in Path(__file__).parent.glob("*.py") if file.name != "__init__.py"}
     if name not in files:
         raise unknown("metric module", name, files)

@@ -26,12 +26,9 @@ class Accuracy(evaluate.Metric):  # type: ignore[misc]
 
     def _info(self) -> evaluate.MetricInfo:
         text = datasets.Value("string")
-        return evaluate.MetricInfo(
-            description=__doc__,
-            citation="Suhr et al. 2019 (NLVR2)",
-            inputs_description="predictions: answers. references: labels.",
-            features=datasets.Features({"predictions": text, "references": text}),
-        )
+        features = datasets.Features({"predictions": text, "references": text})
+        inputs = "predictions: answers. references: labels."
+        return evaluate.MetricInfo(__doc__, "Suhr et al. 2019 (NLVR2)", features, inputs)
 
     def _compute(
         self, predictions: Sequence[str], references: Sequence[str], groups: Sequence[str] = ()

@@ -25,12 +25,9 @@ class Consistency(evaluate.Metric):  # type: ignore[misc]
 
     def _info(self) -> evaluate.MetricInfo:
         text = datasets.Value("string")
-        return evaluate.MetricInfo(
-            description=__doc__,
-            citation="Suhr et al. 2019 (NLVR2)",
-            inputs_description="predictions: answers. references: labels. groups: the group of each example.",
-            features=datasets.Features({"predictions": text, "references": text, "groups": text}),
-        )
+        features = datasets.Features({"predictions": text, "references": text, "groups": text})
+        inputs = "predictions: answers. references: labels. groups: the group of each example."
+        return evaluate.MetricInfo(__doc__, "Suhr et al. 2019 (NLVR2)", features, inputs)
 
     def _compute(
         self, predictions: Sequence[str], references: Sequence[str], groups: Sequence[str]

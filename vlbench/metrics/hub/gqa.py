@@ -25,10 +25,9 @@ METRICS = ("accuracy", "binary", "open", "validity", "plausibility", "consistenc
 
 
 class Question(TypedDict):
-    """A balanced question with the fields of the official files.
-
-    group: the global group, None where the question has none; the empty string is a group of its own, as in the
-    official code. valid, plausible: None without a file of choices; an empty list allows no answer.
+    """A balanced question with the fields of the official files. group: the global group, None where the question has
+    none; the empty string is a group of its own, as in the official code. valid, plausible: None without a file of
+    choices; an empty list allows no answer.
     """
 
     id: str
@@ -51,12 +50,9 @@ class Gqa(evaluate.Metric):  # type: ignore[misc]
         question = dict.fromkeys(texts, text) | dict.fromkeys(("entailed", "valid", "plausible"), datasets.List(text))
         # `evaluate` does not allow None in the first row of a plain string column.
         question["group"] = datasets.Value("large_string")
-        return evaluate.MetricInfo(
-            description=__doc__,
-            citation="Hudson and Manning 2019",
-            inputs_description="predictions: answers. references: for each, the balanced question (see `Question`).",
-            features=datasets.Features({"predictions": text, "references": question}),
-        )
+        features = datasets.Features({"predictions": text, "references": question})
+        inputs = "predictions: answers. references: for each, the balanced question (see `Question`)."
+        return evaluate.MetricInfo(__doc__, "Hudson and Manning 2019", features, inputs)
 
     def _compute(self, predictions: Sequence[str], references: Sequence[Question]) -> dict[str, float]:
         # Imported by name, as in the catalog: a task may use metrics, so no metric may import a task.
@@ -64,22 +60,15 @@ class Gqa(evaluate.Metric):  # type: ignore[misc]
         given = [Prediction(question["id"], answer) for question, answer in zip(references, predictions, strict=True)]
         examples = [
             Example(
-                question["id"],
-                Query((), ""),
+                question["id"], Query((), ""),
                 reference.GqaAnswer(
-                    question["answer"],
-                    True,
-                    question["structural"],
-                    question["detailed"],
-                    question["group"],
-                    tuple(question["entailed"]),
-                    _choices(question["valid"]),
-                    _choices(question["plausible"]),
+                    question["answer"], True, question["structural"], question["detailed"], question["group"],
+                    tuple(question["entailed"]), _choices(question["valid"]), _choices(question["plausible"]),
                 ),
                 question["image"],
             )
             for question in references
-        ]
+        ]  # fmt: skip
         values = {}
         for name in METRICS:
             try:

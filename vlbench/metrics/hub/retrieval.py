@@ -37,12 +37,9 @@ class Retrieval(evaluate.Metric):  # type: ignore[misc]
 
     def _info(self) -> evaluate.MetricInfo:
         rows, columns = datasets.List(datasets.Value("float64")), datasets.List(datasets.Value("int64"))
-        return evaluate.MetricInfo(
-            description=__doc__,
-            citation="Karpathy and Fei-Fei 2015, Faghri et al. 2018",
-            inputs_description="predictions: an image's scores with all texts. references: its own texts' columns.",
-            features=datasets.Features({"predictions": rows, "references": columns}),
-        )
+        features = datasets.Features({"predictions": rows, "references": columns})
+        inputs = "predictions: an image's scores with all texts. references: its own texts' columns."
+        return evaluate.MetricInfo(__doc__, "Karpathy and Fei-Fei 2015, Faghri et al. 2018", features, inputs)
 
     def _compute(self, predictions: Sequence[Sequence[float]], references: Sequence[Sequence[int]]) -> dict[str, float]:
         scores, owner = _matrix(predictions), _owner(references, len(predictions[0]))

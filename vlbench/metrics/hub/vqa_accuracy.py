@@ -24,12 +24,9 @@ class VqaAccuracy(evaluate.Metric):  # type: ignore[misc]
 
     def _info(self) -> evaluate.MetricInfo:
         text = datasets.Value("string")
-        return evaluate.MetricInfo(
-            description=__doc__,
-            citation="Antol et al. 2015, Goyal et al. 2017",
-            inputs_description="predictions: answers. references: for each, the annotators' answers, ten in VQA v2.0.",
-            features=datasets.Features({"predictions": text, "references": datasets.List(text)}),
-        )
+        features = datasets.Features({"predictions": text, "references": datasets.List(text)})
+        inputs = "predictions: answers. references: for each, the annotators' answers, ten in VQA v2.0."
+        return evaluate.MetricInfo(__doc__, "Antol et al. 2015, Goyal et al. 2017", features, inputs)
 
     def _compute(self, predictions: Sequence[str], references: Sequence[Sequence[str]]) -> dict[str, float]:
         # Imported by name, as in the catalog: a task may use metrics, so no metric may import a task.

@@ -19,9 +19,8 @@ from vlbench.report.tables.protocol import newest
 
 @dataclass(frozen=True)
 class Verdict:
-    """Result of comparing B with A, in the unit of the metric, over all examples or one slice.
-
-    part: the slice, `all` for all examples. holm: the p-value adjusted by Holm's method.
+    """Result of comparing B with A, in the unit of the metric, over all examples or one slice. part: the slice, `all`
+    for all examples. holm: the p-value adjusted by Holm's method.
     """
 
     part: str
@@ -68,19 +67,18 @@ def compare_runs(paths: Sequence[Path], metric: str = "", by: str = "") -> Compa
     """Compare the first system with every other system.
 
     Args:
-        paths: run folders or run.json files, two or more; runs that differ only in their seed are one system, copies
-            of a run count once, unless there is no other run. Unfinished and limited runs are left out with a note if
-            two complete runs remain; folders of runs that were rejected at once are left out without a note.
+        paths: run folders or run.json files, two or more; runs that differ only in their seed are one system, copies of
+            a run count once, unless there is no other run. Unfinished and limited runs are left out with a note if two
+            complete runs remain; folders of runs that were rejected at once are left out without a note.
         metric: the metric; empty for the task's main one.
         by: a tag to slice the comparison by, such as answer_type; empty for none.
 
-    Raises:
-        VlbenchError: fewer than two runs, an unknown metric or tag, or runs that cannot be compared (exit 10).
-        DataError: a run's files are missing or corrupt.
+    Raises VlbenchError: fewer than two runs, an unknown metric or tag, or runs that cannot be compared (exit 10).
+    Raises DataError: a run's files are missing or corrupt.
     """
     if len(paths) < 2:
         raise VlbenchError(f"{len(paths)} run to compare: give two runs or more")
-    begun = [path for path in paths if not _never_began(path)]
+    begun = [path for path in paths if not RunFolder(path).holds_lock_alone()]
     read = [FoundRun(RunFolder.open(path).run_json, read_run(path)) for path in (begun if len(begun) > 1 else paths)]
     given, left_out = _complete(read)
     runs = distinct if len(distinct := newest(given)) > 1 else given
@@ -98,27 +96,14 @@ def compare_runs(paths: Sequence[Path], metric: str = "", by: str = "") -> Compa
         raise unknown("tag", by, first_units.tags or {"none"}, f"given as --by for {metric}")
     result = first.result(metric)
     better = result is None or result.higher_is_better
-    return Comparison(
-        task=first.task.name,
-        split=first.task.split,
-        metric=metric,
-        higher_is_better=better,
-        by=by,
-        systems=compared,
-        pairs=tuple(_pair(compared[0], other, by, better) for other in compared[1:]),
-        notes=(*left_out, *_copies(given, runs), *_notes(runs)),
-    )
-
-
-def _never_began(path: Path) -> bool:
-    """Whether the folder belongs to a run that was rejected before any work was done: it holds only a lock file."""
-    return RunFolder(path).holds_lock_alone()
+    pairs = tuple(_pair(compared[0], other, by, better) for other in compared[1:])
+    notes = (*left_out, *_copies(given, runs), *_notes(runs))
+    return Comparison(first.task.name, first.task.split, metric, better, by, compared, pairs, notes)
 
 
 def _complete(runs: Sequence[FoundRun]) -> tuple[list[FoundRun], list[str]]:
-    """The runs that are finished and cover their whole split, and a note for each other run.
-
-    Returns all runs if fewer than two are complete: later checks report what is wrong, or all are limited alike.
+    """The runs that are finished and cover their whole split, and a note for each other run. Returns all runs if fewer
+    than two are complete: later checks report what is wrong, or all are limited alike.
     """
     faults = [_incomplete(run) for run in runs]
     complete = [run for run, fault in zip(runs, faults, strict=True) if not fault]

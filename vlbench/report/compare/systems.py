@@ -16,9 +16,8 @@ from vlbench.report.tables.system_names import SETTINGS, differing, labels
 
 @dataclass(frozen=True)
 class System:
-    """A system: runs that differ only in their seed.
-
-    mean, spread: mean and standard deviation over seeds. stderr: of `mean`, from test sampling only; None if unknown.
+    """A system: runs that differ only in their seed. mean, spread: mean and standard deviation over seeds. stderr: of
+    `mean`, from test sampling only; None if unknown.
     """
 
     name: str
@@ -54,13 +53,9 @@ def settings_apart(runs: Sequence[FoundRun]) -> str:
 def _system(group: Sequence[FoundRun], metric: str) -> System:
     units = tuple(read_units(run.folder, run.record, metric) for run in group)
     values = [seed_units.value for seed_units in units]
+    spread = stdev(values) if len(values) > 1 else None
     return System(
-        name=model_name(group[0].record),
-        runs=tuple(group),
-        units=units,
-        mean=fmean(values),
-        spread=stdev(values) if len(values) > 1 else None,
-        stderr=_stderr(group, units, metric),
+        model_name(group[0].record), tuple(group), units, fmean(values), spread, _stderr(group, units, metric)
     )
 
 

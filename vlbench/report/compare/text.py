@@ -2,35 +2,35 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from math import isfinite
-
-from tabulate import tabulate
 
 from vlbench.core.errors import first_five
 from vlbench.metrics.significance import Difference
 from vlbench.report.compare.comparison import Comparison, Pair, Verdict
 from vlbench.report.compare.systems import System
-from vlbench.report.tables.results import cell, p_value, signed
+from vlbench.report.tables.results import (
+    cell,
+    github_table,
+    merge_methods,
+    number_or_dash,
+    p_value,
+    signed,
+    signed_interval,
+)  # fmt: skip
 
 _IDS = 10
 """Number of flipped ids that are printed; the JSON has all."""
-_GROUPS = re.compile(r"([\d,]+) groups")
 
 
 def comparison_text(comparison: Comparison) -> str:
     """Tables of the systems and of each pair, the flipped ids, and the statistical tests."""
     better = "" if comparison.higher_is_better else ", lower is better"
-    parts = [
-        f"{cell(comparison.task)} {cell(comparison.split)} | {cell(comparison.metric)}{better} | n = {_n(comparison):,}"
-    ]
+    n = len(comparison.systems[0].units[0].values)
+    parts = [f"{cell(comparison.task)} {cell(comparison.split)} | {cell(comparison.metric)}{better} | n = {n:,}"]
     parts[0] += "".join(f"\nnote: {cell(note)}" for note in comparison.notes)
-    parts.append(
-        _table(
-            ["system", "seeds", comparison.metric, "std over seeds", "test stderr"], map(_system, comparison.systems)
-        )
-    )
+    headers = ["system", "seeds", comparison.metric, "std over seeds", "test stderr"]
+    parts.append(github_table(headers, [_system(system) for system in comparison.systems]))
     for pair in comparison.pairs:
         parts += _pair(comparison, pair)
     return "\n\n".join(parts)
@@ -78,7 +78,7 @@ def _pair(comparison: Comparison, pair: Pair) -> list[str]:
         rows[0].insert(6, "-")
         rows += [[*(row := _verdict(verdict))[:6], p_value(verdict.holm), *row[6:]] for verdict in pair.slices]
     parts = [f"A = {cell(pair.a.name)}, B = {cell(pair.b.name)}: {conclusion(pair.overall.difference)}"]
-    parts.append(_table(headers, rows))
+    parts.append(github_table(headers, rows))
     if pair.flips.fixed or pair.flips.broken:
         named = (("fixed", pair.flips.fixed), ("broken", pair.flips.broken))
         parts.append("\n".join(f"{len(ids):,} {kind}{_ids(ids)}" for kind, ids in named))
@@ -92,7 +92,8 @@ def conclusion(difference: Difference) -> str:
         return "one group of examples is too few for a test"
     if difference.p < 0.05:
         return f"they differ (p {p_value(difference.p)})"
-    return f"no significant difference; one of {_number(difference.detectable)} or more is detected with power 0.8"
+    least = number_or_dash(difference.detectable)
+    return f"no significant difference; one of {least} or more is detected with power 0.8"
 
 
 def methods(pair: Pair) -> str:
@@ -104,25 +105,18 @@ def methods(pair: Pair) -> str:
 
 def _by_rows(methods: Sequence[tuple[str, str]]) -> str:
     """The method of the first row, and the rows of every other method; the number of groups may differ between rows."""
-    kinds: dict[str, list[tuple[str, str]]] = {}
-    for part, method in methods:
-        kinds.setdefault(_GROUPS.sub("{}", method), []).append((part, method))
-    first, *others = [
-        kind.replace("{}", _group_counts(method for _, method in members)) for kind, members in kinds.items()
-    ]
-    rows = [[part for part, _ in members] for members in kinds.values()][1:]
+    rows: dict[str, list[str]] = {}
+    for (part, _), merged in zip(methods, merge_methods([method for _, method in methods]), strict=True):
+        rows.setdefault(merged, []).append(part)
+    first, *others = rows
     names = [
-        "slices" if len(members) == len(methods) - 1 else f"row{'s' * (len(members) > 1)} {cell(first_five(members))}"
-        for members in rows
+        "slices"
+        if len(rows[other]) == len(methods) - 1
+        else f"row{'s' * (len(rows[other]) > 1)} {cell(first_five(rows[other]))}"
+        for other in others
     ]
     exceptions = "; ".join(f"{name}: {other}" for name, other in zip(names, others, strict=True))
     return f"{first} ({exceptions})" if exceptions else first
-
-
-def _group_counts(methods: Iterable[str]) -> str:
-    counts = [int(match[1].replace(",", "")) for method in methods for match in _GROUPS.finditer(method)]
-    low, high = min(counts, default=0), max(counts, default=0)
-    return f"{low:,} groups" if low == high else f"{low:,} to {high:,} groups"
 
 
 def _how(pair: Pair) -> str:
@@ -141,24 +135,16 @@ def _how(pair: Pair) -> str:
 
 
 def _system(system: System) -> list[str]:
-    seeds = ", ".join(map(str, system.seeds))
-    return [cell(system.name), seeds, f"{system.mean:.2f}", _number(system.spread), _number(system.stderr)]
+    errors = map(number_or_dash, (system.spread, system.stderr))
+    return [cell(system.name), ", ".join(map(str, system.seeds)), f"{system.mean:.2f}", *errors]
 
 
 def _verdict(verdict: Verdict) -> list[str]:
     difference = verdict.difference
-    interval = f"[{signed(difference.low)}, {signed(difference.high)}]" if isfinite(difference.low) else "-"
-    p, detectable = p_value(difference.p), _number(difference.detectable)
-    return [
-        cell(verdict.part),
-        f"{verdict.a:.2f}",
-        f"{verdict.b:.2f}",
-        signed(difference.effect),
-        interval,
-        p,
-        detectable,
-        f"{difference.n:,}",
-    ]
+    values = [f"{verdict.a:.2f}", f"{verdict.b:.2f}", signed(difference.effect)]
+    reach = signed_interval(difference.low, difference.high)
+    tested = [p_value(difference.p), number_or_dash(difference.detectable)]
+    return [cell(verdict.part), *values, reach, *tested, f"{difference.n:,}"]
 
 
 def _verdict_json(verdict: Verdict) -> dict[str, object]:
@@ -185,18 +171,3 @@ def _ids(ids: Sequence[str]) -> str:
     shown = [cell(name[:80]) for name in ids[:_IDS]]
     rest = len(ids) - len(shown)
     return f": {', '.join(shown)}{f' and {rest:,} more' if rest else ''}" if ids else ""
-
-
-def _n(comparison: Comparison) -> int:
-    return len(comparison.systems[0].units[0].values)
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None or not isfinite(value) else f"{value:.2f}"
-
-
-def _table(headers: Sequence[str], rows: Sequence[Sequence[str]] | map[list[str]]) -> str:
-    align = ["left"] + ["right"] * (len(headers) - 1)
-    return tabulate(
-        list(rows), [cell(header) for header in headers], tablefmt="github", disable_numparse=True, colalign=align
-    )

@@ -21,10 +21,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Answers:
-    """Answers of a run.
-
-    said: unit -> answer; units are examples or, for a ranking, queries of both directions. others: unit -> alternative
-    answers of near ties. data: a hash of the questions and references.
+    """Answers of a run. said: unit -> answer; units are examples or, for a ranking, queries of both directions. others:
+    unit -> alternative answers of near ties. data: a hash of the questions and references.
     """
 
     said: Mapping[str, str]
@@ -33,16 +31,10 @@ class Answers:
 
 
 def read_answers(run: RunFolder, near: float) -> Answers:
-    """The answers of a run.
-
-    Args:
-        near: scores that differ by no more than this are a near tie.
-
-    Raises:
-        DataError: the run's files are missing or corrupt.
+    """The answers of a run. near: scores that differ by no more than this are a near tie. Raises DataError: the run's
+    files are missing or corrupt.
     """
-    rows = read_samples(run.samples)
-    rows = rows[rows["control"] == ""]
+    rows = read_samples(run.samples, controls=False)
     units = list(_of_rankings(read_rankings(run.ranks, ()), near) if run.ranks.is_file() else _of_examples(rows, near))
     first_answers = {unit: answers[0] for unit, answers in units}
     return Answers(first_answers, {unit: answers[1:] for unit, answers in units if answers[1:]}, asked(rows))
@@ -72,10 +64,9 @@ def _level(rank: int) -> str:
 
 
 def _ranks(ranking: Ranking, near: float) -> Iterable[int]:
-    """Alternative ranks of the best positive: any rank among candidates with nearly the same score.
-
-    `top` holds one more candidate than the deepest recall needs, so both sides of that cut are known; a positive below
-    `top` has an unknown score and keeps its rank.
+    """Alternative ranks of the best positive: any rank among candidates with nearly the same score. `top` holds one
+    more candidate than the deepest recall needs, so both sides of that cut are known; a positive below `top` has an
+    unknown score and keeps its rank.
     """
     scores = [score for _, score in ranking.top]
     if ranking.rank_high >= len(scores) or isnan(own := scores[ranking.rank_high]):

@@ -119,10 +119,8 @@ def by_subject(runs: Sequence[FoundRun]) -> dict[Subject, list[FoundRun]]:
 
 
 def side_of(runs: Sequence[FoundRun]) -> tuple[list[Units], Seeds]:
-    """The units of each run by the main metric, and the seeds pooled.
-
-    Raises:
-        VlbenchError: a run is not done, a seed is given twice, or the runs differ in more than their seed.
+    """The units of each run by the main metric, and the seeds pooled. Raises VlbenchError: a run is not done, a seed is
+    given twice, or the runs differ in more than their seed.
     """
     for run in runs:
         if run.record.status != "done":
@@ -145,11 +143,7 @@ def side_of(runs: Sequence[FoundRun]) -> tuple[list[Units], Seeds]:
 
 
 def frozen_entry(run: FoundRun) -> FrozenEntry:
-    """The baseline's entry of a run of frozen weights.
-
-    Raises:
-        VlbenchError: the run has no value of its main metric.
-    """
+    """The baseline's entry of a run of frozen weights. Raises VlbenchError: the run has no value of its main metric."""
     record, answers = run.record, read_answers(run.folder, NEAR_TIE)
     result = record.result(record.task.main_metric)
     if result is None:
@@ -176,10 +170,8 @@ def trained_entry(runs: Sequence[FoundRun]) -> TrainedEntry:
 
 
 def updated(old: Baseline | None, runs: Sequence[FoundRun], reason: str, version: str) -> Baseline:
-    """The baseline with the entries of the runs' subjects replaced; other subjects are kept.
-
-    Raises:
-        VlbenchError: the reason is empty, or a run cannot be a baseline.
+    """The baseline with the entries of the runs' subjects replaced; other subjects are kept. Raises VlbenchError: the
+    reason is empty, or a run cannot be a baseline.
     """
     if not reason.strip():
         raise VlbenchError("--update-baseline needs a --reason, which stays in the file: say why values may change")
@@ -200,11 +192,7 @@ def updated(old: Baseline | None, runs: Sequence[FoundRun], reason: str, version
 
 
 def read_baseline(path: Path) -> Baseline:
-    """A baseline file.
-
-    Raises:
-        DataError: it is not there, corrupt, or of another schema.
-    """
+    """A baseline file. Raises DataError: it is not there, corrupt, or of another schema."""
     try:
         values = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=unique)
     except (OSError, ValueError, RecursionError) as error:  # ValueError: no UTF-8, no JSON, or a key given twice

@@ -29,9 +29,8 @@ def judge(
     layers: Sequence[Layer] = LAYERS,
     reference: Sequence[FoundRun] = (),
 ) -> list[Verdict]:
-    """A verdict for each subject of the baseline and each run, layer by layer.
-
-    reference: runs measured in the same job; speed is judged against these only.
+    """A verdict for each subject of the baseline and each run, layer by layer. reference: runs measured in the same
+    job; speed is judged against these only.
     """
     groups = by_subject(runs)
     verdicts: list[Verdict] = []
@@ -45,14 +44,12 @@ def judge(
         if subject not in known and layer in layers:
             verdicts.append(Verdict(subject, layer, "missing", "not in the baseline: add it with --update-baseline"))
     if limits.max_slowdown is not None:
-        verdicts += _speed(groups, by_subject(reference), limits.max_slowdown)
+        known_speeds = by_subject(reference)
+        verdicts += [
+            _paced(subject, group, known_speeds.get(subject, []), limits.max_slowdown)
+            for subject, group in groups.items()
+        ]
     return verdicts
-
-
-def _speed(
-    groups: dict[Subject, list[FoundRun]], reference: dict[Subject, list[FoundRun]], max_slowdown: float
-) -> list[Verdict]:
-    return [_paced(subject, group, reference.get(subject, []), max_slowdown) for subject, group in groups.items()]
 
 
 def _paced(subject: Subject, group: list[FoundRun], reference: list[FoundRun], max_slowdown: float) -> Verdict:

@@ -24,18 +24,12 @@ def largest_change(run: RunFolder, result: Result, changed: Collection[str]) -> 
 
     In a mean over examples each counts 100 / n; in a recall each query of its direction counts by the size of its fold;
     in rsum at all three levels. A value that is not a mean of the run's scores may weigh groups, slices or labels
-    equally: it gets the largest change of a mean over any of these.
-
-    Args:
-        run: a folder whose files `read_answers` has read.
-        result: the value in the run's record.
-        changed: units as `read_answers` names them: examples, or a direction and a query.
-
-    Returns:
-        The change in the unit of the value; None for a value of ranks that is not a recall, which has no bound.
+    equally: it gets the largest change of a mean over any of these. run: a folder whose files `read_answers` has read.
+    result: the value in the run's record. changed: units as `read_answers` names them: examples, or a direction and a
+    query. Returns the change in the unit of the value; None for a value of ranks that is not a recall, which has no
+    bound.
     """
-    rows = read_samples(run.samples)
-    rows = rows[rows["control"] == ""]
+    rows = read_samples(run.samples, controls=False)
     if run.ranks.is_file():
         return _of_queries(run, rows, result.metric, changed)
     scored = rows[rows["score"].notna()]

@@ -13,7 +13,7 @@ from vlbench.report.gate.baseline import Baseline
 from vlbench.report.gate.trained import MIN_SEEDS
 from vlbench.report.gate.verdict import Verdict
 from vlbench.report.tables.markup import bold, table, text
-from vlbench.report.tables.results import cell, signed
+from vlbench.report.tables.results import cell, number_or_dash, signed, signed_interval
 
 _IDS = 20
 _LONGEST = 300
@@ -96,13 +96,11 @@ def junit(verdicts: Sequence[Verdict]) -> str:
 
 
 def _row(verdict: Verdict) -> list[str]:
-    interval = "-"
-    if verdict.low is not None and verdict.high is not None and isfinite(verdict.low):
-        interval = f"[{signed(verdict.low)}, {signed(verdict.high)}]"
+    interval = signed_interval(verdict.low, verdict.high)
     kind = verdict.kind if verdict.kind == "pass" else bold(verdict.kind, "md")
     subject, reason = text(verdict.subject.title, "md", _LONGEST), text(verdict.reason, "md", _LONGEST)
     drop = "-" if verdict.drop is None or not isfinite(verdict.drop) else signed(verdict.drop)
-    return [subject, verdict.layer, kind, drop, interval, _number(verdict.detectable), reason]
+    return [subject, verdict.layer, kind, drop, interval, number_or_dash(verdict.detectable), reason]
 
 
 def _flips(verdict: Verdict) -> str:
@@ -116,7 +114,3 @@ def _flips(verdict: Verdict) -> str:
 def _plain(value: str) -> str:
     """The text without control characters, which XML cannot hold."""
     return cell(value).replace("\\|", "|")
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None or not isfinite(value) else f"{value:.2f}"

@@ -20,10 +20,9 @@ SAME = 1e-6
 
 @dataclass(frozen=True)
 class Verdict:
-    """Verdict on one subject in one layer.
-
-    drop, low, high, detectable: of the main metric, in its unit, with the 95 % interval; None if not estimated. flips:
-    ids whose answers differ from the baseline. near_ties: those of them that are near ties.
+    """Verdict on one subject in one layer. drop, low, high, detectable: of the main metric, in its unit, with the 95 %
+    interval; None if not estimated. flips: ids whose answers differ from the baseline. near_ties: those of them that
+    are near ties.
     """
 
     subject: Subject

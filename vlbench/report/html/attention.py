@@ -26,10 +26,8 @@ _ROWS, _COLUMNS = ("top", "", "bottom"), ("left", "", "right")
 
 @dataclass(frozen=True)
 class Heat:
-    """Attention over one image.
-
-    boxes: index into the page's list of boxes. levels: one base-36 digit per box; `z` is the highest weight. said:
-    the regions with the most attention, in words.
+    """Attention over one image. boxes: index into the page's list of boxes. levels: one base-36 digit per box; `z` is
+    the highest weight. said: the regions with the most attention, in words.
     """
 
     boxes: int
@@ -54,12 +52,8 @@ class Overlays:
 
 
 def overlays(sides: Sequence[Attention | None], ids: Sequence[str], budget: int = BUDGET) -> Overlays:
-    """The attention of one run or two runs over the images of the examples.
-
-    Args:
-        sides: of run A, and of run B if there is one; None if unknown.
-        ids: of the examples on the page; when the budget is spent, later examples are left out.
-        budget: bytes.
+    """The attention of one run or two runs over the images of the examples. sides: of run A, and of run B if there is
+    one; None if unknown. ids: of the examples on the page; when the budget is spent, later examples are left out.
     """
     table = _Table()
     heats: dict[tuple[Letter, str], Sequence[Heat]] = {}

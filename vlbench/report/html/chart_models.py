@@ -13,10 +13,8 @@ Style = Literal["solid", "dashed", "dotted"]
 
 @dataclass(frozen=True)
 class Cell:
-    """A cell of a table.
-
-    value: what it is sorted by; None sorts last. drawing: shown instead of the text. heat: 0 to 5, how dark it is.
-    note: shown below the text.
+    """A cell of a table. value: what it is sorted by; None sorts last. drawing: shown instead of the text. heat: 0 to
+    5, how dark it is. note: shown below the text.
     """
 
     text: str

@@ -124,9 +124,8 @@ def pareto_chart(title: str, points: Sequence[Point], cost: str, metric: str, ch
 
 
 def draw_front(axes: Axes, points: Sequence[Point], longest: int = _LONGEST) -> None:
-    """Draw each system with its name and its interval, and a line through those on the front.
-
-    longest: characters of a name; a longer one is cut, and its dot's tooltip has all of it.
+    """Draw each system with its name and its interval, and a line through those on the front. longest: characters of a
+    name; a longer one is cut, and its dot's tooltip has all of it.
     """
     from matplotlib.ticker import LogLocator, NullLocator
 

@@ -14,7 +14,6 @@ _RUN = "this run"
 
 def training_charts(path: Path, metric: str) -> list[Chart]:
     """Training loss and selection metric by step, of the run and its trained controls; empty if none were written.
-
     metric: the task's main metric, which selects the checkpoint.
     """
     losses: dict[str, list[tuple[float, float]]] = {}

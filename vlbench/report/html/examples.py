@@ -60,7 +60,6 @@ def examples(
     Args:
         rows: samples of run A without controls.
         other: samples of run B with the same ids; None if there is no run B.
-        names: of the runs.
         files: the image files.
         most: maximum number; examples with the lowest hashes of their ids are kept, so that all runs show the same.
         attention: of each run; None if unknown.
@@ -112,9 +111,8 @@ def _sample_rows(rows: pd.DataFrame) -> list[SampleRow]:
 def _images(
     rows: Sequence[SampleRow], of_b: Mapping[str, SampleRow], files: ReportImages
 ) -> tuple[dict[str, Path], int]:
-    """key -> path of each image that is shown or that is an answer, and the number of examples that lack an image.
-
-    An example's images are taken only where its text is the same here: other data may have the same keys.
+    """key -> path of each image that is shown or that is an answer, and the number of examples that lack an image. An
+    example's images are taken only where its text is the same here: other data may have the same keys.
     """
     paths: dict[str, Path] = {}
     missing = 0

@@ -26,10 +26,8 @@ def front_charts(table: Table, pareto: str) -> list[Chart]:
 
 
 def fronts_svg(board: Board) -> str:
-    """All fronts of a leaderboard as one SVG file, two side by side; light or dark as the reader's screen is.
-
-    Raises:
-        VlbenchError: the board was arranged without a cost, or no system has both a value and its cost.
+    """All fronts of a leaderboard as one SVG file, two side by side; light or dark as the reader's screen is. Raises
+    VlbenchError: the board was arranged without a cost, or no system has both a value and its cost.
     """
     fronts = [front for table in board.tables for front in _fronts(table, board.pareto)]
     if not fronts:

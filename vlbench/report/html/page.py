@@ -17,15 +17,9 @@ from vlbench.report.tables.markup import visible
 
 
 def page(template: str, title: str, view: object, scripts: Sequence[str]) -> str:
-    """The whole page; the template finds its content as `view`.
-
-    Its Content-Security-Policy allows only the style and script with these hashes, and no requests.
-
-    Args:
-        template: name of a file in `templates`.
-        title: of the page.
-        view: content of the page.
-        scripts: names of files in `templates`, concatenated.
+    """The whole page; the template finds its content as `view`. Its Content-Security-Policy allows only the style and
+    script with these hashes, and no requests. template: name of a file in `templates`. scripts: names of files in
+    `templates`, concatenated.
     """
     style = theme_css() + _asset("page.css")
     script = "\n".join(_asset(name) for name in scripts)
@@ -44,10 +38,8 @@ def page(template: str, title: str, view: object, scripts: Sequence[str]) -> str
 
 
 def script_json(value: object) -> Markup:
-    """A value as JSON for a script element: `<` and `>` are escaped, so that no `</script>` ends it.
-
-    Raises:
-        ValueError: a number in it is NaN or infinite.
+    """A value as JSON for a script element: `<` and `>` are escaped, so that no `</script>` ends it. Raises ValueError:
+    a number in it is NaN or infinite.
     """
     text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e"))

@@ -45,15 +45,10 @@ class RunView:
 def run_page(run: Path, other: Path | None, files: ReportImages, most: int = 2000) -> str:
     """The page of a run.
 
-    Args:
-        run: a run's folder or its run.json.
-        other: a run on the same examples to compare with, or None.
-        files: the image files, or why they are not available.
-        most: maximum number of examples, 0 or more.
-
-    Raises:
-        VlbenchError: no run there, or runs that cannot be compared (exit 10).
-        DataError: a run's files are corrupt.
+    run: a run's folder or its run.json. other: a run on the same examples to compare with, or None. files: the image
+    files, or why they are not available. most: maximum number of examples, 0 or more.
+    Raises VlbenchError: no run there, or runs that cannot be compared (exit 10).
+    Raises DataError: a run's files are corrupt.
     """
     if most < 0:
         raise VlbenchError(f"--max-examples {most} is negative: give 0 or more")
@@ -110,7 +105,4 @@ def _main_tag(record: RunRecord) -> str:
 
 
 def _samples(folder: RunFolder) -> pd.DataFrame | None:
-    if not folder.samples.is_file():
-        return None
-    rows = read_samples(folder.samples)
-    return rows[rows["control"] == ""]
+    return read_samples(folder.samples, controls=False) if folder.samples.is_file() else None

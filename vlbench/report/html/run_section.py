@@ -24,10 +24,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Side:
-    """Content of the template for one run; None or empty for what it does not have.
-
-    letter: A or B, which also marks its tables and charts; empty if there is one run. remarks: the run's heading and
-    warnings. calibration: a sentence with the reason if there is none.
+    """Content of the template for one run; None or empty for what it does not have. letter: A or B, which also marks
+    its tables and charts; empty if there is one run. remarks: the run's heading and warnings. calibration: a sentence
+    with the reason if there is none.
     """
 
     letter: str
@@ -45,10 +44,8 @@ class Side:
 
 
 def side(letter: str, name: str, folder: RunFolder, record: RunRecord, rows: pd.DataFrame | None) -> Side:
-    """The section of a run; rows: its samples without controls, None if there is no such file.
-
-    Raises:
-        DataError: the run's ranks are corrupt.
+    """The section of a run; rows: its samples without controls, None if there is no such file. Raises DataError: the
+    run's ranks are corrupt.
     """
     rankings = read_rankings(folder.ranks, ()) if folder.ranks.is_file() else []
     answer = _calibration(rows, rankings)

@@ -161,9 +161,8 @@ def _own_splits(again: Rerun, card: TaskCard) -> tuple[str, ...]:
 
 
 def _split_flags(trained: tuple[str, ...], usual: tuple[str, ...], reported: str, card: TaskCard) -> list[str]:
-    """Flags that make a run train on these splits and select on a split apart from them and from the reported one.
-
-    If the answers of the reported split are hidden, that may be the split that the task reports by default.
+    """Flags that make a run train on these splits and select on a split apart from them and from the reported one. If
+    the answers of the reported split are hidden, that may be the split that the task reports by default.
     """
     apart = [*trained, reported]
     candidates = [card.select_on, *([card.report_split] if server_of(card.name, reported) else [])]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Literal
 
 from vlbench import catalog
@@ -45,10 +46,9 @@ def expectations(
 ) -> list[Expectation]:
     """A judgement for each published value of each system, or the reason why there is none.
 
-    models: the files of published results; None for those of vlbench.
-
-    reproduced: the published value lies in the measured interval; below, above: the measured interval lies below or
-    above it; not comparable: the run differs from the published row's command, as the reason says.
+    models: the files of published results; None for those of vlbench. reproduced: the published value lies in the
+    measured interval; below, above: the measured interval lies below or above it; not comparable: the run differs from
+    the published row's command, as the reason says.
     """
     judged: list[Expectation] = []
     for group in by_system(runs):
@@ -61,17 +61,7 @@ def expectations(
             judged.append(Expectation(*place, "not comparable", why))
         else:
             judged += [expectation for row, again in rows for expectation in _judged(group, row, again)]
-    return sorted(
-        judged,
-        key=lambda expectation: (
-            expectation.task,
-            expectation.model,
-            expectation.split,
-            expectation.metric,
-            expectation.judgement,
-            expectation.source,
-        ),
-    )
+    return sorted(judged, key=attrgetter("task", "model", "split", "metric", "judgement", "source"))
 
 
 def _why_not(record: RunRecord, version: str, task_versions: Mapping[str, int]) -> str:
@@ -114,9 +104,8 @@ def _deviation(record: RunRecord, row: Published, again: Rerun) -> str:
 
 
 def _changed(recipe: Recipe, usual: Recipe) -> str:
-    """The fields of a recipe that differ from the usual recipe.
-
-    Accumulation does not change a step; the record holds the training splits outside its recipe.
+    """The fields of a recipe that differ from the usual recipe. Accumulation does not change a step; the record holds
+    the training splits outside its recipe.
     """
     given, known = (values.model_dump(exclude={"accumulation", "train_splits"}) for values in (recipe, usual))
     return ", ".join(f"{name} {value}" for name, value in given.items() if value != known[name])

@@ -182,10 +182,8 @@ class Published:
 
 @cache
 def published_models() -> tuple[PublishedModel, ...]:
-    """Every file of published results, by name.
-
-    Raises:
-        VlbenchError: a file does not match the schema; the message lists all faults.
+    """Every file of published results, by name. Raises VlbenchError: a file does not match the schema; the message
+    lists all faults.
     """
     return tuple(
         parse(PublishedModel, _yaml(path), path.name)
@@ -203,14 +201,10 @@ def complexity() -> Complexity:
 def own_models(place: Path, cards: Mapping[str, TaskCard], others: Collection[str] = ()) -> tuple[PublishedModel, ...]:
     """The published results in a user's file, or in every YAML file of a folder.
 
-    Args:
-        place: the file or folder.
-        cards: of the known tasks, whose metrics and training splits are checked.
-        others: names of tasks of runs that have no card here.
-
-    Raises:
-        VlbenchError: exit 2 if there is no such file; exit 5 if a file does not match the schema, has no URL, or names
-            an unknown task, metric or training split. The message names the file and the field.
+    place: the file or folder. cards: of the known tasks, whose metrics and training splits are checked. others: names
+    of tasks of runs that have no card here.
+    Raises VlbenchError: exit 2 if there is no such file; exit 5 if a file does not match the schema, has no URL, or
+    names an unknown task, metric or training split. The message names the file and the field.
     """
     if not place.exists():
         raise VlbenchError(f"--published {place} does not exist: give a YAML file of published results or a folder")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 
 from vlbench.core.splits import joined
 from vlbench.report.published.reproduction import Expectation
@@ -20,9 +19,8 @@ _MEANING = {
 def published_table(
     task: str, splits: Sequence[str], markup: Markup, models: Sequence[PublishedModel] | None = None
 ) -> str:
-    """A table for each protocol: model and variant, a column per split and metric, training splits and source.
-
-    models: the files of published results; None for those of vlbench.
+    """A table for each protocol: model and variant, a column per split and metric, training splits and source. models:
+    the files of published results; None for those of vlbench.
     """
     parts = []
     rows = list(published(task, splits, models))
@@ -49,37 +47,24 @@ def expectation_table(judged: Sequence[Expectation], markup: Markup) -> str:
     return table(headers, rows, markup)
 
 
-@dataclass(frozen=True)
-class _Line:
-    """Line of a table: the rows of one model, variant and source."""
-
-    first: Published
-    cells: Mapping[tuple[str, str], float]
-
-
 def _table(given: Sequence[Published], markup: Markup) -> str:
-    lines: dict[tuple[str, ...], dict[tuple[str, str], float]] = {}
-    firsts: dict[tuple[str, ...], Published] = {}
+    """A line for each model, variant and source."""
+    lines: dict[tuple[str, ...], tuple[Published, dict[tuple[str, str], float]]] = {}
     for each in given:
-        key = (each.name, each.cited, trained_on_text(each))
-        firsts.setdefault(key, each)
-        lines.setdefault(key, {}).update({(each.split, metric): value for metric, value in each.metrics.items()})
-    columns = _columns(cells for cells in lines.values())
-    ordered = sorted(
-        (_Line(firsts[key], cells) for key, cells in lines.items()),
-        key=lambda line: (line.first.name.lower(), line.first.row.source),
-    )
+        _, cells = lines.setdefault((each.name, each.cited, trained_on_text(each)), (each, {}))
+        cells.update({(each.split, metric): value for metric, value in each.metrics.items()})
+    columns = _columns(cells for _, cells in lines.values())
+    ordered = sorted(lines.values(), key=lambda line: (line[0].name.lower(), line[0].row.source))
     single = len({metric for _, metric in columns}) == 1
     titles = [split if single else f"{split} {metric}" for split, metric in columns]
     headers = ["model", *titles, "trained on", "source"]
-    return table([text(each, markup) for each in headers], [_row(line, columns, markup) for line in ordered], markup)
-
-
-def _row(line: _Line, columns: Sequence[tuple[str, str]], markup: Markup) -> list[str]:
-    mark = _MARKS[line.first.row.confidence]
-    cells = [f"{line.cells[column]:.2f}{mark}" if column in line.cells else "-" for column in columns]
-    provenance = (text(trained_on_text(line.first), markup, 120), text(line.first.place, markup, 200))
-    return [text(line.first.name, markup), *cells, *provenance]
+    rows = []
+    for first, cells in ordered:
+        mark = _MARKS[first.row.confidence]
+        values = [f"{cells[column]:.2f}{mark}" if column in cells else "-" for column in columns]
+        provenance = (text(trained_on_text(first), markup, 120), text(first.place, markup, 200))
+        rows.append([text(first.name, markup), *values, *provenance])
+    return table([text(each, markup) for each in headers], rows, markup)
 
 
 def trained_on_text(row: Published) -> str:

@@ -43,11 +43,7 @@ def page(records: Mapping[str, ProfileRecord]) -> str:
 
 
 def records_of(folder: Path) -> dict[str, ProfileRecord]:
-    """The records below the folder, by name.
-
-    Raises:
-        VlbenchError: there are none; one is corrupt (exit 5).
-    """
+    """The records below the folder, by name. Raises VlbenchError: there are none; one is corrupt (exit 5)."""
     records = {path.stem: read_profile(path) for path in sorted((folder / "records").glob("*.json"))}
     if not records:
         raise VlbenchError(f"{folder / 'records'} holds no profile: copy the profile.json of `vlbench profile` there")

@@ -24,11 +24,9 @@ SELECTION = "selection"
 
 @dataclass(frozen=True)
 class Aggregate:
-    """Mean of a metric or cost over the seeds of a system.
-
-    ci95: the 95 % interval, None if there is none. spread: the standard deviation over seeds, None for one seed. doubt:
-    why the value does not count, so it is shown in grey and never the best; empty if it counts. fingerprints: of the
-    runs.
+    """Mean of a metric or cost over the seeds of a system. ci95: the 95 % interval, None if there is none. spread: the
+    standard deviation over seeds, None for one seed. doubt: why the value does not count, so it is shown in grey and
+    never the best; empty if it counts. fingerprints: of the runs.
     """
 
     value: float
@@ -92,9 +90,8 @@ def pareto(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
 
 
 def doubt(record: RunRecord, version: str, task_versions: Mapping[str, int]) -> str:
-    """Why a record's values do not count; empty if they do.
-
-    version: of this vlbench. task_versions: task -> version on its card, for known tasks.
+    """Why a record's values do not count; empty if they do. version: of this vlbench. task_versions: task -> version on
+    its card, for known tasks.
     """
     task = record.task
     if record.status != "done":

@@ -12,10 +12,8 @@ _MARKS = re.compile(r"(<!-- vlbench:begin(?: [^\n]*?)? -->\n)(.*?)(<!-- vlbench:
 
 
 def injected(page: str, content: str, where: str) -> str:
-    """The page with the content between its marks; nothing else changes.
-
-    Raises:
-        VlbenchError: there is not exactly one pair of marks, or the content holds one.
+    """The page with the content between its marks; nothing else changes. Raises VlbenchError: there is not exactly one
+    pair of marks, or the content holds one.
     """
     marks = list(_MARKS.finditer(page))
     begun, ended = page.count("<!-- vlbench:begin"), page.count("<!-- vlbench:end -->")
@@ -33,12 +31,9 @@ def injected(page: str, content: str, where: str) -> str:
 def put(path: Path, content: str, *, marks: bool, check: bool) -> bool:
     """Write the content between the marks of a page, or as the whole page; with `check`, only compare.
 
-    Returns:
-        whether the page was changed; with `check`, False.
-
-    Raises:
-        VlbenchError: the marks are missing; or, with `check`, the page is stale (exit 11).
-        DataError: the page cannot be read or written.
+    Returns whether the page was changed; with `check`, False.
+    Raises VlbenchError: the marks are missing; or, with `check`, the page is stale (exit 11).
+    Raises DataError: the page cannot be read or written.
     """
     old = _read(path) if marks or path.exists() else ""
     new = injected(old, content, str(path)) if marks else f"{content}\n"

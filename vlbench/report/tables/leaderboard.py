@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import isfinite
 from statistics import fmean
@@ -95,10 +95,9 @@ class Board:
 
 @dataclass(frozen=True)
 class Choice:
-    """What a leaderboard shows, by the flags of `vlbench leaderboard`.
-
-    columns: metrics, `main` for each task's main metric, `selection` for its value on the split that selected the
-    checkpoint, or costs (see COSTS). sort: `rank`, the mean rank over metrics; `model`; a task; a metric or a cost.
+    """What a leaderboard shows, by the flags of `vlbench leaderboard`. columns: metrics, `main` for each task's main
+    metric, `selection` for its value on the split that selected the checkpoint, or costs (see COSTS). sort: `rank`, the
+    mean rank over metrics; `model`; a task; a metric or a cost.
     """
 
     tasks: tuple[str, ...] = ()
@@ -110,12 +109,8 @@ class Choice:
 def board(
     runs: Sequence[FoundRun], faults: Sequence[str], choice: Choice, version: str, task_versions: Mapping[str, int]
 ) -> Board:
-    """Arrange runs in tables.
-
-    version, task_versions: of this vlbench and of the known task cards; other records are outdated.
-
-    Raises:
-        VlbenchError: a task, column, order or cost that no record has.
+    """Arrange runs in tables. version, task_versions: of this vlbench and of the known task cards; other records are
+    outdated. Raises VlbenchError: a task, column, order or cost that no record has.
     """
     tasks = {run.record.task.name for run in runs}
     for task in choice.tasks:
@@ -131,7 +126,9 @@ def board(
     for name in columns:
         if name not in known:
             raise unknown("column", name, known, "given in --columns")
-    _check_order(choice.sort, chosen, known)
+    orders = {"rank", "model", *(run.record.task.name for run in chosen), *known} - {MAIN}
+    if choice.sort not in orders:
+        raise unknown("order", choice.sort, orders, "given as --sort")
     doubts = [doubt(run.record, version, task_versions) for run in chosen]
     kinds: dict[tuple[str, str], list[tuple[FoundRun, str]]] = {}
     for run, why in zip(chosen, doubts, strict=True):
@@ -146,12 +143,6 @@ def board(
         (*(f"left out: {fault}" for fault in faults), *_machines(chosen, columns), *_batches(chosen, columns)),
         choice.pareto,
     )
-
-
-def _check_order(sort: str, runs: Sequence[FoundRun], metrics: Collection[str]) -> None:
-    orders = {"rank", "model", *(run.record.task.name for run in runs), *metrics} - {MAIN}
-    if sort not in orders:
-        raise unknown("order", sort, orders, "given as --sort")
 
 
 def _table(data: str, how: str, runs: Sequence[tuple[FoundRun, str]], columns: Sequence[str], choice: Choice) -> Table:

@@ -123,25 +123,14 @@ def _records(board: Board) -> list[dict[str, object]]:
     for part in board.tables:
         for row in part.rows:
             for heading, entry in row.entries.items():
-                column = heading.column
-                values = asdict(entry.aggregate) | {
-                    "seeds": list(entry.aggregate.seeds),
-                    "fingerprints": list(entry.aggregate.fingerprints),
-                    "reach": entry.aggregate.reach,
-                }
-                place = {
-                    "data": column.data,
-                    "protocol": column.protocol,
-                    "task": column.task,
-                    "version": column.version,
-                }
-                place |= {"split": column.split, "metric": heading.metric, "model": row.name}
-                place |= {"rank": entry.rank, "tie": entry.tie, "front": entry.front}
+                values = asdict(heading.column) | asdict(entry) | asdict(entry.aggregate)
+                values |= {"metric": heading.metric, "model": row.name, "reach": entry.aggregate.reach}
+                values |= {name: list(values[name]) for name in ("seeds", "fingerprints")}
                 known = {
                     name: value if not isinstance(value, float) or isfinite(value) else None
                     for name, value in values.items()
                 }
-                rows.append({name: (place | known)[name] for name in _COLUMNS})
+                rows.append({name: known[name] for name in _COLUMNS})
     return rows
 
 

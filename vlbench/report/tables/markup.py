@@ -42,11 +42,7 @@ _LATEX = {
 
 
 def as_markup(form: str) -> Markup:
-    """The markup of that name.
-
-    Raises:
-        ValueError: there is none.
-    """
+    """The markup of that name. Raises ValueError: there is none."""
     return [*MARKUPS][[str(name) for name in MARKUPS].index(form)]
 
 
@@ -73,10 +69,8 @@ def markdown(value: str) -> str:
 
 
 def _plain_word(word: str) -> str:
-    """A word that Markdown shows unchanged.
-
-    HTML, links and images start with characters that can be escaped. GitHub also links bare URLs and user names
-    everywhere except in code, after escapes are resolved.
+    """A word that Markdown shows unchanged. HTML, links and images start with characters that can be escaped. GitHub
+    also links bare URLs and user names everywhere except in code, after escapes are resolved.
     """
     if not _LINKED.search(word):
         return word.replace("<", "&lt;").replace("[", "\\[").replace("`", "\\`").replace("*", "\\*")

@@ -30,10 +30,8 @@ _TIES: Mapping[str | None, Ties] = {None: "pessimistic", "optimistic": "optimist
 
 @dataclass(frozen=True)
 class Units:
-    """Per-unit values of a metric, which is `scale` times the mean of `values` (unit -> value).
-
-    groups: unit -> cluster. tags: tag -> unit -> slice; empty if units are not examples. data: a hash of the questions
-    and references.
+    """Per-unit values of a metric, which is `scale` times the mean of `values` (unit -> value). groups: unit ->
+    cluster. tags: tag -> unit -> slice; empty if units are not examples. data: a hash of the questions and references.
     """
 
     metric: str
@@ -51,9 +49,8 @@ class Units:
 def read_units(run: RunFolder, record: RunRecord, metric: str) -> Units:
     """The units of one of the run's metrics: examples; groups for consistency; images or texts for a ranking.
 
-    Raises:
-        DataError: the run's files are missing or corrupt.
-        VlbenchError: the metric has no per-unit values, or they do not reproduce the record's value (exit 10).
+    Raises DataError: the run's files are missing or corrupt.
+    Raises VlbenchError: the metric has no per-unit values, or they do not reproduce the record's value (exit 10).
     """
     result = record.result(metric)
     if result is None:
@@ -61,8 +58,7 @@ def read_units(run: RunFolder, record: RunRecord, metric: str) -> Units:
         raise _cannot(f"{run.path} has no {metric!r}: it has {known}; give another --metric")
     if not isfinite(result.value):
         raise _cannot(f"{run.path} has no value for {metric} ({result.value}): rerun it with --no-resume")
-    rows = read_samples(run.samples)
-    rows = rows[rows["control"] == ""]
+    rows = read_samples(run.samples, controls=False)
     if RECALL.fullmatch(metric) or SUM.fullmatch(metric):
         units = _of_ranking(read_rankings(run.ranks, ()), rows, metric)
     else:
@@ -101,9 +97,8 @@ def _of_examples(rows: pd.DataFrame, metric: str, whole: bool) -> Units:
 
 
 def _of_ranking(rankings: Iterable[Ranking], rows: pd.DataFrame, metric: str) -> Units:
-    """Recall over the queries of one direction, or rsum over images, each pooled with its texts.
-
-    Values are means over folds, so the weight of a query depends on the size of its fold.
+    """Recall over the queries of one direction, or rsum over images, each pooled with its texts. Values are means over
+    folds, so the weight of a query depends on the size of its fold.
     """
     image_of = dict(zip(rows["example_id"], rows["group"], strict=True))
     ranked = {

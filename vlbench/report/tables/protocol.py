@@ -87,9 +87,8 @@ def _setting_text(value: object) -> str:
 
 
 def newest(runs: Sequence[FoundRun]) -> list[FoundRun]:
-    """One record for each fingerprint: the newest finished one, or the newest.
-
-    It takes the place of the first record with its fingerprint.
+    """One record for each fingerprint: the newest finished one, or the newest. It takes the place of the first record
+    with its fingerprint.
     """
     chosen: dict[str, FoundRun] = {}
     for run in sorted(runs, key=lambda run: (run.record.status == "done", run.record.started, str(run.path))):

@@ -16,15 +16,14 @@ from vlbench.core.record import Coverage, Decoding, Result, RunRecord
 from vlbench.metrics.direction import is_better
 
 _NOTHING = "-"
-_GROUPS = re.compile(r"over ([\d,]+) groups")
+_GROUPS = re.compile(r"([\d,]+) groups")
 _DATA = {"world": "built-in world", "real": "real data"}
 _SAMPLING = "test sampling only"
 
 
 def run_table(record: RunRecord) -> str:
-    """The results of a run: heading, warnings, metrics, slices and how intervals were computed.
-
-    The first result is the task's main metric, which the majority baseline belongs to, except in a ranking.
+    """The results of a run: heading, warnings, metrics, slices and how intervals were computed. The first result is the
+    task's main metric, which the majority baseline belongs to, except in a ranking.
     """
     results = without_equal_ties(record.results)
     parts = [heading(record), _metrics_table(record) if results else "no results"]
@@ -38,9 +37,7 @@ def scoreboard(records: Sequence[RunRecord]) -> str:
     """Models by tasks: the main metric of each run with its 95 % interval; a dash where there is no run."""
     models = _models(records)
     columns = list(dict.fromkeys(map(_column, records)))
-    scores = {
-        (_asked(record), _column(record)): result_of(record.results, record.task.main_metric) for record in records
-    }
+    scores = {(_asked(record), _column(record)): record.result(record.task.main_metric) for record in records}
     rows = [
         [cell(name), *(_with_interval(scores.get((asked, column))) for column in columns)]
         for asked, name in models.items()
@@ -51,7 +48,7 @@ def scoreboard(records: Sequence[RunRecord]) -> str:
         for line in _warnings(record)
     ]
     data = ", ".join(dict.fromkeys(_DATA[record.task.source] for record in records))
-    return "\n\n".join([data, _table(["model", *columns], rows), *(["\n".join(remarks)] if remarks else [])])
+    return "\n\n".join([data, github_table(["model", *columns], rows), *(["\n".join(remarks)] if remarks else [])])
 
 
 def _models(records: Sequence[RunRecord]) -> dict[tuple[str, int], str]:
@@ -91,7 +88,7 @@ def score_table(
     head = "\n".join([f"{cell(task)} {cell(split)} | {_DATA[source]}", *partial])
     results = without_equal_ties(results)
     rows = [_measured(cell(result.metric), result) for result in results]
-    parts = [head, _table(["metric", "value", "95 % interval", "n"], rows) if results else "no results"]
+    parts = [head, github_table(["metric", "value", "95 % interval", "n"], rows) if results else "no results"]
     for result in results:
         parts += _slice_tables(result, {}, {})
     return "\n\n".join([*parts, *_footnotes(results)])
@@ -225,7 +222,7 @@ def _metrics_table(record: RunRecord) -> str:
         speed = f"{record.efficiency.examples_per_second:,.1f}" if first and record.efficiency else _NOTHING
         shown = _NOTHING if baseline is None else number(baseline)
         rows.append([*_measured(cell(result.metric), result), shown, *of_controls, speed])
-    return _table([*headers, "examples/s"], rows)
+    return github_table([*headers, "examples/s"], rows)
 
 
 def _measured(name: str, result: Result) -> list[str]:
@@ -246,7 +243,7 @@ def _slice_tables(
             ]
             for value, part in values.items()
         ]
-        tables.append(_table([tag, result.metric, "95 % interval", "n", *unseen], rows))
+        tables.append(github_table([tag, result.metric, "95 % interval", "n", *unseen], rows))
         # A tag without majorities is the answer itself: the image-blind baseline of such a slice means nothing.
         parts = values.items() if tag in majorities else ()
         stuck = [cell(value) for value, part in parts if not is_above(part, value, unseen)]
@@ -274,7 +271,8 @@ def is_above(part: Result, value: str, unseen: Mapping[str, Mapping[str, float]]
     return all(is_better(worst, scores[value], part.higher_is_better) for scores in unseen.values() if value in scores)
 
 
-def _table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def github_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table; the first column is left-aligned, the others right-aligned."""
     align = ["left"] + ["right"] * (len(headers) - 1)
     # Numbers are written already: parsed again, 50.00 would come out as 50.
     return tabulate(rows, [cell(name) for name in headers], tablefmt="github", disable_numparse=True, colalign=align)
@@ -291,22 +289,33 @@ def _value(result: Result | None) -> str:
 
 def _footnotes(results: Sequence[Result]) -> list[str]:
     """How the intervals were computed; they cover test sampling only."""
-    counts: dict[str, list[int]] = {}
-    for result in results:
-        if result.ci95:
-            match = _GROUPS.search(result.method)
-            counts.setdefault(_GROUPS.sub("{}", cell(result.method) or "unnamed"), []).extend(
-                [int(match[1].replace(",", ""))] if match else []
-            )
-    if not counts:
-        return []
-    methods = "; ".join(method.replace("{}", _groups(numbers)) for method, numbers in counts.items())
-    return [f"95 % interval: {methods}" + ("" if _SAMPLING in methods else f"; {_SAMPLING}")]
+    methods = "; ".join(
+        dict.fromkeys(merge_methods([cell(result.method) or "unnamed" for result in results if result.ci95]))
+    )
+    return [f"95 % interval: {methods}" + ("" if _SAMPLING in methods else f"; {_SAMPLING}")] if methods else []
 
 
-def _groups(numbers: Sequence[int]) -> str:
-    """ "over 1,000 groups" or, where values have different numbers, "over 964 to 1,074 groups"."""
-    if not numbers:
-        return ""
-    low, high = min(numbers), max(numbers)
-    return f"over {low:,} groups" if low == high else f"over {low:,} to {high:,} groups"
+def merge_methods(methods: Sequence[str]) -> list[str]:
+    """The methods, where those that differ only in their number of groups name all: "over 964 to 1,074 groups"."""
+    kinds = [_GROUPS.sub("{}", method) for method in methods]
+    counts: dict[str, list[int]] = {kind: [] for kind in kinds}
+    for kind, method in zip(kinds, methods, strict=True):
+        counts[kind] += [int(number.replace(",", "")) for number in _GROUPS.findall(method)]
+    return [kind.replace("{}", _groups(counts[kind])) for kind in kinds]
+
+
+def _groups(counts: Sequence[int]) -> str:
+    low, high = min(counts, default=0), max(counts, default=0)
+    return f"{low:,} groups" if low == high else f"{low:,} to {high:,} groups"
+
+
+def signed_interval(low: float | None, high: float | None) -> str:
+    """The interval of a difference; a dash if there is none."""
+    if low is None or high is None or not isfinite(low):
+        return _NOTHING
+    return f"[{signed(low)}, {signed(high)}]"
+
+
+def number_or_dash(value: float | None) -> str:
+    """A value with two decimals; a dash if there is none or if it is not finite."""
+    return _NOTHING if value is None or not isfinite(value) else f"{value:.2f}"

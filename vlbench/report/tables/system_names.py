@@ -16,9 +16,8 @@ _IN_PROTOCOL = {"mode", "train_split", "answer_by", "num_fewshot", "rerank_k"}
 
 
 def differing(records: Sequence[RunRecord]) -> dict[str, list[str]]:
-    """What differs between records (protocol, weights of one model, settings): name -> the value of each record.
-
-    The recipe counts if all train; what the protocol names is not repeated.
+    """What differs between records (protocol, weights of one model, settings): name -> the value of each record. The
+    recipe counts if all train; what the protocol names is not repeated.
     """
     by_name = {"protocol": [protocol(record) for record in records]}
     if len({model_name(record) for record in records}) == 1:
@@ -32,9 +31,8 @@ def differing(records: Sequence[RunRecord]) -> dict[str, list[str]]:
 
 
 def labels(systems: Sequence[Sequence[FoundRun]], places: Sequence[Hashable]) -> list[str]:
-    """The name of each system: its model's name and, if several are in one place, the settings that differ.
-
-    places: of each system; systems in one place are of one model.
+    """The name of each system: its model's name and, if several are in one place, the settings that differ. places: of
+    each system; systems in one place are of one model.
     """
     alike: dict[Hashable, list[Sequence[FoundRun]]] = {}
     for runs, place in zip(systems, places, strict=True):
@@ -80,10 +78,9 @@ class Placed:
 
 
 def placed(given: Sequence[tuple[FoundRun, str]]) -> list[Placed]:
-    """The systems of runs, each given with the reason why it does not count, or an empty string.
-
-    Systems of one model in one column have unique labels. The names of systems that count do not depend on the others,
-    so an unfinished or limited run changes nothing; the others never share a name with them.
+    """The systems of runs, each given with the reason why it does not count, or an empty string. Systems of one model
+    in one column have unique labels. The names of systems that count do not depend on the others, so an unfinished or
+    limited run changes nothing; the others never share a name with them.
     """
     complete = by_system([run for run, why in given if not why])
     names = labels(complete, [_place(runs[0]) for runs in complete])
