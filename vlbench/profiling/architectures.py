@@ -37,11 +37,8 @@ def architecture_names() -> tuple[str, ...]:
 def complete_model(name: str, folder: Path) -> str:
     """Complete a model of transformers that lacks files: the name of a new folder with all a profile needs.
 
-    The name of any other model is returned as it is.
-
-    Args:
-        name: as for `--model`.
-        folder: where new folders are made, each inside one of its own, so that models with one name do not collide.
+    The name of any other model is returned as it is. folder: where new folders are made, each inside one of its own, so
+    that models with one name do not collide.
 
     Raises:
         VlbenchError: the name is neither a folder nor an architecture nor OWNER/NAME of the hub. Exit 6: transformers
@@ -142,8 +139,5 @@ def _has_any(folder: Path, names: tuple[str, ...]) -> bool:
 
 
 def _no_default(name: str, what: str, error: Exception) -> VlbenchError:
-    return VlbenchError(
-        f"{name} has no default {what} in transformers ({type(error).__name__}): give a folder that save_pretrained "
-        f"wrote",
-        ExitCode.WEIGHTS,
-    )
+    fault = f"{name} has no default {what} in transformers ({type(error).__name__})"
+    return VlbenchError(f"{fault}: give a folder that save_pretrained wrote", ExitCode.WEIGHTS)

@@ -65,9 +65,8 @@ class BuiltModel:
 def build_model(name: str, spec: ProfileSpec, folder: Path, device: torch.device) -> BuiltModel:
     """Build the model and a head for the task.
 
-    Args:
-        name: as for `vlbench run --model`, or an architecture of transformers as `hf:CLIPModel`.
-        folder: where missing preprocessing files may be written.
+    name: as for `vlbench run --model`, or an architecture of transformers as `hf:CLIPModel`. folder: where missing
+    preprocessing files may be written.
 
     Raises:
         VlbenchError: an unknown model, task or size, or a task that the model has no head for.
@@ -99,7 +98,6 @@ def choose_size(card: ModelCard, size: str | None) -> str:
 
 
 def _build_head(task: TaskCard, card: ModelCard, size: str, model: Model) -> Head:
-    """A head for the task."""
     if head_kind(card, task) is HeadKind.GENERATE:
         return GenerateHead(task)
     if task.is_retrieval and "rank" not in card.outputs:

@@ -23,11 +23,8 @@ class DetectorStages:
         self, network: FasterRCNN, decoded: DecodedImages, detected: DetectedRegions, device: torch.device
     ) -> None:
         self.network, self.decoded, self.detected, self.device = network, decoded, detected, device
-        self.pixels: list[Tensor] = []
-        self.maps: list[Tensor] = []
-        self.candidates: list[Candidates] = []
-        self.boxes: list[Tensor] = []
-        self.described: list[Described] = []
+        self.pixels, self.maps, self.boxes = list[Tensor](), list[Tensor](), list[Tensor]()
+        self.candidates, self.described = list[Candidates](), list[Described]()
 
     def stages(self, refs: Sequence[ImageRef]) -> list[Stage]:
         """The stages in order; scaling the images counts as preprocessing."""

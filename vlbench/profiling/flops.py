@@ -36,22 +36,17 @@ def count_costs(modules: Mapping[str, nn.Module], stages: Sequence[Stage]) -> tu
     A multiplication with its addition counts as two operations, as in torch. Matrix products, convolutions and
     attention are counted, which are nearly all of the work; other operators are listed as uncounted. RoIAlign is among
     these whether torchvision or matrix products compute it, so that the count does not depend on what is installed. A
-    parameter counts for the stage that first calls the module which holds it.
+    parameter counts once, for the stage that first calls the module which holds it.
 
-    Args:
-        modules: all modules that the stages run, by any names; a shared parameter counts once.
+    modules: all modules that the stages run, by any names.
     """
     counted: dict[str, int] = {}
     owners: dict[int, str] = {}
     observer = _UncountedOperators()
     for stage in stages:
         counter = FlopCounterMode(display=False, custom_mapping=_MORE)
-        with (
-            _record_calls(modules.values()) as called,
-            observer,
-            counter,
-            _record_pooling(modules.values(), observer, counter) as pooled,
-        ):
+        pooling = _record_pooling(modules.values(), observer, counter)
+        with _record_calls(modules.values()) as called, observer, counter, pooling as pooled:
             stage.run()
         counted[stage.name] = counted.get(stage.name, 0) + counter.get_total_flops() - sum(pooled)
         for module in called:
@@ -128,11 +123,8 @@ def _record_pooling(
         observer.add(f"roi_{module.pooling}")
 
     layers = [layer for module in modules for layer in module.modules() if isinstance(layer, RegionPooling)]
-    hooks = [
-        hook
-        for layer in layers
-        for hook in (layer.register_forward_pre_hook(enter), layer.register_forward_hook(leave))
-    ]
+    hooks = [layer.register_forward_pre_hook(enter) for layer in layers]
+    hooks += [layer.register_forward_hook(leave) for layer in layers]
     try:
         yield inside
     finally:
@@ -142,9 +134,5 @@ def _record_pooling(
 
 def module_mib(modules: Sequence[nn.Module]) -> float:
     """MiB of all parameters and buffers, each storage once."""
-    sizes = {
-        tensor.data_ptr(): tensor.numel() * tensor.element_size()
-        for module in modules
-        for tensor in (*module.parameters(), *module.buffers())
-    }
-    return sum(sizes.values()) / 2**20
+    tensors = [tensor for module in modules for tensor in (*module.parameters(), *module.buffers())]
+    return sum({tensor.data_ptr(): tensor.numel() * tensor.element_size() for tensor in tensors}.values()) / 2**20

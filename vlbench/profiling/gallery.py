@@ -57,12 +57,10 @@ class Stopwatch:
         """Seconds that are left."""
         return self.max_seconds - (time.perf_counter() - self.begun)
 
-    def median_ms(
-        self, name: str, work: Callable[[], object], batch: int = 1, max_seconds: float | None = None
-    ) -> float:
-        """The median of the work in milliseconds; max_seconds: its time limit, by default a tenth of the whole."""
+    def median_ms(self, name: str, work: Callable[[], object], batch: int = 1, limit: float | None = None) -> float:
+        """The median of the work in milliseconds; limit: in seconds, by default a tenth of the whole."""
         self.step(name)
-        seconds = self.max_seconds / _PIECES if max_seconds is None else max_seconds
+        seconds = self.max_seconds / _PIECES if limit is None else limit
         durations = measure_one([Stage("", work)], self.rule, seconds, self.device)
         self.keep(durations, batch, name)
         return 1000 * float(np.median(durations.whole))

@@ -27,10 +27,8 @@ from vlbench.profiling.timing import run_once
 def resolve_models(spec: ProfileSpec, folder: Path) -> list[ModelState]:
     """Find the card and size of every model before anything is built.
 
-    A model that does not exist, or has none of the stages asked for, fails.
-
-    Args:
-        folder: where missing preprocessing files may be written.
+    A model that does not exist, or has none of the stages asked for, fails. folder: where missing preprocessing files
+    may be written.
 
     Raises:
         VlbenchError: an unknown task, an option that the scenarios do not use, no vocabulary at the given path, a stage
@@ -51,8 +49,7 @@ def resolve_models(spec: ProfileSpec, folder: Path) -> list[ModelState]:
             stages[state.name] = stage_names(card, task, spec.detector)
         states.append(state)
     counts = Counter(state.name for state in states if not state.profile.error)
-    twice = [name for name, count in counts.items() if count > 1]
-    if twice:
+    if twice := [name for name, count in counts.items() if count > 1]:
         raise VlbenchError(f"--model names {first_five(twice)} more than once: name each model once")
     _check_stages(states, stages, spec.stages)
     check_any_left(states)
@@ -94,8 +91,7 @@ def build_into(
     """Build the model of that name and profile one pass of it; its stages have run afterwards, so each has inputs."""
     with record_failure(state):
         reserved = memory.empty_allocator(device)
-        built = build_model(name, spec, folder, device)
-        state.built = built
+        state.built = built = build_model(name, spec, folder, device)
         state.update_profile(load_seconds=built.load_seconds)
         machine.reset_peak_memory()
         began = time.perf_counter()
@@ -132,9 +128,7 @@ def _check_stages(
 def _count_proposals(staged: StagedModel) -> tuple[int, int] | None:
     """The fewest proposals that the detector kept for an image, and the most it may keep; None without a detector."""
     detector = staged.detector
-    if detector is None:
-        return None
-    return min(len(boxes) for boxes in detector.boxes), detector.network.rules.proposals
+    return (min(map(len, detector.boxes)), detector.network.rules.proposals) if detector else None
 
 
 def _check_finite(staged: StagedModel) -> None:

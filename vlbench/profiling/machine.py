@@ -31,28 +31,21 @@ def system_load() -> float | None:
 def describe_machine(before: float | None, threads: int, spreads: dict[str, float], device: torch.device) -> Machine:
     """The state of the machine for the record.
 
-    Args:
-        before: the load before the measurement.
-        threads: torch's number of threads.
-        spreads: model -> the share by which the 95th percentile of its latency exceeds the median.
+    before: the load before the measurement. threads: torch's number. spreads: model -> the share by which the 95th
+    percentile of its latency exceeds the median.
     """
     cores = usable_cores()
     reasons = []
     if before is not None and before > _IDLE_LOAD * cores:
         reasons.append(f"a load of {before:.2f} on {cores} cores before the measurement")
-    reasons += [
-        f"the 95th percentile of {name} is {100 * spread:.0f} % above its median"
-        for name, spread in spreads.items()
-        if spread > _SPREAD
-    ]
-    clocks = ""
-    if device.type == "cuda":
-        clocks, others = _gpu_state(device)
-        if others:
-            reasons.append(f"{others} other processes on the GPU")
-    return Machine(
-        cores=cores, threads=threads, load=before, clocks=clocks, noisy=bool(reasons), reasons=tuple(reasons)
-    )
+    for name, spread in spreads.items():
+        if spread > _SPREAD:
+            reasons.append(f"the 95th percentile of {name} is {100 * spread:.0f} % above its median")
+    clocks, others = _gpu_state(device) if device.type == "cuda" else ("", 0)
+    if others:
+        reasons.append(f"{others} other processes on the GPU")
+    noisy = bool(reasons)
+    return Machine(cores=cores, threads=threads, load=before, clocks=clocks, noisy=noisy, reasons=tuple(reasons))
 
 
 @contextmanager

@@ -33,12 +33,8 @@ def measure_pipeline(
 ) -> Pipeline:
     """Examples per second from files to answers, in batches of one size, with as many loader processes as in a run.
 
-    Args:
-        inputs: one example, which is repeated.
-        largest: the batch size; it is halved as often as needed to end within the time.
-        cost: of some batch, from which the time is predicted.
-        max_seconds: time limit.
-        keep: called with the raw durations and the batch size.
+    inputs: one example, which is repeated. largest: the batch size; it is halved as often as needed to end within the
+    time, which is predicted from the cost of some batch. keep: called with the raw durations and the batch size.
     """
     workers = spare_processes()
     size, needed = largest, _least_seconds(cost, largest, workers)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -66,7 +66,8 @@ def _profile(spec: ProfileSpec, device: torch.device, progress: Progress) -> tup
     if spec.threads is not None:
         torch.set_num_threads(spec.threads)
     task, spent, durations = catalog.task_card(spec.task), dict[str, float](), dict[str, Durations]()
-    with TemporaryDirectory() as folder, torch.inference_mode(), _autocast(spec, device):
+    autocast = torch.autocast(device.type, _DTYPES[spec.dtype]) if spec.dtype in _DTYPES else nullcontext()
+    with TemporaryDirectory() as folder, torch.inference_mode(), autocast:
         refs = write_images(Path(folder) / "images", spec.picture, task.images_per_example, spec.seed)
         inputs = ModelInputs(refs, make_texts(1, spec.words, spec.seed))
         with _timed(spent, "opening"):
@@ -107,10 +108,6 @@ def _choose_device(spec: ProfileSpec) -> torch.device:
     return torch.device(wanted)
 
 
-def _autocast(spec: ProfileSpec, device: torch.device) -> AbstractContextManager[object]:
-    return torch.autocast(device.type, _DTYPES[spec.dtype]) if spec.dtype in _DTYPES else nullcontext()
-
-
 def _build_all(
     spec: ProfileSpec, folder: Path, inputs: ModelInputs, device: torch.device, progress: Progress
 ) -> list[ModelState]:
@@ -148,8 +145,7 @@ def _measure_latencies(
     if spec.stages:
         stages = {name: [stage for stage in own if stage.name in spec.stages] for name, own in stages.items()}
     rule = StoppingRule(spec.iterations, spec.seconds, spec.precision)
-    step: Callable[[int, int], None] = lambda done, total: progress.step("measuring latency", done, total)  # noqa: E731
-    reported: Callable[[Durations], Sequence[float]] = lambda own: model_seconds(own, spec.stages)  # noqa: E731
+    step, reported = partial(progress.step, "measuring latency"), partial(model_seconds, stages=spec.stages)
     durations = measure(stages, rule, spec.max_seconds, device, step, reported=reported)
     for name, state in usable.items():
         state.keep_durations("latency", durations[name])
@@ -188,8 +184,7 @@ def _measure_throughput(
     for rate in sweep.rates():
         state.update_profile(throughput=(*state.profile.throughput, rate))
     if best := fastest_rate(state.profile.throughput):
-        left = ends - time.perf_counter()
-        keep = partial(state.keep_durations, "throughput", whole="pipeline")
+        keep, left = partial(state.keep_durations, "throughput", whole="pipeline"), ends - time.perf_counter()
         pipeline = measure_pipeline(built, spec, inputs, best.batch, sweep.cost, device, left, keep)
         state.update_profile(pipeline=pipeline)
 

@@ -49,8 +49,6 @@ def summarize_times(seconds: Sequence[float]) -> Times:
     """Mean, percentiles and the median's interval, in milliseconds."""
     ms = np.asarray(seconds, np.float64) * 1000
     p50, p90, p95, p99 = (float(value) for value in np.percentile(ms, [50, 90, 95, 99]))
-    low, high = median_interval(ms.tolist())
-    deviation = float(ms.std(ddof=1)) if len(ms) > 1 else 0.0
-    return Times(
-        n=len(ms), p50=p50, p90=p90, p95=p95, p99=p99, mean=float(ms.mean()), stdev=deviation, ci95=(low, high)
-    )
+    interval = median_interval(ms.tolist())
+    mean, deviation = float(ms.mean()), float(ms.std(ddof=1)) if len(ms) > 1 else 0.0
+    return Times(n=len(ms), p50=p50, p90=p90, p95=p95, p99=p99, mean=mean, stdev=deviation, ci95=interval)

@@ -18,7 +18,8 @@ from vlbench.profiling.timing import LONG, Durations, Stage, measure_one, run_on
 
 _GAIN = 1.02
 """A doubled batch must be faster per example by this factor; otherwise throughput has levelled off."""
-_LARGEST = 4096
+_DOUBLING = tuple(2**power for power in range(13))
+"""The batch sizes that are tried, from 1 to 4096."""
 _PARTS = 4
 """A size may take 1 / `_PARTS` of the time that is left, so that larger sizes can follow."""
 _STEP = 8
@@ -57,11 +58,8 @@ class ThroughputSweep:
     Without sizes in the spec they double from 1 until two in a row are hardly faster than the best before them. The
     sweep ends when memory or time does, and the last rate says so. cost: of the last batch that was tried.
 
-    Args:
-        inputs: one example, which is repeated.
-        first: seconds that one example took, roughly.
-        max_seconds: for the whole sweep; a size that would end later is not tried.
-        keep: called with the raw durations of each size.
+    inputs: one example, which is repeated. first: seconds that one example took, roughly. max_seconds: for the whole
+    sweep; a size that would end later is not tried. keep: called with the raw durations of each size.
     """
 
     def __init__(
@@ -81,7 +79,7 @@ class ThroughputSweep:
     def rates(self) -> Iterator[Rate]:
         """The rates, from the smallest batch to the largest."""
         best, flat, given = 0.0, 0, sorted(set(self.spec.batches))
-        for number, size in enumerate(given or _doubling_sizes()):
+        for number, size in enumerate(given or _DOUBLING):
             rate = self._try_size(size, parts=len(given) - number if given else _PARTS)
             yield rate
             if rate.error:
@@ -99,10 +97,10 @@ class ThroughputSweep:
     def _try_size(self, size: int, parts: int) -> Rate:
         """parts: the number of equal parts of the time left, of which this size may take one."""
         try:
-            while (
-                self.cost.batch * _STEP < size and self.cost.scaled_to(self.cost.batch * _STEP).first_pass <= self.left
-            ):
-                self._prepare(self.cost.batch * _STEP)
+            while (next_size := self.cost.batch * _STEP) < size:
+                if self.cost.scaled_to(next_size).first_pass > self.left:
+                    break
+                self._prepare(next_size)
             least, left = self.cost.scaled_to(size).least, self.left
             if least > left:
                 return Rate(batch=size, error=f"would take {least:.1f} s, and {max(left, 0.0):.1f} s are left")
@@ -137,13 +135,6 @@ class ThroughputSweep:
         energy = (after - before) / examples if after is not None and before is not None else None
         ms = summarize_times(durations.whole)
         return Rate(batch=size, examples_per_second=1000 * size / ms.p50, ms=ms, joules_per_example=energy)
-
-
-def _doubling_sizes() -> Iterator[int]:
-    size = 1
-    while size <= _LARGEST:
-        yield size
-        size *= 2
 
 
 def repeat_inputs(inputs: ModelInputs, times: int) -> ModelInputs:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -98,13 +97,10 @@ def measure(
     A model that raises is not measured further; the others are. When another model has run in between, a model runs
     once more before it is measured, because its data has left the caches; a model with long passes does not.
 
-    Args:
-        models: name -> stages.
-        max_seconds: for all models together, warm-up included: a model ends at the first turn that would end later.
-            The first round is always measured.
-        step: called with the number of models that are done, and of all models.
-        warmup: iterations of each model that do not count; a first one that takes long counts.
-        reported: the seconds of every iteration whose median must be as precise as that of the whole.
+    models: name -> stages. max_seconds: for all models together, warm-up included: a model ends at the first turn that
+    would end later; the first round is always measured. step: called with the number of models that are done, and of
+    all models. warmup: iterations of each model that do not count; a first one that takes long counts. reported: the
+    seconds of every iteration whose median must be as precise as that of the whole.
     """
     begun, runs = time.perf_counter(), [_ModelRun(name, stages, device) for name, stages in models.items()]
     left, number, last = list(runs), 0, None
@@ -141,9 +137,11 @@ class _ModelRun:
 
     def take_turn(self, number: int, uncounted: int) -> None:
         """Measure the model once in round `number`; uncounted: iterations before that, which do not count."""
-        with _record_error(self.durations):
+        try:
             if self._last > LONG or not self._warm_up(number, uncounted):
                 self._record(number, *run_once(self.stages, self.device))
+        except Exception as error:  # the other models are measured all the same
+            self.durations.error = error
 
     def expected_seconds(self, again: bool) -> float:
         """Seconds that the next turn will take; again: no other model has run since the last one."""
@@ -152,11 +150,12 @@ class _ModelRun:
     def is_done(self, rule: StoppingRule, reported: Callable[[Durations], Sequence[float]]) -> bool:
         """Whether the model needs no more turns; if so, `why_stopped` is set."""
         durations = self.durations
-        if durations.error is None and not (
-            rule.is_satisfied(durations.whole) and rule.is_precise(reported(durations))
-        ):
+        if durations.error is not None:
+            durations.why_stopped = "failed"
+        elif rule.is_satisfied(durations.whole) and rule.is_precise(reported(durations)):
+            durations.why_stopped = "precise"
+        else:
             return False
-        durations.why_stopped = "failed" if durations.error else "precise"
         return True
 
     @property
@@ -181,12 +180,3 @@ class _ModelRun:
         self.durations.whole.append(whole)
         for name, seconds in stages.items():
             self.durations.stages.setdefault(name, []).append(seconds)
-
-
-@contextmanager
-def _record_error(durations: Durations) -> Iterator[None]:
-    """Record what a model raises; the other models are measured all the same."""
-    try:
-        yield
-    except Exception as error:
-        durations.error = error

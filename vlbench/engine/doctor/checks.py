@@ -51,26 +51,15 @@ def make_check(
     name: str, passed: bool, found: str, n: int, flips: int, largest: float | None, tolerance: float
 ) -> Check:
     """The result of a comparison of scores; a largest difference that is not finite is left out."""
-    return Check(
-        name=name,
-        verdict="ok" if passed else "broken",
-        found=found,
-        n=n,
-        flips=flips,
-        largest=largest if largest is not None and isfinite(largest) else None,
-        tolerance=tolerance,
-    )
+    verdict: CheckStatus = "ok" if passed else "broken"
+    finite = largest if largest is not None and isfinite(largest) else None
+    return Check(name=name, verdict=verdict, found=found, n=n, flips=flips, largest=finite, tolerance=tolerance)
 
 
 def compare_scores(name: str, reference: Tensor, other: Tensor, tolerance: float, condition: str) -> Check:
-    """Check that two sets of scores [n, C] agree within the tolerance.
+    """Check that the scores [n, C] of the same examples under another condition agree with the reference.
 
-    Args:
-        name: of the check.
-        reference: scores under the usual conditions.
-        other: scores of the same examples under another condition.
-        tolerance: the largest difference allowed; NaN always fails.
-        condition: the other condition, as text.
+    tolerance: the largest difference allowed; NaN always fails. condition: the other condition, as text.
     """
     largest = float((reference - other).abs().max())
     passed = largest <= tolerance  # False for NaN

@@ -39,14 +39,6 @@ class ExaminationSize:
     processes: bool = True
 
 
-@dataclass(frozen=True)
-class _Sample:
-    """The examples of an examination: those that are compared, and those that are trained on."""
-
-    compared: Examples
-    trained: Examples
-
-
 def examine(spec: RunSpec, extent: ExaminationSize, progress: Progress) -> Examination:
     """Examine the spec's model on its task; all files that it writes are removed again.
 
@@ -55,24 +47,24 @@ def examine(spec: RunSpec, extent: ExaminationSize, progress: Progress) -> Exami
         Interrupted: asked to stop.
     """
     job = plan(_finetune_spec(spec), progress)
-    sample = _Sample(sample_examples(job.report, extent.examples, 0), sample_examples(job.train, OVERFIT_EXAMPLES, 0))
+    compared, trained = sample_examples(job.report, extent.examples, 0), sample_examples(job.train, OVERFIT_EXAMPLES, 0)
     accelerator = make_accelerator(spec.device, "float32", job.threads)
-    material = replace(resource_spec(job), image_examples=[*sample.compared, *sample.trained])
+    material = replace(resource_spec(job), image_examples=[*compared, *trained])
     resources = make_resources(material, progress)
     seed_everything(spec.seed)
     learner = build_learner(job, resources)
     load_report = load_initial_weights(learner, job, resources)
     if load_report is None and isinstance(learner.backbone, Fitted):
-        learner.backbone.fit(unique_refs(sample.trained))
+        learner.backbone.fit(unique_refs(trained))
     learner.to(accelerator.device)
-    model = ExaminedModel(job, learner, accelerator.device, choose_candidates(job, sample.compared))
+    model = ExaminedModel(job, learner, accelerator.device, choose_candidates(job, compared))
     checks: list[Check] = []
     with tempfile.TemporaryDirectory() as folder, Interrupt() as interrupt:
         setup = LearningSetup(model, accelerator, Path(folder), progress, interrupt, extent.steps)
         answers = () if job.task.card.labels else job.labels
         names = {"model": job.card.name, "size": job.size}
         checkpoints = Checkpoints(Path(folder) / "whole", resources.words, names, answers)
-        for check in _run_checks(setup, sample, checkpoints if extent.processes else None):
+        for check in _run_checks(setup, compared, trained, checkpoints if extent.processes else None):
             checks.append(check)
             progress.step("examining", len(checks), len(checks) + 1, check.name)
             interrupt.check()
@@ -87,12 +79,14 @@ def examine(spec: RunSpec, extent: ExaminationSize, progress: Progress) -> Exami
     )
 
 
-def _run_checks(setup: LearningSetup, sample: _Sample, checkpoints: Checkpoints | None) -> Iterator[Check]:
-    yield from check_invariance(setup.model, sample.compared, setup.folder)
+def _run_checks(
+    setup: LearningSetup, compared: Examples, trained: Examples, checkpoints: Checkpoints | None
+) -> Iterator[Check]:
+    yield from check_invariance(setup.model, compared, setup.folder)
     if checkpoints is not None:
-        yield check_processes(setup.model, checkpoints, len(sample.compared))
+        yield check_processes(setup.model, checkpoints, len(compared))
     if setup.steps:
-        yield from check_learning(setup, sample.trained, sample.compared)
+        yield from check_learning(setup, trained, compared)
 
 
 def _finetune_spec(spec: RunSpec) -> RunSpec:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -53,12 +53,8 @@ class ExaminedModel:
         The logits of a classifier; the log-likelihoods of the candidates for a generative model; for a model that
         ranks, the scores of the example's own image and of another one (C = 2).
 
-        Args:
-            examples: the examples to score.
-            batch: examples per forward pass.
-            dtype: the precision of the computation; float32 by default.
-            beside: examples that are added to each batch and whose scores are dropped.
-            backwards: run from the last example to the first.
+        batch: examples per forward pass. dtype: the precision of the computation; float32 by default. beside: examples
+        that are added to each batch and whose scores are dropped. backwards: run from the last example to the first.
         """
         columns = [list(examples), with_other_images(examples)] if self.job.kind.ranks_gallery else [list(examples)]
         if backwards:
@@ -72,14 +68,11 @@ class ExaminedModel:
         rows = [len(examples) + number for number in range(len(beside))]
         blocks = [block + rows for block in sequential_blocks(len(examples), batch)]
         self.learner.eval()
-        with torch.inference_mode(), self._autocast(dtype):
+        with torch.inference_mode(), torch.autocast(self.device.type, dtype) if dtype else nullcontext():
             head, model = self.learner.head.choosing(self.candidates), self.learner.model
             for ready in loader(Batches([*examples, *beside], blocks, model, head), 0, self.device):
                 scores = head.scores(model, ready.to(self.device))
                 yield scores[: len(ready.ids) - len(rows)].float().cpu()
-
-    def _autocast(self, dtype: torch.dtype | None) -> AbstractContextManager[object]:
-        return torch.autocast(self.device.type, dtype) if dtype else nullcontext()
 
     @property
     def answers(self) -> tuple[str, ...]:
@@ -101,20 +94,14 @@ class ExaminedModel:
 
 def with_other_images(examples: Examples) -> list[Example[object]]:
     """The same texts, each with the images of the next example whose images differ; with its own if there is none."""
-    images = _next_different([example.query.images for example in examples])
-    return [
-        replace(example, query=replace(example.query, images=other))
-        for example, other in zip(examples, images, strict=True)
-    ]
+    others = zip(examples, _next_different([example.query.images for example in examples]), strict=True)
+    return [replace(example, query=replace(example.query, images=images)) for example, images in others]
 
 
 def with_other_texts(examples: Examples) -> list[Example[object]]:
     """The same images, each with the text of the next example whose text differs; with its own if there is none."""
-    texts = _next_different([example.query.text for example in examples])
-    return [
-        replace(example, query=replace(example.query, text=other))
-        for example, other in zip(examples, texts, strict=True)
-    ]
+    others = zip(examples, _next_different([example.query.text for example in examples]), strict=True)
+    return [replace(example, query=replace(example.query, text=text)) for example, text in others]
 
 
 def _next_different(values: Sequence[Value]) -> list[Value]:

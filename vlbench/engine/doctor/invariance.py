@@ -49,10 +49,8 @@ def check_invariance(model: ExaminedModel, examples: Examples, folder: Path) -> 
 
 def _check_sensitivity(model: ExaminedModel, examples: Examples, reference: Tensor, least: float) -> Iterator[Check]:
     """Check that the scores change with the images, and with the texts."""
-    for name, noun, changed in (
-        ("pictures", "images", with_other_images(examples)),
-        ("texts", "texts", with_other_texts(examples)),
-    ):
+    images, texts = with_other_images(examples), with_other_texts(examples)
+    for name, noun, changed in (("pictures", "images", images), ("texts", "texts", texts)):
         if noun == "images" and model.job.card.visual == "none":
             yield Check(name=name, verdict="skipped", found="by its card the model uses no images")
             continue

@@ -5,8 +5,9 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -56,10 +57,12 @@ def check_learning(setup: LearningSetup, train: Examples, held_out: Examples) ->
         VlbenchError: the loss is not finite.
         Interrupted: asked to stop.
     """
-    with _restore_weights(setup.model):
-        yield _check_overfitting(setup, train)
-    with _restore_weights(setup.model):
-        yield _check_shuffled_labels(setup, train, held_out)
+    weights = deepcopy(setup.model.learner.state_dict())
+    for check in (partial(_check_overfitting, setup, train), partial(_check_shuffled_labels, setup, train, held_out)):
+        try:
+            yield check()
+        finally:
+            setup.model.learner.load_state_dict(weights)
 
 
 def _check_overfitting(setup: LearningSetup, train: Examples) -> Check:
@@ -176,25 +179,10 @@ def _finetune(setup: LearningSetup, examples: Examples, what: str) -> None:
 
 def _simplify_recipe(recipe: Recipe, steps: int) -> Recipe:
     """The recipe without what only improves generalization: weight averages, image augmentation."""
-    return recipe.model_copy(
-        update={
-            "steps": steps,
-            "epochs": None,
-            "batch_size": BATCH,
-            "accumulation": 1,
-            "batch_norm": None,
-            "evaluations": 1,
-            "batches": "shuffled",
-            "augment": "none",
-            "short_side": None,
-            "long_side": None,
-            "ema": None,
-            "milestones": None,
-            "warmup": 0.1,
-            "warmup_steps": None,
-            "warmup_from": None,
-        }
-    )
+    changed: dict[str, object] = {"steps": steps, "batch_size": BATCH, "accumulation": 1, "evaluations": 1}
+    changed |= {"batches": "shuffled", "augment": "none", "warmup": 0.1}
+    unset = ("epochs", "batch_norm", "short_side", "long_side", "ema", "milestones", "warmup_steps", "warmup_from")
+    return recipe.model_copy(update=changed | dict.fromkeys(unset))
 
 
 def _with_candidates(model: ExaminedModel, examples: Examples) -> ExaminedModel:
@@ -202,13 +190,3 @@ def _with_candidates(model: ExaminedModel, examples: Examples) -> ExaminedModel:
     if not model.job.kind.generates:
         return model
     return replace(model, candidates=tuple(dict.fromkeys(map(consensus_of, examples))))
-
-
-@contextmanager
-def _restore_weights(model: ExaminedModel) -> Iterator[None]:
-    """Restore the learner's weights at the end of the block."""
-    before = {name: value.detach().clone() for name, value in model.learner.state_dict().items()}
-    try:
-        yield
-    finally:
-        model.learner.load_state_dict(before)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import platform
 import shutil
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -59,7 +59,7 @@ class MachineReport(Frozen):
 def describe_machine() -> MachineReport:
     """The report of this machine."""
     here = environment("cuda" if torch.cuda.is_available() else "cpu", 1)
-    absent = {extra: [name for name in names if not _installed(name)] for extra, (names, _) in EXTRAS.items()}
+    absent = {extra: [name for name in names if find_spec(name) is None] for extra, (names, _) in EXTRAS.items()}
     cache = cache_folder()
     return MachineReport(
         vlbench=__version__,
@@ -75,25 +75,18 @@ def describe_machine() -> MachineReport:
         cache=without_home(str(cache)),
         cache_free_gib=_free_gib(cache),
         extras=tuple(extra for extra, names in absent.items() if not names),
-        missing={extra: _explain(extra, names) for extra, names in absent.items() if names},
+        missing={
+            extra: f"without {' and '.join(names)}, {EXTRAS[extra][1]}: pip install 'vlbench[{extra}]'"
+            for extra, names in absent.items()
+            if names
+        },
     )
-
-
-def _explain(extra: str, names: list[str]) -> str:
-    return f"without {' and '.join(names)}, {EXTRAS[extra][1]}: pip install 'vlbench[{extra}]'"
-
-
-def _installed(module: str) -> bool:
-    return importlib.util.find_spec(module) is not None
 
 
 def _gpu(number: int) -> GPU:
     properties = torch.cuda.get_device_properties(number)
-    return GPU(
-        name=properties.name,
-        memory_gib=round(properties.total_memory / GIB, 1),
-        bfloat16=torch.cuda.is_bf16_supported(),
-    )
+    memory = round(properties.total_memory / GIB, 1)
+    return GPU(name=properties.name, memory_gib=memory, bfloat16=torch.cuda.is_bf16_supported())
 
 
 def _memory_gib() -> float | None:

@@ -54,21 +54,11 @@ def run_to_samples(spec: RunSpec) -> str:
 
 
 def _eval_spec(model: ExaminedModel, folder: Path, examples: int) -> RunSpec:
-    return model.job.spec.model_copy(
-        update={
-            "mode": "eval",
-            "checkpoint": str(folder / "best"),
-            "train_split": None,
-            "select_on": None,
-            "limit": float(GALLERY_IMAGES if model.job.kind.ranks_gallery else examples),
-            "eval_batch_size": BATCH,
-            "controls": (),
-            "answers": None,
-            "vocabulary": None,
-            "device": model.device.type,
-            "threads": 1,
-        }
-    )
+    limit = float(GALLERY_IMAGES if model.job.kind.ranks_gallery else examples)
+    changed = {"mode": "eval", "checkpoint": str(folder / "best"), "limit": limit, "eval_batch_size": BATCH}
+    changed |= {"controls": (), "device": model.device.type, "threads": 1}
+    unset = ("train_split", "select_on", "answers", "vocabulary")
+    return model.job.spec.model_copy(update=changed | dict.fromkeys(unset))
 
 
 def _compare_samples(alone: Path, together: Path, tolerance: float) -> Check:

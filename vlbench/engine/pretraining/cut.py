@@ -16,25 +16,16 @@ MATCHING = "itm"
 
 
 def as_network(module: object) -> nn.Module:
-    """A pretraining, or its backbone, under its torch type.
-
-    Raises:
-        TypeError: it is not an nn.Module.
-    """
+    """A pretraining, or its backbone, under its torch type; raises TypeError if it is not an nn.Module."""
     if not isinstance(module, nn.Module):
         raise TypeError(f"{type(module).__name__} is not an nn.Module")
     return module
 
 
 def check_cut(name: str, module: Pretraining, objectives: Collection[str], recipe: Recipe, processes: int) -> None:
-    """Raise a VlbenchError if a step cannot be split this way.
+    """Raise a VlbenchError if a step of the model `name` cannot be split this way.
 
-    Args:
-        name: of the model.
-        module: its pretraining.
-        objectives: those that are trained.
-        recipe: resolved.
-        processes: the number of processes that share the step.
+    objectives: those that are trained. recipe: resolved. processes: the number that share the step.
     """
     accumulation = recipe.accumulation or 1
     parts, pairs = accumulation * processes, recipe.batch_size or 1

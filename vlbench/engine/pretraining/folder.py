@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Mapping
 from pathlib import Path
 
+from vlbench import __version__, catalog
 from vlbench.core.errors import DataError, VlbenchError
 from vlbench.core.spec import PLACE, PretrainSpec
 from vlbench.data.cache.folder import atomic_write
 from vlbench.data.text.answers import ANSWERS_FILE
+from vlbench.engine.pretraining.loop import Work
 from vlbench.engine.runtime.trackers import FOLDER as TRACKERS
 from vlbench.engine.training.atomic_folder import remove_folder
 from vlbench.engine.training.checkpoint import Checkpoints
@@ -54,35 +55,29 @@ def _portable_source(source: str) -> str:
 
 
 def make_folder(folder: Path) -> None:
-    """Create the folder if it does not exist.
-
-    Raises:
-        DataError: it cannot be created.
-    """
+    """Create the folder if it does not exist. Raises DataError if it cannot be created."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise DataError(f"cannot make {folder} ({error.strerror}): give another --output-path") from None
 
 
-def claim_folder(
-    folder: Path,
-    spec: PretrainSpec,
-    manifests: Mapping[str, str],
-    initial: Mapping[str, str],
-    code: Mapping[str, str],
-) -> None:
+def claim_folder(work: Work) -> None:
     """Write to the folder which pretraining it holds; if it is resumed, check that it is the same one.
 
-    initial: hashes of the weights that training starts from; they count instead of their paths. code: the version of
-    vlbench, and hashes of the tasks and of a model that is not part of vlbench.
+    The hashes of the weights that training starts from count instead of their paths.
 
     Raises:
         VlbenchError: the folder holds another pretraining.
     """
-    meaning = portable(spec).model_dump(mode="json", exclude={*PLACE, "save_every", "checkpoint", "init"})
-    start = {"initial_weights": dict(initial)} if initial else {}
-    text = json.dumps(meaning | {"manifests": manifests, "code": dict(code)} | start, indent=2, sort_keys=True) + "\n"
+    spec, folder = work.spec, work.folder
+    tasks = {f"task {name}": catalog.task_sha256(name, spec.tasks_dir) for name in spec.task or ()}
+    content = portable(spec).model_dump(mode="json", exclude={*PLACE, "save_every", "checkpoint", "init"})
+    content["manifests"] = work.examples.manifests()
+    content["code"] = {"vlbench": __version__, "model": catalog.own_sha256(work.card), **tasks}
+    if work.initial.hashes:
+        content["initial_weights"] = dict(work.initial.hashes)
+    text = json.dumps(content, indent=2, sort_keys=True) + "\n"
     path = folder / SPEC
     if path.is_file() and spec.resume:
         if path.read_text(encoding="utf8") != text:

@@ -66,21 +66,16 @@ def load_initial(module: Pretraining, card: ModelCard, initial: Initial, vocabul
     network = as_network(module)
     loaded: frozenset[str] = frozenset()
     if WHOLE in initial.files:
-        whole = load_tensors(network, initial.files[WHOLE], Wanted(card, vocabulary=vocabulary))
-        progress.say(summary(whole.report))
-        loaded = whole.names
+        report, loaded = load_tensors(network, initial.files[WHOLE], Wanted(card, vocabulary=vocabulary))
+        progress.say(summary(report))
     for name, file in initial.files.items() if WHOLE not in initial.files else ():
         names = _load_tower(network, card, name, file, vocabulary)
         progress.say(f"weights: {len(names):,} tensors of the {name} tower loaded")
         loaded |= names
     if loaded and isinstance(module, HasMomentumCopies):
         module.restart_copies(loaded)
-    check_frozen(network, loaded, ", or ".join(("--checkpoint FILE", *_init_flag(card))))
-
-
-def _init_flag(card: ModelCard) -> list[str]:
     towers = ",".join(f"{name}=hf:FOLDER" for name in catalog.model_towers(card))
-    return [f"--init {towers}"] if towers else []
+    check_frozen(network, loaded, f"--checkpoint FILE, or --init {towers}" if towers else "--checkpoint FILE")
 
 
 def _tower_file(name: str, source: str) -> Path:

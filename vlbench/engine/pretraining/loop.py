@@ -53,9 +53,8 @@ from vlbench.records.folder import RunFolder
 class Work:
     """A resolved pretraining, with everything it needs.
 
-    spec: with its defaults filled in, among them the recipe. command: the command line that reproduces it. card: of the
-    model. examples: the training data. module: the backbone and its objectives. folder: for its files. accelerator,
-    checkpoints, progress, interrupt: how it runs. initial: the weights that the module started from.
+    spec: with its defaults filled in, among them the recipe. command: the command line that reproduces it. examples:
+    the training data. module: the backbone and its objectives. initial: the weights that the module started from.
     """
 
     spec: PretrainSpec
@@ -81,8 +80,7 @@ class Losses(nn.Module):
 
     def __init__(self, module: Pretraining, wanted: Sequence[str] | None) -> None:
         super().__init__()
-        self.module = module
-        self.wanted = wanted
+        self.module, self.wanted = module, wanted
 
     def forward(self, batch: Tensors) -> dict[str, Tensor]:
         """One scalar per wanted objective, by name."""
@@ -118,11 +116,7 @@ def plan_steps(work: Work) -> Plan:
 
 @dataclass
 class Loop:
-    """A pretraining in progress.
-
-    work: what it needs. plan: its steps. wrapped: the module as DDP wraps it. optimizer, schedule: of the recipe.
-    state: how far it is.
-    """
+    """A pretraining in progress. work: what it needs. wrapped: the module as DDP wraps it. state: how far it is."""
 
     work: Work
     plan: Plan
@@ -145,8 +139,7 @@ class Loop:
         wrapped, optimizer = work.accelerator.prepare(Losses(work.module, work.spec.objectives), optimizer)
         schedule = make_schedule(optimizer, plan.steps, work.spec.train)
         seed_by_rank(work.accelerator, work.spec.seed)
-        rank = work.accelerator.process_index
-        state = work.checkpoints.load_last(network, None, optimizer, schedule, rank)
+        state = work.checkpoints.load_last(network, None, optimizer, schedule, work.accelerator.process_index)
         check_same_step(work.accelerator, state.step if state else -1)
         if state is not None:
             work.progress.say(f"pretraining: resuming after step {state.step} of {plan.steps}")
@@ -199,10 +192,9 @@ class Loop:
             ) from None
         *values, asked = total(work.accelerator, [*losses.values(), float(work.interrupt.asked)])
         self.state.step += 1
-        seconds = time.perf_counter() - started
         named = dict(zip(losses, values, strict=True))
         line = {"step": self.state.step, "loss": sum(values), **named, "lr": rate, "grad_norm": norm}
-        log(line | {"seconds": seconds})
+        log(line | {"seconds": time.perf_counter() - started})
         work.progress.step("pretraining", self.state.step, self.plan.steps, f"loss {sum(values):.3f}")
         return asked > 0
 
@@ -211,8 +203,7 @@ class Loop:
         work, losses = self.work, defaultdict[str, float](float)
         parts = zip(islice(stream, len(own)), (share.weight for share in own), strict=True)
         backward(work.accelerator, self.wrapped, parts, len(own), partial(self._loss, losses))
-        clip = work.spec.train.clip or float("inf")
-        norm = work.accelerator.clip_grad_norm_(self.wrapped.parameters(), clip)
+        norm = work.accelerator.clip_grad_norm_(self.wrapped.parameters(), work.spec.train.clip or float("inf"))
         self.optimizer.step()
         self.schedule.step()
         self.optimizer.zero_grad(set_to_none=True)

@@ -20,10 +20,7 @@ from vlbench.engine.split_overlap import check_unique_ids
 
 
 class Pairs(Joined):
-    """The examples of several tasks, concatenated; read on access.
-
-    tasks: in order. splits: of each task, in order; the same for all tasks. by_task: the examples of each task.
-    """
+    """The examples of several tasks, concatenated; read on access. splits: of each task, the same for all."""
 
     def __init__(self, tasks: Sequence[Task], splits: tuple[str, ...], by_task: Sequence[Joined]) -> None:
         super().__init__(by_task)

@@ -53,12 +53,9 @@ NOT_USED = (
 
 
 def pretrain(spec: PretrainSpec, progress: Progress) -> Path:
-    """Pretrain a model, or resume its pretraining, and write weights, tokenizer and card.
+    """Pretrain a model, or resume its pretraining, and write weights, tokenizer and card; returns their folder.
 
     Nothing is written, not even the folder, before everything that can be rejected is built.
-
-    Returns:
-        The folder that holds them.
 
     Raises:
         VlbenchError: the model has no pretraining or lacks an objective, or the folder holds another pretraining.
@@ -71,7 +68,7 @@ def pretrain(spec: PretrainSpec, progress: Progress) -> Path:
         work = _build(card, size, spec, command, examples, folder, progress, interrupt, ranks)
         make_folder(folder)
         with run_lock(folder) if ranks.is_main else nullcontext():
-            ranks.together(lambda: _claim(work))
+            ranks.together(lambda: claim_folder(work))
             if (folder / WEIGHTS).is_file():
                 progress.say("already done: these are the weights of that pretraining")
             else:
@@ -83,14 +80,6 @@ def pretrain(spec: PretrainSpec, progress: Progress) -> Path:
             if ranks.is_main:
                 work.checkpoints.drop_last()
     return folder
-
-
-def _claim(work: Work) -> None:
-    """Write to the folder which pretraining it holds, or check that it is this one."""
-    spec = work.spec
-    tasks = {f"task {name}": catalog.task_sha256(name, spec.tasks_dir) for name in spec.task or ()}
-    code = {"vlbench": __version__, "model": catalog.own_sha256(work.card), **tasks}
-    claim_folder(work.folder, spec, work.examples.manifests(), work.initial.hashes, code)
 
 
 def used(recipe: Recipe) -> Recipe:

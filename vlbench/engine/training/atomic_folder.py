@@ -33,7 +33,8 @@ def replace_folder(folder: Path, write: Callable[[Path], None], *, keep: bool = 
         shutil.rmtree(new, ignore_errors=True)
         new.mkdir(parents=True)
         write(new)
-        _flush_folder(new)
+        for path in (*new.iterdir(), new):  # before the rename, which may reach the disk before the content
+            flush(path)
         if folder.exists():
             shutil.rmtree(previous(folder), ignore_errors=True)
             folder.rename(previous(folder))
@@ -58,12 +59,6 @@ def remove_folder(folder: Path) -> None:
     """Remove a folder and everything that replacing it may have left."""
     for path in (folder, previous(folder), folder.with_name(f"{folder.name}.new")):
         shutil.rmtree(path, ignore_errors=True)
-
-
-def _flush_folder(folder: Path) -> None:
-    """Flush all files first: a rename may reach the disk before the content, and power may fail in between."""
-    for path in (*folder.iterdir(), folder):
-        flush(path)
 
 
 def flush(path: Path) -> None:

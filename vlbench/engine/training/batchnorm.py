@@ -72,9 +72,9 @@ def synchronise_batch_norms(module: nn.Module, accelerator: Accelerator) -> None
         return
     nn.SyncBatchNorm.convert_sync_batchnorm(module)  # type: ignore[no-untyped-call]
     if accelerator.device.type == "cpu":  # torch's conversion knows only its own class
-        converted: list[nn.Module] = [part for part in module.modules() if isinstance(part, nn.SyncBatchNorm)]
-        for norm in converted:
-            norm.__class__ = CPUSyncBatchNorm
+        for part in module.modules():
+            if isinstance(part, nn.SyncBatchNorm):
+                part.__class__ = CPUSyncBatchNorm  # type: ignore[assignment]
 
 
 def check_rows(blocks: Sequence[Sequence[int]], processes: int) -> None:
@@ -89,11 +89,9 @@ def check_rows(blocks: Sequence[Sequence[int]], processes: int) -> None:
 
 def have_initial_statistics(batch_norms: Sequence[nn.Module]) -> bool:
     """Whether there are batch norms with running statistics, and all of them still have the initial values 0 and 1."""
-    statistics = [(norm.running_mean, norm.running_var) for norm in batch_norms]
-    tracked = [
-        (mean, variance) for mean, variance in statistics if isinstance(mean, Tensor) and isinstance(variance, Tensor)
-    ]
-    return bool(tracked) and all(not bool(mean.any()) and bool((variance == 1).all()) for mean, variance in tracked)
+    means = [norm.running_mean for norm in batch_norms if isinstance(norm.running_mean, Tensor)]
+    variances = [norm.running_var for norm in batch_norms if isinstance(norm.running_var, Tensor)]
+    return bool(means) and not any(map(torch.any, means)) and all(bool((value == 1).all()) for value in variances)
 
 
 @torch.no_grad()

@@ -47,11 +47,10 @@ class Best:
 
 @dataclass
 class TrainState:
-    """How far training is.
+    """How far training is, in optimizer steps.
 
-    step: number of finished optimizer steps. selected_at: the last step after which weights were selected. best: which
-    weights are kept as the best. accumulation: forward passes per step, where they were found by trying; None where the
-    recipe sets them.
+    selected_at: the last step after which weights were selected. best: which weights are kept as the best.
+    accumulation: forward passes per step, where they were found by trying; None where the recipe sets them.
     """
 
     step: int = 0
@@ -67,8 +66,8 @@ class Checkpoints:
     `best` holds weights, tokenizer and the list of open answers. `last` holds the training state; the one before it is
     kept too, in case the newest is damaged.
 
-    folder: that holds both. text: the tokenizer. names: metadata of the weights, such as model and size. answers: the
-    open answers that the classifier's rows stand for.
+    text: the tokenizer. names: metadata of the weights, such as model and size. answers: the open answers that the
+    classifier's rows stand for.
     """
 
     folder: Path
@@ -88,10 +87,8 @@ class Checkpoints:
 
     def save_best(self, learner: nn.Module) -> None:
         """Write the learner's weights, with adapters merged, and the tokenizer; with `head_only` the head alone."""
-        state = merged_state(learner)
-        self.write_best(
-            {name: value for name, value in state.items() if name.startswith("head.") or not self.head_only}
-        )
+        state = merged_state(learner).items()
+        self.write_best({name: value for name, value in state if name.startswith("head.") or not self.head_only})
 
     def write_best(self, state: State) -> None:
         """Write weights that are given as tensors, and the tokenizer."""
@@ -150,16 +147,14 @@ class Checkpoints:
             DataError: every saved state is damaged or of another model.
         """
         newest = self.folder / "last"
-        fault: DataError | None = None
-        for folder in (newest, previous(newest)):
-            if not folder.exists():
-                continue
+        faults: list[DataError] = []
+        for folder in filter(Path.exists, (newest, previous(newest))):
             try:
                 return _restored(folder, learner, average, optimizer, schedule, rank)
             except DataError as error:
-                fault = fault or error
-        if fault is not None:
-            raise fault
+                faults.append(error)
+        if faults:
+            raise faults[0]
         return None
 
     def drop_last(self) -> None:
@@ -170,12 +165,7 @@ class Checkpoints:
 
 
 def _restored(
-    folder: Path,
-    learner: nn.Module,
-    average: nn.Module | None,
-    optimizer: Optimizer,
-    schedule: LambdaLR,
-    rank: int,
+    folder: Path, learner: nn.Module, average: nn.Module | None, optimizer: Optimizer, schedule: LambdaLR, rank: int
 ) -> TrainState:
     try:
         content = json.loads((folder / "state.json").read_text(encoding="utf8"))

@@ -40,18 +40,6 @@ class Part:
         return list(self.share.places) if self.share.weight else []
 
 
-@dataclass(frozen=True)
-class Gradients:
-    """The gradients of the step's loss.
-
-    embeddings: with respect to the embeddings [B, 2E], image and text side by side. head: with respect to the head's
-    parameters, in their order.
-    """
-
-    embeddings: Tensor
-    head: tuple[Tensor, ...]
-
-
 def contrast(
     accelerator: Accelerator,
     learner: Learner,
@@ -61,29 +49,26 @@ def contrast(
     targets: Tensor,
 ) -> float:
     """Add up the gradients of the loss over all pairs of a step, as `collectives.backward` does; return the loss.
-    Args:
-        accelerator: whose processes each have the same number of parts.
-        learner: with a DualHead; in training mode.
-        wrapped: the learner as DDP wraps it.
-        parts: of this process.
-        order: the indices in the step of the pairs of all processes, by rank.
-        targets: of the step's pairs [B], as the head makes them.
+
+    learner: with a DualHead, in training mode. wrapped: the learner as DDP wraps it. parts: of this process; all
+    processes have the same number. order: the indices in the step of the pairs of all processes, by rank. targets: of
+    the step's pairs [B], as the head makes them.
     """
     embeddings, states = _embedded(accelerator, Undo(learner), wrapped, parts)
     in_step = torch.empty(len(order), embeddings.shape[1], device=embeddings.device)
     in_step[list(order)] = gathered_rows(accelerator, embeddings.float())
     head, targets = learner.head, targets.to(in_step.device)
-    loss, gradients = _gradients(accelerator, head, in_step, embeddings.dtype, targets)
+    loss, of_embeddings, of_head = _gradients(accelerator, head, in_step, embeddings.dtype, targets)
     share = 1 / (len(parts) * accelerator.num_processes)  # every part carries the same share of the head's gradient
 
-    def surrogate(one: tuple[Part, RandomState]) -> Tensor:
-        part, state = one
+    def surrogate(part_and_state: tuple[Part, RandomState]) -> Tensor:
+        part, state = part_and_state
         restore_random_state(state)
-        found: Embedded = wrapped(part.batch.to(accelerator.device), embeds=True)
+        embedded: Embedded = wrapped(part.batch.to(accelerator.device), embeds=True)
         own = torch.zeros(len(part.share.places), in_step.shape[1], device=in_step.device)
-        own[: len(part.places)] = gradients.embeddings[part.places]
-        carried = (_side_by_side(found).float() * own).sum()
-        for parameter, gradient in zip(found.head, gradients.head, strict=True):
+        own[: len(part.places)] = of_embeddings[part.places]
+        carried = (_side_by_side(embedded).float() * own).sum()
+        for parameter, gradient in zip(embedded.head, of_head, strict=True):
             carried = carried + share * (parameter * gradient).sum()
         return carried
 
@@ -103,26 +88,29 @@ def _embedded(
         for part in parts:
             states.append(random_state())
             with accelerator.autocast():
-                found: Embedded = wrapped(part.batch.to(accelerator.device), embeds=True)
-            rows.append(_side_by_side(found)[: len(part.places)])
+                embedded: Embedded = wrapped(part.batch.to(accelerator.device), embeds=True)
+            rows.append(_side_by_side(embedded)[: len(part.places)])
     undo()
     return torch.cat(rows), states
 
 
 def _gradients(
     accelerator: Accelerator, head: Head, embeddings: Tensor, dtype: torch.dtype, targets: Tensor
-) -> tuple[float, Gradients]:
-    """The loss of a step's embeddings [B, 2E], and its gradients. dtype: of the model's embeddings."""
+) -> tuple[float, Tensor, list[Tensor]]:
+    """The loss of a step's embeddings [B, 2E], and its gradients with respect to these and to the head's parameters.
+
+    dtype: of the model's embeddings.
+    """
     embeddings.requires_grad_()
     with accelerator.autocast():
         loss = head.loss(head(*embeddings.to(dtype).chunk(2, dim=1)), targets)
     # Without scaling, small gradients would underflow in float16.
     scale = 1.0 if accelerator.scaler is None else float(accelerator.scaler.get_scale())
-    found = torch.autograd.grad(loss * scale, [embeddings, *head.parameters()])
-    of_embeddings, *of_head = (gradient / scale for gradient in found)
-    return float(loss.detach()), Gradients(of_embeddings, tuple(of_head))
+    gradients = torch.autograd.grad(loss * scale, [embeddings, *head.parameters()])
+    of_embeddings, *of_head = (gradient / scale for gradient in gradients)
+    return float(loss.detach()), of_embeddings, of_head
 
 
-def _side_by_side(found: Embedded) -> Tensor:
+def _side_by_side(embedded: Embedded) -> Tensor:
     """The embeddings of images and texts, [b, E] each, as [b, 2E]."""
-    return torch.cat([found.images, found.texts], dim=1)
+    return torch.cat([embedded.images, embedded.texts], dim=1)

@@ -13,7 +13,7 @@ from vlbench.core.progress import Progress
 from vlbench.engine.learner import Learner
 from vlbench.engine.runtime.interrupt import Interrupt, Interrupted
 from vlbench.engine.runtime.randomness import random_state, restore_random_state
-from vlbench.engine.training.checkpoint import Best, Checkpoints, State, TrainState, Weights
+from vlbench.engine.training.checkpoint import Best, Checkpoints, TrainState, Weights
 from vlbench.engine.training.collectives import (
     broadcast_buffers,
     check_same_step,
@@ -51,9 +51,8 @@ class Finetuning:
         seed: int,
         conduct: Conduct,
     ) -> None:
-        self.plan, self.accelerator, self.checkpoints = plan, accelerator, checkpoints
-        self.seed, self.conduct = seed, conduct
-        self.learner = learner
+        self.learner, self.plan, self.accelerator = learner, plan, accelerator
+        self.checkpoints, self.seed, self.conduct = checkpoints, seed, conduct
         self.trained = Trained.prepared(learner, plan, accelerator, conduct)
         self.steps = Steps(self.trained, examples, plan, accelerator, seed, conduct)
         self.state = TrainState()
@@ -130,28 +129,21 @@ class Finetuning:
     def _select(self, select: Select, log: Log, progress: Progress, what: str) -> None:
         """Measure the plain weights and, if there is one, their moving average; keep the best so far."""
         candidates: list[tuple[Weights, Learner]] = [("plain", self.learner)]
-        if self.trained.average is not None:
-            candidates.append(("ema", self.trained.average.module))
+        if self.trained.averaged is not None:
+            candidates.append(("ema", self.trained.averaged))
         for weights, learner in candidates:
             broadcast_buffers(self.accelerator, learner)
-            measured = select(learner)
-            value = measured.value
-            log({"step": self.state.step, "weights": weights, "selection": value})
-            progress.say(f"{what}, step {self.state.step}: {value:.2f} on the selection split ({weights} weights)")
-            best = self.state.best
+            measured, step, best = select(learner), self.state.step, self.state.best
+            log({"step": step, "weights": weights, "selection": measured.value})
+            progress.say(f"{what}, step {step}: {measured.value:.2f} on the selection split ({weights} weights)")
             if measured.is_better_than(best.value if best else None):
-                self.state.best = Best(self.state.step, weights, value)
+                self.state.best = Best(step, weights, measured.value)
                 self._save_best(learner)
         self.trained.wrapped.train()
 
-    def _weights(self) -> State:
-        """The plain weights, gathered if processes hold parts of them."""
-        weights: State = self.accelerator.get_state_dict(self.trained.wrapped)
-        return weights
-
     def _save_best(self, learner: Learner) -> None:
         whole = learner is self.learner and not self.plan.recipe.lora_rank
-        weights = self._weights() if whole else merged_state(learner)
+        weights = self.accelerator.get_state_dict(self.trained.wrapped) if whole else merged_state(learner)
         if self.accelerator.is_main_process:
             self.checkpoints.write_best(weights)
         self.accelerator.wait_for_everyone()
@@ -159,18 +151,18 @@ class Finetuning:
     def _save(self) -> None:
         trained = self.trained
         self.state.accumulation = self.steps.accumulation if self.conduct.auto_batch else None
-        states, weights = gather_random_states(self.accelerator), self._weights()
+        states = gather_random_states(self.accelerator)
+        weights = self.accelerator.get_state_dict(trained.wrapped)
         if self.accelerator.is_main_process:
-            average = trained.average.module if trained.average is not None else None
-            self.checkpoints.save_last(self.state, weights, average, trained.optimizer, trained.schedule, states)
+            average, optimizer, schedule = trained.averaged, trained.optimizer, trained.schedule
+            self.checkpoints.save_last(self.state, weights, average, optimizer, schedule, states)
         self.accelerator.wait_for_everyone()
         self._saved, self._saved_at = self.state.step, time.monotonic()
 
     def _resume(self, progress: Progress, what: str) -> None:
         trained, rank = self.trained, self.accelerator.process_index
         seed_by_rank(self.accelerator, self.seed)
-        average = trained.average.module if trained.average is not None else None
-        state = self.checkpoints.load_last(self.learner, average, trained.optimizer, trained.schedule, rank)
+        state = self.checkpoints.load_last(self.learner, trained.averaged, trained.optimizer, trained.schedule, rank)
         check_same_step(self.accelerator, state.step if state else -1)
         if state is not None:
             self.state, self._saved = state, state.step

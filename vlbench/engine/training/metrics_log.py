@@ -18,8 +18,7 @@ class MetricsLog:
     A killed process may have logged steps after the state from which training resumes. The first line of a new log says
     at which step it resumes; lines of that step and later ones are dropped first.
 
-    folder: of the run. control: marks the lines of a control's trial. writes: false on all ranks but the first, where
-    nothing happens. trackers: of the run.
+    control: marks the lines of a control's trial. writes: false on all ranks but the first, where nothing happens.
     """
 
     folder: RunFolder
@@ -32,14 +31,10 @@ class MetricsLog:
         if not self.writes:
             return
         if not self.started:
-            self._drop_from(_position(line))
-            self.started = True
+            first, self.started = _position(line), True
+            self.folder.keep_metrics(lambda old: old.get("control", "") != self.control or _position(old) < first)
         self.folder.append_metrics({"control": self.control, **line} if self.control else line)
         self.trackers.line(line)
-
-    def _drop_from(self, position: tuple[int, bool]) -> None:
-        """Drop this trial's lines at and after a position."""
-        self.folder.keep_metrics(lambda line: line.get("control", "") != self.control or _position(line) < position)
 
 
 def _position(line: Line) -> tuple[int, bool]:

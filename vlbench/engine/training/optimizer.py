@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import overload
 
 import torch
 from torch import Tensor, nn
@@ -33,14 +32,8 @@ class BertAdam(Optimizer):
     ) -> None:
         super().__init__(params, {"lr": lr, "weight_decay": weight_decay, "betas": betas, "eps": 1e-6})
 
-    @overload
-    def step(self, closure: None = None) -> None: ...
-
-    @overload
-    def step(self, closure: Callable[[], float]) -> float: ...
-
     @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
         """Update every tensor that has a gradient."""
         loss = None if closure is None else closure()
         for group in self.param_groups:
@@ -77,13 +70,7 @@ class CombinedOptimizer(Optimizer):
     def _groups(self) -> list[dict[str, object]]:
         return [group for part in self.parts for group in part.param_groups]
 
-    @overload
-    def step(self, closure: None = None) -> None: ...
-
-    @overload
-    def step(self, closure: Callable[[], float]) -> float: ...
-
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
         """Step each optimizer."""
         loss = None if closure is None else closure()
         for part in self.parts:
@@ -118,12 +105,8 @@ def make_optimizer(module: nn.Module, backbone: object, recipe: Recipe) -> Optim
             f"has none: leave it out"
         )
     visual = {id(parameter) for parameter in backbone.visual_parameters()}
-    pixels = SGD(
-        [parameter for parameter in trained.values() if id(parameter) in visual],
-        lr=recipe.visual_lr,
-        momentum=SGD_MOMENTUM,
-        weight_decay=SGD_DECAY,
-    )
+    visually_trained = [parameter for parameter in trained.values() if id(parameter) in visual]
+    pixels = SGD(visually_trained, lr=recipe.visual_lr, momentum=SGD_MOMENTUM, weight_decay=SGD_DECAY)
     others = {name: parameter for name, parameter in trained.items() if id(parameter) not in visual}
     return CombinedOptimizer([_make_adam(others, recipe), pixels])
 
@@ -150,7 +133,8 @@ def make_schedule(optimizer: Optimizer, steps: int, recipe: Recipe) -> LambdaLR:
     With milestones, the rate is divided by ten at each of them instead of decaying linearly. Training starts at the
     full rate where the warm-up rounds to no step, and where there is a single step.
     """
-    warmup = _warmup_steps(steps, recipe)
+    asked = round(steps * (recipe.warmup or 0.0)) if recipe.warmup_steps is None else recipe.warmup_steps
+    warmup = asked if steps > 1 else 0
     begin = recipe.warmup_from or 0.0
 
     def factor(step: int) -> float:
@@ -162,18 +146,8 @@ def make_schedule(optimizer: Optimizer, steps: int, recipe: Recipe) -> LambdaLR:
     return LambdaLR(optimizer, factor)
 
 
-def _warmup_steps(steps: int, recipe: Recipe) -> int:
-    if steps == 1:
-        return 0
-    return recipe.warmup_steps if recipe.warmup_steps is not None else round(steps * (recipe.warmup or 0.0))
-
-
 def needed(value: float | None, name: str) -> float:
-    """A recipe's value that must be set.
-
-    Raises:
-        VlbenchError: neither the model card nor the run sets it.
-    """
+    """A recipe's value. Raises VlbenchError if neither the model card nor the run sets it."""
     if value is None:
         raise VlbenchError(f"the recipe has no {name}: give it in the model card or with --set train.{name}=...")
     return value

@@ -15,8 +15,8 @@ from vlbench.engine.training.optimizer import needed
 class Plan:
     """The recipe with the number of steps counted.
 
-    recipe: complete. steps: optimizer steps. batch_size: examples per step. accumulation: forward passes per step and
-    process. evaluate_at: the steps after which weights are evaluated for selection.
+    steps: optimizer steps. batch_size: examples per step. accumulation: forward passes per step and process.
+    evaluate_at: the steps after which weights are evaluated for selection.
     """
 
     recipe: Recipe
@@ -36,12 +36,8 @@ def training_units(recipe: Recipe, examples: Examples) -> list[list[int]]:
 def make_plan(recipe: Recipe, units: Sequence[Sequence[int]], seed: int, images: Sequence[str] | None = None) -> Plan:
     """Count the steps of a recipe; `steps` takes precedence over `epochs`.
 
-    Args:
-        recipe: complete.
-        units: rows of the training examples that must stay in one batch, as `training_units` returns them. Where they
-            leave batches partly empty, an epoch has more batches, and epochs may differ in their number.
-        seed: of the generator that draws the batches.
-        images: as `Head.contrasted_images` returns them.
+    units: as `training_units` returns them; where they leave batches partly empty, an epoch has more batches, and
+    epochs may differ in their number. images: as `Head.contrasted_images` returns them.
 
     Raises:
         VlbenchError: the recipe lacks a batch size or a number of epochs.

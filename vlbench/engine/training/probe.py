@@ -6,6 +6,7 @@ Shapes: B examples, I images per example, P = B * I pairs, D width.
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import dataclass
 
 import torch
@@ -69,11 +70,11 @@ def probe(
         if selection is None or chosen is None or step not in plan.evaluate_at:
             continue
         with torch.inference_mode():
-            answers = head.finish(head.from_pooled(chosen), [example.id for example in selection.examples])
-        measured = selection.measure(answers)
+            logits = head.from_pooled(chosen)
+            measured = selection.measure(head.finish(logits, [example.id for example in selection.examples]))
         log({"step": step, "weights": "plain", "selection": measured.value})
         if measured.is_better_than(best.value):
-            best, kept = Best(step, "plain", measured.value), _copied(learner.head)
+            best, kept = Best(step, "plain", measured.value), deepcopy(learner.head.state_dict())
     if kept is not None:
         learner.head.load_state_dict(kept)
     _rewrite(learner.head, mean, deviation)
@@ -132,7 +133,3 @@ def _rewrite(head: nn.Module, mean: Tensor, deviation: Tensor) -> None:
     weight = linear.weight.data / deviation.repeat(images)
     linear.bias.data -= weight @ mean.repeat(images)
     linear.weight.data = weight
-
-
-def _copied(module: nn.Module) -> dict[str, Tensor]:
-    return {name: value.detach().clone() for name, value in module.state_dict().items()}

@@ -38,16 +38,13 @@ from vlbench.models.layers.momentum import MomentumCopy
 
 CALIBRATED_ON, CALIBRATED_AT_ONCE = 256, 32
 """Number of training examples that initialise running statistics where no weights do, and examples per forward pass."""
-Input = tuple[Batch, float]
-"""A batch of one forward pass, and the share of its loss in the step."""
 
 
 @dataclass(frozen=True)
 class Trained:
     """A learner with everything that a step changes.
 
-    learner: plain. wrapped: the same, as DDP wraps it. optimizer, schedule: of the recipe. average: the moving average
-    of the weights; None without `ema`.
+    wrapped: the learner as DDP wraps it. average: the moving average of the weights; None without `ema`.
     """
 
     learner: Learner
@@ -72,13 +69,14 @@ class Trained:
         wrapped, optimizer = accelerator.prepare(learner, optimizer)
         return cls(learner, wrapped, optimizer, schedule, average)
 
+    @property
+    def averaged(self) -> Learner | None:
+        """The learner with averaged weights."""
+        return None if self.average is None else self.average.module
+
 
 def _make_live(learner: Learner, accelerator: Accelerator) -> None:
-    """Let batch norms normalise by the batch of all processes.
-
-    Raises:
-        VlbenchError: the model has no batch norm.
-    """
+    """Let batch norms normalise by the batch of all processes. Raises VlbenchError if the model has none."""
     if not learner.batch_norms():
         raise VlbenchError(
             f"train.batch_norm live is for models with batch norms, and {type(learner.backbone).__name__} has none: "
@@ -92,13 +90,7 @@ class Steps:
     """The optimizer steps of a training: `begin` sets the first one, then each call of `do` does the next one."""
 
     def __init__(
-        self,
-        trained: Trained,
-        examples: Examples,
-        plan: Plan,
-        accelerator: Accelerator,
-        seed: int,
-        conduct: Conduct,
+        self, trained: Trained, examples: Examples, plan: Plan, accelerator: Accelerator, seed: int, conduct: Conduct
     ) -> None:
         self.trained, self.examples, self.plan = trained, examples, plan
         self.accelerator, self.seed, self.conduct = accelerator, seed, conduct
@@ -175,8 +167,8 @@ class Steps:
         loss = contrast(self.accelerator, trained.learner, trained.wrapped, parts, order, targets)
         return loss if self.accelerator.is_main_process else 0.0
 
-    def _loss(self, losses: list[float], one: Input) -> Tensor:
-        batch, weight = one
+    def _loss(self, losses: list[float], batch_and_weight: tuple[Batch, float]) -> Tensor:
+        batch, weight = batch_and_weight
         loss: Tensor = self.trained.wrapped(batch.to(self.accelerator.device)).loss * weight
         losses.append(float(loss.detach()))
         return loss
@@ -207,10 +199,10 @@ class Steps:
         left = [share for step in range(self.step, len(self.blocks)) for share in self._shares(step)]
         self._stream = loader(self._prepared(left), self.conduct.workers, self.accelerator.device)
 
-    def _prepared(self, of: Sequence[Share]) -> Batches:
-        recipe, learner = self.plan.recipe, self.trained.learner
-        augment, scales = recipe.augment == "randaugment", recipe.scales
-        return training_batches(self.examples, of, learner, f"{self.seed}/negatives", augment, scales)
+    def _prepared(self, shares: Sequence[Share]) -> Batches:
+        recipe, stream = self.plan.recipe, f"{self.seed}/negatives"
+        augment = recipe.augment == "randaugment"
+        return training_batches(self.examples, shares, self.trained.learner, stream, augment, recipe.scales)
 
     def _try(self, progress: Progress) -> None:
         """Halve forward passes until one over the examples that need the most memory fits, on all processes."""
@@ -279,11 +271,8 @@ def recompute_activations(module: nn.Module) -> int:
         getattr(network, "activation_checkpointing_enable", older)({"use_reentrant": False})
     inside = {id(part) for network in networks for part in network.modules()}
     stacks = [part for part in parts if isinstance(part, nn.ModuleList) and id(part) not in inside]
-    layers = [layer for stack in stacks for layer in stack if not _has_running_statistics(layer)]
+    all_layers = [layer for stack in stacks for layer in stack]
+    layers = [layer for layer in all_layers if not any(isinstance(part, _BatchNorm) for part in layer.modules())]
     for layer in layers:
         layer.forward = partial(checkpoint, layer.forward, use_reentrant=False)
     return len(networks) + len(layers)
-
-
-def _has_running_statistics(layer: nn.Module) -> bool:
-    return any(isinstance(part, _BatchNorm) for part in layer.modules())

@@ -80,14 +80,14 @@ def learnable(card: TaskCard, train: Examples, labels: tuple[str, ...]) -> tuple
         return train, ()
     known = frozenset(labels)
     rows = [row for row, example in enumerate(train) if not known.isdisjoint(worths_of(example))]
-    kept = train if len(rows) == len(train) else Chosen(train, rows)
+    if len(rows) == len(train):
+        return train, ()
     if not rows:
         raise VlbenchError(
             f"none of the {len(train):,} training examples has one of the {len(labels):,} answers: give other --answers"
         )
-    skipped = len(train) - len(kept)
-    note = f"{skipped:,} of {len(train):,} training examples have none of the {len(labels):,} answers and are left out"
-    return kept, (note,) if skipped else ()
+    skipped = f"{len(train) - len(rows):,} of {len(train):,} training examples"
+    return Chosen(train, rows), (f"{skipped} have none of the {len(labels):,} answers and are left out",)
 
 
 def match_spelling(wanted: Sequence[str], given: Sequence[str]) -> list[str]:
@@ -116,10 +116,10 @@ def answerable(labels: tuple[str, ...], given: tuple[str, ...], name: str) -> tu
         )
     missing = sorted(set(labels) - set(kept))
     unused = sorted(known.difference(match_spelling(kept, given)))
-    notes = []
+    notes: tuple[str, ...] = ()
     if missing:
-        notes.append(f"{len(missing):,} of {len(labels):,} answers have no row in the head: {first_five(missing)}")
+        notes += (f"{len(missing):,} of {len(labels):,} answers have no row in the head: {first_five(missing)}",)
     if unused:
-        unneeded = f"{len(unused):,} of the head's {len(given):,} rows stand for no answer here"
-        notes.append(f"{unneeded}: {first_five(unused)}")
-    return kept, tuple(notes)
+        rows = f"{len(unused):,} of the head's {len(given):,} rows"
+        notes += (f"{rows} stand for no answer here: {first_five(unused)}",)
+    return kept, notes

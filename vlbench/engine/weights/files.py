@@ -25,8 +25,7 @@ STANDS_ON = "stands_on"
 """Metadata key in the file of a linear probe: the hash of the shipped weights that the head was trained on."""
 INDEX = ".index.json"
 """Suffix of a file that lists the shards of the weights."""
-_MAX_HEADER_BYTES = 100 << 20
-"""The limit that the safetensors library itself sets."""
+_MAX_HEADER_BYTES = 100 << 20  # the limit of the safetensors library
 _IN_A_FOLDER = (
     "model.safetensors",
     "checkpoints/best/model.safetensors",
@@ -40,9 +39,7 @@ _IN_A_FOLDER = (
 def weights_file(path: Path, flag: str = "--checkpoint") -> Path:
     """The file of weights at `path`: the file itself, or the one in a checkpoint's, a run's or a transformers folder.
 
-    Of sharded weights the index file.
-
-    flag: the option that the user gave the path with, for the message.
+    Of sharded weights the index file. flag: the option that the user gave the path with, for the message.
 
     Raises:
         VlbenchError: exit 6, no file of weights is found.
@@ -121,13 +118,18 @@ def base_of(weights: Path, model: str, size: str) -> Path | None:
 
 def read_metadata(weights: Path) -> dict[str, str]:
     """The metadata of a safetensors file; empty for other formats and for damaged files."""
+    return _read_header(weights)[0]
+
+
+def _read_header(weights: Path) -> tuple[dict[str, str], list[str]]:
+    """The metadata and the names of the tensors, as `read_metadata` describes."""
     if weights.suffix != ".safetensors":
-        return {}
+        return {}, []
     try:
         with safe_open(weights, "np") as file:
-            return dict(file.metadata() or {})
+            return dict(file.metadata() or {}), list(file.keys())
     except (OSError, SafetensorError):
-        return {}  # the error is reported when the weights are loaded
+        return {}, []  # the error is reported when the weights are loaded
 
 
 def shard_files(weights: Path) -> list[Path]:
@@ -151,9 +153,8 @@ def shard_files(weights: Path) -> list[Path]:
 def weights_sha256(weights: Path | None, base: Path | None = None) -> str:
     """The hash of the weights, over all shards in order; empty where the model starts from scratch.
 
-    The metadata of safetensors files is not hashed: the library writes it in another order each time.
-
-    base: the weights that a probed head was trained on; their hash is then included.
+    The metadata of safetensors files is not hashed: the library writes it in another order each time. base: the weights
+    that a probed head was trained on; their hash is then included.
     """
     if weights is None:
         return ""
@@ -184,17 +185,8 @@ def _header_without_metadata(file: BinaryIO) -> bytes:
 
 def holds_linear(weights: Path) -> bool:
     """Whether the weights hold a classifier that is a single Linear, as a linear probe trains it."""
-    if weights.suffix != ".safetensors":
-        return False
-    try:
-        with safe_open(weights, "np") as file:
-            names = list(file.keys())
-    except (OSError, SafetensorError):
-        return False  # the error is reported when the weights are loaded
-    return {name for name in names if name.startswith("head.classifier.")} == {
-        "head.classifier.0.weight",
-        "head.classifier.0.bias",
-    }
+    names = {name for name in _read_header(weights)[1] if name.startswith("head.classifier.")}
+    return names == {"head.classifier.0.weight", "head.classifier.0.bias"}
 
 
 def brought_answers(weights: Path) -> tuple[str, ...]:

@@ -48,10 +48,7 @@ _FOREIGN = (
 def describe_origin(state: Mapping[str, object], written_by: str, model: str) -> str:
     """The likely architecture of some weights and how to use them, as the end of a sentence; empty where unknown.
 
-    Args:
-        state: as `read_state` returns it.
-        written_by: model and size, where vlbench wrote the file itself.
-        model: the requested one, which is not suggested.
+    written_by: model and size, where vlbench wrote the file itself. model: the requested one, which is not suggested.
     """
     if written_by:
         return f"they are vlbench's of {written_by}"
@@ -83,6 +80,6 @@ def _converts(model: str, state: Mapping[str, object]) -> bool:
         converted = convert(state)
     except (VlbenchError, *UNCONVERTIBLE):
         return False
-    known, unknown = len(converted.weights), len(converted.unexpected)
-    has_backbone = any(name.startswith("backbone.") for name in converted.weights)
-    return has_backbone and known >= _MIN_CONVERTED * (known + unknown)
+    known, unknown = converted.weights, len(converted.unexpected)
+    has_backbone = any(name.startswith("backbone.") for name in known)
+    return has_backbone and len(known) >= _MIN_CONVERTED * (len(known) + unknown)

@@ -62,21 +62,15 @@ class _Given:
     unmatched: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class Loaded:
-    """The result of loading. report: counts for the run's record. names: of the tensors that were loaded."""
-
-    report: LoadReport
-    names: frozenset[str]
-
-
 def load_weights(learner: nn.Module, path: Path, wanted: Wanted | None = None) -> LoadReport:
     """Do what `load_tensors` does and return its report only."""
-    return load_tensors(learner, path, wanted).report
+    return load_tensors(learner, path, wanted or Wanted())[0]
 
 
-def load_tensors(learner: nn.Module, path: Path, wanted: Wanted | None = None) -> Loaded:
-    """Load the weights that fit the learner. At least 99 % of the backbone must fit; the head only if it is wanted.
+def load_tensors(learner: nn.Module, path: Path, wanted: Wanted) -> tuple[LoadReport, frozenset[str]]:
+    """Load the weights that fit the learner; returns counts for the run's record, and the names of the loaded tensors.
+
+    At least 99 % of the backbone must fit; the head only if it is wanted.
 
     Position tables are resized where the model's converter says how. The rows of a classifier are put into the order of
     `wanted.answers` where the answers that they stand for are known.
@@ -86,8 +80,9 @@ def load_tensors(learner: nn.Module, path: Path, wanted: Wanted | None = None) -
             99 % of the backbone's tensors, or over 1 % of its backbone is not in the model; it lacks the word
             embeddings; a tensor has another shape or is not finite; a wanted head is incomplete.
     """
-    wanted, file, own = wanted or Wanted(), weights_file(path), learner.state_dict()
-    state = _backbone_of(wanted.base) | read_state(file)
+    file, own = weights_file(path), learner.state_dict()
+    base = read_state(wanted.base) if wanted.base else {}
+    state = {name: value for name, value in base.items() if name.startswith(_BACKBONE)} | read_state(file)
     _check_vocabulary(path, file, wanted.vocabulary)
     try:
         given = _with_answers(_resized(_renamed(state, own, wanted.card), own), own, file, wanted.answers)
@@ -97,9 +92,10 @@ def load_tensors(learner: nn.Module, path: Path, wanted: Wanted | None = None) -
             f"other dimensions ({' '.join(str(error).split())[:120]}): fetch the file again, or check --model",
             ExitCode.WEIGHTS,
         ) from None
-    matched = {name: value for name, value in given.weights.items() if _fits(name, value, own)}
+    matched = {name: value for name, value in given.weights.items() if name in own and own[name].shape == value.shape}
     remedy = partial(_remedy, state, file, wanted.card)
-    optional = _optional_prefixes(learner)
+    backbone = learner.get_submodule("backbone")
+    optional = tuple(f"{_BACKBONE}{name}" for name in backbone.spared()) if isinstance(backbone, Sparing) else ()
     if fault := _backbone_fault(given, matched, own, optional, remedy) or _word_table_fault(learner, matched):
         raise VlbenchError(f"--checkpoint {path} {fault}", ExitCode.WEIGHTS)
     if wanted.with_head and (fault := _head_fault(given, matched, own)):
@@ -119,7 +115,7 @@ def load_tensors(learner: nn.Module, path: Path, wanted: Wanted | None = None) -
         absent=tuple(name for name in own if name.startswith(_BACKBONE) and name not in matched),
         unmatched_answers=len(given.unmatched),
     )
-    return Loaded(report, frozenset(matched))
+    return report, frozenset(matched)
 
 
 def check_frozen(network: nn.Module, loaded: Collection[str], remedy: str) -> None:
@@ -142,38 +138,27 @@ def check_frozen(network: nn.Module, loaded: Collection[str], remedy: str) -> No
 
 def summary(report: LoadReport) -> str:
     """The report as one line of text."""
-    parts = [f"{report.matched:,} tensors loaded, {report.converted:,} of them converted"]
-    parts += [f"{report.missing:,} missing" + (f" ({first_five(report.absent)})" if report.absent else "")]
-    parts += [f"{report.unexpected:,} unexpected"]
-    if report.unmatched_answers:
-        parts += [f"{report.unmatched_answers:,} answers begin with rows of zeros"]
-    return f"weights: {'; '.join(parts)}"
+    absent = f" ({first_five(report.absent)})" if report.absent else ""
+    zeros = f"; {report.unmatched_answers:,} answers begin with rows of zeros" if report.unmatched_answers else ""
+    return (
+        f"weights: {report.matched:,} tensors loaded, {report.converted:,} of them converted; "
+        f"{report.missing:,} missing{absent}; {report.unexpected:,} unexpected{zeros}"
+    )
 
 
 def reorder_rows(
     rows: Mapping[str, Tensor], wanted: tuple[str, ...], given: tuple[str, ...]
 ) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    """Put a classifier's rows into the order of the wanted answers.
+    """Put a classifier's rows into the order of the W wanted answers.
 
-    Args:
-        rows: weight [A, D] and bias [A] of the last layer, by name, for the A answers `given`.
-        wanted: the W answers to order the rows by.
-        given: the answers that the rows stand for.
-
-    Returns:
-        The tensors with W rows, and the answers whose rows are zeros. Both are empty if the lists share no answer.
+    rows: weight [A, D] and bias [A] of the last layer, by name, for the A answers `given`. Returns the tensors with W
+    rows, and the answers whose rows are zeros; both are empty if the lists share no answer.
     """
     spellings, known = match_spelling(wanted, given), frozenset(given)
     unmatched = tuple(answer for answer in spellings if answer not in known)
     if len(unmatched) == len(wanted):
         return {}, ()
     return {name: answer_rows(value, given, spellings) for name, value in rows.items()}, unmatched
-
-
-def _backbone_of(base: Path | None) -> dict[str, object]:
-    """The backbone's tensors in the file `base`; empty without one."""
-    state = read_state(base) if base else {}
-    return {name: value for name, value in state.items() if name.startswith(_BACKBONE)}
 
 
 def _renamed(state: Mapping[str, object], own: Mapping[str, Tensor], card: ModelCard | None) -> _Given:
@@ -212,16 +197,6 @@ def _with_answers(given: _Given, own: Mapping[str, Tensor], file: Path, wanted: 
     return replace(given, weights=others | reordered, converted=converted, unmatched=unmatched)
 
 
-def _fits(name: str, value: Tensor, own: Mapping[str, Tensor]) -> bool:
-    return name in own and own[name].shape == value.shape
-
-
-def _optional_prefixes(learner: nn.Module) -> tuple[str, ...]:
-    """Prefixes of the backbone's tensors that a file may lack."""
-    backbone = learner.get_submodule("backbone")
-    return tuple(f"{_BACKBONE}{name}" for name in backbone.spared()) if isinstance(backbone, Sparing) else ()
-
-
 def _backbone_fault(
     given: _Given,
     matched: Mapping[str, Tensor],
@@ -229,12 +204,17 @@ def _backbone_fault(
     optional: tuple[str, ...],
     remedy: Callable[[], str],
 ) -> str:
-    """What is wrong with the file's backbone, as the end of a sentence; empty if nothing is."""
+    """What is wrong with the file's backbone, as the end of a sentence; empty if nothing is.
+
+    optional: prefixes of the tensors that a file may lack.
+    """
     needed = [name for name in own if name.startswith(_BACKBONE) and not name.startswith(optional)]
     in_file = [name for name in given.weights if name.startswith(_BACKBONE) and not name.startswith(optional)]
     fitting = sum(name in matched for name in needed)
-    misshapen = [name for name in in_file if name in own and name not in matched]
-    shapes = f" ({_shapes(misshapen[0], given.weights, own)})" if misshapen else ""
+    shapes = ""
+    if misshapen := [name for name in in_file if name in own and name not in matched]:
+        name = misshapen[0]
+        shapes = f" ({name} is {list(given.weights[name].shape)} in the file and {list(own[name].shape)} here)"
     if fitting < _MIN_MATCHED * len(needed):
         advice = remedy() if not fitting else ""
         return (
@@ -276,10 +256,6 @@ def _remedy(state: Mapping[str, object], file: Path, card: ModelCard | None) -> 
     if card is not None and card.pretrained and file.with_name("config.json").is_file():
         return f"give this folder of transformers as --model hf:{file.parent}, without --checkpoint"
     return describe_origin(state, written_by(file), card.name if card else "")
-
-
-def _shapes(name: str, given: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> str:
-    return f"{name} is {list(given[name].shape)} in the file and {list(own[name].shape)} here"
 
 
 def _head_fault(given: _Given, matched: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> str:

@@ -21,12 +21,8 @@ def load_pretrained(
 ) -> LoadReport:
     """Load the model's own weights into the backbone and, where it fits, the head.
 
-    Args:
-        learner: over a model that comes with weights.
-        labels: the answers of the learner's head; empty where it ranks.
-        given: the answers that the rows of the model's own head stand for; empty where unknown.
-        with_head: whether the model's own head must fit.
-        name: of the model, for messages.
+    labels: the answers of the learner's head; empty where it ranks. given: the answers that the rows of the model's own
+    head stand for; empty where unknown. with_head: whether the model's own head must fit.
 
     Raises:
         VlbenchError: the model comes without weights (exit 2), or a head that must fit does not (exit 6).
@@ -34,8 +30,7 @@ def load_pretrained(
     backbone, head = learner.backbone, learner.head
     if not isinstance(backbone, Pretrained):
         raise VlbenchError(f"{name} has no weights of its own: name a --checkpoint")
-    loaded = backbone.load_pretrained()
-    own = head.state_dict()
+    loaded, own = backbone.load_pretrained(), head.state_dict()
     rows, unmatched = _reordered_head(loaded.head, labels, given)
     fitting = {key: value for key, value in rows.items() if key in own and own[key].shape == value.shape}
     complete = fitting.keys() == own.keys()

@@ -153,7 +153,7 @@ def test_other_code_is_another_pretraining(
     assert vlbench(*asked).code == 0
     assert "already done" in vlbench(*asked).err
     if what == "version":
-        monkeypatch.setattr("vlbench.engine.pretraining.pretrain.__version__", "9.9.9")
+        monkeypatch.setattr("vlbench.engine.pretraining.folder.__version__", "9.9.9")
     else:
         with (tasks / "coco_retrieval" / "adapter.py").open("a", encoding="utf8") as file:
             file.write("# changed\n")
