@@ -82,11 +82,13 @@ def to_json_object(result: Examination) -> dict[str, object]:
 
 def page(result: Examination) -> str:
     """The machine, and below it the checks of the model, as text for a terminal."""
+    from vlbench.engine.weights.loading import summary
+
     parts = [_machine(result.machine)]
     if result.model:
         parts += [
             f"{result.model}-{result.size} on {result.task} ({result.source})",
-            _weights(result),
+            summary(result.weights) if result.weights else "weights: none, from scratch",
             _checks(result.checks),
         ]
     return "\n\n".join(parts)
@@ -109,12 +111,6 @@ def _machine(machine: MachineReport) -> str:
         *((f"no {extra}", why) for extra, why in machine.missing.items()),
     ]
     return tabulate(rows, tablefmt="plain", disable_numparse=True, maxcolwidths=[None, 100])
-
-
-def _weights(result: Examination) -> str:
-    from vlbench.engine.weights.loading import summary
-
-    return summary(result.weights) if result.weights else "weights: none, from scratch"
 
 
 def _checks(checks: tuple[Check, ...]) -> str:
