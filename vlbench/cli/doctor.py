@@ -98,7 +98,7 @@ def _machine(machine: MachineReport) -> str:
     from tabulate import tabulate
 
     gpus = [f"{gpu.name}, {gpu.memory_gib} GiB{'' if gpu.bfloat16 else ', no bfloat16'}" for gpu in machine.gpus]
-    room = "" if machine.cache_free_gib is None else f" ({machine.cache_free_gib} GiB free)"
+    free = "" if machine.cache_free_gib is None else f" ({machine.cache_free_gib} GiB free)"
     rows = [
         ("vlbench", machine.vlbench),
         ("python", f"{machine.python} on {machine.platform}"),
@@ -106,7 +106,7 @@ def _machine(machine: MachineReport) -> str:
         ("cpu", f"{machine.cpu}, {machine.cores} cores to use, {machine.threads} threads"),
         ("memory", "unknown" if machine.memory_gib is None else f"{machine.memory_gib} GiB"),
         ("gpu", f"{'; '.join(gpus)} (driver {machine.driver or 'unknown'})" if gpus else "none that torch sees"),
-        ("cache", f"{machine.cache}{room}"),
+        ("cache", f"{machine.cache}{free}"),
         ("extras", ", ".join(machine.extras) or "none"),
         *((f"no {extra}", why) for extra, why in machine.missing.items()),
     ]
