@@ -70,14 +70,11 @@ def task_sources(name: str, tasks_dir: Path | None = None) -> tuple[Download, ..
 
 
 def model_card(name: str) -> ModelCard:
-    """The card of a model.
+    """The card of a model; raises VlbenchError for an unknown model, or with all faults of its card.
 
     name: a model of this package or of a plug-in; `hf:FOLDER` or `hf:ID[@REVISION]` for a model of transformers; or
     `path/to/file.py:Class` with a `model.yaml` beside the file. A plug-in is an entry point `vlbench.models` of an
     installed package, `name = "package.module:Class"`, with a `model.yaml` beside that module.
-
-    Raises:
-        VlbenchError: no such model, or all faults of its card.
     """
     if name.startswith("hf:"):
         from vlbench.models.hf.card import hf_card  # its config.json may have to be fetched
@@ -158,12 +155,9 @@ def transformers_cards() -> list[ModelCard]:
 
 
 def pretrained_folder(card: ModelCard, *, weights: bool = True) -> Path:
-    """The folder with the weights and the preprocessing of a `pretrained` card, downloaded if needed.
+    """The folder with the preprocessing, and the weights if asked for, of a `pretrained` card, downloaded if needed.
 
-    weights: whether the weights are needed too.
-
-    Raises:
-        VlbenchError: exit 6, they cannot be downloaded.
+    Raises VlbenchError (exit 6) if they cannot be downloaded.
     """
     from vlbench.models.hf.folder import folder_of
 
@@ -188,11 +182,7 @@ def task_sha256(name: str, tasks_dir: Path | None = None) -> str:
     """The hash of a task: the fields of its card that affect numbers, its code, and the data files in its folder.
 
     Its code is all modules in its folder and those of its metrics elsewhere, with their imports, except installed
-    libraries and the rest of vlbench.
-
-    Raises:
-        VlbenchError: no such task, or all faults of its card.
-        DataError: a file in its folder cannot be read.
+    libraries and the rest of vlbench. Raises VlbenchError as `task_card`, and DataError for an unreadable file.
     """
     card, folder = task_card(name, tasks_dir), _find("task", name, task_folders(tasks_dir))
     facts = card.model_dump(
@@ -209,11 +199,8 @@ def own_sha256(card: ModelCard) -> str:
     """The hash of a model outside this package, without its checkpoint; empty for a model of this package.
 
     For a plug-in: its class, and in its folder the card, code, weights and settings, with the imports of the code,
-    except installed libraries. For a model of transformers: all files of its folder.
-
-    Raises:
-        VlbenchError: exit 6, they cannot be downloaded.
-        DataError: a file in its folder cannot be read.
+    except installed libraries. For a model of transformers: all files of its folder. Raises VlbenchError (exit 6) if
+    they cannot be downloaded, and DataError for an unreadable file.
     """
     if card.pretrained:
         from vlbench.models.hf.folder import settings_sha256

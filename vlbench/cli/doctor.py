@@ -82,11 +82,13 @@ def to_json_object(result: Examination) -> dict[str, object]:
 
 def page(result: Examination) -> str:
     """The machine, and below it the checks of the model, as text for a terminal."""
+    from vlbench.engine.weights.loading import summary
+
     parts = [_machine(result.machine)]
     if result.model:
         parts += [
             f"{result.model}-{result.size} on {result.task} ({result.source})",
-            _weights(result),
+            summary(result.weights) if result.weights else "weights: none, from scratch",
             _checks(result.checks),
         ]
     return "\n\n".join(parts)
@@ -96,7 +98,7 @@ def _machine(machine: MachineReport) -> str:
     from tabulate import tabulate
 
     gpus = [f"{gpu.name}, {gpu.memory_gib} GiB{'' if gpu.bfloat16 else ', no bfloat16'}" for gpu in machine.gpus]
-    room = "" if machine.cache_free_gib is None else f" ({machine.cache_free_gib} GiB free)"
+    free = "" if machine.cache_free_gib is None else f" ({machine.cache_free_gib} GiB free)"
     rows = [
         ("vlbench", machine.vlbench),
         ("python", f"{machine.python} on {machine.platform}"),
@@ -104,17 +106,11 @@ def _machine(machine: MachineReport) -> str:
         ("cpu", f"{machine.cpu}, {machine.cores} cores to use, {machine.threads} threads"),
         ("memory", "unknown" if machine.memory_gib is None else f"{machine.memory_gib} GiB"),
         ("gpu", f"{'; '.join(gpus)} (driver {machine.driver or 'unknown'})" if gpus else "none that torch sees"),
-        ("cache", f"{machine.cache}{room}"),
+        ("cache", f"{machine.cache}{free}"),
         ("extras", ", ".join(machine.extras) or "none"),
         *((f"no {extra}", why) for extra, why in machine.missing.items()),
     ]
     return tabulate(rows, tablefmt="plain", disable_numparse=True, maxcolwidths=[None, 100])
-
-
-def _weights(result: Examination) -> str:
-    from vlbench.engine.weights.loading import summary
-
-    return summary(result.weights) if result.weights else "weights: none, from scratch"
 
 
 def _checks(checks: tuple[Check, ...]) -> str:

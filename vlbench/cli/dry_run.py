@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tabulate import tabulate
 
-from vlbench.engine.dry_run import DryRun, Phase
+from vlbench.engine.dry_run import DryRun
 
 
 def dry_run_text(plan: DryRun) -> str:
@@ -19,21 +19,17 @@ def dry_run_text(plan: DryRun) -> str:
         ("device", f"{plan.device}, {spec.dtype}"),
         ("fingerprint", job.fingerprint),
     ]
-    rows = [_row(phase) for phase in plan.phases]
+    rows = [
+        (phase.name, f"{phase.amount:,}", phase.unit, f"{phase.rate * phase.processes:,.1f}", duration(phase.seconds))
+        for phase in plan.phases
+    ]
     controls = len(spec.controls or ())
     total = sum(phase.seconds for phase in plan.phases) * (1 + controls)
     last = f"about {duration(total)} in all" + (f", {controls} control run(s) included" if controls else "")
-    headers = ["part", "amount", "of", "a second", "takes"]
-    return "\n\n".join(
-        [
-            tabulate([fact for fact in facts if fact[1]], tablefmt="plain", disable_numparse=True),
-            tabulate(rows, headers, tablefmt="github", disable_numparse=True, colalign=_ALIGNED),
-            f"{last}; measured on a few batches, nothing was written",
-        ]
-    )
-
-
-_ALIGNED = ("left", "right", "left", "right", "right")
+    headers, alignment = ("part", "amount", "of", "a second", "takes"), ("left", "right", "left", "right", "right")
+    plain = tabulate([fact for fact in facts if fact[1]], tablefmt="plain", disable_numparse=True)
+    table = tabulate(rows, headers, tablefmt="github", disable_numparse=True, colalign=alignment)
+    return f"{plain}\n\n{table}\n\n{last}; measured on a few batches, nothing was written"
 
 
 def duration(seconds: float) -> str:
@@ -42,7 +38,3 @@ def duration(seconds: float) -> str:
         if seconds >= 2 * size:
             return f"{seconds / size:,.1f} {unit}"
     return f"{seconds:.1f} seconds"
-
-
-def _row(phase: Phase) -> tuple[str, ...]:
-    return phase.name, f"{phase.amount:,}", phase.unit, f"{phase.rate * phase.processes:,.1f}", duration(phase.seconds)

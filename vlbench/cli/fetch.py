@@ -106,9 +106,7 @@ def _fetch_all(wanted: Sequence[Place], quiet: bool) -> list[str]:
 
     failed: list[str] = []
     with open_progress(quiet) as progress:
-        for place in wanted:
-            if place.state != "missing":
-                continue
+        for place in (place for place in wanted if place.state == "missing"):
             try:
                 fetch_one(place, progress)
             except DataError as error:  # the other files are still useful
@@ -122,14 +120,8 @@ def _places(name: str, root: Path, tasks_dir: Path | None) -> list[Place]:
 
     sources = catalog.task_sources(name, tasks_dir)
     if not sources and tasks_dir is None:
-        raise VlbenchError(f"no source of {name}'s files is known: see {_homepage(name)}")
+        raise VlbenchError(f"no source of {name}'s files is known: see {catalog.task_card(name).homepage}")
     return places(sources, root)
-
-
-def _homepage(name: str) -> str:
-    from vlbench import catalog
-
-    return catalog.task_card(name).homepage
 
 
 def _row(name: str, place: Place) -> dict[str, str]:

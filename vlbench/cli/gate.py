@@ -55,6 +55,9 @@ def gate(
       vlbench gate runs --baseline baseline.json --max-slowdown 10% --speed-reference runs_of_main
     """
     from vlbench.records.collect import collect
+    from vlbench.report.gate.baseline import read_baseline
+    from vlbench.report.gate.judge import Limits, judge
+    from vlbench.report.gate.verdict import LAYERS, exit_code
 
     collected = collect(runs)
     for fault in collected.faults:
@@ -69,7 +72,9 @@ def gate(
         raise VlbenchError("--reason is for --update-baseline: give both or neither")
     share = _share(max_slowdown, speed_reference)
     reference = collect(speed_reference).runs if speed_reference else ()
-    verdicts, code = _judge(baseline, collected.runs, layer, max_drop, share, reference)
+    layers = [name for name in LAYERS if layer.value in ("all", name)]
+    verdicts = judge(read_baseline(baseline), collected.runs, Limits(max_drop, share), layers, reference)
+    code = int(exit_code(verdicts))
     _write(verdicts, code, junit, summary, as_json)
     raise typer.Exit(code)
 
@@ -86,27 +91,6 @@ def _update(baseline: Path, runs: Sequence[FoundRun], reason: str) -> None:
     new = updated(old, runs, reason, __version__)
     write_baseline(baseline, new)
     typer.echo(f"{baseline} written: {update_text(old, new)}")
-
-
-def _judge(
-    baseline: Path,
-    runs: Sequence[FoundRun],
-    layer: Layers,
-    max_drop: float,
-    max_slowdown: float | None,
-    reference: Sequence[FoundRun],
-) -> tuple[list[Verdict], int]:
-    """The verdicts on the runs, and the exit code that they give.
-
-    max_slowdown: as a share; None judges no speed. reference: runs to compare the speed with.
-    """
-    from vlbench.report.gate.baseline import read_baseline
-    from vlbench.report.gate.judge import Limits, judge
-    from vlbench.report.gate.verdict import LAYERS, exit_code
-
-    layers = [name for name in LAYERS if layer.value in ("all", name)]
-    verdicts = judge(read_baseline(baseline), runs, Limits(max_drop, max_slowdown), layers, reference)
-    return verdicts, int(exit_code(verdicts))
 
 
 def _write(verdicts: list[Verdict], code: int, junit: Path | None, summary: Path | None, as_json: bool) -> None:

@@ -13,9 +13,6 @@ from vlbench.core.errors import DataError, VlbenchError, printable
 from vlbench.core.yamlfile import is_yaml_file
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from vlbench.report.published.results import PublishedModel
     from vlbench.report.tables.leaderboard import Board, Choice
 
 
@@ -30,8 +27,6 @@ class Form(StrEnum):
 
 
 _FORMS = {".html": Form.html, ".htm": Form.html, ".csv": Form.csv, ".tex": Form.latex, ".json": Form.json}
-
-
 Pareto = Annotated[str, typer.Option(help="Mark the Pareto front by latency, memory or parameters.")]
 Published = Annotated[
     list[str] | None,
@@ -110,9 +105,10 @@ def _board(
 
     whole_page: whether HTML is a page of its own, not a table to put into one.
     """
-    from vlbench import __version__
+    from vlbench import __version__, catalog
     from vlbench.records.collect import collect
     from vlbench.report.published.reproduction import expectations
+    from vlbench.report.published.results import own_models, published_models
     from vlbench.report.published.text import expectation_table, published_table
     from vlbench.report.tables.leaderboard import board as make_board
     from vlbench.report.tables.leaderboard_text import render
@@ -122,7 +118,10 @@ def _board(
     if not collected.runs:
         raise DataError(f"none of {len(collected.faults):,} records can be read: {'; '.join(collected.faults[:5])}")
     tasks = {run.record.task.name for run in collected.runs}
-    versions, models = _task_versions(tasks), _published(published or [], tasks)
+    cards = {name: catalog.task_card(name) for name in catalog.task_folders()}
+    versions = {name: card.version for name, card in cards.items() if name in tasks}
+    own = [Path(place).expanduser() for place in dict.fromkeys(published or []) if place]
+    models = [*published_models(), *(model for path in own for model in own_models(path, cards, tasks))]
     board = make_board(collected.runs, collected.faults, choice, __version__, versions)
     parts = []
     if expect:
@@ -185,26 +184,3 @@ def _check_no_published_results(runs: list[Path]) -> None:
     """Raise VlbenchError, with the flag for it, if a file of published results is among the runs."""
     if files := [path for path in runs if is_yaml_file(path)]:
         raise VlbenchError(f"{files[0]} is not a run: give your own published results as --published {files[0]}")
-
-
-def _published(places: list[str], of_runs: set[str]) -> Sequence[PublishedModel]:
-    """The published results that vlbench has, and after them the user's.
-
-    places: as `--published` names them; empty for none. of_runs: tasks of the runs.
-
-    Raises:
-        VlbenchError: exit 2 for a place that is not there; exit 5 for a file that is not what the schema says.
-    """
-    from vlbench import catalog
-    from vlbench.report.published.results import own_models, published_models
-
-    cards = {name: catalog.task_card(name) for name in catalog.task_folders()}
-    named = [Path(place).expanduser() for place in dict.fromkeys(places) if place]
-    return [*published_models(), *(model for path in named for model in own_models(path, cards, of_runs))]
-
-
-def _task_versions(tasks: set[str]) -> dict[str, int]:
-    """The version of each of those tasks that is known here."""
-    from vlbench import catalog
-
-    return {name: catalog.task_card(name).version for name in catalog.task_folders() if name in tasks}

@@ -35,11 +35,7 @@ def list_(
       vlbench list tasks
       vlbench list models --json
     """
-    rows = {What.tasks: _tasks, What.models: lambda _: _models(), What.metrics: _metrics}.get(what, lambda _: [])(
-        tasks_dir
-    )
-    if what is What.runs:
-        rows = _runs(output_path)
+    rows = _runs(output_path) if what is What.runs else _rows_of_cards(what, tasks_dir)
     if as_json:
         typer.echo(json.dumps({what.value: rows}, ensure_ascii=False))
         return
@@ -49,46 +45,27 @@ def list_(
     typer.echo(tabulate(shown, headers="keys") if shown else f"no {what.value}")
 
 
-def _tasks(tasks_dir: Path | None) -> list[dict[str, object]]:
+def _rows_of_cards(what: What, tasks_dir: Path | None) -> list[dict[str, object]]:
+    """One row for each task, model or metric of a task."""
     from vlbench import catalog
 
-    cards = [catalog.task_card(name, tasks_dir) for name in catalog.task_folders(tasks_dir)]
-    return [
-        {
-            "task": card.name,
-            "version": card.version,
-            "output": card.output,
-            "splits": ", ".join(card.splits),
-            "main metric": card.main_metric,
-            "title": card.title,
-        }
-        for card in cards
-    ]
-
-
-def _models() -> list[dict[str, object]]:
-    from vlbench import catalog
-
-    cards = [catalog.model_card(name) for name in catalog.model_folders()]
-    return [
-        {
-            "model": card.name,
-            "sizes": ", ".join(card.sizes),
-            "sees": card.visual,
-            "answers": ", ".join(card.outputs),
-            "title": card.title,
-        }
-        for card in cards
-    ]
-
-
-def _metrics(tasks_dir: Path | None) -> list[dict[str, object]]:
-    from vlbench import catalog
-
-    cards = [catalog.task_card(name, tasks_dir) for name in catalog.task_folders(tasks_dir)]
+    if what is What.models:
+        models = [catalog.model_card(name) for name in catalog.model_folders()]
+        return [
+            {"model": card.name, "sizes": ", ".join(card.sizes), "sees": card.visual,
+             "answers": ", ".join(card.outputs), "title": card.title}
+            for card in models
+        ]  # fmt: skip
+    tasks = [catalog.task_card(name, tasks_dir) for name in catalog.task_folders(tasks_dir)]
+    if what is What.tasks:
+        return [
+            {"task": card.name, "version": card.version, "output": card.output, "splits": ", ".join(card.splits),
+             "main metric": card.main_metric, "title": card.title}
+            for card in tasks
+        ]  # fmt: skip
     return [
         {"task": card.name, "metric": metric, "main": metric == card.main_metric}
-        for card in cards
+        for card in tasks
         for metric in card.metrics
     ]
 

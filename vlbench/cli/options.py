@@ -12,7 +12,7 @@ import typer
 from pydantic import BaseModel
 from typer.core import TyperCommand
 
-from vlbench.core.options import Declared, Group, declared_options
+from vlbench.core.options import Catalogue, Declared, Group, declared_options
 
 if TYPE_CHECKING:  # typer's own copy of click, which older versions do not have
     from typer._click.core import Context
@@ -150,24 +150,18 @@ def _metavar(kind: type, choices: tuple[str, ...], several: bool) -> str:
     return "|".join((f"{_METAVARS[kind]},..." if several else _METAVARS[kind], *(() if kind is str else choices)))
 
 
-def _completion(
-    choices: tuple[str, ...], known: Literal["task", "model"] | None, several: bool
-) -> Callable[[str], list[str]] | None:
+def _completion(choices: tuple[str, ...], known: Catalogue | None, several: bool) -> Callable[[str], list[str]] | None:
     """What completes a value: its choices, or the names of the catalogue; after a comma the next of several."""
     if not (choices or known):
         return None
 
     def complete(incomplete: str) -> list[str]:
         before, comma, last = incomplete.rpartition(",") if several or known else ("", "", incomplete)
-        return [f"{before}{comma}{name}" for name in (*choices, *_known_names(known)) if name.startswith(last)]
+        names = [*choices]
+        if known:
+            from vlbench import catalog
+
+            names += catalog.task_folders() if known == "task" else catalog.model_folders()
+        return [f"{before}{comma}{name}" for name in names if name.startswith(last)]
 
     return complete
-
-
-def _known_names(known: Literal["task", "model"] | None) -> Mapping[str, Path] | tuple[()]:
-    """The names that a catalogue has."""
-    if known is None:
-        return ()
-    from vlbench import catalog
-
-    return catalog.task_folders() if known == "task" else catalog.model_folders()

@@ -82,7 +82,8 @@ def _measure(spec: ProfileSpec, runs: list[RunRecord], quiet: bool) -> tuple[Pro
     from vlbench.records.profiles import new_folder, write_profile
     from vlbench.report.speed.charts import left_out, save_front_chart, save_stages_chart
 
-    name = f"{_safe('-'.join(spec.models))}-{datetime.now(UTC):%Y%m%dT%H%M%S}"
+    models = re.sub(r"[^\w.-]+", "_", "-".join(spec.models))[:80]
+    name = f"{models}-{datetime.now(UTC):%Y%m%dT%H%M%S}"
     with new_folder(spec.output_path, name) as folder:
         with open_progress(quiet) as progress:
             record, raw = measure(spec, progress)
@@ -128,10 +129,6 @@ def _batch_sizes(text: str) -> list[int]:
         return [int(part) for part in text.split(",")] if text else []
     except ValueError:
         raise VlbenchError(f"--batch-sizes {text} are no numbers: give them as 1,8,64") from None
-
-
-def _safe(name: str) -> str:
-    return re.sub(r"[^\w.-]+", "_", name)[:80]
 
 
 _FROM_TEXT: Mapping[str, Callable[[str], object]] = {

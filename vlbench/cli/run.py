@@ -156,10 +156,9 @@ def _say(text: str, err: bool = False) -> None:
 
 
 def make_specs(flags: Mapping[str, object], config: Path | None = None, settings: Sequence[str] = ()) -> list[RunSpec]:
-    """One spec per seed, model and task, from the YAML file, over it the flags, over them `--set`.
+    """One spec per seed, model and task; `--set` wins over flags, and flags over the YAML file.
 
-    Raises:
-        VlbenchError: unknown keys with their near miss, wrong values; all at once.
+    Raises VlbenchError with all unknown keys, with their near miss, and wrong values at once.
     """
     values: dict[str, object] = {}
     for where, source in read_sources(RunSpec, flags, config, settings):

@@ -19,8 +19,7 @@ def read_sources(
 ) -> Iterator[tuple[str, dict[str, object]]]:
     """Where values come from, and the values by the paths of the spec's fields; later ones win over earlier ones.
 
-    Raises:
-        VlbenchError: the YAML file or a setting cannot be read, or one of them gives a setting twice.
+    Raises VlbenchError if the YAML file or a setting cannot be read, or one of them gives a setting twice.
     """
     sources = [(f"--config {config}", read_yaml(config, f"--config {config}"))] if config else []
     sources += [("flags", dict(flags)), ("--set", read_settings(settings))]

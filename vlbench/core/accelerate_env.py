@@ -45,13 +45,8 @@ def kept_variables() -> dict[str, str]:
 def remove_variables(device: str | None = None) -> list[str]:
     """Remove from this process's environment the variables of Accelerate that could change a result.
 
-    device: the value of `--device`, which overrides Accelerate's variables for the device; None keeps these.
-
-    Returns:
-        The removed variables that would have had an effect, as `NAME=value`.
-
-    Raises:
-        VlbenchError: a flag that is kept is neither true nor false.
+    Returns those that would have had an effect, as `NAME=value`. device: the value of `--device`, which overrides
+    Accelerate's variables for the device; None keeps these. Raises VlbenchError if a kept flag is not true or false.
     """
     dropped = [name for name in os.environ if name.startswith(PREFIX) and name not in KEPT]
     if device is not None:
@@ -65,7 +60,7 @@ def remove_variables(device: str | None = None) -> list[str]:
 
 
 def removed_message(removed: list[str]) -> str:
-    """The message about the variables that `pin` removed."""
+    """The message about the variables that `remove_variables` returned."""
     return (
         f"ignored, since only vlbench's own options decide a result: {', '.join(removed)} (--dtype, --compile, "
         f"--device and train.accumulation are among them)"

@@ -41,10 +41,8 @@ class SplitFiles:
         path = self.place(name)
         if not path.exists():
             places = " or ".join(self.card.files[name])
-            raise DataError(
-                f"split {self.split!r} needs {places} below {self.root}, which is not there: "
-                f"put it there or give another --data-root"
-            )
+            where = f"split {self.split!r} needs {places} below {self.root}, which is not there"
+            raise DataError(f"{where}: put it there or give another --data-root")
         return path
 
 
@@ -110,14 +108,10 @@ class Task:
         examples = self.reader(self.adapter, self.files(split))
         if not len(examples):
             raise DataError(f"split {split!r} of {self.card.name} below {self.root} is empty: expected examples")
-        self._check_ids(split, examples)
+        if duplicates := [name for name, times in Counter(ids_of(examples)).items() if times > 1]:
+            raise DataError(f"split {split!r} of {self.card.name} holds ids twice: {first_five(duplicates)}")
         self._check_count(split, len(examples))
         return examples
-
-    def _check_ids(self, split: str, examples: Examples) -> None:
-        duplicates = [name for name, times in Counter(ids_of(examples)).items() if times > 1]
-        if duplicates:
-            raise DataError(f"split {split!r} of {self.card.name} holds ids twice: {first_five(duplicates)}")
 
     def _check_count(self, split: str, count: int) -> None:
         expected = self.counts.get(split, self.card.splits[split].count if self.source == "real" else None)

@@ -26,11 +26,7 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 def parse(model: type[Model], values: Mapping[str, object], where: str) -> Model:
-    """Build `model` from `values`.
-
-    Raises:
-        VlbenchError: all faults (of many, the first ones) in one sentence, which begins with `where`.
-    """
+    """Build `model` from `values`; raises VlbenchError with all faults (of many, the first ones) after `where`."""
     try:
         return model.model_validate(values)
     except ValidationError as error:

@@ -17,10 +17,8 @@ _FAST: type[yaml.SafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 def read_yaml(path: Path, name: str, trusted: bool = False) -> dict[str, object]:
     """Read the mapping in a file, with its keys as strings.
 
-    Args:
-        path: the file.
-        name: its name in errors.
-        trusted: whether it is part of vlbench; then libyaml reads it, which is faster but crashes on endless nesting.
+    name: of the file, in errors. trusted: whether it is part of vlbench; then libyaml reads it, which is faster but
+    crashes on endless nesting.
 
     Raises:
         VlbenchError: the file cannot be read, is not YAML, gives a key twice, or is not a mapping.

@@ -91,7 +91,7 @@ def test_features_are_written_and_then_used(
     assert [len((folder / f"{split}.tsv").read_bytes().splitlines()) for split in ("train", "dev")] == [192, 96]
     assert "train: features of 192 images extracted by flat" in done.err
 
-    monkeypatch.setattr(resources, "_extract_missing", lambda *_: pytest.fail("a picture is described anew"))
+    monkeypatch.setattr(resources, "_extract_missing", lambda *_: pytest.fail("an image is described again"))
     run = vlbench("run", "--task", "nlvr2", "--model", "cvlp", "--data-root", world, "--output-path", tmp_path / "runs",
                   "--steps", 1, "--batch-size", 8, "--select-on", "none", "--controls", "none")  # fmt: skip
     assert run.code == 0, run.err
@@ -102,8 +102,8 @@ def test_features_that_are_there_are_not_lost(vlbench: Call, tiny_world: Path, t
     arguments = ("data", "features", "--task", "nlvr2", "--data-root", tiny_world, "--output", tmp_path)
     kept = tmp_path / "dev.tsv"
     kept.write_text("hours of work")
-    refused = vlbench(*arguments, "--split", "test-p,dev")
-    assert (refused.code, refused.out) == (2, "") and f"{kept} would be lost" in refused.err
+    rejected = vlbench(*arguments, "--split", "test-p,dev")
+    assert (rejected.code, rejected.out) == (2, "") and f"{kept} would be lost" in rejected.err
     assert [path.name for path in tmp_path.iterdir()] == ["dev.tsv"] and kept.read_text() == "hours of work"
     done = vlbench(*arguments, "--split", "dev", "--overwrite")
     assert (done.code, done.out.splitlines()) == (0, [str(kept)])
@@ -146,9 +146,9 @@ def test_score_prints_one_json_object_and_nothing_else(vlbench: Call, tiny_world
     assert values["scores"]["consistency"]["n"] == 24
 
     answers.write_text("".join(answers.read_text().splitlines(keepends=True)[1:]))
-    refused = vlbench(*arguments)
-    assert (refused.code, refused.out) == (7, "")
-    assert "1 missing (test1-" in refused.err
+    rejected = vlbench(*arguments)
+    assert (rejected.code, rejected.out) == (7, "")
+    assert "1 missing (test1-" in rejected.err
     partial = json.loads(vlbench(*arguments, "--allow-partial").out)
     assert (partial["n"], partial["coverage"]["missing"]) == (95, 1)
 
@@ -172,14 +172,14 @@ def test_show_prints_examples(vlbench: Call, tiny_world: Path, tmp_path: Path) -
     assert done.out.count("test1-") >= 2
 
 
-def test_check_tells_copies_of_test_pictures_in_the_train_split(vlbench: Call, world: Path) -> None:
+def test_check_tells_copies_of_test_images_in_the_train_split(vlbench: Call, world: Path) -> None:
     images = world / "nlvr2" / "images"
     stolen = sorted((images / "test1").iterdir())[0]
     taken = sorted((images / "train").rglob("*.png"))[0]
     shutil.copy(stolen, taken)
     arguments = ("data", "check", "--task", "nlvr2", "--data-root", world)
     done = vlbench(*arguments)
-    assert done.code == 0, "official pictures have twins too, which nobody can mend"
+    assert done.code == 0, "official images have duplicates too, which are kept"
     assert f"train, test-p: both hold the bytes {taken.stem} = {stolen.stem}" in done.out
     said = "1 images of train and 1 of test-p have the same bytes under another name, in 1 pairs"
     assert f"train, test-p: {said}" in done.out
@@ -203,7 +203,7 @@ def test_check_finds_test_examples_in_what_is_selected_on(vlbench: Call, world: 
 def test_check_counts_what_another_task_trains_on(vlbench: Call, world: Path) -> None:
     seen = sorted((world / "nlvr2" / "images" / "train").rglob("*.png"))[0]
     shown = load_task("snli_ve", world).load("test")[0].query.images[0].path
-    for path in (seen, shown):  # a picture that no task had before
+    for path in (seen, shown):  # an image that no task had before
         Image.new("RGB", (5, 7), "orange").save(path, "PNG")
     done = vlbench("data", "check", "--task", "snli_ve,nlvr2", "--data-root", world)
     assert done.code == 0, done.out

@@ -56,7 +56,7 @@ def test_the_next_step_runs_a_new_model(vlbench: Call, tmp_path: Path, tiny_worl
     command = shlex.split(line.removeprefix("next: vlbench "))
     assert command[-1] == f"{folder}/backbone.py:MyModel"
     place = ("--data-root", tiny_world, "--output-path", tmp_path / "runs", *QUICK)
-    for task in ("nlvr2", "vqa2"):  # pairs of pictures, and open answers
+    for task in ("nlvr2", "vqa2"):  # pairs of images, and open answers
         record = read_run(vlbench(*command, *place, "--task", task).run)
         assert (record.task.name, record.model.name, record.status) == (task, "my_model", "done")
 
@@ -70,7 +70,7 @@ def test_a_new_model_learns_a_new_task(vlbench: Call, tmp_path: Path) -> None:
         "--seed", 1,
     )  # fmt: skip
     accuracy = read_run(done.run).result("accuracy")
-    assert accuracy is not None and accuracy.value >= 87.5  # of 8 examples; chance is 50
+    assert accuracy is not None and accuracy.value >= 87.5  # of 8 examples; random answers give 50
 
 
 @pytest.mark.parametrize(

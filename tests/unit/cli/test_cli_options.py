@@ -95,7 +95,7 @@ def test_h_is_help(arguments: tuple[str, ...], vlbench: Callable[..., Any]) -> N
 
 
 def completed(*words: str) -> list[str]:
-    """What a shell is told when the last word is being written."""
+    """The completions of a shell while the last word is typed."""
     line = {"COMP_WORDS": " ".join(words), "COMP_CWORD": str(len(words) - 1), "_VLBENCH_COMPLETE": "complete_bash"}
     done = subprocess.run([VLBENCH], env={**os.environ, **line}, capture_output=True, text=True, check=True)
     return done.stdout.split()
