@@ -316,7 +316,10 @@ def _module_at(path: Path) -> ModuleType:
         raise VlbenchError(f"{path} is not a Python file: expected the module that the card names")
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # dataclasses and pickle look up the module of a class there
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except ImportError as error:
+        raise VlbenchError(f"{path} cannot be imported ({error}): correct its imports") from error
     return module
 
 

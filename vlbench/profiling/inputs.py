@@ -27,7 +27,7 @@ def write_images(folder: Path, size: tuple[int, int], count: int, seed: int) -> 
     folder.mkdir(parents=True, exist_ok=True)
     refs = []
     for number in range(count):
-        rng = np.random.default_rng([seed, number])
+        rng = np.random.default_rng([seed % 2**64, number])
         coarse = rng.integers(0, 256, (max(2, height // _COARSE), max(2, width // _COARSE), 3), np.uint8)
         smooth = np.asarray(Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC), np.int16)
         noisy = (smooth + rng.integers(-12, 13, smooth.shape)).clip(0, 255).astype(np.uint8)

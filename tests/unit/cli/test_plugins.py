@@ -77,3 +77,14 @@ def test_changed_code_is_not_done_already(kit: Path, vlbench: Call, tmp_path: Pa
     code = kit / "plugged_kit" / "plugged_model" / "backbone.py"
     code.write_text(code.read_text() + "# changed\n")
     assert vlbench(*asked, *place).run != first
+
+
+def test_a_task_whose_module_cannot_be_imported_is_one_sentence(vlbench: Call, tmp_path: Path) -> None:
+    vlbench("new", "task", "paint", "--into", tmp_path / "tasks")
+    adapter = tmp_path / "tasks" / "paint" / "adapter.py"
+    adapter.write_text("import vlbench.no_longer_there\n" + adapter.read_text())
+    done = vlbench(
+        "run", "--task", "paint", "--tasks-dir", tmp_path / "tasks", "--model", "fake", "--data-root", tmp_path
+    )
+    assert done.code == 2 and done.err.count("\n") == 1
+    assert f"{adapter} cannot be imported (No module named 'vlbench.no_longer_there'): correct its imports" in done.err
