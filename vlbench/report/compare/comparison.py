@@ -131,16 +131,8 @@ def difference(a: Sequence[Units], b: Sequence[Units], part: frozenset[str] | No
 
 def scaled(difference: Difference, scale: float) -> Difference:
     """The difference with all its values multiplied by `scale`, such as fractions to percent."""
-    return replace(
-        difference,
-        effect=scale * difference.effect,
-        stderr=scale * difference.stderr,
-        low=scale * difference.low,
-        high=scale * difference.high,
-        detectable=scale * difference.detectable,
-        seed_stderr=scale * difference.seed_stderr,
-        test_stderr=scale * difference.test_stderr,
-    )
+    names = ("effect", "stderr", "low", "high", "detectable", "seed_stderr", "test_stderr")
+    return replace(difference, **{name: scale * getattr(difference, name) for name in names})
 
 
 def _pair(a: System, b: System, by: str, higher_is_better: bool) -> Pair:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -67,7 +66,11 @@ def _view(run: Path, other: Path | None, files: ReportImages, most: int) -> RunV
     rows = [_samples(folder) for folder in folders]
     sides = tuple(map(side, letters, names, folders, records, rows))
     probable = isinstance(sides[0].calibration, Calibration)
-    shown = _examples(folders, records, rows, names, files, most, probable=probable)
+    shown = None
+    if rows[0] is not None and most:
+        pairs = zip(folders, records, strict=True)
+        attention = [read_attention(folder.attention, record.fingerprint) for folder, record in pairs]
+        shown = examples(rows[0], None if other is None else rows[1], names, files, most, attention, probable=probable)
     return RunView(
         subject=f"{first.task.name} {first.task.split}",
         sides=sides,
@@ -77,25 +80,6 @@ def _view(run: Path, other: Path | None, files: ReportImages, most: int) -> RunV
         examples=shown,
         data=script_json(shown.payload if shown else None),
     )
-
-
-def _examples(
-    folders: Sequence[RunFolder],
-    records: Sequence[RunRecord],
-    rows: Sequence[pd.DataFrame | None],
-    names: Sequence[str],
-    files: ReportImages,
-    most: int,
-    *,
-    probable: bool,
-) -> Examples | None:
-    if rows[0] is None or not most:
-        return None
-    other = rows[1] if len(rows) > 1 else None
-    attention = [
-        read_attention(folder.attention, record.fingerprint) for folder, record in zip(folders, records, strict=True)
-    ]
-    return examples(rows[0], other, names, files, most, attention, probable=probable)
 
 
 def _main_tag(record: RunRecord) -> str:

@@ -30,6 +30,11 @@ class Column:
     def title(self) -> str:
         return f"{self.task} {self.split}"
 
+    @property
+    def origin(self) -> str:
+        """The task's version and the data's hash, in brackets, for titles that would otherwise be equal."""
+        return f"(version {self.version}, data {self.manifest})"
+
 
 def column(record: RunRecord) -> Column:
     """The column that a record's values belong to."""
