@@ -86,7 +86,9 @@ def compare_runs(paths: Sequence[Path], metric: str = "", by: str = "") -> Compa
     for run in runs:
         _check_record(runs[0], run)
     metric = metric or first.task.main_metric
-    _check_metric(runs, metric)
+    known = {result.metric for run in runs for result in run.record.results}
+    if metric not in known:  # a metric that only some runs have is rejected where it is read
+        raise unknown("metric", metric, known, "given as --metric")
     compared = systems(runs, metric)
     first_units = compared[0].units[0]
     for system in compared:
@@ -183,13 +185,6 @@ def _check_record(first: FoundRun, run: FoundRun) -> None:
                 f"{first.path.parent} and {run.path.parent} differ in their {what} ({a} and {b}): "
                 f"compare runs of one task on the same data"
             )
-
-
-def _check_metric(runs: Sequence[FoundRun], metric: str) -> None:
-    """Reject a metric that no run has; a metric that only some runs have is rejected where it is read."""
-    known = {result.metric for run in runs for result in run.record.results}
-    if metric not in known:
-        raise unknown("metric", metric, known, "given as --metric")
 
 
 def _data(run: FoundRun) -> tuple[str, ...]:

@@ -224,10 +224,8 @@ def write_baseline(path: Path, baseline: Baseline) -> None:
 
 
 def _lines(entries: Sequence[object]) -> str:
-    return "".join(
-        json.dumps(entry, ensure_ascii=False, allow_nan=False) + (",\n" if place < len(entries) else "\n")
-        for place, entry in enumerate(entries, start=1)
-    )
+    lines = [json.dumps(entry, ensure_ascii=False, allow_nan=False) for entry in entries]
+    return ",\n".join(lines) + "\n" if lines else ""
 
 
 def _sorted(entries: Mapping[Subject, Entry]) -> tuple[Entry, ...]:
