@@ -78,9 +78,8 @@ SERVERS: Mapping[str, Server] = {
 
 def server_of(task: str, split: str) -> tuple[str, Server] | None:
     """The name and the server that alone can score a split; None if its answers are public."""
-    return next(
-        ((to, server) for to, server in SERVERS.items() if server.task == task and split in server.hidden), None
-    )
+    known = ((to, server) for to, server in SERVERS.items() if server.task == task and split in server.hidden)
+    return next(known, None)
 
 
 def submission(folder: Path, to: str, output: Path | None = None) -> tuple[Path, str]:
@@ -127,12 +126,10 @@ def _again(run: RunFolder, record: RunRecord, server: Server) -> str:
     mode, checkpoint = record.spec.mode, record.spec.checkpoint if real else None
     if real and run.best.is_dir():
         mode, checkpoint = "eval", str(run.path)
-    weights = (
-        *(() if MODES[mode].trains_backbone else ("--mode", mode)),
-        *(("--checkpoint", checkpoint) if checkpoint else ()),
-    )
-    model = ("--model", record.spec.model, "--size", record.model.size)
-    command = shlex.join(("vlbench", "run", "--task", server.task, *model, *weights, "--split", split))
+    flags = ["--model", record.spec.model, "--size", record.model.size]
+    flags += [] if MODES[mode].trains_backbone else ["--mode", mode]
+    flags += ["--checkpoint", checkpoint] if checkpoint else []
+    command = shlex.join(["vlbench", "run", "--task", server.task, *flags, "--split", split])
     return f"answer that with `{command} --data-root DIR`"
 
 

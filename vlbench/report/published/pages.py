@@ -64,15 +64,11 @@ def task_page(card: TaskCard) -> str:
     noted = [row for row in rows if card.name in row.row.notes]
     notes = dict.fromkeys(f"- {row.name}, {row.row.protocol}: {row.row.notes[card.name]}" for row in noted)
     papers = dict.fromkeys(f"- {row.model.model}: {row.model.paper}" for row in rows)
-    parts = [
-        f"# {card.title}: published results",
-        "Results of papers on the real data; none of them were measured here.",
-        published_table(card.name, (), "md"),
-        *(["## Notes", "\n".join(notes)] if notes else []),
-        "## Papers",
-        "\n".join(papers),
-    ]
-    return "\n\n".join(parts)
+    title = f"# {card.title}: published results"
+    about = "Results of papers on the real data; none of them were measured here."
+    parts = [title, about, published_table(card.name, (), "md")]
+    parts += ["## Notes", "\n".join(notes)] if notes else []
+    return "\n\n".join([*parts, "## Papers", "\n".join(papers)])
 
 
 def complexity_page() -> str:
@@ -86,9 +82,8 @@ def complexity_page() -> str:
         ]
         for row in costs.rows
     ]  # fmt: skip
-    return "\n\n".join(
-        ["# Complexity: published results", f"{costs.paper}. {costs.conditions}.", table(headers, rows, "md")]
-    )
+    source = f"{costs.paper}. {costs.conditions}."
+    return "\n\n".join(["# Complexity: published results", source, table(headers, rows, "md")])
 
 
 def reproduce_page(cards: Mapping[str, TaskCard], runs: Sequence[FoundRun], version: str) -> str:
