@@ -62,13 +62,8 @@ def match(
             f"give each example's id once, with an answer{rule}"
         )
     statuses = Counter(prediction.status for prediction in predictions)
-    return Coverage(
-        expected=len(expected),
-        scored=len(given),
-        missing=len(missing),
-        unparsed=statuses["unparsed"],
-        errors=statuses["error"] + statuses["skipped"],
-    )
+    unparsed, errors = statuses["unparsed"], statuses["error"] + statuses["skipped"]
+    return Coverage(expected=len(expected), scored=len(given), missing=len(missing), unparsed=unparsed, errors=errors)
 
 
 def id_faults(given: Counter[str], expected: Set[str], allow_missing: bool = False) -> list[str]:

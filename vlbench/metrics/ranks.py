@@ -71,14 +71,8 @@ def ranks(scores: ScoreMatrix, owner: Counts) -> RankCounts:
 def rankings(scores: ScoreMatrix, gallery: Gallery, counts: RankCounts) -> list[Ranking]:
     """The counts of scores [N, M] as rankings with the `TOP` best of each query: all images, then all texts."""
     images, texts = [ref.key for ref in gallery.images], gallery.text_ids
-    i2t = zip(
-        images,
-        counts.i2t_low.tolist(),
-        counts.i2t_high.tolist(),
-        counts.i2t_positives.tolist(),
-        _top(scores, texts),
-        strict=True,
-    )
+    i2t_counts = (counts.i2t_low.tolist(), counts.i2t_high.tolist(), counts.i2t_positives.tolist())
+    i2t = zip(images, *i2t_counts, _top(scores, texts), strict=True)
     t2i = zip(texts, counts.t2i_low.tolist(), counts.t2i_high.tolist(), _top(scores.T, images), strict=True)
     return [
         *(Ranking(query, "i2t", low, high, positives, top) for query, low, high, positives, top in i2t),

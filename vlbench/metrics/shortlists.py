@@ -61,12 +61,8 @@ class Shortlists:
     def rankings(self, queries: Sequence[str], depth: int) -> list[Ranking]:
         """The rankings of Q queries at that depth, without their best candidates."""
         at = self.positions(depth)
-        return [
-            Ranking(query, self.direction, low, high, positives)
-            for query, low, high, positives in zip(
-                queries, at.low.tolist(), at.high.tolist(), at.positives.tolist(), strict=True
-            )
-        ]
+        counts = zip(at.low.tolist(), at.high.tolist(), at.positives.tolist(), strict=True)
+        return [Ranking(query, self.direction, *places) for query, places in zip(queries, counts, strict=True)]
 
     def best(self, fast: ScoreMatrix, candidates: Sequence[str]) -> list[tuple[tuple[str, float], ...]]:
         """The ids and scores of the `TOP` best of each query: the shortlist by the slow score, then the others. fast:

@@ -206,9 +206,9 @@ def read_record_file(path: Path) -> RunRecord:
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        raise _corrupt(path, str(error)) from None
+        raise corrupt_file(path, str(error)) from None
     if not isinstance(values, dict):
-        raise _corrupt(path, "it holds no JSON object")
+        raise corrupt_file(path, "it holds no JSON object")
     if values.get("schema_version") != SCHEMA_VERSION:
         raise DataError(
             f"{path} has schema_version {values.get('schema_version')!r} where this vlbench reads "
@@ -217,7 +217,7 @@ def read_record_file(path: Path) -> RunRecord:
     try:
         return parse(RunRecord, values, "its fields")
     except VlbenchError as error:
-        raise _corrupt(path, error.message) from None
+        raise corrupt_file(path, error.message) from None
 
 
 def find_runs(root: Path) -> list[Path]:
@@ -225,7 +225,8 @@ def find_runs(root: Path) -> list[Path]:
     return sorted(_runs(os.walk(root)))
 
 
-def _corrupt(path: Path, why: str) -> DataError:
+def corrupt_file(path: Path, why: str) -> DataError:
+    """The error for a file of a run's folder that is not as vlbench writes it."""
     return DataError(f"{path} is corrupt ({why}): delete the folder or rerun with --no-resume")
 
 

@@ -55,8 +55,7 @@ def _from_csv(path: Path) -> Iterator[Prediction]:
         fields = [field.strip() for field in line.split(",")]
         if len(fields) != 2:
             raise DataError(f"{path}, line {number}: {line[:60]!r} is not 'identifier,prediction': give just these two")
-        name, answer = fields
-        yield Prediction(name, answer)
+        yield Prediction(fields[0], fields[1])
 
 
 def _from_json_list(path: Path) -> Iterator[Prediction]:

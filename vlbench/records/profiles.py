@@ -43,7 +43,11 @@ def new_folder(parent: Path, name: str) -> Iterator[Path]:
     missing = [path for path in (parent, *parent.parents) if not path.exists()]
     try:
         parent.mkdir(parents=True, exist_ok=True)
-        folder = _first_free(parent / name)
+        for number in count(1):
+            folder = parent / (name if number == 1 else f"{name}-{number}")
+            with suppress(FileExistsError):
+                folder.mkdir()
+                break
     except OSError as error:
         _remove_empty(missing)
         raise cannot_write(parent, error) from None
@@ -51,16 +55,6 @@ def new_folder(parent: Path, name: str) -> Iterator[Path]:
         yield folder
     finally:
         _remove_empty([folder, *missing])
-
-
-def _first_free(path: Path) -> Path:
-    """Make the folder, or the first one with a number after its name that does not exist."""
-    for number in count(1):
-        folder = path if number == 1 else path.with_name(f"{path.name}-{number}")
-        with suppress(FileExistsError):
-            folder.mkdir()
-            break
-    return folder
 
 
 def _remove_empty(folders: Sequence[Path]) -> None:

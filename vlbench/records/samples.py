@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from vlbench.core.errors import CoverageError, DataError, first_five
 from vlbench.core.examples import Example, Examples
 from vlbench.core.results import Prediction, Status
+from vlbench.records.folder import corrupt_file
 from vlbench.records.parquet import read_table, write_table
 from vlbench.records.provenance import without_home
 
@@ -113,18 +114,18 @@ def read_samples(path: Path, controls: bool = True) -> pd.DataFrame:
         raise DataError(f"{path} does not exist: rerun with --no-resume") from None
     # ValueError: column names that are not UTF-8.
     except (OSError, ValueError, pa.ArrowException) as error:
-        raise _corrupt(path, str(error).partition("\n")[0]) from None
+        raise corrupt_file(path, str(error).partition("\n")[0]) from None
     if len(set(table.column_names)) < table.num_columns:
-        raise _corrupt(path, "a column comes twice")
+        raise corrupt_file(path, "a column comes twice")
     absent = [name for name in _REQUIRED if name not in frame.columns]
     if absent:
-        raise _corrupt(path, f"columns {', '.join(absent)} are missing")
+        raise corrupt_file(path, f"columns {', '.join(absent)} are missing")
     changed = [name for name, kind in _REQUIRED.items() if kind != _kind(table.schema.field(name).type)]
     if changed:
-        raise _corrupt(path, f"columns {', '.join(changed)} are of another type")
+        raise corrupt_file(path, f"columns {', '.join(changed)} are of another type")
     empty = [name for name, kind in _REQUIRED.items() if kind != _NUMBER and table.column(name).null_count]
     if empty:
-        raise _corrupt(path, f"columns {', '.join(empty)} lack values")
+        raise corrupt_file(path, f"columns {', '.join(empty)} lack values")
     return frame if controls else frame[frame["control"] == ""]
 
 
@@ -170,7 +171,3 @@ def _kind(arrow_type: pa.DataType) -> str:
     if pa.types.is_list(arrow_type) or pa.types.is_large_list(arrow_type):
         return f"list of {_kind(arrow_type.value_type)}"
     return str(arrow_type).removeprefix("large_")
-
-
-def _corrupt(path: Path, why: str) -> DataError:
-    return DataError(f"{path} is corrupt ({why}): delete the folder or rerun with --no-resume")

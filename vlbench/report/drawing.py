@@ -114,8 +114,7 @@ def theme_css() -> str:
 @cache
 def _theme() -> Mapping[str, str]:
     light = theme_css().partition("}")[0]
-    found = {match[1]: match[2] for match in re.finditer(r"--(\w+): (#[0-9a-f]{6})", light)}
-    return {name: found[name] for name in _COLORS}
+    return {name: value for name, value in re.findall(r"--(\w+): (#[0-9a-f]{6})", light) if name in _COLORS}
 
 
 def _content(element: ElementTree.Element, markers: Mapping[str, ElementTree.Element]) -> str:

@@ -65,7 +65,8 @@ def _lm_eval(records: Sequence[RunRecord], _: str) -> str:
     names = [_dataset(record) for record in records]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise VlbenchError(f"lm-eval holds a task once, and {', '.join(twice)} comes twice: give one run of each")
-    limits = sorted({_limit(record) for record in records})
+    given = [record.task.limit for record in records]
+    limits = sorted({"none" if limit is None else f"{limit:g}" for limit in given})
     if len(limits) > 1:
         raise VlbenchError(f"lm-eval has one limit for all tasks, and these runs have {', '.join(limits)}: give one's")
     named = list(zip(names, records, strict=True))
@@ -104,8 +105,8 @@ def _lm_eval_results(record: RunRecord) -> dict[str, str | float]:
     for result in record.results:
         scale = 100.0 if _is_percentage(result) else 1.0
         row[f"{result.metric},none"] = result.value / scale
-        known = result.stderr is not None and isfinite(result.stderr)
-        row[f"{result.metric}_stderr,none"] = result.stderr / scale if known and result.stderr is not None else "N/A"
+        stderr = result.stderr
+        row[f"{result.metric}_stderr,none"] = "N/A" if stderr is None or not isfinite(stderr) else stderr / scale
     return row
 
 
@@ -166,12 +167,8 @@ def _metric_name(metric: str) -> str:
     stem = metric.removesuffix(rule)
     side, _, measure = stem.partition("_")
     if side in _RETRIEVED and measure in _MEASURES:
-        named = f"{_MEASURES[measure]}, {_RETRIEVED[side]}"
-    elif stem in _NAMES:
-        named = _NAMES[stem]
-    else:
-        return metric
-    return named + _RULES.get(rule, "")
+        return f"{_MEASURES[measure]}, {_RETRIEVED[side]}{_RULES.get(rule, '')}"
+    return f"{_NAMES[stem]}{_RULES.get(rule, '')}" if stem in _NAMES else metric
 
 
 def _of_seeds(records: Sequence[RunRecord]) -> list[list[RunRecord]]:
@@ -271,7 +268,3 @@ def _title(record: RunRecord) -> str:
     if record.task.n_scored != record.task.n_total:
         remarks.append(f"{record.task.n_scored:,} of {record.task.n_total:,} examples")
     return f"{title} ({', '.join(remarks)})" if remarks else title
-
-
-def _limit(record: RunRecord) -> str:
-    return "none" if record.task.limit is None else f"{record.task.limit:g}"

@@ -62,36 +62,24 @@ def _nlvr2(answers: Answers) -> str:
 
 SERVERS: Mapping[str, Server] = {
     "evalai-vqa2": Server(
-        "vqa2",
-        ("test",),
-        "vqa2.json",
-        _vqa,
-        "https://eval.ai/web/challenges/challenge-page/830 (phase test-dev or test)",
-        hidden=("test-dev", "test"),
+        "vqa2", ("test",), "vqa2.json", _vqa, hidden=("test-dev", "test"),
+        where="https://eval.ai/web/challenges/challenge-page/830 (phase test-dev or test)",
     ),
     "evalai-gqa": Server(
-        "gqa",
-        ("submission",),
-        "gqa.json",
-        _gqa,
-        "https://eval.ai/web/challenges/challenge-page/225",
+        "gqa", ("submission",), "gqa.json", _gqa, "https://eval.ai/web/challenges/challenge-page/225",
         hidden=("test", "test_all", "challenge", "challenge_all", "submission"),
     ),
     "nlvr2": Server(
-        "nlvr2",
-        ("dev", "test-p", "test-u"),
-        "nlvr2.csv",
-        _nlvr2,
+        "nlvr2", ("dev", "test-p", "test-u"), "nlvr2.csv", _nlvr2,
         "the scorer in https://github.com/lil-lab/nlvr (nlvr2/eval/metrics.py); its leaderboard is closed",
     ),
-}
+}  # fmt: skip
 
 
 def server_of(task: str, split: str) -> tuple[str, Server] | None:
     """The name and the server that alone can score a split; None if its answers are public."""
-    return next(
-        ((to, server) for to, server in SERVERS.items() if server.task == task and split in server.hidden), None
-    )
+    known = ((to, server) for to, server in SERVERS.items() if server.task == task and split in server.hidden)
+    return next(known, None)
 
 
 def submission(folder: Path, to: str, output: Path | None = None) -> tuple[Path, str]:

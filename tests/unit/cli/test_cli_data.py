@@ -91,7 +91,7 @@ def test_features_are_written_and_then_used(
     assert [len((folder / f"{split}.tsv").read_bytes().splitlines()) for split in ("train", "dev")] == [192, 96]
     assert "train: features of 192 images extracted by flat" in done.err
 
-    monkeypatch.setattr(resources, "_extract_missing", lambda *_: pytest.fail("an image is described again"))
+    monkeypatch.setattr(resources, "extract_all", lambda *_: pytest.fail("an image is described again"))
     run = vlbench("run", "--task", "nlvr2", "--model", "cvlp", "--data-root", world, "--output-path", tmp_path / "runs",
                   "--steps", 1, "--batch-size", 8, "--select-on", "none", "--controls", "none")  # fmt: skip
     assert run.code == 0, run.err

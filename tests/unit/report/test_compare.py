@@ -98,10 +98,7 @@ def test_json_is_whole(make_run: Callable[..., Path]) -> None:
 
 @pytest.mark.parametrize(
     ("changed", "reason"),
-    [
-        ({"status": "interrupted"}, "is interrupted: finish it first"),
-        ({"results": ()}, "has no scores"),
-    ],
+    [({"status": "interrupted"}, "is interrupted: finish it first"), ({"results": ()}, "has no scores")],
 )
 def test_runs_that_cannot_be_compared(make_run: Callable[..., Path], changed: dict[str, object], reason: str) -> None:
     with pytest.raises(VlbenchError, match=reason) as caught:

@@ -5,16 +5,35 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from statistics import fmean
+from statistics import fmean, stdev
 
 from vlbench.core.errors import ExitCode, VlbenchError, first_five, unknown
 from vlbench.metrics.direction import is_better
 from vlbench.metrics.significance import Difference, Seeds, holm, paired, seeded
+from vlbench.metrics.uncertainty import mean_interval
 from vlbench.records.collect import FoundRun
 from vlbench.records.folder import RunFolder, read_run
-from vlbench.report.compare.systems import System, settings_apart, systems
-from vlbench.report.tables.per_example import Units
-from vlbench.report.tables.protocol import newest
+from vlbench.report.tables.per_example import Units, read_units
+from vlbench.report.tables.protocol import by_system, model_name, newest
+from vlbench.report.tables.system_names import SETTINGS, differing, labels
+
+
+@dataclass(frozen=True)
+class System:
+    """A system: runs that differ only in their seed. mean, spread: mean and standard deviation over seeds. stderr: of
+    `mean`, from test sampling only; None if unknown.
+    """
+
+    name: str
+    runs: tuple[FoundRun, ...]
+    units: tuple[Units, ...]
+    mean: float
+    spread: float | None
+    stderr: float | None
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        return tuple(run.record.spec.seed for run in self.runs)
 
 
 @dataclass(frozen=True)
@@ -86,7 +105,9 @@ def compare_runs(paths: Sequence[Path], metric: str = "", by: str = "") -> Compa
     for run in runs:
         _check_record(runs[0], run)
     metric = metric or first.task.main_metric
-    _check_metric(runs, metric)
+    known = {result.metric for run in runs for result in run.record.results}
+    if metric not in known:  # a metric that only some runs have is rejected where it is read
+        raise unknown("metric", metric, known, "given as --metric")
     compared = systems(runs, metric)
     first_units = compared[0].units[0]
     for system in compared:
@@ -120,6 +141,44 @@ def _incomplete(run: FoundRun) -> str:
     return f"limited to {task.n_scored:,} of {task.n_total:,} examples" if task.n_scored != task.n_total else ""
 
 
+def systems(runs: Sequence[FoundRun], metric: str) -> tuple[System, ...]:
+    """The systems of the runs, in order; if there is only one system, each of its seeds is a system."""
+    grouped = by_system(runs)
+    if len(grouped) == 1:
+        grouped = [[run] for run in runs]
+    unnamed = [_system(group, metric) for group in grouped]
+    names = labels([system.runs for system in unnamed], [system.name for system in unnamed])
+    return tuple(replace(system, name=name) for system, name in zip(unnamed, names, strict=True))
+
+
+def settings_apart(runs: Sequence[FoundRun]) -> str:
+    """The settings that differ between the runs, as in "steps (1, 5), lr (0.01, 0.0002)"; empty if none differ."""
+    apart = differing([run.record for run in runs])
+    named = [f"{name} ({', '.join(dict.fromkeys(values))})" for name, values in apart.items()]
+    rest = f" and {len(named) - SETTINGS} more" if len(named) > SETTINGS else ""
+    return ", ".join(named[:SETTINGS]) + rest
+
+
+def _system(group: Sequence[FoundRun], metric: str) -> System:
+    units = tuple(read_units(run.folder, run.record, metric) for run in group)
+    values = [seed_units.value for seed_units in units]
+    spread = stdev(values) if len(values) > 1 else None
+    return System(
+        model_name(group[0].record), tuple(group), units, fmean(values), spread, _stderr(group, units, metric)
+    )
+
+
+def _stderr(group: Sequence[FoundRun], units: Sequence[Units], metric: str) -> float | None:
+    """The record's standard error; with several seeds, that of the mean score of each unit."""
+    if len(group) == 1:
+        result = group[0].record.result(metric)
+        return result.stderr if result else None
+    if any(seed_units.values.keys() != units[0].values.keys() for seed_units in units):
+        return None  # the comparison rejects this later
+    interval = mean_interval(Seeds.of([seed_units.values for seed_units in units]).mean, units[0].groups)
+    return units[0].scale * interval.stderr if interval else None
+
+
 def difference(a: Sequence[Units], b: Sequence[Units], part: frozenset[str] | None = None) -> Difference:
     """B minus A in the unit of the metric, over all units or `part`; pools the seeds where a side has several."""
     of_a, of_b = ([_only(units.values, part) for units in side] for side in (a, b))
@@ -131,16 +190,8 @@ def difference(a: Sequence[Units], b: Sequence[Units], part: frozenset[str] | No
 
 def scaled(difference: Difference, scale: float) -> Difference:
     """The difference with all its values multiplied by `scale`, such as fractions to percent."""
-    return replace(
-        difference,
-        effect=scale * difference.effect,
-        stderr=scale * difference.stderr,
-        low=scale * difference.low,
-        high=scale * difference.high,
-        detectable=scale * difference.detectable,
-        seed_stderr=scale * difference.seed_stderr,
-        test_stderr=scale * difference.test_stderr,
-    )
+    names = ("effect", "stderr", "low", "high", "detectable", "seed_stderr", "test_stderr")
+    return replace(difference, **{name: scale * getattr(difference, name) for name in names})
 
 
 def _pair(a: System, b: System, by: str, higher_is_better: bool) -> Pair:
@@ -191,13 +242,6 @@ def _check_record(first: FoundRun, run: FoundRun) -> None:
                 f"{first.path.parent} and {run.path.parent} differ in their {what} ({a} and {b}): "
                 f"compare runs of one task on the same data"
             )
-
-
-def _check_metric(runs: Sequence[FoundRun], metric: str) -> None:
-    """Reject a metric that no run has; a metric that only some runs have is rejected where it is read."""
-    known = {result.metric for run in runs for result in run.record.results}
-    if metric not in known:
-        raise unknown("metric", metric, known, "given as --metric")
 
 
 def _data(run: FoundRun) -> tuple[str, ...]:

@@ -7,8 +7,7 @@ from math import isfinite
 
 from vlbench.core.errors import first_five
 from vlbench.metrics.significance import Difference
-from vlbench.report.compare.comparison import Comparison, Pair, Verdict
-from vlbench.report.compare.systems import System
+from vlbench.report.compare.comparison import Comparison, Pair, System, Verdict
 from vlbench.report.tables.results import (
     cell,
     github_table,

@@ -130,14 +130,11 @@ def side_of(runs: Sequence[FoundRun]) -> tuple[list[Units], Seeds]:
         twice = next(seed for seed in seeds if seeds.count(seed) > 1)
         raise VlbenchError(f"seed {twice} is given twice ({runs[0].path.parent} and others): give each seed once")
     if len(systems := by_system(runs)) > 1:
-        apart = f"{systems[0][0].path.parent} and {systems[1][0].path.parent}"
-        raise VlbenchError(
-            f"{apart} differ in more than their seed (recipe, weights or version): give runs of one spec"
-        )
+        apart = f"{systems[0][0].path.parent} and {systems[1][0].path.parent} differ in more than their seed"
+        raise VlbenchError(f"{apart} (recipe, weights or version): give runs of one spec")
     units = [read_units(run.folder, run.record, run.record.task.main_metric) for run in runs]
-    if any(
-        seed_units.data != units[0].data or seed_units.values.keys() != units[0].values.keys() for seed_units in units
-    ):
+    first = units[0]
+    if any(other.data != first.data or other.values.keys() != first.values.keys() for other in units):
         raise VlbenchError(f"the seeds of {subject(runs[0].record).title} are not of the same examples: run them alike")
     return units, Seeds.of([seed_units.values for seed_units in units])
 
@@ -204,9 +201,8 @@ def read_baseline(path: Path) -> Baseline:
         baseline = parse(Baseline, values, str(path))
     except VlbenchError as error:
         raise DataError(f"{error.message}; make it again with --update-baseline") from None
-    if not all(
-        isfinite(value) for entry in baseline.trained for value in (*entry.seeds.values(), *entry.units.values())
-    ):
+    scores = (value for entry in baseline.trained for value in (*entry.seeds.values(), *entry.units.values()))
+    if not all(map(isfinite, scores)):
         raise DataError(f"{path} holds scores that are not finite: make it again with --update-baseline")
     return baseline
 
@@ -224,10 +220,8 @@ def write_baseline(path: Path, baseline: Baseline) -> None:
 
 
 def _lines(entries: Sequence[object]) -> str:
-    return "".join(
-        json.dumps(entry, ensure_ascii=False, allow_nan=False) + (",\n" if place < len(entries) else "\n")
-        for place, entry in enumerate(entries, start=1)
-    )
+    lines = [json.dumps(entry, ensure_ascii=False, allow_nan=False) for entry in entries]
+    return ",\n".join(lines) + "\n" if lines else ""
 
 
 def _sorted(entries: Mapping[Subject, Entry]) -> tuple[Entry, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 from vlbench.core.errors import DataError
 from vlbench.metrics.direction import worth
@@ -15,28 +16,27 @@ from vlbench.report.gate.verdict import SAME, Kind, Verdict, absent
 
 def judge_frozen(entry: FrozenEntry, groups: Mapping[Subject, list[FoundRun]]) -> Verdict:
     """Whether the answers equal those of the baseline, except near ties."""
-    subject, group = entry.subject, groups.get(entry.subject, [])
+    group = groups.get(entry.subject, [])
+    verdict = partial(Verdict, entry.subject, "frozen")
     if why := absent(group):
-        return Verdict(subject, "frozen", "missing", why)
+        return verdict("missing", why)
     if len(group) > 1:
         folders = " and ".join(str(run.path.parent) for run in group[:2])
-        return Verdict(subject, "frozen", "inconclusive", f"{len(group)} such runs, {folders}: give one")
+        return verdict("inconclusive", f"{len(group)} such runs, {folders}: give one")
     record = group[0].record
     if record.task.version != entry.task_version:
         reason = f"task version {record.task.version}, the baseline's is {entry.task_version}: make it again"
-        return Verdict(subject, "frozen", "inconclusive", reason)
+        return verdict("inconclusive", reason)
     try:
         now = read_answers(group[0].folder, 0.0)
     except DataError as error:
-        return Verdict(subject, "frozen", "missing", error.message)
+        return verdict("missing", error.message)
     if now.said.keys() != entry.answers.keys():
         odd = len(now.said.keys() ^ entry.answers.keys())
-        return Verdict(
-            subject, "frozen", "inconclusive", f"{odd:,} answers are on one side only: make the baseline again"
-        )
+        return verdict("inconclusive", f"{odd:,} answers are on one side only: make the baseline again")
     if now.data != entry.data:
         reason = "its questions or references differ from the baseline's: make it again"
-        return Verdict(subject, "frozen", "inconclusive", reason)
+        return verdict("inconclusive", reason)
     return _answered(entry, now.said, group[0])
 
 
@@ -71,13 +71,9 @@ def _explained(entry: FrozenEntry, run: FoundRun, near: Sequence[str]) -> tuple[
         return "regression", f"{summary}, but not their {entry.metric}: the metric changed"
     reach = largest_change(run.folder, result, near)
     if reach is None:
-        return (
-            "inconclusive",
-            f"{summary}; how far they can move its {entry.metric} is unknown: make the baseline again",
-        )
+        unknown = f"how far they can move its {entry.metric} is unknown"
+        return "inconclusive", f"{summary}; {unknown}: make the baseline again"
     if moved <= reach + SAME:
         return "pass", summary
-    return (
-        "regression",
-        f"{summary}, but its {entry.metric} moved by {moved:.2f}, of which they explain {reach:.2f} at most",
-    )
+    moves = f"moved by {moved:.2f}, of which they explain {reach:.2f} at most"
+    return "regression", f"{summary}, but its {entry.metric} {moves}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from statistics import median
 
 from vlbench.records.collect import FoundRun
@@ -57,14 +58,10 @@ def _paced(subject: Subject, group: list[FoundRun], reference: list[FoundRun], m
     own, theirs = ([run.record.efficiency for run in runs if run.record.efficiency] for runs in (group, reference))
     if not own or not theirs:
         return Verdict(subject, "speed", "missing", "no speed of the run, or of a reference in the same job")
-    machines = {
-        (subject.cpu, subject.gpu, subject.device, subject.threads, subject.world_size)
-        for subject in (run.record.environment for run in (*group, *reference))
-    }
-    if len(machines) > 1:
-        return Verdict(
-            subject, "speed", "inconclusive", "measured on another machine or with other threads than its reference"
-        )
+    machine_of = attrgetter("cpu", "gpu", "device", "threads", "world_size")
+    if len({machine_of(run.record.environment) for run in (*group, *reference)}) > 1:
+        reason = "measured on another machine or with other threads than its reference"
+        return Verdict(subject, "speed", "inconclusive", reason)
     now, then = (median(efficiency.examples_per_second for efficiency in side) for side in (own, theirs))
     if not now > 0 < then:
         return Verdict(subject, "speed", "missing", "no examples were timed")

@@ -29,11 +29,8 @@ def gate_table(verdicts: Sequence[Verdict]) -> str:
     head = ", ".join(f"{count} {kind}" for kind, count in sorted(counts.items()))
     headers = ["subject", "layer", "verdict", "drop", "95 % interval", "detectable", "reason"]
     parts = [head, table(headers, [_row(verdict) for verdict in verdicts], "md")]
-    parts += [
-        f"{text(each.subject.title, 'md', _LONGEST)}: {text(_flips(each), 'md', _MOST)}"
-        for each in verdicts
-        if each.flips
-    ]
+    flipped = [verdict for verdict in verdicts if verdict.flips]
+    parts += [f"{text(each.subject.title, 'md', _LONGEST)}: {text(_flips(each), 'md', _MOST)}" for each in flipped]
     return "\n\n".join(parts)
 
 
@@ -64,33 +61,24 @@ def _values(baseline: Baseline) -> dict[str, float]:
 def gate_json(verdicts: Sequence[Verdict], exit_code: int) -> dict[str, object]:
     """The output of `vlbench gate --json`: all flips; null where a number is missing or not finite."""
     rows = [asdict(verdict) | {"subject": verdict.subject.model_dump(mode="json")} for verdict in verdicts]
-    finite = [
-        {name: None if isinstance(value, float) and not isfinite(value) else value for name, value in row.items()}
-        for row in rows
-    ]
-    return {"exit_code": exit_code, "verdicts": finite}
+    for row in rows:
+        row |= {name: None for name, value in row.items() if isinstance(value, float) and not isfinite(value)}
+    return {"exit_code": exit_code, "verdicts": rows}
 
 
 def junit(verdicts: Sequence[Verdict]) -> str:
     """A test case for each verdict: a regression is a failure; inconclusive and missing are errors, never a pass."""
     failed, unknown = ({"regression"}, {"inconclusive", "missing"})
-    suite = ElementTree.Element(
-        "testsuite",
-        name="vlbench gate",
-        tests=str(len(verdicts)),
-        failures=str(sum(verdict.kind in failed for verdict in verdicts)),
-        errors=str(sum(verdict.kind in unknown for verdict in verdicts)),
-    )
+    failures, errors = (str(sum(verdict.kind in kinds for verdict in verdicts)) for kinds in (failed, unknown))
+    counts = {"tests": str(len(verdicts)), "failures": failures, "errors": errors}
+    suite = ElementTree.Element("testsuite", {"name": "vlbench gate", **counts})
     for verdict in verdicts:
-        case = ElementTree.SubElement(
-            suite, "testcase", classname=f"gate.{verdict.layer}", name=_plain(verdict.subject.title)
-        )
+        title = _plain(verdict.subject.title)
+        case = ElementTree.SubElement(suite, "testcase", classname=f"gate.{verdict.layer}", name=title)
         if verdict.kind in failed | unknown:
             tag = "failure" if verdict.kind in failed else "error"
-            flips = f"\n{_flips(verdict)}" if verdict.flips else ""
-            ElementTree.SubElement(case, tag, type=verdict.kind, message=_plain(verdict.reason)).text = (
-                _plain(verdict.reason) + flips
-            )
+            reason, flips = _plain(verdict.reason), f"\n{_flips(verdict)}" if verdict.flips else ""
+            ElementTree.SubElement(case, tag, type=verdict.kind, message=reason).text = reason + flips
     ElementTree.indent(suite)
     return ElementTree.tostring(suite, encoding="unicode", xml_declaration=True) + "\n"
 

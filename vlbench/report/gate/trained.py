@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from itertools import chain
 
 from vlbench.core.errors import VlbenchError
@@ -27,37 +28,38 @@ def judge_trained(
     """Verdicts; a regression is a drop beyond the limit after Holm's correction over all tested subjects."""
     outcomes = [_drop(entry, groups.get(entry.subject, [])) for entry in entries]
     ps = iter(holm([outcome.beyond(max_drop) for outcome in outcomes if isinstance(outcome, Difference)]))
-    return [
-        outcome
-        if isinstance(outcome, Verdict)
-        else _concluded(entry.subject, outcome, next(ps), max_drop, _changed_settings(entry, groups[entry.subject][0]))
-        for entry, outcome in zip(entries, outcomes, strict=True)
-    ]
+    verdicts = []
+    for entry, outcome in zip(entries, outcomes, strict=True):
+        if isinstance(outcome, Difference):
+            kind, reason = _conclusion(outcome, next(ps), max_drop)
+            reason += _changed_settings(entry, groups[entry.subject][0])
+            estimate = (outcome.effect, outcome.low, outcome.high, outcome.detectable)
+            outcome = Verdict(entry.subject, "trained", kind, reason, *estimate)
+        verdicts.append(outcome)
+    return verdicts
 
 
 def _drop(entry: TrainedEntry, group: list[FoundRun]) -> Difference | Verdict:
     """How much lower the runs' value is than the baseline's, or a verdict that says why that is unknown."""
-    subject = entry.subject
+    verdict = partial(Verdict, entry.subject, "trained")
     if why := absent(group):
-        return Verdict(subject, "trained", "missing", why)
+        return verdict("missing", why)
     if group[0].record.task.version != entry.task_version:
-        return Verdict(subject, "trained", "inconclusive", "the task has another version: make the baseline again")
+        return verdict("inconclusive", "the task has another version: make the baseline again")
     try:
         units, side = side_of(group)
     except VlbenchError as error:
-        return Verdict(subject, "trained", "missing", error.message)
+        return verdict("missing", error.message)
     if units[0].data != entry.data or side.mean.keys() != entry.units.keys():
-        return Verdict(subject, "trained", "inconclusive", "other examples than the baseline's: make it again")
+        return verdict("inconclusive", "other examples than the baseline's: make it again")
     if (groups := len({*units[0].groups.values()})) < MIN_GROUPS:
-        return Verdict(
-            subject, "trained", "inconclusive", f"{groups} groups of examples: {MIN_GROUPS} or more are needed"
-        )
+        return verdict("inconclusive", f"{groups} groups of examples: {MIN_GROUPS} or more are needed")
     if _repeated(entry, side):
         reason = f"every seed and every example scores as before{_changed_settings(entry, group[0])}"
-        return Verdict(subject, "trained", "pass", reason, 0.0)
+        return verdict("pass", reason, 0.0)
     if min(len(group), len(entry.seeds)) < MIN_SEEDS:
         sides = f"seeds here: {len(group)}, in the baseline: {len(entry.seeds)}"
-        return Verdict(subject, "trained", "inconclusive", f"{sides}; {MIN_SEEDS} on each side are needed")
+        return verdict("inconclusive", f"{sides}; {MIN_SEEDS} on each side are needed")
     worse, better = (side, entry.side) if entry.higher_is_better else (entry.side, side)
     return scaled(seeded(worse, better, units[0].groups), entry.scale)
 
@@ -75,12 +77,6 @@ def _changed_settings(entry: TrainedEntry, run: FoundRun) -> str:
     names = [name for name in entry.settings if name != "vlbench" and now.get(name) != entry.settings[name]]
     changed = [f"{name} {now.get(name, 'none')} for {entry.settings[name]}" for name in names[:SETTINGS]]
     return f"; settings that differ from the baseline's: {', '.join(changed)}" if changed else ""
-
-
-def _concluded(subject: Subject, drop: Difference, p: float, max_drop: float, otherwise: str) -> Verdict:
-    kind, reason = _conclusion(drop, p, max_drop)
-    reason += otherwise
-    return Verdict(subject, "trained", kind, reason, drop.effect, drop.low, drop.high, drop.detectable)
 
 
 def _conclusion(drop: Difference, p: float, max_drop: float) -> tuple[Kind, str]:

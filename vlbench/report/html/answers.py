@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Sequence
+from itertools import pairwise
 from math import isnan
 from typing import TYPE_CHECKING
 
@@ -48,10 +49,8 @@ def bins_table(calibration: Calibration) -> Grid:
 def confusion(rows: pd.DataFrame) -> Grid | None:
     """Confusion table of labels and answers; None if references are not labels of a short list."""
     references = [_label(reference) for reference in rows["reference"]]
-    answers = [
-        answer if status == "ok" else f"({status})"
-        for answer, status in zip(rows["prediction"], rows["status"], strict=True)
-    ]
+    pairs = zip(rows["prediction"], rows["status"], strict=True)
+    answers = [answer if status == "ok" else f"({status})" for answer, status in pairs]
     labels = sorted({label for label in references if label is not None})
     if not labels or None in references or len({*labels, *answers}) > _LABELS:
         return None
@@ -90,12 +89,10 @@ def _label(reference: str) -> str | None:
 
 def _counted(places: Sequence[int]) -> dict[str, int]:
     counts = {}
-    below = 0
-    for place in _RANKS:
+    for below, place in pairwise((0, *_RANKS)):
         name = f"{place}" if place == below + 1 else f"{below + 1}–{place}"
         counts[name] = sum(below < rank <= place for rank in places)
-        below = place
-    return counts | {f"> {below}": sum(rank > below for rank in places)}
+    return counts | {f"> {_RANKS[-1]}": sum(rank > _RANKS[-1] for rank in places)}
 
 
 def number_or_none(value: float | None) -> float | None:

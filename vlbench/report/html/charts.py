@@ -68,12 +68,8 @@ def reliability_chart(calibration: Calibration) -> Chart:
             text = f"{each.n:,} answers: confidence {each.confidence:.3f}, accuracy {each.accuracy:.3f}"
             _draw_dot(axes, each.confidence, each.accuracy, text, "s1")
         drawing = Markup(svg_content(figure))
-    return Chart(
-        "Reliability",
-        f"Accuracy of answers by confidence; expected calibration error {calibration.ece:.4f} "
-        f"over {calibration.n:,} answers. Bars: number of answers.",
-        drawing,
-    )
+    error = f"expected calibration error {calibration.ece:.4f} over {calibration.n:,} answers"
+    return Chart("Reliability", f"Accuracy of answers by confidence; {error}. Bars: number of answers.", drawing)
 
 
 def line_chart(title: str, summary: str, x_label: str, y_label: str, series: Mapping[str, Points]) -> Chart | None:

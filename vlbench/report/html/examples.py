@@ -66,9 +66,8 @@ def examples(
         probable: whether confidences are probabilities, shown in percent, or scores as of a ranking.
     """
     kept = chosen(rows, most)
-    notes = (
-        [] if len(kept) == len(rows) else [f"{len(kept):,} of {len(rows):,} examples, selected by a hash of their id"]
-    )
+    selected = f"{len(kept):,} of {len(rows):,} examples, selected by a hash of their id"
+    notes = [] if len(kept) == len(rows) else [selected]
     shown = _sample_rows(kept)
     of_b = {} if other is None else {row.example_id: row for row in _sample_rows(other)}
     images, missing = _images(shown, of_b, files)
@@ -89,10 +88,8 @@ def chosen(rows: pd.DataFrame, most: int) -> pd.DataFrame:
     """At most `most` rows, those with the lowest hashes of their ids, in their order."""
     if len(rows) <= most:
         return rows
-    order = sorted(
-        range(len(rows)), key=lambda row: hashlib.sha256(str(rows["example_id"].iloc[row]).encode()).digest()
-    )
-    return rows.iloc[sorted(order[:most])]
+    hashes = [hashlib.sha256(str(name).encode()).digest() for name in rows["example_id"]]
+    return rows.iloc[sorted(sorted(range(len(rows)), key=hashes.__getitem__)[:most])]
 
 
 def _sample_rows(rows: pd.DataFrame) -> list[SampleRow]:

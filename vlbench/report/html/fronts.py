@@ -31,11 +31,8 @@ def fronts_svg(board: Board) -> str:
     """
     fronts = [front for table in board.tables for front in _fronts(table, board.pareto)]
     if not fronts:
-        remedy = (
-            "give whole runs; limited, failed and outdated ones are not drawn"
-            if board.pareto
-            else "give --pareto latency"
-        )
+        whole = "give whole runs; limited, failed and outdated ones are not drawn"
+        remedy = whole if board.pareto else "give --pareto latency"
         raise VlbenchError(f"--picture draws values over their costs, and there are none: {remedy}")
     columns, rows = min(len(fronts), _ACROSS), -(-len(fronts) // _ACROSS)
     width, height = columns * _WIDTH, rows * _HEIGHT

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import cache
 from importlib import resources
 
@@ -27,14 +27,12 @@ def page(template: str, title: str, view: object, scripts: Sequence[str]) -> str
         f"default-src 'none'; img-src data:; style-src {_source(style)}; script-src {_source(script)}; "
         f"base-uri 'none'; form-action 'none'"
     )
-    values: Mapping[str, object] = {
-        "title": title,
-        "view": view,
-        "policy": policy,
-        "style": Markup(style),
-        "script": Markup(script),
-    }
-    return _environment().get_template(template).render(values) + "\n"
+    text = (
+        _environment()
+        .get_template(template)
+        .render(title=title, view=view, policy=policy, style=Markup(style), script=Markup(script))
+    )
+    return f"{text}\n"
 
 
 def script_json(value: object) -> Markup:

@@ -29,9 +29,8 @@ def spec(record: RunRecord) -> str:
 
 
 def _columns(caption: str, facts: Sequence[Mapping[str, str]]) -> Grid:
-    names = list(dict.fromkeys(name for run in facts for name in run))
     rows = []
-    for name in names:
+    for name in dict.fromkeys(name for run in facts for name in run):
         values = [run.get(name) or "–" for run in facts]
         differs = len(set(values)) > 1
         rows.append((Cell(name), *(Cell(value, kind="differs" if differs else "") for value in values)))
@@ -84,9 +83,9 @@ def _asked(record: RunRecord) -> dict[str, str]:
 
 def _loaded(record: RunRecord) -> str:
     report = record.model.load_report
-    return (
-        "" if report is None else f"{report.matched} matched, {report.missing} missing, {report.unexpected} unexpected"
-    )
+    if report is None:
+        return ""
+    return f"{report.matched} matched, {report.missing} missing, {report.unexpected} unexpected"
 
 
 def _training(record: RunRecord) -> str:

@@ -63,12 +63,8 @@ def differences(comparison: Comparison) -> Grid:
     headers = ("examples", "A", "B", "B − A", "95 % interval", "p", "p (Holm)", "detectable", "n")
     rows = (_verdict(pair.overall, _NONE), *(_verdict(verdict, _p(verdict.holm)) for verdict in pair.slices))
     lower = [] if comparison.higher_is_better else [f"{comparison.metric}: lower is better"]
-    return Grid(
-        f"B compared with A by {comparison.metric}",
-        headers,
-        rows,
-        (conclusion(pair.overall.difference), methods(pair), *lower, *comparison.notes),
-    )
+    notes = (conclusion(pair.overall.difference), methods(pair), *lower, *comparison.notes)
+    return Grid(f"B compared with A by {comparison.metric}", headers, rows, notes)
 
 
 def _verdict(verdict: Verdict, holm: Cell) -> tuple[Cell, ...]:
@@ -123,9 +119,7 @@ def _full(result: Result) -> float:
 
 
 def _number(value: float | None) -> Cell:
-    if value is None:
-        return _NONE
-    return Cell(number(value), value if isfinite(value) else None)
+    return _NONE if value is None else Cell(number(value), value if isfinite(value) else None)
 
 
 def _count(n: int) -> Cell:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -33,7 +32,6 @@ if TYPE_CHECKING:
 class RunView:
     """Content of the template by section; None or empty for what a run does not have."""
 
-    subject: str
     sides: tuple[Side, ...]
     difference: Grid | None
     costs: Grid | None
@@ -52,12 +50,6 @@ def run_page(run: Path, other: Path | None, files: ReportImages, most: int = 200
     """
     if most < 0:
         raise VlbenchError(f"--max-examples {most} is negative: give 0 or more")
-    view = _view(run, other, files, most)
-    return page("run.html", f"{view.subject}: {' and '.join(each.name for each in view.sides)}", view,
-                ("tables.js", "attention.js", "examples.js"))  # fmt: skip
-
-
-def _view(run: Path, other: Path | None, files: ReportImages, most: int) -> RunView:
     paths = [run] if other is None else [run, other]
     letters = ("",) if other is None else ("A", "B")
     folders, records = [RunFolder.open(path) for path in paths], [read_run(path) for path in paths]
@@ -67,35 +59,16 @@ def _view(run: Path, other: Path | None, files: ReportImages, most: int) -> RunV
     rows = [_samples(folder) for folder in folders]
     sides = tuple(map(side, letters, names, folders, records, rows))
     probable = isinstance(sides[0].calibration, Calibration)
-    shown = _examples(folders, records, rows, names, files, most, probable=probable)
-    return RunView(
-        subject=f"{first.task.name} {first.task.split}",
-        sides=sides,
-        difference=differences(compared) if compared else None,
-        costs=costs(records),
-        provenance=provenance(records),
-        examples=shown,
-        data=script_json(shown.payload if shown else None),
-    )
-
-
-def _examples(
-    folders: Sequence[RunFolder],
-    records: Sequence[RunRecord],
-    rows: Sequence[pd.DataFrame | None],
-    names: Sequence[str],
-    files: ReportImages,
-    most: int,
-    *,
-    probable: bool,
-) -> Examples | None:
-    if rows[0] is None or not most:
-        return None
-    other = rows[1] if len(rows) > 1 else None
-    attention = [
-        read_attention(folder.attention, record.fingerprint) for folder, record in zip(folders, records, strict=True)
-    ]
-    return examples(rows[0], other, names, files, most, attention, probable=probable)
+    shown = None
+    if rows[0] is not None and most:
+        pairs = zip(folders, records, strict=True)
+        attention = [read_attention(folder.attention, record.fingerprint) for folder, record in pairs]
+        shown = examples(rows[0], None if other is None else rows[1], names, files, most, attention, probable=probable)
+    difference = differences(compared) if compared else None
+    data = script_json(shown.payload if shown else None)
+    view = RunView(sides, difference, costs(records), provenance(records), shown, data)
+    title = f"{first.task.name} {first.task.split}: {' and '.join(names)}"
+    return page("run.html", title, view, ("tables.js", "attention.js", "examples.js"))
 
 
 def _main_tag(record: RunRecord) -> str:

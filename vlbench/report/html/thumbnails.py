@@ -54,12 +54,9 @@ def thumbnails(paths: Mapping[str, Path], budget: int = BUDGET) -> Thumbnails:
         else:
             addresses[key] = address
             spent += len(address)
-    return Thumbnails(addresses, tuple(_notes(len(keys), unread, len(keys) - len(addresses) - unread)))
-
-
-def _notes(total: int, unread: int, left_out: int) -> list[str]:
-    notes = [f"{unread:,} of {total:,} images cannot be read"] if unread else []
-    return [*notes, f"{left_out:,} of {total:,} images are left out to keep this file small"] if left_out else notes
+    counts = {"cannot be read": unread, "are left out to keep this file small": len(keys) - len(addresses) - unread}
+    notes = tuple(f"{count:,} of {len(keys):,} images {what}" for what, count in counts.items() if count)
+    return Thumbnails(addresses, notes)
 
 
 def _mean_bytes(paths: Mapping[str, Path], keys: Sequence[str], side: int, quality: int) -> float:

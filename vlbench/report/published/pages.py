@@ -64,15 +64,11 @@ def task_page(card: TaskCard) -> str:
     noted = [row for row in rows if card.name in row.row.notes]
     notes = dict.fromkeys(f"- {row.name}, {row.row.protocol}: {row.row.notes[card.name]}" for row in noted)
     papers = dict.fromkeys(f"- {row.model.model}: {row.model.paper}" for row in rows)
-    parts = [
-        f"# {card.title}: published results",
-        "Results of papers on the real data; none of them were measured here.",
-        published_table(card.name, (), "md"),
-        *(["## Notes", "\n".join(notes)] if notes else []),
-        "## Papers",
-        "\n".join(papers),
-    ]
-    return "\n\n".join(parts)
+    title = f"# {card.title}: published results"
+    about = "Results of papers on the real data; none of them were measured here."
+    parts = [title, about, published_table(card.name, (), "md")]
+    parts += ["## Notes", "\n".join(notes)] if notes else []
+    return "\n\n".join([*parts, "## Papers", "\n".join(papers)])
 
 
 def complexity_page() -> str:
@@ -86,9 +82,8 @@ def complexity_page() -> str:
         ]
         for row in costs.rows
     ]  # fmt: skip
-    return "\n\n".join(
-        ["# Complexity: published results", f"{costs.paper}. {costs.conditions}.", table(headers, rows, "md")]
-    )
+    source = f"{costs.paper}. {costs.conditions}."
+    return "\n\n".join(["# Complexity: published results", source, table(headers, rows, "md")])
 
 
 def reproduce_page(cards: Mapping[str, TaskCard], runs: Sequence[FoundRun], version: str) -> str:
@@ -110,7 +105,7 @@ def reproduce_page(cards: Mapping[str, TaskCard], runs: Sequence[FoundRun], vers
         rows = [
             [
                 f"{entry.name}, {entry.row.protocol}, {entry.split}",
-                _values_text(entry),
+                ", ".join(f"{metric} {value:.2f}" for metric, value in entry.metrics.items()),
                 trained_on_text(entry),
                 ", then ".join(f"`{command}`" for command in _commands(entry, again, card)),
                 "; ".join([_state(entry, judged), *([] if again.released else [_UNRELEASED])]),
@@ -122,10 +117,6 @@ def reproduce_page(cards: Mapping[str, TaskCard], runs: Sequence[FoundRun], vers
             headers = ["result", "published", "trained on", "command", "state"]
             parts += [f"## {card.title}", table(headers, rows, "md")]
     return "\n\n".join([*parts, _OWN])
-
-
-def _values_text(row: Published) -> str:
-    return ", ".join(f"{metric} {value:.2f}" for metric, value in row.metrics.items())
 
 
 def _state(row: Published, judged: Sequence[Expectation]) -> str:
@@ -150,14 +141,10 @@ def _commands(row: Published, again: Rerun, card: TaskCard) -> list[str]:
     hidden = server_of(row.task, row.split)
     split = hidden[1].splits[0] if hidden else row.split
     if facts.trains_backbone:
-        parts += _split_flags(row.trained_on.splits, _own_splits(again, card), split, card)
+        usual = catalog.model_card(again.model).recipe(card.name, again.size).train_splits or (card.train_split,)
+        parts += _split_flags(row.trained_on.splits, usual, split, card)
     run = " ".join([*parts, f"--split {split}", "--data-root DATA"])
     return [run, f"vlbench submit RUN --to {hidden[0]}"] if hidden else [run]
-
-
-def _own_splits(again: Rerun, card: TaskCard) -> tuple[str, ...]:
-    """The training splits without any flag."""
-    return catalog.model_card(again.model).recipe(card.name, again.size).train_splits or (card.train_split,)
 
 
 def _split_flags(trained: tuple[str, ...], usual: tuple[str, ...], reported: str, card: TaskCard) -> list[str]:

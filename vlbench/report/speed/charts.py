@@ -167,12 +167,8 @@ def _titles(metrics: Mapping[Column, str]) -> dict[Column, str]:
         f"{column.protocol}"
         for column, metric in metrics.items()
     }
-    return {
-        column: f"{title} (version {column.version}, data {column.manifest})"
-        if [*plain.values()].count(title) > 1
-        else title
-        for column, title in plain.items()
-    }
+    titles = list(plain.values())
+    return {column: f"{title} {column.origin}" if titles.count(title) > 1 else title for column, title in plain.items()}
 
 
 def _besides(record: ProfileRecord, system: Sequence[FoundRun]) -> str:

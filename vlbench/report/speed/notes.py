@@ -26,9 +26,7 @@ def footnote(record: ProfileRecord) -> str:
         "with a batch of one.",
     ]
     lines += _of_latency(record)
-    uncounted = dict.fromkeys(
-        name for model in record.models if model.operations for name in model.operations.uncounted
-    )
+    uncounted = {name for model in record.models if model.operations for name in model.operations.uncounted}
     if uncounted:
         lines.append(f"Not counted, since there is no formula: {', '.join(sorted(uncounted))}.")
     computed = {query.how for model in record.models for query in model.retrieval if not query.measured}
@@ -43,10 +41,8 @@ def footnote(record: ProfileRecord) -> str:
         lines.append("No energy: it needs the scenario throughput and an NVIDIA GPU whose driver reports it.")
     stopped = [model.name for model in record.models if model.latency and model.latency.why_stopped != "precise"]
     if stopped:
-        lines.append(
-            f"{', '.join(map(markdown, stopped))}: out of time before the median had a precision of "
-            f"{100 * record.spec.precision:g} %."
-        )
+        late = f"out of time before the median had a precision of {100 * record.spec.precision:g} %"
+        lines.append(f"{', '.join(map(markdown, stopped))}: {late}.")
     return "\n".join([*lines, *_few(record), *_one_size(record), *_spent(record)])
 
 

@@ -77,12 +77,9 @@ def _conditions(record: ProfileRecord) -> str:
     device = f"{where.gpu}, driver {where.driver}, {machine.clocks or 'clocks unknown'}" if where.gpu else where.cpu
     libraries = ", ".join(f"{name} {where.libraries[name]}" for name in _LIBRARIES if name in where.libraries)
     load = "" if machine.load is None else f", load {machine.load:.2f} before"
-    return "\n".join(
-        [
-            f"- Machine: {markdown(device)}, {machine.cores} cores, {machine.threads} threads{load}.",
-            f"- vlbench {record.tool.version}, Python {where.python}, {libraries}; {record.started[:10]}, "
-            f"{record.seconds:.0f} s.",
-        ]
+    return (
+        f"- Machine: {markdown(device)}, {machine.cores} cores, {machine.threads} threads{load}.\n- vlbench "
+        f"{record.tool.version}, Python {where.python}, {libraries}; {record.started[:10]}, {record.seconds:.0f} s."
     )
 
 

@@ -60,7 +60,9 @@ def published_ratio(of: str, to: str) -> tuple[float, str] | None:
 
 
 def _ratio(record: ProfileRecord, ratio: Ratio, of: ModelProfile, to: ModelProfile) -> str:
-    first, second = (markdown(f"{model.name}{uncharged(record, model)}") for model in (of, to))
+    first, second = (
+        markdown(f"{model.name}{' (without detector)' if is_uncharged(record, model) else ''}") for model in (of, to)
+    )
     low, high = ratio.ci95
     line = f"{first} takes {with_interval(ratio.value, ratio.ci95)} times as long as {second}"
     if low <= 1 <= high:
@@ -78,11 +80,6 @@ def _ratio(record: ProfileRecord, ratio: Ratio, of: ModelProfile, to: ModelProfi
 def is_uncharged(record: ProfileRecord, model: ModelProfile) -> bool:
     """Whether a model uses regions whose detector was not measured."""
     return model.visual == "regions" and not record.spec.detector
-
-
-def uncharged(record: ProfileRecord, model: ModelProfile) -> str:
-    """Suffix of the name of a model whose detector was not measured; else empty."""
-    return " (without detector)" if is_uncharged(record, model) else ""
 
 
 def _is_whole(record: ProfileRecord, model: ModelProfile) -> bool:

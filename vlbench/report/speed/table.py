@@ -49,9 +49,8 @@ def _heading(record: ProfileRecord) -> str:
     width, height = spec.picture
     inputs = f"images of {width} x {height} pixels, texts of {spec.words} words"
     noisy = [f"NOISY, do not quote: {'; '.join(record.machine.reasons)}"] if record.machine.noisy else []
-    only = [
-        f"stages {markdown(', '.join(spec.stages))} only: latency and ratios are of these, all else of whole models"
-    ]
+    stages = markdown(", ".join(spec.stages))
+    only = [f"stages {stages} only: latency and ratios are of these, all else of whole models"]
     line = f"{markdown(spec.task)} | {device}, {record.machine.threads} threads | {spec.dtype} | {inputs}"
     without = any(map(partial(is_uncharged, record), record.models))
     free = ["--no-detector: the time of the detector is not counted for models that use regions"] if without else []
@@ -102,9 +101,7 @@ def median(times: Times) -> str:
     if times.n >= INTERVAL_FROM:
         return with_interval(times.p50, times.ci95)
     low, high = map(rounded, times.ci95)
-    return (
-        f"{rounded(times.p50)} (range of {times.n}: {low} to {high})" if times.n > 1 else f"{rounded(times.p50)} (of 1)"
-    )
+    return f"{rounded(times.p50)} ({f'range of {times.n}: {low} to {high}' if times.n > 1 else 'of 1'})"
 
 
 def stage_table(models: Sequence[ModelProfile]) -> str:
@@ -116,10 +113,8 @@ def stage_table(models: Sequence[ModelProfile]) -> str:
         parts = model.latency.parts
         for name, times in model.latency.stages.items():
             flops = model.operations.stages.get(name, 0) / 1e9 if model.operations else None
-            spread = (
-                rounded(times.p95 if times.n >= _TAIL_FROM else None),
-                rounded(times.stdev if times.n > 1 else None),
-            )
+            tail, stdev = times.p95 if times.n >= _TAIL_FROM else None, times.stdev if times.n > 1 else None
+            spread = (rounded(tail), rounded(stdev))
             rows.append([markdown(model.name), name, median(times), *spread, rounded(parts[name]), rounded(flops),
                          _millions(model, name)])  # fmt: skip
         rest = f"{100 * model.latency.rest:.2f} % of the whole"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from math import isfinite, sqrt
 from statistics import fmean, stdev
 
-from vlbench.core.record import Efficiency, Result, RunRecord
+from vlbench.core.record import Result, RunRecord
 from vlbench.records.collect import FoundRun
 
 COSTS = {
@@ -125,12 +125,11 @@ def _of_seeds(results: Sequence[Result]) -> tuple[float, float]:
 
 
 def _cost(record: RunRecord, name: str) -> float | None:
+    efficiency = record.efficiency
     if name == "parameters":
         return record.model.parameters / 1e6
-    return None if record.efficiency is None else _measured(record.efficiency, name)
-
-
-def _measured(efficiency: Efficiency, name: str) -> float | None:
+    if efficiency is None:
+        return None
     if name == "latency":
         return efficiency.latency_ms.get("p50")
     return efficiency.peak_memory_mib if name == "memory" else efficiency.examples_per_second

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import isfinite
 from statistics import fmean
@@ -157,7 +157,8 @@ def _table(data: str, how: str, runs: Sequence[tuple[FoundRun, str]], columns: S
             if value is not None:
                 prints = tuple(run.record.fingerprint for run in system.runs)
                 values[Heading(system.column, metric)] = replace(value, fingerprints=prints)
-    headings = _titled(sorted({heading for values in rows.values() for heading in values}, key=_order(columns)))
+    every = {heading for values in rows.values() for heading in values}
+    headings = _titled(sorted(every, key=lambda heading: _order(heading, columns)))
     entries = {
         heading: _entries({name: values[heading] for name, values in rows.items() if heading in values})
         for heading in headings
@@ -177,44 +178,31 @@ def _metrics(run: FoundRun, columns: Sequence[str], mains: Mapping[str, str]) ->
     return list(dict.fromkeys(main if name == MAIN else name for name in columns))
 
 
-def _order(columns: Sequence[str]) -> Callable[[Heading], tuple[str, Column, int, str]]:
-    def place(heading: Heading) -> tuple[str, Column, int, str]:
-        known = columns.index(heading.metric) if heading.metric in columns else -1
-        return heading.column.task, heading.column, known, heading.metric
-
-    return place
+def _order(heading: Heading, columns: Sequence[str]) -> tuple[str, Column, int, str]:
+    known = columns.index(heading.metric) if heading.metric in columns else -1
+    return heading.column.task, heading.column, known, heading.metric
 
 
 def _titled(headings: Sequence[Heading]) -> list[Heading]:
     """Headings with unique titles: with the task's version and the data's hash only where needed."""
     plain = [f"{heading.column.title} {COSTS.get(heading.metric, heading.metric)}" for heading in headings]
     return [
-        replace(
-            heading,
-            title=title
-            if plain.count(title) == 1
-            else f"{title} (version {heading.column.version}, data {heading.column.manifest})",
-        )
+        replace(heading, title=title if plain.count(title) == 1 else f"{title} {heading.column.origin}")
         for heading, title in zip(headings, plain, strict=True)
     ]
 
 
 def _entries(values: Mapping[str, Aggregate]) -> dict[str, Entry]:
     """Ranks among the values that count, and which of them are within noise of the best."""
-    counting = [aggregate for aggregate in values.values() if not aggregate.doubt and isfinite(aggregate.value)]
-    if not counting:
-        return {key: Entry(aggregate) for key, aggregate in values.items()}
-    best = max(counting, key=_worth)
-    return {
-        key: Entry(
-            aggregate,
-            rank=1 + sum(_worth(other) > _worth(aggregate) for other in counting),
-            tie=_worth(aggregate) < _worth(best) and aggregate.is_near(best),
-        )
-        if aggregate in counting
-        else Entry(aggregate)
-        for key, aggregate in values.items()
-    }
+    counting = [value for value in values.values() if not value.doubt and isfinite(value.value)]
+    best = max(counting, key=_worth, default=None)
+    entries = {}
+    for name, value in values.items():
+        entries[name] = Entry(value)
+        if best is not None and value in counting:
+            rank = 1 + sum(_worth(other) > _worth(value) for other in counting)
+            entries[name] = Entry(value, rank, tie=rank > 1 and value.is_near(best))
+    return entries
 
 
 def _worth(aggregate: Aggregate) -> float:

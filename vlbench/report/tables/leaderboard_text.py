@@ -126,11 +126,9 @@ def _records(board: Board) -> list[dict[str, object]]:
                 values = asdict(heading.column) | asdict(entry) | asdict(entry.aggregate)
                 values |= {"metric": heading.metric, "model": row.name, "reach": entry.aggregate.reach}
                 values |= {name: list(values[name]) for name in ("seeds", "fingerprints")}
-                known = {
-                    name: value if not isinstance(value, float) or isfinite(value) else None
-                    for name, value in values.items()
-                }
-                rows.append({name: known[name] for name in _COLUMNS})
+                known = {name: values[name] for name in _COLUMNS}
+                infinite = [name for name, value in known.items() if isinstance(value, float) and not isfinite(value)]
+                rows.append(known | dict.fromkeys(infinite))
     return rows
 
 

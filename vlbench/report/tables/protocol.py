@@ -30,6 +30,11 @@ class Column:
     def title(self) -> str:
         return f"{self.task} {self.split}"
 
+    @property
+    def origin(self) -> str:
+        """The task's version and the data's hash, in brackets, for titles that would otherwise be equal."""
+        return f"(version {self.version}, data {self.manifest})"
+
 
 def column(record: RunRecord) -> Column:
     """The column that a record's values belong to."""
@@ -103,9 +108,7 @@ def by_system(runs: Sequence[FoundRun]) -> list[list[FoundRun]]:
         systems.setdefault(system(run.record), []).append(run)
     grouped: list[list[FoundRun]] = []
     for same in systems.values():
-        seeds = {run.record.spec.seed for run in same}
-        if len(seeds) == len(same):
-            grouped.append(sorted(same, key=lambda run: run.record.spec.seed))
-        else:
-            grouped += [[run] for run in same]
+        by_seed = sorted(same, key=lambda run: run.record.spec.seed)
+        distinct = len({run.record.spec.seed for run in same}) == len(same)
+        grouped += [by_seed] if distinct else [[run] for run in same]
     return grouped

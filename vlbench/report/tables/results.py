@@ -167,7 +167,9 @@ def without_equal_ties(results: Sequence[Result]) -> list[Result]:
 def _warnings(record: RunRecord) -> list[str]:
     lines = [_from_scratch(record)] if record.model.from_scratch else []
     if record.status != "done":
-        lines.append(f"{record.status.upper()}: this run is not finished{_reason(record.error)}")
+        lines.append(
+            f"{record.status.upper()}: this run is not finished{f' ({cell(record.error)})' if record.error else ''}"
+        )
     task = record.task
     if task.limit is not None and task.n_scored == task.n_total:
         lines.append(f"limit {task.limit:g} leaves nothing out: {task.n_total:,} examples")
@@ -191,10 +193,6 @@ def _from_scratch(record: RunRecord) -> str:
     return "trained from scratch, without pretrained weights"
 
 
-def _reason(error: str) -> str:
-    return f" ({cell(error)})" if error else ""
-
-
 def _note(text: str) -> str:
     return f"note: {cell(text)}"
 
@@ -216,12 +214,13 @@ def _metrics_table(record: RunRecord) -> str:
     headers = ["metric", "value", "95 % interval", "n", unseen, *(f"{name} control" for name in controls)]
     rows = []
     for place, result in enumerate(without_equal_ties(record.results)):
-        of_controls = [_value(result_of(record.controls[name], result.metric)) for name in controls]
+        of_controls = [result_of(record.controls[name], result.metric) for name in controls]
         first = place == 0
         baseline = record.chance.get(result.metric, record.majority if first else None)
         speed = f"{record.efficiency.examples_per_second:,.1f}" if first and record.efficiency else _NOTHING
-        shown = _NOTHING if baseline is None else number(baseline)
-        rows.append([*_measured(cell(result.metric), result), shown, *of_controls, speed])
+        values = [baseline, *(None if control is None else control.value for control in of_controls)]
+        shown = [_NOTHING if value is None else number(value) for value in values]
+        rows.append([*_measured(cell(result.metric), result), *shown, speed])
     return github_table([*headers, "examples/s"], rows)
 
 
@@ -236,13 +235,10 @@ def _slice_tables(
     tables = []
     for tag, values in result.slices.items():
         unseen = blind_baselines(tag, controls, majorities)
-        rows = [
-            [
-                *_measured(cell(value), part),
-                *(number(scores[value]) if value in scores else _NOTHING for scores in unseen.values()),
-            ]
-            for value, part in values.items()
-        ]
+        rows = []
+        for value, part in values.items():
+            baselines = [number(scores[value]) if value in scores else _NOTHING for scores in unseen.values()]
+            rows.append([*_measured(cell(value), part), *baselines])
         tables.append(github_table([tag, result.metric, "95 % interval", "n", *unseen], rows))
         # A tag without majorities is the answer itself: the image-blind baseline of such a slice means nothing.
         parts = values.items() if tag in majorities else ()
@@ -281,10 +277,6 @@ def github_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def result_of(results: Sequence[Result], metric: str) -> Result | None:
     """The result of that metric; None where there is none."""
     return next((result for result in results if result.metric == metric), None)
-
-
-def _value(result: Result | None) -> str:
-    return _NOTHING if result is None else number(result.value)
 
 
 def _footnotes(results: Sequence[Result]) -> list[str]:

@@ -45,6 +45,6 @@ def test_random_draws_do_not_depend_on_the_split() -> None:
         of = shares(BLOCK, step, accumulation, 0, 1)
         draws = training_batches([], of, learner, "0/negatives").draws
         assert draws is not None
-        return sorted(query for draw in draws for query in learner.head._drawn([], draw))
+        return sorted(query for draw in draws for query in learner.head._draw_queries([], draw))
 
     assert drawn(1, 3) == drawn(2, 3) == drawn(5, 3) != drawn(1, 4)

@@ -44,7 +44,7 @@ def figure(run: Path, value: float) -> Path:
 
 @pytest.fixture
 def frozen(make_run: Callable[..., Path]) -> Callable[..., Path]:
-    """A run of given weights, which answers what it is told to."""
+    """A run of given weights, with the given answers."""
 
     def make(name: str, answers: list[str] = SAID, margin: float = 0.5, **changed: Any) -> Path:
         run = make_run(name, [1.0] * len(answers), answers=answers, margin=margin, **changed)

@@ -21,16 +21,16 @@ from vlbench.report.gate.near_tie_bound import largest_change
 STATEMENTS = [Example(f"e{row}", Query((), ""), Label("True"), f"s{row // 4}") for row in range(20)]
 
 
-def told(*wrong: str) -> list[Prediction]:
+def answers_with(*wrong: str) -> list[Prediction]:
     return [Prediction(one.id, "False" if one.id in wrong else "True") for one in STATEMENTS]
 
 
 @pytest.mark.parametrize("flips", [("e3",), ("e3", "e2"), ("e3", "e9", "e10", "e17")])
 @pytest.mark.parametrize("metric", [accuracy, consistency])
 def test_answers_by_example_and_by_group(folder: Path, metric: Callable[..., Score], flips: tuple[str, ...]) -> None:
-    scores = accuracy(told(), STATEMENTS).per_example if metric is accuracy else {}
-    write_samples(RunFolder(folder).samples, sample_rows(STATEMENTS, told(), scores, "dev"))
-    before, after = metric(told(), STATEMENTS), metric(told(*flips), STATEMENTS)
+    scores = accuracy(answers_with(), STATEMENTS).per_example if metric is accuracy else {}
+    write_samples(RunFolder(folder).samples, sample_rows(STATEMENTS, answers_with(), scores, "dev"))
+    before, after = metric(answers_with(), STATEMENTS), metric(answers_with(*flips), STATEMENTS)
     result = Result(metric=before.name, value=before.value, n=before.n)
     moved = before.value - after.value
     assert largest_change(RunFolder(folder), result, flips) == pytest.approx(moved)
@@ -66,14 +66,14 @@ def test_queries_of_folds_of_unlike_sizes(folder: Path, metric: Recall | RecallS
 
 def test_a_median_rank_is_not_bounded(folder: Path) -> None:
     write_ranks(RunFolder(folder).ranks, [Ranking("p0", "i2t", 0, 0)])
-    write_samples(RunFolder(folder).samples, sample_rows(STATEMENTS, told(), {}, "dev"))
+    write_samples(RunFolder(folder).samples, sample_rows(STATEMENTS, answers_with(), {}, "dev"))
     assert largest_change(RunFolder(folder), Result(metric="tr_medr", value=1.0, n=1), ["i2t p0"]) is None
 
 
 def test_a_mean_over_slices_weighs_rare_ones_more(folder: Path) -> None:
     """One example of a slice of its own is half of the mean over two slices."""
     cut = [replace(one, tags={"kind": "rare" if one.id == "e3" else "usual"}) for one in STATEMENTS]
-    write_samples(RunFolder(folder).samples, sample_rows(cut, told("e3"), {one.id: 0.5 for one in cut}, "dev"))
+    write_samples(RunFolder(folder).samples, sample_rows(cut, answers_with("e3"), {one.id: 0.5 for one in cut}, "dev"))
     result = Result(metric="macro", value=10.0, n=2)
     assert largest_change(RunFolder(folder), result, ["e3"]) == pytest.approx(50.0)
     assert largest_change(RunFolder(folder), result, ["e4"]) == pytest.approx(100 / 5), "a whole group"
@@ -83,5 +83,5 @@ def test_an_example_of_no_slice_weighs_nothing_in_their_mean(folder: Path) -> No
     """Two slices of one example each: either is half of their mean, however many examples have no tag."""
     kinds = {"e0": "a", "e1": "b"}
     cut = [replace(one, tags={"kind": kinds[one.id]} if one.id in kinds else {}) for one in STATEMENTS]
-    write_samples(RunFolder(folder).samples, sample_rows(cut, told("e0"), {one.id: 0.5 for one in cut}, "dev"))
+    write_samples(RunFolder(folder).samples, sample_rows(cut, answers_with("e0"), {one.id: 0.5 for one in cut}, "dev"))
     assert largest_change(RunFolder(folder), Result(metric="macro", value=10.0, n=2), ["e0"]) == pytest.approx(50.0)
