@@ -123,7 +123,7 @@ def our_side(model: ViLT, images: Tensors, texts: Tensors) -> States:
 
 
 def their_side(model: nn.Module, images: Tensors, texts: Tensors, patch: int) -> States:
-    """Run on the same patches, put together into padded pixels with a mask."""
+    """Run on the same patches, joined into padded images with a mask."""
     count, device = len(texts["ids"]), texts["ids"].device
     rows, columns = (int(side) * patch for side in images["grids"].amax(dim=0))
     pixels = torch.zeros(count, 3, rows, columns, device=device)

@@ -13,7 +13,6 @@ from torch import nn
 from vlbench import catalog
 from vlbench.core.backbone import Model
 from vlbench.core.cards import ModelCard, Recipe, TaskCard
-from vlbench.core.errors import VlbenchError
 from vlbench.core.profile import ProfileSpec
 from vlbench.data.regions.types import Regions
 from vlbench.data.resources import Resources
@@ -98,12 +97,13 @@ def choose_size(card: ModelCard, size: str | None) -> str:
 
 
 def _build_head(task: TaskCard, card: ModelCard, size: str, model: Model) -> Head:
-    if head_kind(card, task) is HeadKind.GENERATE:
-        return GenerateHead(task)
-    if task.is_retrieval and "rank" not in card.outputs:
-        raise VlbenchError(f"{card.name} cannot rank: profile it with --task vqa2")
+    """The head for the task, which shares no inputs: the same ones are repeated to fill large batches."""
     answers = () if task.is_retrieval else task.labels or tuple(str(number) for number in range(OPEN_ANSWERS))
-    return build_head(task, card, model.width, answers, Recipe(), card.head_layout(size))
+    is_generative = head_kind(card, task) is HeadKind.GENERATE
+    layout = card.head_layout(size)
+    head = GenerateHead(task) if is_generative else build_head(task, card, model.width, answers, Recipe(), layout)
+    head.inputs = head.inputs.unshared()
+    return head
 
 
 def _make_tokenizer(card: ModelCard, size: str, spec: ProfileSpec, folder: Path) -> TextEncoder:

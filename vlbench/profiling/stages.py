@@ -64,7 +64,6 @@ class StagedModel:
         device: torch.device,
     ) -> None:
         self.model, self.head, self.inputs = model, head, inputs
-        head.inputs = head.inputs.unshared()  # inputs are repeated to fill large batches
         self.decoded, self.detector, self.device = decoded, detector, device
         self.modules: Mapping[str, nn.Module] = {"backbone": cast(nn.Module, model), "head": head}
         if not any(True for _ in head.parameters()):

@@ -9,6 +9,7 @@ Shapes: those of `core.backbone`; F region features.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -23,7 +24,7 @@ SLOTS = 2
 """The images of an example that ViLT distinguishes by their type."""
 
 
-class Network(nn.Module):
+class Network(nn.Module, ABC):
     """A fusion model of transformers. model: the library's. width: D of the pooled states."""
 
     def __init__(self, model: nn.Module, config: Config) -> None:
@@ -34,17 +35,17 @@ class Network(nn.Module):
     def width_in(config: Config) -> int:
         return config.hidden_size
 
+    @abstractmethod
     def see(self, images: Tensors, slot: Tensor) -> Visual:
         """Encode N images as far as that is independent of the text."""
-        raise NotImplementedError
 
     def read(self, texts: Tensors) -> Textual:
         """The ids of M texts, as states [M, T]: the library embeds a text together with its image."""
         return Textual(texts["ids"], texts["mask"])
 
+    @abstractmethod
     def fuse(self, seen: Visual, read: Textual) -> Features:
         """Encode P pairs."""
-        raise NotImplementedError
 
 
 @runtime_checkable
