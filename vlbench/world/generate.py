@@ -13,12 +13,12 @@ from importlib import resources
 from pathlib import Path
 from typing import TypeAlias
 
-from filelock import FileLock
 
 from vlbench.core.domain import Domain
 from vlbench.core.errors import DataError, VlbenchError
 from vlbench.core.validate import Frozen, parse
 from vlbench.data.cache.folder import atomic_write, cannot_write
+from vlbench.data.cache.lock import exclusive
 from vlbench.world.exporters import gqa, karpathy, nlvr2, snli_ve, vqa2
 from vlbench.world.language.statements import STATEMENT_KINDS
 from vlbench.world.output import ProgressCallback
@@ -120,7 +120,7 @@ def ensure_world(
         return root
     try:
         root.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(root.parent / f".{root.name}.lock", fallback_to_soft=False):  # a killed holder keeps no lock
+        with exclusive(root.parent / f".{root.name}.lock"):
             if not is_world(root):
                 _make_and_move(root, domain, seed, size, progress or (lambda what, done, total: None))
     except OSError as error:
