@@ -13,7 +13,6 @@ from importlib import resources
 from pathlib import Path
 from typing import TypeAlias
 
-
 from vlbench.core.domain import Domain
 from vlbench.core.errors import DataError, VlbenchError
 from vlbench.core.validate import Frozen, parse
