@@ -158,16 +158,17 @@ def test_an_evaluation_is_told_of_from_any_folder(
     assert not (folder / "attention.parquet").exists()
 
 
-def test_faults_are_named_and_leave_nothing(vlbench: Any, run: Run, tiny_world: Path, tmp_path: Path) -> None:
+def test_faults_are_named_and_leave_nothing(
+    vlbench: Any, run: Run, edit_record: Any, tiny_world: Path, tmp_path: Path
+) -> None:
     folder = run("--model", "vilt")
     broken = shutil.copytree(folder, tmp_path / "broken")
     shutil.rmtree(broken / "checkpoints")
     done = vlbench("report", broken, "--attention")
     assert done.code == 6 and f"the weights of run {broken} are missing: put {broken}" in done.err
     assert "leave out --attention" in done.err and "--checkpoint" not in done.err
-    record = json.loads((folder / "run.json").read_text())
     begun = shutil.copytree(folder, tmp_path / "begun")
-    (begun / "run.json").write_text(json.dumps(record | {"status": "interrupted"}))
+    edit_record(begun, lambda values: values.update(status="interrupted"))
     done = vlbench("report", begun, "--attention")
     assert done.code == 2 and "is interrupted, and --attention needs a finished run" in done.err
     data = shutil.copytree(tiny_world, tmp_path / "world")

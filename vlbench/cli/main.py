@@ -25,6 +25,7 @@ from vlbench.cli import (
     score,
     show,
     submit,
+    verify,
 )
 from vlbench.cli import list as list_verb
 from vlbench.cli.options import GroupedCommand
@@ -51,6 +52,7 @@ app.command("report")(report.report)
 app.command("compare")(compare.compare)
 app.command("leaderboard")(leaderboard.leaderboard)
 app.command("gate")(gate.gate)
+app.command("verify")(verify.verify)
 app.command("profile", cls=GroupedCommand)(profile.profile)
 app.command("export")(export.export)
 app.command("submit")(submit.submit)
