@@ -230,6 +230,11 @@ class RunRecord(Frozen):
     efficiency: Efficiency | None = None
     error: str = ""
 
+    @property
+    def unanswered(self) -> int:
+        """The number of examples that could not be answered, which count as wrong."""
+        return self.coverage.errors if self.coverage else 0
+
     def result(self, metric: str) -> Result | None:
         """The result of that metric, or None if the record has none."""
         return next((result for result in self.results if result.metric == metric), None)
