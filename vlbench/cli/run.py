@@ -159,10 +159,10 @@ def _name_failed(record: RunRecord, folder: RunFolder) -> str:
     from vlbench.records.samples import failed_examples
 
     failed = failed_examples(folder.samples)
-    named = first_five(f"{example}: {reason}" for example, reason in failed.items())
+    named = first_five(f"{example} ({reason})" for example, reason in failed.items())
     return printable(
-        f"vlbench: {len(failed):,} of {record.task.n_scored:,} examples could not be answered and count as wrong "
-        f"({named}): {folder.samples} holds the reasons in its column error"
+        f"vlbench: {len(failed):,} of {record.task.n_scored:,} examples could not be answered and count as wrong, "
+        f"{named}: the column error of {folder.samples} holds all reasons"
     )
 
 

@@ -63,4 +63,5 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _reason(error: Exception) -> str:
-    return error.message if isinstance(error, VlbenchError) else f"{type(error).__name__}: {error}"
+    """Its sentence; of another error its type and text, on one line of limited length."""
+    return (error if isinstance(error, VlbenchError) else VlbenchError(f"{type(error).__name__}: {error}")).message
