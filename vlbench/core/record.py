@@ -233,6 +233,11 @@ class RunRecord(Frozen):
     files: dict[str, str] = Field(default_factory=dict)
     seal: str = ""
 
+    @property
+    def unanswered(self) -> int:
+        """The number of examples that could not be answered, which count as wrong."""
+        return self.coverage.errors if self.coverage else 0
+
     def result(self, metric: str) -> Result | None:
         """The result of that metric, or None if the record has none."""
         return next((result for result in self.results if result.metric == metric), None)

@@ -76,11 +76,16 @@ def _read_finished(job: Job, folder: RunFolder) -> RunRecord | None:
     """The record of a finished run whose samples are complete; None if the run is not finished.
 
     Raises:
-        VlbenchError: samples or ranks are missing, damaged or incomplete.
+        VlbenchError: samples or ranks are missing, damaged or incomplete, or hold errors that are not accepted.
     """
     record = folder.read_record()
     if record is None or record.status != "done":
         return None
+    if record.unanswered and job.spec.on_error == "stop":
+        raise VlbenchError(
+            f"{folder.path} is finished, and {record.unanswered:,} of its examples could not be answered: accept that "
+            f"with --on-error record, or run it again with --no-resume"
+        )
     if job.kind.ranks_gallery:
         read_rankings(folder.ranks, captioned(job.report))
     samples = read_samples(folder.samples)

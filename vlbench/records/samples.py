@@ -126,6 +126,13 @@ def read_samples(path: Path, controls: bool = True) -> pd.DataFrame:
     return frame if controls else frame[frame["control"] == ""]
 
 
+def failed_examples(path: Path) -> dict[str, str]:
+    """Example id -> why the run could not answer it, of a `samples.parquet`; raises as `read_samples`."""
+    rows = read_samples(path, controls=False)
+    failed = rows[rows["status"] == "error"]
+    return dict(zip(failed["example_id"], failed["error"], strict=True))
+
+
 def _row(example: Example[object], prediction: Prediction, score: float | None, split: str, control: str) -> SampleRow:
     best = list(prediction.scores.items())[:_TOP]
     return SampleRow(

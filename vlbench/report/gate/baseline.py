@@ -179,6 +179,8 @@ def updated(old: Baseline | None, runs: Sequence[FoundRun], reason: str, version
         for run in group:
             if run.record.status != "done" or not run.record.results:
                 raise VlbenchError(f"{run.path.parent} is {run.record.status} and has no scores to keep: leave it out")
+            if failed := run.record.unanswered:
+                raise VlbenchError(f"{failed:,} examples of {run.path.parent} could not be answered: leave it out")
         if trains(group[0].record):
             trained[each] = trained_entry(group)
         elif len(group) > 1:
