@@ -81,7 +81,8 @@ def verify(run: FoundRun, tasks_dir: Path | None = None) -> Verification:
     except Exception as error:  # whatever a metric raises at rows that no run writes
         return Verification(path, "broken", f"its samples cannot be scored ({type(error).__name__}: {error})")
     if differences:
-        return Verification(path, "broken", f"its samples give other scores: {'; '.join(differences[:3])}")
+        code = "; the code of its task has changed since" if _has_other_code(record, tasks_dir) else ""
+        return Verification(path, "broken", f"its samples give other scores: {'; '.join(differences[:3])}{code}")
     return Verification(path, "recomputed") if record.seal else Verification(path, state, "its samples give its scores")
 
 
@@ -98,13 +99,12 @@ def _differences(run: FoundRun, tasks_dir: Path | None) -> Iterator[str]:
     rows = read_samples(run.folder.samples)
     reference = _reference_type(task.adapter)
     for control, recorded in {"": record.results, **record.controls}.items():
-        examples = list(_examples(rows[rows["control"] == control], reference))
         if task.card.is_retrieval and control:
             continue  # ranks of controls are not kept
+        own = rows[rows["control"] == control]
+        examples = list(_examples(own, reference))
         results: Results = (
-            read_rankings(run.folder.ranks, captioned(examples))
-            if task.card.is_retrieval
-            else _predictions(rows[rows["control"] == control])
+            read_rankings(run.folder.ranks, captioned(examples)) if task.card.is_retrieval else _predictions(own)
         )
         yield from _differing(recorded, _scores(task, record, results, examples), f"{control} " if control else "")
 
@@ -113,16 +113,22 @@ def _task(run: FoundRun, tasks_dir: Path | None) -> Task:
     record = run.record
     try:
         task = catalog.load_task(record.task.name, run.folder.path, record.task.source, tasks_dir=tasks_dir)
-        sha256 = catalog.task_sha256(record.task.name, tasks_dir)
     except VlbenchError as error:
         raise _UnknownScoresError(f"its task cannot be loaded: {error.message}") from None
     if task.card.version != record.task.version:
         raise _UnknownScoresError(
             f"its scores are of version {record.task.version} of the task, and this is version {task.card.version}"
         )
-    if record.spec.tasks_dir and sha256 != record.task.task_sha256:
-        raise _UnknownScoresError(f"its task was in {record.spec.tasks_dir}: give that folder as --tasks-dir")
+    if record.spec.tasks_dir and _has_other_code(record, tasks_dir):
+        raise _UnknownScoresError(
+            f"its task, from {record.spec.tasks_dir}, is not here: give its folder as --tasks-dir"
+        )
     return task
+
+
+def _has_other_code(record: RunRecord, tasks_dir: Path | None) -> bool:
+    """Whether the task's card and code are not those of the run."""
+    return catalog.task_sha256(record.task.name, tasks_dir) != record.task.task_sha256
 
 
 def _reference_type(adapter: Adapter) -> TypeAdapter[object]:
