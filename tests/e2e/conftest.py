@@ -89,8 +89,8 @@ def hostile_run(tmp_path: Path, hostile_texts: tuple[str, ...]) -> Path:
         environment=Environment(python="3", libraries={texts[0]: texts[1]}, cpu=texts[1], threads=1),
         started=texts[0], results=(result,),
     )  # fmt: skip
-    RunFolder(folder).write_record(record)
     write_samples(folder / "samples.parquet", rows)
+    RunFolder(folder).write_record(record)
     return folder
 
 

@@ -87,6 +87,11 @@ class RunFolder:
         return self.path / "ranks.parquet"
 
     @property
+    def result_files(self) -> tuple[Path, ...]:
+        """The files that scores come from, which a seal counts; attention is computed after the run has ended."""
+        return self.samples, self.ranks
+
+    @property
     def attention(self) -> Path:
         return self.path / "attention.parquet"
 
@@ -127,7 +132,7 @@ class RunFolder:
         """Replace `run.json` in one step, with home paths as `~`; a finished record is sealed.
 
         Raises VlbenchError: it cannot be written (exit 5); the old one stays.
-        Raises OSError: a result file cannot be read.
+        Raises DataError: a result file cannot be read.
         Raises ValueError: a number in it is NaN or infinite, which JSON has no form for.
         """
         task = record.task.model_copy(update={"notes": tuple(map(without_home, record.task.notes))})
@@ -136,7 +141,7 @@ class RunFolder:
             "spec": portable(record.spec),
             "error": without_home(record.error),
             "task": task,
-            "files": hashes_of((self.samples, self.ranks)) if is_done else {},
+            "files": hashes_of(self.result_files) if is_done else {},
         }
         values = record.model_copy(update=changes).model_dump(mode="json")
         values["seal"] = seal_of(values) if is_done else ""
@@ -214,6 +219,7 @@ def read_record_file(path: Path) -> RunRecord:
     """
     with foreign_reader(lambda why: corrupt_file(path, why)):
         values = json.loads(path.read_text(encoding="utf-8"))
+        intact = not isinstance(values, dict) or is_intact(values)
     if not isinstance(values, dict):
         raise corrupt_file(path, "it holds no JSON object")
     if values.get("schema_version") != SCHEMA_VERSION:
@@ -221,7 +227,7 @@ def read_record_file(path: Path) -> RunRecord:
             f"{path} has schema_version {values.get('schema_version')!r} where this vlbench reads "
             f"{SCHEMA_VERSION}: read it with the vlbench that wrote it, or rerun with --no-resume"
         )
-    if not is_intact(values):
+    if not intact:
         raise corrupt_file(path, "its content does not fit its seal, so it was edited or damaged")
     try:
         return parse(RunRecord, values, "its fields")
