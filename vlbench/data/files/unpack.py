@@ -20,11 +20,11 @@ MOST = 200 << 30
 _FACTOR = 2
 """By how much an archive may exceed the size that its card states: those are rounded, and owners may add files."""
 _RATIO = 100
-"""Bytes per byte of the archive; the annotations in JSON, which compress best, have about 20."""
+"""Bytes per byte of the archive: NLVR2's annotations in JSON have 7, more repetitive ones more, zeros 1,000."""
 _SMALL = 64 << 20
 """Bytes that an archive of any size may unpack to."""
 _MEMBERS = 1_000_000
-"""Files and folders in an archive; the largest known one, the images of GQA, has 150 thousand."""
+"""Files and folders in an archive; COCO's train2014 has 82,783."""
 _DEPTH = 100
 """Folders within each other."""
 _CHUNK = 1 << 20
