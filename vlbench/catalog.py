@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
 
 from vlbench.core.cards import Download, Downloads, ModelCard, TaskCard
 from vlbench.core.errors import DataError, VlbenchError, unknown
+from vlbench.core.paths import visible
 from vlbench.core.task import Adapter, Task
 from vlbench.core.user_code import UserCodeError
 from vlbench.core.validate import parse
@@ -250,7 +251,7 @@ def _built_in_tasks() -> Path:
 
 
 def _folders(parent: Path, card: str) -> dict[str, Path]:
-    return {path.parent.name: path.parent for path in sorted(parent.glob(f"*/{card}"))}
+    return {path.parent.name: path.parent for path in visible(parent, f"*/{card}")}
 
 
 def _find(kind: str, name: str, folders: Mapping[str, Path]) -> Path:

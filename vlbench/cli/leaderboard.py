@@ -10,6 +10,7 @@ import typer
 
 from vlbench.cli.spec import split_names
 from vlbench.core.errors import DataError, VlbenchError, printable
+from vlbench.core.paths import visible
 from vlbench.core.yamlfile import is_yaml_file
 
 if TYPE_CHECKING:
@@ -176,7 +177,7 @@ def _holds_published_results(argument: str) -> bool:
         return False
     path = Path(argument).expanduser()
     if path.is_dir():
-        return any(map(is_yaml_file, path.iterdir())) and not any(path.rglob("*.json"))
+        return any(map(is_yaml_file, visible(path, "*"))) and not visible(path, "**/*.json")
     return is_yaml_file(path)
 
 

@@ -15,6 +15,9 @@ from vlbench.core.errors import LONGEST, VlbenchError
 MOST = 20
 """Number of faults that one sentence names."""
 
+UNTRUSTED = {"untrusted": True}
+"""The context of values that are parsed, in contrast to those that our own code builds a model from."""
+
 
 class Frozen(BaseModel):
     """The base of all cards, specs and records: immutable, and unknown keys are errors."""
@@ -28,7 +31,7 @@ Model = TypeVar("Model", bound=BaseModel)
 def parse(model: type[Model], values: Mapping[str, object], where: str) -> Model:
     """Build `model` from `values`; raises VlbenchError with all faults (of many, the first ones) after `where`."""
     try:
-        return model.model_validate(values)
+        return model.model_validate(values, context=UNTRUSTED)
     except ValidationError as error:
         faults = [_describe(model, fault) for fault in error.errors(include_url=False)]
         rest = [f"and {len(faults) - MOST} more"] if len(faults) > MOST else []

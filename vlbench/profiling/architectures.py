@@ -13,6 +13,7 @@ from pathlib import Path
 from tempfile import mkdtemp
 
 from vlbench.core.errors import ExitCode, VlbenchError, unknown
+from vlbench.core.paths import visible
 from vlbench.models.detector.config import Layout
 from vlbench.models.hf.families import FAMILIES
 from vlbench.models.hf.folder import PREFIX, read_config
@@ -60,7 +61,7 @@ def complete_model(name: str, folder: Path) -> str:
     else:
         completed = Path(mkdtemp(dir=folder)) / given.resolve().name
         completed.mkdir()
-        for file in given.glob("*.json"):
+        for file in visible(given, "*.json"):
             shutil.copy(file, completed)
     _add_preprocessing(name, completed, use_image_size=given.is_dir())
     return f"{PREFIX}{completed}"

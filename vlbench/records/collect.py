@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vlbench.core.errors import DataError, VlbenchError
+from vlbench.core.paths import visible
 from vlbench.core.record import RunRecord
 from vlbench.records.folder import RunFolder, find_runs, read_record_file
 
@@ -78,6 +79,6 @@ def _files(path: Path) -> Iterator[Path]:
         yield path
     elif path.is_dir():
         records = [folder / "run.json" for folder in find_runs(path)]
-        yield from records or sorted(path.glob("*.json"))
+        yield from records or visible(path, "*.json")
     else:
         raise VlbenchError(f"{path} is not there: give a run's folder, its run.json, or a folder of runs")

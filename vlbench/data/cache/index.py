@@ -17,6 +17,7 @@ from pydantic import TypeAdapter
 
 from vlbench.core.errors import LONGEST, DataError
 from vlbench.core.examples import Example, Examples
+from vlbench.core.paths import visible
 from vlbench.core.task import Adapter, SplitFiles, ids_of
 from vlbench.data.cache.folder import atomic_file, cache_folder, file_sha256
 from vlbench.data.files.code import CODE, content_sha256, files_below, with_imports
@@ -173,7 +174,7 @@ def annotation_files(files: SplitFiles) -> Iterator[tuple[str, Path]]:
         if path.is_file():
             yield name, path
         elif path.is_dir():
-            yield from ((f"{name}/{shard.name}", shard) for shard in sorted(path.glob("*.json*")))
+            yield from ((f"{name}/{shard.name}", shard) for shard in visible(path, "*.json*"))
 
 
 def _example_type(adapter: Adapter) -> type[Example[object]] | None:

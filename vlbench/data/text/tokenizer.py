@@ -56,12 +56,12 @@ class TextEncoder:
 
     @classmethod
     def from_vocab(cls, path: Path, max_length: int) -> TextEncoder:
-        """Read a `vocab.txt`: one token per line, in the order of the ids.
+        """Read a `vocab.txt`: one token per line, in the order of the ids. Blank lines at the end are not tokens.
 
         Raises DataError if the file cannot be read or has a token twice.
         """
         # Not splitlines(): real vocabularies contain characters that it treats as line ends.
-        tokens = [line.removesuffix("\r") for line in _read(path).removesuffix("\n").split("\n")]
+        tokens = [line.removesuffix("\r") for line in _read(path).rstrip("\r\n").split("\n")]
         repeated = [token for token, count in Counter(tokens).items() if count > 1]
         if repeated:
             raise DataError(
@@ -209,4 +209,4 @@ def _read(path: Path) -> str:
     with foreign_reader(
         lambda why: DataError(f"cannot read the vocabulary {path} ({why}): give a UTF-8 vocab.txt or tokenizer.json")
     ):
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8-sig")
