@@ -20,6 +20,7 @@ from vlbench.core.record import LoadReport
 from vlbench.data.files.pickles import more_than_weights
 from vlbench.data.resources import Loading
 from vlbench.models.hf.families import GENERATIVE_CLASS, Family, TrainedHead, family_of
+from vlbench.models.hf.hub_code import check_trusted
 from vlbench.models.hf.library import Config, LoadingInfo, ModelClass
 
 _LEAST = 0.99
@@ -36,10 +37,11 @@ class PretrainedFolder:
 
     loading: how it is loaded into memory. own_code: the Auto classes that code in the folder implements.
 
-    Raises VlbenchError: an unsupported family; an invalid config.json (exit 6).
+    Raises VlbenchError: an unsupported family; untrusted code; an invalid config.json (exit 6).
     """
 
     def __init__(self, folder: Path, name: str, loading: Loading) -> None:
+        check_trusted(folder, name, loading.trust_remote_code)
         from transformers import AutoConfig
 
         self.folder, self.name, self.loading = folder, name, loading
