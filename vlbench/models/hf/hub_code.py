@@ -54,7 +54,7 @@ def _keys(value: object) -> Iterator[str]:
         elif isinstance(part, Mapping):
             parts += part.values()
             for key, inner in part.items():
-                if (key in _CODE and inner) or (_KERNEL in key and "/" in json.dumps(inner)):
-                    yield str(key)
-                elif isinstance(inner, str) and inner.startswith(_HUB):
+                names_kernel = _KERNEL in key and "/" in json.dumps(inner)
+                names_network = isinstance(inner, str) and inner.startswith(_HUB)
+                if (key in _CODE and inner) or names_kernel or names_network:
                     yield str(key)
