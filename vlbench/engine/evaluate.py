@@ -10,6 +10,7 @@ from vlbench.core.examples import captioned
 from vlbench.core.progress import Progress, Silent
 from vlbench.core.record import RunRecord, ToolInfo
 from vlbench.core.spec import RunSpec
+from vlbench.core.user_code import user_faults
 from vlbench.engine.job import Job, plan
 from vlbench.engine.runtime.ranks import join
 from vlbench.records.folder import RunFolder
@@ -34,6 +35,11 @@ def evaluate(spec: RunSpec, progress: Progress | None = None) -> RunRecord:
 
 def run(spec: RunSpec, progress: Progress | None = None) -> tuple[RunRecord, RunFolder]:
     """`evaluate`, and the folder that holds the record; every rank of a run over several processes gets both."""
+    with user_faults():
+        return _run(spec, progress)
+
+
+def _run(spec: RunSpec, progress: Progress | None) -> tuple[RunRecord, RunFolder]:
     ranks = join(spec.device, spec.num_processes, progress)
     progress = progress if progress and ranks.is_main else Silent()
     job = ranks.together(lambda: plan(spec, progress))

@@ -17,7 +17,7 @@ from vlbench.core.gallery import Gallery, galleries
 from vlbench.core.results import Direction, Ranking
 from vlbench.data.json.document import as_list, as_object, object_at, read_json
 from vlbench.metrics.ranks import ScoreMatrix, from_lists, from_matrix
-from vlbench.records.parquet import write_table
+from vlbench.records.parquet import read_table, write_table
 
 DIRECTIONS: tuple[Direction, ...] = get_args(Direction)
 COLUMNS = ("query_id", "direction", "rank_low", "rank_high", "positives")
@@ -209,12 +209,11 @@ def _check_candidates(path: Path, rankings: Sequence[Ranking], examples: Sequenc
 
 def _from_parquet(path: Path) -> list[Ranking]:
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     try:
-        table = pq.ParquetFile(path).read()
+        table = read_table(path)
         columns = [table.column(name).to_pylist() for name in (*COLUMNS, "top_ids", "top_scores")]
-    except (pa.ArrowException, OSError, KeyError) as error:
+    except (pa.ArrowException, OSError, ValueError, KeyError) as error:
         raise DataError(f"{path} is not a run's ranks.parquet ({error}): run again, or give an intact file") from None
     return [_from_row(f"{path}, row {row}", *values) for row, values in enumerate(zip(*columns, strict=True), start=1)]
 

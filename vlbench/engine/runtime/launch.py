@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from vlbench.core.cores import usable_cores
 from vlbench.core.errors import ExitCode, VlbenchError
+from vlbench.core.user_code import UserCodeError, user_faults
 from vlbench.engine.runtime.interrupt import Interrupted
 from vlbench.engine.runtime.ranks import QUIET, give_way
 
@@ -68,9 +69,12 @@ def _process(work: Callable[..., str], arguments: tuple[object, ...]) -> str:
     """The entry point of one process."""
     os.setpgid(0, 0)  # Ctrl-C then reaches the launcher only, which forwards it: otherwise it would arrive twice
     try:
-        return work(*arguments)
+        with user_faults():
+            return work(*arguments)
     except VlbenchError as error:
         give_way(error)
+        if isinstance(error, UserCodeError):
+            print(error.frames, end="", file=sys.stderr)
         if path := os.environ.get(_ERROR_FILE):
             Path(path).write_text(json.dumps({"message": error.message}), encoding="utf8")
         sys.exit(int(error.exit_code))
