@@ -169,11 +169,15 @@ class PretrainedFolder:
 
     def fault(self, what: str, error: Exception) -> VlbenchError:
         """The error that the model has `what`, with the library's reason."""
-        reason = " ".join(str(error).split())[:160]
-        return VlbenchError(
-            f"{self.name} has {what} ({type(error).__name__}: {reason}): save it again with save_pretrained",
-            ExitCode.WEIGHTS,
-        )
+        remedy = "save it again with save_pretrained"
+        if isinstance(error, ImportError):  # the folder is sound
+            remedy = "install the library that it names, or use a model that does without"
+        return VlbenchError(f"{self.name} has {what} ({brief_reason(error)}): {remedy}", ExitCode.WEIGHTS)
+
+
+def brief_reason(error: Exception) -> str:
+    """The type of an error of the library and the beginning of its message, on one line."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
 
 
 def quantization(bits: str | None, dtype: torch.dtype) -> object:

@@ -17,7 +17,7 @@ from vlbench.core.errors import ExitCode, VlbenchError
 from vlbench.core.examples import Prompt
 from vlbench.data.resources import ImageSource
 from vlbench.models.hf.library import Processor, ProcessorClass
-from vlbench.models.hf.pretrained import PretrainedFolder
+from vlbench.models.hf.pretrained import PretrainedFolder, brief_reason
 from vlbench.models.hf.processor import FAULTS
 from vlbench.models.hf.style import style_of
 
@@ -52,7 +52,7 @@ class Prompter:
 
         Raises:
             DataError: an image cannot be read.
-            VlbenchError: the processor rejects the number of images in a prompt.
+            VlbenchError: the processor rejects a prompt; the message names its text and its images.
         """
         texts = [self.style.text(prompt) for prompt in prompts]
         images = [[self.images.open(ref) for ref in prompt.images] for prompt in prompts]
@@ -61,11 +61,17 @@ class Prompter:
         try:
             processed = self.processor(text=texts, images=images, padding=True, return_tensors="pt", **options)
         except (ValueError, IndexError, TypeError) as error:
-            raise VlbenchError(
-                f"{self.name} takes no prompt with {len(images[0])} images ({type(error).__name__}: "
-                f"{' '.join(str(error).split())[:160]}): give fewer shots, or another model"
-            ) from None
+            raise self._fault(prompts, error) from None
         return {key: value for key, value in processed.items() if isinstance(value, Tensor) and key != "labels"}
+
+    def _fault(self, prompts: Sequence[Prompt], error: Exception) -> VlbenchError:
+        """The error that the processor takes no such prompts; it names one by its question and image files."""
+        prompt = max(prompts, key=lambda prompt: len(prompt.images))
+        files = ", ".join(str(ref.path) for ref in prompt.images) or "no image"
+        remedy = "give fewer shots, or another model" if prompt.shots else "check these, or give another model"
+        return VlbenchError(
+            f"{self.name} rejects the prompt {prompt.query.text[:80]!r} with {files} ({brief_reason(error)}): {remedy}"
+        )
 
     @lru_cache(maxsize=100_000)  # noqa: B019 - a run has one Prompter, and answers repeat
     def answer(self, answer: str) -> tuple[int, ...]:
