@@ -101,3 +101,9 @@ def test_words_about_code_in_a_vocabulary_are_none(make_hf: Callable[..., Path],
     change(folder / "vocab.json", {"auto_map": 3})
     change(folder / "config.json", {"_attn_implementation": "eager"})
     load(folder)
+
+
+def test_a_missing_library_is_no_fault_of_the_folder(make_hf: Callable[..., Path]) -> None:
+    source = PretrainedFolder(make_hf("CLIPModel"), "hf:model", Loading())
+    message = source.fault("an image processor that does not load", ImportError("it needs torchvision")).message
+    assert "install the library that it names" in message and "save it again" not in message
