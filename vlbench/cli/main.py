@@ -33,6 +33,7 @@ from vlbench.cli import list as list_verb
 from vlbench.cli.options import GroupedCommand
 from vlbench.core.errors import ExitCode, VlbenchError
 from vlbench.core.user_code import UserCodeError, user_faults
+from vlbench.core.validate import initials
 from vlbench.engine.runtime.ranks import give_way
 
 USAGE_ERROR = cast("type[typer.BadParameter]", typer.BadParameter.__mro__[2])
@@ -117,6 +118,7 @@ def _run(arguments: list[str]) -> int:
             return int(ExitCode.OK)
         give_way(error)
         text = " ".join(message.split()).replace(": Value error, ", ": ", 1)  # a prefix of pydantic's
+        text += _abbreviation(error)
         print(f"vlbench: {text}", file=sys.stderr)
         return int(ExitCode.USAGE)
     except typer.Abort:
@@ -124,6 +126,13 @@ def _run(arguments: list[str]) -> int:
     if result == ExitCode.INTERRUPTED:  # how newer versions of click return a Ctrl-C
         raise KeyboardInterrupt
     return result if isinstance(result, int) else int(ExitCode.OK)
+
+
+def _abbreviation(error: typer.BadParameter) -> str:
+    """The flag that an unknown one abbreviates to (`--lr` for `--learning-rate`); empty if there is none."""
+    short, context = f"--{initials(getattr(error, 'option_name', '').strip('-'))}", error.ctx
+    known = [name for parameter in context.command.params for name in parameter.opts] if context else []
+    return f": did you mean {short}?" if short in known else ""
 
 
 def _hyphenated(argument: str) -> str:

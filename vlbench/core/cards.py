@@ -266,10 +266,11 @@ class ModelCard(Frozen):
 
     visual: the input of the visual part. ranks_by: how it ranks a gallery: `cross`, a cross-encoder over every pair, or
     `dual`, embeddings of images and texts. embeds: whether it also has such embeddings, so that a ranking can start
-    from a shortlist. pretrained: whether it has weights of its own, which a run starts from. own_code: whether these
-    need code of their own, which runs only if it is trusted. brings: the outputs whose heads are in these weights.
-    pretraining: its pretraining class, as `module:Class`, else empty; its recipe is `pretrain`. sizes: `base` is the
-    paper's. recipes: finetuning per task as in the paper; `default` where the paper has none.
+    from a shortlist. pretrained: whether it has weights of its own, which a run starts from. own_code: the keys of its
+    config that reach for code, which runs only if it is trusted, and the config's name; empty if there are none.
+    brings: the outputs whose heads are in these weights. pretraining: its pretraining class, as `module:Class`, else
+    empty; its recipe is `pretrain`. sizes: `base` is the paper's. recipes: finetuning per task as in the paper;
+    `default` where the paper has none.
     """
 
     name: str
@@ -281,7 +282,7 @@ class ModelCard(Frozen):
     ranks_by: Literal["cross", "dual"] = "cross"
     embeds: bool = False
     pretrained: bool = False
-    own_code: bool = False
+    own_code: str = ""
     brings: tuple[OutputKind, ...] = ()
     pretraining: str = ""
     sizes: dict[str, SizeCard]

@@ -76,6 +76,14 @@ def unknown(kind: str, value: str, known: Iterable[str], remedy: str = "") -> Vl
     return VlbenchError(f"unknown {kind} {value!r}: {hint}{f' ({remedy})' if remedy else ''}")
 
 
+def untrusted_code(model: str, where: str) -> VlbenchError:
+    """The error that a model reaches for code that is not trusted. where: the keys that do so, and their file."""
+    what = "comes with code of its own" if where.startswith("auto_map ") else "asks for code of the hub"
+    return VlbenchError(
+        f"{model} {what} ({where}), which is not run unless you trust it: read it, then give --trust-remote-code"
+    )
+
+
 LONGEST = 200
 """The largest number of characters of an item in a message: ids and answers from files may be very long."""
 

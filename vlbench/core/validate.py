@@ -89,8 +89,15 @@ def _nearest_key(model: type[BaseModel], path: Sequence[str]) -> str | None:
     keys |= {key: key for key in _keys_at(model, path[:-1])}
     if near := difflib.get_close_matches(path[-1], keys, n=1):
         return keys[near[0]]
+    if (short := initials(path[-1])) in keys:
+        return keys[short]
     longer = [name for name in keys if len(path[-1]) > 2 and name.startswith(path[-1])]
     return keys[min(longer, key=len)] if longer else None
+
+
+def initials(name: str) -> str:
+    """The first letters of the words of a name: `lr` for `learning_rate` and for `learning-rate`."""
+    return "".join(word[:1] for word in name.replace("-", "_").split("_"))
 
 
 def _all_keys(model: type[BaseModel]) -> Iterator[str]:

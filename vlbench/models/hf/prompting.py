@@ -18,7 +18,7 @@ from vlbench.core.errors import ExitCode, VlbenchError
 from vlbench.core.examples import Prompt
 from vlbench.data.resources import ImageSource
 from vlbench.models.hf.library import Processor, ProcessorClass
-from vlbench.models.hf.pretrained import PretrainedFolder
+from vlbench.models.hf.pretrained import PretrainedFolder, brief_reason
 from vlbench.models.hf.processor import FAULTS
 from vlbench.models.hf.style import style_of
 
@@ -56,7 +56,7 @@ class Prompter:
 
         Raises:
             DataError: an image cannot be read.
-            VlbenchError: the processor rejects a prompt.
+            VlbenchError: the processor rejects a prompt; the message names its text and its images.
         """
         texts = [self.style.text(prompt) for prompt in prompts]
         images = [[self.images.open(ref) for ref in prompt.images] for prompt in prompts]
@@ -83,9 +83,9 @@ class Prompter:
                 prompt, reason = candidate, own
                 break
         files = ", ".join(str(ref.path) for ref in prompt.images) or "no image"
+        remedy = "give fewer shots, or another model" if prompt.shots else "check these, or give another model"
         return VlbenchError(
-            f"{self.name} rejects the prompt {prompt.query.text[:80]!r} with {files} ({type(reason).__name__}: "
-            f"{' '.join(str(reason).split())[:160]}): give fewer shots, correct that example, or give another model"
+            f"{self.name} rejects the prompt {prompt.query.text[:80]!r} with {files} ({brief_reason(reason)}): {remedy}"
         )
 
     @lru_cache(maxsize=100_000)  # noqa: B019 - a run has one Prompter, and answers repeat
