@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 
-from vlbench.cli.main import main
+from vlbench.cli.main import entry
 from vlbench.core.backbone import Features, Textual, Visual
 from vlbench.core.errors import DataError
 from vlbench.models.fake.backbone import Fake
@@ -33,4 +32,4 @@ def fuse(self: Fake, seen: Visual, read: Textual) -> Features:
 Fake.fuse = fuse  # type: ignore[method-assign]
 
 if __name__ == "__main__":
-    sys.exit(main())
+    entry()
