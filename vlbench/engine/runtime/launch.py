@@ -175,7 +175,7 @@ def _error_of(rank: Rank, outcome: Outcome | None, processes: int) -> VlbenchErr
     return VlbenchError(
         f"{who} ended with exit code {code} before its work was done, as code of a task, metric or model that calls "
         f"os._exit or sys.exit does: let it raise an error instead",
-        ExitCode.INTERNAL_ERROR,
+        ExitCode.USER_CODE,
     )
 
 
