@@ -21,7 +21,7 @@ SPEED_RECORD ?= cpu
 SPEED_FLAGS ?= --max-seconds 220
 SPEED_MODELS := cvlp,lxmert,vilt,soho,brivl,hf:CLIPModel,hf:BlipForImageTextRetrieval,hf:ViltModel
 
-.PHONY: run scoreboard $(SCORED:%=scoreboard-%) board check-tables gate gate-frozen frozen-answers \
+.PHONY: run scoreboard $(SCORED:%=scoreboard-%) board check-tables verify gate gate-frozen frozen-answers \
 	frozen-ranks gate-trained heads reports tables speed speed-table screenshots test test-slow \
 	chromium lint format clean
 
@@ -48,6 +48,9 @@ board: $(VENV)/.installed  ## Make the tables and charts of leaderboards/world f
 check-tables: $(VENV)/.installed  ## Exit 11 where a committed table is stale.
 	$(MAKE) board CHECK=--check
 	$(BIN)/python -m vlbench.report.speed.pages --check
+
+verify: $(VENV)/.installed  ## Check the seals of the committed records; exit 5 where one was edited.
+	$(BIN)/vlbench verify $(WORLD)/records
 
 gate: $(VENV)/.installed  ## Compare the runs of RUNS with BASELINE; vlbench gate --update-baseline writes BASELINE.
 	$(BIN)/vlbench gate $(RUNS) --baseline $(BASELINE)

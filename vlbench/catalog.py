@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
 from vlbench.core.cards import Download, Downloads, ModelCard, TaskCard
 from vlbench.core.errors import DataError, VlbenchError, unknown
 from vlbench.core.task import Adapter, Task
+from vlbench.core.user_code import UserCodeError
 from vlbench.core.validate import parse
 from vlbench.core.yamlfile import read_yaml
 from vlbench.data.files.code import CODE, WEIGHTS, content_sha256, data_beside, files_below, with_imports
@@ -319,7 +320,7 @@ def _module_at(path: Path) -> ModuleType:
     try:
         spec.loader.exec_module(module)
     except ImportError as error:
-        raise VlbenchError(f"{path} cannot be imported ({error}): correct its imports") from error
+        raise UserCodeError(f"{path} cannot be imported ({error}): correct its imports") from error
     return module
 
 

@@ -120,7 +120,7 @@ def test_a_model_that_does_not_tell_is_a_note(vlbench: Any, run: Run, flags: tup
     assert 'id="attention"' not in page
 
 
-def test_what_is_answered_otherwise_now_is_left_out(vlbench: Any, run: Run) -> None:
+def test_what_is_answered_otherwise_now_is_left_out(vlbench: Any, run: Run, edit_record: Any) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -130,6 +130,7 @@ def test_what_is_answered_otherwise_now_is_left_out(vlbench: Any, run: Run) -> N
     answers[0] = {"True": "False", "False": "True"}[answers[0]]
     place = table.column_names.index("prediction")
     pq.write_table(table.set_column(place, "prediction", pa.array(answers)), folder / "samples.parquet")
+    edit_record(folder, lambda values: None)
     assert vlbench("report", folder, "--attention").code == 0
     assert table["example_id"][0].as_py() not in set(kept(folder).example_id)
     total = len(answers)
@@ -158,16 +159,17 @@ def test_an_evaluation_is_told_of_from_any_folder(
     assert not (folder / "attention.parquet").exists()
 
 
-def test_faults_are_named_and_leave_nothing(vlbench: Any, run: Run, tiny_world: Path, tmp_path: Path) -> None:
+def test_faults_are_named_and_leave_nothing(
+    vlbench: Any, run: Run, edit_record: Any, tiny_world: Path, tmp_path: Path
+) -> None:
     folder = run("--model", "vilt")
     broken = shutil.copytree(folder, tmp_path / "broken")
     shutil.rmtree(broken / "checkpoints")
     done = vlbench("report", broken, "--attention")
     assert done.code == 6 and f"the weights of run {broken} are missing: put {broken}" in done.err
     assert "leave out --attention" in done.err and "--checkpoint" not in done.err
-    record = json.loads((folder / "run.json").read_text())
     begun = shutil.copytree(folder, tmp_path / "begun")
-    (begun / "run.json").write_text(json.dumps(record | {"status": "interrupted"}))
+    edit_record(begun, lambda values: values.update(status="interrupted"))
     done = vlbench("report", begun, "--attention")
     assert done.code == 2 and "is interrupted, and --attention needs a finished run" in done.err
     data = shutil.copytree(tiny_world, tmp_path / "world")

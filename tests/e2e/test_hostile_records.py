@@ -19,25 +19,20 @@ import yaml
 Call = Callable[..., Any]
 Change = Callable[[Path], None]
 Values = dict[str, Any]
+Edit = Callable[..., None]
 
 HOSTILE = "=a|b<script>alert(1)</script>\u202eevil\u202c😀" + "x" * 300 + "\n\x1b[31m&$_#{}%~^\\`*[l](u)\"'"
 FORMS = ("md", "html", "csv", "latex", "json")
 
 
 @pytest.fixture
-def runs(fake_run: Path, tmp_path: Path) -> Path:
+def runs(fake_run: Path, tmp_path: Path, edit_record: Edit) -> Path:
     """A folder with the good run and, for a test to spoil, a copy of it under another fingerprint."""
     folder = tmp_path / "runs"
     shutil.copytree(fake_run, folder / "good")
     shutil.copytree(fake_run, folder / "bad")
-    edit(folder / "bad", lambda values: values.update(fingerprint="f" * 16))
+    edit_record(folder / "bad", lambda values: values.update(fingerprint="f" * 16))
     return folder
-
-
-def edit(run: Path, change: Callable[[Values], object]) -> None:
-    values = json.loads((run / "run.json").read_text())
-    change(values)
-    (run / "run.json").write_text(json.dumps(values))
 
 
 def written(name: str, content: bytes) -> Change:
@@ -68,7 +63,14 @@ def endless_link_at(name: str) -> Change:
 
 
 def edited(change: Callable[[Values], object]) -> Change:
-    return lambda run: edit(run, change)
+    """The change to the record, without a new seal."""
+
+    def edit(run: Path) -> None:
+        values = json.loads((run / "run.json").read_text())
+        change(values)
+        (run / "run.json").write_text(json.dumps(values))
+
+    return edit
 
 
 UNREADABLE = {
@@ -171,9 +173,9 @@ def unfinite(number: float) -> Callable[[Values], None]:
     ids=["nan", "infinite", "no metrics", "no main metric", "failed", "task version", "tool version"],
 )
 def test_figures_that_do_not_count_are_grey_with_the_reason(
-    vlbench: Call, runs: Path, change: Callable[[Values], object], why: str
+    vlbench: Call, runs: Path, edit_record: Edit, change: Callable[[Values], object], why: str
 ) -> None:
-    edit(runs / "bad", change)
+    edit_record(runs / "bad", change)
     for costs in ("main", "main,latency,memory,parameters"):
         for form in FORMS:
             done = vlbench("leaderboard", runs, "--columns", costs, "--format", form)
@@ -208,8 +210,8 @@ def hostile(values: Values) -> None:
 
 
 @pytest.fixture
-def evil(runs: Path) -> Path:
-    edit(runs / "bad", hostile)
+def evil(runs: Path, edit_record: Edit) -> Path:
+    edit_record(runs / "bad", hostile)
     return runs / "bad"
 
 

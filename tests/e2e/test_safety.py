@@ -82,7 +82,9 @@ def test_no_home_and_no_secret_in_a_run(
     assert json.loads((done.run / "run.json").read_text())["spec"]["answers"] == "~/answers.json"
 
 
-def test_what_is_shown_cannot_steer_the_terminal(vlbench: Call, tiny_world: Path, tmp_path: Path) -> None:
+def test_what_is_shown_cannot_steer_the_terminal(
+    vlbench: Call, edit_record: Callable[..., None], tiny_world: Path, tmp_path: Path
+) -> None:
     quick = ("--steps", 1, "--controls", "none", "--quiet", "--output-path", tmp_path / "runs")
     run = vlbench("run", "--task", "nlvr2", "--model", "fake", "--data-root", tiny_world, *quick).run
     samples = pd.read_parquet(run / "samples.parquet")
@@ -90,11 +92,13 @@ def test_what_is_shown_cannot_steer_the_terminal(vlbench: Call, tiny_world: Path
         samples[name] = f"{ESCAPE}|{name}"
     samples["status"], samples["reference"] = "error", json.dumps({"value": ESCAPE})
     samples.to_parquet(run / "samples.parquet")
-    record = json.loads((run / "run.json").read_text())
-    record["task"]["split"] = record["model"]["name"] = record["environment"]["cpu"] = ESCAPE
-    record["task"]["notes"] = [ESCAPE]
-    record["results"][0]["slices"] = {ESCAPE: {ESCAPE: record["results"][0] | {"slices": {}}}}
-    (run / "run.json").write_text(json.dumps(record))
+
+    def change(record: dict[str, Any]) -> None:
+        record["task"]["split"] = record["model"]["name"] = record["environment"]["cpu"] = ESCAPE
+        record["task"]["notes"] = [ESCAPE]
+        record["results"][0]["slices"] = {ESCAPE: {ESCAPE: record["results"][0] | {"slices": {}}}}
+
+    edit_record(run, change)
     for verb in (("show", run), ("list", "runs", "--output-path", tmp_path / "runs")):
         done = vlbench(*verb)
         assert done.code == 0, done.err

@@ -66,17 +66,29 @@ def gate(
         verdict_flags = {"--json": as_json, "--junit": junit, "--summary": summary, "--layer": layer is not Layers.all}
         if given := [name for name, value in verdict_flags.items() if value]:
             raise VlbenchError(f"--update-baseline gives no verdict, and {given[0]} is for one: leave it out")
+        _check(collected.runs)
         _update(baseline, collected.runs, reason)
         return
     if reason:
         raise VlbenchError("--reason is for --update-baseline: give both or neither")
     share = _share(max_slowdown, speed_reference)
     reference = collect(speed_reference).runs if speed_reference else ()
+    _check(collected.runs)
     layers = [name for name in LAYERS if layer.value in ("all", name)]
     verdicts = judge(read_baseline(baseline), collected.runs, Limits(max_drop, share), layers, reference)
     code = int(exit_code(verdicts))
     _write(verdicts, code, junit, summary, as_json)
     raise typer.Exit(code)
+
+
+def _check(runs: Sequence[FoundRun]) -> None:
+    """Raise DataError if the samples of a run do not give the scores of its record."""
+    from vlbench.engine.verify import verify
+
+    for run in runs:
+        checked = verify(run)
+        if checked.state == "broken":
+            raise DataError(f"{checked.path} is broken ({checked.why}): rerun it with --no-resume")
 
 
 def _update(baseline: Path, runs: Sequence[FoundRun], reason: str) -> None:

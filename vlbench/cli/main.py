@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import shlex
 import sys
 import traceback
@@ -10,6 +11,7 @@ from typing import cast
 
 import typer
 
+from vlbench import __version__
 from vlbench.cli import (
     compare,
     data,
@@ -25,10 +27,12 @@ from vlbench.cli import (
     score,
     show,
     submit,
+    verify,
 )
 from vlbench.cli import list as list_verb
 from vlbench.cli.options import GroupedCommand
 from vlbench.core.errors import ExitCode, VlbenchError
+from vlbench.core.user_code import UserCodeError, user_faults
 from vlbench.engine.runtime.ending import end_process
 from vlbench.engine.runtime.ranks import give_way
 
@@ -52,6 +56,7 @@ app.command("report")(report.report)
 app.command("compare")(compare.compare)
 app.command("leaderboard")(leaderboard.leaderboard)
 app.command("gate")(gate.gate)
+app.command("verify")(verify.verify)
 app.command("profile", cls=GroupedCommand)(profile.profile)
 app.command("export")(export.export)
 app.command("submit")(submit.submit)
@@ -74,9 +79,13 @@ def main(argv: list[str] | None = None) -> int:
     if arguments[:1] == ["leaderboard"]:
         arguments = leaderboard.spelled_out(arguments)
     try:
-        return _run(arguments)
+        with user_faults():
+            return _run(arguments)
     except VlbenchError as error:
-        print(f"vlbench: {give_way(error)}{error.message}", file=sys.stderr)
+        who = give_way(error)
+        if isinstance(error, UserCodeError):
+            print(error.frames, end="", file=sys.stderr)
+        print(f"vlbench: {who}{error.message}", file=sys.stderr)
         if error.exit_code == ExitCode.INTERRUPTED:
             _say_how_to_resume(arguments)
         return int(error.exit_code)
@@ -91,7 +100,11 @@ def main(argv: list[str] | None = None) -> int:
     except Exception as error:
         who = give_way(error)
         traceback.print_exc()
-        print(f"vlbench: {who}internal error; the traceback above says where", file=sys.stderr)
+        print(
+            f"vlbench: {who}internal error; please report the traceback above with the command, vlbench {__version__}, "
+            f"Python {platform.python_version()} and {platform.system()}",
+            file=sys.stderr,
+        )
         return int(ExitCode.INTERNAL_ERROR)
 
 

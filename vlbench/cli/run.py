@@ -10,10 +10,11 @@ import typer
 
 from vlbench.cli.options import Config, Quiet, Settings, with_options_of
 from vlbench.cli.spec import deep_update, read_sources, require, split_models, split_names
-from vlbench.core.errors import ExitCode, VlbenchError
+from vlbench.core.errors import ExitCode, VlbenchError, first_five, printable
 from vlbench.core.options import check_distinct
 from vlbench.core.record import RunRecord
 from vlbench.core.spec import RunSpec
+from vlbench.core.user_code import UserCodeError
 from vlbench.core.validate import brief, parse
 from vlbench.engine.runtime.ranks import SharedError, check_size, is_launched, launched
 
@@ -49,16 +50,18 @@ def run(
       vlbench run --config run.yaml --set train.lr=3e-5 --seeds 0,1,2
       vlbench run --task nlvr2 --model cvlp --num-processes 2
       torchrun --nproc-per-node 2 -m vlbench run --task nlvr2 --model cvlp
+    \b
+    The exit code is 8 if some runs failed, or some examples with --on-error record, and the others are saved.
     """
     flags = dict(given) if seeds is None else {**given, "seeds": seeds}
     # All names are checked before the first run starts, not after an hour of work.
     specs = _runnable(make_specs(flags, config, settings or []))
     if dry_run:
         _print_plans(specs, quiet)
-    elif len(specs) == 1:
-        _run_one(specs[0], quiet)
-    else:
-        _run_all(specs, quiet)
+        return
+    records = _run_all(specs, quiet) if len(specs) > 1 else [_run_one(specs[0], quiet)]
+    if any(record.unanswered for record in records):
+        raise typer.Exit(ExitCode.SOME_FAILED)
 
 
 def _runnable(specs: list[RunSpec]) -> list[RunSpec]:
@@ -91,7 +94,7 @@ def _print_plans(specs: list[RunSpec], quiet: bool) -> None:
         _say(("\n" if number else "") + dry_run_text(plan))
 
 
-def _run_all(specs: list[RunSpec], quiet: bool) -> None:
+def _run_all(specs: list[RunSpec], quiet: bool) -> list[RunRecord]:
     """Do all runs, then print a table of them; those that failed are named at the end."""
     from vlbench.engine.runtime.interrupt import Interrupted
     from vlbench.report.tables.results import scoreboard
@@ -109,6 +112,8 @@ def _run_all(specs: list[RunSpec], quiet: bool) -> None:
             if alone or isinstance(error, Interrupted):
                 raise
             failed.append(name)
+            if isinstance(error, UserCodeError):
+                _say(error.frames.rstrip("\n"), err=True)
             _say(f"vlbench: {name}: {error.message}", err=True)
     if len(records) > 1:
         _say(f"\n{scoreboard(records)}")
@@ -118,6 +123,7 @@ def _run_all(specs: list[RunSpec], quiet: bool) -> None:
             f"above, and the same command runs only what is missing",
             ExitCode.SOME_FAILED,
         )
+    return records
 
 
 def _run_one(spec: RunSpec, quiet: bool, name: str = "") -> RunRecord:
@@ -146,7 +152,21 @@ def _run_here(spec: RunSpec, quiet: bool, name: str) -> tuple[RunRecord, RunFold
         record, folder = run_job(spec, progress)
     _say(run_table(record))
     _say(str(folder.path))
+    if record.unanswered and launched().is_main:
+        _say(_name_failed(record, folder), err=True)
     return record, folder
+
+
+def _name_failed(record: RunRecord, folder: RunFolder) -> str:
+    """The first five examples that could not be answered, with the reasons, and where the others are."""
+    from vlbench.records.samples import failed_examples
+
+    failed = failed_examples(folder.samples)
+    named = first_five(f"{example} ({reason})" for example, reason in failed.items())
+    return printable(
+        f"vlbench: {len(failed):,} of {record.task.n_scored:,} examples could not be answered and count as wrong, "
+        f"{named}: the column error of {folder.samples} holds all reasons"
+    )
 
 
 def _say(text: str, err: bool = False) -> None:

@@ -25,6 +25,7 @@ class ExitCode(IntEnum):
     NOT_COMPARABLE = 10
     STALE = 11
     FAULT = 12
+    USER_CODE = 13
     INTERRUPTED = 130
 
 

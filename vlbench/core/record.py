@@ -207,7 +207,8 @@ class RunRecord(Frozen):
 
     majority: the majority baseline, the main metric of always giving the most frequent answer; slice_majorities: the
     same for each slice by itself, tag -> value -> score. chance: for retrieval, the expected score of a random order of
-    the candidates, by metric.
+    the candidates, by metric. files: name -> SHA-256 of each result file beside the record; seal: the SHA-256 of the
+    record without it (see `vlbench.records.seal`). Both are empty before the run is done, and in older records.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -229,6 +230,13 @@ class RunRecord(Frozen):
     coverage: Coverage | None = None
     efficiency: Efficiency | None = None
     error: str = ""
+    files: dict[str, str] = Field(default_factory=dict)
+    seal: str = ""
+
+    @property
+    def unanswered(self) -> int:
+        """The number of examples that could not be answered, which count as wrong."""
+        return self.coverage.errors if self.coverage else 0
 
     def result(self, metric: str) -> Result | None:
         """The result of that metric, or None if the record has none."""

@@ -194,6 +194,12 @@ class RunSpec(Spec):
     )
     trust_remote_code: bool = option(False, "Run code that the folder of an hf: model contains.", "What to run")
     allow_partial: bool = option(False, "Accept incomplete data; the record says so.", "Data")
+    on_error: Literal["stop", "record"] = option(
+        "stop",
+        "An example of the evaluated split cannot be answered (unreadable image, prompt too long): stop the run, or "
+        "record it as an error, which counts as wrong (exit code 8). Errors in training or selection data always stop.",
+        "Data",
+    )
     verify_data: bool = option(
         False,
         "Hash all data files, images included, and compare them with the hashes of the first verification.",
@@ -273,9 +279,14 @@ PLACE = frozenset(
     {
         "data_root", "tasks_dir", "device", "device_map", "num_processes", "workers", "cache_images", "threads",
         "log_with", "output_path", "resume", "verify_data", "auto_batch", "save_every", "activation_checkpointing",
+        "on_error",
     }
 )  # fmt: skip
-"""Fields of the spec that say where or how fast a run works; they are no part of the fingerprint."""
+"""Fields of the spec that say where or how fast a run works; they are no part of the fingerprint.
+
+`on_error` is one of them: a run that finishes has the same numbers with either value, and a run that an example stopped
+resumes with the other value from its training and its answers.
+"""
 
 
 class PretrainSpec(Spec):

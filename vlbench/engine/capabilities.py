@@ -178,7 +178,12 @@ def answer_by(spec: RunSpec, model: ModelCard, task: TaskCard, kind: EvaluatorKi
 
 
 def check_before_data(spec: RunSpec, model: ModelCard, task: TaskCard) -> None:
-    """Raise a VlbenchError if --rerank-k or --num-fewshot is unsupported; this needs neither data nor weights."""
+    """Raise a VlbenchError if --rerank-k, --num-fewshot or --on-error is unsupported, by the cards alone."""
+    if spec.on_error == "record" and task.is_retrieval:
+        raise VlbenchError(
+            f"--on-error record is for tasks that are answered example by example, not for {task.name}: an image that "
+            f"is missing in a gallery changes the ranks of all others; leave it out"
+        )
     if spec.rerank_k is not None and (not task.is_retrieval or model.ranks_by == "dual" or not model.embeds):
         cards = [catalog.model_card(name) for name in catalog.model_folders()]
         able = [card.name for card in cards if card.embeds and card.ranks_by == "cross"]

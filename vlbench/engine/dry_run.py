@@ -145,6 +145,7 @@ class _Measurement:
 
         def answer(size: int) -> None:
             pace = Pace(self.accelerator, size, 0, self.progress, Interrupt(), "measuring")
+            pace = replace(pace, records_errors=self.job.spec.on_error == "record")
             evaluator.run_batch(self.learner, examples, size, pace)
 
         return self._rate(answer, evaluator.max_batch(examples))

@@ -10,6 +10,7 @@ from vlbench.core.examples import captioned
 from vlbench.core.progress import Progress, Silent
 from vlbench.core.record import RunRecord, ToolInfo
 from vlbench.core.spec import RunSpec
+from vlbench.core.user_code import user_faults
 from vlbench.engine.job import Job, plan
 from vlbench.engine.runtime.ranks import Ranks, joined
 from vlbench.records.folder import RunFolder
@@ -34,7 +35,7 @@ def evaluate(spec: RunSpec, progress: Progress | None = None) -> RunRecord:
 
 def run(spec: RunSpec, progress: Progress | None = None) -> tuple[RunRecord, RunFolder]:
     """`evaluate`, and the folder that holds the record; every rank of a run over several processes gets both."""
-    with joined(spec.device, spec.num_processes, progress) as ranks:
+    with user_faults(), joined(spec.device, spec.num_processes, progress) as ranks:
         return _run(spec, progress, ranks)
 
 
@@ -74,11 +75,16 @@ def _read_finished(job: Job, folder: RunFolder) -> RunRecord | None:
     """The record of a finished run whose samples are complete; None if the run is not finished.
 
     Raises:
-        VlbenchError: samples or ranks are missing, damaged or incomplete.
+        VlbenchError: samples or ranks are missing, damaged or incomplete, or hold errors that are not accepted.
     """
     record = folder.read_record()
     if record is None or record.status != "done":
         return None
+    if record.unanswered and job.spec.on_error == "stop":
+        raise VlbenchError(
+            f"{folder.path} is finished, and {record.unanswered:,} of its examples could not be answered: accept that "
+            f"with --on-error record, or run it again with --no-resume"
+        )
     if job.kind.ranks_gallery:
         read_rankings(folder.ranks, captioned(job.report))
     samples = read_samples(folder.samples)

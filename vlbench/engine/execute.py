@@ -13,6 +13,7 @@ from itertools import chain
 from vlbench.core.errors import DataError, ExitCode, VlbenchError
 from vlbench.core.progress import Progress, Silent
 from vlbench.core.record import Efficiency, ModelInfo, RunRecord, TaskInfo, ToolInfo
+from vlbench.core.user_code import user_faults
 from vlbench.data.images.controls import blind_resources
 from vlbench.data.resources import Resources
 from vlbench.data.text.answers import answers_sha256
@@ -54,7 +55,7 @@ def execute(job: Job, folder: RunFolder, progress: Progress, ranks: Ranks | None
         folder.write_config(job.spec)
         folder.write_record(record)
     try:
-        with Interrupt() as interrupt:
+        with user_faults(), Interrupt() as interrupt:
             record = _run_trials(job, folder, record, progress, interrupt, ranks)
     except (Exception, KeyboardInterrupt) as error:
         if ranks.is_main:

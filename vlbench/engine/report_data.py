@@ -70,6 +70,7 @@ def compute_attention(run: Path, data_root: Path | None, most: int, progress: Pr
         raise VlbenchError(f"{folder.path} is {record.status}, and --attention needs a finished run: run it to its end")
     rows = read_samples(folder.samples)
     shown = chosen(rows[rows["control"] == ""], most)
+    shown = shown[shown["status"] != "error"]  # the images of the others may be unreadable
     texts, answers = (dict(zip(shown["example_id"], shown[column], strict=True)) for column in ("text", "prediction"))
     job = plan(_repeat_spec(folder, record, data_root), progress)
     if not MODES[record.spec.mode].trains and job.weights_sha256 != record.model.weights_sha256:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from vlbench.core.cards import ModelCard
+from vlbench.core.errors import DataError
 from vlbench.core.examples import Examples, ImageRef
 from vlbench.core.progress import Progress
 from vlbench.core.task import Task
 from vlbench.data.cache.folder import cache_folder
 from vlbench.data.images.image_cache import ImageCache
-from vlbench.data.images.load import ImageFiles
+from vlbench.data.images.load import ImageFiles, open_image
+from vlbench.data.parallel import parallel_map
 from vlbench.data.regions.extract import FlatExtractor
 from vlbench.data.regions.source import StoredRegions, extract_all
 from vlbench.data.regions.store import store_for_tsv
@@ -31,7 +33,8 @@ class ResourceSpec:
     """The inputs to `make_resources`.
 
     card, size: the model. tasks: of one data root. text_examples: those whose texts a new vocabulary is trained on.
-    image_examples: those whose images need regions. vocabulary: a tokenizer file given by the user. weights: the
+    image_examples: those whose images need regions. spared: keys of images that may be unreadable: they get no regions,
+    and their examples fail one by one. vocabulary: a tokenizer file given by the user. weights: the
     initial weights, which may bring a tokenizer; None from scratch. loading: how transformers loads the model.
     cache_gib: GiB of resized images to keep in the cache; None keeps none.
     """
@@ -45,11 +48,13 @@ class ResourceSpec:
     weights: Path | None
     loading: Loading
     cache_gib: float | None = None
+    spared: Set[str] = frozenset()
 
 
 def resource_spec(job: Job) -> ResourceSpec:
     """The inputs for the resources of a run."""
-    spec = job.spec
+    spec, report = job.spec, {ref.key for ref in unique_refs(job.report)}
+    learned = {ref.key for ref in unique_refs([*job.train, *job.select])}
     return ResourceSpec(
         card=job.card,
         size=job.size,
@@ -60,6 +65,7 @@ def resource_spec(job: Job) -> ResourceSpec:
         weights=job.weights,
         loading=job.loading,
         cache_gib=spec.cache_images,
+        spared=report - learned if spec.on_error == "record" else frozenset(),
     )
 
 
@@ -103,6 +109,8 @@ def make_regions(spec: ResourceSpec, progress: Progress) -> StoredRegions:
     ]
     refs = unique_refs(spec.image_examples)
     missing = [ref for ref in refs if not any(ref.key in store for store in stores)]
+    unreadable = _unreadable([ref for ref in missing if ref.key in spec.spared])
+    missing = [ref for ref in missing if ref.key not in unreadable]
     if missing:
         extractor, names = FlatExtractor(), ", ".join(task.card.name for task in spec.tasks)
         progress.say(
@@ -110,7 +118,22 @@ def make_regions(spec: ResourceSpec, progress: Progress) -> StoredRegions:
             f"{extractor.name}, once (kept in the cache)"
         )
         stores.append(extract_all(missing, extractor, cache, progress=partial(progress.step, "extracting regions")))
+        if unreadable:
+            return StoredRegions(stores, extractor)  # which names what is wrong with such an image
     return StoredRegions(stores)
+
+
+def _unreadable(refs: Sequence[ImageRef]) -> set[str]:
+    """The keys of the images that cannot be read."""
+    return {ref.key for ref, readable in zip(refs, parallel_map(_is_readable, refs), strict=True) if not readable}
+
+
+def _is_readable(ref: ImageRef) -> bool:
+    try:
+        open_image(ref.path)
+    except DataError:
+        return False
+    return True
 
 
 def unique_refs(examples: Examples) -> list[ImageRef]:

@@ -113,7 +113,7 @@ class Trial:
                 train = (self._finetune if facts.trains_backbone else self._probe)(learner, self._checkpoints())
         learner.to(self.accelerator.device)
         with self.clock.phase(self._name("predict")):
-            pace = self._pace(self._name("predicting"))
+            pace = replace(self._pace(self._name("predicting")), records_errors=job.spec.on_error == "record")
             predictions = self.folder.path / "shards" / (self.control or "real")
             folders = ResultFolders(predictions, self.folder.path / "scores")
             results, timing = self.evaluator.evaluate(learner, self._blinded(job.report), pace, folders)

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlbench.core.errors import DataError
+from vlbench.data.files.foreign import foreign_reader
 from vlbench.records.parquet import read_table, write_table
 
 if TYPE_CHECKING:
@@ -67,20 +68,16 @@ def read_attention(path: Path, run: str) -> Attention | None:
     """The attention in a run's folder; None if there is no file, or if it is of another run. run: the run's
     fingerprint. Raises DataError: it is corrupt.
     """
-    import pyarrow as pa
-
     if not path.is_file():
         return None
-    try:
+    with foreign_reader(
+        lambda why: DataError(f"{path} is corrupt ({why}): delete it, or write it again with --attention")
+    ):
         table = read_table(path)
         metadata = {name.decode(): value.decode() for name, value in (table.schema.metadata or {}).items()}
         if metadata["run"] != run:
             return None
         return Attention(run, metadata["weights_sha256"], metadata["absent"], _by_example(table))
-    except (OSError, KeyError, TypeError, ValueError, pa.ArrowException) as error:
-        raise DataError(
-            f"{path} is corrupt ({str(error).partition(chr(10))[0]}): delete it, or write it again with --attention"
-        ) from None
 
 
 def _by_example(table: pa.Table) -> dict[str, list[Attended]]:

@@ -25,6 +25,11 @@ class FoundRun:
     def folder(self) -> RunFolder:
         return RunFolder(self.path.parent)
 
+    @property
+    def is_unsealed(self) -> bool:
+        """Whether it is a finished record without a seal: of an older version, or its seal was removed."""
+        return self.record.status == "done" and not self.record.seal
+
 
 @dataclass(frozen=True)
 class Collected:

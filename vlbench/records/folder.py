@@ -24,8 +24,10 @@ from vlbench.core.record import SCHEMA_VERSION, RunRecord
 from vlbench.core.spec import RunSpec
 from vlbench.core.validate import parse
 from vlbench.data.cache.folder import atomic_write
+from vlbench.data.files.foreign import foreign_reader
 from vlbench.records.lock import LOCK_NAME
 from vlbench.records.provenance import portable, without_home
+from vlbench.records.seal import hashes_of, is_intact, seal_of
 
 _RECORD_NAME = "run.json"
 _WORK = ("checkpoints", "controls", "shards", "scores")
@@ -122,16 +124,23 @@ class RunFolder:
         return next((candidate for candidate in candidates if os.access(candidate, os.R_OK)), path)
 
     def write_record(self, record: RunRecord) -> None:
-        """Replace `run.json` in one step, with home paths as `~`.
+        """Replace `run.json` in one step, with home paths as `~`; a finished record is sealed.
 
         Raises VlbenchError: it cannot be written (exit 5); the old one stays.
+        Raises OSError: a result file cannot be read.
         Raises ValueError: a number in it is NaN or infinite, which JSON has no form for.
         """
         task = record.task.model_copy(update={"notes": tuple(map(without_home, record.task.notes))})
-        changes = {"spec": portable(record.spec), "error": without_home(record.error), "task": task}
-        public = record.model_copy(update=changes)
-        text = json.dumps(public.model_dump(mode="json"), indent=2, ensure_ascii=False, allow_nan=False)
-        atomic_write(self.run_json, text + "\n")
+        is_done = record.status == "done"
+        changes = {
+            "spec": portable(record.spec),
+            "error": without_home(record.error),
+            "task": task,
+            "files": hashes_of((self.samples, self.ranks)) if is_done else {},
+        }
+        values = record.model_copy(update=changes).model_dump(mode="json")
+        values["seal"] = seal_of(values) if is_done else ""
+        atomic_write(self.run_json, json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
     def read_record(self) -> RunRecord | None:
         """The record in `run.json`, None if there is no such file. Raises DataError: it is corrupt, or of another
@@ -203,10 +212,8 @@ def read_record_file(path: Path) -> RunRecord:
     """The record in a `run.json`, or in a copy of one under another name. Raises DataError: it cannot be read, is
     corrupt, or of another schema version.
     """
-    try:
+    with foreign_reader(lambda why: corrupt_file(path, why)):
         values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        raise corrupt_file(path, str(error)) from None
     if not isinstance(values, dict):
         raise corrupt_file(path, "it holds no JSON object")
     if values.get("schema_version") != SCHEMA_VERSION:
@@ -214,6 +221,8 @@ def read_record_file(path: Path) -> RunRecord:
             f"{path} has schema_version {values.get('schema_version')!r} where this vlbench reads "
             f"{SCHEMA_VERSION}: read it with the vlbench that wrote it, or rerun with --no-resume"
         )
+    if not is_intact(values):
+        raise corrupt_file(path, "its content does not fit its seal, so it was edited or damaged")
     try:
         return parse(RunRecord, values, "its fields")
     except VlbenchError as error:

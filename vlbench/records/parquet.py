@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vlbench.data.cache.folder import atomic_write
+from vlbench.records.seal import check_file
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -22,9 +23,14 @@ def write_table(path: Path, table: pa.Table) -> None:
 
 
 def read_table(path: Path) -> pa.Table:
-    """Read a whole table. Raises OSError, ValueError, pyarrow.ArrowException: it cannot be read, or its content does
-    not fit its checksums.
+    """Read a whole table.
+
+    Raises OSError, ValueError, pyarrow.ArrowException: it cannot be read, or its content does not fit its checksums.
+    Raises DataError: it is not the file that the record beside it was made with.
     """
     import pyarrow.parquet as pq
 
-    return pq.read_table(io.BytesIO(path.read_bytes()), page_checksum_verification=True)
+    content = path.read_bytes()
+    table = pq.read_table(io.BytesIO(content), page_checksum_verification=True)
+    check_file(path, content)
+    return table

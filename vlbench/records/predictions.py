@@ -6,11 +6,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import get_args
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vlbench.core.errors import DataError
 from vlbench.core.results import Prediction, Status
+from vlbench.data.files.foreign import foreign_reader
 from vlbench.data.json.document import as_list, as_object, read_json, whole_number
 from vlbench.data.json.lines import GZIP, Fields, read_json_lines, read_lines, text
 
@@ -79,10 +79,10 @@ def _first(fields: Fields, keys: Sequence[str], where: str) -> str:
 
 
 def _from_parquet(path: Path) -> list[Prediction]:
-    try:
+    with foreign_reader(
+        lambda why: DataError(f"{path} is not a readable parquet file ({why}): run again, or give an intact file")
+    ):
         table = pq.ParquetFile(path).read(columns=list(COLUMNS))
-    except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{path} is not a readable parquet file ({error}): run again, or give an intact file") from None
     missing = [name for name in COLUMNS if name not in table.column_names]
     if missing:
         raise DataError(f"{path} lacks the columns {', '.join(missing)}: expected the samples of a vlbench run")

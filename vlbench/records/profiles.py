@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import count
@@ -13,6 +14,7 @@ from vlbench.core.errors import DataError, VlbenchError
 from vlbench.core.profile import PROFILE_VERSION, ProfileRecord
 from vlbench.core.validate import parse
 from vlbench.data.cache.folder import atomic_write, cannot_write
+from vlbench.data.files.foreign import foreign_reader
 from vlbench.records.parquet import write_table
 from vlbench.records.provenance import without_home
 
@@ -80,12 +82,10 @@ def read_profile(path: Path) -> ProfileRecord:
     is corrupt or of another version.
     """
     file = path / RECORD if path.is_dir() else path
-    try:
+    if not os.path.lexists(file):
+        raise DataError(f"{path} holds no profile: give a folder that `vlbench profile` wrote")
+    with foreign_reader(lambda why: DataError(f"{file} is corrupt ({why}): measure again with `vlbench profile`")):
         values = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise DataError(f"{path} holds no profile: give a folder that `vlbench profile` wrote") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise DataError(f"{file} is corrupt ({error}): measure again with `vlbench profile`") from None
     if not isinstance(values, dict) or values.get("profile_version") != PROFILE_VERSION:
         raise DataError(f"{file} is no profile of version {PROFILE_VERSION}: measure again with `vlbench profile`")
     try:

@@ -15,9 +15,10 @@ from vlbench.core.errors import DataError
 from vlbench.core.examples import Caption, Example
 from vlbench.core.gallery import Gallery, galleries
 from vlbench.core.results import Direction, Ranking
+from vlbench.data.files.foreign import foreign_reader
 from vlbench.data.json.document import as_list, as_object, object_at, read_json
 from vlbench.metrics.ranks import ScoreMatrix, from_lists, from_matrix
-from vlbench.records.parquet import write_table
+from vlbench.records.parquet import read_table, write_table
 
 DIRECTIONS: tuple[Direction, ...] = get_args(Direction)
 COLUMNS = ("query_id", "direction", "rank_low", "rank_high", "positives")
@@ -75,23 +76,20 @@ def read_rankings_of(
 
 
 def _npy(path: Path) -> ScoreMatrix:
-    try:
+    with foreign_reader(
+        lambda why: DataError(f"{path} is not a readable .npy file ({why}): save one array with numpy.save")
+    ):
         scores = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise DataError(f"{path} is not a readable .npy file ({error}): save one array with numpy.save") from None
     return _numbers(scores, path)
 
 
 def _safetensors(path: Path) -> ScoreMatrix:
-    from safetensors import SafetensorError
     from safetensors.numpy import load_file
 
-    try:
+    with foreign_reader(
+        lambda why: DataError(f"{path} does not load as safetensors ({why}): save one float16 or float32 tensor")
+    ):
         tensors = load_file(path)
-    except (OSError, SafetensorError, TypeError, KeyError) as error:
-        raise DataError(
-            f"{path} does not load as safetensors ({error!r}): save one float16 or float32 tensor"
-        ) from None
     if len(tensors) != 1:
         raise DataError(f"{path} holds {len(tensors)} tensors where one, the scores, is expected: save it alone")
     return _numbers(next(iter(tensors.values())), path)
@@ -208,14 +206,11 @@ def _check_candidates(path: Path, rankings: Sequence[Ranking], examples: Sequenc
 
 
 def _from_parquet(path: Path) -> list[Ranking]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        table = pq.ParquetFile(path).read()
+    with foreign_reader(
+        lambda why: DataError(f"{path} is not a run's ranks.parquet ({why}): run again, or give an intact file")
+    ):
+        table = read_table(path)
         columns = [table.column(name).to_pylist() for name in (*COLUMNS, "top_ids", "top_scores")]
-    except (pa.ArrowException, OSError, KeyError) as error:
-        raise DataError(f"{path} is not a run's ranks.parquet ({error}): run again, or give an intact file") from None
     return [_from_row(f"{path}, row {row}", *values) for row, values in enumerate(zip(*columns, strict=True), start=1)]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING
 from vlbench.core.errors import CoverageError, DataError, first_five
 from vlbench.core.examples import Example, Examples
 from vlbench.core.results import Prediction, Status
+from vlbench.data.files.foreign import foreign_reader
 from vlbench.records.folder import corrupt_file
 from vlbench.records.parquet import read_table, write_table
 from vlbench.records.provenance import without_home
@@ -105,16 +107,11 @@ def read_samples(path: Path, controls: bool = True) -> pd.DataFrame:
     controls: whether to keep the rows of controls.
     Raises DataError: it does not exist, is corrupt, or has other columns.
     """
-    import pyarrow as pa
-
-    try:
+    if not os.path.lexists(path):
+        raise DataError(f"{path} does not exist: rerun with --no-resume")
+    with foreign_reader(lambda why: corrupt_file(path, why)):
         table = read_table(path)
         frame: pd.DataFrame = table.to_pandas()
-    except FileNotFoundError:
-        raise DataError(f"{path} does not exist: rerun with --no-resume") from None
-    # ValueError: column names that are not UTF-8.
-    except (OSError, ValueError, pa.ArrowException) as error:
-        raise corrupt_file(path, str(error).partition("\n")[0]) from None
     if len(set(table.column_names)) < table.num_columns:
         raise corrupt_file(path, "a column comes twice")
     absent = [name for name in _REQUIRED if name not in frame.columns]
@@ -127,6 +124,13 @@ def read_samples(path: Path, controls: bool = True) -> pd.DataFrame:
     if empty:
         raise corrupt_file(path, f"columns {', '.join(empty)} lack values")
     return frame if controls else frame[frame["control"] == ""]
+
+
+def failed_examples(path: Path) -> dict[str, str]:
+    """Example id -> why the run could not answer it, of a `samples.parquet`; raises as `read_samples`."""
+    rows = read_samples(path, controls=False)
+    failed = rows[rows["status"] == "error"]
+    return dict(zip(failed["example_id"], failed["error"], strict=True))
 
 
 def _row(example: Example[object], prediction: Prediction, score: float | None, split: str, control: str) -> SampleRow:

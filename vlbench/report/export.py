@@ -267,4 +267,6 @@ def _title(record: RunRecord) -> str:
         remarks.append(record.spec.domain)
     if record.task.n_scored != record.task.n_total:
         remarks.append(f"{record.task.n_scored:,} of {record.task.n_total:,} examples")
+    if record.unanswered:
+        remarks.append(f"{record.unanswered:,} examples could not be answered and count as wrong")
     return f"{title} ({', '.join(remarks)})" if remarks else title

@@ -86,5 +86,5 @@ def test_a_task_whose_module_cannot_be_imported_is_one_sentence(vlbench: Call, t
     done = vlbench(
         "run", "--task", "paint", "--tasks-dir", tmp_path / "tasks", "--model", "fake", "--data-root", tmp_path
     )
-    assert done.code == 2 and done.err.count("\n") == 1
+    assert done.code == 13 and done.err.count("\n") == 1
     assert f"{adapter} cannot be imported (No module named 'vlbench.no_longer_there'): correct its imports" in done.err

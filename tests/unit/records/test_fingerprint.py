@@ -100,7 +100,7 @@ def test_every_field_of_the_spec_counts_unless_it_is_a_place() -> None:
         "rerank_k": 5,
         "eval_batch_size": 1, "num_fewshot": 2, "save_every": 7, "auto_batch": True, "compile": True,
         "activation_checkpointing": True,
-        "verify_data": True,
+        "verify_data": True, "on_error": "record",
         "dtype": "bfloat16", "allow_partial": True, "device": "cuda", "num_processes": 2, "workers": 3,
         "device_map": "auto", "quantize": "8bit", "trust_remote_code": True, "threads": 5, "log_with": ("wandb",),
             "output_path": Path("elsewhere"), "resume": False,

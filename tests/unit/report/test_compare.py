@@ -10,7 +10,7 @@ import pytest
 from scipy import stats
 
 from vlbench.core.errors import DataError, ExitCode, VlbenchError
-from vlbench.core.record import RunRecord
+from vlbench.core.record import Coverage, RunRecord
 from vlbench.records.folder import RunFolder, read_run
 from vlbench.records.lock import run_lock
 from vlbench.report.compare.comparison import compare_runs
@@ -238,6 +238,11 @@ def test_a_difference_of_nothing_has_no_minus() -> None:
     assert [signed(value) for value in (-0.0, -0.004, 0.004, -0.006, 12.5)] == [
         "+0.00", "+0.00", "+0.00", "-0.01", "+12.50",
     ]  # fmt: skip
+
+
+def test_examples_without_an_answer_are_named(make_run: Callable[..., Path]) -> None:
+    a, b = make_run("a", A), make_run("b", B, model="vilt", coverage=Coverage(expected=8, scored=8, errors=2))
+    assert f"{b}: 2 examples could not be answered and count as wrong" in compare_runs([a, b]).notes
 
 
 def test_unfinished_and_limited_runs_are_left_out_where_two_remain(

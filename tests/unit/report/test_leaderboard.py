@@ -13,7 +13,7 @@ import pytest
 
 from vlbench import __version__
 from vlbench.core.errors import VlbenchError
-from vlbench.core.record import RunRecord
+from vlbench.core.record import Coverage, RunRecord
 from vlbench.records.collect import collect
 from vlbench.records.folder import RunFolder, read_run
 from vlbench.report.tables.aggregates import pareto
@@ -85,17 +85,30 @@ def test_doubtful_records_are_grey_with_the_reason_and_never_best(
     make_run: Callable[..., Path], tmp_path: Path
 ) -> None:
     make_run("a", POOR)
-    runs = {name: make_run(name, GOOD, model=name) for name in ("limited", "failed", "older")}
+    runs = {name: make_run(name, GOOD, model=name) for name in ("limited", "failed", "older", "unread")}
     task = read_run(runs["limited"]).task
     change(runs["limited"], task=task.model_copy(update={"limit": 100.0, "n_total": 4000}))
     change(runs["failed"], status="failed", error="out | of\nmemory")
+    change(runs["unread"], coverage=Coverage(expected=1000, scored=1000, errors=7))
     change(runs["older"], tool=read_run(runs["older"]).tool.model_copy(update={"version": "0.0.1"}))
     text = render(made(tmp_path), "md")
     assert "**50.00" in text and "**90.00" not in text
     assert "(limited-tiny on nlvr2 test-p: limited: 1,000 of 4,000 examples)" in text
+    assert "(unread-tiny on nlvr2 test-p: 7 of 1,000 examples without an answer)" in text
     assert "(failed-tiny on nlvr2 test-p: failed: out \\| of\\nmemory)" in text
     assert f"(older-tiny on nlvr2 test-p: outdated: made by vlbench 0.0.1, this is {__version__})" in text
     assert "outdated: task version 1, now 3" in render(made(tmp_path, versions={"nlvr2": 3}), "md")
+
+
+def test_a_sound_rerun_replaces_one_with_errors(make_run: Callable[..., Path], tmp_path: Path) -> None:
+    """They have one fingerprint; which of them is newer does not count."""
+    sound, fingerprint = make_run("sound", FAIR), "0" * 16
+    unread = make_run("unread", FAIR, coverage=Coverage(expected=1000, scored=1000, errors=7))
+    change(sound, fingerprint=fingerprint, started="2026-01-01T00:00:00Z")
+    change(unread, fingerprint=fingerprint, started="2026-01-02T00:00:00Z")
+    (table,) = made(tmp_path).tables
+    ((entry,),) = (row.entries.values() for row in table.rows)
+    assert entry.rank == 1 and not entry.aggregate.doubt
 
 
 def test_costs_do_not_decide_the_order(make_run: Callable[..., Path], tmp_path: Path) -> None:
@@ -192,12 +205,13 @@ class Page(html.parser.HTMLParser):
 
 
 @pytest.mark.parametrize("form", FORMATS)
-def test_hostile_names_stay_in_their_cell(make_run: Callable[..., Path], tmp_path: Path, form: str) -> None:
+def test_hostile_names_stay_in_their_cell(
+    make_run: Callable[..., Path], edit_record: Callable[..., None], tmp_path: Path, form: str
+) -> None:
     for place, name in enumerate(HOSTILE):
         make_run(f"r{place}", GOOD, model=name)
     run = make_run("nan", POOR)
-    text = (run / "run.json").read_text()
-    (run / "run.json").write_text(re.sub(r'"value": 50\.0', '"value": NaN', text))
+    edit_record(run, lambda values: values["results"][0].update(value=float("nan")))
     text = render(made(tmp_path), form)
     assert not any(char in text for char in "\x07\x1b\u202e")
     assert text == render(made(tmp_path), form)

@@ -20,7 +20,6 @@ def made(folder: Path, record: RunRecord, task: str, of: str, answers: dict[str,
     """A run's folder with those answers."""
     info = record.task.model_copy(update={"name": task, "split": of, "source": "real", "n_total": len(answers)})
     info = info.model_copy(update=changed)
-    RunFolder(folder).write_record(record.model_copy(update={"task": info}))
     rows = [
         SampleRow(
             example_id=name, split=of, group=name, text="", image_ids=(), reference="{}", prediction=answer,
@@ -30,6 +29,7 @@ def made(folder: Path, record: RunRecord, task: str, of: str, answers: dict[str,
         for name, answer in answers.items()
     ]  # fmt: skip
     write_samples(folder / "samples.parquet", rows)
+    RunFolder(folder).write_record(record.model_copy(update={"task": info}))
     return folder
 
 

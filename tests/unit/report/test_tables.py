@@ -116,6 +116,14 @@ def test_every_partiality_shows(record: RunRecord) -> None:
     ]
 
 
+def test_examples_without_an_answer_are_named_under_the_table(record: RunRecord) -> None:
+    said = "2 of 4,000 examples could not be answered and count as wrong, in values and in intervals"
+    assert said not in run_table(record)
+    coverage = Coverage(expected=4000, scored=4000, errors=2)
+    text = run_table(record.model_copy(update={"coverage": coverage}))
+    assert "coverage: 2 errors of 4,000 expected examples" in text and said in text.splitlines()
+
+
 def test_an_unfinished_run_says_so(record: RunRecord) -> None:
     text = run_table(record.model_copy(update={"status": "failed", "error": "no\nroom", "results": ()}))
     assert "FAILED: this run is not finished (no\\nroom)" in text and "no results" in text

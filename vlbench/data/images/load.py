@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,12 +11,11 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from vlbench.core.errors import DataError
 from vlbench.core.examples import ImageRef
+from vlbench.data.files.foreign import foreign_reader
 
 MAX_PIXELS = 150_000_000
 """More than any benchmark's image has; a file that claims more is damaged or malicious."""
 _FORMATS = ("PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF", "PPM")
-_BROKEN = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, OverflowError, struct.error)
-"""The errors that Pillow's decoders raise on damaged content."""
 _REMEDY = "restore the file, or remove its examples"
 
 
@@ -34,16 +32,15 @@ def open_image(path: Path) -> Image.Image:
         raise DataError(f"cannot read the image {path} ({error.strerror}): {_REMEDY}") from None
     if size == 0:
         raise DataError(f"the image {path} is empty (0 bytes): {_REMEDY}")
-    try:
-        return _decoded(path)
-    except UnidentifiedImageError:
-        raise DataError(
-            f"{path} is not an image ({size:,} bytes in none of {', '.join(_FORMATS)}): {_REMEDY}"
-        ) from None
-    except Image.DecompressionBombError:
-        raise _too_large(path) from None
-    except _BROKEN as error:
-        raise DataError(f"the image {path} is truncated or damaged ({error}): {_REMEDY}") from None
+    with foreign_reader(lambda why: DataError(f"the image {path} is truncated or damaged ({why}): {_REMEDY}")):
+        try:
+            return _decoded(path)
+        except UnidentifiedImageError:
+            raise DataError(
+                f"{path} is not an image ({size:,} bytes in none of {', '.join(_FORMATS)}): {_REMEDY}"
+            ) from None
+        except Image.DecompressionBombError:
+            raise _too_large(path) from None
 
 
 class ImageFiles:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from vlbench.data.cache.folder import cannot_read
+from vlbench.data.files.foreign import foreign_reader
 from vlbench.data.json.lines import (
     Fields,
     not_json,
@@ -32,12 +33,13 @@ def read_json(path: Path, unique_keys: bool = False) -> object:
         raise cannot_read(path, error) from None
     reject_gzip(content, path, "JSON is")
     try:
-        pairs = unique if unique_keys else None
-        value: object = json.loads(content.decode("utf-8-sig"), parse_constant=reject_constant, object_pairs_hook=pairs)
+        text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise not_utf8(str(path), f"{error.reason} at byte {error.start}") from None
-    except (ValueError, RecursionError) as error:
-        raise not_json(str(path), str(error)) from None
+    with foreign_reader(lambda why: not_json(str(path), why)):
+        value: object = json.loads(
+            text, parse_constant=reject_constant, object_pairs_hook=unique if unique_keys else None
+        )
     return value
 
 

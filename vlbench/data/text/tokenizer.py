@@ -19,6 +19,7 @@ from tokenizers.trainers import WordPieceTrainer
 
 from vlbench.core.errors import DataError, VlbenchError
 from vlbench.data.cache.folder import atomic_write
+from vlbench.data.files.foreign import foreign_reader
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 _NEEDED = SPECIAL[:4]
@@ -205,9 +206,7 @@ def _tokens(tokenizer: Tokenizer) -> list[str]:
 
 
 def _read(path: Path) -> str:
-    try:
+    with foreign_reader(
+        lambda why: DataError(f"cannot read the vocabulary {path} ({why}): give a UTF-8 vocab.txt or tokenizer.json")
+    ):
         return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(
-            f"cannot read the vocabulary {path} ({error}): give a UTF-8 vocab.txt or tokenizer.json"
-        ) from None

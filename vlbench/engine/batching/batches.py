@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import pickle
 import random
-from collections.abc import Callable, Iterator, Sequence
-from typing import Generic, TypeVar
+import traceback
+from collections.abc import Callable, Iterator, Sequence, Sized
+from dataclasses import dataclass
+from typing import Generic, TypeVar, cast
 
 import torch
 from torch.utils.data import DataLoader, Dataset
@@ -13,6 +16,7 @@ from vlbench.core.backbone import Model
 from vlbench.core.batch import Batch, Draw
 from vlbench.core.errors import ExitCode, VlbenchError
 from vlbench.core.examples import Examples
+from vlbench.core.user_code import user_faults
 from vlbench.heads.base import Head
 
 Item = TypeVar("Item")
@@ -151,13 +155,50 @@ def loader(batches: Dataset[Ready], workers: int, device: torch.device) -> Itera
         VlbenchError: exit 130, since the run can be resumed: a worker was killed.
     """
     pin, generator = device.type == "cuda", torch.Generator().manual_seed(0)
-    loaded = iter(DataLoader(batches, batch_size=None, num_workers=workers, pin_memory=pin, generator=generator))
-    return _report_killed_workers(loaded)
+    guarded = _Guarded(batches) if workers else batches
+    loaded = iter(DataLoader(guarded, batch_size=None, num_workers=workers, pin_memory=pin, generator=generator))
+    return _raise_errors_of_workers(loaded)
 
 
-def _report_killed_workers(batches: Iterator[Ready]) -> Iterator[Ready]:
+@dataclass(frozen=True)
+class _Failure:
+    """An error in a worker."""
+
+    error: BaseException
+
+
+class _Guarded(Dataset[Ready | _Failure], Generic[Ready]):
+    """Batches, or the errors that prevent them: raised in a worker, an error loses its message and its exit code."""
+
+    def __init__(self, batches: Dataset[Ready]) -> None:
+        self.batches = batches
+
+    def __len__(self) -> int:
+        return len(cast(Sized, self.batches))
+
+    def __getitem__(self, index: int) -> Ready | _Failure:
+        try:
+            with user_faults():
+                return self.batches[index]
+        except Exception as error:
+            error.add_note(traceback.format_exc())
+            return _Failure(error if _is_picklable(error) else RuntimeError(f"{type(error).__name__}: {error}"))
+
+
+def _is_picklable(error: Exception) -> bool:
     try:
-        yield from batches
+        pickle.loads(pickle.dumps(error))
+    except Exception:  # whatever the methods of a foreign exception raise
+        return False
+    return True
+
+
+def _raise_errors_of_workers(batches: Iterator[Ready | _Failure]) -> Iterator[Ready]:
+    try:
+        for batch in batches:
+            if isinstance(batch, _Failure):
+                raise batch.error
+            yield batch
     except RuntimeError as error:
         if "DataLoader worker" not in str(error):
             raise

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from vlbench.core.backbone import Model
 from vlbench.core.batch import Batch
 from vlbench.core.cards import HeadLayout
 from vlbench.core.examples import Examples
 from vlbench.core.modes import MODES
 from vlbench.core.results import Prediction
-from vlbench.engine.batching.batches import Batches
 from vlbench.engine.batching.prediction_shards import PredictionShards
 from vlbench.engine.evaluators.base import Evaluator, ResultFolders
 from vlbench.engine.evaluators.predict import Work, predict_all
@@ -54,6 +55,6 @@ def classify(
         output = learner(batch.to(pace.accelerator.device))
         return learner.head.finish(output.logits.float().cpu(), batch.ids)
 
-    work = Work(lambda blocks: Batches(examples, blocks, learner.model, learner.head), answer)
+    work = Work(partial(learner.head.collate, examples, model=learner.model), answer)
     with learner.evaluating():
         return predict_all(examples, work, pace, shards)

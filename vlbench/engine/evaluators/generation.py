@@ -17,7 +17,6 @@ from vlbench.core.errors import VlbenchError
 from vlbench.core.examples import Examples
 from vlbench.core.generation import GenerationBackend, GenerationRequest, LikelihoodBackend, Ready
 from vlbench.core.results import Prediction
-from vlbench.engine.batching.batches import Prepared
 from vlbench.engine.batching.prediction_shards import PredictionShards
 from vlbench.engine.evaluators.base import Evaluator, ResultFolders
 from vlbench.engine.evaluators.predict import Work, predict_all
@@ -102,4 +101,4 @@ def generate(
             )
         return head.finish(backend.loglikelihood(ready, head.candidates), ids)
 
-    return predict_all(examples, Work(lambda blocks: Prepared(blocks, prepare), answer), pace, shards)
+    return predict_all(examples, Work(prepare, answer), pace, shards)

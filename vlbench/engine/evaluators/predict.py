@@ -5,15 +5,16 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Generic, TypeAlias, TypeVar
 
 import torch
-from torch.utils.data import Dataset
 
 from vlbench.core.errors import CoverageError, DataError, first_five
 from vlbench.core.examples import Examples
 from vlbench.core.results import Prediction
-from vlbench.engine.batching.batches import answering_blocks, loader
+from vlbench.engine.batching.batches import Prepared, answering_blocks, loader
+from vlbench.engine.batching.isolation import Failures, isolate
 from vlbench.engine.batching.prediction_shards import PredictionShards, shard_ranges
 from vlbench.engine.runtime.memory import within_memory
 from vlbench.engine.runtime.progress_timing import Pace, Timing
@@ -22,17 +23,18 @@ Ready = TypeVar("Ready")
 """The input of a forward pass."""
 ByRange: TypeAlias = dict[range, list[Prediction]]
 """Predictions of batches, by the range of these."""
+ENOUGH = 100
+"""Examples after which a process stops if more than half of them failed."""
 
 
 @dataclass(frozen=True)
 class Work(Generic[Ready]):
     """The two halves of answering a block of rows.
 
-    prepare: makes the input of a forward pass of each block (in workers where there are any). answer: the predictions
-    of an input.
+    prepare: makes the input of a forward pass (in workers where there are any). answer: the predictions of an input.
     """
 
-    prepare: Callable[[Sequence[Sequence[int]]], Dataset[Ready]]
+    prepare: Callable[[Sequence[int]], Ready]
     answer: Callable[[Ready], list[Prediction]]
 
 
@@ -43,23 +45,30 @@ def predict_all(
 
     Batches are cut once and given to ranks in whole shards, so the same examples are always in the same batch.
     shards: where predictions are kept as they come, and read instead of computed again; None keeps nothing.
+    If `pace.records_errors`, an example that cannot be answered gets a prediction with the status `error` and the
+    reason. Its batch is answered without it.
 
     Raises:
         CoverageError: the ids answered are not those of the examples, each once.
         DataError: a shard cannot be written, or another process wrote it to another disk.
-        VlbenchError: exit 9, there is no memory for a single example.
+        VlbenchError: exit 9, there is no memory for a single example; or more than half of the examples failed.
         Interrupted: asked to stop.
     """
     blocks, timing = answering_blocks(examples, pace.batch_size), Timing()
     ids = {part: [examples[row].id for block in part for row in blocks[block]] for part in shard_ranges(len(blocks))}
-    predictions = _read(shards, ids) if pace.ranks.is_main else {}
+    predictions = _without_retried(_read(shards, ids), pace) if pace.ranks.is_main else {}
     missing = pace.ranks.mine(pace.ranks.share([part for part in ids if part not in predictions]))
+    own = list[Prediction]()
     with torch.inference_mode(), pace.accelerator.autocast():
-        for part, answers in _answer_parts(missing, blocks, work, pace, timing):
+        for part, answers in _answer_parts(missing, blocks, examples, work, pace, timing):
             predictions[part] = answers
+            own += answers
+            if len(own) >= ENOUGH:
+                _reject_half_failed(own)
             if shards is not None:
                 shards.write(part, answers)
     merged = _merge(predictions, ids, shards, pace)
+    _reject_half_failed(merged)
     answered = zip((row for block in blocks for row in block), merged, strict=False)
     return [prediction for _, prediction in sorted(answered, key=lambda pair: pair[0])], timing
 
@@ -70,18 +79,53 @@ def _read(shards: PredictionShards | None, ids: Mapping[range, Sequence[str]]) -
     return {part: answers for part, names in ids.items() if (answers := shards.read(part, names)) is not None}
 
 
+def _without_retried(kept: ByRange, pace: Pace) -> ByRange:
+    """The parts that are not answered again: those with failed examples are, if errors stop or most examples failed."""
+    if pace.records_errors and not _half_failed([item for answers in kept.values() for item in answers]):
+        return kept
+    return {part: answers for part, answers in kept.items() if not _failed(answers)}
+
+
+def _failed(predictions: Sequence[Prediction]) -> list[Prediction]:
+    return [prediction for prediction in predictions if prediction.status == "error"]
+
+
+def _half_failed(predictions: Sequence[Prediction]) -> bool:
+    return 2 * len(_failed(predictions)) > len(predictions)
+
+
+def _reject_half_failed(predictions: Sequence[Prediction]) -> None:
+    """Raise a DataError if more than half of the examples failed."""
+    if _half_failed(predictions):
+        first, *others = _failed(predictions)
+        raise DataError(
+            f"{1 + len(others):,} of {len(predictions):,} examples cannot be answered, more than --on-error record "
+            f"accepts (a half): mend what they have in common and run the same command again ({first.example_id!r}: "
+            f"{first.error})"
+        )
+
+
 def _answer_parts(
-    parts: Sequence[range], blocks: Sequence[Sequence[int]], work: Work[Ready], pace: Pace, timing: Timing
+    parts: Sequence[range],
+    blocks: Sequence[Sequence[int]],
+    examples: Examples,
+    work: Work[Ready],
+    pace: Pace,
+    timing: Timing,
 ) -> Iterator[tuple[range, list[Prediction]]]:
     """The predictions of each part, as they come."""
     own = [blocks[number] for part in parts for number in part]
     total = sum(map(len, own))
-    loaded = loader(work.prepare(own), pace.workers, pace.accelerator.device)
+    prepare = partial(isolate if pace.records_errors else _at_once, work=work.prepare)
+    loaded = loader(Prepared(own, prepare), pace.workers, pace.accelerator.device)
     for part in parts:
         predictions = list[Prediction]()
         started = time.perf_counter()
         for number in part:
-            predictions += _answer_batch(next(loaded), blocks[number], work, pace)
+            ready, failures = next(loaded)
+            rest = [row for row in blocks[number] if row not in failures]
+            answers, failed = _answer_batch(ready, rest, work, pace)
+            predictions += _in_order(blocks[number], examples, answers, failures | failed)
             now = time.perf_counter()
             timing.batches.append(now - started)
             timing.examples += len(blocks[number])
@@ -92,13 +136,37 @@ def _answer_parts(
         pace.step(timing.examples, total)
 
 
-def _answer_batch(ready: Ready, rows: Sequence[int], work: Work[Ready], pace: Pace) -> list[Prediction]:
-    """The predictions of a prepared batch, of parts of it where memory does not suffice."""
+def _at_once(rows: Sequence[int], work: Callable[[Sequence[int]], Ready]) -> tuple[Ready, Failures]:
+    """As `isolate`, for errors that stop the run."""
+    return work(rows), {}
+
+
+def _answer_batch(
+    ready: Ready | None, rows: Sequence[int], work: Work[Ready], pace: Pace
+) -> tuple[list[Prediction], Failures]:
+    """The predictions of the rows of a prepared batch, of parts of it where memory does not suffice."""
 
     def answer(some: Sequence[int]) -> list[Prediction]:
-        return work.answer(ready if len(some) == len(rows) else work.prepare([some])[0])
+        return work.answer(ready if ready is not None and len(some) == len(rows) else work.prepare(some))
 
-    return within_memory(rows, answer, pace.progress.say, pace.what)
+    def answer_all(some: Sequence[int]) -> list[Prediction]:
+        return within_memory(some, answer, pace.progress.say, pace.what)
+
+    if not rows:
+        return [], {}
+    answers, failures = (isolate if pace.records_errors else _at_once)(rows, answer_all)
+    return answers or [], failures
+
+
+def _in_order(
+    rows: Sequence[int], examples: Examples, answers: Sequence[Prediction], failures: Failures
+) -> list[Prediction]:
+    """A prediction per row: the answers, and errors for the rows that failed."""
+    given = iter(answers)
+    return [
+        Prediction(examples[row].id, "", status="error", error=failures[row]) if row in failures else next(given)
+        for row in rows
+    ]
 
 
 def _merge(

@@ -6,6 +6,7 @@ Shapes: B examples, C labels, S distinct sentences of a block.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -17,7 +18,6 @@ from vlbench.core.examples import Examples
 from vlbench.core.record import Prompting
 from vlbench.core.results import Prediction
 from vlbench.core.task import ids_of
-from vlbench.engine.batching.batches import Batches
 from vlbench.engine.batching.prediction_shards import PredictionShards
 from vlbench.engine.evaluators.base import Evaluator, ResultFolders
 from vlbench.engine.evaluators.predict import Work, predict_all
@@ -81,7 +81,7 @@ def compare(
         logits = _logits(learner, batch.to(pace.accelerator.device), texts, card, labels, pace)
         return ranked(finite_doubles(logits, batch.ids).softmax(dim=-1), labels, batch.ids)
 
-    work = Work(lambda blocks: Batches(examples, blocks, learner.model, learner.head), answer)
+    work = Work(partial(learner.head.collate, examples, model=learner.model), answer)
     with learner.evaluating():
         return predict_all(examples, work, pace, shards)
 

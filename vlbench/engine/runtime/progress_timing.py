@@ -44,7 +44,8 @@ class Pace:
 
     batch_size: examples, or pairs of a gallery, per forward pass. workers: processes that prepare inputs. what: names
     the work where progress is shown. stops: whether a signal stops it midway; false within training, which all
-    processes must resume together.
+    processes must resume together. records_errors: whether an example that cannot be answered is recorded as an error
+    instead of ending the work.
     """
 
     accelerator: Accelerator
@@ -54,6 +55,7 @@ class Pace:
     interrupt: Interrupt
     what: str
     stops: bool = True
+    records_errors: bool = False
 
     @property
     def ranks(self) -> Ranks:

@@ -10,12 +10,12 @@ from typing import cast
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 from torch.serialization import safe_globals
 
 from vlbench.core.errors import ExitCode, VlbenchError
+from vlbench.data.files.foreign import foreign_reader
 from vlbench.data.files.pickles import more_than_weights
 from vlbench.data.text.tokenizer import TextEncoder
 from vlbench.engine.weights.files import read_metadata, shard_files
@@ -55,13 +55,13 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
     Raises:
         VlbenchError: exit 6, the file is of another format or damaged.
     """
-    try:
-        return load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise VlbenchError(
-            f"{path} does not load as safetensors ({error}): give a file that vlbench or safetensors wrote",
+    with foreign_reader(
+        lambda why: VlbenchError(
+            f"{path} does not load as safetensors ({why}): give a file that vlbench or safetensors wrote",
             ExitCode.WEIGHTS,
-        ) from None
+        )
+    ):
+        return load_file(path)
 
 
 def written_by(weights: Path) -> str:

@@ -283,6 +283,11 @@ def _notes(runs: Sequence[FoundRun]) -> list[str]:
     task = runs[0].record.task
     if task.n_scored != task.n_total:
         notes.append(f"partial: {task.n_scored:,} of {task.n_total:,} examples")
+    notes += [
+        f"{run.path.parent}: {run.record.unanswered:,} examples could not be answered and count as wrong"
+        for run in runs
+        if run.record.unanswered
+    ]
     return notes
 
 

@@ -14,6 +14,7 @@ from vlbench.core.errors import DataError, VlbenchError
 from vlbench.core.record import RunRecord
 from vlbench.core.validate import Frozen, parse
 from vlbench.data.cache.folder import atomic_write
+from vlbench.data.files.foreign import foreign_reader
 from vlbench.data.json.lines import unique
 from vlbench.metrics.significance import Seeds
 from vlbench.records.collect import FoundRun
@@ -178,6 +179,8 @@ def updated(old: Baseline | None, runs: Sequence[FoundRun], reason: str, version
         for run in group:
             if run.record.status != "done" or not run.record.results:
                 raise VlbenchError(f"{run.path.parent} is {run.record.status} and has no scores to keep: leave it out")
+            if failed := run.record.unanswered:
+                raise VlbenchError(f"{failed:,} examples of {run.path.parent} could not be answered: leave it out")
         if trains(group[0].record):
             trained[each] = trained_entry(group)
         elif len(group) > 1:
@@ -190,10 +193,10 @@ def updated(old: Baseline | None, runs: Sequence[FoundRun], reason: str, version
 
 def read_baseline(path: Path) -> Baseline:
     """A baseline file. Raises DataError: it is not there, corrupt, or of another schema."""
-    try:
+    with foreign_reader(
+        lambda why: DataError(f"{path} is no baseline ({why}): make one with --update-baseline --reason ...")
+    ):
         values = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=unique)
-    except (OSError, ValueError, RecursionError) as error:  # ValueError: no UTF-8, no JSON, or a key given twice
-        raise DataError(f"{path} is no baseline ({error}): make one with --update-baseline --reason ...") from None
     version = values.get("schema_version") if isinstance(values, dict) else None
     if not isinstance(values, dict) or version != _SCHEMA:
         raise DataError(f"{path} has schema_version {version!r}, expected {_SCHEMA}: make it again with this vlbench")

@@ -50,6 +50,7 @@ def absent(group: Sequence[FoundRun]) -> str:
     if not group:
         return "in the baseline, but there is no such run"
     unfinished = next((run.record for run in group if run.record.status != "done"), None)
-    if unfinished is None:
-        return ""
-    return f"its run is {unfinished.status}{f': {unfinished.error}' if unfinished.error else ''}"
+    if unfinished is not None:
+        return f"its run is {unfinished.status}{f': {unfinished.error}' if unfinished.error else ''}"
+    failed = max(run.record.unanswered for run in group)
+    return f"{failed:,} examples of its run could not be answered" if failed else ""

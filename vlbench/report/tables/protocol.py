@@ -92,13 +92,17 @@ def _setting_text(value: object) -> str:
 
 
 def newest(runs: Sequence[FoundRun]) -> list[FoundRun]:
-    """One record for each fingerprint: the newest finished one, or the newest. It takes the place of the first record
-    with its fingerprint.
+    """One record for each fingerprint: the newest finished one without errors, the newest finished one, or the newest.
+    It takes the place of the first record with its fingerprint.
     """
     chosen: dict[str, FoundRun] = {}
-    for run in sorted(runs, key=lambda run: (run.record.status == "done", run.record.started, str(run.path))):
+    for run in sorted(runs, key=_completeness):
         chosen[run.record.fingerprint] = run
     return [chosen[name] for name in dict.fromkeys(run.record.fingerprint for run in runs)]
+
+
+def _completeness(run: FoundRun) -> tuple[bool, bool, str, str]:
+    return run.record.status == "done", not run.record.unanswered, run.record.started, str(run.path)
 
 
 def by_system(runs: Sequence[FoundRun]) -> list[list[FoundRun]]:

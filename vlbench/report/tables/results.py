@@ -30,7 +30,7 @@ def run_table(record: RunRecord) -> str:
     for result in results:
         controls = {name: result_of(control, result.metric) for name, control in record.controls.items()}
         parts += _slice_tables(result, controls, record.slice_majorities)
-    return "\n\n".join([*parts, *_footnotes(results)])
+    return "\n\n".join([*parts, *_unanswered(record), *_footnotes(results)])
 
 
 def scoreboard(records: Sequence[RunRecord]) -> str:
@@ -206,6 +206,16 @@ def _coverage_lines(coverage: Coverage | None) -> list[str]:
     if coverage.unparsed:
         lines.append(f"unparsed: {coverage.unparsed:,} of {coverage.expected:,} answers could not be read")
     return lines
+
+
+def _unanswered(record: RunRecord) -> list[str]:
+    """A sentence about the examples that could not be answered; none where there are no such."""
+    if not record.unanswered or not record.results:
+        return []
+    return [
+        f"{record.unanswered:,} of {record.task.n_scored:,} examples could not be answered and count as wrong, in "
+        f"values and in intervals"
+    ]
 
 
 def _metrics_table(record: RunRecord) -> str:

@@ -121,4 +121,6 @@ def _unlike(taken: Collection[str], label: str, run: FoundRun) -> str:
 def _state(run: FoundRun) -> str:
     """The state of a run that does not count, in one word."""
     task, status = run.record.task, run.record.status
+    if status == "done" and run.record.unanswered:
+        return "incomplete"
     return status if status != "done" else "limited" if task.n_scored != task.n_total else "outdated"

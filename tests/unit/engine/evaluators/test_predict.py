@@ -1,7 +1,9 @@
-"""Answering is done in evaluation mode, and a learner is left in the mode it was in."""
+"""Answering is done in evaluation mode, leaves a learner in the mode it was in, and records errors where asked to."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +14,15 @@ from torch import nn
 
 from vlbench import catalog
 from vlbench.core.cards import HeadLayout
-from vlbench.core.errors import VlbenchError
+from vlbench.core.errors import DataError, VlbenchError
 from vlbench.core.examples import Example, ImageRef, Label, Query
 from vlbench.core.progress import Silent
+from vlbench.core.results import Prediction
 from vlbench.data.images.load import ImageFiles
 from vlbench.data.resources import Resources
+from vlbench.engine.batching.prediction_shards import PredictionShards
 from vlbench.engine.evaluators.classification import classify
+from vlbench.engine.evaluators.predict import Work, predict_all
 from vlbench.engine.learner import Learner
 from vlbench.engine.runtime.interrupt import Interrupt
 from vlbench.engine.runtime.progress_timing import Pace
@@ -92,3 +97,51 @@ def test_the_mode_is_left_where_answering_fails(learner: Learner, pace: Pace) ->
     with pytest.raises(VlbenchError, match="not finite"):
         classify(learner, EXAMPLES, pace)
     assert learner.training
+
+
+def asks(bad: set[int], asked: list[list[int]]) -> Work[list[int]]:
+    """Answers by the row; rows of `bad` cannot be prepared. asked: receives the rows of each answered batch."""
+
+    def prepare(rows: Sequence[int]) -> list[int]:
+        if bad & {*rows}:
+            raise DataError("the image is damaged")
+        return list(rows)
+
+    def answer(rows: list[int]) -> list[Prediction]:
+        asked.append(rows)
+        return [Prediction(str(row), f"answer {row}") for row in rows]
+
+    return Work(prepare, answer)
+
+
+def statuses(predictions: list[Prediction]) -> str:
+    return "".join(item.status[0] for item in predictions)
+
+
+def test_errors_are_kept_and_not_asked_again_unless_errors_stop(pace: Pace, tmp_path: Path) -> None:
+    shards, asked, bad = PredictionShards(tmp_path, "key"), list[list[int]](), {1, 6}
+    recording = replace(pace, records_errors=True)
+    first, _ = predict_all(EXAMPLES, asks(bad, asked), recording, shards)
+    assert (statuses(first), first[6].error) == ("oeooooeoo", "the image is damaged")
+    assert asked == [[0, 2, 3], [4, 5, 7], [8]]
+    asked.clear()
+    assert predict_all(EXAMPLES, asks(set(), asked), recording, shards)[0] == first and not asked
+    with pytest.raises(DataError, match="damaged"):
+        predict_all(EXAMPLES, asks(bad, asked), pace, shards)
+    answers, _ = predict_all(EXAMPLES, asks(set(), asked), pace, shards)
+    assert statuses(answers) == "o" * 9 and asked == [[0, 1, 2, 3], [4, 5, 6, 7]]  # the shard without errors stays
+
+
+@pytest.mark.parametrize("count", [5, 9])
+def test_more_than_half_failing_ends_the_work_and_is_asked_again(count: int, pace: Pace, tmp_path: Path) -> None:
+    shards, recording = PredictionShards(tmp_path, "key"), replace(pace, records_errors=True)
+    with pytest.raises(DataError, match=f"{count} of 9 examples cannot be answered.*the image is damaged"):
+        predict_all(EXAMPLES, asks(set(range(count)), []), recording, shards)
+    assert statuses(predict_all(EXAMPLES, asks(set(), []), recording, shards)[0]) == "o" * 9
+
+
+def test_it_ends_early_once_enough_examples_were_asked(pace: Pace) -> None:
+    many, asked = [replace(EXAMPLES[0], id=str(row)) for row in range(1000)], list[list[int]]()
+    with pytest.raises(DataError, match="60 of 100 examples cannot be answered"):
+        predict_all(many, asks(set(range(60)), asked), replace(pace, batch_size=10, records_errors=True))
+    assert sum(map(len, asked)) == 40

@@ -12,6 +12,7 @@ import pytest
 
 from vlbench import __version__
 from vlbench.core.errors import DataError, VlbenchError
+from vlbench.core.record import Coverage
 from vlbench.core.results import Direction, Ranking
 from vlbench.metrics.significance import Seeds, seeded
 from vlbench.records.collect import FoundRun, collect
@@ -221,6 +222,9 @@ def test_what_is_not_there_never_passes(frozen: Callable[..., Path], make_run: C
     (broken / "samples.parquet").write_bytes(b"PAR1")
     assert kinds(judge(baseline, runs(broken), Limits())) == ["missing"]
     assert exit_code([]) == 4
+    unread = change(frozen("unread"), coverage=Coverage(expected=200, scored=200, errors=3))
+    (verdict,) = judge(baseline, runs(unread), Limits())
+    assert (verdict.kind, verdict.reason) == ("missing", "3 examples of its run could not be answered")
     trained = make_run("trained", [1.0, 0.0])
     assert kinds(judge(baseline, runs(frozen("again"), trained), Limits(), layers=("frozen",))) == ["pass"]
 
@@ -336,11 +340,13 @@ def test_a_baseline_with_a_key_given_twice(tmp_path: Path) -> None:
         read_baseline(tmp_path / "baseline.json")
 
 
-def test_a_baseline_of_unfinished_runs_is_refused(
+def test_a_baseline_of_unfinished_or_incomplete_runs_is_refused(
     frozen: Callable[..., Path], seeds: Callable[..., list[Path]]
 ) -> None:
     with pytest.raises(VlbenchError, match="has no scores to keep"):
         base(change(frozen("a"), status="interrupted"))
+    with pytest.raises(VlbenchError, match=r"3 examples of .* could not be answered: leave it out"):
+        base(change(frozen("d"), coverage=Coverage(expected=200, scored=200, errors=3)))
     with pytest.raises(VlbenchError, match="give one run of frozen weights"):
         base(frozen("b"), frozen("c"))
     twice = [*seeds("x", 0.5, n=10), *seeds("y", 0.5, n=10)]

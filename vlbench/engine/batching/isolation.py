@@ -1,0 +1,67 @@
+"""Errors of single examples, separated from the other examples of their batch."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeAlias, TypeVar
+
+from vlbench.core.errors import ExitCode, VlbenchError, is_out_of_memory
+
+Result = TypeVar("Result")
+Failures: TypeAlias = dict[int, str]
+"""Row of an example -> why it cannot be answered."""
+
+_OF_MACHINE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
+_OF_RUN = {ExitCode.OUT_OF_MEMORY, ExitCode.INTERRUPTED}
+
+
+def isolate(rows: Sequence[int], work: Callable[[Sequence[int]], Result]) -> tuple[Result | None, Failures]:
+    """The result of `work` on the rows that it does not fail for, None if there are none, and why it fails for others.
+
+    work: has no side effects where it fails. Where it fails for several rows, it is tried on each row alone, then on
+    all rows without those that fail: they get what they would get in a batch of their own.
+
+    Raises:
+        Exception: that of `work`, if it is not an error of one example, or if every row alone succeeds.
+    """
+    try:
+        return work(rows), {}
+    except Exception as error:
+        if not is_of_one_example(error):
+            raise
+        if len(rows) == 1:
+            return None, {rows[0]: _reason(error)}
+        of_batch = error
+    failures: Failures = {}
+    for row in rows:
+        failures |= isolate([row], work)[1]
+    if not failures:
+        raise of_batch
+    rest = [row for row in rows if row not in failures]
+    return (work(rest) if rest else None), failures
+
+
+def is_of_one_example(error: BaseException) -> bool:
+    """Whether the error may be about one example, and not about memory, disks, the device or the whole run."""
+    return not any(map(_stops, _chain(error)))
+
+
+def _stops(error: BaseException) -> bool:
+    if isinstance(error, VlbenchError) and error.exit_code in _OF_RUN:
+        return True
+    if isinstance(error, OSError) and error.errno in _OF_MACHINE:
+        return True
+    return is_out_of_memory(error) or "CUDA error" in str(error)  # after which the device computes nothing more
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """The error, and those that it was raised from or while handling."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _reason(error: Exception) -> str:
+    """Its sentence; of another error its type and text, on one line of limited length."""
+    return (error if isinstance(error, VlbenchError) else VlbenchError(f"{type(error).__name__}: {error}")).message
