@@ -150,7 +150,8 @@ def _process(environment: dict[str, str], work: Work, arguments: tuple[object, .
         give_way(error)
         traceback.print_exc()
         outcome = Outcome("internal error of vlbench; the lines above say where", ExitCode.INTERNAL_ERROR)
-    report.send(outcome)
+    with suppress(OSError):  # the launcher has died
+        report.send(outcome)
     end_process(int(outcome.exit_code))
 
 
@@ -178,9 +179,9 @@ def _error_of(rank: Rank, outcome: Outcome | None, processes: int) -> VlbenchErr
             ExitCode.INTERRUPTED,
         )
     return VlbenchError(
-        f"{who} ended with exit code {code} before its work was done, as code of a task, metric or model that calls "
-        f"os._exit or sys.exit does: let it raise an error instead",
-        ExitCode.USER_CODE,
+        f"{who} ended with exit code {code} before its work was done: where no lines above say why, code of a task, "
+        f"metric or model has called os._exit, and should raise an error instead",
+        ExitCode.INTERNAL_ERROR if code else ExitCode.USER_CODE,
     )
 
 
