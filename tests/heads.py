@@ -44,5 +44,12 @@ def answer_all(world: Path, weights: Path, out: Path, processes: int) -> None:
                     eval_batch_size=BATCH, output_path=out / name, num_processes=processes))  # fmt: skip
 
 
+def left_threads() -> list[str]:
+    """Names of native threads that would outlive the interpreter, and could abort it (on Linux)."""
+    names = (path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm"))
+    return [name for name in names if "gloo" in name]
+
+
 if __name__ == "__main__":
     answer_all(*map(Path, sys.argv[1:4]), processes=int(sys.argv[4]))
+    assert not left_threads(), left_threads()

@@ -30,9 +30,9 @@ PATIENCE = 60.0
 Call = Callable[..., Any]
 
 
-def command(*arguments: object, fault: str = "") -> subprocess.CompletedProcess[str]:
+def command(*arguments: object, fault: str = "", log: Path | str = "") -> subprocess.CompletedProcess[str]:
     """Run it apart from this process, with one thread, and wait for its end."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", **({"FAULT": fault} if fault else {})}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", **({"FAULT": fault} if fault else {}), "FAULT_LOG": str(log)}
     run = [str(argument) for argument in arguments]
     return subprocess.run(run, env=environment, capture_output=True, text=True, timeout=240, check=False)
 
@@ -140,6 +140,43 @@ def test_the_process_with_the_cause_says_it_once(kind: str, run: list[object], t
     assert failed.returncode == ExitCode.DATA, failed.stderr
     assert failed.stderr == "vlbench: process 1 of 2: the picture 7.png is damaged\n"
     assert failed.stdout == ""
+
+
+def test_a_process_that_ends_without_its_result_has_failed(run: list[object], tmp_path: Path) -> None:
+    """`os._exit(0)` in a model is no success."""
+    failed = command(sys.executable, TESTS / "faulty.py", *run, "--num-processes", 2, fault="exit:1:3")
+    assert failed.returncode == ExitCode.USER_CODE, failed.stderr
+    assert failed.stderr.startswith("vlbench: process 1 of 2 ended with exit code 0 before its work was done")
+    assert (len(failed.stderr.splitlines()), failed.stdout) == (1, "")
+
+
+@pytest.mark.parametrize("moment", ["late", pytest.param("train", marks=pytest.mark.slow)])
+def test_processes_end_with_their_launcher_and_leave_nothing(moment: str, run: list[object], tmp_path: Path) -> None:
+    """Killed before its processes have met, or in the middle of the training."""
+    log, scratch = tmp_path / "log", tmp_path / "scratch"
+    scratch.mkdir()
+    environment = {**os.environ, "TMPDIR": str(scratch), "FAULT": f"{moment}:1:0", "FAULT_LOG": str(log)}
+    arguments = [sys.executable, TESTS / "faulty.py", *run, "--steps", 3000, "--num-processes", 2]
+    with subprocess.Popen([str(part) for part in arguments], env=environment, stderr=subprocess.PIPE) as launcher:
+        while not any(path.stat().st_size for path in (*tmp_path.glob("log"), *tmp_path.rglob("metrics.jsonl"))):
+            assert launcher.poll() is None
+            time.sleep(0.02)
+        launcher.kill()
+        launcher.communicate(timeout=PATIENCE)  # until the last process that writes to its stderr has ended
+    assert not [*scratch.glob("vlbench*")]
+    assert [json.loads((path / "run.json").read_text())["status"] for path in find_runs(tmp_path)] == [
+        "interrupted" for _ in range(moment == "train")
+    ]
+
+
+@pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_a_thread_of_a_model_does_not_keep_a_finished_run_alive(
+    processes: int, run: list[object], tmp_path: Path
+) -> None:
+    """And what its files hold back is written."""
+    log = tmp_path / "log"
+    done = command(sys.executable, TESTS / "faulty.py", *run, "--num-processes", processes, fault="thread:0:3", log=log)
+    assert (done.returncode, log.read_text()) == (0, "batch"), done.stderr
 
 
 @pytest.mark.slow

@@ -34,6 +34,7 @@ from vlbench.cli.options import GroupedCommand
 from vlbench.core.errors import ExitCode, VlbenchError
 from vlbench.core.user_code import UserCodeError, user_faults
 from vlbench.core.validate import initials
+from vlbench.engine.runtime.ending import end_process
 from vlbench.engine.runtime.ranks import give_way
 
 USAGE_ERROR = cast("type[typer.BadParameter]", typer.BadParameter.__mro__[2])
@@ -150,4 +151,4 @@ def _say_how_to_resume(arguments: list[str]) -> None:
 
 def entry() -> None:
     """The console script."""
-    sys.exit(main())
+    end_process(main())

@@ -12,7 +12,7 @@ from vlbench.core.record import RunRecord, ToolInfo
 from vlbench.core.spec import RunSpec
 from vlbench.core.user_code import user_faults
 from vlbench.engine.job import Job, plan
-from vlbench.engine.runtime.ranks import join
+from vlbench.engine.runtime.ranks import Ranks, joined
 from vlbench.records.folder import RunFolder
 from vlbench.records.lock import run_lock
 from vlbench.records.provenance import code_sha256
@@ -35,12 +35,11 @@ def evaluate(spec: RunSpec, progress: Progress | None = None) -> RunRecord:
 
 def run(spec: RunSpec, progress: Progress | None = None) -> tuple[RunRecord, RunFolder]:
     """`evaluate`, and the folder that holds the record; every rank of a run over several processes gets both."""
-    with user_faults():
-        return _run(spec, progress)
+    with user_faults(), joined(spec.device, spec.num_processes, progress) as ranks:
+        return _run(spec, progress, ranks)
 
 
-def _run(spec: RunSpec, progress: Progress | None) -> tuple[RunRecord, RunFolder]:
-    ranks = join(spec.device, spec.num_processes, progress)
+def _run(spec: RunSpec, progress: Progress | None, ranks: Ranks) -> tuple[RunRecord, RunFolder]:
     progress = progress if progress and ranks.is_main else Silent()
     job = ranks.together(lambda: plan(spec, progress))
     with ExitStack() as locks:

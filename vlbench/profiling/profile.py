@@ -8,7 +8,6 @@ from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import torch
 
@@ -16,6 +15,7 @@ from vlbench import catalog
 from vlbench.core.errors import VlbenchError
 from vlbench.core.profile import ProfileRecord, ProfileSpec
 from vlbench.core.progress import Progress, Silent
+from vlbench.data.cache.scratch import scratch_folder
 from vlbench.profiling import machine
 from vlbench.profiling.gallery import Stopwatch, measure_queries
 from vlbench.profiling.inputs import make_texts, write_images
@@ -67,11 +67,11 @@ def _profile(spec: ProfileSpec, device: torch.device, progress: Progress) -> tup
         torch.set_num_threads(spec.threads)
     task, spent, durations = catalog.task_card(spec.task), dict[str, float](), dict[str, Durations]()
     autocast = torch.autocast(device.type, _DTYPES[spec.dtype]) if spec.dtype in _DTYPES else nullcontext()
-    with TemporaryDirectory() as folder, torch.inference_mode(), autocast:
-        refs = write_images(Path(folder) / "images", spec.picture, task.images_per_example, spec.seed)
+    with scratch_folder() as folder, torch.inference_mode(), autocast:
+        refs = write_images(folder / "images", spec.picture, task.images_per_example, spec.seed)
         inputs = ModelInputs(refs, make_texts(1, spec.words, spec.seed))
         with _timed(spent, "opening"):
-            states = _build_all(spec, Path(folder), inputs, device, progress)
+            states = _build_all(spec, folder, inputs, device, progress)
         if "latency" in spec.scenario:
             with _timed(spent, "latency"):
                 durations = _measure_latencies(spec, states, device, progress)

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from vlbench import catalog
 from vlbench.core.backbone import Fitted
 from vlbench.core.examples import Examples
 from vlbench.core.progress import Progress
 from vlbench.core.spec import RunSpec
+from vlbench.data.cache.scratch import scratch_folder
 from vlbench.engine.build import build_learner, load_initial_weights
 from vlbench.engine.doctor.checks import Check, Examination
 from vlbench.engine.doctor.examined_model import ExaminedModel, choose_candidates, sample_examples
@@ -59,11 +58,11 @@ def examine(spec: RunSpec, extent: ExaminationSize, progress: Progress) -> Exami
     learner.to(accelerator.device)
     model = ExaminedModel(job, learner, accelerator.device, choose_candidates(job, compared))
     checks: list[Check] = []
-    with tempfile.TemporaryDirectory() as folder, Interrupt() as interrupt:
-        setup = LearningSetup(model, accelerator, Path(folder), progress, interrupt, extent.steps)
+    with scratch_folder() as folder, Interrupt() as interrupt:
+        setup = LearningSetup(model, accelerator, folder, progress, interrupt, extent.steps)
         answers = () if job.task.card.labels else job.labels
         names = {"model": job.card.name, "size": job.size}
-        checkpoints = Checkpoints(Path(folder) / "whole", resources.words, names, answers)
+        checkpoints = Checkpoints(folder / "whole", resources.words, names, answers)
         for check in _run_checks(setup, compared, trained, checkpoints if extent.processes else None):
             checks.append(check)
             progress.step("examining", len(checks), len(checks) + 1, check.name)

@@ -36,7 +36,7 @@ from vlbench.engine.pretraining.pairs import Pairs, load_pairs
 from vlbench.engine.resources import ResourceSpec, make_resources, unique_refs
 from vlbench.engine.runtime.environment import make_accelerator, seed_everything
 from vlbench.engine.runtime.interrupt import Interrupt, Stoppable
-from vlbench.engine.runtime.ranks import Ranks, join
+from vlbench.engine.runtime.ranks import Ranks, joined
 from vlbench.engine.runtime.trackers import check_trackers, tracked
 from vlbench.engine.training.atomic_folder import flush
 from vlbench.engine.training.checkpoint import Checkpoints
@@ -61,7 +61,11 @@ def pretrain(spec: PretrainSpec, progress: Progress) -> Path:
         VlbenchError: the model has no pretraining or lacks an objective, or the folder holds another pretraining.
         Interrupted: the user asked to stop; the state is saved, and the same spec resumes from it.
     """
-    ranks = join(spec.device, spec.num_processes, progress)
+    with joined(spec.device, spec.num_processes, progress) as ranks:
+        return _pretrain(spec, progress, ranks)
+
+
+def _pretrain(spec: PretrainSpec, progress: Progress, ranks: Ranks) -> Path:
     card, size, spec, command, examples = ranks.together(lambda: _resolved(spec, progress))
     folder = spec.output_path / f"{card.name}-{size}"
     with Interrupt() as interrupt:

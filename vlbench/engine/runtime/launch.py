@@ -1,117 +1,188 @@
-"""Start the processes of a run with torch's elastic launcher, and turn the failure of one into the command's error."""
+"""Start the processes of a run on this machine, and turn the failure of one into the command's error."""
 
 from __future__ import annotations
 
-import json
-import logging
+import multiprocessing
 import os
 import signal
 import sys
-import tempfile
+import threading
+import time
 import traceback
-import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnProcess
+from typing import NoReturn
 
 from vlbench.core.cores import usable_cores
 from vlbench.core.errors import ExitCode, VlbenchError
 from vlbench.core.user_code import UserCodeError, user_faults
-from vlbench.engine.runtime.interrupt import Interrupted
+from vlbench.engine.runtime.ending import end_process
+from vlbench.engine.runtime.interrupt import Interrupt, Interrupted
 from vlbench.engine.runtime.ranks import QUIET, give_way
 
-if TYPE_CHECKING:
-    from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
+_HOST = "localhost"
+_SECONDS_TO_STOP = 30.0
+"""Within this time a process that is asked to stop saves its state; then it is killed."""
+_SECONDS_BETWEEN_LOOKS = 0.1
 
-_ERROR_FILE = "TORCHELASTIC_ERROR_FILE"
-"""The variable with the path of the file from which the launcher reads the error of a process."""
+Work = Callable[..., str]
 
 
-def launch(work: Callable[..., str], arguments: tuple[object, ...], processes: int) -> str:
+@dataclass(frozen=True)
+class Outcome:
+    """What a process reports before it ends: the result of its work, or the message of its error."""
+
+    text: str
+    exit_code: ExitCode = ExitCode.OK
+
+
+@dataclass(frozen=True)
+class Rank:
+    """A started process, the leader of a process group with its helpers, and where it reports its outcome."""
+
+    number: int
+    process: SpawnProcess
+    outcomes: Connection
+
+    def outcome(self) -> Outcome | None:
+        """What the process has reported; None if it ended without a report."""
+        try:
+            return self.outcomes.recv() if self.outcomes.poll() else None
+        except (EOFError, OSError):
+            return None
+
+    def kill(self) -> None:
+        """Kill what is left of the process and its helpers, and reap it: until then no other process gets its id."""
+        with suppress(OSError):  # it has just started and leads no group yet
+            os.killpg(self.process.pid or 0, signal.SIGKILL)
+        self.process.kill()
+        self.process.join()
+
+
+def launch(work: Work, arguments: tuple[object, ...], processes: int) -> str:
     """Run `work` in several processes of this machine and return the result of rank 0.
 
     Each process gets its share of the cores, unless `$OMP_NUM_THREADS` is set. When one fails, the launcher ends the
-    others within half a minute. Ctrl-C and SIGTERM are forwarded to all processes.
+    others within half a minute. Ctrl-C and SIGTERM are forwarded to all processes. When the launcher itself is killed,
+    they stop as after Ctrl-C.
 
-    work: importable, since it runs in new interpreters; it learns its rank with `ranks.join`.
+    work: importable, since it runs in new interpreters; it learns its rank with `ranks.joined`.
 
     Raises:
-        VlbenchError: a process raised it or was killed; the message names its rank.
+        VlbenchError: a process raised it, was killed, or ended without a result; the message names its rank.
         Interrupted: the user asked to stop, and all processes have stopped.
     """
-    from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
-    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+    from torch._C._distributed_c10d import TCPStore
 
-    with tempfile.TemporaryDirectory(prefix="vlbench-") as folder, _quiet(), _environment(processes):
-        config = LaunchConfig(
-            min_nodes=1,
-            max_nodes=1,
-            nproc_per_node=processes,
-            run_id=uuid.uuid4().hex,
-            rdzv_backend="c10d",
-            rdzv_endpoint="localhost:0",
-            local_addr="localhost",
-            max_restarts=0,
-            logs_specs=DefaultLogsSpecs(log_dir=folder),
-        )
+    store = TCPStore(_HOST, 0, is_master=True, wait_for_workers=False)
+    meeting = {"MASTER_ADDR": _HOST, "MASTER_PORT": str(store.port), "TORCHELASTIC_USE_AGENT_STORE": "True"}
+    sizes = dict.fromkeys(("WORLD_SIZE", "LOCAL_WORLD_SIZE"), str(processes))
+    with Interrupt() as interrupt, _environment(processes):
+        running: list[Rank] = []
         try:
-            results: dict[int, str] = elastic_launch(config, _process)(work, arguments)
-        except ChildFailedError as error:
-            raise _error_of(*error.get_first_failure(), processes) from None
-        except SignalException:
-            raise Interrupted from None
-    return results[0]
+            running.extend(_start(number, meeting | sizes, work, arguments) for number in range(processes))
+            return _wait(running, interrupt)[0]
+        except BaseException as error:
+            _end(running, 0.0 if isinstance(error, KeyboardInterrupt) else _SECONDS_TO_STOP)
+            raise
 
 
-def _process(work: Callable[..., str], arguments: tuple[object, ...]) -> str:
+def _start(number: int, environment: dict[str, str], work: Work, arguments: tuple[object, ...]) -> Rank:
+    context = multiprocessing.get_context("spawn")
+    outcomes, report = context.Pipe(duplex=False)
+    ranks = dict.fromkeys(("RANK", "LOCAL_RANK"), str(number))
+    process = context.Process(target=_process, args=(environment | ranks, work, arguments, report))
+    process.start()
+    report.close()  # so that the end of the process is also the end of its reports
+    return Rank(number, process, outcomes)
+
+
+def _wait(running: list[Rank], interrupt: Interrupt) -> dict[int, str]:
+    """Take each process that has ended from `running`; returns the results by rank, raises the error of the first."""
+    results: dict[int, str] = {}
+    processes = len(running)
+    while running:
+        interrupt.check()
+        ended = wait([rank.process.sentinel for rank in running], timeout=_SECONDS_BETWEEN_LOOKS)
+        for rank in [rank for rank in running if rank.process.sentinel in ended]:
+            running.remove(rank)
+            outcome = rank.outcome()
+            if outcome is None or outcome.exit_code != ExitCode.OK:
+                rank.kill()
+                raise _error_of(rank, outcome, processes)
+            rank.process.join()
+            results[rank.number] = outcome.text
+    return results
+
+
+def _end(running: Sequence[Rank], seconds: float) -> None:
+    """Ask the processes to stop, wait, and kill what is left of them and their helpers."""
+    for rank in running:
+        rank.process.terminate()
+    until = time.monotonic() + seconds
+    try:
+        for rank in running:
+            wait([rank.process.sentinel], timeout=max(0.0, until - time.monotonic()))
+    finally:  # after another Ctrl-C, too
+        for rank in running:
+            rank.kill()
+
+
+def _process(environment: dict[str, str], work: Work, arguments: tuple[object, ...], report: Connection) -> NoReturn:
     """The entry point of one process."""
     os.setpgid(0, 0)  # Ctrl-C then reaches the launcher only, which forwards it: otherwise it would arrive twice
+    threading.Thread(target=_stop_with_launcher, daemon=True).start()
+    os.environ.update(environment)
     try:
         with user_faults():
-            return work(*arguments)
+            outcome = Outcome(work(*arguments))
     except VlbenchError as error:
         give_way(error)
         if isinstance(error, UserCodeError):
             print(error.frames, end="", file=sys.stderr)
-        if path := os.environ.get(_ERROR_FILE):
-            Path(path).write_text(json.dumps({"message": error.message}), encoding="utf8")
-        sys.exit(int(error.exit_code))
+        outcome = Outcome(error.message, error.exit_code)
     except KeyboardInterrupt:
-        sys.exit(int(ExitCode.INTERRUPTED))
+        outcome = Outcome("interrupted", ExitCode.INTERRUPTED)
     except Exception as error:
         give_way(error)
         traceback.print_exc()
-        sys.exit(int(ExitCode.INTERNAL_ERROR))
+        outcome = Outcome("internal error of vlbench; the lines above say where", ExitCode.INTERNAL_ERROR)
+    with suppress(OSError):  # the launcher has died
+        report.send(outcome)
+    end_process(int(outcome.exit_code))
 
 
-def _error_of(rank: int, failure: ProcessFailure, processes: int) -> VlbenchError:
-    """The error of the process that failed first: its own message, or how it ended."""
-    who = f"process {rank} of {processes}"
-    if failure.exitcode < 0:
-        name = signal.Signals(-failure.exitcode).name
+def _stop_with_launcher() -> None:
+    """When the launcher has died, stop this process as Ctrl-C does; if it does not, kill it and its helpers."""
+    launcher = multiprocessing.parent_process()
+    if launcher is not None:
+        wait([launcher.sentinel])
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(_SECONDS_TO_STOP)
+        os.killpg(0, signal.SIGKILL)
+
+
+def _error_of(rank: Rank, outcome: Outcome | None, processes: int) -> VlbenchError:
+    """The error of a process that has ended: its own message, or how it ended."""
+    who, code = f"process {rank.number} of {processes}", rank.process.exitcode or 0
+    if outcome is not None:
+        if outcome.exit_code == ExitCode.INTERRUPTED:
+            return Interrupted(outcome.text)
+        return VlbenchError(outcome.text if rank.number == 0 else f"{who}: {outcome.text}", outcome.exit_code)
+    if code < 0:
+        name = signal.Signals(-code).name
         return VlbenchError(
             f"{who} was ended by {name}, perhaps for lack of memory, and the others with it: what is saved is kept",
             ExitCode.INTERRUPTED,
         )
-    if not Path(failure.error_file).is_file():  # the process wrote no message
-        return VlbenchError(f"{who}: internal error of vlbench; the lines above say where", ExitCode.INTERNAL_ERROR)
-    if failure.exitcode == ExitCode.INTERRUPTED:
-        return Interrupted(failure.message)
-    message = failure.message if rank == 0 else f"{who}: {failure.message}"
-    return VlbenchError(message, ExitCode(failure.exitcode))
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence torch's log of failed processes: `_error_of` reports them. The processes' own logs are not affected."""
-    before = logging.root.manager.disable
-    logging.disable(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        logging.disable(before)
+    return VlbenchError(
+        f"{who} ended with exit code {code} before its work was done: where no lines above say why, code of a task, "
+        f"metric or model has called os._exit, and should raise an error instead",
+        ExitCode.INTERNAL_ERROR if code else ExitCode.USER_CODE,
+    )
 
 
 @contextmanager

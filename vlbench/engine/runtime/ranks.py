@@ -7,11 +7,16 @@ Ranks come from the environment that the launcher sets (torchrun, `accelerate la
 from __future__ import annotations
 
 import atexit
+import gc
+import importlib
+import itertools
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import cache
 from typing import TYPE_CHECKING, TypeVar
 
 from vlbench.core.accelerate_env import remove_variables, removed_message
@@ -21,18 +26,24 @@ from vlbench.engine.runtime.interrupt import Interrupted
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
+    from torch.distributed.distributed_c10d import Store
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 _TIMEOUT = timedelta(days=7)
 """The longest wait for another process: rank 0 may extract features or score for hours meanwhile."""
+_PATIENCE = timedelta(minutes=5)
+"""The longest wait for the other processes to start, as torch's own: nobody starts those whose launcher has died."""
 QUIET = "TORCH_CPP_LOG_LEVEL", "ERROR"
 """The variable, set before torch is imported, that keeps every process from printing torch's warnings."""
 _SECONDS_TO_BE_ENDED = 60.0
 """Within this time a launcher ends the remaining processes; torchrun needs at most half of it."""
 _SECONDS_BEHIND_RANK_0 = 2.0
 """The delay of an error on other ranks, so that rank 0 reports an error of all ranks first."""
+
+
+_groups = itertools.count()
 
 
 class SharedError(VlbenchError):
@@ -128,34 +139,84 @@ def launched() -> Ranks:
     return Ranks(rank, size, local_rank)
 
 
-def join(device: str | None, num_processes: int | None = None, progress: Progress | None = None) -> Ranks:
-    """Connect to the other processes that the launcher started: over gloo on CPUs, nccl on GPUs.
+@contextmanager
+def joined(device: str | None, num_processes: int | None = None, progress: Progress | None = None) -> Iterator[Ranks]:
+    """A context in which this process is connected to those that its launcher started: gloo on CPUs, nccl on GPUs.
 
-    First removes Accelerate's variables that could change a number from the environment, and says so on rank 0.
+    First removes Accelerate's variables that could change a number from the environment, and says so on rank 0. A
+    process group that the caller has set up is used, and stays. After an error the group stays until the process ends,
+    since the others may be in an exchange.
 
     Raises:
-        VlbenchError: a flag of Accelerate is malformed; as `check_size`; or more processes than GPUs exist.
+        VlbenchError: a flag of Accelerate is malformed; as `check_size`; more processes than GPUs exist; or some
+            processes do not start.
     """
     removed, ranks = remove_variables(device), launched()
     if removed and progress is not None and ranks.is_main:
         progress.say(removed_message(removed))
     check_size(ranks.size, num_processes)
+    own_group = False
     if ranks.size > 1:
         os.environ.setdefault(*QUIET)
         import torch
-        from accelerate import PartialState
 
         local, gpus = int(os.environ.get("LOCAL_WORLD_SIZE", "1")), torch.cuda.device_count()
         if device != "cpu" and 0 < gpus < local:
             raise VlbenchError(
                 f"{local} processes started on a machine with {gpus} GPUs: start one for each, or use --device cpu"
             )
-        # Accelerate keeps its first settings for the whole process; a second run may need another device.
-        PartialState._reset_state()
-        PartialState(cpu=on_cpu(device), timeout=_TIMEOUT)
-        atexit.unregister(_leave)
-        atexit.register(_leave)
-    return ranks
+        own_group = _connect(ranks, device)
+    try:
+        yield ranks
+    except BaseException as error:
+        own_group = own_group and isinstance(error, SharedError)
+        raise
+    finally:
+        if own_group:
+            _leave()
+
+
+def _connect(ranks: Ranks, device: str | None) -> bool:
+    """Set up Accelerate for the device, and the process group unless there is one; returns whether there was none."""
+    import torch
+    from accelerate import PartialState
+    from torch.distributed.distributed_c10d import PrefixStore
+
+    PartialState._reset_state()  # it would keep its first settings for the whole process
+    if torch.distributed.is_initialized():
+        PartialState(cpu=on_cpu(device))
+        return False
+    # Its functions have the process group as a default value: imported later, they would keep it and its threads alive.
+    importlib.import_module("torch.distributed.nn.functional")
+    store = PrefixStore(f"vlbench-{next(_groups)}", _meet(ranks))
+    PartialState(cpu=on_cpu(device), timeout=_TIMEOUT, store=store, rank=ranks.rank, world_size=ranks.size)
+    atexit.register(_leave)
+    return True
+
+
+@cache
+def _meet(ranks: Ranks) -> Store:
+    """The store that all processes of the run have reached.
+
+    Raises:
+        VlbenchError: some have not within `_PATIENCE`.
+    """
+    from torch.distributed import DistError
+    from torch.distributed.rendezvous import rendezvous
+
+    try:
+        store: Store = next(rendezvous("env://", timeout=_PATIENCE))[0]
+        store.set(f"vlbench-{ranks.rank}", "")
+        store.wait([f"vlbench-{rank}" for rank in range(ranks.size)], _PATIENCE)
+    except DistError:
+        place = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
+        raise VlbenchError(
+            f"not all {ranks.size} processes met at {place} within {_PATIENCE.seconds} seconds: start all of them at "
+            f"about the same time, each with the same MASTER_ADDR and MASTER_PORT, and see whether one has ended",
+            ExitCode.INTERRUPTED,
+        ) from None
+    store.set_timeout(_TIMEOUT)
+    return store
 
 
 def on_cpu(device: str | None) -> bool:
@@ -168,11 +229,18 @@ def on_cpu(device: str | None) -> bool:
 
 
 def _leave() -> None:
-    """Disconnect from the other processes: threads of gloo that outlive the interpreter would abort it."""
-    import torch
+    """Disconnect from the other processes and wait for gloo's threads, which abort an interpreter that they outlive.
 
+    They end when nothing refers to the process group any more.
+    """
+    import torch
+    from accelerate import PartialState
+
+    atexit.unregister(_leave)
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
+    PartialState._reset_state()
+    gc.collect()
 
 
 def check_size(size: int, num_processes: int | None) -> None:
