@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from vlbench.core.errors import CoverageError, DataError, first_five
 from vlbench.core.examples import Example, Examples
 from vlbench.core.results import Prediction, Status
+from vlbench.data.files.foreign import reading
 from vlbench.records.folder import corrupt_file
 from vlbench.records.parquet import read_table, write_table
 from vlbench.records.provenance import without_home
@@ -105,16 +106,11 @@ def read_samples(path: Path, controls: bool = True) -> pd.DataFrame:
     controls: whether to keep the rows of controls.
     Raises DataError: it does not exist, is corrupt, or has other columns.
     """
-    import pyarrow as pa
-
-    try:
+    if not path.exists():
+        raise DataError(f"{path} does not exist: rerun with --no-resume")
+    with reading(path, "is corrupt", "delete the folder or rerun with --no-resume"):
         table = read_table(path)
         frame: pd.DataFrame = table.to_pandas()
-    except FileNotFoundError:
-        raise DataError(f"{path} does not exist: rerun with --no-resume") from None
-    # ValueError: column names that are not UTF-8.
-    except (OSError, ValueError, pa.ArrowException) as error:
-        raise corrupt_file(path, str(error).partition("\n")[0]) from None
     if len(set(table.column_names)) < table.num_columns:
         raise corrupt_file(path, "a column comes twice")
     absent = [name for name in _REQUIRED if name not in frame.columns]

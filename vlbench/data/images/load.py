@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,14 +9,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from vlbench.core.errors import DataError
+from vlbench.core.errors import DataError, VlbenchError, is_out_of_memory
 from vlbench.core.examples import ImageRef
+from vlbench.data.files.foreign import reason_of
 
 MAX_PIXELS = 150_000_000
 """More than any benchmark's image has; a file that claims more is damaged or malicious."""
 _FORMATS = ("PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF", "PPM")
-_BROKEN = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, OverflowError, struct.error)
-"""The errors that Pillow's decoders raise on damaged content."""
 _REMEDY = "restore the file, or remove its examples"
 
 
@@ -42,8 +40,12 @@ def open_image(path: Path) -> Image.Image:
         ) from None
     except Image.DecompressionBombError:
         raise _too_large(path) from None
-    except _BROKEN as error:
-        raise DataError(f"the image {path} is truncated or damaged ({error}): {_REMEDY}") from None
+    except VlbenchError:
+        raise
+    except Exception as error:  # decoders raise any type of error on damaged content
+        if is_out_of_memory(error):
+            raise
+        raise DataError(f"the image {path} is truncated or damaged ({reason_of(error)}): {_REMEDY}") from error
 
 
 class ImageFiles:

@@ -10,12 +10,12 @@ from typing import cast
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 from torch.serialization import safe_globals
 
 from vlbench.core.errors import ExitCode, VlbenchError
+from vlbench.data.files.foreign import reading
 from vlbench.data.files.pickles import more_than_weights
 from vlbench.data.text.tokenizer import TextEncoder
 from vlbench.engine.weights.files import read_metadata, shard_files
@@ -55,13 +55,9 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
     Raises:
         VlbenchError: exit 6, the file is of another format or damaged.
     """
-    try:
+    remedy = "give a file that vlbench or safetensors wrote"
+    with reading(path, "does not load as safetensors", remedy, ExitCode.WEIGHTS):
         return load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise VlbenchError(
-            f"{path} does not load as safetensors ({error}): give a file that vlbench or safetensors wrote",
-            ExitCode.WEIGHTS,
-        ) from None
 
 
 def written_by(weights: Path) -> str:
@@ -90,7 +86,7 @@ def _read_torch(path: Path) -> dict[str, object]:
             warnings.simplefilter("ignore")  # about old pickle formats, which the user cannot change
             content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # for damaged bytes the unpickler raises any type of error
-        raise VlbenchError(f"{path} {_fault(error)}", ExitCode.WEIGHTS) from None
+        raise VlbenchError(f"{path} {_fault(error)}", ExitCode.WEIGHTS) from error
     if not isinstance(content, dict):
         raise VlbenchError(
             f"{path} holds a {type(content).__name__} where tensors by name are expected: give a file of weights",
