@@ -24,6 +24,7 @@ from vlbench.core.record import SCHEMA_VERSION, RunRecord
 from vlbench.core.spec import RunSpec
 from vlbench.core.validate import parse
 from vlbench.data.cache.folder import atomic_write
+from vlbench.data.files.foreign import reading
 from vlbench.records.lock import LOCK_NAME
 from vlbench.records.provenance import portable, without_home
 
@@ -203,10 +204,8 @@ def read_record_file(path: Path) -> RunRecord:
     """The record in a `run.json`, or in a copy of one under another name. Raises DataError: it cannot be read, is
     corrupt, or of another schema version.
     """
-    try:
+    with reading(path, "is corrupt", "delete the folder or rerun with --no-resume"):
         values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        raise corrupt_file(path, str(error)) from None
     if not isinstance(values, dict):
         raise corrupt_file(path, "it holds no JSON object")
     if values.get("schema_version") != SCHEMA_VERSION:

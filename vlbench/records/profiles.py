@@ -13,6 +13,7 @@ from vlbench.core.errors import DataError, VlbenchError
 from vlbench.core.profile import PROFILE_VERSION, ProfileRecord
 from vlbench.core.validate import parse
 from vlbench.data.cache.folder import atomic_write, cannot_write
+from vlbench.data.files.foreign import reading
 from vlbench.records.parquet import write_table
 from vlbench.records.provenance import without_home
 
@@ -80,12 +81,10 @@ def read_profile(path: Path) -> ProfileRecord:
     is corrupt or of another version.
     """
     file = path / RECORD if path.is_dir() else path
-    try:
+    if not file.exists():
+        raise DataError(f"{path} holds no profile: give a folder that `vlbench profile` wrote")
+    with reading(file, "is corrupt", "measure again with `vlbench profile`"):
         values = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise DataError(f"{path} holds no profile: give a folder that `vlbench profile` wrote") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise DataError(f"{file} is corrupt ({error}): measure again with `vlbench profile`") from None
     if not isinstance(values, dict) or values.get("profile_version") != PROFILE_VERSION:
         raise DataError(f"{file} is no profile of version {PROFILE_VERSION}: measure again with `vlbench profile`")
     try:

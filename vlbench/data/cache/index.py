@@ -20,6 +20,7 @@ from vlbench.core.examples import Example, Examples
 from vlbench.core.task import Adapter, SplitFiles, ids_of
 from vlbench.data.cache.folder import atomic_file, cache_folder, file_sha256
 from vlbench.data.files.code import CODE, content_sha256, files_below, with_imports
+from vlbench.data.files.foreign import reading
 
 BIG = 32 << 20
 """Bytes of annotations above which examples are not held in memory."""
@@ -59,12 +60,10 @@ class IndexedExamples(LazyExamples):
     def __init__(self, path: Path, kind: type[Example[object]]) -> None:
         self.path, self.kind = path, kind
         self._parse = TypeAdapter(kind).validate_json
-        try:
+        with reading(path, "is not a readable index", "delete it, and it is rebuilt"):
             self._file = pa.ipc.open_file(pa.memory_map(str(path)))
             last = self._file.num_record_batches - 1
             self._length = last * ROWS + self._file.get_batch(last).num_rows if last >= 0 else 0
-        except (OSError, pa.ArrowException) as error:
-            raise DataError(f"{path} is not a readable index ({error}): delete it, and it is rebuilt") from None
 
     def __reduce__(self) -> tuple[type[IndexedExamples], tuple[Path, type[Example[object]]]]:
         return IndexedExamples, (self.path, self.kind)  # a worker process opens the file itself
