@@ -80,8 +80,8 @@ def truncate(path: Path) -> None:
     ("fault", "slot", "said"),
     [
         (Path.unlink, 0, "cannot read the image"),
-        (truncate, 0, "is truncated or damaged"),
-        (truncate, 1, "is truncated or damaged"),  # the content is a JPEG, whatever the name says
+        (truncate, 0, "is a truncated or damaged image"),
+        (truncate, 1, "is a truncated or damaged image"),  # the content is a JPEG, whatever the name says
         (lambda path: path.write_bytes(b""), 0, "is empty (0 bytes)"),
         (lambda path: path.write_text("<html>not found</html>"), 0, "is not an image"),
     ],

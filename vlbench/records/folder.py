@@ -24,7 +24,7 @@ from vlbench.core.record import SCHEMA_VERSION, RunRecord
 from vlbench.core.spec import RunSpec
 from vlbench.core.validate import parse
 from vlbench.data.cache.folder import atomic_write
-from vlbench.data.files.foreign import foreign_reader
+from vlbench.data.files.foreign import reading
 from vlbench.records.lock import LOCK_NAME
 from vlbench.records.provenance import portable, without_home
 from vlbench.records.seal import hashes_of, is_intact, seal_of
@@ -217,7 +217,7 @@ def read_record_file(path: Path) -> RunRecord:
     """The record in a `run.json`, or in a copy of one under another name. Raises DataError: it cannot be read, is
     corrupt, or of another schema version.
     """
-    with foreign_reader(lambda why: corrupt_file(path, why)):
+    with reading(path, "is corrupt", "delete the folder or rerun with --no-resume"):
         values = json.loads(path.read_text(encoding="utf-8"))
         intact = not isinstance(values, dict) or is_intact(values)
     if not isinstance(values, dict):

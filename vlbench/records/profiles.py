@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import count
@@ -14,7 +13,7 @@ from vlbench.core.errors import DataError, VlbenchError
 from vlbench.core.profile import PROFILE_VERSION, ProfileRecord
 from vlbench.core.validate import parse
 from vlbench.data.cache.folder import atomic_write, cannot_write
-from vlbench.data.files.foreign import foreign_reader
+from vlbench.data.files.foreign import reading
 from vlbench.records.parquet import write_table
 from vlbench.records.provenance import without_home
 
@@ -82,9 +81,9 @@ def read_profile(path: Path) -> ProfileRecord:
     is corrupt or of another version.
     """
     file = path / RECORD if path.is_dir() else path
-    if not os.path.lexists(file):
+    if not file.exists():
         raise DataError(f"{path} holds no profile: give a folder that `vlbench profile` wrote")
-    with foreign_reader(lambda why: DataError(f"{file} is corrupt ({why}): measure again with `vlbench profile`")):
+    with reading(file, "is corrupt", "measure again with `vlbench profile`"):
         values = json.loads(file.read_text(encoding="utf-8"))
     if not isinstance(values, dict) or values.get("profile_version") != PROFILE_VERSION:
         raise DataError(f"{file} is no profile of version {PROFILE_VERSION}: measure again with `vlbench profile`")

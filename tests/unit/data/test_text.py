@@ -134,7 +134,7 @@ def test_how_editors_save_a_vocabulary_does_not_count(tmp_path: Path, vocab: Pat
     [
         ("the\nred\n", r"no \[PAD\], \[UNK\], \[CLS\], \[SEP\]"),
         ("\n".join([*SPECIAL, "a", "a"]), "'a' twice"),
-        (None, "cannot read the vocabulary"),
+        (None, "is no vocabulary that can be read"),
     ],
 )
 def test_a_bad_vocabulary(tmp_path: Path, content: str | None, message: str) -> None:

@@ -21,7 +21,7 @@ from vlbench.core.paths import visible
 from vlbench.core.task import Adapter, SplitFiles, ids_of
 from vlbench.data.cache.folder import atomic_file, cache_folder, file_sha256
 from vlbench.data.files.code import CODE, content_sha256, files_below, with_imports
-from vlbench.data.files.foreign import foreign_reader
+from vlbench.data.files.foreign import reading
 
 BIG = 32 << 20
 """Bytes of annotations above which examples are not held in memory."""
@@ -61,9 +61,7 @@ class IndexedExamples(LazyExamples):
     def __init__(self, path: Path, kind: type[Example[object]]) -> None:
         self.path, self.kind = path, kind
         self._parse = TypeAdapter(kind).validate_json
-        with foreign_reader(
-            lambda why: DataError(f"{path} is not a readable index ({why}): delete it, and it is rebuilt")
-        ):
+        with reading(path, "is not a readable index", "delete it, and it is rebuilt"):
             self._file = pa.ipc.open_file(pa.memory_map(str(path)))
             last = self._file.num_record_batches - 1
             self._length = last * ROWS + self._file.get_batch(last).num_rows if last >= 0 else 0

@@ -11,7 +11,7 @@ from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from vlbench.core.errors import DataError
 from vlbench.core.examples import ImageRef
-from vlbench.data.files.foreign import foreign_reader
+from vlbench.data.files.foreign import reading
 
 MAX_PIXELS = 150_000_000
 """More than any benchmark's image has; a file that claims more is damaged or malicious."""
@@ -34,7 +34,7 @@ def open_image(path: Path) -> Image.Image:
         raise DataError(f"cannot read the image {path} ({error.strerror}): {_REMEDY}") from None
     if size == 0:
         raise DataError(f"the image {path} is empty (0 bytes): {_REMEDY}")
-    with foreign_reader(lambda why: DataError(f"the image {path} is truncated or damaged ({why}): {_REMEDY}")):
+    with reading(path, "is a truncated or damaged image", _REMEDY):
         try:
             return _decoded(path)
         except UnidentifiedImageError:

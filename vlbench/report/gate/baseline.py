@@ -14,7 +14,7 @@ from vlbench.core.errors import DataError, VlbenchError
 from vlbench.core.record import RunRecord
 from vlbench.core.validate import Frozen, parse
 from vlbench.data.cache.folder import atomic_write
-from vlbench.data.files.foreign import foreign_reader
+from vlbench.data.files.foreign import reading
 from vlbench.data.json.lines import unique
 from vlbench.metrics.significance import Seeds
 from vlbench.records.collect import FoundRun
@@ -193,9 +193,7 @@ def updated(old: Baseline | None, runs: Sequence[FoundRun], reason: str, version
 
 def read_baseline(path: Path) -> Baseline:
     """A baseline file. Raises DataError: it is not there, corrupt, or of another schema."""
-    with foreign_reader(
-        lambda why: DataError(f"{path} is no baseline ({why}): make one with --update-baseline --reason ...")
-    ):
+    with reading(path, "is no baseline", "make one with --update-baseline --reason ..."):
         values = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=unique)
     version = values.get("schema_version") if isinstance(values, dict) else None
     if not isinstance(values, dict) or version != _SCHEMA:
