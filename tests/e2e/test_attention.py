@@ -120,7 +120,7 @@ def test_a_model_that_does_not_tell_is_a_note(vlbench: Any, run: Run, flags: tup
     assert 'id="attention"' not in page
 
 
-def test_what_is_answered_otherwise_now_is_left_out(vlbench: Any, run: Run) -> None:
+def test_what_is_answered_otherwise_now_is_left_out(vlbench: Any, run: Run, edit_record: Any) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -130,6 +130,7 @@ def test_what_is_answered_otherwise_now_is_left_out(vlbench: Any, run: Run) -> N
     answers[0] = {"True": "False", "False": "True"}[answers[0]]
     place = table.column_names.index("prediction")
     pq.write_table(table.set_column(place, "prediction", pa.array(answers)), folder / "samples.parquet")
+    edit_record(folder, lambda values: None)
     assert vlbench("report", folder, "--attention").code == 0
     assert table["example_id"][0].as_py() not in set(kept(folder).example_id)
     total = len(answers)
