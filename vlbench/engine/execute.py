@@ -64,7 +64,7 @@ def execute(job: Job, folder: RunFolder, progress: Progress, ranks: Ranks | None
         raise
     record = record.model_copy(update={"status": "done", "seconds": time.perf_counter() - started})
     if ranks.is_main:
-        folder.write_record(record)
+        record = folder.write_record(record)
         for control in ("", *job.spec.controls):  # their states are only for resuming
             Checkpoints(checkpoint_folder(folder, control)).drop_last()
         shutil.rmtree(folder.path / "shards", ignore_errors=True)

@@ -128,8 +128,8 @@ class RunFolder:
         candidates = (path, *(parent / path for parent in self.path.resolve().parents))
         return next((candidate for candidate in candidates if os.access(candidate, os.R_OK)), path)
 
-    def write_record(self, record: RunRecord) -> None:
-        """Replace `run.json` in one step, with home paths as `~`; a finished record is sealed.
+    def write_record(self, record: RunRecord) -> RunRecord:
+        """Replace `run.json` in one step, with home paths as `~`; seal a finished record. Returns it with the seal.
 
         Raises VlbenchError: it cannot be written (exit 5); the old one stays.
         Raises DataError: a result file cannot be read.
@@ -146,6 +146,7 @@ class RunFolder:
         values = record.model_copy(update=changes).model_dump(mode="json")
         values["seal"] = seal_of(values) if is_done else ""
         atomic_write(self.run_json, json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+        return record.model_copy(update={"files": changes["files"], "seal": values["seal"]})
 
     def read_record(self) -> RunRecord | None:
         """The record in `run.json`, None if there is no such file. Raises DataError: it is corrupt, or of another
