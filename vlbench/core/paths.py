@@ -1,4 +1,4 @@
-"""Relative paths from cards, archives and users' folders: which stay inside their folder, and which are hidden."""
+"""Paths: with a home folder, and relative ones that stay inside their folder or are hidden in it."""
 
 from __future__ import annotations
 
@@ -7,10 +7,24 @@ from typing import Annotated
 
 from pydantic import AfterValidator, ValidationInfo
 
+from vlbench.core.errors import VlbenchError
 from vlbench.core.validate import UNTRUSTED
 
 _LEFT_BY_SYSTEMS = frozenset({"__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini"})
 """Names of files and folders, in lower case, that macOS and Windows leave beside data."""
+
+
+def expand_home(path: Path, strict: bool = True) -> Path:
+    """The path with `~` and `~user` expanded.
+
+    Raises VlbenchError if there is no such home folder; where not `strict`, the path is returned unchanged.
+    """
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        if not strict:
+            return path
+        raise VlbenchError(f"{path} starts with a home folder that does not exist: give the path without ~") from None
 
 
 def leads_out(path: str) -> bool:

@@ -54,7 +54,7 @@ def record_files(paths: Sequence[Path]) -> list[Path]:
     is not JSON, or a folder without any record, readable or not.
     """
     # Not Path.resolve, which raises at a link to itself: such a file is reported with the others that cannot be read.
-    by_path = {path: list(_files(path.expanduser())) for path in paths}
+    by_path = {path: list(_files(expand_home(path))) for path in paths}
     if empty := [str(path) for path, records in by_path.items() if not records]:
         raise VlbenchError(f"{', '.join(empty)}: no runs there; give folders with run.json files in or below")
     return list({os.path.realpath(file): file for records in by_path.values() for file in records}.values())

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
 from safetensors import SafetensorError
+from safetensors.torch import save_file
+from torch import Tensor
 
 from vlbench.core.errors import DataError
 
@@ -59,6 +61,18 @@ def remove_folder(folder: Path) -> None:
     """Remove a folder and everything that replacing it may have left."""
     for path in (folder, previous(folder), folder.with_name(f"{folder.name}.new")):
         shutil.rmtree(path, ignore_errors=True)
+
+
+def save_weights(tensors: Mapping[str, Tensor], path: Path, metadata: dict[str, str] | None = None) -> None:
+    """Write a new safetensors file with the permissions of the umask: `save_file` alone gives it to its owner only.
+
+    Raises OSError or SafetensorError if it cannot be written.
+    """
+    path.unlink(missing_ok=True)
+    path.touch()
+    mode = path.stat().st_mode
+    save_file(dict(tensors), path, metadata=metadata)
+    path.chmod(mode)
 
 
 def flush(path: Path) -> None:

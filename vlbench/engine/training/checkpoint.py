@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
@@ -19,7 +18,7 @@ from vlbench.core.errors import DataError, VlbenchError
 from vlbench.data.text.answers import ANSWERS_FILE, write_answers
 from vlbench.data.text.tokenizer import TextEncoder
 from vlbench.engine.runtime.randomness import RandomState, random_state, restore_random_state
-from vlbench.engine.training.atomic_folder import previous, recover_folder, remove_folder, replace_folder
+from vlbench.engine.training.atomic_folder import previous, recover_folder, remove_folder, replace_folder, save_weights
 from vlbench.engine.training.lora import merged_state
 from vlbench.engine.weights.files import STANDS_ON
 from vlbench.engine.weights.state_dict import VOCABULARY, read_safetensors
@@ -94,7 +93,7 @@ class Checkpoints:
         """Write weights that are given as tensors, and the tokenizer."""
 
         def write(folder: Path) -> None:
-            save_file(_unshared(state), folder / "model.safetensors", metadata=self.metadata)
+            save_weights(_unshared(state), folder / "model.safetensors", self.metadata)
             if self.text is not None:
                 self.text.save(folder / "tokenizer.json")
             if self.answers:
@@ -123,9 +122,9 @@ class Checkpoints:
         """
 
         def write(folder: Path) -> None:
-            save_file(_unshared(learner), folder / "model.safetensors")
+            save_weights(_unshared(learner), folder / "model.safetensors")
             if average is not None:
-                save_file(_unshared(average.state_dict()), folder / "average.safetensors")
+                save_weights(_unshared(average.state_dict()), folder / "average.safetensors")
             trainer = {
                 "optimizer": optimizer.state_dict(),
                 "schedule": schedule.state_dict(),
