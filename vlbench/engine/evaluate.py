@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from contextlib import ExitStack
 from typing import TypeAlias, cast
 
@@ -12,6 +13,7 @@ from vlbench.core.record import RunRecord, ToolInfo
 from vlbench.core.spec import RunSpec
 from vlbench.engine.job import Job, plan
 from vlbench.engine.runtime.ranks import join
+from vlbench.engine.training.atomic_folder import drop_training_state
 from vlbench.records.folder import RunFolder
 from vlbench.records.lock import run_lock
 from vlbench.records.provenance import code_sha256
@@ -42,10 +44,21 @@ def run(spec: RunSpec, progress: Progress | None = None) -> tuple[RunRecord, Run
         folder, finished = cast(OpenedRun, ranks.share(opened))
         if finished is not None:
             progress.say(f"already done{_code_note(finished.tool)}: this is the record of that run")
-            return finished, folder
-        from vlbench.engine.execute import execute  # the first import of torch
+            record = finished
+        else:
+            from vlbench.engine.execute import execute  # the first import of torch
 
-        return execute(job, folder, progress, ranks), folder
+            record = execute(job, folder, progress, ranks)
+        if ranks.is_main:
+            _drop_resume_state(folder)  # of a finished run too: the process that finished it may have been killed here
+        return record, folder
+
+
+def _drop_resume_state(folder: RunFolder) -> None:
+    """Delete what only the resuming of a finished run needs; the caller holds the run's lock."""
+    for trial in (folder.path / "checkpoints", *(folder.path / "controls").glob("*/")):
+        drop_training_state(trial)
+    shutil.rmtree(folder.path / "shards", ignore_errors=True)
 
 
 def _code_note(then: ToolInfo) -> str:

@@ -38,7 +38,7 @@ from vlbench.engine.runtime.environment import make_accelerator, seed_everything
 from vlbench.engine.runtime.interrupt import Interrupt, Stoppable
 from vlbench.engine.runtime.ranks import Ranks, join
 from vlbench.engine.runtime.trackers import check_trackers, tracked
-from vlbench.engine.training.atomic_folder import flush
+from vlbench.engine.training.atomic_folder import drop_training_state, flush
 from vlbench.engine.training.checkpoint import Checkpoints
 from vlbench.records.lock import run_lock
 
@@ -78,7 +78,7 @@ def pretrain(spec: PretrainSpec, progress: Progress) -> Path:
                     _write(work)
                 ranks.barrier()
             if ranks.is_main:
-                work.checkpoints.drop_last()
+                drop_training_state(folder)
     return folder
 
 

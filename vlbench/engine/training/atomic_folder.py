@@ -27,7 +27,7 @@ def replace_folder(folder: Path, write: Callable[[Path], None], *, keep: bool = 
     Raises:
         DataError: the folder cannot be written; the old one is unchanged.
     """
-    new = folder.with_name(f"{folder.name}.new")
+    new = _incomplete(folder)
     try:
         recover_folder(folder)
         shutil.rmtree(new, ignore_errors=True)
@@ -50,15 +50,28 @@ def replace_folder(folder: Path, write: Callable[[Path], None], *, keep: bool = 
 
 def recover_folder(folder: Path) -> None:
     """Undo an incomplete replacement: move the old folder back if no new one has taken its place."""
-    if not folder.exists():
+    if not folder.exists() and previous(folder).exists():  # a finished run's folder may be read-only
         with suppress(FileNotFoundError):  # there is none, or another process was faster
             previous(folder).rename(folder)
 
 
+def drop_training_state(folder: Path) -> None:
+    """Delete what only the resuming of a training needs from its folder of checkpoints; `best` stays."""
+    remove_folder(folder / "last")
+    best = folder / "best"
+    recover_folder(best)
+    for path in (previous(best), _incomplete(best)):
+        shutil.rmtree(path, ignore_errors=True)
+
+
 def remove_folder(folder: Path) -> None:
     """Remove a folder and everything that replacing it may have left."""
-    for path in (folder, previous(folder), folder.with_name(f"{folder.name}.new")):
+    for path in (folder, previous(folder), _incomplete(folder)):
         shutil.rmtree(path, ignore_errors=True)
+
+
+def _incomplete(folder: Path) -> Path:
+    return folder.with_name(f"{folder.name}.new")
 
 
 def flush(path: Path) -> None:

@@ -19,7 +19,7 @@ from vlbench.core.errors import DataError, VlbenchError
 from vlbench.data.text.answers import ANSWERS_FILE, write_answers
 from vlbench.data.text.tokenizer import TextEncoder
 from vlbench.engine.runtime.randomness import RandomState, random_state, restore_random_state
-from vlbench.engine.training.atomic_folder import previous, recover_folder, remove_folder, replace_folder
+from vlbench.engine.training.atomic_folder import previous, recover_folder, replace_folder
 from vlbench.engine.training.lora import merged_state
 from vlbench.engine.weights.files import STANDS_ON
 from vlbench.engine.weights.state_dict import VOCABULARY, read_safetensors
@@ -156,12 +156,6 @@ class Checkpoints:
         if faults:
             raise faults[0]
         return None
-
-    def drop_last(self) -> None:
-        """Delete the training state of a finished run; its best weights stay."""
-        remove_folder(self.folder / "last")
-        recover_folder(self.folder / "best")
-        remove_folder(previous(self.folder / "best"))
 
 
 def _restored(

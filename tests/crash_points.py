@@ -1,0 +1,242 @@
+"""Commands in forked processes that are killed at, or fail at, a named call to the file system.
+
+A point is named by moment, call, path and number, such as `before replace runs/run.json #2`; process ids and random
+parts of paths are masked, so that the same command passes the same points each time.
+"""
+
+from __future__ import annotations
+
+import builtins
+import errno
+import io
+import json
+import os
+import re
+import shutil
+import signal
+import sys
+import time
+import traceback
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+CALLS = ("fsync", "rename", "replace", "unlink", "remove", "rmdir", "mkdir")
+"""The functions of `os` that change what survives a crash; pathlib, shutil and tempfile call them too."""
+WRITES = ("open", "fsync", "rename", "replace", "mkdir")
+"""The calls that fail on a full disk; `open` for writing only."""
+TIMES = ("seconds", "started", "efficiency", "sha256_of_record", "seal")
+"""Fields of JSON files that differ from run to run."""
+_MASKS = ((r"\d+-[0-9a-f]{8}\b", "PID"), (r"\b[0-9a-f]{64}\b", "HASH"), (r"\.[0-9a-f]{8}\.part", ".RANDOM.part"))
+
+Hook = Callable[[str], None]
+"""Called with the name of each point that a process reaches."""
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a process ended: its exit code, negative for a signal, what it wrote, and the CPU seconds it took."""
+
+    code: int
+    out: str
+    err: str
+    cpu: float
+
+
+@dataclass(frozen=True)
+class Case:
+    """A command line in a folder of its own, which `prepare` fills before each run."""
+
+    folder: Path
+    arguments: tuple[object, ...]
+    prepare: Callable[[Path], None] = lambda folder: None
+
+    def reset(self) -> None:
+        """Empty the folder and fill it anew."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+        (self.folder / "tmp").mkdir(parents=True)
+        self.prepare(self.folder)
+
+    def run(self, before: Callable[[], None] | None = None) -> Ended:
+        """Run the command in a forked process that calls `before` first; cache and temporary files are in the folder.
+
+        Waits until the process has ended, and reaps it.
+        """
+        streams = self.folder.with_name(f"{self.folder.name}.out"), self.folder.with_name(f"{self.folder.name}.err")
+        sys.stdout.flush()
+        child = os.fork()
+        if child == 0:
+            self._in_child(streams, before)
+        _, status, usage = os.wait4(child, 0)
+        out, err = (stream.read_text(encoding="utf8", errors="replace") for stream in streams)
+        return Ended(os.waitstatus_to_exitcode(status), out, err, usage.ru_utime + usage.ru_stime)
+
+    def _in_child(self, streams: tuple[Path, Path], before: Callable[[], None] | None) -> None:
+        code = 99
+        try:
+            import tempfile
+
+            for number, stream in enumerate(streams, start=1):
+                os.dup2(os.open(stream, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644), number)
+            sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False)  # noqa: SIM115
+            os.environ |= {"VLBENCH_CACHE": str(self.folder / "cache"), "TMPDIR": str(self.folder / "tmp")}
+            tempfile.tempdir = None
+            from vlbench.cli.main import main
+
+            if before is not None:
+                before()
+            code = main([str(argument) for argument in self.arguments])
+            sys.stdout.flush()
+            sys.stderr.flush()
+        except BaseException:
+            traceback.print_exc()
+            sys.stderr.flush()
+        finally:
+            os._exit(code)  # nothing of the parent is torn down
+
+    def left(self) -> dict[str, object]:
+        """Every file and empty folder below, with its content as far as it is the same in each run."""
+        return {
+            masked(path, self.folder): content(path)
+            for path in sorted(self.folder.rglob("*"))
+            if not path.is_dir() or not any(path.iterdir())
+            if path.parent.name != "sha256"  # remembered hashes, named by time and inode
+        }
+
+    def points(self, calls: tuple[str, ...] = CALLS, whens: tuple[str, ...] = ("before", "after")) -> list[str]:
+        """The points that the command passes, in order; it must succeed."""
+        log = self.folder.with_name(f"{self.folder.name}.points")
+        log.unlink(missing_ok=True)
+        self.reset()
+
+        def before() -> None:
+            descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+            watch(self.folder, lambda point: os.write(descriptor, f"{point}\n".encode()), calls, whens)
+
+        ended = self.run(before)
+        assert ended.code == 0, ended.err
+        return log.read_text(encoding="utf8").splitlines()
+
+    def kill(self, point: str) -> Ended:
+        """Run the command until it reaches the point, where it is killed without warning."""
+        return self.run(lambda: watch(self.folder, lambda name: _kill() if name == point else None))
+
+    def fail(self, number: int, make: Callable[[], OSError]) -> Ended:
+        """Run the command; its call with this number that may need space fails."""
+        reached = iter(range(1, sys.maxsize))
+
+        def hook(_: str) -> None:
+            if next(reached) == number:
+                raise make()
+
+        return self.run(lambda: watch(self.folder, hook, WRITES, ("before",)))
+
+
+def no_space() -> OSError:
+    """The error of a full disk."""
+    return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def watch(
+    folder: Path, hook: Hook, calls: tuple[str, ...] = CALLS, whens: tuple[str, ...] = ("before", "after")
+) -> None:
+    """Call the hook around every one of these calls on paths below the folder, in this process until it ends."""
+    counts: Counter[str] = Counter()
+
+    def reach(when: str, call: str, path: str) -> None:
+        if when in whens:
+            name = f"{when} {call} {path}"
+            counts[name] += 1
+            hook(f"{name} #{counts[name]}")
+
+    def wrapped(call: str, whole: Callable[..., Any]) -> Callable[..., Any]:
+        def called(*arguments: Any, **options: Any) -> Any:
+            path = _path(call, arguments, options)
+            if path is None or not path.is_relative_to(folder):
+                return whole(*arguments, **options)
+            reach("before", call, name := masked(path, folder))
+            result = whole(*arguments, **options)
+            reach("after", call, name)
+            return result
+
+        return called
+
+    for call in calls:
+        if call == "open":
+            builtins.open = io.open = wrapped(call, io.open)
+        else:
+            setattr(os, call, wrapped(call, getattr(os, call)))
+
+
+def _path(call: str, arguments: tuple[Any, ...], options: dict[str, Any]) -> Path | None:
+    """The path that a call is about: the target of a rename; None for one that only reads."""
+    if call == "fsync":
+        return Path(os.readlink(f"/proc/self/fd/{arguments[0]}"))
+    if call == "open":
+        mode = options.get("mode", arguments[1] if len(arguments) > 1 else "r")
+        return None if not set(mode) & set("wxa+") or isinstance(arguments[0], int) else Path(arguments[0])
+    path = os.fsdecode(arguments[1 if call in ("rename", "replace") else 0])
+    if options.get("dir_fd") is not None:
+        path = os.path.join(os.readlink(f"/proc/self/fd/{options['dir_fd']}"), path)
+    return Path(os.path.abspath(path))
+
+
+def masked(path: Path, folder: Path) -> str:
+    """The path below the folder, without process ids and random parts."""
+    name = path.relative_to(folder).as_posix()
+    for pattern, mask in _MASKS:
+        name = re.sub(pattern, mask, name)
+    return name
+
+
+def content(path: Path) -> object:
+    """What a file holds, without the times in it."""
+    if path.is_dir():
+        return "folder"
+    if path.name in ("log.txt", ".lock"):
+        return "any"
+    if path.suffix == ".json":
+        return untimed(json.loads(path.read_text(encoding="utf8")))
+    if path.name == "metrics.jsonl":
+        return [untimed(json.loads(line)) for line in path.read_text(encoding="utf8").splitlines()]
+    return sha256(path.read_bytes()).hexdigest()
+
+
+def untimed(value: object) -> object:
+    """A JSON value without the fields that hold times."""
+    if isinstance(value, dict):
+        return {name: untimed(inner) for name, inner in value.items() if name not in TIMES}
+    return [untimed(inner) for inner in value] if isinstance(value, list) else value
+
+
+def differences(left: dict[str, object], expected: dict[str, object]) -> list[str]:
+    """The names of files that are missing, left over, or of another content."""
+    return [
+        f"{'left over' if name not in expected else 'missing' if name not in left else 'other content'}: {name}"
+        for name in sorted(left.keys() | expected.keys())
+        if left.get(name) != expected.get(name)
+    ]
+
+
+def _kill() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+    while True:  # the signal may be delivered a moment later, to another thread
+        time.sleep(1)
+
+
+def survivors(case: Case, points: list[str], expected: dict[str, object]) -> Iterator[str]:
+    """The points after whose kill the same command does not end as if nothing had happened, with the reason."""
+    for point in points:
+        case.reset()
+        killed = case.kill(point)
+        if killed.code != -signal.SIGKILL:
+            yield f"{point}: not reached (exit {killed.code}) {killed.err[-500:]}"
+            continue
+        resumed = case.run()
+        if resumed.code != 0:
+            yield f"{point}: exit {resumed.code}: {resumed.err[-500:]}"
+        elif found := differences(case.left(), expected):
+            yield f"{point}: {found}"
