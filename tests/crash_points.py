@@ -30,7 +30,12 @@ WRITES = ("open", "fsync", "rename", "replace", "mkdir")
 """The calls that fail on a full disk; `open` for writing only."""
 TIMES = ("seconds", "started", "efficiency", "sha256_of_record", "seal")
 """Fields of JSON files that differ from run to run."""
-_MASKS = ((r"\d+-[0-9a-f]{8}\b", "PID"), (r"\b[0-9a-f]{64}\b", "HASH"), (r"\.[0-9a-f]{8}\.part", ".RANDOM.part"))
+_MASKS = (
+    (r"\d+-[0-9a-f]{8}\b", "PID"),
+    (r"\b[0-9a-f]{64}\b", "HASH"),
+    (r"\.[0-9a-f]{8}\.part", ".RANDOM.part"),
+    (r"#\d+ ", ""),
+)
 
 Hook = Callable[[str], None]
 """Called with the name of each point that a process reaches."""
@@ -198,7 +203,7 @@ def content(path: Path) -> object:
         return "folder"
     if path.name in ("log.txt", ".lock"):
         return "any"
-    if path.suffix == ".json":
+    if path.name in ("run.json", "card.json", "baseline.json"):
         return untimed(json.loads(path.read_text(encoding="utf8")))
     if path.name == "metrics.jsonl":
         return [untimed(json.loads(line)) for line in path.read_text(encoding="utf8").splitlines()]

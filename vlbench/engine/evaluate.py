@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from contextlib import ExitStack
 from typing import TypeAlias, cast
 
@@ -13,7 +12,7 @@ from vlbench.core.record import RunRecord, ToolInfo
 from vlbench.core.spec import RunSpec
 from vlbench.engine.job import Job, plan
 from vlbench.engine.runtime.ranks import join
-from vlbench.engine.training.atomic_folder import drop_training_state
+from vlbench.engine.training.atomic_folder import drop_resume_state
 from vlbench.records.folder import RunFolder
 from vlbench.records.lock import run_lock
 from vlbench.records.provenance import code_sha256
@@ -43,22 +42,13 @@ def run(spec: RunSpec, progress: Progress | None = None) -> tuple[RunRecord, Run
         opened = ranks.together(lambda: _open_run(job, spec.resume, locks) if ranks.is_main else None)
         folder, finished = cast(OpenedRun, ranks.share(opened))
         if finished is not None:
+            if ranks.is_main:  # the process that finished it may have been killed before it did this
+                drop_resume_state(folder.path)
             progress.say(f"already done{_code_note(finished.tool)}: this is the record of that run")
-            record = finished
-        else:
-            from vlbench.engine.execute import execute  # the first import of torch
+            return finished, folder
+        from vlbench.engine.execute import execute  # the first import of torch
 
-            record = execute(job, folder, progress, ranks)
-        if ranks.is_main:
-            _drop_resume_state(folder)  # of a finished run too: the process that finished it may have been killed here
-        return record, folder
-
-
-def _drop_resume_state(folder: RunFolder) -> None:
-    """Delete what only the resuming of a finished run needs; the caller holds the run's lock."""
-    for trial in (folder.path / "checkpoints", *(folder.path / "controls").glob("*/")):
-        drop_training_state(trial)
-    shutil.rmtree(folder.path / "shards", ignore_errors=True)
+        return execute(job, folder, progress, ranks), folder
 
 
 def _code_note(then: ToolInfo) -> str:

@@ -23,6 +23,7 @@ from vlbench.engine.runtime.interrupt import Interrupt, Interrupted, Stoppable
 from vlbench.engine.runtime.progress_timing import Logged, examples_per_second
 from vlbench.engine.runtime.ranks import Ranks, is_lost_peer
 from vlbench.engine.runtime.trackers import Trackers, metric_values, tracked
+from vlbench.engine.training.atomic_folder import drop_resume_state
 from vlbench.engine.trial import Outcome, Trial
 from vlbench.engine.weights.files import own_processor_sha256
 from vlbench.metrics.baseline import majority, slice_majorities
@@ -62,6 +63,7 @@ def execute(job: Job, folder: RunFolder, progress: Progress, ranks: Ranks | None
     record = record.model_copy(update={"status": "done", "seconds": time.perf_counter() - started})
     if ranks.is_main:
         folder.write_record(record)
+        drop_resume_state(folder.path)
     return record
 
 

@@ -55,6 +55,13 @@ def recover_folder(folder: Path) -> None:
             previous(folder).rename(folder)
 
 
+def drop_resume_state(run: Path) -> None:
+    """Delete what only resuming needs from the folder of a finished run; its process must hold the run's lock."""
+    for checkpoints in (run / "checkpoints", *(run / "controls").glob("*/")):
+        drop_training_state(checkpoints)
+    shutil.rmtree(run / "shards", ignore_errors=True)
+
+
 def drop_training_state(folder: Path) -> None:
     """Delete what only the resuming of a training needs from its folder of checkpoints; `best` stays."""
     remove_folder(folder / "last")
