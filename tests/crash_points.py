@@ -24,6 +24,9 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from safetensors import safe_open
+from torch import Tensor
+
 CALLS = ("fsync", "rename", "replace", "unlink", "remove", "rmdir", "mkdir")
 """The functions of `os` that change what survives a crash; pathlib, shutil and tempfile call them too."""
 WRITES = ("open", "fsync", "rename", "replace", "mkdir")
@@ -207,7 +210,14 @@ def content(path: Path) -> object:
         return untimed(json.loads(path.read_text(encoding="utf8")))
     if path.name == "metrics.jsonl":
         return [untimed(json.loads(line)) for line in path.read_text(encoding="utf8").splitlines()]
+    if path.suffix == ".safetensors":  # whose header lists metadata in any order
+        with safe_open(path, "pt") as file:
+            return file.metadata(), {name: _bytes(file.get_tensor(name)) for name in file.keys()}  # noqa: SIM118
     return sha256(path.read_bytes()).hexdigest()
+
+
+def _bytes(tensor: Tensor) -> bytes:
+    return tensor.numpy().tobytes()
 
 
 def untimed(value: object) -> object:

@@ -59,31 +59,45 @@ def make_case(
     crash_points: ModuleType, tiny_world: Path, fake_run: Path, tmp_path_factory: pytest.TempPathFactory, served: str
 ) -> Callable[[str], Any]:
     """Makes the case of a command."""
-    run = ("run", "--data-root", tiny_world, "--batch-size", 8, "--quiet")
+    run = ("run", "--data-root", tiny_world, "--quiet")
 
     def make(command: str) -> Any:
         folder = tmp_path_factory.mktemp(command) / "work"
         here = partial(_inputs, fake_run, served)
         arguments: dict[str, tuple[object, ...]] = {
-            "finetune": (*run, "--task", "snli_ve", "--model", "fake", "--checkpoint", "none", "--limit", 8, "--steps", 2,
-                         "--save-every", 1, "--controls", "blind", "--set", "train.evaluations=2",
-                         "--set", "train.ema=0.9", "--output-path", folder / "runs"),
-            "eval": ("run", "--data-root", tiny_world, "--quiet", "--task", "nlvr2", "--model", "fake", "--mode", "eval",
-                     "--checkpoint", folder / "run", "--limit", 24, "--eval-batch-size", 8, "--controls", "none",
-                     "--output-path", folder / "runs"),
-            "rank": (*run, "--task", "coco_retrieval", "--model", "vilt", "--checkpoint", "none", "--limit", 4,
-                     "--steps", 1, "--select-on", "none", "--controls", "none", "--eval-batch-size", 16,
-                     "--output-path", folder / "runs"),
+            "finetune": (
+                *run, "--task", "snli_ve", "--model", "fake", "--checkpoint", "none", "--limit", 8,
+                "--batch-size", 4, "--steps", 2,
+                "--save-every", 1, "--controls", "blind", "--set", "train.evaluations=2", "--set", "train.ema=0.9",
+                "--output-path", folder / "runs",
+            ),
+            "eval": (
+                *run, "--task", "nlvr2", "--model", "fake", "--mode", "eval", "--checkpoint", folder / "run",
+                "--limit", 24, "--eval-batch-size", 8, "--controls", "none", "--output-path", folder / "runs",
+            ),
+            "rank": (
+                *run, "--task", "coco_retrieval", "--model", "vilt", "--checkpoint", "none", "--limit", 4,
+                "--batch-size", 4, "--steps", 1, "--select-on", "none", "--controls", "none",
+                "--eval-batch-size", 16, "--output-path", folder / "runs",
+            ),
             "world": ("data", "world", "--quiet"),
-            "features": ("data", "features", "--task", "nlvr2", "--data-root", tiny_world, "--split", "dev",
-                         "--output", folder / "features", "--overwrite", "--quiet"),
-            "pretrain": ("pretrain", "--model", "cvlp", "--data-root", tiny_world, "--steps", 3, "--batch-size", 4,
-                         "--save-every", 1, "--quiet", "--output-path", folder / "pretrained"),
+            "features": (
+                "data", "features", "--task", "nlvr2", "--data-root", tiny_world, "--split", "dev",
+                "--output", folder / "features", "--overwrite", "--quiet",
+            ),
+            "pretrain": (
+                "pretrain", "--model", "cvlp", "--data-root", tiny_world, "--steps", 3, "--batch-size", 4,
+                "--save-every", 1, "--quiet", "--output-path", folder / "pretrained",
+            ),
             "leaderboard": ("leaderboard", folder / "run", "--inject", folder / "page.md"),
             "report": ("report", folder / "run", "--html", folder / "report.html"),
-            "gate": ("gate", folder / "run", "--baseline", folder / "baseline.json", "--update-baseline",
-                     "--reason", "first"),
-            "fetch": ("data", "fetch", "mine", "--tasks-dir", folder / "tasks", "--data-root", folder / "data", "--quiet"),
+            "gate": (
+                "gate", folder / "run", "--baseline", folder / "baseline.json", "--update-baseline",
+                "--reason", "first",
+            ),
+            "fetch": (
+                "data", "fetch", "mine", "--tasks-dir", folder / "tasks", "--data-root", folder / "data", "--quiet",
+            ),
         }  # fmt: skip
         return crash_points.Case(folder, arguments[command], here)
 

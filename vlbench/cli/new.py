@@ -15,6 +15,7 @@ from typing import Annotated
 import typer
 
 from vlbench.core.errors import DataError, VlbenchError
+from vlbench.core.paths import expand_home
 
 _TEMPLATES = Path(__file__).parent / "templates"
 _SUFFIX = ".txt"
@@ -40,7 +41,7 @@ def new(
       vlbench new model palette
       vlbench new task paint --into mytasks
     """
-    folder = into.expanduser() / name
+    folder = expand_home(into) / name
     _check(kind, name, folder)
     _write(_TEMPLATES / kind, folder, _words(name))
     typer.echo(folder)

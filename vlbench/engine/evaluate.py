@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import ExitStack
 from typing import TypeAlias, cast
 
-from vlbench.core.errors import VlbenchError
+from vlbench.core.errors import ExitCode, VlbenchError
 from vlbench.core.examples import captioned
 from vlbench.core.progress import Progress, Silent
 from vlbench.core.record import RunRecord, ToolInfo
@@ -61,9 +61,19 @@ def _code_note(then: ToolInfo) -> str:
 
 
 def _open_run(job: Job, resume: bool, locks: ExitStack) -> OpenedRun:
-    """Open the run's folder, locked until the stack is closed, with the record if the run is finished."""
-    folder = RunFolder.create(job.spec, job.fingerprint, job.card.name)
-    locks.enter_context(run_lock(folder.path))
+    """Open the run's folder, locked until the stack is closed, with the record if the run is finished.
+
+    Of a finished run nothing is written, so its folder may be read-only, or its disk full.
+    """
+    folder = RunFolder.of(job.spec, job.fingerprint, job.card.name)
+    try:
+        RunFolder.create(job.spec, job.fingerprint, job.card.name)
+        locks.enter_context(run_lock(folder.path))
+    except VlbenchError as error:
+        finished = _read_finished(job, folder) if resume and error.exit_code == ExitCode.DATA else None
+        if finished is None:
+            raise
+        return folder, finished
     if not resume:
         folder.clear()
     return folder, _read_finished(job, folder)

@@ -17,6 +17,7 @@ from vlbench.core.cards import Recipe
 from vlbench.core.errors import DataError, ExitCode, VlbenchError, first_five
 from vlbench.core.examples import Examples
 from vlbench.core.modes import MODES
+from vlbench.core.paths import expand_home
 from vlbench.core.progress import Progress
 from vlbench.core.record import RunRecord
 from vlbench.core.spec import RunSpec
@@ -118,7 +119,7 @@ def _find_checkpoint(folder: RunFolder, record: RunRecord) -> str | None:
     elif given in (None, "none", "shipped", PRETRAINED):
         return given
     else:
-        path = folder.resolve_path(Path(given).expanduser())
+        path = folder.resolve_path(expand_home(Path(given)))
     try:
         return str(weights_file(path))
     except VlbenchError:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vlbench.core.errors import DataError, VlbenchError
+from vlbench.core.paths import expand_home
 from vlbench.core.record import RunRecord
 from vlbench.records.folder import RunFolder, find_runs, read_record_file
 
@@ -40,7 +41,7 @@ def collect(paths: Sequence[Path]) -> Collected:
     a folder without any record, readable or not.
     """
     # Not Path.resolve, which raises at a link to itself: such a file is reported with the others that cannot be read.
-    by_path = {path: list(_files(path.expanduser())) for path in paths}
+    by_path = {path: list(_files(expand_home(path))) for path in paths}
     if empty := [str(path) for path, records in by_path.items() if not records]:
         raise VlbenchError(f"{', '.join(empty)}: no runs there; give folders with run.json files in or below")
     files = {os.path.realpath(file): file for records in by_path.values() for file in records}

@@ -13,6 +13,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import overload
@@ -20,6 +21,7 @@ from typing import overload
 import yaml
 
 from vlbench.core.errors import DataError, ExitCode, VlbenchError, first_five
+from vlbench.core.paths import expand_home
 from vlbench.core.record import SCHEMA_VERSION, RunRecord
 from vlbench.core.spec import RunSpec
 from vlbench.core.validate import parse
@@ -43,32 +45,38 @@ class RunFolder:
     path: Path
 
     @classmethod
-    def create(cls, spec: RunSpec, fingerprint: str, model: str = "") -> RunFolder:
-        """The folder of a resolved spec, made if it does not exist.
+    def of(cls, spec: RunSpec, fingerprint: str, model: str = "") -> RunFolder:
+        """The folder of a resolved spec, which may not exist.
 
         model: the model's name, where the spec has a path; several paths may lead to one model.
-        Raises VlbenchError: the output path is a file, cannot be written, or its disk is full; new folders are removed.
         Raises ValueError: the spec is not resolved (it has no size).
         """
         if spec.size is None:
             raise ValueError("the spec has no size: resolve it before making its folder")
         model = f"{_file_name(model or spec.model)}-{_file_name(spec.size)}"
-        path = spec.output_path.expanduser() / _file_name(spec.task) / model / fingerprint
-        new_folders = _make(path)
+        return cls(expand_home(spec.output_path) / _file_name(spec.task) / model / fingerprint)
+
+    @classmethod
+    def create(cls, spec: RunSpec, fingerprint: str, model: str = "") -> RunFolder:
+        """As `of`, made if it does not exist.
+
+        Raises VlbenchError: the output path is a file, cannot be written, or its disk is full; new folders are removed.
+        """
+        folder = cls.of(spec, fingerprint, model)
+        new_folders = _make(folder.path)
         try:
-            _probe(path)
+            _probe(folder.path)
         except OSError as error:
-            for folder in new_folders:
-                folder.rmdir()
+            _remove_empty(new_folders)
             raise _not_writable(spec.output_path, error) from None
-        return cls(path)
+        return folder
 
     @classmethod
     def open(cls, path: Path) -> RunFolder:
         """The folder of a run, given as that folder, as its `run.json`, or as a folder above this run only. Raises
         VlbenchError: there is no run (the message suggests the nearest ones), or there are several.
         """
-        path = path.expanduser()
+        path = expand_home(path)
         folder = path.parent if path.name == _RECORD_NAME else path
         return cls(folder if os.path.lexists(folder / _RECORD_NAME) else _only_run(path))
 
@@ -242,11 +250,16 @@ def _make(path: Path) -> list[Path]:
         missing += [folder for folder in (path, *path.parents) if not folder.exists()]
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        for folder in missing:
-            if folder.is_dir():
-                folder.rmdir()
+        _remove_empty(missing)
         raise _not_writable(path, error) from None
     return missing
+
+
+def _remove_empty(folders: Iterable[Path]) -> None:
+    """Remove new folders that hold nothing, innermost first: other processes may have written to them."""
+    for folder in folders:
+        with suppress(OSError):
+            folder.rmdir()
 
 
 def _probe(path: Path) -> None:

@@ -42,11 +42,10 @@ def new_folder(parent: Path, name: str) -> Iterator[Path]:
     """
     missing = [path for path in (parent, *parent.parents) if not path.exists()]
     try:
-        parent.mkdir(parents=True, exist_ok=True)
         for number in count(1):
             folder = parent / (name if number == 1 else f"{name}-{number}")
             with suppress(FileExistsError):
-                folder.mkdir()
+                folder.mkdir(parents=True)  # parents too, every time: another process may have removed an empty one
                 break
     except OSError as error:
         _remove_empty(missing)

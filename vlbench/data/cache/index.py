@@ -18,7 +18,7 @@ from pydantic import TypeAdapter
 from vlbench.core.errors import LONGEST, DataError
 from vlbench.core.examples import Example, Examples
 from vlbench.core.task import Adapter, SplitFiles, ids_of
-from vlbench.data.cache.folder import atomic_file, cache_folder, file_sha256
+from vlbench.data.cache.folder import CannotWrite, atomic_file, cache_folder, file_sha256
 from vlbench.data.files.code import CODE, content_sha256, files_below, with_imports
 
 BIG = 32 << 20
@@ -131,7 +131,8 @@ class Joined(LazyExamples):
 def read_examples(adapter: Adapter, files: SplitFiles) -> Examples:
     """Return the adapter's examples as a list, or as `IndexedExamples` built on first use if the files are large.
 
-    An adapter whose return annotation does not state the type of the reference is always read into a list.
+    It is also a list if the cache cannot be written. An adapter whose return annotation does not state the type of the
+    reference is always read into a list.
     """
     tables = [path for _, path in annotation_files(files)]
     kind = _example_type(adapter)
@@ -139,8 +140,11 @@ def read_examples(adapter: Adapter, files: SplitFiles) -> Examples:
         return list(inside(adapter(files), files))
     cache = cache_folder()
     path = cache / "examples" / f"{_key(adapter, files, tables, cache)}.arrow"
-    if not path.is_file():
-        _write(path, inside(adapter(files), files), TypeAdapter(kind))
+    if not os.access(path, os.R_OK):
+        try:  # no lock: all processes write the same examples under the same name
+            _write(path, inside(adapter(files), files), TypeAdapter(kind))
+        except CannotWrite:
+            return list(inside(adapter(files), files))
     return IndexedExamples(path, kind)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from vlbench import __version__, catalog
 from vlbench.core.errors import DataError, VlbenchError
+from vlbench.core.paths import expand_home
 from vlbench.core.spec import PLACE, PretrainSpec
 from vlbench.data.cache.folder import atomic_write
 from vlbench.data.text.answers import ANSWERS_FILE
@@ -49,7 +50,7 @@ def command_of(spec: PretrainSpec) -> str:
 
 def _portable_source(source: str) -> str:
     """A source of weights without the folders of this machine: a hub id unchanged, the last part of a path."""
-    path = Path(source.removeprefix("hf:")).expanduser()
+    path = expand_home(Path(source.removeprefix("hf:")))
     return f"{'hf:' if source.startswith('hf:') else ''}{path.name}" if path.exists() else source
 
 

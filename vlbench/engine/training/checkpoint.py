@@ -94,7 +94,7 @@ class Checkpoints:
         """Write weights that are given as tensors, and the tokenizer."""
 
         def write(folder: Path) -> None:
-            save_file(_unshared(state), folder / "model.safetensors", metadata=self.metadata)
+            save_weights(_unshared(state), folder / "model.safetensors", self.metadata)
             if self.text is not None:
                 self.text.save(folder / "tokenizer.json")
             if self.answers:
@@ -123,9 +123,9 @@ class Checkpoints:
         """
 
         def write(folder: Path) -> None:
-            save_file(_unshared(learner), folder / "model.safetensors")
+            save_weights(_unshared(learner), folder / "model.safetensors")
             if average is not None:
-                save_file(_unshared(average.state_dict()), folder / "average.safetensors")
+                save_weights(_unshared(average.state_dict()), folder / "average.safetensors")
             trainer = {
                 "optimizer": optimizer.state_dict(),
                 "schedule": schedule.state_dict(),
@@ -156,6 +156,18 @@ class Checkpoints:
         if faults:
             raise faults[0]
         return None
+
+
+def save_weights(tensors: Mapping[str, Tensor], path: Path, metadata: dict[str, str] | None = None) -> None:
+    """Write a new safetensors file with the permissions of the umask: `save_file` alone gives it to its owner only.
+
+    Raises OSError or SafetensorError if it cannot be written.
+    """
+    path.unlink(missing_ok=True)
+    path.touch()
+    mode = path.stat().st_mode
+    save_file(dict(tensors), path, metadata=metadata)
+    path.chmod(mode)
 
 
 def _restored(

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from vlbench.core.cards import ModelCard
 from vlbench.core.errors import ExitCode, VlbenchError
+from vlbench.core.paths import expand_home
 from vlbench.data.cache.folder import files_sha256
 
 PREFIX = "hf:"
@@ -121,7 +122,7 @@ def settings_sha256(folder: Path) -> str:
 def _source(name: str) -> tuple[str, str | None]:
     """The folder or the id on the hub, and the revision."""
     source = name.removeprefix(PREFIX)
-    folder = Path(source).expanduser()
+    folder = expand_home(Path(source))
     if source and folder.is_dir():
         return str(folder), None
     plain, _, revision = source.partition("@")
