@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import builtins
 import errno
+import importlib
 import io
 import json
 import os
@@ -18,12 +19,14 @@ import sys
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 from safetensors import safe_open
 from torch import Tensor
 
@@ -39,6 +42,20 @@ _MASKS = (
     (r"\.[0-9a-f]{8}\.part", ".RANDOM.part"),
     (r"#\d+ ", ""),
 )
+
+ALLOCATIONS = (
+    *(f"numpy.{name}" for name in ("array", "asarray", "concatenate", "empty", "frombuffer", "full", "stack", "zeros")),
+    *(f"torch.{name}" for name in ("arange", "cat", "empty", "full", "ones", "stack", "tensor", "zeros")),
+    *("torch.nn.functional.linear", "torch.nn.functional.embedding", "torch.nn.functional.layer_norm"),
+    *("pyarrow.array", "pyarrow.table", "pyarrow.parquet.read_table", "pyarrow.parquet.write_table"),
+)
+"""Functions that allocate most of the memory."""
+_NO_MEMORY: dict[str, Callable[[], Exception]] = {
+    "numpy": lambda: MemoryError("Unable to allocate 1. GiB"),
+    "torch": lambda: RuntimeError("[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory"),
+    "pyarrow": lambda: pa.ArrowMemoryError("malloc of size 64 failed"),
+}
+"""What the libraries raise."""
 
 Hook = Callable[[str], None]
 """Called with the name of each point that a process reaches."""
@@ -93,7 +110,9 @@ class Case:
             os.environ |= {"VLBENCH_CACHE": str(self.folder / "cache"), "TMPDIR": str(self.folder / "tmp")}
             tempfile.tempdir = None
             from vlbench.cli.main import main
+            from vlbench.data.cache import folder
 
+            folder._UNSETTLED = -1  # hashes are remembered at once, not only of files that are two seconds old
             if before is not None:
                 before()
             code = main([str(argument) for argument in self.arguments])
@@ -115,14 +134,15 @@ class Case:
         }
 
     def points(self, calls: tuple[str, ...] = CALLS, whens: tuple[str, ...] = ("before", "after")) -> list[str]:
-        """The points that the command passes, in order; it must succeed."""
+        """The points that the command passes, in order; without calls, its allocations. It must succeed."""
         log = self.folder.with_name(f"{self.folder.name}.points")
         log.unlink(missing_ok=True)
         self.reset()
 
         def before() -> None:
             descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-            watch(self.folder, lambda point: os.write(descriptor, f"{point}\n".encode()), calls, whens)
+            note = partial(_note, descriptor)
+            watch(self.folder, note, calls, whens) if calls else watch_allocations(note)
 
         ended = self.run(before)
         assert ended.code == 0, ended.err
@@ -132,20 +152,49 @@ class Case:
         """Run the command until it reaches the point, where it is killed without warning."""
         return self.run(lambda: watch(self.folder, lambda name: _kill() if name == point else None))
 
-    def fail(self, number: int, make: Callable[[], OSError]) -> Ended:
-        """Run the command; its call with this number that may need space fails."""
-        reached = iter(range(1, sys.maxsize))
+    def fill_disk(self, number: int) -> Ended:
+        """Run the command on a disk that is full at its call with this number that needs space."""
 
-        def hook(_: str) -> None:
-            if next(reached) == number:
-                raise make()
+        def fail(_: str) -> None:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-        return self.run(lambda: watch(self.folder, hook, WRITES, ("before",)))
+        return self.run(lambda: watch(self.folder, _at(number, fail), WRITES, ("before",)))
+
+    def fill_memory(self, number: int) -> Ended:
+        """Run the command on a machine whose memory is full at its allocation with this number."""
+
+        def fail(point: str) -> None:
+            raise _NO_MEMORY[point.partition(".")[0]]()
+
+        return self.run(lambda: watch_allocations(_at(number, fail)))
 
 
-def no_space() -> OSError:
-    """The error of a full disk."""
-    return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+def _note(descriptor: int, point: str) -> None:
+    os.write(descriptor, f"{point}\n".encode())
+
+
+def _at(number: int, hook: Hook) -> Hook:
+    """A hook that acts only when it is called for this time."""
+    reached = iter(range(1, sys.maxsize))
+    return lambda point: hook(point) if next(reached) == number else None
+
+
+def watch_allocations(hook: Hook) -> None:
+    """Call the hook before every large allocation that goes through one of `ALLOCATIONS`, until this process ends."""
+    counts: Counter[str] = Counter()
+
+    def wrapped(name: str, whole: Callable[..., Any]) -> Callable[..., Any]:
+        def called(*arguments: Any, **options: Any) -> Any:
+            counts[name] += 1
+            hook(f"{name} #{counts[name]}")
+            return whole(*arguments, **options)
+
+        return called
+
+    for name in ALLOCATIONS:
+        module, _, function = name.rpartition(".")
+        owner = importlib.import_module(module)
+        setattr(owner, function, wrapped(name, getattr(owner, function)))
 
 
 def watch(
@@ -182,14 +231,14 @@ def watch(
 def _path(call: str, arguments: tuple[Any, ...], options: dict[str, Any]) -> Path | None:
     """The path that a call is about: the target of a rename; None for one that only reads."""
     if call == "fsync":
-        return Path(os.readlink(f"/proc/self/fd/{arguments[0]}"))
+        return Path(f"/proc/self/fd/{arguments[0]}").readlink()
     if call == "open":
         mode = options.get("mode", arguments[1] if len(arguments) > 1 else "r")
         return None if not set(mode) & set("wxa+") or isinstance(arguments[0], int) else Path(arguments[0])
     path = os.fsdecode(arguments[1 if call in ("rename", "replace") else 0])
     if options.get("dir_fd") is not None:
-        path = os.path.join(os.readlink(f"/proc/self/fd/{options['dir_fd']}"), path)
-    return Path(os.path.abspath(path))
+        return Path(f"/proc/self/fd/{options['dir_fd']}").readlink() / path
+    return Path.cwd() / path
 
 
 def masked(path: Path, folder: Path) -> str:
@@ -242,16 +291,36 @@ def _kill() -> None:
         time.sleep(1)
 
 
-def survivors(case: Case, points: list[str], expected: dict[str, object]) -> Iterator[str]:
-    """The points after whose kill the same command does not end as if nothing had happened, with the reason."""
+def lost(
+    case: Case, points: Iterable[str], expected: dict[str, object], left_over: tuple[str, ...] = ()
+) -> Iterator[str]:
+    """The points after whose kill the same command does not end as if nothing had happened, with the reason.
+
+    left_over: ends of the names of files that may be left.
+    """
     for point in points:
         case.reset()
         killed = case.kill(point)
+        again = case.run()
+        found = [name for name in differences(case.left(), expected) if not name.endswith(left_over)]
         if killed.code != -signal.SIGKILL:
-            yield f"{point}: not reached (exit {killed.code}) {killed.err[-500:]}"
+            yield f"{point}: not reached, exit {killed.code}: {killed.err[-500:]}"
+        elif again.code != 0 or found:
+            yield f"{point}: {found}, exit {again.code}: {again.err[-500:]}"
+
+
+def broken(
+    case: Case, faults: Iterable[tuple[str, Callable[[], Ended]]], codes: tuple[int, ...], expected: dict[str, object]
+) -> Iterator[str]:
+    """The faults that do not end the command with a sentence, or after which the same command does not succeed."""
+    for fault, run in faults:
+        case.reset()
+        ended = run()
+        if ended.code not in (0, *codes) or "Traceback" in ended.err or (ended.code and not ended.err):
+            yield f"{fault}: exit {ended.code}: {ended.err[-3000:]}"
             continue
-        resumed = case.run()
-        if resumed.code != 0:
-            yield f"{point}: exit {resumed.code}: {resumed.err[-500:]}"
+        again = case.run()
+        if again.code != 0:
+            yield f"{fault} (exit {ended.code}), then exit {again.code}: {again.err[-1000:]}"
         elif found := differences(case.left(), expected):
-            yield f"{point}: {found}"
+            yield f"{fault} (exit {ended.code}, {ended.err[-200:]}): {found}"

@@ -6,6 +6,7 @@ import os
 import shlex
 import sys
 import traceback
+from contextlib import suppress
 from typing import cast
 
 import typer
@@ -28,7 +29,7 @@ from vlbench.cli import (
 )
 from vlbench.cli import list as list_verb
 from vlbench.cli.options import GroupedCommand
-from vlbench.core.errors import ExitCode, VlbenchError
+from vlbench.core.errors import ExitCode, VlbenchError, shortage
 from vlbench.engine.runtime.ranks import give_way
 
 USAGE_ERROR = cast("type[typer.BadParameter]", typer.BadParameter.__mro__[2])
@@ -73,21 +74,23 @@ def main(argv: list[str] | None = None) -> int:
     if arguments[:1] == ["leaderboard"]:
         arguments = leaderboard.spelled_out(arguments)
     try:
-        return _run(arguments)
+        code = _run(arguments)
+        sys.stdout.flush()  # here, where an error becomes a message: the disk behind it may be full
+        return code
     except VlbenchError as error:
-        print(f"vlbench: {give_way(error)}{error.message}", file=sys.stderr)
-        if error.exit_code == ExitCode.INTERRUPTED:
-            _say_how_to_resume(arguments)
-        return int(error.exit_code)
+        return _fail(shortage(error) or error, error, arguments)
     except KeyboardInterrupt:
         print("vlbench: interrupted", file=sys.stderr)
         _say_how_to_resume(arguments)
         return int(ExitCode.INTERRUPTED)
     except BrokenPipeError:
-        # The reader of the output has exited (`vlbench list tasks | head -1`); print nothing at exit either.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()  # its reader has exited (`vlbench list tasks | head -1`)
         return int(ExitCode.OK)
     except Exception as error:
+        if lacking := shortage(error):
+            if isinstance(error, OSError) and error.filename is None:  # perhaps stdout, which is flushed again at exit
+                _drop_output()
+            return _fail(lacking, error, arguments)
         who = give_way(error)
         traceback.print_exc()
         print(f"vlbench: {who}internal error; the traceback above says where", file=sys.stderr)
@@ -111,6 +114,20 @@ def _run(arguments: list[str]) -> int:
     if result == ExitCode.INTERRUPTED:  # how newer versions of click return a Ctrl-C
         raise KeyboardInterrupt
     return result if isinstance(result, int) else int(ExitCode.OK)
+
+
+def _fail(reported: VlbenchError, error: Exception, arguments: list[str]) -> int:
+    """Print the sentence of the user error that is reported for an error; returns its exit code."""
+    print(f"vlbench: {give_way(error)}{reported.message}", file=sys.stderr)
+    if reported.exit_code == ExitCode.INTERRUPTED:
+        _say_how_to_resume(arguments)
+    return int(reported.exit_code)
+
+
+def _drop_output() -> None:
+    """Print nothing more, not even at exit: stdout cannot be written."""
+    with suppress(OSError, ValueError):  # ValueError: it is no file
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _hyphenated(argument: str) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
-from vlbench.core.errors import DataError
+from vlbench.core.errors import DataError, is_out_of_memory
 
 
 def previous(folder: Path) -> Path:
@@ -43,6 +43,8 @@ def replace_folder(folder: Path, write: Callable[[Path], None], *, keep: bool = 
     except (OSError, SafetensorError, RuntimeError) as error:
         shutil.rmtree(new, ignore_errors=True)
         recover_folder(folder)
+        if is_out_of_memory(error):
+            raise
         raise DataError(f"cannot write {folder} ({error}): free some space or give another --output-path") from None
     if not keep:
         shutil.rmtree(previous(folder), ignore_errors=True)

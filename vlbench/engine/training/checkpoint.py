@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from vlbench.core.errors import DataError, VlbenchError
+from vlbench.core.errors import DataError, VlbenchError, shortage
 from vlbench.data.text.answers import ANSWERS_FILE, write_answers
 from vlbench.data.text.tokenizer import TextEncoder
 from vlbench.engine.runtime.randomness import RandomState, random_state, restore_random_state
@@ -186,6 +186,8 @@ def _restored(
         if rank < len(trainer["chance"]):
             restore_random_state(trainer["chance"][rank])
     except (*_DAMAGED, VlbenchError) as error:
+        if shortage(error):
+            raise
         raise DataError(
             f"{folder} cannot be resumed from ({' '.join(str(error).split())[:200]}): "
             f"delete that folder or start over with --no-resume"
