@@ -14,8 +14,9 @@ _NO_MEMORY = (
     "bad_alloc",
     "Insufficient memory",
     "failed to map segment",
+    "error return without exception set",
 )
-"""What the messages of torch, of the operating system, of C++ and of readers of images say."""
+"""What the messages of torch, the operating system, C++, the loader of libraries and extensions in C say."""
 _NO_THREADS = ("start new thread", "Resource temporarily unavailable")
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
