@@ -37,3 +37,15 @@ def check(
     points = case.points()
     assert points == list(dict.fromkeys(points))
     assert list(crash_points.lost(case, choose(points), case.left(), LEFT_OVER.get(command, ()))) == []
+
+
+def test_a_finished_run_is_cleaned_up_again(make_case: MakeCase) -> None:
+    case = make_case("finetune")
+    case.reset()
+    assert case.run().code == 0
+    expected = case.left()
+    (run,) = (path.parent for path in case.folder.glob("runs/*/*/*/run.json"))
+    for name in ("checkpoints/last", "checkpoints/best.new", "controls/blind/last.before", "shards/real"):
+        (run / name).mkdir(parents=True)
+    assert case.run().code == 0
+    assert case.left() == expected

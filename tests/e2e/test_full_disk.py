@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import resource
+import subprocess
+import sys
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
@@ -85,6 +87,28 @@ def test_limit_of_memory(mebibytes: int, make_case: MakeCase, crash_points: Modu
     assert list(crash_points.broken(case, faults, (ExitCode.OUT_OF_MEMORY,), expected)) == []
 
 
+ARROW = """
+import resource, sys
+from pathlib import Path
+from vlbench.cli.main import main
+main(["list", "tasks"])
+import pandas, pyarrow.parquet
+from vlbench.records.samples import read_samples
+size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize() + (int(sys.argv[2]) << 20)
+resource.setrlimit(resource.RLIMIT_AS, (size, size))
+try:
+    print(len(read_samples(Path(sys.argv[1]))))
+except Exception as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize("mebibytes", [4, 64])
+def test_arrow_neither_aborts_nor_waits(mebibytes: int, fake_run: Path) -> None:
+    command = [sys.executable, "-c", ARROW, str(fake_run / "samples.parquet"), str(mebibytes)]
+    assert subprocess.run(command, capture_output=True, timeout=120, check=False).returncode == 0
+
+
 @pytest.mark.parametrize(
     ("error", "code"),
     [
@@ -117,8 +141,6 @@ def test_stdout_on_a_full_disk() -> None:
         pytest.skip("no /dev/full here")
     child = os.fork()
     if child == 0:
-        import sys
-
         code = 99
         try:
             sys.stdout = Path("/dev/full").open("w")  # noqa: SIM115

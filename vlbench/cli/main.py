@@ -70,6 +70,7 @@ def _version(version: bool = typer.Option(False, "--version", help="Print the ve
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command line and return its exit code; a user error is one sentence on stderr."""
+    os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")  # Arrow's own ends the process where memory runs out
     arguments = [_hyphenated(argument) for argument in (sys.argv[1:] if argv is None else argv)]
     if arguments[:1] == ["leaderboard"]:
         arguments = leaderboard.spelled_out(arguments)

@@ -14,9 +14,10 @@ _NO_MEMORY = (
     "bad_alloc",
     "Insufficient memory",
     "failed to map segment",
+    "could not create a primitive",
     "error return without exception set",
 )
-"""What the messages of torch, the operating system, C++, the loader of libraries and extensions in C say."""
+"""What the messages of torch, the operating system, C++, the loader of libraries, oneDNN and extensions in C say."""
 _NO_THREADS = ("start new thread", "Resource temporarily unavailable")
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 

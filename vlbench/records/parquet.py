@@ -27,4 +27,6 @@ def read_table(path: Path) -> pa.Table:
     """
     import pyarrow.parquet as pq
 
-    return pq.read_table(io.BytesIO(path.read_bytes()), page_checksum_verification=True)
+    # Without threads: Arrow waits for ever where the system allows no more of them (`ulimit -v`).
+    file = pq.ParquetFile(io.BytesIO(path.read_bytes()), page_checksum_verification=True, pre_buffer=False)
+    return file.read(use_threads=False)

@@ -109,7 +109,7 @@ def read_samples(path: Path, controls: bool = True) -> pd.DataFrame:
 
     try:
         table = read_table(path)
-        frame: pd.DataFrame = table.to_pandas()
+        frame: pd.DataFrame = table.to_pandas(use_threads=False)
     except FileNotFoundError:
         raise DataError(f"{path} does not exist: rerun with --no-resume") from None
     # ValueError: column names that are not UTF-8.
