@@ -11,7 +11,7 @@ from importlib.metadata import entry_points
 from importlib.util import find_spec
 from pathlib import Path
 
-from vlbench.core.errors import ExitCode, VlbenchError, is_out_of_memory
+from vlbench.core.errors import ExitCode, VlbenchError, shortage
 
 _GROUPS = ("vlbench.models", "vlbench.tasks")
 _LIBRARIES = ("site-packages", "dist-packages")
@@ -44,9 +44,9 @@ def user_faults() -> Iterator[None]:
 
 def user_fault(error: BaseException) -> UserCodeError | None:
     """The error to report if the exception passed through the user's code; None for every other one, for errors that
-    vlbench reports by itself, and for a lack of memory. Notes of the exception, such as an example's id, are in it.
+    vlbench reports by itself, and for a lack of memory or disk. Notes of the exception, such as an example's id, are in it.
     """
-    if isinstance(error, VlbenchError) or is_out_of_memory(error):
+    if isinstance(error, VlbenchError) or (isinstance(error, Exception) and shortage(error)):
         return None
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if _is_of_user(frame.filename)]
     if isinstance(error, SyntaxError) and error.filename and _is_of_user(error.filename):

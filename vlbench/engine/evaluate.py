@@ -13,6 +13,7 @@ from vlbench.core.spec import RunSpec
 from vlbench.core.user_code import user_faults
 from vlbench.engine.job import Job, plan
 from vlbench.engine.runtime.ranks import Ranks, joined
+from vlbench.engine.training.atomic_folder import drop_resume_state
 from vlbench.records.folder import RunFolder
 from vlbench.records.lock import run_lock
 from vlbench.records.provenance import code_sha256
@@ -46,6 +47,8 @@ def _run(spec: RunSpec, progress: Progress | None, ranks: Ranks) -> tuple[RunRec
         opened = ranks.together(lambda: _open_run(job, spec.resume, locks) if ranks.is_main else None)
         folder, finished = cast(OpenedRun, ranks.share(opened))
         if finished is not None:
+            if ranks.is_main:  # the process that finished it may have been killed before it did this
+                drop_resume_state(folder.path)
             progress.say(f"already done{_code_note(finished.tool)}: this is the record of that run")
             return finished, folder
         from vlbench.engine.execute import execute  # the first import of torch

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vlbench.core.errors import DataError, VlbenchError
-from vlbench.core.paths import visible
+from vlbench.core.paths import expand_home, visible
 from vlbench.core.record import RunRecord
 from vlbench.records.folder import RunFolder, find_runs, read_record_file
 

@@ -110,7 +110,7 @@ def read_samples(path: Path, controls: bool = True) -> pd.DataFrame:
         raise DataError(f"{path} does not exist: rerun with --no-resume")
     with reading(path, "is corrupt", "delete the folder or rerun with --no-resume"):
         table = read_table(path)
-        frame: pd.DataFrame = table.to_pandas()
+        frame: pd.DataFrame = table.to_pandas(use_threads=False)
     if len(set(table.column_names)) < table.num_columns:
         raise corrupt_file(path, "a column comes twice")
     absent = [name for name in _REQUIRED if name not in frame.columns]

@@ -14,8 +14,7 @@ from vlbench.data.cache.folder import atomic_write
 from vlbench.data.text.answers import ANSWERS_FILE
 from vlbench.engine.pretraining.loop import Work
 from vlbench.engine.runtime.trackers import FOLDER as TRACKERS
-from vlbench.engine.training.atomic_folder import remove_folder
-from vlbench.engine.training.checkpoint import Checkpoints
+from vlbench.engine.training.atomic_folder import drop_training_state, remove_folder
 from vlbench.records.provenance import portable
 
 WEIGHTS, CARD, METRICS, SPEC = "model.safetensors", "card.json", "metrics.jsonl", "spec.json"
@@ -90,7 +89,7 @@ def claim_folder(work: Work) -> None:
     for name in (WEIGHTS, CARD, METRICS, ANSWERS_FILE):
         (folder / name).unlink(missing_ok=True)
     remove_folder(folder / TRACKERS)
-    Checkpoints(folder).drop_last()
+    drop_training_state(folder)
     atomic_write(path, text)
 
 

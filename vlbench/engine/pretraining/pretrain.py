@@ -38,8 +38,8 @@ from vlbench.engine.runtime.environment import make_accelerator, seed_everything
 from vlbench.engine.runtime.interrupt import Interrupt, Stoppable
 from vlbench.engine.runtime.ranks import Ranks, joined
 from vlbench.engine.runtime.trackers import check_trackers, tracked
-from vlbench.engine.training.atomic_folder import flush, save_weights
-from vlbench.engine.training.checkpoint import Checkpoints
+from vlbench.engine.training.atomic_folder import drop_training_state, flush
+from vlbench.engine.training.checkpoint import Checkpoints, save_weights
 from vlbench.records.lock import run_lock
 
 RECIPE = "pretrain"
@@ -82,7 +82,7 @@ def _pretrain(spec: PretrainSpec, progress: Progress, ranks: Ranks) -> Path:
                     _write(work)
                 ranks.barrier()
             if ranks.is_main:
-                work.checkpoints.drop_last()
+                drop_training_state(folder)
     return folder
 
 

@@ -10,15 +10,16 @@ from pathlib import Path
 from typing import Literal
 
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from vlbench.core.errors import DataError, VlbenchError
+from vlbench.core.errors import DataError, VlbenchError, shortage
 from vlbench.data.text.answers import ANSWERS_FILE, write_answers
 from vlbench.data.text.tokenizer import TextEncoder
 from vlbench.engine.runtime.randomness import RandomState, random_state, restore_random_state
-from vlbench.engine.training.atomic_folder import previous, recover_folder, remove_folder, replace_folder, save_weights
+from vlbench.engine.training.atomic_folder import previous, recover_folder, replace_folder
 from vlbench.engine.training.lora import merged_state
 from vlbench.engine.weights.files import STANDS_ON
 from vlbench.engine.weights.state_dict import VOCABULARY, read_safetensors
@@ -156,11 +157,17 @@ class Checkpoints:
             raise faults[0]
         return None
 
-    def drop_last(self) -> None:
-        """Delete the training state of a finished run; its best weights stay."""
-        remove_folder(self.folder / "last")
-        recover_folder(self.folder / "best")
-        remove_folder(previous(self.folder / "best"))
+
+def save_weights(tensors: Mapping[str, Tensor], path: Path, metadata: dict[str, str] | None = None) -> None:
+    """Write a new safetensors file with the permissions of the umask: `save_file` alone gives it to its owner only.
+
+    Raises OSError or SafetensorError if it cannot be written.
+    """
+    path.unlink(missing_ok=True)
+    path.touch()
+    mode = path.stat().st_mode
+    save_file(dict(tensors), path, metadata=metadata)
+    path.chmod(mode)
 
 
 def _restored(
@@ -179,6 +186,8 @@ def _restored(
         if rank < len(trainer["chance"]):
             restore_random_state(trainer["chance"][rank])
     except (*_DAMAGED, VlbenchError) as error:
+        if shortage(error):
+            raise
         raise DataError(
             f"{folder} cannot be resumed from ({' '.join(str(error).split())[:200]}): "
             f"delete that folder or start over with --no-resume"

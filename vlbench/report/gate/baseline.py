@@ -168,8 +168,8 @@ def trained_entry(runs: Sequence[FoundRun]) -> TrainedEntry:
 
 
 def updated(old: Baseline | None, runs: Sequence[FoundRun], reason: str, version: str) -> Baseline:
-    """The baseline with the entries of the runs' subjects replaced; other subjects are kept. Raises VlbenchError: the
-    reason is empty, or a run cannot be a baseline.
+    """The baseline with the entries of the runs' subjects replaced; other subjects are kept. The same update again
+    changes nothing. Raises VlbenchError: the reason is empty, or a run cannot be a baseline.
     """
     if not reason.strip():
         raise VlbenchError("--update-baseline needs a --reason, which stays in the file: say why values may change")
@@ -187,8 +187,13 @@ def updated(old: Baseline | None, runs: Sequence[FoundRun], reason: str, version
             raise VlbenchError(f"{each.title} is given {len(group)} times: give one run of frozen weights")
         else:
             frozen[each] = frozen_entry(group[0])
-    changes = (*(old.changes if old else ()), Change(reason=reason.strip(), version=version))
-    return Baseline(changes=changes, frozen=_sorted(frozen), trained=_sorted(trained))
+    change = Change(reason=reason.strip(), version=version)
+    new = Baseline(changes=(change,), frozen=_sorted(frozen), trained=_sorted(trained))
+    if old is None:
+        return new
+    if old == new.model_copy(update={"changes": old.changes}) and old.changes[-1] == change:
+        return old  # the same update again, for example after a kill
+    return new.model_copy(update={"changes": (*old.changes, change)})
 
 
 def read_baseline(path: Path) -> Baseline:

@@ -278,6 +278,7 @@ def test_the_command(frozen: Callable[..., Path], tmp_path: Path, vlbench: Calla
     make = ("gate", before, "--baseline", file, "--update-baseline")
     assert vlbench(*make).code == 2 and not file.exists()
     assert vlbench(*make, "--reason", "first | <b>\n").code == 0
+    assert vlbench(*make, "--reason", "first | <b>\n").code == 0  # once more, which changes nothing
     assert json.loads(file.read_text())["changes"] == [{"reason": "first | <b>", "version": __version__}]
     done = vlbench("gate", frozen("same"), "--baseline", file)
     assert done.code == 0 and done.out.startswith("1 pass")
