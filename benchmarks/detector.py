@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from vlbench.core.paths import visible
 from vlbench.core.progress import Silent
 from vlbench.data.images.load import open_image
 from vlbench.engine.region_features import ExtractorOptions, open_detector
@@ -34,7 +35,7 @@ def main() -> None:
     wanted = parser.parse_args()
     if wanted.threads:
         torch.set_num_threads(wanted.threads)
-    paths = sorted(path for path in wanted.images.rglob("*") if path.suffix.lower() in ENDINGS)[: wanted.limit]
+    paths = [path for path in visible(wanted.images, "**/*") if path.suffix.lower() in ENDINGS][: wanted.limit]
     if not paths:
         raise SystemExit(f"{wanted.images} has no images: expected files that end in {', '.join(ENDINGS)}")
     detector = open_detector(ExtractorOptions("fasterrcnn", wanted.weights, device=wanted.device), Silent())

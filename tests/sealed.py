@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from vlbench.records.folder import RunFolder
 from vlbench.records.seal import hashes_of, seal_of
 
 Values = dict[str, Any]
@@ -17,6 +18,6 @@ def edit_record(run: Path, change: Callable[[Values], object]) -> None:
     path = run / "run.json"
     values = json.loads(path.read_text(encoding="utf8"))
     change(values)
-    values["files"] = hashes_of([run / "samples.parquet", run / "ranks.parquet"])
+    values["files"] = hashes_of(RunFolder(run).result_files)
     values["seal"] = seal_of(values)
     path.write_text(json.dumps(values), encoding="utf8")

@@ -7,7 +7,6 @@ import importlib
 import importlib.util
 import json
 import os
-import sys
 from collections.abc import Callable, Mapping
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -16,6 +15,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
 
 from vlbench.core.cards import Download, Downloads, ModelCard, TaskCard
 from vlbench.core.errors import DataError, VlbenchError, unknown
+from vlbench.core.paths import visible
+from vlbench.core.plugin_modules import import_file
 from vlbench.core.task import Adapter, Task
 from vlbench.core.user_code import UserCodeError
 from vlbench.core.validate import parse
@@ -83,11 +84,17 @@ def model_card(name: str) -> ModelCard:
         return hf_card(name)
     if ".py:" in name:
         file, class_name = name.rsplit(":", 1)
-        card = _card(ModelCard, Path(file).parent / "model.yaml")
+        if not Path(file).is_file():
+            raise VlbenchError(f"--model {name}: there is no file {file}")
+        card = _user_card(Path(file).parent / "model.yaml")
         return card.model_copy(update={"backbone": f"{Path(file).resolve()}:{class_name}"})
+    if name.endswith(".py"):
+        raise VlbenchError(f"--model {name} names a file without its class: give {name}:CLASS, the model's class in it")
     folders = model_folders()
-    card = _card(ModelCard, _find("model", name, folders) / "model.yaml")
-    return card if name in folders else card.model_copy(update={"backbone": _plugins("model")[name].value})
+    if name in folders:
+        return _card(ModelCard, folders[name] / "model.yaml")
+    card = _user_card(_find("model", name, folders) / "model.yaml")
+    return card.model_copy(update={"backbone": _plugins("model")[name].value})
 
 
 def load_task(
@@ -250,7 +257,7 @@ def _built_in_tasks() -> Path:
 
 
 def _folders(parent: Path, card: str) -> dict[str, Path]:
-    return {path.parent.name: path.parent for path in sorted(parent.glob(f"*/{card}"))}
+    return {path.parent.name: path.parent for path in visible(parent, f"*/{card}")}
 
 
 def _find(kind: str, name: str, folders: Mapping[str, Path]) -> Path:
@@ -296,6 +303,18 @@ def _card(kind: type[Card], path: Path) -> Card:
     return parse(kind, read_yaml(path, str(path), trusted=is_built_in), str(path))
 
 
+def _user_card(path: Path) -> ModelCard:
+    """The card of a model outside this package; raises VlbenchError as `_card`, and if it is said to be pretrained."""
+    card = _card(ModelCard, path)
+    for field in ("pretrained", "own_code"):
+        if getattr(card, field):
+            raise VlbenchError(
+                f"{path}: {field} is for models of transformers, which are named hf:FOLDER: leave it out, and give the "
+                f"weights of this model with --checkpoint"
+            )
+    return card
+
+
 def _metric(folder: Path, target: str) -> Metric:
     """The metric `package.module:function`, or `module:function` with the module beside the task's card."""
     place, name = target.rsplit(":", 1)
@@ -312,25 +331,25 @@ def _module_beside(folder: Path, name: str) -> ModuleType:
 
 
 def _module_at(path: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(f"vlbench_private_{path.parent.name}_{path.stem}", path)
-    if spec is None or spec.loader is None or not path.is_file():
+    if path.suffix != ".py" or not path.is_file():
         raise VlbenchError(f"{path} is not a Python file: expected the module that the card names")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses and pickle look up the module of a class there
     try:
-        spec.loader.exec_module(module)
+        return import_file(path)
     except ImportError as error:
         raise UserCodeError(f"{path} cannot be imported ({error}): correct its imports") from error
-    return module
 
 
 def _named(place: str) -> Any:
-    """The object that a card names as `package.module:Name` or `path/to/file.py:Name`."""
+    """The object that a card names as `package.module:Name`, or the command line as `path/to/file.py:Name`."""
     module, name = place.rsplit(":", 1)
-    return _attribute(_module_at(Path(module)) if module.endswith(".py") else importlib.import_module(module), name)
+    if module.endswith(".py"):
+        return _attribute(
+            _module_at(Path(module)), name, "--model names it, so give a class of that file, or define it"
+        )
+    return _attribute(importlib.import_module(module), name)
 
 
-def _attribute(module: ModuleType, name: str) -> Any:
+def _attribute(module: ModuleType, name: str, remedy: str = "the card names it, so define it there") -> Any:
     if not hasattr(module, name):
-        raise VlbenchError(f"{module.__file__} has no {name!r}: the card names it, so define it there")
+        raise VlbenchError(f"{module.__file__} has no {name!r}: {remedy}")
     return getattr(module, name)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from vlbench.core.errors import DataError
 from vlbench.core.examples import Example, ImageRef, Label, Query
+from vlbench.core.paths import visible
 from vlbench.core.task import SplitFiles
 from vlbench.data.json.lines import folder, one_of, read_json_lines, text
 
@@ -23,7 +24,7 @@ def examples(files: SplitFiles) -> Iterator[Example[Label]]:
     annotations, images = files.path("annotations"), files.place("images")
     # The split `hidden` names no directory, so its images are found by their file names.
     named = "{directory}" in images.name
-    by_name = {} if named else {path.name: path for path in sorted(images.rglob("*.png"))}
+    by_name = {} if named else {path.name: path for path in visible(images, "**/*.png")}
     for number, line in read_json_lines(annotations):
         where = f"{annotations}, line {number}"
         identifier = text(line, "identifier", where)

@@ -83,6 +83,7 @@ UNREADABLE = {
     "a field of another kind": (edited(lambda values: values.update(results=3)), "is corrupt"),
     "older": (edited(lambda values: values.update(schema_version=0)), "schema_version 0 where this vlbench reads"),
     "newer": (edited(lambda values: values.update(schema_version=99, more={})), "schema_version 99"),
+    "edited": (edited(lambda values: values["results"][0].update(value=99.9)), "edited or damaged"),
     "a folder": (folder_at("run.json"), "is corrupt"),
     "a link to itself": (endless_link_at("run.json"), "is corrupt"),
 }

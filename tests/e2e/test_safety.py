@@ -103,3 +103,25 @@ def test_what_is_shown_cannot_steer_the_terminal(
         done = vlbench(*verb)
         assert done.code == 0, done.err
         assert "\x1b" not in done.out and "\x07" not in done.out and "x1b" in done.out
+
+
+def test_a_record_runs_no_code_that_came_with_it(
+    vlbench: Call, edit_record: Callable[..., None], tmp_path: Path
+) -> None:
+    """Not that of a task beside it, nor, without --trust-code, that of its model."""
+    assert vlbench("new", "task", "paint", "--into", tmp_path / "tasks").code == 0
+    folder, model = tmp_path / "tasks" / "paint", tmp_path / "mine"
+    flags = ("--steps", 1, "--controls", "none", "--quiet", "--output-path", tmp_path / "runs")
+    own = ("--tasks-dir", tmp_path / "tasks", "--data-root", folder / "sample")
+    run = vlbench("run", "--task", "paint", "--model", "fake", *own, *flags).run
+    for code in (folder / "adapter.py", model / "backbone.py"):
+        code.parent.mkdir(exist_ok=True)
+        code.write_text(f"open({str(tmp_path / 'ran')!r}, 'w').close()\n", encoding="utf8")
+    for verb in ("report", "show", "verify", "leaderboard"):
+        assert vlbench(verb, run).code == 0
+    edit_record(run, lambda values: values["spec"].update(model=f"{model / 'backbone.py'}:Mine"))
+    done = vlbench("report", run, "--attention", "--tasks-dir", tmp_path / "tasks")
+    assert done.code == 2 and "add --trust-code to run that code" in done.err
+    assert not (tmp_path / "ran").exists()
+    assert vlbench("report", run, "--tasks-dir", tmp_path / "tasks").code == 0
+    assert (tmp_path / "ran").exists()

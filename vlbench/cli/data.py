@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -35,10 +36,12 @@ def world(
     """
     from vlbench.cli.progress import open_progress
     from vlbench.data.cache.folder import cache_folder
-    from vlbench.world.generate import ensure_world
+    from vlbench.world.generate import WAITING, ensure_world
 
     with open_progress(quiet) as progress:
-        root = ensure_world(cache_folder(), known_domain(domain), seed, progress=progress.step)
+        root = ensure_world(
+            cache_folder(), known_domain(domain), seed, progress=progress.step, on_wait=partial(progress.say, WAITING)
+        )
     typer.echo(root)
 
 

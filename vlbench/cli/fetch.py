@@ -96,7 +96,7 @@ def _wanted(names: Sequence[str], root: Path, tasks_dir: Path | None, only: str,
                 wanted.setdefault((place.source.name, place.source.to), place)
     if not wanted:
         raise VlbenchError(f"--only {only} matches no file of {','.join(names)}: see `vlbench data list`")
-    return [place for place in wanted.values() if place.state != "there"]
+    return [place for place in wanted.values() if place.absent or place.leftovers]
 
 
 def _fetch_all(wanted: Sequence[Place], quiet: bool) -> list[str]:
@@ -106,7 +106,7 @@ def _fetch_all(wanted: Sequence[Place], quiet: bool) -> list[str]:
 
     failed: list[str] = []
     with open_progress(quiet) as progress:
-        for place in (place for place in wanted if place.state == "missing"):
+        for place in (place for place in wanted if place.state != "by hand"):
             try:
                 fetch_one(place, progress)
             except DataError as error:  # the other files are still useful

@@ -94,20 +94,23 @@ def _check(runs: Sequence[FoundRun]) -> None:
 def _update(baseline: Path, runs: Sequence[FoundRun], reason: str) -> None:
     """Write the baseline anew from the runs; raises DataError if there is none."""
     from vlbench import __version__
+    from vlbench.data.cache.lock import only_editor
     from vlbench.report.gate.baseline import read_baseline, updated, write_baseline
     from vlbench.report.gate.text import update_text
 
     if not runs:
         raise DataError(f"{baseline} is left as it is: none of the runs can be read")
-    old = read_baseline(baseline) if baseline.exists() else None
-    new = updated(old, runs, reason, __version__)
-    write_baseline(baseline, new)
+    with only_editor(baseline):
+        old = read_baseline(baseline) if baseline.exists() else None
+        new = updated(old, runs, reason, __version__)
+        write_baseline(baseline, new)
     typer.echo(f"{baseline} written: {update_text(old, new)}")
 
 
 def _write(verdicts: list[Verdict], code: int, junit: Path | None, summary: Path | None, as_json: bool) -> None:
     """Write the verdicts to stdout and into the files that are asked for."""
     from vlbench.data.cache.folder import atomic_write
+    from vlbench.data.cache.lock import only_editor
     from vlbench.report.gate.text import gate_json, gate_table
     from vlbench.report.gate.text import junit as junit_xml
 
@@ -115,8 +118,9 @@ def _write(verdicts: list[Verdict], code: int, junit: Path | None, summary: Path
     if junit:
         atomic_write(junit, junit_xml(verdicts))
     if summary:
-        before = summary.read_text(encoding="utf-8") if summary.is_file() else ""
-        atomic_write(summary, f"{before}{text}\n")
+        with only_editor(summary):
+            before = summary.read_text(encoding="utf-8") if summary.is_file() else ""
+            atomic_write(summary, f"{before}{text}\n")
     typer.echo(json.dumps(gate_json(verdicts, code)) if as_json else text)
 
 

@@ -10,6 +10,7 @@ import typer
 
 from vlbench.cli.spec import split_names
 from vlbench.core.errors import DataError, VlbenchError, printable
+from vlbench.core.paths import expand_home, visible
 from vlbench.core.yamlfile import is_yaml_file
 
 if TYPE_CHECKING:
@@ -120,7 +121,7 @@ def _board(
     tasks = {run.record.task.name for run in collected.runs}
     cards = {name: catalog.task_card(name) for name in catalog.task_folders()}
     versions = {name: card.version for name, card in cards.items() if name in tasks}
-    own = [Path(place).expanduser() for place in dict.fromkeys(published or []) if place]
+    own = [expand_home(Path(place)) for place in dict.fromkeys(published or []) if place]
     models = [*published_models(), *(model for path in own for model in own_models(path, cards, tasks))]
     board = make_board(collected.runs, collected.faults, choice, __version__, versions)
     parts = []
@@ -174,9 +175,9 @@ def spelled_out(arguments: list[str]) -> list[str]:
 def _holds_published_results(argument: str) -> bool:
     if argument.startswith("-"):
         return False
-    path = Path(argument).expanduser()
+    path = expand_home(Path(argument))
     if path.is_dir():
-        return any(map(is_yaml_file, path.iterdir())) and not any(path.rglob("*.json"))
+        return any(map(is_yaml_file, visible(path, "*"))) and not visible(path, "**/*.json")
     return is_yaml_file(path)
 
 

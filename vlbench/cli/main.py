@@ -7,6 +7,7 @@ import platform
 import shlex
 import sys
 import traceback
+from contextlib import suppress
 from typing import cast
 
 import typer
@@ -31,8 +32,9 @@ from vlbench.cli import (
 )
 from vlbench.cli import list as list_verb
 from vlbench.cli.options import GroupedCommand
-from vlbench.core.errors import ExitCode, VlbenchError
+from vlbench.core.errors import ExitCode, VlbenchError, shortage
 from vlbench.core.user_code import UserCodeError, user_faults
+from vlbench.core.validate import initials
 from vlbench.engine.runtime.ending import end_process
 from vlbench.engine.runtime.ranks import give_way
 
@@ -75,29 +77,29 @@ def _version(version: bool = typer.Option(False, "--version", help="Print the ve
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command line and return its exit code; a user error is one sentence on stderr."""
+    os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")  # Arrow's own ends the process where memory runs out
     arguments = [_hyphenated(argument) for argument in (sys.argv[1:] if argv is None else argv)]
     if arguments[:1] == ["leaderboard"]:
         arguments = leaderboard.spelled_out(arguments)
     try:
         with user_faults():
-            return _run(arguments)
+            code = _run(arguments)
+            sys.stdout.flush()  # here, where an error becomes a message: the disk behind it may be full
+            return code
     except VlbenchError as error:
-        who = give_way(error)
-        if isinstance(error, UserCodeError):
-            print(error.frames, end="", file=sys.stderr)
-        print(f"vlbench: {who}{error.message}", file=sys.stderr)
-        if error.exit_code == ExitCode.INTERRUPTED:
-            _say_how_to_resume(arguments)
-        return int(error.exit_code)
+        return _fail(shortage(error) or error, error, arguments)
     except KeyboardInterrupt:
         print("vlbench: interrupted", file=sys.stderr)
         _say_how_to_resume(arguments)
         return int(ExitCode.INTERRUPTED)
     except BrokenPipeError:
-        # The reader of the output has exited (`vlbench list tasks | head -1`); print nothing at exit either.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()  # its reader has exited (`vlbench list tasks | head -1`)
         return int(ExitCode.OK)
     except Exception as error:
+        if lacking := shortage(error):
+            if isinstance(error, OSError) and error.filename is None:  # perhaps stdout, which is flushed again at exit
+                _drop_output()
+            return _fail(lacking, error, arguments)
         who = give_way(error)
         traceback.print_exc()
         print(
@@ -118,6 +120,7 @@ def _run(arguments: list[str]) -> int:
             return int(ExitCode.OK)
         give_way(error)
         text = " ".join(message.split()).replace(": Value error, ", ": ", 1)  # a prefix of pydantic's
+        text += _abbreviation(error)
         print(f"vlbench: {text}", file=sys.stderr)
         return int(ExitCode.USAGE)
     except typer.Abort:
@@ -125,6 +128,30 @@ def _run(arguments: list[str]) -> int:
     if result == ExitCode.INTERRUPTED:  # how newer versions of click return a Ctrl-C
         raise KeyboardInterrupt
     return result if isinstance(result, int) else int(ExitCode.OK)
+
+
+def _abbreviation(error: typer.BadParameter) -> str:
+    """The flag that an unknown one abbreviates to (`--lr` for `--learning-rate`); empty if there is none."""
+    short, context = f"--{initials(getattr(error, 'option_name', '').strip('-'))}", error.ctx
+    known = [name for parameter in context.command.params for name in parameter.opts] if context else []
+    return f": did you mean {short}?" if short in known else ""
+
+
+def _fail(reported: VlbenchError, error: Exception, arguments: list[str]) -> int:
+    """Print the sentence of the user error that is reported for an error; returns its exit code."""
+    who = give_way(error)
+    if isinstance(reported, UserCodeError):
+        print(reported.frames, end="", file=sys.stderr)
+    print(f"vlbench: {who}{reported.message}", file=sys.stderr)
+    if reported.exit_code == ExitCode.INTERRUPTED:
+        _say_how_to_resume(arguments)
+    return int(reported.exit_code)
+
+
+def _drop_output() -> None:
+    """Print nothing more, not even at exit: stdout cannot be written."""
+    with suppress(OSError, ValueError):  # ValueError: it is no file
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _hyphenated(argument: str) -> str:

@@ -14,6 +14,7 @@ from vlbench.cli.options import Quiet, with_options_of
 from vlbench.cli.spec import require, split_models, split_names
 from vlbench.core.errors import ExitCode, VlbenchError
 from vlbench.core.options import normalise
+from vlbench.core.paths import expand_home
 from vlbench.core.profile import ProfileRecord, ProfileSpec, Scenario
 from vlbench.core.validate import parse
 
@@ -84,7 +85,7 @@ def _measure(spec: ProfileSpec, runs: list[RunRecord], quiet: bool) -> tuple[Pro
 
     models = re.sub(r"[^\w.-]+", "_", "-".join(spec.models))[:80]
     name = f"{models}-{datetime.now(UTC):%Y%m%dT%H%M%S}"
-    with new_folder(spec.output_path, name) as folder:
+    with new_folder(expand_home(spec.output_path), name) as folder:
         with open_progress(quiet) as progress:
             record, raw = measure(spec, progress)
         write_profile(folder, record, raw)

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from vlbench.cli.options import TasksDir
+
 
 def report(
     run: Annotated[Path, typer.Argument(help="A run's folder, the last line that `vlbench run` prints.")],
@@ -14,8 +16,12 @@ def report(
     html: Annotated[Path | None, typer.Option(help="File to write; left out: report.html in the run's folder.")] = None,
     max_examples: Annotated[int, typer.Option(min=0, help="Examples on the page.")] = 2000,
     data_root: Annotated[Path | None, typer.Option(help="Folder of the images, if it has moved since the run.")] = None,
+    tasks_dir: TasksDir = None,
     attention: Annotated[
         bool, typer.Option("--attention", help="Show attention over the images; computed once, from the weights.")
+    ] = False,
+    trust_code: Annotated[
+        bool, typer.Option("--trust-code", help="With --attention: run code of the model that the record names.")
     ] = False,
 ) -> None:
     """Write one self-contained HTML file with a run's scores, curves and examples, or those of two runs.
@@ -35,8 +41,8 @@ def report(
     if attention:
         with open_progress() as progress:
             for path in filter(None, (run, other)):
-                compute_attention(path, data_root, max_examples, progress)
+                compute_attention(path, data_root, max_examples, progress, tasks_dir, trust_code)
     folder = RunFolder.open(run)
     path = html or folder.path / "report.html"
-    atomic_write(path, run_page(run, other, find_images(folder, read_run(run), data_root), max_examples))
+    atomic_write(path, run_page(run, other, find_images(folder, read_run(run), data_root, tasks_dir), max_examples))
     typer.echo(path)

@@ -17,7 +17,8 @@ def score(
     predictions: Annotated[
         Path,
         typer.Option(
-            help="The task's official file, JSON lines, or a run's samples.parquet; retrieval: scores or ranked lists."
+            help="The task's official file, JSON lines, JSON of answers by id, or a run's samples.parquet; retrieval: "
+            "scores (.npy, .npz, .safetensors, .pt) or ranked lists (.json)."
         ),
     ],
     data_root: DataRoot = None,

@@ -10,6 +10,7 @@ from pydantic import BaseModel
 
 from vlbench.core.errors import VlbenchError
 from vlbench.core.options import names_in, normalise, old_names
+from vlbench.core.paths import expand_home
 from vlbench.core.yamlfile import parse_yaml, read_yaml
 from vlbench.models.hf.folder import PREFIX
 
@@ -77,7 +78,7 @@ def split_names(kind: str, text: str) -> list[str]:
 def split_models(text: str) -> list[str]:
     """As `split_names`; a folder or file whose path has commas in it is one model."""
     if text.startswith(PREFIX):
-        whole = Path(text.removeprefix(PREFIX)).expanduser().is_dir()
+        whole = expand_home(Path(text.removeprefix(PREFIX))).is_dir()
     else:
-        whole = Path(text.rpartition(":")[0]).expanduser().is_file()
+        whole = expand_home(Path(text.rpartition(":")[0])).is_file()
     return [text] if whole else split_names("model", text)

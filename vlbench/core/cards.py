@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from typing import Annotated, Literal, NamedTuple
+from urllib.parse import urlsplit
 
 from pydantic import Field, model_validator
 
 from vlbench.core.options import Amount, Count, NotNegative, Positive, Share, option
+from vlbench.core.paths import RelativePath, is_hidden, leads_out
 from vlbench.core.splits import SplitTuple
 from vlbench.core.validate import Frozen
 
@@ -23,7 +25,7 @@ class SplitCard(Frozen):
     that includes every example of this one under the same id, else empty; its predictions are accepted for this one.
     """
 
-    files: dict[str, tuple[str, ...]]
+    files: dict[str, tuple[RelativePath, ...]]
     optional: tuple[str, ...] = ()
     count: int | None = None
     md5: dict[str, str] = Field(default_factory=dict)
@@ -77,8 +79,8 @@ class TaskCard(Frozen):
     train_split: str
     select_on: str
     report_split: str
-    features: tuple[str, ...] = ()
-    siblings: tuple[str, ...] = ()
+    features: tuple[RelativePath, ...] = ()
+    siblings: tuple[RelativePath, ...] = ()
     leaks: tuple[Leak, ...] = ()
     homepage: str
     licence: str
@@ -264,10 +266,11 @@ class ModelCard(Frozen):
 
     visual: the input of the visual part. ranks_by: how it ranks a gallery: `cross`, a cross-encoder over every pair, or
     `dual`, embeddings of images and texts. embeds: whether it also has such embeddings, so that a ranking can start
-    from a shortlist. pretrained: whether it has weights of its own, which a run starts from. own_code: whether these
-    need code of their own, which runs only if it is trusted. brings: the outputs whose heads are in these weights.
-    pretraining: its pretraining class, as `module:Class`, else empty; its recipe is `pretrain`. sizes: `base` is the
-    paper's. recipes: finetuning per task as in the paper; `default` where the paper has none.
+    from a shortlist. pretrained: whether it has weights of its own, which a run starts from. own_code: the keys of its
+    config that reach for code, which runs only if it is trusted, and the config's name; empty if there are none.
+    brings: the outputs whose heads are in these weights. pretraining: its pretraining class, as `module:Class`, else
+    empty; its recipe is `pretrain`. sizes: `base` is the paper's. recipes: finetuning per task as in the paper;
+    `default` where the paper has none.
     """
 
     name: str
@@ -279,7 +282,7 @@ class ModelCard(Frozen):
     ranks_by: Literal["cross", "dual"] = "cross"
     embeds: bool = False
     pretrained: bool = False
-    own_code: bool = False
+    own_code: str = ""
     brings: tuple[OutputKind, ...] = ()
     pretraining: str = ""
     sizes: dict[str, SizeCard]
@@ -312,16 +315,18 @@ class Download(Frozen):
 
     gives: the paths below `to` that must exist afterwards. to: a folder below the data root; tasks with the same images
     share it. url: the address of the file; empty where it has to be requested, as `by_hand` explains. unpack: whether
-    it is an archive. size: the approximate size, as text. md5, sha256: the hashes of the downloaded file. optional:
-    whether the task runs without it.
+    it is an archive. size: the approximate size, as text. unpacked_gb: the approximate size of what an archive holds,
+    in 10^9 bytes, where it is known; an archive with more than twice as much is rejected. md5, sha256: the hashes of
+    the downloaded file. optional: whether the task runs without it.
     """
 
-    gives: tuple[str, ...] = Field(min_length=1)
-    to: str
+    gives: tuple[RelativePath, ...] = Field(min_length=1)
+    to: RelativePath
     url: str = ""
     by_hand: str = ""
     unpack: bool = False
     size: str = ""
+    unpacked_gb: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     md5: str = ""
     sha256: str = ""
     optional: bool = False
@@ -332,12 +337,14 @@ class Download(Frozen):
             raise ValueError("give a url, or say under by_hand how people get it")
         if self.url and not self.url.startswith(("https://", "http://")):
             raise ValueError(f"url {self.url!r} is not http or https")
+        if self.url and (leads_out(self.name) or is_hidden(self.name) or "/" in self.name):
+            raise ValueError(f"url {self.url!r} does not end in the name of a file")
         return self
 
     @property
     def name(self) -> str:
         """The file name in the url, or the first path it gives."""
-        return self.url.rpartition("/")[2] or self.gives[0]
+        return urlsplit(self.url).path.rpartition("/")[2] or self.gives[0]
 
     @property
     def checksums(self) -> dict[str, str]:

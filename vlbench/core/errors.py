@@ -3,10 +3,23 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import errno
+from collections.abc import Iterable, Iterator
 from enum import IntEnum
 
-_NO_MEMORY = ("out of memory", "DefaultCPUAllocator")
+_NO_MEMORY = (
+    "out of memory",
+    "DefaultCPUAllocator",
+    "Cannot allocate memory",
+    "bad_alloc",
+    "Insufficient memory",
+    "failed to map segment",
+    "could not create a primitive",
+    "error return without exception set",
+)
+"""What the messages of torch, the operating system, C++, the loader of libraries, oneDNN and extensions in C say."""
+_NO_THREADS = ("start new thread", "Resource temporarily unavailable")
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class ExitCode(IntEnum):
@@ -76,15 +89,56 @@ def unknown(kind: str, value: str, known: Iterable[str], remedy: str = "") -> Vl
     return VlbenchError(f"unknown {kind} {value!r}: {hint}{f' ({remedy})' if remedy else ''}")
 
 
+def untrusted_code(model: str, where: str) -> VlbenchError:
+    """The error that a model reaches for code that is not trusted. where: the keys that do so, and their file."""
+    what = "comes with code of its own" if where.startswith("auto_map ") else "asks for code of the hub"
+    return VlbenchError(
+        f"{model} {what} ({where}), which is not run unless you trust it: read it, then give --trust-remote-code"
+    )
+
+
 LONGEST = 200
 """The largest number of characters of an item in a message: ids and answers from files may be very long."""
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether the error is about memory: torch has a type for it on GPUs, and only a message on CPUs."""
+    """Whether the error is about memory: some libraries have a type for it, others only a message."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
-    return isinstance(error, RuntimeError) and any(text in str(error) for text in _NO_MEMORY)
+    return isinstance(error, Exception) and any(text in str(error) for text in _NO_MEMORY)
+
+
+def shortage(error: Exception) -> VlbenchError | None:
+    """The user error for an error of a full disk (exit 5), or of memory or threads that ran out (exit 9); else None.
+
+    A user error that blames a file although its reader ran out of memory is one of memory too.
+    """
+    if any(map(is_out_of_memory, _causes(error))):
+        return VlbenchError(
+            "out of memory: free some, raise the limit (`ulimit -v`), or use smaller batches, a smaller --size or a "
+            "larger machine; then run the same command again",
+            ExitCode.OUT_OF_MEMORY,
+        )
+    if isinstance(error, VlbenchError):
+        return None
+    if any(text in str(error) for text in _NO_THREADS):
+        return VlbenchError(
+            "the system allows no more threads or processes: raise its limits (`ulimit -u`, `ulimit -v`), or use fewer "
+            "--workers and --threads; then run the same command again",
+            ExitCode.OUT_OF_MEMORY,
+        )
+    if isinstance(error, OSError) and error.errno in _NO_SPACE:
+        path = f" {error.filename}" if error.filename else ""
+        return DataError(f"cannot write{path} ({error.strerror}): free some space, then run the same command again")
+    return None
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """The error and those in whose handling it was raised, without user errors."""
+    while error is not None:
+        if not isinstance(error, VlbenchError):
+            yield error
+        error = error.__context__
 
 
 def first_five(items: Iterable[str]) -> str:

@@ -17,6 +17,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, FiniteFl
 from pydantic_core import PydanticUndefined
 
 from vlbench.core.errors import VlbenchError, first_five
+from vlbench.core.paths import expand_home
 from vlbench.core.splits import NONE
 from vlbench.core.validate import Frozen, brief
 
@@ -36,8 +37,9 @@ Positive = Annotated[FiniteFloat, Field(gt=0, le=MOST)]
 NotNegative = Annotated[FiniteFloat, Field(ge=0, le=MOST)]
 Share = Annotated[FiniteFloat, Field(ge=0, le=1)]
 Name = Annotated[str, Field(min_length=1)]
-UserPath = Annotated[Path, AfterValidator(Path.expanduser)]
-"""A path with `~` expanded: records keep paths with it, and `--config` reads them back."""
+UserPath = Annotated[Path, AfterValidator(lambda path: expand_home(path, strict=False))]
+"""A path with `~` expanded: records keep paths with it, and `--config` reads them back. It stays where there is no home
+folder, so that the records of other users can be read."""
 Default = TypeVar("Default")
 
 

@@ -238,6 +238,11 @@ class RunRecord(Frozen):
         """The number of examples that could not be answered, which count as wrong."""
         return self.coverage.errors if self.coverage else 0
 
+    @property
+    def is_unsealed(self) -> bool:
+        """Whether it is a finished record without a seal: of an older version, or its seal was removed."""
+        return self.status == "done" and not self.seal
+
     def result(self, metric: str) -> Result | None:
         """The result of that metric, or None if the record has none."""
         return next((result for result in self.results if result.metric == metric), None)

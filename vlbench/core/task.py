@@ -11,6 +11,7 @@ from typing import Literal, Protocol, runtime_checkable
 from vlbench.core.cards import SplitCard, TaskCard
 from vlbench.core.errors import DataError, first_five, unknown
 from vlbench.core.examples import Example, Examples
+from vlbench.core.paths import visible
 from vlbench.core.results import Metric
 
 
@@ -97,7 +98,8 @@ class Task:
     def features(self) -> list[Path]:
         """The card's region feature files that exist, below the root and below the siblings."""
         folders = (self.root, *self.siblings)
-        return sorted({path for folder in folders for pattern in self.card.features for path in folder.glob(pattern)})
+        found = (path for folder in folders for pattern in self.card.features for path in visible(folder, pattern))
+        return sorted(set(found))
 
     def load(self, split: str) -> Examples:
         """The examples of a split, in the order of its files.

@@ -11,7 +11,7 @@ from importlib.metadata import entry_points
 from importlib.util import find_spec
 from pathlib import Path
 
-from vlbench.core.errors import ExitCode, VlbenchError, is_out_of_memory
+from vlbench.core.errors import ExitCode, VlbenchError, shortage
 
 _GROUPS = ("vlbench.models", "vlbench.tasks")
 _LIBRARIES = ("site-packages", "dist-packages")
@@ -28,26 +28,25 @@ class UserCodeError(VlbenchError):
 
 
 @contextmanager
-def user_faults(example: str = "") -> Iterator[None]:
+def user_faults() -> Iterator[None]:
     """Raise a UserCodeError instead of an exception for which the user's code is to blame.
 
-    A SystemExit counts as well: code that leaves early has not done its work. example: the id of the example that the
-    code works on, where it is known.
+    A SystemExit counts as well: code that leaves early has not done its work.
     """
     try:
         yield
     except (Exception, SystemExit) as error:
-        fault = user_fault(error, example)
+        fault = user_fault(error)
         if fault is None:
             raise
         raise fault from error
 
 
-def user_fault(error: BaseException, example: str = "") -> UserCodeError | None:
+def user_fault(error: BaseException) -> UserCodeError | None:
     """The error to report if the exception passed through the user's code; None for every other one, for errors that
-    vlbench reports by itself, and for a lack of memory.
+    vlbench reports by itself, and for a lack of memory or disk. It holds the notes of the exception.
     """
-    if isinstance(error, VlbenchError) or is_out_of_memory(error):
+    if isinstance(error, VlbenchError) or (isinstance(error, Exception) and shortage(error)):
         return None
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if _is_of_user(frame.filename)]
     if isinstance(error, SyntaxError) and error.filename and _is_of_user(error.filename):
@@ -55,10 +54,10 @@ def user_fault(error: BaseException, example: str = "") -> UserCodeError | None:
     if not frames:
         return None
     last = frames[-1]
-    reason = "".join(traceback.format_exception_only(error)).strip().splitlines()[-1]
-    where = f", of example {example!r}" if example else ""
+    reason = f"{type(error).__name__}: {error}".splitlines()[0].removesuffix(": ")
+    notes = "".join(f", {note}" for note in getattr(error, "__notes__", ()) if "\n" not in note)
     return UserCodeError(
-        f"{last.filename}, line {last.lineno}, in {last.name}{where}: {reason}; this is not code of vlbench: correct "
+        f"{last.filename}, line {last.lineno}, in {last.name}{notes}: {reason}; this is not code of vlbench: correct "
         f"it, and the same command runs again",
         "".join(traceback.format_list(frames[-_FRAMES:])),
     )

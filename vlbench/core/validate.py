@@ -15,6 +15,9 @@ from vlbench.core.errors import LONGEST, VlbenchError
 MOST = 20
 """Number of faults that one sentence names."""
 
+UNTRUSTED = {"untrusted": True}
+"""The context of values that are parsed, in contrast to those that our own code builds a model from."""
+
 
 class Frozen(BaseModel):
     """The base of all cards, specs and records: immutable, and unknown keys are errors."""
@@ -28,7 +31,7 @@ Model = TypeVar("Model", bound=BaseModel)
 def parse(model: type[Model], values: Mapping[str, object], where: str) -> Model:
     """Build `model` from `values`; raises VlbenchError with all faults (of many, the first ones) after `where`."""
     try:
-        return model.model_validate(values)
+        return model.model_validate(values, context=UNTRUSTED)
     except ValidationError as error:
         faults = [_describe(model, fault) for fault in error.errors(include_url=False)]
         rest = [f"and {len(faults) - MOST} more"] if len(faults) > MOST else []
@@ -86,8 +89,15 @@ def _nearest_key(model: type[BaseModel], path: Sequence[str]) -> str | None:
     keys |= {key: key for key in _keys_at(model, path[:-1])}
     if near := difflib.get_close_matches(path[-1], keys, n=1):
         return keys[near[0]]
+    if (short := initials(path[-1])) in keys:
+        return keys[short]
     longer = [name for name in keys if len(path[-1]) > 2 and name.startswith(path[-1])]
     return keys[min(longer, key=len)] if longer else None
+
+
+def initials(name: str) -> str:
+    """The first letters of the words of a name: `lr` for `learning_rate` and for `learning-rate`."""
+    return "".join(word[:1] for word in name.replace("-", "_").split("_"))
 
 
 def _all_keys(model: type[BaseModel]) -> Iterator[str]:

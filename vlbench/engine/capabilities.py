@@ -18,7 +18,7 @@ from tabulate import tabulate
 
 from vlbench import catalog
 from vlbench.core.cards import ModelCard, TaskCard
-from vlbench.core.errors import ExitCode, VlbenchError
+from vlbench.core.errors import ExitCode, VlbenchError, untrusted_code
 from vlbench.core.examples import Examples, image_of
 from vlbench.core.modes import MODES, Mode
 from vlbench.core.spec import RunSpec
@@ -224,10 +224,7 @@ def check_controls(spec: RunSpec, task: TaskCard, kind: EvaluatorKind, controls:
 def check_own_code(spec: RunSpec, model: ModelCard) -> None:
     """Raise a VlbenchError if a model's own code is not trusted, or --trust-remote-code is for another model."""
     if model.own_code and not spec.trust_remote_code:
-        raise VlbenchError(
-            f"{model.name} comes with code of its own (auto_map in its config.json), which is not run unless you trust "
-            f"it: read it, then give --trust-remote-code"
-        )
+        raise untrusted_code(model.name, model.own_code)
     if spec.trust_remote_code and not model.pretrained:
         raise VlbenchError(
             f"--trust-remote-code is for models of transformers (hf:), not for {model.name}: leave it out"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import ExitStack
 from typing import TypeAlias, cast
 
-from vlbench.core.errors import VlbenchError
+from vlbench.core.errors import ExitCode, VlbenchError
 from vlbench.core.examples import captioned
 from vlbench.core.progress import Progress, Silent
 from vlbench.core.record import RunRecord, ToolInfo
@@ -13,6 +13,7 @@ from vlbench.core.spec import RunSpec
 from vlbench.core.user_code import user_faults
 from vlbench.engine.job import Job, plan
 from vlbench.engine.runtime.ranks import Ranks, joined
+from vlbench.engine.training.atomic_folder import drop_resume_state
 from vlbench.records.folder import RunFolder
 from vlbench.records.lock import run_lock
 from vlbench.records.provenance import code_sha256
@@ -46,6 +47,8 @@ def _run(spec: RunSpec, progress: Progress | None, ranks: Ranks) -> tuple[RunRec
         opened = ranks.together(lambda: _open_run(job, spec.resume, locks) if ranks.is_main else None)
         folder, finished = cast(OpenedRun, ranks.share(opened))
         if finished is not None:
+            if ranks.is_main:  # the process that finished it may have been killed before it did this
+                drop_resume_state(folder.path)
             progress.say(f"already done{_code_note(finished.tool)}: this is the record of that run")
             return finished, folder
         from vlbench.engine.execute import execute  # the first import of torch
@@ -63,9 +66,19 @@ def _code_note(then: ToolInfo) -> str:
 
 
 def _open_run(job: Job, resume: bool, locks: ExitStack) -> OpenedRun:
-    """Open the run's folder, locked until the stack is closed, with the record if the run is finished."""
-    folder = RunFolder.create(job.spec, job.fingerprint, job.card.name)
-    locks.enter_context(run_lock(folder.path))
+    """Open the run's folder, locked until the stack is closed, with the record if the run is finished.
+
+    Of a finished run nothing is written, so its folder may be read-only, or its disk full.
+    """
+    folder = RunFolder.of(job.spec, job.fingerprint, job.card.name)
+    try:
+        RunFolder.create(job.spec, job.fingerprint, job.card.name)
+        locks.enter_context(run_lock(folder.path))
+    except VlbenchError as error:
+        finished = _read_finished(job, folder) if resume and error.exit_code == ExitCode.DATA else None
+        if finished is None:
+            raise
+        return folder, finished
     if not resume:
         folder.clear()
     return folder, _read_finished(job, folder)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -25,8 +24,8 @@ from vlbench.engine.runtime.interrupt import Interrupt, Interrupted, Stoppable
 from vlbench.engine.runtime.progress_timing import Logged, examples_per_second
 from vlbench.engine.runtime.ranks import Ranks, is_lost_peer
 from vlbench.engine.runtime.trackers import Trackers, metric_values, tracked
-from vlbench.engine.training.checkpoint import Checkpoints
-from vlbench.engine.trial import Outcome, Trial, checkpoint_folder
+from vlbench.engine.training.atomic_folder import drop_resume_state
+from vlbench.engine.trial import Outcome, Trial
 from vlbench.engine.weights.files import own_processor_sha256
 from vlbench.metrics.baseline import majority, slice_majorities
 from vlbench.metrics.scoring import MetricResults, score
@@ -64,10 +63,8 @@ def execute(job: Job, folder: RunFolder, progress: Progress, ranks: Ranks | None
         raise
     record = record.model_copy(update={"status": "done", "seconds": time.perf_counter() - started})
     if ranks.is_main:
-        folder.write_record(record)
-        for control in ("", *job.spec.controls):  # their states are only for resuming
-            Checkpoints(checkpoint_folder(folder, control)).drop_last()
-        shutil.rmtree(folder.path / "shards", ignore_errors=True)
+        record = folder.write_record(record)
+        drop_resume_state(folder.path)
     return record
 
 

@@ -17,6 +17,7 @@ from vlbench.core.cards import Recipe
 from vlbench.core.errors import DataError, ExitCode, VlbenchError, first_five
 from vlbench.core.examples import Examples
 from vlbench.core.modes import MODES
+from vlbench.core.paths import expand_home
 from vlbench.core.progress import Progress
 from vlbench.core.record import RunRecord
 from vlbench.core.spec import RunSpec
@@ -32,8 +33,13 @@ from vlbench.report.html.thumbnails import ReportImages
 from vlbench.world.generate import is_world, world_folder
 
 
-def find_images(folder: RunFolder, record: RunRecord, data_root: Path | None = None) -> ReportImages:
+def find_images(
+    folder: RunFolder, record: RunRecord, data_root: Path | None = None, tasks_dir: Path | None = None
+) -> ReportImages:
     """Find the images of a run's split: in `data_root`, else in the run's, else in the built-in world if it is cached.
+
+    tasks_dir: the user's own tasks. The folder that the record names is not searched: a report on the run of a stranger
+    must not run code that came with it.
 
     Raises:
         VlbenchError: the data in `data_root` cannot be read.
@@ -44,7 +50,6 @@ def find_images(folder: RunFolder, record: RunRecord, data_root: Path | None = N
     if not named and not is_world(world_folder(cache_folder(), spec.domain)):
         return ReportImages(absent="the built-in world is not in the cache; vlbench data world makes it")
     try:
-        tasks_dir = folder.resolve_path(spec.tasks_dir)
         task = load_task(record.task.name, root, domain=spec.domain, tasks_dir=tasks_dir, allow_partial=True)
         examples = task.load(record.task.split)
     except VlbenchError as error:
@@ -55,24 +60,38 @@ def find_images(folder: RunFolder, record: RunRecord, data_root: Path | None = N
     return ReportImages(paths, {example.id: example.query.text for example in examples})
 
 
-def compute_attention(run: Path, data_root: Path | None, most: int, progress: Progress) -> None:
+def compute_attention(
+    run: Path,
+    data_root: Path | None,
+    most: int,
+    progress: Progress,
+    tasks_dir: Path | None = None,
+    trust_code: bool = False,
+) -> None:
     """Compute the attention of the `most` examples in a run's report and keep it in the run's folder, once.
 
-    run: a run's folder or its run.json. data_root: of the images, if it is not the run's.
+    run: a run's folder or its run.json. data_root: of the images, if it is not the run's. tasks_dir: the user's own
+    tasks. trust_code: run code of the model that the record names.
 
     Raises:
-        VlbenchError: the run is not finished; exit 6, its weights are missing or have changed.
+        VlbenchError: the run is not finished, or its model is code that is not trusted; exit 6, its weights are missing
+            or have changed.
         DataError: the data differ from the run's.
         Interrupted: asked to stop; nothing is kept.
     """
     folder, record = RunFolder.open(run), read_run(run)
     if record.status != "done":
         raise VlbenchError(f"{folder.path} is {record.status}, and --attention needs a finished run: run it to its end")
+    if not trust_code and (record.spec.trust_remote_code or ".py:" in record.spec.model):
+        raise VlbenchError(
+            f"{folder.path} names {record.spec.model} with code of its own, and a record may come from anybody: add "
+            f"--trust-code to run that code, or leave out --attention"
+        )
     rows = read_samples(folder.samples)
     shown = chosen(rows[rows["control"] == ""], most)
     shown = shown[shown["status"] != "error"]  # the images of the others may be unreadable
     texts, answers = (dict(zip(shown["example_id"], shown[column], strict=True)) for column in ("text", "prediction"))
-    job = plan(_repeat_spec(folder, record, data_root), progress)
+    job = plan(_repeat_spec(folder, record, data_root, tasks_dir), progress)
     if not MODES[record.spec.mode].trains and job.weights_sha256 != record.model.weights_sha256:
         raise VlbenchError(
             f"the weights of {record.spec.checkpoint} have changed since the run: run again, or leave out --attention",
@@ -89,7 +108,7 @@ def compute_attention(run: Path, data_root: Path | None, most: int, progress: Pr
     write_attention(folder.attention, Attention(record.fingerprint, job.weights_sha256, absent, attention))
 
 
-def _repeat_spec(folder: RunFolder, record: RunRecord, data_root: Path | None) -> RunSpec:
+def _repeat_spec(folder: RunFolder, record: RunRecord, data_root: Path | None, tasks_dir: Path | None) -> RunSpec:
     """The spec that repeats the run's answers: trained weights are evaluated, other runs are repeated."""
     spec = record.spec
     trained = MODES[spec.mode].trains
@@ -97,7 +116,7 @@ def _repeat_spec(folder: RunFolder, record: RunRecord, data_root: Path | None) -
         "mode": "eval" if trained else spec.mode,
         "checkpoint": _find_checkpoint(folder, record),
         "data_root": data_root or folder.resolve_path(spec.data_root),
-        "tasks_dir": folder.resolve_path(spec.tasks_dir),
+        "tasks_dir": tasks_dir,
         "train_split": None,
         "select_on": None,
         "select_limit": None,
@@ -119,7 +138,7 @@ def _find_checkpoint(folder: RunFolder, record: RunRecord) -> str | None:
     elif given in (None, "none", "shipped", PRETRAINED):
         return given
     else:
-        path = folder.resolve_path(Path(given).expanduser())
+        path = folder.resolve_path(expand_home(Path(given)))
     try:
         return str(weights_file(path))
     except VlbenchError:

@@ -12,7 +12,7 @@ from vlbench.core.errors import DataError
 from vlbench.core.examples import Examples, ImageRef
 from vlbench.core.progress import Progress
 from vlbench.core.task import Task
-from vlbench.data.cache.folder import cache_folder
+from vlbench.data.cache.folder import CannotWrite, cache_folder
 from vlbench.data.images.image_cache import ImageCache
 from vlbench.data.images.load import ImageFiles, open_image
 from vlbench.data.parallel import parallel_map
@@ -102,8 +102,9 @@ def make_tokenizer(spec: ResourceSpec, progress: Progress) -> TextEncoder:
 def make_regions(spec: ResourceSpec, progress: Progress) -> StoredRegions:
     """Regions from the tasks' TSV files; for images without any, the extractor without weights computes them."""
     cache = cache_folder()
+    wait = partial(progress.say, "waiting for another process that caches the same region features")
     stores = [
-        store_for_tsv(table, cache, progress=partial(progress.step, f"reading {table.name}"))
+        store_for_tsv(table, cache, progress=partial(progress.step, f"reading {table.name}"), on_wait=wait)
         for task in spec.tasks
         for table in task.features()
     ]
@@ -117,7 +118,11 @@ def make_regions(spec: ResourceSpec, progress: Progress) -> StoredRegions:
             f"{len(missing):,} images of {names} have no region features: extracting them with "
             f"{extractor.name}, once (kept in the cache)"
         )
-        stores.append(extract_all(missing, extractor, cache, progress=partial(progress.step, "extracting regions")))
+        try:
+            stores.append(extract_all(missing, extractor, cache, partial(progress.step, "extracting regions"), wait))
+        except CannotWrite as error:
+            progress.say(f"{error.message}; until then, every process extracts regions again when it needs them")
+            return StoredRegions(stores, extractor)
         if unreadable:
             return StoredRegions(stores, extractor)  # which names what is wrong with such an image
     return StoredRegions(stores)

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
 from vlbench.core.errors import CoverageError, DataError
-from vlbench.core.examples import Example, Examples, captioned
+from vlbench.core.examples import Caption, Example, Examples, captioned
 from vlbench.core.record import Coverage, Result
-from vlbench.core.results import Prediction
+from vlbench.core.results import Prediction, Ranking
 from vlbench.core.task import Task, ids_of
 from vlbench.core.validate import Frozen
 from vlbench.metrics.coverage import leave_out, match, ranking_coverage
 from vlbench.metrics.scoring import MetricResults, cut_groups, score
 from vlbench.records.folder import read_record_file
 from vlbench.records.predictions import read_predictions
-from vlbench.records.rankings import read_rankings_of
+from vlbench.records.rankings import rankings_of_scores, read_rankings_of
 
 
 class ScoreReport(Frozen):
@@ -67,7 +68,8 @@ def score_file(task: Task, split: str, predictions: Path, allow_partial: bool = 
     examples = task.load(split)
     if task.card.is_retrieval:
         return _score_rankings(task, split, predictions, examples)
-    answers, notes, coverage = _match(task, split, read_predictions(predictions), examples, allow_partial)
+    given = read_predictions(predictions, _count_largest(task, split, examples))
+    answers, notes, coverage = _match(task, split, given, examples, allow_partial)
     ids = {answer.example_id for answer in answers}
     scored = [example for example in examples if example.id in ids] if coverage.missing else examples
     scores = score(task.metrics, task.card.main_metric, task.card.slices, answers, scored, cut_groups(examples, scored))
@@ -101,13 +103,31 @@ def _larger_splits(task: Task, split: str, unread: list[str]) -> Iterator[tuple[
             yield name, ids
 
 
+def _count_largest(task: Task, split: str, examples: Examples) -> int:
+    """The number of examples in the largest split that contains this one; by the card where it says so."""
+    counts = {name: task.card.splits[name].count for name in task.card.larger_splits(split)}
+    if None in counts.values():
+        counts |= {name: len(ids) for name, ids in _larger_splits(task, split, [])}
+    return max([len(examples), *(count for count in counts.values() if count)])
+
+
 def _score_rankings(task: Task, split: str, path: Path, examples: Examples) -> ScoreReport:
     """Score rankings, which must be complete: leaving out a candidate would improve the ranks of all others."""
     _check_split(path, task, split)
     gallery = captioned(examples)
-    rankings, notes = read_rankings_of(path, gallery, lambda: captioned(_larger_examples(task, split)))
+    rankings, notes = _read_rankings(task, split, path, gallery)
     scores = score(task.metrics, task.card.main_metric, task.card.slices, rankings, examples)
     return _make_report(task, split, len(examples), scores, ranking_coverage(gallery, rankings), notes)
+
+
+def _read_rankings(
+    task: Task, split: str, path: Path, gallery: Sequence[Example[Caption]]
+) -> tuple[Sequence[Ranking], tuple[str, ...]]:
+    if path.suffix != ".pt":
+        return read_rankings_of(path, gallery, lambda: captioned(_larger_examples(task, split)))
+    from vlbench.engine.weights.score_tensor import read_score_tensor  # the only format that needs torch
+
+    return list(rankings_of_scores(gallery, partial(read_score_tensor, path))), ()
 
 
 def _make_report(

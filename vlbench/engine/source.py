@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -13,7 +14,7 @@ from vlbench.core.errors import DataError, VlbenchError
 from vlbench.core.progress import Progress, Silent
 from vlbench.core.task import Task
 from vlbench.data.cache.folder import cache_folder
-from vlbench.world.generate import ensure_world, is_world, world_info
+from vlbench.world.generate import WAITING, ensure_world, is_world, world_info
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ def find_data_root(data_root: Path | None, domain: Domain = "plain", progress: P
     given = data_root or (Path(os.environ["VLBENCH_DATA"]) if os.environ.get("VLBENCH_DATA") else None)
     if given is None:
         progress.say(f"no --data-root: using the built-in world ({domain})")
-        given = ensure_world(cache_folder(), domain, progress=progress.step)
+        given = ensure_world(cache_folder(), domain, progress=progress.step, on_wait=partial(progress.say, WAITING))
     if is_world(given):
         return DataRoot(given, "world", world_info(given).counts)
     return DataRoot(given, "real", {})

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, is_dataclass
 from math import isclose
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args, get_type_hints
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
 from vlbench import catalog
 from vlbench.core.errors import DataError, VlbenchError
-from vlbench.core.examples import Example, Examples, Query, captioned
+from vlbench.core.examples import Example, Examples, ImageRef, Query, captioned
 from vlbench.core.record import Result, RunRecord
 from vlbench.core.results import Prediction
 from vlbench.core.task import Adapter, Task
 from vlbench.metrics.scoring import Results, score
 from vlbench.records.collect import FoundRun
+from vlbench.records.folder import read_record_file
 from vlbench.records.rankings import read_rankings
 from vlbench.records.samples import read_samples
+from vlbench.records.seal import hashes_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -38,61 +40,77 @@ class Verification:
     why: str = ""
 
 
-def verify(run: FoundRun) -> Verification:
+def verify_file(path: Path, tasks_dir: Path | None = None) -> Verification:
+    """`verify` a record's file; a record that cannot be read is broken."""
+    try:
+        record = read_record_file(path)
+    except DataError as error:
+        return Verification(str(path), "broken", error.message.removeprefix(f"{path} "))
+    return verify(FoundRun(path, record), tasks_dir)
+
+
+def verify(run: FoundRun, tasks_dir: Path | None = None) -> Verification:
     """Check a record that could be read, so that its seal is intact.
 
-    recomputed: the samples beside it are those of the run, and the task's metrics give its scores again, with intervals
-    and slices. sealed: only the seal was checked, as no samples are beside it or the scores cannot be computed from
-    them. unsealed: it has no seal, as in versions before 0.2.0, or it was removed; scores that samples do not give are
-    broken all the same. unfinished: the run has not ended, so there is nothing to check. broken: it does not fit its
-    files.
+    recomputed: the files beside it are those of the run, and the task's metrics give its scores again, with intervals,
+    slices and controls. sealed: only the seal was checked, as no samples are beside it or the scores cannot be computed
+    from them. unsealed: it has no seal, as in versions before 0.2.0, or it was removed; scores that samples do not give
+    are broken all the same. unfinished: the run has not ended, so there is nothing to check. broken: it does not fit
+    its files.
+
+    tasks_dir: the user's own tasks. The folder that the record names is not searched: verifying the record of a
+    stranger must not run code that came with it.
     """
     record, path = run.record, str(run.path)
     if record.status != "done":
         return Verification(path, "unfinished", f"status {record.status}")
-    state: State = "sealed" if record.seal else "unsealed"
-    if run.path.name != "run.json" or not run.folder.samples.exists():
-        absent = sorted(record.files) if run.path.name == "run.json" else []
-        if absent:
-            return Verification(path, "broken", f"{', '.join(absent)} is missing beside it")
-        return Verification(path, state, "no samples beside it")
+    state: State = "unsealed" if record.is_unsealed else "sealed"
     try:
-        differences = list(_differences(run))
-    except DataError as error:
-        return Verification(path, "broken", error.message)
+        # A copy of a record under another name has no files beside it: those are of other runs.
+        present = hashes_of(run.folder.result_files) if run.path.name == run.folder.run_json.name else {}
+        if not present:
+            return Verification(path, state, "no samples beside it")
+        changed = sorted({name for name, _ in present.items() ^ record.files.items()}) if record.seal else []
+        if changed:
+            return Verification(path, "broken", f"{' and '.join(changed)}: missing, or not as the run wrote it")
+        differences = list(_differences(run, tasks_dir))
     except _UnknownScoresError as error:
         return Verification(path, state, str(error))
+    except VlbenchError as error:
+        return Verification(path, "broken", error.message)
+    except Exception as error:  # whatever a metric raises at rows that no run writes
+        return Verification(path, "broken", f"its samples cannot be scored ({type(error).__name__}: {error})")
     if differences:
-        return Verification(path, "broken", f"its samples give other scores: {'; '.join(differences[:3])}")
-    return Verification(path, "recomputed" if record.seal else "unsealed")
+        code = "; the code of its task has changed since" if _has_other_code(record, tasks_dir) else ""
+        return Verification(path, "broken", f"its samples give other scores: {'; '.join(differences[:3])}{code}")
+    return Verification(path, "recomputed") if record.seal else Verification(path, state, "its samples give its scores")
 
 
 class _UnknownScoresError(Exception):
     """The scores cannot be computed from the samples."""
 
 
-def _differences(run: FoundRun) -> Iterator[str]:
-    """The scores of the record that its files do not give."""
+def _differences(run: FoundRun, tasks_dir: Path | None) -> Iterator[str]:
+    """The scores of the record that its files do not give. Raises _UnknownScoresError: they cannot be computed."""
     record = run.record
-    task = _task(run)
+    if not record.results:
+        raise _UnknownScoresError("it has no scores: the answers of its split are not public")
+    task = _task(run, tasks_dir)
     rows = read_samples(run.folder.samples)
     reference = _reference_type(task.adapter)
     for control, recorded in {"": record.results, **record.controls}.items():
-        own = rows[rows["control"] == control]
-        if task.card.output == "rank" and control:
+        if task.card.is_retrieval and control:
             continue  # ranks of controls are not kept
-        if not recorded:
-            continue
+        own = rows[rows["control"] == control]
         examples = list(_examples(own, reference))
         results: Results = (
-            read_rankings(run.folder.ranks, captioned(examples)) if task.card.output == "rank" else _predictions(own)
+            read_rankings(run.folder.ranks, captioned(examples)) if task.card.is_retrieval else _predictions(own)
         )
         yield from _differing(recorded, _scores(task, record, results, examples), f"{control} " if control else "")
 
 
-def _task(run: FoundRun) -> Task:
+def _task(run: FoundRun, tasks_dir: Path | None) -> Task:
     record = run.record
-    tasks_dir = run.folder.resolve_path(record.spec.tasks_dir)
     try:
         task = catalog.load_task(record.task.name, run.folder.path, record.task.source, tasks_dir=tasks_dir)
     except VlbenchError as error:
@@ -101,7 +119,16 @@ def _task(run: FoundRun) -> Task:
         raise _UnknownScoresError(
             f"its scores are of version {record.task.version} of the task, and this is version {task.card.version}"
         )
+    if record.spec.tasks_dir and _has_other_code(record, tasks_dir):
+        raise _UnknownScoresError(
+            f"its task, from {record.spec.tasks_dir}, is not here: give its folder as --tasks-dir"
+        )
     return task
+
+
+def _has_other_code(record: RunRecord, tasks_dir: Path | None) -> bool:
+    """Whether the task's card and code are not those of the run."""
+    return catalog.task_sha256(record.task.name, tasks_dir) != record.task.task_sha256
 
 
 def _reference_type(adapter: Adapter) -> TypeAdapter[object]:
@@ -117,15 +144,13 @@ def _reference_type(adapter: Adapter) -> TypeAdapter[object]:
 
 
 def _examples(rows: pd.DataFrame, reference: TypeAdapter[object]) -> Iterator[Example[object]]:
-    """The examples in the rows of the samples, without images."""
+    """The examples in the rows of the samples; their images have a key, but no file."""
     tags = [name for name in rows.columns if name.startswith("tag_")]
     for row in rows.to_dict("records"):
-        try:
-            known = reference.validate_python(json.loads(row["reference"]))
-        except (ValueError, ValidationError) as error:
-            raise DataError(f"the reference of {row['example_id']!r} is {row['reference'][:80]!r}: {error}") from None
+        images = tuple(ImageRef(Path(key), key) for key in row["image_ids"])
+        known = reference.validate_json(row["reference"])
         own = {name.removeprefix("tag_"): row[name] for name in tags if isinstance(row[name], str)}
-        yield Example(row["example_id"], Query((), row["text"]), known, row["group"], own)
+        yield Example(row["example_id"], Query(images, row["text"]), known, row["group"], own)
 
 
 def _predictions(rows: pd.DataFrame) -> list[Prediction]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from tempfile import mkdtemp
 
 from vlbench.core.errors import ExitCode, VlbenchError, unknown
+from vlbench.core.paths import expand_home, visible
 from vlbench.models.detector.config import Layout
 from vlbench.models.hf.families import FAMILIES
 from vlbench.models.hf.folder import PREFIX, read_config
@@ -45,7 +46,7 @@ def complete_model(name: str, folder: Path) -> str:
             has no default for that architecture or its preprocessing, or a config.json cannot be read.
     """
     source = name.removeprefix(PREFIX)
-    given = Path(source).expanduser()
+    given = expand_home(Path(source))
     if not name.startswith(PREFIX) or not source:
         return name
     if not given.is_dir():
@@ -60,7 +61,7 @@ def complete_model(name: str, folder: Path) -> str:
     else:
         completed = Path(mkdtemp(dir=folder)) / given.resolve().name
         completed.mkdir()
-        for file in given.glob("*.json"):
+        for file in visible(given, "*.json"):
             shutil.copy(file, completed)
     _add_preprocessing(name, completed, use_image_size=given.is_dir())
     return f"{PREFIX}{completed}"

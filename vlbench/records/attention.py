@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from vlbench.core.errors import DataError
-from vlbench.data.files.foreign import foreign_reader
+from vlbench.data.files.foreign import reading
 from vlbench.records.parquet import read_table, write_table
 
 if TYPE_CHECKING:
@@ -70,9 +69,7 @@ def read_attention(path: Path, run: str) -> Attention | None:
     """
     if not path.is_file():
         return None
-    with foreign_reader(
-        lambda why: DataError(f"{path} is corrupt ({why}): delete it, or write it again with --attention")
-    ):
+    with reading(path, "is corrupt", "delete it, or write it again with --attention"):
         table = read_table(path)
         metadata = {name.decode(): value.decode() for name, value in (table.schema.metadata or {}).items()}
         if metadata["run"] != run:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vlbench.core.errors import DataError, VlbenchError
+from vlbench.core.paths import expand_home, visible
 from vlbench.core.record import RunRecord
 from vlbench.records.folder import RunFolder, find_runs, read_record_file
 
@@ -25,11 +26,6 @@ class FoundRun:
     def folder(self) -> RunFolder:
         return RunFolder(self.path.parent)
 
-    @property
-    def is_unsealed(self) -> bool:
-        """Whether it is a finished record without a seal: of an older version, or its seal was removed."""
-        return self.record.status == "done" and not self.record.seal
-
 
 @dataclass(frozen=True)
 class Collected:
@@ -40,24 +36,28 @@ class Collected:
 
 
 def collect(paths: Sequence[Path]) -> Collected:
-    """Read every record at or below `paths`: folders of runs, runs, `run.json` files or copies of them (`*.json`). A
-    record below several paths counts once. Raises VlbenchError: a path that does not exist, a file that is not JSON, or
-    a folder without any record, readable or not.
-    """
-    # Not Path.resolve, which raises at a link to itself: such a file is reported with the others that cannot be read.
-    by_path = {path: list(_files(path.expanduser())) for path in paths}
-    if empty := [str(path) for path, records in by_path.items() if not records]:
-        raise VlbenchError(f"{', '.join(empty)}: no runs there; give folders with run.json files in or below")
-    files = {os.path.realpath(file): file for records in by_path.values() for file in records}
+    """Read every record at or below `paths`; raises VlbenchError as `record_files`."""
     runs, faults = [], []
     with _without_garbage_collection():
-        for file in files.values():
+        for file in record_files(paths):
             try:
                 runs.append(FoundRun(file, read_record_file(file)))
             except DataError as error:
                 faults.append(error.message)
     runs.sort(key=lambda run: (run.record.task.name, run.record.model.name, run.record.fingerprint, str(run.path)))
     return Collected(tuple(runs), tuple(sorted(faults)))
+
+
+def record_files(paths: Sequence[Path]) -> list[Path]:
+    """The file of every record at or below `paths`: folders of runs, runs, `run.json` files or copies of them
+    (`*.json`). A record below several paths counts once. Raises VlbenchError: a path that does not exist, a file that
+    is not JSON, or a folder without any record, readable or not.
+    """
+    # Not Path.resolve, which raises at a link to itself: such a file is reported with the others that cannot be read.
+    by_path = {path: list(_files(expand_home(path))) for path in paths}
+    if empty := [str(path) for path, records in by_path.items() if not records]:
+        raise VlbenchError(f"{', '.join(empty)}: no runs there; give folders with run.json files in or below")
+    return list({os.path.realpath(file): file for records in by_path.values() for file in records}.values())
 
 
 @contextmanager
@@ -79,6 +79,6 @@ def _files(path: Path) -> Iterator[Path]:
         yield path
     elif path.is_dir():
         records = [folder / "run.json" for folder in find_runs(path)]
-        yield from records or sorted(path.glob("*.json"))
+        yield from records or visible(path, "*.json")
     else:
         raise VlbenchError(f"{path} is not there: give a run's folder, its run.json, or a folder of runs")

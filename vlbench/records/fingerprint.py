@@ -8,6 +8,7 @@ from pathlib import Path
 
 from vlbench.core.cards import Recipe
 from vlbench.core.errors import DataError
+from vlbench.core.paths import expand_home
 from vlbench.core.spec import PLACE, RunSpec
 
 _RESOLVED_FIELDS = frozenset({"train", "checkpoint", "model", "answers"})
@@ -84,7 +85,7 @@ def _number(value: object) -> object:
 
 def _vocabulary_sha256(vocabulary: Path) -> str:
     """The sha256 of the content of a vocabulary file, or of the vocabulary files in a folder."""
-    path = vocabulary.expanduser()
+    path = expand_home(vocabulary)
     files = [path / name for name in ("vocab.txt", "tokenizer.json") if (path / name).is_file()] or [path]
     try:
         return hashlib.sha256(b"\0".join(file.read_bytes() for file in files)).hexdigest()

@@ -13,6 +13,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import overload
@@ -20,11 +21,12 @@ from typing import overload
 import yaml
 
 from vlbench.core.errors import DataError, ExitCode, VlbenchError, first_five
+from vlbench.core.paths import expand_home
 from vlbench.core.record import SCHEMA_VERSION, RunRecord
 from vlbench.core.spec import RunSpec
 from vlbench.core.validate import parse
 from vlbench.data.cache.folder import atomic_write
-from vlbench.data.files.foreign import foreign_reader
+from vlbench.data.files.foreign import reading
 from vlbench.records.lock import LOCK_NAME
 from vlbench.records.provenance import portable, without_home
 from vlbench.records.seal import hashes_of, is_intact, seal_of
@@ -45,32 +47,38 @@ class RunFolder:
     path: Path
 
     @classmethod
-    def create(cls, spec: RunSpec, fingerprint: str, model: str = "") -> RunFolder:
-        """The folder of a resolved spec, made if it does not exist.
+    def of(cls, spec: RunSpec, fingerprint: str, model: str = "") -> RunFolder:
+        """The folder of a resolved spec, which may not exist.
 
         model: the model's name, where the spec has a path; several paths may lead to one model.
-        Raises VlbenchError: the output path is a file, cannot be written, or its disk is full; new folders are removed.
         Raises ValueError: the spec is not resolved (it has no size).
         """
         if spec.size is None:
             raise ValueError("the spec has no size: resolve it before making its folder")
         model = f"{_file_name(model or spec.model)}-{_file_name(spec.size)}"
-        path = spec.output_path.expanduser() / _file_name(spec.task) / model / fingerprint
-        new_folders = _make(path)
+        return cls(expand_home(spec.output_path) / _file_name(spec.task) / model / fingerprint)
+
+    @classmethod
+    def create(cls, spec: RunSpec, fingerprint: str, model: str = "") -> RunFolder:
+        """As `of`, made if it does not exist.
+
+        Raises VlbenchError: the output path is a file, cannot be written, or its disk is full; new folders are removed.
+        """
+        folder = cls.of(spec, fingerprint, model)
+        new_folders = _make(folder.path)
         try:
-            _probe(path)
+            _probe(folder.path)
         except OSError as error:
-            for folder in new_folders:
-                folder.rmdir()
+            _remove_empty(new_folders)
             raise _not_writable(spec.output_path, error) from None
-        return cls(path)
+        return folder
 
     @classmethod
     def open(cls, path: Path) -> RunFolder:
         """The folder of a run, given as that folder, as its `run.json`, or as a folder above this run only. Raises
         VlbenchError: there is no run (the message suggests the nearest ones), or there are several.
         """
-        path = path.expanduser()
+        path = expand_home(path)
         folder = path.parent if path.name == _RECORD_NAME else path
         return cls(folder if os.path.lexists(folder / _RECORD_NAME) else _only_run(path))
 
@@ -85,6 +93,11 @@ class RunFolder:
     @property
     def ranks(self) -> Path:
         return self.path / "ranks.parquet"
+
+    @property
+    def result_files(self) -> tuple[Path, ...]:
+        """The files that scores come from, which a seal counts; attention is computed after the run has ended."""
+        return self.samples, self.ranks
 
     @property
     def attention(self) -> Path:
@@ -123,11 +136,11 @@ class RunFolder:
         candidates = (path, *(parent / path for parent in self.path.resolve().parents))
         return next((candidate for candidate in candidates if os.access(candidate, os.R_OK)), path)
 
-    def write_record(self, record: RunRecord) -> None:
-        """Replace `run.json` in one step, with home paths as `~`; a finished record is sealed.
+    def write_record(self, record: RunRecord) -> RunRecord:
+        """Replace `run.json` in one step, with home paths as `~`; seal a finished record. Returns it with the seal.
 
         Raises VlbenchError: it cannot be written (exit 5); the old one stays.
-        Raises OSError: a result file cannot be read.
+        Raises DataError: a result file cannot be read.
         Raises ValueError: a number in it is NaN or infinite, which JSON has no form for.
         """
         task = record.task.model_copy(update={"notes": tuple(map(without_home, record.task.notes))})
@@ -136,11 +149,12 @@ class RunFolder:
             "spec": portable(record.spec),
             "error": without_home(record.error),
             "task": task,
-            "files": hashes_of((self.samples, self.ranks)) if is_done else {},
+            "files": hashes_of(self.result_files) if is_done else {},
         }
         values = record.model_copy(update=changes).model_dump(mode="json")
         values["seal"] = seal_of(values) if is_done else ""
         atomic_write(self.run_json, json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+        return record.model_copy(update={"files": changes["files"], "seal": values["seal"]})
 
     def read_record(self) -> RunRecord | None:
         """The record in `run.json`, None if there is no such file. Raises DataError: it is corrupt, or of another
@@ -212,8 +226,9 @@ def read_record_file(path: Path) -> RunRecord:
     """The record in a `run.json`, or in a copy of one under another name. Raises DataError: it cannot be read, is
     corrupt, or of another schema version.
     """
-    with foreign_reader(lambda why: corrupt_file(path, why)):
+    with reading(path, "is corrupt", "delete the folder or rerun with --no-resume"):
         values = json.loads(path.read_text(encoding="utf-8"))
+        intact = not isinstance(values, dict) or is_intact(values)
     if not isinstance(values, dict):
         raise corrupt_file(path, "it holds no JSON object")
     if values.get("schema_version") != SCHEMA_VERSION:
@@ -221,7 +236,7 @@ def read_record_file(path: Path) -> RunRecord:
             f"{path} has schema_version {values.get('schema_version')!r} where this vlbench reads "
             f"{SCHEMA_VERSION}: read it with the vlbench that wrote it, or rerun with --no-resume"
         )
-    if not is_intact(values):
+    if not intact:
         raise corrupt_file(path, "its content does not fit its seal, so it was edited or damaged")
     try:
         return parse(RunRecord, values, "its fields")
@@ -251,11 +266,16 @@ def _make(path: Path) -> list[Path]:
         missing += [folder for folder in (path, *path.parents) if not folder.exists()]
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        for folder in missing:
-            if folder.is_dir():
-                folder.rmdir()
+        _remove_empty(missing)
         raise _not_writable(path, error) from None
     return missing
+
+
+def _remove_empty(folders: Iterable[Path]) -> None:
+    """Remove new folders that hold nothing, innermost first: other processes may have written to them."""
+    for folder in folders:
+        with suppress(OSError):
+            folder.rmdir()
 
 
 def _probe(path: Path) -> None:

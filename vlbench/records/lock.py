@@ -27,14 +27,15 @@ def run_lock(folder: Path) -> Iterator[None]:
     lock = FileLock(
         path,
         timeout=0,
-        mode=0o644,
         thread_local=False,
         fallback_to_soft=False,  # a lock that is a file's existence would outlive a process that is killed
         preserve_lock_file=True,
         on_acquired=descriptors.append,  # on Windows, only this descriptor can write to the locked file
     )
     try:
-        path.touch()  # filelock would make a folder that is missing, and take a file that cannot be made for a held one
+        # With the permissions of the umask, so that a group can share the folder. And filelock would make a folder that
+        # is missing, and take a file that cannot be made for a held one.
+        path.touch()
         lock.acquire()
     except Timeout:
         raise VlbenchError(

@@ -8,9 +8,10 @@ from typing import get_args
 
 import pyarrow.parquet as pq
 
-from vlbench.core.errors import DataError
+from vlbench.core.errors import CoverageError, DataError
 from vlbench.core.results import Prediction, Status
-from vlbench.data.files.foreign import foreign_reader
+from vlbench.core.spec import Control
+from vlbench.data.files.foreign import reading
 from vlbench.data.json.document import as_list, as_object, read_json, whole_number
 from vlbench.data.json.lines import GZIP, Fields, read_json_lines, read_lines, text
 
@@ -19,17 +20,21 @@ ANSWER_KEYS = ("prediction", "answer")
 COLUMNS = ("example_id", "prediction", "status", "control")
 
 
-def read_predictions(path: Path) -> list[Prediction]:
+def read_predictions(path: Path, expected: int | None = None) -> list[Prediction]:
     """Read a file of predictions; the format is detected from the content.
 
     CSV: `identifier,prediction` per line, no header. JSON lines: objects with an id (`identifier`, `id`, `example_id`,
     `question_id` or `questionId`, a string or an integer) and an answer (`prediction` or `answer`, a string). JSON: a
-    list of such objects. Parquet: a run's samples, without the rows of controls.
+    list of such objects, or one object of answers by id. Parquet: a run's samples, without the rows of controls.
+    expected: the number of examples in the largest split that the file may be for; None: any.
     Raises DataError: the file cannot be read, is empty, or breaks its format, with the line number where there is one.
+    Raises CoverageError: a Parquet file has more rows than that; none of them is read.
     """
     start = _start(path).removeprefix(b"\xef\xbb\xbf").lstrip()
     if start.startswith(b"PAR1"):
-        predictions = _from_parquet(path)
+        predictions = _from_parquet(path, expected)
+    elif start.startswith(b"{") and _is_document(path):
+        predictions = list(_from_answers(path))
     elif start.startswith(b"{"):
         lines = read_json_lines(path, unique_keys=True)
         predictions = [_from_fields(fields, f"{path}, line {number}") for number, fields in lines]
@@ -58,6 +63,18 @@ def _from_csv(path: Path) -> Iterator[Prediction]:
         yield Prediction(fields[0], fields[1])
 
 
+def _is_document(path: Path) -> bool:
+    """Whether a JSON file goes on after the line of its first brace: one object, not an object per line."""
+    _, line = next(read_lines(path))
+    return line == "{"
+
+
+def _from_answers(path: Path) -> Iterator[Prediction]:
+    answers = as_object(read_json(path, unique_keys=True), str(path))
+    for name in answers:
+        yield Prediction(name, text(answers, name, str(path)))
+
+
 def _from_json_list(path: Path) -> Iterator[Prediction]:
     for number, entry in enumerate(as_list(read_json(path, unique_keys=True), str(path)), start=1):
         where = f"{path}, entry {number}"
@@ -78,11 +95,16 @@ def _first(fields: Fields, keys: Sequence[str], where: str) -> str:
     return key
 
 
-def _from_parquet(path: Path) -> list[Prediction]:
-    with foreign_reader(
-        lambda why: DataError(f"{path} is not a readable parquet file ({why}): run again, or give an intact file")
-    ):
-        table = pq.ParquetFile(path).read(columns=list(COLUMNS))
+def _from_parquet(path: Path, expected: int | None) -> list[Prediction]:
+    with reading(path, "is not a readable parquet file", "run again, or give an intact file"):
+        file = pq.ParquetFile(path)
+    rows = file.metadata.num_rows
+    if expected is not None and rows > expected * (1 + len(get_args(Control))):
+        raise CoverageError(
+            f"{path} holds {rows:,} rows where {expected:,} examples are expected: give each example's id once"
+        )
+    with reading(path, "is not a readable parquet file", "run again, or give an intact file"):
+        table = file.read(columns=list(COLUMNS))
     missing = [name for name in COLUMNS if name not in table.column_names]
     if missing:
         raise DataError(f"{path} lacks the columns {', '.join(missing)}: expected the samples of a vlbench run")

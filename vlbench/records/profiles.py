@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import count
@@ -14,7 +13,7 @@ from vlbench.core.errors import DataError, VlbenchError
 from vlbench.core.profile import PROFILE_VERSION, ProfileRecord
 from vlbench.core.validate import parse
 from vlbench.data.cache.folder import atomic_write, cannot_write
-from vlbench.data.files.foreign import foreign_reader
+from vlbench.data.files.foreign import reading
 from vlbench.records.parquet import write_table
 from vlbench.records.provenance import without_home
 
@@ -44,11 +43,10 @@ def new_folder(parent: Path, name: str) -> Iterator[Path]:
     """
     missing = [path for path in (parent, *parent.parents) if not path.exists()]
     try:
-        parent.mkdir(parents=True, exist_ok=True)
         for number in count(1):
             folder = parent / (name if number == 1 else f"{name}-{number}")
             with suppress(FileExistsError):
-                folder.mkdir()
+                folder.mkdir(parents=True)  # parents too, every time: another process may have removed an empty one
                 break
     except OSError as error:
         _remove_empty(missing)
@@ -82,9 +80,9 @@ def read_profile(path: Path) -> ProfileRecord:
     is corrupt or of another version.
     """
     file = path / RECORD if path.is_dir() else path
-    if not os.path.lexists(file):
+    if not file.exists():
         raise DataError(f"{path} holds no profile: give a folder that `vlbench profile` wrote")
-    with foreign_reader(lambda why: DataError(f"{file} is corrupt ({why}): measure again with `vlbench profile`")):
+    with reading(file, "is corrupt", "measure again with `vlbench profile`"):
         values = json.loads(file.read_text(encoding="utf-8"))
     if not isinstance(values, dict) or values.get("profile_version") != PROFILE_VERSION:
         raise DataError(f"{file} is no profile of version {PROFILE_VERSION}: measure again with `vlbench profile`")

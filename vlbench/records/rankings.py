@@ -6,19 +6,19 @@ Shapes: N images, M texts.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import get_args
-
-import numpy as np
 
 from vlbench.core.errors import DataError
 from vlbench.core.examples import Caption, Example
 from vlbench.core.gallery import Gallery, galleries
 from vlbench.core.results import Direction, Ranking
-from vlbench.data.files.foreign import foreign_reader
+from vlbench.data.files.foreign import reading
 from vlbench.data.json.document import as_list, as_object, object_at, read_json
 from vlbench.metrics.ranks import ScoreMatrix, from_lists, from_matrix
 from vlbench.records.parquet import read_table, write_table
+from vlbench.records.score_matrix import read_matrix
 
 DIRECTIONS: tuple[Direction, ...] = get_args(Direction)
 COLUMNS = ("query_id", "direction", "rank_low", "rank_high", "positives")
@@ -49,8 +49,8 @@ def read_rankings_of(
 ) -> tuple[list[Ranking], tuple[str, ...]]:
     """Read rankings of the examples' gallery, and notes on what was left out. The file's suffix names its format.
 
-    `.npy`, or `.safetensors` with one tensor: scores [N, M], a row per image and a column per text, both in the order
-    of the examples. `.json`: `{"i2t": {image: [text ids, best first]}, "t2i": {text id: [images]}}` with one direction
+    `.npy`, `.npz` or `.safetensors`: scores [N, M], a row per image and a column per text, both in the order of the
+    examples. `.json`: `{"i2t": {image: [text ids, best first]}, "t2i": {text id: [images]}}` with one direction
     or both. `.parquet`: a run's ranks. A list may rank the candidates of a larger gallery: all folds of the split, or a
     larger split. It is restricted to the candidates of the query's own fold, in their order, as in the official
     evaluation of COCO's five folds. A list that was cut is then shorter, and recalls beyond its end are absent.
@@ -59,10 +59,8 @@ def read_rankings_of(
     Raises DataError: the file cannot be read, breaks its format, or does not fit the gallery.
     """
     match path.suffix:
-        case ".npy":
-            return list(_of_folds(_npy(path), examples, path)), ()
-        case ".safetensors":
-            return list(_of_folds(_safetensors(path), examples, path)), ()
+        case ".npy" | ".npz" | ".safetensors":
+            return list(rankings_of_scores(examples, partial(read_matrix, path))), ()
         case ".json":
             return _from_lists(path, examples, larger)
         case ".parquet":
@@ -70,47 +68,20 @@ def read_rankings_of(
             _check_candidates(path, rankings, examples)
             return rankings, ()
     raise DataError(
-        f"{path} has the suffix {path.suffix!r}: rankings come as .npy or .safetensors (scores, images by texts), "
-        f".json (lists of the best) or .parquet (a run's ranks)"
+        f"{path} has the suffix {path.suffix!r}: rankings come as .npy, .npz, .safetensors or .pt (scores, images by "
+        f"texts), .json (lists of the best) or .parquet (a run's ranks)"
     )
 
 
-def _npy(path: Path) -> ScoreMatrix:
-    with foreign_reader(
-        lambda why: DataError(f"{path} is not a readable .npy file ({why}): save one array with numpy.save")
-    ):
-        scores = np.load(path, mmap_mode="r", allow_pickle=False)
-    return _numbers(scores, path)
+def rankings_of_scores(
+    examples: Sequence[Example[Caption]], read: Callable[[tuple[int, int]], ScoreMatrix]
+) -> Iterator[Ranking]:
+    """The rankings of each fold from the scores [N, M] of the whole split, whose folds follow each other.
 
-
-def _safetensors(path: Path) -> ScoreMatrix:
-    from safetensors.numpy import load_file
-
-    with foreign_reader(
-        lambda why: DataError(f"{path} does not load as safetensors ({why}): save one float16 or float32 tensor")
-    ):
-        tensors = load_file(path)
-    if len(tensors) != 1:
-        raise DataError(f"{path} holds {len(tensors)} tensors where one, the scores, is expected: save it alone")
-    return _numbers(next(iter(tensors.values())), path)
-
-
-def _numbers(scores: object, path: Path) -> ScoreMatrix:
-    if not isinstance(scores, np.ndarray) or scores.dtype.kind not in "fiu" or scores.ndim != 2:
-        kind = f"{scores.dtype} of shape {scores.shape}" if isinstance(scores, np.ndarray) else type(scores).__name__
-        raise DataError(f"{path} holds {kind}: expected numbers, a row per image and a column per text")
-    return scores if np.issubdtype(scores.dtype, np.floating) else scores.astype(np.float64)
-
-
-def _of_folds(scores: ScoreMatrix, examples: Sequence[Example[Caption]], path: Path) -> Iterator[Ranking]:
-    """The rankings of each fold from the scores [N, M] of the whole split, whose folds follow each other."""
+    read: returns the scores of the N images and M texts that it is called with.
+    """
     folds = galleries(examples)
-    expected = sum(len(fold.images) for fold in folds), sum(len(fold.texts) for fold in folds)
-    if scores.shape != expected:
-        raise DataError(
-            f"{path} holds scores of {scores.shape[0]:,} images by {scores.shape[1]:,} texts where {expected[0]:,} "
-            f"by {expected[1]:,} are expected: give a row per image and a column per text, in the order of the split"
-        )
+    scores = read((sum(len(fold.images) for fold in folds), sum(len(fold.texts) for fold in folds)))
     row = column = 0
     for fold in folds:
         bottom, right = row + len(fold.images), column + len(fold.texts)
@@ -206,9 +177,7 @@ def _check_candidates(path: Path, rankings: Sequence[Ranking], examples: Sequenc
 
 
 def _from_parquet(path: Path) -> list[Ranking]:
-    with foreign_reader(
-        lambda why: DataError(f"{path} is not a run's ranks.parquet ({why}): run again, or give an intact file")
-    ):
+    with reading(path, "is not a run's ranks.parquet", "run again, or give an intact file"):
         table = read_table(path)
         columns = [table.column(name).to_pylist() for name in (*COLUMNS, "top_ids", "top_scores")]
     return [_from_row(f"{path}, row {row}", *values) for row, values in enumerate(zip(*columns, strict=True), start=1)]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING
 from vlbench.core.errors import CoverageError, DataError, first_five
 from vlbench.core.examples import Example, Examples
 from vlbench.core.results import Prediction, Status
-from vlbench.data.files.foreign import foreign_reader
+from vlbench.data.files.foreign import reading
 from vlbench.records.folder import corrupt_file
 from vlbench.records.parquet import read_table, write_table
 from vlbench.records.provenance import without_home
@@ -107,11 +106,11 @@ def read_samples(path: Path, controls: bool = True) -> pd.DataFrame:
     controls: whether to keep the rows of controls.
     Raises DataError: it does not exist, is corrupt, or has other columns.
     """
-    if not os.path.lexists(path):
+    if not path.exists():
         raise DataError(f"{path} does not exist: rerun with --no-resume")
-    with foreign_reader(lambda why: corrupt_file(path, why)):
+    with reading(path, "is corrupt", "delete the folder or rerun with --no-resume"):
         table = read_table(path)
-        frame: pd.DataFrame = table.to_pandas()
+        frame: pd.DataFrame = table.to_pandas(use_threads=False)
     if len(set(table.column_names)) < table.num_columns:
         raise corrupt_file(path, "a column comes twice")
     absent = [name for name in _REQUIRED if name not in frame.columns]

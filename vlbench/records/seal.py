@@ -23,8 +23,18 @@ def seal_of(values: Mapping[str, object]) -> str:
 
 
 def hashes_of(files: Iterable[Path]) -> dict[str, str]:
-    """Name -> SHA-256 of those of the files that exist. Raises OSError if one cannot be read."""
-    return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files if file.is_file()}
+    """Name -> SHA-256 of those of the files that exist. Raises DataError: one cannot be read."""
+    return {file.name: _sha256(file) for file in files if file.is_file()}
+
+
+def _sha256(file: Path) -> str:
+    try:
+        with file.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as error:
+        raise DataError(
+            f"{file} cannot be read ({error.strerror}): make it readable or rerun with --no-resume"
+        ) from None
 
 
 def is_intact(values: Mapping[str, object]) -> bool:

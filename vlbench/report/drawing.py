@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree
 
+from vlbench.data.cache.folder import atomic_file, atomic_write
 from vlbench.report.tables.markup import visible
 
 if TYPE_CHECKING:
@@ -98,10 +99,10 @@ def svg_document(figure: Figure, title: str) -> str:
 
 def save_figure(figure: Figure, folder: Path, name: str, title: str) -> list[Path]:
     """Write the figure as `name.png` and `name.svg` into the folder and return both paths."""
-    folder.mkdir(parents=True, exist_ok=True)
     png, svg = folder / f"{name}.png", folder / f"{name}.svg"
-    figure.savefig(png, dpi=150)
-    svg.write_text(svg_document(figure, title) + "\n", encoding="utf-8")
+    with atomic_file(png) as file:
+        figure.savefig(file, format="png", dpi=150)
+    atomic_write(svg, svg_document(figure, title) + "\n")
     return [png, svg]
 
 

@@ -17,7 +17,7 @@ from vlbench.core.domain import Domain
 from vlbench.core.errors import DataError, VlbenchError
 from vlbench.core.validate import Frozen, parse
 from vlbench.data.cache.folder import atomic_write, cannot_write
-from vlbench.data.cache.lock import exclusive
+from vlbench.data.cache.lock import only_writer
 from vlbench.world.exporters import gqa, karpathy, nlvr2, snli_ve, vqa2
 from vlbench.world.language.statements import STATEMENT_KINDS
 from vlbench.world.output import ProgressCallback
@@ -40,6 +40,8 @@ _EXPORTERS: dict[str, Exporter] = {
 }
 _POOLS: tuple[Pool, ...] = ("coco", "flickr30k", "gqa")
 _CARD = "world.json"
+WAITING = "waiting for another process that generates the same world"
+"""What to say while `ensure_world` waits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +79,7 @@ class WorldInfo(Frozen):
 
 def is_world(root: Path) -> bool:
     """Whether the folder holds a complete synthetic world."""
-    return (root / _CARD).is_file()
+    return os.access(root / _CARD, os.R_OK)  # False, not an error, for a cache of another user
 
 
 def world_info(root: Path) -> WorldInfo:
@@ -107,23 +109,23 @@ def ensure_world(
     progress: ProgressCallback | None = None,
     *,
     size: WorldSize = FULL,
+    on_wait: Callable[[], None] | None = None,
 ) -> Path:
     """The root of the synthetic world of that domain, seed and size; it is generated if the cache lacks it.
 
     If several processes call this at once, one generates and the others wait for its file lock. The kernel releases the
     lock when its holder dies. An interrupted generation leaves nothing that looks complete, and the next call deletes
-    what it left. Raises DataError if the cache cannot be written.
+    what it left. on_wait: called once if this process waits. Raises DataError if the cache cannot be written.
     """
     root = world_folder(cache, domain, seed, size=size)
     if is_world(root):
         return root
-    try:
-        root.parent.mkdir(parents=True, exist_ok=True)
-        with exclusive(root.parent / f".{root.name}.lock"):
-            if not is_world(root):
+    with only_writer(root, on_wait):
+        if not is_world(root):
+            try:
                 _make_and_move(root, domain, seed, size, progress or (lambda what, done, total: None))
-    except OSError as error:
-        raise cannot_write(root, error) from None
+            except OSError as error:
+                raise cannot_write(root, error) from None
     return root
 
 

@@ -77,6 +77,63 @@ def test_16_bits_are_scaled_not_cut_off(tmp_path: Path, kind: str) -> None:
     assert found[0].tolist() == [[v] * 3 for v in (0, 0, 1, 128, 255)]
 
 
+def png(samples: NDArray[np.int64], depth: int, colour: int, key: NDArray[np.int64] | None = None) -> bytes:
+    """A PNG of samples [H, W, C] as its specification has it, written without Pillow; key: its transparent colour."""
+    rows = b""
+    for row in samples.reshape(len(samples), -1):
+        bits = "".join(format(int(value), f"0{depth}b") for value in row)
+        rows += b"\0" + int(bits.ljust(-(-len(bits) // 8) * 8, "0"), 2).to_bytes(-(-len(bits) // 8), "big")
+    header = struct.pack(">IIBBBBB", samples.shape[1], len(samples), depth, colour, 0, 0, 0)
+    chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
+    if key is not None:
+        chunks.insert(1, (b"tRNS", key.astype(">u2").tobytes()))
+    packed = (struct.pack(">I", len(data)) + kind + data for kind, data in chunks)
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        part + struct.pack(">I", zlib.crc32(part[4:])) for part in packed
+    )  # fmt: skip
+
+
+GREY, RGB, GREY_ALPHA, RGB_ALPHA = 0, 2, 4, 6
+
+
+KEYED = [(depth, GREY) for depth in (1, 2, 4, 8, 16)] + [(8, RGB)]
+PLAIN = [*KEYED, (16, RGB), (8, GREY_ALPHA), (16, GREY_ALPHA), (8, RGB_ALPHA), (16, RGB_ALPHA)]
+
+
+@pytest.mark.parametrize(
+    ("depth", "colour", "keyed"), [*((*kind, True) for kind in KEYED), *((*kind, False) for kind in PLAIN)]
+)
+def test_every_depth_of_png_is_what_its_specification_says_on_white(
+    tmp_path: Path, depth: int, colour: int, keyed: bool
+) -> None:
+    channels, most = {GREY: 1, RGB: 3, GREY_ALPHA: 2, RGB_ALPHA: 4}[colour], 2**depth - 1
+    samples = np.random.default_rng(0).integers(0, most + 1, (5, 7, channels))
+    key = samples[2, 3] = np.full(channels, 1 if depth < 16 else 40_001)
+    samples[0, 0] = key ^ 1  # of 16 bits: the same in the upper 8
+    (tmp_path / "a.png").write_bytes(png(samples, depth, colour, key if keyed else None))
+    alpha = 1.0 - keyed * (samples == key).all(-1, keepdims=True)
+    if colour in (GREY_ALPHA, RGB_ALPHA):
+        alpha, samples = samples[..., -1:] / most, samples[..., :-1]
+    expected = alpha * (samples * 255 / most) + (1 - alpha) * 255
+    # Of more than one channel, Pillow drops the lower 8 of 16 bits instead of rounding.
+    assert np.abs(pixels(tmp_path / "a.png") - expected).max() <= (1.2 if depth == 16 and channels > 1 else 0.5)
+
+
+def test_a_transparent_colour_that_pillow_cannot_read_is_named(tmp_path: Path) -> None:
+    samples = np.full((2, 2, 3), 40_001)
+    (tmp_path / "a.png").write_bytes(png(samples, 16, RGB, samples[0, 0]))
+    with pytest.raises(DataError, match="a transparent colour of 16 bits per channel: convert it"):
+        open_image(tmp_path / "a.png")
+
+
+def test_16_bits_with_transparency_and_orientation(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    image = Image.fromarray(np.array([[0, 257 * 9], [257 * 20, 65_535]], dtype=np.uint16))
+    found = pixels(saved(tmp_path, image, "PNG", exif=exif, transparency=257 * 9))
+    assert found[..., 0].tolist() == [[20, 0], [255, 255]]
+
+
 def test_one_bit_and_grey(tmp_path: Path) -> None:
     bits = Image.fromarray(np.array([[0, 255, 255, 0]], dtype=np.uint8)).convert("1")
     assert pixels(saved(tmp_path, bits, "PNG"))[0, :, 0].tolist() == [0, 255, 255, 0]
@@ -123,9 +180,9 @@ def bomb() -> bytes:
         (b"", "is empty (0 bytes)"),
         (b"<html>404 Not Found</html>", "is not an image"),
         (b"%!PS-Adobe-3.0 EPSF-3.0\n", "is not an image"),
-        (encoded("JPEG")[:-400], "is truncated or damaged"),
-        (encoded("PNG")[:-400], "is truncated or damaged"),
-        (encoded("GIF")[:900], "is truncated or damaged"),
+        (encoded("JPEG")[:-400], "is a truncated or damaged image"),
+        (encoded("PNG")[:-400], "is a truncated or damaged image"),
+        (encoded("GIF")[:900], "is a truncated or damaged image"),
         (encoded("PNG")[:20], "is"),
         (bomb(), "claims more than 150,000,000 pixels"),
     ],

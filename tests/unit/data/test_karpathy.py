@@ -74,6 +74,15 @@ FAULTS: list[tuple[object, str]] = [
     ({"images": [entry(1, "tset")]}, "image 1: 'split' is 'tset'"),
     ({"images": [entry(1, "test"), {**entry(2, "test"), "filename": 7}]}, "image 2: 'filename' is 7"),
     ({"images": [entry(1, "test", 4)]}, r"image 1: 1\.jpg has 4 captions where 5 are expected"),
+    (
+        {"images": [entry(1, "test", 1)]},
+        r"1\.jpg has 1 caption where 5 are expected, as in the official files",
+    ),
+    ({"images": [entry(1, "test", 0)]}, r"1\.jpg has 0 captions where 5 are expected"),
+    (
+        {"images": [entry(1, "test"), {**entry(1, "test"), "filename": "1.png"}]},
+        r"image 2: the images 1\.jpg and 1\.png differ in their endings only, .*: rename one of the two",
+    ),
     ({"images": [{**entry(1, "test"), "sentences": [{"raw": "a", "sentid": "x"}] * 5}]}, "'sentid' is 'x'"),
     ({"images": [{**entry(1, "test"), "sentences": [{"raw": 1, "sentid": 1}] * 5}]}, "'raw' is 1"),
     ({"images": [entry(1, "test", filepath="train2014")]}, r"train2014/1\.jpg is in none of the folders"),

@@ -115,12 +115,26 @@ def test_bert_out_of_reach_says_what_to_give(tmp_path: Path, monkeypatch: pytest
         TextEncoder.bert(tmp_path, 20)
 
 
+@pytest.mark.parametrize("end", ["", "\n", "\n\n", "\r\n\r\n"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+def test_how_editors_save_a_vocabulary_does_not_count(tmp_path: Path, vocab: Path, end: str, encoding: str) -> None:
+    expected = TextEncoder.from_vocab(vocab, 9)
+    text = vocab.read_text(encoding="utf-8").rstrip("\n")
+    saved = tmp_path / "saved.txt"
+    saved.write_bytes((text.replace("\n", "\r\n" if "\r" in end else "\n") + end).encode(encoding))
+    assert TextEncoder.from_vocab(saved, 9).sha256 == expected.sha256
+    expected.save(tmp_path / "tokenizer.json")
+    content = (tmp_path / "tokenizer.json").read_text(encoding="utf-8")
+    (tmp_path / "tokenizer.json").write_bytes((content + end).encode(encoding))
+    assert TextEncoder.from_file(tmp_path / "tokenizer.json").sha256 == expected.sha256
+
+
 @pytest.mark.parametrize(
     "content, message",
     [
         ("the\nred\n", r"no \[PAD\], \[UNK\], \[CLS\], \[SEP\]"),
         ("\n".join([*SPECIAL, "a", "a"]), "'a' twice"),
-        (None, "cannot read the vocabulary"),
+        (None, "is no vocabulary that can be read"),
     ],
 )
 def test_a_bad_vocabulary(tmp_path: Path, content: str | None, message: str) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from vlbench.core.errors import DataError
-from vlbench.data.files.unpack import unpack
+from vlbench.data.files.unpack import temporary_folder, unpack
 
 
 def make_zip(path: Path, names: dict[str, bytes], mode: int = 0) -> Path:
@@ -98,3 +98,85 @@ def test_damage(make: Make, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="delete it and fetch it again"):
         unpack(tmp_path / "y", tmp_path / "data", lambda *_: None)
     assert everything(tmp_path / "data") == {}
+
+
+@pytest.mark.parametrize("make", MAKERS)
+def test_the_card_and_the_size_of_the_archive_bound_what_it_unpacks_to(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = {"zeros": bytes(5 << 20)}
+    with pytest.raises(DataError, match="unpacks to more than 4,000,000 bytes, far more than its card"):
+        unpack(make(tmp_path / "x", content), tmp_path / "data", lambda *_: None, unpacked_gb=0.002)
+    unpack(make(tmp_path / "x", content), tmp_path / "data", lambda *_: None, unpacked_gb=0.003)
+    monkeypatch.setattr("vlbench.data.files.unpack._SMALL", 1)
+    archive = make(tmp_path / "x", content)
+    with pytest.raises(DataError, match=f"unpacks to more than {100 * archive.stat().st_size:,} bytes"):
+        unpack(archive, tmp_path / "other", lambda *_: None)
+    assert everything(tmp_path / "other") == {}
+
+
+@pytest.mark.parametrize("make", MAKERS)
+def test_the_number_of_members_is_bounded(make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vlbench.data.files.unpack._MEMBERS", 3)
+    unpack(make(tmp_path / "x", dict.fromkeys("abc", b"")), tmp_path / "data", lambda *_: None)
+    with pytest.raises(DataError, match="holds more than 3 files and folders"):
+        unpack(make(tmp_path / "x", dict.fromkeys("abcd", b"")), tmp_path / "more", lambda *_: None)
+    with pytest.raises(DataError, match="more than 100 folders deep"):
+        unpack(make(tmp_path / "x", {"a/" * 2000: b"", "a/" * 2000 + "b": b""}), tmp_path / "more", lambda *_: None)
+    assert everything(tmp_path / "more") == {}
+
+
+@pytest.mark.parametrize("make", MAKERS)
+def test_hidden_files_are_left_in_the_archive(make: Make, tmp_path: Path) -> None:
+    junk = ("__MACOSX/a/._b.txt", "a/._b.txt", ".DS_Store", "a/Thumbs.db", ".git/config")
+    unpack(make(tmp_path / "x", dict.fromkeys(("a/b.txt", *junk), b"1")), tmp_path / "data", lambda *_: None)
+    assert everything(tmp_path / "data") == {"a/b.txt": b"1"}
+
+
+@pytest.mark.parametrize("make", MAKERS)
+def test_nothing_is_written_through_a_link(make: Make, tmp_path: Path) -> None:
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "a").symlink_to(tmp_path / "outside")
+    with pytest.raises(DataError, match=r"'a/b/c.txt', which would be written through the link .*data/a"):
+        unpack(make(tmp_path / "x", {"a/b/c.txt": b"1"}), tmp_path / "data", lambda *_: None)
+    assert everything(tmp_path / "outside") == {}
+
+
+class Killed(BaseException):
+    """Ends the work where it is, as a signal does."""
+
+
+@pytest.mark.parametrize("survived", range(4))
+def test_an_interrupted_move_is_known_until_it_is_repeated(
+    survived: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    contents = {"a/1.txt": b"1", "a/2.txt": b"2", "b.txt": b"3"}
+    folder, archive = tmp_path / "data", make_zip(tmp_path / "data.zip", contents)
+    (folder / "a").mkdir(parents=True)
+    (folder / "a" / "0.txt").write_bytes(b"0")
+    steps = [0]
+    replace, delete = Path.replace, Path.unlink
+
+    def counted(path: Path) -> None:
+        if steps[0] == survived and (path.is_file() or path == archive):
+            raise Killed
+        steps[0] += path.is_file()
+
+    def counted_replace(path: Path, target: Path) -> Path:
+        counted(path)
+        return replace(path, target)
+
+    def counted_unlink(path: Path, missing_ok: bool = False) -> None:
+        counted(path)
+        delete(path, missing_ok)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "replace", counted_replace)
+        patched.setattr(Path, "unlink", counted_unlink)
+        with pytest.raises(Killed):
+            unpack(archive, folder, lambda *_: None)
+    assert archive.is_file() and temporary_folder(archive, folder).is_dir()
+    unpack(archive, folder, lambda *_: None)
+    assert everything(folder) == contents | {"a/0.txt": b"0"}
+    assert not archive.exists() and not temporary_folder(archive, folder).exists()

@@ -91,13 +91,13 @@ def test_quantization_needs_its_library_and_a_gpu(monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize(
     ("name", "own_code", "trusted", "message"),
     [
-        ("llava", True, False, "comes with code of its own (auto_map in its config.json)"),
-        ("llava", True, True, ""),
-        ("llava", False, True, ""),
-        ("cvlp", False, True, "--trust-remote-code is for models of transformers (hf:), not for cvlp"),
+        ("llava", "auto_map in its config.json", False, "comes with code of its own (auto_map in its config.json)"),
+        ("llava", "auto_map in its config.json", True, ""),
+        ("llava", "", True, ""),
+        ("cvlp", "", True, "--trust-remote-code is for models of transformers (hf:), not for cvlp"),
     ],
 )
-def test_own_code(name: str, own_code: bool, trusted: bool, message: str) -> None:
+def test_own_code(name: str, own_code: str, trusted: bool, message: str) -> None:
     model = card(name).model_copy(update={"own_code": own_code})
     rejects(lambda: check_own_code(spec(trust_remote_code=trusted), model), message)
 

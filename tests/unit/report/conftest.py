@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -106,16 +107,18 @@ def make_run(tmp_path: Path, record: RunRecord) -> MakeRun:
         seed: int = 0,
         model: str = "cvlp",
         answers: Sequence[str] | None = None,
+        references: Sequence[str] | None = None,
         margin: float = 0.5,
         **changed: Any,
     ) -> Path:
         said = answers or [str(score) for score in scores]
+        right = references or ["True"] * len(scores)
         rows = [
             SampleRow(
                 example_id=f"e{place:04}", split="test-p", group=f"g{place // together}", text=f"question {place}",
-                image_ids=(), reference='{"value": "True"}', prediction=said[place], confidence=None, score=score,
-                status="ok", error="", labels=(said[place], "other"), label_scores=(0.5 + margin / 2, 0.5 - margin / 2),
-                tags={"kind": ("even", "odd")[place % 2]},
+                image_ids=(), reference=json.dumps({"value": right[place]}), prediction=said[place], confidence=None,
+                score=score, status="ok", error="", labels=(said[place], "other"),
+                label_scores=(0.5 + margin / 2, 0.5 - margin / 2), tags={"kind": ("even", "odd")[place % 2]},
             )
             for place, score in enumerate(scores)
         ]  # fmt: skip
@@ -138,8 +141,8 @@ def make_run(tmp_path: Path, record: RunRecord) -> MakeRun:
         )
         folder = tmp_path / "runs" / name
         folder.mkdir(parents=True)
-        RunFolder(folder).write_record(made.model_copy(update=changed))
         write_samples(folder / "samples.parquet", rows)
+        RunFolder(folder).write_record(made.model_copy(update=changed))
         return folder
 
     return make

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import secrets
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -13,28 +12,48 @@ from pathlib import Path
 from typing import BinaryIO
 
 from vlbench.core.errors import DataError
+from vlbench.core.paths import expand_home
+from vlbench.data.cache.temporary import temporary_path
 
 _SHA256_LENGTH = 64
 _UNSETTLED = 2 * 10**9
 """Nanoseconds within which two changes of a file may get the same time on file systems with coarse clocks."""
 
 
+NO_CACHE = Path(os.devnull) / "vlbench"
+"""The cache folder of a user without a home folder."""
+
+
 def cache_folder() -> Path:
-    """Return the cache folder: `$VLBENCH_CACHE`, else the platform's folder for caches. It may not exist yet."""
+    """Return the cache folder: `$VLBENCH_CACHE`, else the platform's folder for caches. It may not exist yet.
+
+    A user without a home folder, as in some containers, has none: the path is then `NO_CACHE`, where nothing can be
+    read or written.
+    """
     chosen = os.environ.get("VLBENCH_CACHE")
     if chosen:
-        return Path(chosen).expanduser()
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local") / "vlbench"
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches" / "vlbench"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vlbench"
+        return expand_home(Path(chosen))
+    try:
+        if sys.platform == "win32":
+            return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local") / "vlbench"
+        if sys.platform == "darwin":
+            return Path.home() / "Library" / "Caches" / "vlbench"
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vlbench"
+    except RuntimeError:  # neither $HOME nor an entry in the list of users
+        return NO_CACHE
 
 
-def cannot_write(path: Path, error: OSError) -> DataError:
-    """The error for a path that cannot be written: a full disk, a file where a folder should be, no permission."""
-    reason = error.strerror or type(error).__name__
-    return DataError(f"cannot write {path} ({reason}): free space, or give a folder that can be written")
+class CannotWrite(DataError):
+    """A path that cannot be written: a full disk, a file where a folder should be, no permission (exit 5)."""
+
+
+def cannot_write(path: Path, error: OSError) -> CannotWrite:
+    """The error for a path that cannot be written; for one in the cache, the message names `$VLBENCH_CACHE`."""
+    reason, cache = error.strerror or type(error).__name__, cache_folder()
+    if not path.is_relative_to(cache):
+        return CannotWrite(f"cannot write {path} ({reason}): free space, or give a folder that can be written")
+    fault = "there is no home folder to cache data in" if cache == NO_CACHE else f"cannot write {path} ({reason})"
+    return CannotWrite(f"{fault}: set VLBENCH_CACHE to a folder that can be written, on a disk with free space")
 
 
 def cannot_read(path: Path, error: OSError) -> DataError:
@@ -49,7 +68,7 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
     Parent folders are created. After an error no partial file is left, and an older file at `path` is unchanged. Raises
     DataError if it cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}")
+    temporary = temporary_path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("xb") as file:
@@ -70,25 +89,34 @@ def atomic_write(path: Path, content: bytes | str) -> None:
         file.write(content.encode() if isinstance(content, str) else content)
 
 
+def remember(path: Path, content: str) -> None:
+    """Write a note that only saves time with `atomic_file`; where that is impossible, the work goes on without it."""
+    with contextlib.suppress(CannotWrite):
+        atomic_write(path, content)
+
+
 def file_sha256(path: Path, cache: Path, again: bool = False) -> str:
     """Return the SHA-256 of a file's content, remembered in the cache while the file's path and `stamp` stay the same.
 
     The hash of a file that changed within the last two seconds is not remembered: another change could get the same
-    times. again: ignore the remembered hash and remember the new one. Raises DataError if the file cannot be read.
+    times. Nothing is remembered in a cache that cannot be written. No lock is needed: all processes write the same hash
+    under the same name. again: ignore the remembered hash and remember the new one. Raises DataError if the file cannot
+    be read.
     """
     try:
         before = path.stat()
         identity = f"{path.resolve()}|{stamp(before)}"
         note = cache / "sha256" / hashlib.sha256(identity.encode()).hexdigest()
-        if not again and note.is_file() and len(remembered := note.read_text("ascii")) == _SHA256_LENGTH:
-            return remembered
+        with contextlib.suppress(OSError, UnicodeDecodeError):
+            if not again and len(remembered := note.read_text("ascii")) == _SHA256_LENGTH:
+                return remembered
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         unchanged = stamp(path.stat()) == stamp(before)
     except OSError as error:
         raise cannot_read(path, error) from None
     if unchanged and time.time_ns() - max(before.st_mtime_ns, before.st_ctime_ns) > _UNSETTLED:
-        atomic_write(note, digest)
+        remember(note, digest)
     else:
         with contextlib.suppress(OSError):
             note.unlink()

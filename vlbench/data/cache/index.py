@@ -17,10 +17,11 @@ from pydantic import TypeAdapter
 
 from vlbench.core.errors import LONGEST, DataError
 from vlbench.core.examples import Example, Examples
+from vlbench.core.paths import visible
 from vlbench.core.task import Adapter, SplitFiles, ids_of
-from vlbench.data.cache.folder import atomic_file, cache_folder, file_sha256
+from vlbench.data.cache.folder import CannotWrite, atomic_file, cache_folder, file_sha256
 from vlbench.data.files.code import CODE, content_sha256, files_below, with_imports
-from vlbench.data.files.foreign import foreign_reader
+from vlbench.data.files.foreign import reading
 
 BIG = 32 << 20
 """Bytes of annotations above which examples are not held in memory."""
@@ -60,9 +61,7 @@ class IndexedExamples(LazyExamples):
     def __init__(self, path: Path, kind: type[Example[object]]) -> None:
         self.path, self.kind = path, kind
         self._parse = TypeAdapter(kind).validate_json
-        with foreign_reader(
-            lambda why: DataError(f"{path} is not a readable index ({why}): delete it, and it is rebuilt")
-        ):
+        with reading(path, "is not a readable index", "delete it, and it is rebuilt"):
             self._file = pa.ipc.open_file(pa.memory_map(str(path)))
             last = self._file.num_record_batches - 1
             self._length = last * ROWS + self._file.get_batch(last).num_rows if last >= 0 else 0
@@ -132,7 +131,8 @@ class Joined(LazyExamples):
 def read_examples(adapter: Adapter, files: SplitFiles) -> Examples:
     """Return the adapter's examples as a list, or as `IndexedExamples` built on first use if the files are large.
 
-    An adapter whose return annotation does not state the type of the reference is always read into a list.
+    It is also a list if the cache cannot be written. An adapter whose return annotation does not state the type of the
+    reference is always read into a list.
     """
     tables = [path for _, path in annotation_files(files)]
     kind = _example_type(adapter)
@@ -140,8 +140,11 @@ def read_examples(adapter: Adapter, files: SplitFiles) -> Examples:
         return list(inside(adapter(files), files))
     cache = cache_folder()
     path = cache / "examples" / f"{_key(adapter, files, tables, cache)}.arrow"
-    if not path.is_file():
-        _write(path, inside(adapter(files), files), TypeAdapter(kind))
+    if not os.access(path, os.R_OK):
+        try:  # no lock: all processes write the same examples under the same name
+            _write(path, inside(adapter(files), files), TypeAdapter(kind))
+        except CannotWrite:
+            return list(inside(adapter(files), files))
     return IndexedExamples(path, kind)
 
 
@@ -173,7 +176,7 @@ def annotation_files(files: SplitFiles) -> Iterator[tuple[str, Path]]:
         if path.is_file():
             yield name, path
         elif path.is_dir():
-            yield from ((f"{name}/{shard.name}", shard) for shard in sorted(path.glob("*.json*")))
+            yield from ((f"{name}/{shard.name}", shard) for shard in visible(path, "*.json*"))
 
 
 def _example_type(adapter: Adapter) -> type[Example[object]] | None:

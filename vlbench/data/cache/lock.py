@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+
+from vlbench.data.cache.folder import CannotWrite, cache_folder, cannot_write
 
 
 @contextmanager
@@ -29,3 +32,33 @@ def exclusive(path: Path, on_wait: Callable[[], None] | None = None) -> Iterator
         yield
     finally:
         lock.release()
+
+
+@contextmanager
+def only_writer(path: Path, on_wait: Callable[[], None] | None = None) -> Iterator[None]:
+    """Hold the lock of a file or folder of the cache, `.NAME.lock` beside it; what one process makes, others wait for.
+
+    Parent folders are created. on_wait: called once if the process has to wait. Raises CannotWrite if the folder cannot
+    hold a lock file.
+    """
+    with ExitStack() as stack:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(exclusive(path.with_name(f".{path.name}.lock"), on_wait))
+        except OSError as error:
+            raise cannot_write(path, error) from None
+        yield
+
+
+@contextmanager
+def only_editor(path: Path) -> Iterator[None]:
+    """Hold the lock of a user's file while it is read, changed and written: no process loses the change of another.
+
+    The lock file is in the cache, so that none appears beside the file. Without a cache that can be written, nothing is
+    locked.
+    """
+    with ExitStack() as stack:
+        with suppress(CannotWrite):
+            name = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:32]
+            stack.enter_context(only_writer(cache_folder() / "locks" / name))
+        yield

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from vlbench.core.paths import is_hidden, visible
 from vlbench.data.cache.folder import cache_folder, cannot_read, file_sha256
 
 CODE = (".py", ".so", ".pyd")
@@ -33,12 +34,12 @@ def files_below(folder: Path, suffixes: tuple[str, ...]) -> Iterator[Path]:
     Tests, hidden folders and folders of installed packages are skipped, so runs, data or a virtual environment in the
     folder do not slow it down.
     """
-    entries = [] if folder.name in _LIBRARIES or not folder.is_dir() else sorted(folder.iterdir())
+    entries = [] if folder.name in _LIBRARIES or not folder.is_dir() else visible(folder, "*")
     wanted = [path for path in entries if path.suffix in suffixes and path.is_file() and not _is_test(path)]
     yield from wanted
     for path in entries:
-        hidden = path.name.startswith((".", "__")) or path.name in _SKIPPED
-        if not hidden and path.is_dir() and not path.is_symlink() and _holds(path, suffixes):
+        skipped = path.name.startswith("__") or path.name in _SKIPPED
+        if not skipped and path.is_dir() and not path.is_symlink() and _holds(path, suffixes):
             yield from files_below(path, suffixes)
 
 
@@ -46,7 +47,7 @@ def data_beside(folder: Path, but: tuple[str, ...] = ()) -> Iterator[Path]:
     """Yield the files directly in a folder that are not code, documentation or hidden; but: names to skip as well."""
     for path in sorted(folder.iterdir()) if folder.name not in _LIBRARIES else []:
         documents = path.suffix == ".md" or path.name.split(".")[0] in ("README", "LICENSE", "CHANGELOG")
-        hidden = path.name.startswith(".") or path.suffix in (*CODE, ".pyc")
+        hidden = is_hidden(path.name) or path.suffix in (*CODE, ".pyc")
         if path.is_file() and not documents and not hidden and path.name not in but:
             yield path
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from vlbench.core.examples import ImageRef
-from vlbench.data.cache.folder import atomic_file, cache_folder, file_sha256
+from vlbench.data.cache.folder import CannotWrite, atomic_file, cache_folder, file_sha256
 from vlbench.data.images.load import ImageFiles
 from vlbench.data.resources import ImageSource
 
@@ -40,7 +40,7 @@ def resized(images: ImageSource, ref: ImageRef, size: Callable[[int, int], tuple
     """Return an image [H, W, 3] uint8 in RGB, resized; from the cache if the source has one.
 
     size: its width and height -> the (W, H) to resize to. rule: the name of a Pillow filter and all numbers that `size`
-    depends on, such as `bicubic 384 640 32`. Raises DataError as `open_image` does, or if the cache cannot be written.
+    depends on, such as `bicubic 384 640 32`. Raises DataError as `open_image` does.
     """
     filter_name = Image.Resampling[rule.split()[0].upper()]
 
@@ -69,7 +69,7 @@ class ImageCache(ImageFiles):
     def preprocess(self, ref: ImageRef, name: str, function: Callable[[Image.Image], Pixels]) -> Pixels:
         """Return `function(image)`, cached under `name` and the content of the file; a damaged entry is replaced.
 
-        Raises DataError if the image cannot be read, or the cache cannot be written.
+        Once the cache cannot be written, this process adds nothing more. Raises DataError if the image cannot be read.
         """
         key = hashlib.sha256(f"{name}|{file_sha256(ref.path, cache_folder())}".encode()).hexdigest()
         path = self.folder / key[:2] / f"{key}.npy"
@@ -79,14 +79,25 @@ class ImageCache(ImageFiles):
                 return cached
         pixels = function(self.open(ref))
         if self._has_room(pixels.nbytes):
-            with atomic_file(path) as file:
-                np.save(file, pixels, allow_pickle=False)
+            try:
+                with atomic_file(path) as file:  # no lock: all processes write the same pixels under the same name
+                    np.save(file, pixels, allow_pickle=False)
+            except CannotWrite:
+                self.limit = 0
         return pixels
 
     def _has_room(self, size: int) -> bool:
         if self._until_count == 0:
-            self._used = sum(path.stat().st_size for path in self.folder.glob("??/*.npy"))
+            self._used = sum(map(_size, self.folder.glob("??/*.npy")))
             self._until_count = _COUNT_AFTER
         self._until_count -= 1
         self._used += size
         return self._used <= self.limit
+
+
+def _size(path: Path) -> int:
+    """The size of a file; 0 if another process has just removed it."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0

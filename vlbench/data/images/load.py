@@ -7,15 +7,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from vlbench.core.errors import DataError
 from vlbench.core.examples import ImageRef
-from vlbench.data.files.foreign import foreign_reader
+from vlbench.data.files.foreign import reading
 
 MAX_PIXELS = 150_000_000
 """More than any benchmark's image has; a file that claims more is damaged or malicious."""
 _FORMATS = ("PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF", "PPM")
+_SHALLOW = {"L;2": 85, "L;4": 17}
+"""By Pillow's name for grey of 2 or 4 bits: the factor that scales it to 8 bits."""
 _REMEDY = "restore the file, or remove its examples"
 
 
@@ -32,7 +34,7 @@ def open_image(path: Path) -> Image.Image:
         raise DataError(f"cannot read the image {path} ({error.strerror}): {_REMEDY}") from None
     if size == 0:
         raise DataError(f"the image {path} is empty (0 bytes): {_REMEDY}")
-    with foreign_reader(lambda why: DataError(f"the image {path} is truncated or damaged ({why}): {_REMEDY}")):
+    with reading(path, "is a truncated or damaged image", _REMEDY):
         try:
             return _decoded(path)
         except UnidentifiedImageError:
@@ -73,9 +75,22 @@ def _decoded(path: Path) -> Image.Image:
         with Image.open(path, formats=_FORMATS) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise _too_large(path)
+            _scale_transparency(image)
             image.load()
             ImageOps.exif_transpose(image, in_place=True)
             return _rgb(image)
+
+
+def _scale_transparency(image: ImageFile.ImageFile) -> None:
+    """Express a PNG's transparent colour in the values of the decoded pixels; Pillow leaves it in those of the file."""
+    colour = image.info.get("transparency")
+    if image.format != "PNG" or colour is None or not image.tile:
+        return
+    layout = str(image.tile[0][3])
+    if layout in _SHALLOW:
+        image.info["transparency"] = colour * _SHALLOW[layout]
+    elif layout == "RGB;16B":  # of which Pillow decodes 8 bits, so near colours would become transparent too
+        raise ValueError("a transparent colour of 16 bits per channel: convert it to 8 bits or to an alpha channel")
 
 
 def _rgb(image: Image.Image) -> Image.Image:
@@ -91,6 +106,8 @@ def _rgb(image: Image.Image) -> Image.Image:
 
 
 def _from_16_bits(image: Image.Image) -> Image.Image:
-    """Scale [0, 65,535] to [0, 255]; Pillow's own conversion clips everything above 255."""
+    """Scale [0, 65,535] to [0, 255]; Pillow's own conversion clips everything above 255, and has no transparency."""
     values = np.asarray(image).astype(np.int64).clip(0, 65_535)
+    if "transparency" in image.info:
+        values[values == image.info["transparency"]] = 65_535
     return Image.fromarray(((values + 128) // 257).astype(np.uint8)).convert("RGB")

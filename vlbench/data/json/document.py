@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from vlbench.data.cache.folder import cannot_read
-from vlbench.data.files.foreign import foreign_reader
 from vlbench.data.json.lines import (
     Fields,
     not_json,
@@ -36,10 +35,11 @@ def read_json(path: Path, unique_keys: bool = False) -> object:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise not_utf8(str(path), f"{error.reason} at byte {error.start}") from None
-    with foreign_reader(lambda why: not_json(str(path), why)):
-        value: object = json.loads(
-            text, parse_constant=reject_constant, object_pairs_hook=unique if unique_keys else None
-        )
+    try:
+        pairs = unique if unique_keys else None
+        value: object = json.loads(text, parse_constant=reject_constant, object_pairs_hook=pairs)
+    except (ValueError, RecursionError) as error:
+        raise not_json(str(path), str(error)) from None
     return value
 
 

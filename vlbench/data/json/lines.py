@@ -39,12 +39,14 @@ def read_json_lines(path: Path, unique_keys: bool = False) -> Iterator[tuple[int
     """Yield the number (from 1) and the JSON object of each line that is not blank.
 
     unique_keys: a key that occurs twice in one object is an error; by default the last one counts, which is faster.
-    Raises DataError as `read_lines` does, or if a line is not a JSON object.
+    Raises DataError as `read_lines` does, or if a line is not a JSON object (NaN and Infinity are
+    not JSON).
     """
     for number, line in read_lines(path):
         where = f"{path}, line {number}"
         try:
-            fields: object = json.loads(line, object_pairs_hook=unique if unique_keys else None)
+            pairs = unique if unique_keys else None
+            fields: object = json.loads(line, parse_constant=reject_constant, object_pairs_hook=pairs)
         except (ValueError, RecursionError) as error:
             raise not_json(where, str(error)) from None
         if not isinstance(fields, dict):

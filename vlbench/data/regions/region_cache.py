@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 
 from vlbench.core.errors import DataError
 from vlbench.core.examples import ImageRef
-from vlbench.data.cache.folder import file_sha256
+from vlbench.data.cache.folder import CannotWrite, file_sha256
 from vlbench.data.images.load import open_image
 from vlbench.data.regions.tsv import read_tsv, write_tsv
 from vlbench.data.regions.types import Extractor, Regions
@@ -21,8 +22,8 @@ def extract_each(
     """Yield the key and regions of each image, in order, extracted one by one in this process.
 
     Entries in the `cache` folder are named by the extractor's name and the hash of the image file. progress: called
-    with the number of images done and of all images. Raises DataError if an image cannot be read, or the cache cannot
-    be written.
+    with the number of images done and of all images. Without a cache that can be written, nothing is resumed. Raises
+    DataError if an image cannot be read.
     """
     for done, ref in enumerate(refs, start=1):
         sha256 = file_sha256(ref.path, cache)
@@ -30,7 +31,8 @@ def extract_each(
         regions = _read_cached(path)
         if regions is None:
             regions = extractor(np.asarray(open_image(ref.path)))
-            write_tsv(path, [(sha256, regions)])
+            with suppress(CannotWrite):  # no lock: all processes write the same regions under the same name
+                write_tsv(path, [(sha256, regions)])
         yield ref.key, regions
         if progress:
             progress(done, len(refs))
@@ -39,6 +41,6 @@ def extract_each(
 def _read_cached(path: Path) -> Regions | None:
     """The cached regions; None if there is no entry or it is damaged."""
     try:
-        return next((regions for _, regions in read_tsv(path)), None) if path.is_file() else None
+        return next((regions for _, regions in read_tsv(path)), None)
     except DataError:
         return None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from vlbench.core.examples import ImageRef
 from vlbench.data.cache.folder import stamp
 from vlbench.data.images.load import open_image
 from vlbench.data.parallel import parallel_map
-from vlbench.data.regions.store import FeatureStore
+from vlbench.data.regions.store import FeatureStore, cached_store
 from vlbench.data.regions.types import Extractor, Regions
 
 _CACHED_IMAGES = 4096
@@ -64,20 +64,25 @@ class StoredRegions:
 
 
 def extract_all(
-    refs: Sequence[ImageRef], extractor: Extractor, folder: Path, progress: Callable[[int, int], None] | None = None
+    refs: Sequence[ImageRef],
+    extractor: Extractor,
+    folder: Path,
+    progress: Callable[[int, int], None] | None = None,
+    on_wait: Callable[[], None] | None = None,
 ) -> FeatureStore:
     """Extract the regions of all images, whose keys are unique, on all cores into a store in the cache `folder`.
 
     The name of the store is made of the extractor's name and a hash of the images' keys, paths, sizes and times; an
     existing store is returned without extraction. progress: called with the number of images done and of all images.
+    on_wait: called once if another process extracts the same regions.
     Raises DataError if an image cannot be read, or the cache cannot be written; no partial store is left.
     """
     path = folder / "regions" / f"{extractor.name}-{_hash_refs(refs)[:32]}"
-    if path.exists():
-        return FeatureStore(path)
-    regions = parallel_map(partial(_extract, extractor), refs, progress)
-    rows = zip((ref.key for ref in refs), regions, strict=True)
-    return FeatureStore.build(path, rows, source=f"extractor {extractor.name}")
+
+    def rows() -> Iterator[tuple[str, Regions]]:
+        return zip((ref.key for ref in refs), parallel_map(partial(_extract, extractor), refs, progress), strict=True)
+
+    return cached_store(path, rows, f"extractor {extractor.name}", on_wait)
 
 
 def _extract(extractor: Extractor, ref: ImageRef) -> Regions:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import secrets
 import shutil
 import zlib
 from collections.abc import Callable, Iterable, Iterator
@@ -22,6 +21,8 @@ from numpy.typing import NDArray
 
 from vlbench.core.errors import DataError
 from vlbench.data.cache.folder import cannot_write, file_sha256
+from vlbench.data.cache.lock import only_writer
+from vlbench.data.cache.temporary import temporary_path
 from vlbench.data.regions.records import FORMAT, Header, Index, RecordWriter, record_type
 from vlbench.data.regions.tsv import read_tsv
 from vlbench.data.regions.types import Regions
@@ -127,7 +128,7 @@ class FeatureStore:
         rows: key and regions of each image. source: what they come from. Raises DataError if there are no rows, a key
         occurs twice, shapes do not match, or the folder cannot be written; no partial store is left.
         """
-        temporary = folder.with_name(f".{folder.name}.{os.getpid()}-{secrets.token_hex(4)}")
+        temporary = temporary_path(folder)
         try:
             temporary.mkdir(parents=True)
             with (temporary / "regions.bin").open("xb") as file:
@@ -148,22 +149,42 @@ class FeatureStore:
         return cls(folder)
 
 
-def store_for_tsv(tsv: Path, cache: Path, progress: Callable[[int, int], None] | None = None) -> FeatureStore:
+def store_for_tsv(
+    tsv: Path,
+    cache: Path,
+    progress: Callable[[int, int], None] | None = None,
+    on_wait: Callable[[], None] | None = None,
+) -> FeatureStore:
     """Return the store of a TSV file; it is converted once and cached under the hash of the file's content.
 
-    progress: called with the bytes read and all bytes while converting. Raises DataError as `read_tsv` does, or if the
-    store is damaged.
+    progress: called with the bytes read and all bytes while converting. on_wait: called once if another process
+    converts the file. Raises DataError as `read_tsv` does, if the store is damaged, or the cache cannot be written.
     """
     folder = cache / "regions" / f"tsv-{FORMAT}-{file_sha256(tsv, cache)[:32]}"
-    if folder.exists():
-        return FeatureStore(folder)
-    return FeatureStore.build(folder, read_tsv(tsv, progress), source=tsv.name)
+    return cached_store(folder, lambda: read_tsv(tsv, progress), tsv.name, on_wait)
+
+
+def cached_store(
+    folder: Path,
+    rows: Callable[[], Iterable[tuple[str, Regions]]],
+    source: str,
+    on_wait: Callable[[], None] | None = None,
+) -> FeatureStore:
+    """Open the store at `CACHE/regions/NAME`; if there is none, one process builds it from `rows()` and others wait.
+
+    on_wait: called once if this process waits. Raises DataError as `FeatureStore` and `build` do.
+    """
+    if not os.access(folder, os.R_OK):
+        with only_writer(folder.parents[1] / "locks" / folder.name, on_wait):
+            if not folder.exists():
+                return FeatureStore.build(folder, rows(), source)
+    return FeatureStore(folder)
 
 
 def _move(temporary: Path, folder: Path) -> None:
     """Rename a complete folder to its final path; processes that have an older one open can still read it."""
     if folder.exists():
-        older = temporary.with_name(f"{temporary.name}.old")
+        older = temporary_path(folder)
         folder.rename(older)
         temporary.rename(folder)
         shutil.rmtree(older, ignore_errors=True)

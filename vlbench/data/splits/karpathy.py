@@ -50,15 +50,24 @@ def retrieval_examples(files: SplitFiles) -> Iterator[Example[Caption]]:
     from_coco = "captions" in files.card.files
     images = _read_coco(files.path("captions")) if from_coco else _read_karpathy(files.path("karpathy"), files.split)
     folders = {name: files.place(name) for name in files.card.files if name not in _TABLES}
-    keys: set[str] = set()
+    names: dict[str, str] = {}
     for number, image in enumerate(images):
         ref = _image_ref(image, folders)
-        if ref.key in keys:  # the captions of both entries would count as correct for either
-            raise DataError(f"{image.where}: the image {image.file} occurs twice: fetch the file again")
-        keys.add(ref.key)
+        if ref.key in names:  # the captions of both entries would count as correct for either
+            raise DataError(f"{image.where}: {_repetition(image.file, names[ref.key])}")
+        names[ref.key] = image.file
         fold = str(number // FOLD + 1) if files.split.endswith("_1k") else ""
         for name, caption in image.captions:
             yield Example(name, Query((ref,), caption), Caption(ref.key, fold), ref.key)
+
+
+def _repetition(file: str, other: str) -> str:
+    if file == other:
+        return f"the image {file} occurs twice: restore the file, or remove one of the two entries"
+    return (
+        f"the images {other} and {file} differ in their endings only, and images are known by their names without "
+        f"endings: rename one of the two, or remove its entry"
+    )
 
 
 def _image_ref(image: _CaptionedImage, folders: Mapping[str, Path]) -> ImageRef:
@@ -78,9 +87,10 @@ def _read_karpathy(path: Path, split: str) -> Iterator[_CaptionedImage]:
         fields = as_object(entry, where)
         if one_of(fields, "split", _KNOWN, where) in wanted:
             file, sentences = text(fields, "filename", where), list_at(fields, "sentences", where)
-            if len(sentences) < CAPTIONS:
+            if (count := len(sentences)) < CAPTIONS:
                 raise DataError(
-                    f"{where}: {file} has {len(sentences)} captions where {CAPTIONS} are expected: fetch the file again"
+                    f"{where}: {file} has {count} caption{'s' * (count != 1)} where {CAPTIONS} are expected, as in the "
+                    f"official files: restore the file, or remove the image from it"
                 )
             folder = text(fields, "filepath", where) if "filepath" in fields else "images"
             captions = [_caption(as_object(entry, where), "sentid", "raw", where) for entry in sentences[:CAPTIONS]]

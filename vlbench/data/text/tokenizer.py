@@ -19,7 +19,7 @@ from tokenizers.trainers import WordPieceTrainer
 
 from vlbench.core.errors import DataError, VlbenchError
 from vlbench.data.cache.folder import atomic_write
-from vlbench.data.files.foreign import foreign_reader
+from vlbench.data.files.foreign import reading
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 _NEEDED = SPECIAL[:4]
@@ -56,12 +56,12 @@ class TextEncoder:
 
     @classmethod
     def from_vocab(cls, path: Path, max_length: int) -> TextEncoder:
-        """Read a `vocab.txt`: one token per line, in the order of the ids.
+        """Read a `vocab.txt`: one token per line, in the order of the ids. Blank lines at the end are not tokens.
 
         Raises DataError if the file cannot be read or has a token twice.
         """
         # Not splitlines(): real vocabularies contain characters that it treats as line ends.
-        tokens = [line.removesuffix("\r") for line in _read(path).removesuffix("\n").split("\n")]
+        tokens = [line.removesuffix("\r") for line in _read(path).rstrip("\r\n").split("\n")]
         repeated = [token for token, count in Counter(tokens).items() if count > 1]
         if repeated:
             raise DataError(
@@ -76,10 +76,8 @@ class TextEncoder:
         Raises DataError if the file is not a readable tokenizer.json, VlbenchError if there is no maximum length.
         """
         text = _read(path)
-        try:
+        with reading(path, "is not a tokenizer.json", "restore the file or give another one"):
             tokenizer = Tokenizer.from_str(text)
-        except Exception as error:  # the library raises nothing narrower
-            raise DataError(f"{path} is not a tokenizer.json ({error}): restore the file or give another one") from None
         if max_length is None and tokenizer.truncation:
             max_length = int(tokenizer.truncation["max_length"])
         if max_length is None:
@@ -206,7 +204,5 @@ def _tokens(tokenizer: Tokenizer) -> list[str]:
 
 
 def _read(path: Path) -> str:
-    with foreign_reader(
-        lambda why: DataError(f"cannot read the vocabulary {path} ({why}): give a UTF-8 vocab.txt or tokenizer.json")
-    ):
-        return path.read_text(encoding="utf-8")
+    with reading(path, "is no vocabulary that can be read", "give a UTF-8 vocab.txt or tokenizer.json"):
+        return path.read_text(encoding="utf-8-sig")

@@ -17,6 +17,7 @@ from vlbench.core.batch import Batch, Draw
 from vlbench.core.errors import ExitCode, VlbenchError
 from vlbench.core.examples import Examples
 from vlbench.core.user_code import user_faults
+from vlbench.engine.batching.isolation import name_example
 from vlbench.heads.base import Head
 
 Item = TypeVar("Item")
@@ -45,8 +46,12 @@ class Batches(Dataset[Batch]):
         return len(self.blocks)
 
     def __getitem__(self, index: int) -> Batch:
-        draw = None if self.draws is None else self.draws[index]
-        return self.head.collate(self.examples, self.blocks[index], self.model, draw)
+        rows, draw = self.blocks[index], None if self.draws is None else self.draws[index]
+        try:
+            return self.head.collate(self.examples, rows, self.model, draw)
+        except Exception as error:
+            name_example(error, rows, self.examples, lambda some: self.head.collate(self.examples, some, self.model))
+            raise
 
 
 class Prepared(Dataset[Ready], Generic[Item, Ready]):

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from vlbench.core.errors import DataError
 from vlbench.data.cache.folder import atomic_file, atomic_write, cannot_write
 from vlbench.engine.runtime.ranks import Ranks
+from vlbench.engine.training.atomic_folder import flush
 
 Array: TypeAlias = NDArray[np.float32]
 MakeBlocks: TypeAlias = Callable[[Sequence[int]], Iterator[Array]]
@@ -55,6 +56,9 @@ class BlockStore:
             self._write_missing(parts, sizes, make)
             if self.ranks.is_main:
                 _join_blocks(whole, parts, sum(sizes))
+        if self.ranks.is_main:
+            for block in self.folder.glob(f"{name}-??????.npy"):  # also those of a process that was killed here
+                block.unlink()
         self.ranks.barrier()
         joined: Array = np.load(whole, mmap_mode="r", allow_pickle=False)
         return joined
@@ -89,7 +93,7 @@ def _is_intact(path: Path, rows: int) -> bool:
 
 
 def _join_blocks(whole: Path, parts: Sequence[Path], rows: int) -> None:
-    """Join all blocks to one file and remove them; never more than one of them is in memory."""
+    """Join all blocks to one file; never more than one of them is in memory."""
     temporary = whole.with_name(f".{whole.name}")
     try:
         first: Array = np.load(parts[0], mmap_mode="r", allow_pickle=False)
@@ -100,6 +104,7 @@ def _join_blocks(whole: Path, parts: Sequence[Path], rows: int) -> None:
             joined[row : row + len(block)] = block
             row += len(block)
         joined.flush()
+        flush(temporary)  # before the rename, which may reach the disk before the content
         temporary.replace(whole)
     except FileNotFoundError as error:
         raise DataError(
@@ -108,5 +113,3 @@ def _join_blocks(whole: Path, parts: Sequence[Path], rows: int) -> None:
         ) from None
     except OSError as error:
         raise cannot_write(whole, error) from None
-    for part in parts:
-        part.unlink()

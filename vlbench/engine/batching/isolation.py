@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TypeAlias, TypeVar
 
 from vlbench.core.errors import ExitCode, VlbenchError, is_out_of_memory
+from vlbench.core.examples import Examples
 
 Result = TypeVar("Result")
 Failures: TypeAlias = dict[int, str]
@@ -40,6 +41,20 @@ def isolate(rows: Sequence[int], work: Callable[[Sequence[int]], Result]) -> tup
         raise of_batch
     rest = [row for row in rows if row not in failures]
     return (work(rest) if rest else None), failures
+
+
+def name_example(
+    error: Exception, rows: Sequence[int], examples: Examples, work: Callable[[Sequence[int]], object]
+) -> None:
+    """Add a note with the id of the first example for which `work` fails alone, except to errors that name it."""
+    if isinstance(error, VlbenchError) or not is_of_one_example(error):
+        return
+    for row in rows:
+        try:
+            work([row])
+        except Exception:
+            error.add_note(f"example {examples[row].id!r}")
+            return
 
 
 def is_of_one_example(error: BaseException) -> bool:

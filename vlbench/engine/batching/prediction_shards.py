@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from torch import nn
 
 from vlbench.core.results import Prediction, Status
-from vlbench.data.cache.folder import atomic_write
+from vlbench.records.parquet import read_table, write_table
 
 SHARDS = 512
 """The most files: a killed process loses less than 1 / SHARDS of the work."""
@@ -62,9 +60,7 @@ class PredictionShards:
             "text": [prediction.text for prediction in predictions],
         }
         table = pa.table(columns, schema=_SCHEMA.with_metadata({"key": self.key}))
-        buffer = io.BytesIO()
-        pq.write_table(table, buffer, compression="zstd", write_page_checksum=True)
-        atomic_write(self._path(blocks), buffer.getvalue())
+        write_table(self._path(blocks), table)
 
     def read(self, blocks: range, ids: Sequence[str]) -> list[Prediction] | None:
         """The predictions of these batches for the examples of these ids.
@@ -72,8 +68,7 @@ class PredictionShards:
         None if the shard is missing, damaged, or of other weights or examples.
         """
         try:
-            content = io.BytesIO(self._path(blocks).read_bytes())
-            table = pq.read_table(content, page_checksum_verification=True)
+            table = read_table(self._path(blocks))
         except (OSError, pa.ArrowException):
             return None
         if not table.schema.equals(_SCHEMA) or (table.schema.metadata or {}).get(b"key") != self.key.encode():

@@ -14,13 +14,14 @@ from vlbench.core.errors import CoverageError, DataError, first_five
 from vlbench.core.examples import Examples
 from vlbench.core.results import Prediction
 from vlbench.engine.batching.batches import Prepared, answering_blocks, loader
-from vlbench.engine.batching.isolation import Failures, isolate
+from vlbench.engine.batching.isolation import Failures, isolate, name_example
 from vlbench.engine.batching.prediction_shards import PredictionShards, shard_ranges
 from vlbench.engine.runtime.memory import within_memory
 from vlbench.engine.runtime.progress_timing import Pace, Timing
 
 Ready = TypeVar("Ready")
 """The input of a forward pass."""
+Result = TypeVar("Result")
 ByRange: TypeAlias = dict[range, list[Prediction]]
 """Predictions of batches, by the range of these."""
 ENOUGH = 100
@@ -116,7 +117,7 @@ def _answer_parts(
     """The predictions of each part, as they come."""
     own = [blocks[number] for part in parts for number in part]
     total = sum(map(len, own))
-    prepare = partial(isolate if pace.records_errors else _at_once, work=work.prepare)
+    prepare = partial(isolate if pace.records_errors else partial(_at_once, examples=examples), work=work.prepare)
     loaded = loader(Prepared(own, prepare), pace.workers, pace.accelerator.device)
     for part in parts:
         predictions = list[Prediction]()
@@ -124,7 +125,7 @@ def _answer_parts(
         for number in part:
             ready, failures = next(loaded)
             rest = [row for row in blocks[number] if row not in failures]
-            answers, failed = _answer_batch(ready, rest, work, pace)
+            answers, failed = _answer_batch(ready, rest, examples, work, pace)
             predictions += _in_order(blocks[number], examples, answers, failures | failed)
             now = time.perf_counter()
             timing.batches.append(now - started)
@@ -136,13 +137,19 @@ def _answer_parts(
         pace.step(timing.examples, total)
 
 
-def _at_once(rows: Sequence[int], work: Callable[[Sequence[int]], Ready]) -> tuple[Ready, Failures]:
-    """As `isolate`, for errors that stop the run."""
-    return work(rows), {}
+def _at_once(
+    rows: Sequence[int], work: Callable[[Sequence[int]], Result], examples: Examples
+) -> tuple[Result, Failures]:
+    """As `isolate`, for errors that stop the run; an unexpected one gets the example's id as a note."""
+    try:
+        return work(rows), {}
+    except Exception as error:
+        name_example(error, rows, examples, work)
+        raise
 
 
 def _answer_batch(
-    ready: Ready | None, rows: Sequence[int], work: Work[Ready], pace: Pace
+    ready: Ready | None, rows: Sequence[int], examples: Examples, work: Work[Ready], pace: Pace
 ) -> tuple[list[Prediction], Failures]:
     """The predictions of the rows of a prepared batch, of parts of it where memory does not suffice."""
 
@@ -154,7 +161,7 @@ def _answer_batch(
 
     if not rows:
         return [], {}
-    answers, failures = (isolate if pace.records_errors else _at_once)(rows, answer_all)
+    answers, failures = (isolate if pace.records_errors else partial(_at_once, examples=examples))(rows, answer_all)
     return answers or [], failures
 
 

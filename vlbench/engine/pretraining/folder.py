@@ -8,13 +8,13 @@ from pathlib import Path
 
 from vlbench import __version__, catalog
 from vlbench.core.errors import DataError, VlbenchError
+from vlbench.core.paths import expand_home
 from vlbench.core.spec import PLACE, PretrainSpec
 from vlbench.data.cache.folder import atomic_write
 from vlbench.data.text.answers import ANSWERS_FILE
 from vlbench.engine.pretraining.loop import Work
 from vlbench.engine.runtime.trackers import FOLDER as TRACKERS
-from vlbench.engine.training.atomic_folder import remove_folder
-from vlbench.engine.training.checkpoint import Checkpoints
+from vlbench.engine.training.atomic_folder import drop_training_state, remove_folder
 from vlbench.records.provenance import portable
 
 WEIGHTS, CARD, METRICS, SPEC = "model.safetensors", "card.json", "metrics.jsonl", "spec.json"
@@ -50,7 +50,7 @@ def command_of(spec: PretrainSpec) -> str:
 
 def _portable_source(source: str) -> str:
     """A source of weights without the folders of this machine: a hub id unchanged, the last part of a path."""
-    path = Path(source.removeprefix("hf:")).expanduser()
+    path = expand_home(Path(source.removeprefix("hf:")))
     return f"{'hf:' if source.startswith('hf:') else ''}{path.name}" if path.exists() else source
 
 
@@ -89,7 +89,7 @@ def claim_folder(work: Work) -> None:
     for name in (WEIGHTS, CARD, METRICS, ANSWERS_FILE):
         (folder / name).unlink(missing_ok=True)
     remove_folder(folder / TRACKERS)
-    Checkpoints(folder).drop_last()
+    drop_training_state(folder)
     atomic_write(path, text)
 
 

@@ -11,6 +11,7 @@ from torch import nn
 from vlbench import catalog
 from vlbench.core.cards import ModelCard
 from vlbench.core.errors import ExitCode, VlbenchError, first_five
+from vlbench.core.paths import expand_home
 from vlbench.core.pretraining import HasMomentumCopies, Pretraining
 from vlbench.core.progress import Progress
 from vlbench.core.spec import PretrainSpec
@@ -79,7 +80,7 @@ def load_initial(module: Pretraining, card: ModelCard, initial: Initial, vocabul
 
 
 def _tower_file(name: str, source: str) -> Path:
-    folder = catalog.transformers_folder(source) if source.startswith(PREFIX) else Path(source).expanduser()
+    folder = catalog.transformers_folder(source) if source.startswith(PREFIX) else expand_home(Path(source))
     return weights_file(folder, f"--init {name}=")
 
 

@@ -7,12 +7,12 @@ from contextlib import nullcontext
 from pathlib import Path
 
 from safetensors import SafetensorError
-from safetensors.torch import save_file
 
 from vlbench import __version__, catalog
 from vlbench.core.backbone import Fitted
 from vlbench.core.cards import ModelCard, Recipe
 from vlbench.core.errors import DataError, VlbenchError
+from vlbench.core.paths import expand_home
 from vlbench.core.pretraining import LearnsAnswers
 from vlbench.core.progress import Progress
 from vlbench.core.spec import PretrainSpec
@@ -38,8 +38,8 @@ from vlbench.engine.runtime.environment import make_accelerator, seed_everything
 from vlbench.engine.runtime.interrupt import Interrupt, Stoppable
 from vlbench.engine.runtime.ranks import Ranks, joined
 from vlbench.engine.runtime.trackers import check_trackers, tracked
-from vlbench.engine.training.atomic_folder import flush
-from vlbench.engine.training.checkpoint import Checkpoints
+from vlbench.engine.training.atomic_folder import drop_training_state, flush
+from vlbench.engine.training.checkpoint import Checkpoints, save_weights
 from vlbench.records.lock import run_lock
 
 RECIPE = "pretrain"
@@ -67,7 +67,7 @@ def pretrain(spec: PretrainSpec, progress: Progress) -> Path:
 
 def _pretrain(spec: PretrainSpec, progress: Progress, ranks: Ranks) -> Path:
     card, size, spec, command, examples = ranks.together(lambda: _resolved(spec, progress))
-    folder = spec.output_path / f"{card.name}-{size}"
+    folder = expand_home(spec.output_path) / f"{card.name}-{size}"
     with Interrupt() as interrupt:
         work = _build(card, size, spec, command, examples, folder, progress, interrupt, ranks)
         make_folder(folder)
@@ -82,7 +82,7 @@ def _pretrain(spec: PretrainSpec, progress: Progress, ranks: Ranks) -> Path:
                     _write(work)
                 ranks.barrier()
             if ranks.is_main:
-                work.checkpoints.drop_last()
+                drop_training_state(folder)
     return folder
 
 
@@ -166,7 +166,7 @@ def _write(work: Work) -> None:
         write_answers(work.folder / ANSWERS_FILE, work.module.answers)
     temporary = work.folder / f".{WEIGHTS}"
     try:
-        save_file(weights, temporary, metadata=work.checkpoints.metadata)
+        save_weights(weights, temporary, work.checkpoints.metadata)
         flush(temporary)  # before the training state is deleted, from which the weights could be written again
         temporary.replace(work.folder / WEIGHTS)
     except (OSError, SafetensorError) as error:

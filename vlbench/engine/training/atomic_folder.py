@@ -10,7 +10,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
-from vlbench.core.errors import DataError
+from vlbench.core.errors import DataError, is_out_of_memory
 
 
 def previous(folder: Path) -> Path:
@@ -27,7 +27,7 @@ def replace_folder(folder: Path, write: Callable[[Path], None], *, keep: bool = 
     Raises:
         DataError: the folder cannot be written; the old one is unchanged.
     """
-    new = folder.with_name(f"{folder.name}.new")
+    new = _incomplete(folder)
     try:
         recover_folder(folder)
         shutil.rmtree(new, ignore_errors=True)
@@ -43,6 +43,8 @@ def replace_folder(folder: Path, write: Callable[[Path], None], *, keep: bool = 
     except (OSError, SafetensorError, RuntimeError) as error:
         shutil.rmtree(new, ignore_errors=True)
         recover_folder(folder)
+        if is_out_of_memory(error):
+            raise
         raise DataError(f"cannot write {folder} ({error}): free some space or give another --output-path") from None
     if not keep:
         shutil.rmtree(previous(folder), ignore_errors=True)
@@ -50,15 +52,35 @@ def replace_folder(folder: Path, write: Callable[[Path], None], *, keep: bool = 
 
 def recover_folder(folder: Path) -> None:
     """Undo an incomplete replacement: move the old folder back if no new one has taken its place."""
-    if not folder.exists():
+    if not folder.exists() and previous(folder).exists():  # a finished run's folder may be read-only
         with suppress(FileNotFoundError):  # there is none, or another process was faster
             previous(folder).rename(folder)
 
 
+def drop_resume_state(run: Path) -> None:
+    """Delete what only resuming needs from the folder of a finished run; its process must hold the run's lock."""
+    for checkpoints in (run / "checkpoints", *(run / "controls").glob("*/")):
+        drop_training_state(checkpoints)
+    shutil.rmtree(run / "shards", ignore_errors=True)
+
+
+def drop_training_state(folder: Path) -> None:
+    """Delete what only the resuming of a training needs from its folder of checkpoints; `best` stays."""
+    remove_folder(folder / "last")
+    best = folder / "best"
+    recover_folder(best)
+    for path in (previous(best), _incomplete(best)):
+        shutil.rmtree(path, ignore_errors=True)
+
+
 def remove_folder(folder: Path) -> None:
     """Remove a folder and everything that replacing it may have left."""
-    for path in (folder, previous(folder), folder.with_name(f"{folder.name}.new")):
+    for path in (folder, previous(folder), _incomplete(folder)):
         shutil.rmtree(path, ignore_errors=True)
+
+
+def _incomplete(folder: Path) -> Path:
+    return folder.with_name(f"{folder.name}.new")
 
 
 def flush(path: Path) -> None:

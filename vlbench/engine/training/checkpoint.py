@@ -15,11 +15,11 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from vlbench.core.errors import DataError, VlbenchError
+from vlbench.core.errors import DataError, VlbenchError, shortage
 from vlbench.data.text.answers import ANSWERS_FILE, write_answers
 from vlbench.data.text.tokenizer import TextEncoder
 from vlbench.engine.runtime.randomness import RandomState, random_state, restore_random_state
-from vlbench.engine.training.atomic_folder import previous, recover_folder, remove_folder, replace_folder
+from vlbench.engine.training.atomic_folder import previous, recover_folder, replace_folder
 from vlbench.engine.training.lora import merged_state
 from vlbench.engine.weights.files import STANDS_ON
 from vlbench.engine.weights.state_dict import VOCABULARY, read_safetensors
@@ -94,7 +94,7 @@ class Checkpoints:
         """Write weights that are given as tensors, and the tokenizer."""
 
         def write(folder: Path) -> None:
-            save_file(_unshared(state), folder / "model.safetensors", metadata=self.metadata)
+            save_weights(_unshared(state), folder / "model.safetensors", self.metadata)
             if self.text is not None:
                 self.text.save(folder / "tokenizer.json")
             if self.answers:
@@ -123,9 +123,9 @@ class Checkpoints:
         """
 
         def write(folder: Path) -> None:
-            save_file(_unshared(learner), folder / "model.safetensors")
+            save_weights(_unshared(learner), folder / "model.safetensors")
             if average is not None:
-                save_file(_unshared(average.state_dict()), folder / "average.safetensors")
+                save_weights(_unshared(average.state_dict()), folder / "average.safetensors")
             trainer = {
                 "optimizer": optimizer.state_dict(),
                 "schedule": schedule.state_dict(),
@@ -157,11 +157,17 @@ class Checkpoints:
             raise faults[0]
         return None
 
-    def drop_last(self) -> None:
-        """Delete the training state of a finished run; its best weights stay."""
-        remove_folder(self.folder / "last")
-        recover_folder(self.folder / "best")
-        remove_folder(previous(self.folder / "best"))
+
+def save_weights(tensors: Mapping[str, Tensor], path: Path, metadata: dict[str, str] | None = None) -> None:
+    """Write a new safetensors file with the permissions of the umask: `save_file` alone gives it to its owner only.
+
+    Raises OSError or SafetensorError if it cannot be written.
+    """
+    path.unlink(missing_ok=True)
+    path.touch()
+    mode = path.stat().st_mode
+    save_file(dict(tensors), path, metadata=metadata)
+    path.chmod(mode)
 
 
 def _restored(
@@ -180,6 +186,8 @@ def _restored(
         if rank < len(trainer["chance"]):
             restore_random_state(trainer["chance"][rank])
     except (*_DAMAGED, VlbenchError) as error:
+        if shortage(error):
+            raise
         raise DataError(
             f"{folder} cannot be resumed from ({' '.join(str(error).split())[:200]}): "
             f"delete that folder or start over with --no-resume"

@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 from typing import BinaryIO
 
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 
 from vlbench import catalog
 from vlbench.core.cards import ModelCard
@@ -128,7 +128,7 @@ def _read_header(weights: Path) -> tuple[dict[str, str], list[str]]:
     try:
         with safe_open(weights, "np") as file:
             return dict(file.metadata() or {}), list(file.keys())
-    except (OSError, SafetensorError):
+    except Exception:  # the library raises any type of error
         return {}, []  # the error is reported when the weights are loaded
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.serialization import safe_globals
 
 from vlbench.core.errors import ExitCode, VlbenchError
-from vlbench.data.files.foreign import foreign_reader
+from vlbench.data.files.foreign import reading
 from vlbench.data.files.pickles import more_than_weights
 from vlbench.data.text.tokenizer import TextEncoder
 from vlbench.engine.weights.files import read_metadata, shard_files
@@ -55,12 +55,8 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
     Raises:
         VlbenchError: exit 6, the file is of another format or damaged.
     """
-    with foreign_reader(
-        lambda why: VlbenchError(
-            f"{path} does not load as safetensors ({why}): give a file that vlbench or safetensors wrote",
-            ExitCode.WEIGHTS,
-        )
-    ):
+    remedy = "give a file that vlbench or safetensors wrote"
+    with reading(path, "does not load as safetensors", remedy, ExitCode.WEIGHTS):
         return load_file(path)
 
 
@@ -90,7 +86,7 @@ def _read_torch(path: Path) -> dict[str, object]:
             warnings.simplefilter("ignore")  # about old pickle formats, which the user cannot change
             content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # for damaged bytes the unpickler raises any type of error
-        raise VlbenchError(f"{path} {_fault(error)}", ExitCode.WEIGHTS) from None
+        raise VlbenchError(f"{path} {_fault(error)}", ExitCode.WEIGHTS) from error
     if not isinstance(content, dict):
         raise VlbenchError(
             f"{path} holds a {type(content).__name__} where tensors by name are expected: give a file of weights",

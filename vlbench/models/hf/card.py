@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from vlbench.core.cards import HeadLayout, ModelCard, Recipe, SizeCard
 from vlbench.models.hf.families import FAMILIES, GENERATIVE, Family, family_of
 from vlbench.models.hf.folder import SIZE, SOURCE, read_config, short_name
+from vlbench.models.hf.hub_code import code_in
 
 _CLASSES: Mapping[str, str] = {
     "fusion": "vlbench.models.hf.fusion:HFFusion",
@@ -66,7 +67,7 @@ def card_of(name: str, config: Mapping[str, object]) -> ModelCard:
         ranks_by="dual" if family.kind == "dual" else "cross",
         embeds=family.kind == "dual" or family.embeds,
         pretrained=True,
-        own_code=bool(own_code),
+        own_code=f"{found} in its config.json" if (found := code_in(config)) else "",
         brings=("rank",) if family.kind == "dual" else (head.output,) if head else (),
         sizes={SIZE: SizeCard(config={}, vocabulary="its own", max_text=_longest_text(config, family))},
         head=head.layout if head else HeadLayout(),

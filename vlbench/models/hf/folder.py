@@ -9,6 +9,7 @@ from pathlib import Path
 
 from vlbench.core.cards import ModelCard
 from vlbench.core.errors import ExitCode, VlbenchError
+from vlbench.core.paths import expand_home, visible
 from vlbench.data.cache.folder import files_sha256
 
 PREFIX = "hf:"
@@ -81,7 +82,7 @@ def fetched_folder(name: str, *, weights: bool = True) -> Path:
     if weights:
         for pattern in _WEIGHTS:
             folder = _fetch_folder(source, revision, (*_WITHOUT_WEIGHTS, pattern))
-            if any(folder.glob(pattern)):
+            if visible(folder, pattern):
                 break
     return folder
 
@@ -115,13 +116,13 @@ def processor_sha256(folder: Path) -> str:
 def settings_sha256(folder: Path) -> str:
     """The hash of all files but the weights that answers depend on: preprocessing, configuration, prompt format,
     generation settings and code."""
-    return files_sha256([file for pattern in (*_WITHOUT_WEIGHTS, *_BESIDES) for file in folder.glob(pattern)])
+    return files_sha256([file for pattern in (*_WITHOUT_WEIGHTS, *_BESIDES) for file in visible(folder, pattern)])
 
 
 def _source(name: str) -> tuple[str, str | None]:
     """The folder or the id on the hub, and the revision."""
     source = name.removeprefix(PREFIX)
-    folder = Path(source).expanduser()
+    folder = expand_home(Path(source))
     if source and folder.is_dir():
         return str(folder), None
     plain, _, revision = source.partition("@")

@@ -20,6 +20,7 @@ from vlbench.core.record import LoadReport
 from vlbench.data.files.pickles import more_than_weights
 from vlbench.data.resources import Loading
 from vlbench.models.hf.families import GENERATIVE_CLASS, Family, TrainedHead, family_of
+from vlbench.models.hf.hub_code import check_trusted
 from vlbench.models.hf.library import Config, LoadingInfo, ModelClass
 
 _LEAST = 0.99
@@ -36,10 +37,11 @@ class PretrainedFolder:
 
     loading: how it is loaded into memory. own_code: the Auto classes that code in the folder implements.
 
-    Raises VlbenchError: an unsupported family; an invalid config.json (exit 6).
+    Raises VlbenchError: an unsupported family; untrusted code; an invalid config.json (exit 6).
     """
 
     def __init__(self, folder: Path, name: str, loading: Loading) -> None:
+        check_trusted(folder, name, loading.trust_remote_code)
         from transformers import AutoConfig
 
         self.folder, self.name, self.loading = folder, name, loading
@@ -167,11 +169,15 @@ class PretrainedFolder:
 
     def fault(self, what: str, error: Exception) -> VlbenchError:
         """The error that the model has `what`, with the library's reason."""
-        reason = " ".join(str(error).split())[:160]
-        return VlbenchError(
-            f"{self.name} has {what} ({type(error).__name__}: {reason}): save it again with save_pretrained",
-            ExitCode.WEIGHTS,
-        )
+        remedy = "save it again with save_pretrained"
+        if isinstance(error, ImportError):  # the folder is sound
+            remedy = "install the library that it names, or use a model that does without"
+        return VlbenchError(f"{self.name} has {what} ({brief_reason(error)}): {remedy}", ExitCode.WEIGHTS)
+
+
+def brief_reason(error: Exception) -> str:
+    """The type of an error of the library and the beginning of its message, on one line."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
 
 
 def quantization(bits: str | None, dtype: torch.dtype) -> object:

@@ -5,11 +5,12 @@ Shapes: B prompts, T tokens of the longest.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from types import ModuleType
 from typing import Protocol, cast
 
+from PIL.Image import Image
 from torch import Tensor
 
 from vlbench.core.backbone import Tensors
@@ -17,9 +18,12 @@ from vlbench.core.errors import ExitCode, VlbenchError
 from vlbench.core.examples import Prompt
 from vlbench.data.resources import ImageSource
 from vlbench.models.hf.library import Processor, ProcessorClass
-from vlbench.models.hf.pretrained import PretrainedFolder
+from vlbench.models.hf.pretrained import PretrainedFolder, brief_reason
 from vlbench.models.hf.processor import FAULTS
 from vlbench.models.hf.style import style_of
+
+_REJECTED = (ValueError, IndexError, TypeError)
+"""The errors of processors of transformers about texts and images that they do not take."""
 
 
 class Prompter:
@@ -52,20 +56,37 @@ class Prompter:
 
         Raises:
             DataError: an image cannot be read.
-            VlbenchError: the processor rejects the number of images in a prompt.
+            VlbenchError: the processor rejects a prompt; the message names its text and its images.
         """
         texts = [self.style.text(prompt) for prompt in prompts]
         images = [[self.images.open(ref) for ref in prompt.images] for prompt in prompts]
+        try:
+            processed = self._process(texts, images)
+        except _REJECTED as error:
+            raise self._rejected(prompts, texts, images, error) from error
+        return {key: value for key, value in processed.items() if isinstance(value, Tensor) and key != "labels"}
+
+    def _process(self, texts: Sequence[str], images: Sequence[Sequence[Image]]) -> Mapping[str, object]:
         bos = self.tokenizer.bos_token
         options = {"add_special_tokens": False} if bos and texts[0].startswith(bos) else {}
-        try:
-            processed = self.processor(text=texts, images=images, padding=True, return_tensors="pt", **options)
-        except (ValueError, IndexError, TypeError) as error:
-            raise VlbenchError(
-                f"{self.name} takes no prompt with {len(images[0])} images ({type(error).__name__}: "
-                f"{' '.join(str(error).split())[:160]}): give fewer shots, or another model"
-            ) from None
-        return {key: value for key, value in processed.items() if isinstance(value, Tensor) and key != "labels"}
+        return self.processor(text=list(texts), images=list(images), padding=True, return_tensors="pt", **options)
+
+    def _rejected(
+        self, prompts: Sequence[Prompt], texts: Sequence[str], images: Sequence[Sequence[Image]], error: Exception
+    ) -> VlbenchError:
+        """The error for the first prompt that the processor rejects, with its files."""
+        prompt, reason = prompts[0], error
+        for candidate, text, its_images in zip(prompts, texts, images, strict=True):
+            try:
+                self._process([text], [its_images])
+            except _REJECTED as own:
+                prompt, reason = candidate, own
+                break
+        files = ", ".join(str(ref.path) for ref in prompt.images) or "no image"
+        remedy = "give fewer shots, or another model" if prompt.shots else "check these, or give another model"
+        return VlbenchError(
+            f"{self.name} rejects the prompt {prompt.query.text[:80]!r} with {files} ({brief_reason(reason)}): {remedy}"
+        )
 
     @lru_cache(maxsize=100_000)  # noqa: B019 - a run has one Prompter, and answers repeat
     def answer(self, answer: str) -> tuple[int, ...]:

@@ -14,7 +14,7 @@ from vlbench.metrics.uncertainty import mean_interval
 from vlbench.records.collect import FoundRun
 from vlbench.records.folder import RunFolder, read_run
 from vlbench.report.tables.per_example import Units, read_units
-from vlbench.report.tables.protocol import by_system, model_name, newest
+from vlbench.report.tables.protocol import by_system, model_name, newest, unsealed_notes
 from vlbench.report.tables.system_names import SETTINGS, differing, labels
 
 
@@ -118,7 +118,7 @@ def compare_runs(paths: Sequence[Path], metric: str = "", by: str = "") -> Compa
     result = first.result(metric)
     better = result is None or result.higher_is_better
     pairs = tuple(_pair(compared[0], other, by, better) for other in compared[1:])
-    notes = (*left_out, *_copies(given, runs), *_notes(runs))
+    notes = (*left_out, *_copies(given, runs), *_notes(runs), *unsealed_notes(runs))
     return Comparison(first.task.name, first.task.split, metric, better, by, compared, pairs, notes)
 
 

@@ -14,7 +14,7 @@ from vlbench.core.errors import DataError, VlbenchError
 from vlbench.core.record import RunRecord
 from vlbench.core.validate import Frozen, parse
 from vlbench.data.cache.folder import atomic_write
-from vlbench.data.files.foreign import foreign_reader
+from vlbench.data.files.foreign import reading
 from vlbench.data.json.lines import unique
 from vlbench.metrics.significance import Seeds
 from vlbench.records.collect import FoundRun
@@ -168,8 +168,8 @@ def trained_entry(runs: Sequence[FoundRun]) -> TrainedEntry:
 
 
 def updated(old: Baseline | None, runs: Sequence[FoundRun], reason: str, version: str) -> Baseline:
-    """The baseline with the entries of the runs' subjects replaced; other subjects are kept. Raises VlbenchError: the
-    reason is empty, or a run cannot be a baseline.
+    """The baseline with the entries of the runs' subjects replaced; other subjects are kept. The same update again
+    changes nothing. Raises VlbenchError: the reason is empty, or a run cannot be a baseline.
     """
     if not reason.strip():
         raise VlbenchError("--update-baseline needs a --reason, which stays in the file: say why values may change")
@@ -187,15 +187,18 @@ def updated(old: Baseline | None, runs: Sequence[FoundRun], reason: str, version
             raise VlbenchError(f"{each.title} is given {len(group)} times: give one run of frozen weights")
         else:
             frozen[each] = frozen_entry(group[0])
-    changes = (*(old.changes if old else ()), Change(reason=reason.strip(), version=version))
-    return Baseline(changes=changes, frozen=_sorted(frozen), trained=_sorted(trained))
+    change = Change(reason=reason.strip(), version=version)
+    new = Baseline(changes=(change,), frozen=_sorted(frozen), trained=_sorted(trained))
+    if old is None:
+        return new
+    if old == new.model_copy(update={"changes": old.changes}) and old.changes[-1] == change:
+        return old  # the same update again, for example after a kill
+    return new.model_copy(update={"changes": (*old.changes, change)})
 
 
 def read_baseline(path: Path) -> Baseline:
     """A baseline file. Raises DataError: it is not there, corrupt, or of another schema."""
-    with foreign_reader(
-        lambda why: DataError(f"{path} is no baseline ({why}): make one with --update-baseline --reason ...")
-    ):
+    with reading(path, "is no baseline", "make one with --update-baseline --reason ..."):
         values = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=unique)
     version = values.get("schema_version") if isinstance(values, dict) else None
     if not isinstance(values, dict) or version != _SCHEMA:

@@ -42,6 +42,7 @@ def _facts(record: RunRecord) -> dict[str, str]:
     facts = {
         "run": record.fingerprint,
         "status": record.status,
+        "seal": "none, so edits are not detected" if record.is_unsealed else "",
         "task": f"{task.name}, version {task.version}, split {task.split}",
         "data": "real data" if task.source == "real" else f"built-in world ({record.spec.domain})",
         "data manifest": task.manifest_sha256,

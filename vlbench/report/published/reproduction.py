@@ -96,7 +96,7 @@ def _deviation(record: RunRecord, row: Published, again: Rerun) -> str:
     if set(split_tuple(trained.train_split)) != set(row.trained_on.splits):
         return f"trained on {joined(trained.train_split)}, published with {joined(row.trained_on.splits)}"
     try:
-        usual = catalog.model_card(record.spec.model).recipe(record.task.name, again.size)
+        usual = catalog.model_card(again.model).recipe(record.task.name, again.size)
     except VlbenchError:
         return f"the recipe of {again.model} is unknown here"
     changed = _changed(trained.recipe, usual)

@@ -13,6 +13,7 @@ from pydantic import Field, field_validator, model_validator
 
 from vlbench.core.cards import TaskCard
 from vlbench.core.errors import DataError, VlbenchError, unknown
+from vlbench.core.paths import visible
 from vlbench.core.validate import Frozen, parse
 from vlbench.core.yamlfile import is_yaml_file, read_yaml
 
@@ -208,7 +209,7 @@ def own_models(place: Path, cards: Mapping[str, TaskCard], others: Collection[st
     """
     if not place.exists():
         raise VlbenchError(f"--published {place} does not exist: give a YAML file of published results or a folder")
-    files = sorted(filter(is_yaml_file, place.iterdir())) if place.is_dir() else [place]
+    files = list(filter(is_yaml_file, visible(place, "*"))) if place.is_dir() else [place]
     if not files:
         raise VlbenchError(f"--published {place} holds no *.yaml: give a file of published results or a folder of them")
     return tuple(_own(path, cards, others) for path in files)

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from vlbench.core.errors import ExitCode, VlbenchError, first_five
+from vlbench.core.paths import visible
 from vlbench.core.profile import ProfileRecord
 from vlbench.data.cache.folder import atomic_write
 from vlbench.records.profiles import read_profile
@@ -44,7 +45,7 @@ def page(records: Mapping[str, ProfileRecord]) -> str:
 
 def records_of(folder: Path) -> dict[str, ProfileRecord]:
     """The records below the folder, by name. Raises VlbenchError: there are none; one is corrupt (exit 5)."""
-    records = {path.stem: read_profile(path) for path in sorted((folder / "records").glob("*.json"))}
+    records = {path.stem: read_profile(path) for path in visible(folder / "records", "*.json")}
     if not records:
         raise VlbenchError(f"{folder / 'records'} holds no profile: copy the profile.json of `vlbench profile` there")
     return records

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from vlbench.core.errors import DataError, ExitCode, VlbenchError
 from vlbench.data.cache.folder import atomic_write
+from vlbench.data.cache.lock import only_editor
 
 _MARKS = re.compile(r"(<!-- vlbench:begin(?: [^\n]*?)? -->\n)(.*?)(<!-- vlbench:end -->)", re.DOTALL)
 
@@ -35,14 +36,15 @@ def put(path: Path, content: str, *, marks: bool, check: bool) -> bool:
     Raises VlbenchError: the marks are missing; or, with `check`, the page is stale (exit 11).
     Raises DataError: the page cannot be read or written.
     """
-    old = _read(path) if marks or path.exists() else ""
-    new = injected(old, content, str(path)) if marks else f"{content}\n"
-    if new == old:
-        return False
-    if check:
-        raise VlbenchError(f"{path} is stale: run the same command without --check and commit it", ExitCode.STALE)
-    atomic_write(path, new)
-    return True
+    with only_editor(path):
+        old = _read(path) if marks or path.exists() else ""
+        new = injected(old, content, str(path)) if marks else f"{content}\n"
+        if new == old:
+            return False
+        if check:
+            raise VlbenchError(f"{path} is stale: run the same command without --check and commit it", ExitCode.STALE)
+        atomic_write(path, new)
+        return True
 
 
 def _read(path: Path) -> str:

@@ -8,11 +8,11 @@ from math import isfinite
 from statistics import fmean
 
 from vlbench import catalog
-from vlbench.core.errors import VlbenchError, first_five, unknown
+from vlbench.core.errors import VlbenchError, unknown
 from vlbench.metrics.direction import worth
 from vlbench.records.collect import FoundRun
 from vlbench.report.tables.aggregates import COSTS, SELECTION, Aggregate, aggregate, doubt, pareto
-from vlbench.report.tables.protocol import Column, column, newest
+from vlbench.report.tables.protocol import Column, column, newest, unsealed_notes
 from vlbench.report.tables.system_names import placed
 
 MAIN = "main"
@@ -142,20 +142,12 @@ def board(
         tuple(tables),
         (
             *(f"left out: {fault}" for fault in faults),
-            *_unsealed(chosen),
+            *unsealed_notes(chosen),
             *_machines(chosen, columns),
             *_batches(chosen, columns),
         ),
         choice.pareto,
     )
-
-
-def _unsealed(runs: Sequence[FoundRun]) -> list[str]:
-    """A note on records that nothing protects against edits."""
-    names = [run.record.fingerprint for run in runs if run.is_unsealed]
-    if not names:
-        return []
-    return [f"{len(names)} of {len(runs)} records have no seal, so edits are not detected: {first_five(names)}"]
 
 
 def _table(data: str, how: str, runs: Sequence[tuple[FoundRun, str]], columns: Sequence[str], choice: Choice) -> Table:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from vlbench.core.errors import first_five
 from vlbench.core.modes import MODES
 from vlbench.core.record import RunRecord
 from vlbench.core.spec import PLACE
@@ -103,6 +104,14 @@ def newest(runs: Sequence[FoundRun]) -> list[FoundRun]:
 
 def _completeness(run: FoundRun) -> tuple[bool, bool, str, str]:
     return run.record.status == "done", not run.record.unanswered, run.record.started, str(run.path)
+
+
+def unsealed_notes(runs: Sequence[FoundRun]) -> list[str]:
+    """A note on the finished records without a seal, if there are any."""
+    names = [run.record.fingerprint for run in runs if run.record.is_unsealed]
+    if not names:
+        return []
+    return [f"{len(names)} of {len(runs)} records have no seal, so edits are not detected: {first_five(names)}"]
 
 
 def by_system(runs: Sequence[FoundRun]) -> list[list[FoundRun]]:

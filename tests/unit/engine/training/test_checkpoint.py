@@ -17,6 +17,7 @@ from vlbench.core.errors import DataError, ExitCode, VlbenchError
 from vlbench.data.text.tokenizer import TextEncoder
 from vlbench.engine.runtime.randomness import random_state
 from vlbench.engine.training import checkpoint
+from vlbench.engine.training.atomic_folder import drop_training_state
 from vlbench.engine.training.checkpoint import Best, Checkpoints, TrainState
 from vlbench.engine.training.optimizer import BertAdam
 from vlbench.engine.weights.files import STANDS_ON
@@ -122,9 +123,9 @@ def test_no_state_to_resume(tmp_path: Path) -> None:
     assert checkpoints.load_last(net, None, optimizer, schedule) is None
     checkpoints.save_last(TrainState(step=1), net.state_dict(), None, optimizer, schedule)
     assert checkpoints.load_last(net, None, optimizer, schedule) == TrainState(step=1)
-    checkpoints.drop_last()
+    drop_training_state(checkpoints.folder)
     assert checkpoints.load_last(net, None, optimizer, schedule) is None
-    checkpoints.drop_last()
+    drop_training_state(checkpoints.folder)
 
 
 @pytest.mark.parametrize("file", ["state.json", "trainer.pt", "model.safetensors"])

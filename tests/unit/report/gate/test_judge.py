@@ -45,10 +45,11 @@ def figure(run: Path, value: float) -> Path:
 
 @pytest.fixture
 def frozen(make_run: Callable[..., Path]) -> Callable[..., Path]:
-    """A run of given weights, with the given answers."""
+    """A run of given weights, with the given answers; SAID are right."""
 
     def make(name: str, answers: list[str] = SAID, margin: float = 0.5, **changed: Any) -> Path:
-        run = make_run(name, [1.0] * len(answers), answers=answers, margin=margin, **changed)
+        scores = [float(answer == right) for answer, right in zip(answers, SAID, strict=False)]
+        run = make_run(name, scores, answers=answers, references=SAID, margin=margin, **changed)
         return change(run, spec=read_run(run).spec.model_copy(update={"mode": "eval"}))
 
     return make
@@ -63,7 +64,8 @@ def seeds(make_run: Callable[..., Path]) -> Callable[..., list[Path]]:
         for seed in range(count):
             share = right + spread * (seed - 1)
             scores = (np.random.default_rng(seed).permutation(n) < share * n).astype(float)
-            folders.append(make_run(f"{name}{seed}", scores.tolist(), seed=seed))
+            answers = ["True" if score else "False" for score in scores]
+            folders.append(make_run(f"{name}{seed}", scores.tolist(), seed=seed, answers=answers))
         return folders
 
     return make
@@ -276,6 +278,7 @@ def test_the_command(frozen: Callable[..., Path], tmp_path: Path, vlbench: Calla
     make = ("gate", before, "--baseline", file, "--update-baseline")
     assert vlbench(*make).code == 2 and not file.exists()
     assert vlbench(*make, "--reason", "first | <b>\n").code == 0
+    assert vlbench(*make, "--reason", "first | <b>\n").code == 0  # once more, which changes nothing
     assert json.loads(file.read_text())["changes"] == [{"reason": "first | <b>", "version": __version__}]
     done = vlbench("gate", frozen("same"), "--baseline", file)
     assert done.code == 0 and done.out.startswith("1 pass")
@@ -318,7 +321,7 @@ def test_an_update_says_what_moved_and_what_cannot_be_judged(
     told = vlbench("gate", frozen("a"), *seeds("t", 0.7, n=60, count=2), *make).out
     assert "(built-in world (plain), eval), frozen: new 100.00" in told
     assert "2 of the 3 seeds that a verdict needs" in told
-    worse = figure(frozen("b"), 50.0)
+    worse = frozen("b", [*SAID[:100], *["other"] * 100])
     told = vlbench("gate", worse, *make).out
     assert "frozen: 100.00 -> 50.00" in told and "trained: " not in told
     for idle in ("--json", "--layer=frozen"):
