@@ -26,6 +26,8 @@ from vlbench.engine.runtime.ranks import QUIET, give_way
 _HOST = "localhost"
 _SECONDS_TO_STOP = 30.0
 """Within this time a process that is asked to stop saves its state; then it is killed."""
+_SECONDS_WITHOUT_PEER = 3.0
+"""The same after the failure of another process, without which no state can be saved."""
 _SECONDS_BETWEEN_LOOKS = 0.1
 
 Work = Callable[..., str]
@@ -66,7 +68,7 @@ def launch(work: Work, arguments: tuple[object, ...], processes: int) -> str:
     """Run `work` in several processes of this machine and return the result of rank 0.
 
     Each process gets its share of the cores, unless `$OMP_NUM_THREADS` is set. When one fails, the launcher ends the
-    others within half a minute. Ctrl-C and SIGTERM are forwarded to all processes. When the launcher itself is killed,
+    others within seconds. Ctrl-C and SIGTERM are forwarded to all processes. When the launcher itself is killed,
     they stop as after Ctrl-C.
 
     work: importable, since it runs in new interpreters; it learns its rank with `ranks.joined`.
@@ -86,8 +88,14 @@ def launch(work: Work, arguments: tuple[object, ...], processes: int) -> str:
             running.extend(_start(number, meeting | sizes, work, arguments) for number in range(processes))
             return _wait(running, interrupt)[0]
         except BaseException as error:
-            _end(running, 0.0 if isinstance(error, KeyboardInterrupt) else _SECONDS_TO_STOP)
+            _end(running, _seconds_to_stop(error))
             raise
+
+
+def _seconds_to_stop(error: BaseException) -> float:
+    if isinstance(error, Interrupted):
+        return _SECONDS_TO_STOP
+    return 0.0 if isinstance(error, KeyboardInterrupt) else _SECONDS_WITHOUT_PEER
 
 
 def _start(number: int, environment: dict[str, str], work: Work, arguments: tuple[object, ...]) -> Rank:

@@ -9,7 +9,7 @@ import pytest
 from vlbench.core.errors import ExitCode, VlbenchError
 from vlbench.core.progress import Silent
 from vlbench.engine.runtime import ranks
-from vlbench.engine.runtime.ranks import Ranks, SharedError, give_way, is_lost_peer, join, launched
+from vlbench.engine.runtime.ranks import Ranks, SharedError, give_way, is_lost_peer, joined, launched
 
 NAMES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_PORT", "ACCELERATE_MIXED_PRECISION")
 
@@ -25,6 +25,11 @@ def rank(monkeypatch: pytest.MonkeyPatch) -> None:
     """This process has rank 2 of 4, as torchrun sets it."""
     for name, value in (("RANK", "2"), ("WORLD_SIZE", "4"), ("LOCAL_RANK", "0")):
         monkeypatch.setenv(name, value)
+
+
+def join(device: str | None, num_processes: int | None = None, progress: Silent | None = None) -> Ranks:
+    with joined(device, num_processes, progress) as own:
+        return own
 
 
 def test_a_single_process_is_rank_0() -> None:
