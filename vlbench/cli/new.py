@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import keyword
-import os
 import re
 import shlex
 import shutil
@@ -16,6 +15,7 @@ import typer
 
 from vlbench.core.errors import DataError, VlbenchError
 from vlbench.core.paths import expand_home
+from vlbench.data.cache.temporary import temporary_path
 
 _TEMPLATES = Path(__file__).parent / "templates"
 _SUFFIX = ".txt"
@@ -75,7 +75,7 @@ def _words(name: str) -> dict[str, str]:
 
 def _write(templates: Path, folder: Path, words: dict[str, str]) -> None:
     """Write the filled templates into a temporary folder next to it, then rename that: all files exist or none."""
-    temporary = folder.with_name(f"{folder.name}.new-{os.getpid()}")
+    temporary = temporary_path(folder)
     try:
         for template in sorted(templates.rglob(f"*{_SUFFIX}")):
             place = str(template.relative_to(templates)).removesuffix(_SUFFIX).replace("NAME", words["name"])

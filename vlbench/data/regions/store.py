@@ -170,7 +170,7 @@ def cached_store(
     source: str,
     on_wait: Callable[[], None] | None = None,
 ) -> FeatureStore:
-    """Open the store at `CACHE/regions/NAME`, built from `rows()` by one process if there is none, while others wait for it.
+    """Open the store at `CACHE/regions/NAME`; if there is none, one process builds it from `rows()` and others wait.
 
     on_wait: called once if this process waits. Raises DataError as `FeatureStore` and `build` do.
     """
