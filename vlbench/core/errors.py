@@ -18,6 +18,8 @@ _NO_MEMORY = (
     "error return without exception set",
 )
 """What the messages of torch, the operating system, C++, the loader of libraries, oneDNN and extensions in C say."""
+_SPEAKING = ("SafetensorError",)
+"""The names of other types of errors whose messages tell."""
 _NO_THREADS = ("start new thread", "Resource temporarily unavailable")
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -105,7 +107,8 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether the error is about memory: some libraries have a type for it, others only a message."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
-    return isinstance(error, Exception) and any(text in str(error) for text in _NO_MEMORY)
+    speaks = isinstance(error, (RuntimeError, OSError, ImportError, SystemError)) or type(error).__name__ in _SPEAKING
+    return speaks and any(text in str(error) for text in _NO_MEMORY)
 
 
 def shortage(error: Exception) -> VlbenchError | None:

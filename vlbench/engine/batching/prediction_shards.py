@@ -69,7 +69,7 @@ class PredictionShards:
         """
         try:
             table = read_table(self._path(blocks))
-        except (OSError, pa.ArrowException):
+        except (OSError, ValueError, pa.ArrowException):
             return None
         if not table.schema.equals(_SCHEMA) or (table.schema.metadata or {}).get(b"key") != self.key.encode():
             return None
