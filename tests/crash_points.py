@@ -291,18 +291,13 @@ def _kill() -> None:
         time.sleep(1)
 
 
-def lost(
-    case: Case, points: Iterable[str], expected: dict[str, object], left_over: tuple[str, ...] = ()
-) -> Iterator[str]:
-    """The points after whose kill the same command does not end as if nothing had happened, with the reason.
-
-    left_over: ends of the names of files that may be left.
-    """
+def lost(case: Case, points: Iterable[str], expected: dict[str, object]) -> Iterator[str]:
+    """The points after whose kill the same command does not end as if nothing had happened, with the reason."""
     for point in points:
         case.reset()
         killed = case.kill(point)
         again = case.run()
-        found = [name for name in differences(case.left(), expected) if not name.endswith(left_over)]
+        found = differences(case.left(), expected)
         if killed.code != -signal.SIGKILL:
             yield f"{point}: not reached, exit {killed.code}: {killed.err[-500:]}"
         elif again.code != 0 or found:

@@ -12,8 +12,6 @@ import pytest
 
 MakeCase = Callable[[str], Any]
 COMMANDS = ("finetune", "eval", "rank", "world", "features", "pretrain", "leaderboard", "report", "gate", "fetch")
-LEFT_OVER = {"fetch": (".part.json", ".zip")}
-"""Ends of the names of files that a killed command may leave."""
 
 
 def test_sampled_points(make_case: MakeCase, crash_points: ModuleType) -> None:
@@ -36,7 +34,7 @@ def check(
     case = make_case(command)
     points = case.points()
     assert points == list(dict.fromkeys(points))
-    assert list(crash_points.lost(case, choose(points), case.left(), LEFT_OVER.get(command, ()))) == []
+    assert list(crash_points.lost(case, choose(points), case.left())) == []
 
 
 def test_a_finished_run_is_cleaned_up_again(make_case: MakeCase) -> None:
