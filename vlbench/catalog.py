@@ -18,7 +18,7 @@ from vlbench.core.errors import DataError, VlbenchError, unknown
 from vlbench.core.paths import visible
 from vlbench.core.plugin_modules import import_file
 from vlbench.core.task import Adapter, Task
-from vlbench.core.user_code import UserCodeError
+from vlbench.core.user_code import UserCodeError, same_folder
 from vlbench.core.validate import parse
 from vlbench.core.yamlfile import read_yaml
 from vlbench.data.files.code import CODE, WEIGHTS, content_sha256, data_beside, files_below, with_imports
@@ -138,7 +138,8 @@ def check_size(card: ModelCard, size: str) -> None:
 def load_model(card: ModelCard, size: str, resources: Resources) -> Backbone:
     """The model of that size, with freshly initialised weights."""
     check_size(card, size)
-    backbone: Backbone = _named(card.backbone).from_card(card, size, resources)
+    with same_folder():
+        backbone: Backbone = _named(card.backbone).from_card(card, size, resources)
     return backbone
 
 
@@ -248,7 +249,8 @@ def model_towers(card: ModelCard) -> Mapping[str, Tower]:
 
 def load_pretraining(card: ModelCard, size: str, resources: Resources, options: Mapping[str, Option]) -> Pretraining:
     """The model's backbone with its pretraining heads, freshly initialised. options: those of the model."""
-    pretraining: Pretraining = _named(card.pretraining).from_card(card, size, resources, options)
+    with same_folder():
+        pretraining: Pretraining = _named(card.pretraining).from_card(card, size, resources, options)
     return pretraining
 
 

@@ -99,3 +99,55 @@ def test_a_metric_and_an_adapter(vlbench: Call, tiny_world: Path, tmp_path: Path
         place = ("--data-root", folder / "sample", "--output-path", tmp_path / "runs", "--quiet")
         done = vlbench("run", "--task", "paint", *flags, *place)
         assert done.code == 13 and str(adapter) in done.err, done.err
+
+
+CHANGES = {
+    "at import": ("import os\nos.chdir('/')\n", "pass"),
+    "while it is built": (
+        "import os\n",
+        "@classmethod\n    def from_card(cls, card, size, resources):\n        os.chdir('/')\n        return cls()",
+    ),
+    "in the forward pass": (
+        "import os\n",
+        "def fuse(self, seen, read):\n        os.chdir('/')\n        return super().fuse(seen, read)",
+    ),
+}
+
+
+@pytest.mark.parametrize("place", CHANGES)
+def test_relative_paths_are_those_of_the_start(
+    mine: Callable[[str], str],
+    vlbench: Call,
+    tiny_world: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    place: str,
+) -> None:
+    """Code of a model may change the working directory: data, runs and cache stay where the user named them."""
+    imports, body = CHANGES[place]
+    mine(f"{imports}from vlbench.models.fake.backbone import Fake\n\nclass Mine(Fake):\n    {body}\n")
+    (tmp_path / "data").symlink_to(tiny_world)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("VLBENCH_CACHE", "cache")
+    flags = ("--limit", 16, "--steps", 2, "--controls", "none", "--quiet", "--output-path", "runs")
+    done = vlbench("run", "--task", "nlvr2", "--model", "mine/backbone.py:Mine", "--data-root", "data", *flags)
+    assert done.code == 0, done.err
+    (record,) = (tmp_path / "runs").rglob("run.json")
+    values = json.loads(record.read_text(encoding="utf8"))
+    assert values["status"] == "done" and values["spec"]["output_path"] == "runs"
+    assert Path.cwd() == tmp_path and done.out.splitlines()[-1] == str(record.parent.relative_to(tmp_path))
+    assert {path.name for path in tmp_path.iterdir()} <= {"mine", "data", "runs", "cache"}
+
+
+def test_success_is_a_record_that_is_done(run: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    from vlbench.engine import evaluate
+
+    whole = evaluate.run
+
+    def unfinished(*arguments: Any) -> Any:
+        record, folder = whole(*arguments)
+        return record.model_copy(update={"status": "started"}), folder
+
+    monkeypatch.setattr(evaluate, "run", unfinished)
+    done = run("fake")
+    assert done.code == 1 and "its record says 'started'" in done.err

@@ -8,6 +8,7 @@ import shlex
 import sys
 import traceback
 from contextlib import suppress
+from pathlib import Path
 from typing import cast
 
 import typer
@@ -77,6 +78,8 @@ def _version(version: bool = typer.Option(False, "--version", help="Print the ve
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command line and return its exit code; a user error is one sentence on stderr."""
+    if cache := os.environ.get("VLBENCH_CACHE"):  # code of a plug-in may call os.chdir
+        os.environ["VLBENCH_CACHE"] = cache if cache.startswith("~") else str(Path(cache).absolute())
     os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")  # Arrow's own ends the process where memory runs out
     arguments = [_hyphenated(argument) for argument in (sys.argv[1:] if argv is None else argv)]
     if arguments[:1] == ["leaderboard"]:

@@ -132,8 +132,15 @@ def _run_one(spec: RunSpec, quiet: bool, name: str = "") -> RunRecord:
         from vlbench.engine.runtime.launch import launch
         from vlbench.records.folder import read_run
 
-        return read_run(Path(launch(_in_process, (spec, quiet, name), int(spec.num_processes or 1))))
-    return _run_here(spec, quiet, name)[0]
+        record = read_run(Path(launch(_in_process, (spec, quiet, name), int(spec.num_processes or 1))))
+    else:
+        record = _run_here(spec, quiet, name)[0]
+    if record.status != "done":
+        raise VlbenchError(
+            f"the run ended and its record says {record.status!r}: run the same command again to finish it",
+            ExitCode.INTERNAL_ERROR,
+        )
+    return record
 
 
 def _in_process(spec: RunSpec, quiet: bool, name: str) -> str:

@@ -16,6 +16,8 @@ from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
 
+from vlbench.core.user_code import same_folder
+
 _PREFIX = "vlbench_private_"
 _LIBRARIES = {"site-packages", "dist-packages"}
 
@@ -36,7 +38,8 @@ def import_file(path: Path) -> ModuleType:
     assert spec is not None
     module = sys.modules[name] = module_from_spec(spec)  # dataclasses and pickle look up the module of a class there
     try:
-        loader.exec_module(module)
+        with same_folder():
+            loader.exec_module(module)
     except BaseException:
         sys.modules.pop(name, None)
         raise

@@ -13,6 +13,7 @@ from vlbench.core.errors import DataError, first_five, unknown
 from vlbench.core.examples import Example, Examples
 from vlbench.core.paths import visible
 from vlbench.core.results import Metric
+from vlbench.core.user_code import same_folder
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,8 @@ class Task:
         Raises:
             DataError: it is empty, has duplicate ids, or another number of examples than expected.
         """
-        examples = self.reader(self.adapter, self.files(split))
+        with same_folder():
+            examples = self.reader(self.adapter, self.files(split))
         if not len(examples):
             raise DataError(f"split {split!r} of {self.card.name} below {self.root} is empty: expected examples")
         if duplicates := [name for name, times in Counter(ids_of(examples)).items() if times > 1]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sysconfig
 import traceback
 from collections.abc import Iterator
@@ -40,6 +41,17 @@ def user_faults() -> Iterator[None]:
         if fault is None:
             raise
         raise fault from error
+
+
+@contextmanager
+def same_folder() -> Iterator[None]:
+    """Return to the working directory at the end of the block: the user's code in it may call `os.chdir`."""
+    before = Path.cwd()
+    try:
+        yield
+    finally:
+        if Path.cwd() != before:
+            os.chdir(before)
 
 
 def user_fault(error: BaseException) -> UserCodeError | None:

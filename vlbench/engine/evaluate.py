@@ -10,7 +10,7 @@ from vlbench.core.examples import captioned
 from vlbench.core.progress import Progress, Silent
 from vlbench.core.record import RunRecord, ToolInfo
 from vlbench.core.spec import RunSpec
-from vlbench.core.user_code import user_faults
+from vlbench.core.user_code import same_folder, user_faults
 from vlbench.engine.job import Job, plan
 from vlbench.engine.runtime.ranks import Ranks, joined
 from vlbench.engine.training.atomic_folder import drop_resume_state
@@ -53,7 +53,9 @@ def _run(spec: RunSpec, progress: Progress | None, ranks: Ranks) -> tuple[RunRec
             return finished, folder
         from vlbench.engine.execute import execute  # the first import of torch
 
-        return execute(job, folder, progress, ranks), folder
+        # The model may be code that calls os.chdir; the folder that is returned is the one that the user named.
+        with same_folder():
+            return execute(job, RunFolder(folder.path.absolute()), progress, ranks), folder
 
 
 def _code_note(then: ToolInfo) -> str:

@@ -149,6 +149,7 @@ def plan(spec: RunSpec, progress: Progress) -> Job:
     sha = manifest(task, {**splits, whole.select_on: select, whole.split: report})
     pretrained = whole.checkpoint == PRETRAINED
     weights = own_weights(card) if pretrained else chosen_weights(whole.checkpoint, card.name, whole.size)
+    weights = weights.absolute() if weights else None
     brings_tokenizer = whole.vocabulary is None and card.sizes[whole.size].vocabulary != "its own"
     labels = labels_of(whole, task.card, train, weights)
     base = base_of(weights, card.name, whole.size) if weights else None

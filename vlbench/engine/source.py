@@ -36,6 +36,7 @@ def find_data_root(data_root: Path | None, domain: Domain = "plain", progress: P
     if given is None:
         progress.say(f"no --data-root: using the built-in world ({domain})")
         given = ensure_world(cache_folder(), domain, progress=progress.step, on_wait=partial(progress.say, WAITING))
+    given = given.absolute()  # images are opened while code of a plug-in runs, which may call os.chdir
     if is_world(given):
         return DataRoot(given, "world", world_info(given).counts)
     return DataRoot(given, "real", {})

@@ -12,6 +12,7 @@ from vlbench.core.errors import DataError, first_five
 from vlbench.core.examples import Example, Examples
 from vlbench.core.record import Result
 from vlbench.core.results import Metric, MetricAbsentError, Prediction, Ranking, Score
+from vlbench.core.user_code import same_folder
 from vlbench.metrics.uncertainty import mean_score
 
 Results: TypeAlias = Sequence[Prediction] | Sequence[Ranking]
@@ -60,7 +61,8 @@ def score(
     computed, absent = [], {}
     for name, metric in metrics.items():
         try:
-            overall = metric(results, examples)
+            with same_folder():
+                overall = metric(results, examples)
             _reject_cut_groups(overall, results, cut)
         except MetricAbsentError as reason:
             absent[name] = str(reason)
