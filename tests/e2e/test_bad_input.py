@@ -282,7 +282,7 @@ def test_a_run_with_other_rows_is_not_believed(
         (("--model", "fake"), ("--task is missing",)),
         (("--task", "nlvr2", "--model", "fake", "--predict-only"), ("--predict-only",)),
         (("--config", "absent.yaml"), ("--config absent.yaml cannot be read",)),
-        (("--task", "nlvr2", "--model", "nowhere/model.py:Class"), ("nowhere/model.yaml is not there",)),
+        (("--task", "nlvr2", "--model", "nowhere/model.py:Class"), ("there is no file nowhere/model.py",)),
         (("--task", "nlvr2", "--model", "fake", "--tasks-dir", "nowhere"), ("--tasks-dir nowhere is not a folder",)),
     ],
     ids=lambda value: " ".join(value[-2:]) if isinstance(value, tuple) and value[0].startswith("--") else None,

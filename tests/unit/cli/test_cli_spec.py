@@ -50,6 +50,7 @@ def test_a_key_given_twice_is_rejected_wherever_yaml_is_read(vlbench: Callable[.
     assert done.code == 2
     assert f"{task / 'task.yaml'} gives the key 'labels' twice, in lines {place} and {len(lines) + 1}" in done.err
     shutil.copy(catalog.model_folders()["fake"] / "model.yaml", tmp_path)
+    (tmp_path / "backbone.py").touch()
     with (tmp_path / "model.yaml").open("a", encoding="utf8") as card:
         card.write("\nvisual: regions\n")
     done = vlbench("run", "--task", "nlvr2", "--model", f"{tmp_path}/backbone.py:Mine")

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from vlbench.core import user_code
 from vlbench.core.errors import CoverageError, DataError, VlbenchError
 from vlbench.core.progress import Silent
 from vlbench.core.results import Prediction
@@ -101,6 +102,7 @@ def test_a_failed_run_records_the_reason(
         raise error
 
     monkeypatch.setattr(Trial, "run", broken)
+    monkeypatch.setattr(user_code, "_is_of_user", lambda file: False)
     with pytest.raises(type(error)):
         execute(job, folder, Silent())
     record = read_run(folder.path)

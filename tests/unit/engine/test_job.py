@@ -77,6 +77,7 @@ def test_a_model_without_a_head_for_the_task(make_job: MakeJob, tmp_path: Path) 
     (tmp_path / "model.yaml").write_text(
         card.replace("outputs: [classify, pair, rank, generate]", "outputs: [rank]"), encoding="utf8"
     )
+    (tmp_path / "model.py").touch()
     with pytest.raises(VlbenchError, match=r"fake has no head for nlvr2 \(pair\): it does rank"):
         make_job(model=f"{tmp_path}/model.py:Model", data_root=tmp_path / "nowhere")
 

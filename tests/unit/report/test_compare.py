@@ -140,7 +140,7 @@ def test_faults(make_run: Callable[..., Path]) -> None:
         compare_runs([a, b], metric="consistency")
     assert caught.value.exit_code == ExitCode.NOT_COMPARABLE
     (a / "samples.parquet").write_bytes(b"PAR1")
-    with pytest.raises(DataError, match="corrupt"):
+    with pytest.raises(DataError, match="was edited or damaged"):
         compare_runs([a, make_run("c", B)])
     (a / "run.json").write_text("{")
     with pytest.raises(DataError, match="corrupt"):
