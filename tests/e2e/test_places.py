@@ -124,7 +124,7 @@ def imported(tiny_world: Path, tmp_path_factory: pytest.TempPathFactory) -> None
 @as_root
 @pytest.mark.usefixtures("imported")
 def test_two_users_share_a_cache(public: Path, public_world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Locks, notes, the index, resized images and a world that one user made serve another of the same group."""
+    """Locks, notes, the index, resized images, regions and a world that one user made serve the rest of the group."""
     shared = public / "shared"
     shared.mkdir()
     os.chown(shared, 0, GROUP)
@@ -134,9 +134,11 @@ def test_two_users_share_a_cache(public: Path, public_world: Path, monkeypatch: 
     monkeypatch.setattr("vlbench.data.cache.index.BIG", 0)
     places = ("--data-root", str(public_world), "--output-path", str(shared / "runs"))
 
+    cvlp = (*RUN, "--model", "cvlp", "--checkpoint", "none")
+
     def work() -> int:
         ensure_world(shared / "cache", seed=1, size=SMALL)
-        return main([*FINETUNING, "--verify-data", *places])
+        return max(main([*FINETUNING, "--verify-data", *places]), main([*cvlp, *places]))
 
     assert as_user(1001, 0o002, work) == 0
     made = {path: path.stat().st_mtime_ns for path in (shared / "cache").rglob("*.arrow")}
@@ -146,6 +148,7 @@ def test_two_users_share_a_cache(public: Path, public_world: Path, monkeypatch: 
     assert as_user(1002, 0o002, work) == 0
     assert {path: path.stat().st_mtime_ns for path in (shared / "cache").rglob("*.arrow")} == made
     assert as_user(1002, 0o002, lambda: main([*FINETUNING, "--no-resume", *places])) == 0
+    assert as_user(1002, 0o002, lambda: main([*cvlp, "--task", "nlvr2", *places])) == 0  # adds to the region stores
     owners = {path.stat().st_uid for path in shared.rglob("*")}
     assert owners == {1001, 1002} and {path.stat().st_gid for path in shared.rglob("*")} == {GROUP}
 
