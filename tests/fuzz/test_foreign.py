@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save
 
-from vlbench.core.errors import CoverageError, VlbenchError
+from vlbench.core.errors import CoverageError, ExitCode, VlbenchError
 from vlbench.data.images.load import open_image
 from vlbench.data.json.document import read_json
 from vlbench.data.json.lines import read_json_lines
@@ -150,6 +150,41 @@ def test_a_hostile_file_is_judged_before_it_is_read(what: str, tmp_path: Path) -
     (tmp_path / name).write_bytes(content)
     with pytest.raises(VlbenchError, match=fault):
         READERS[name][0](tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    "name", ["lines.jsonl", "predictions.csv", "regions.tsv", "document.json", "run.json", "profile.json"]
+)
+def test_an_oversized_file_is_named_before_it_is_read(name: str, tmp_path: Path) -> None:
+    """The file is sparse: 3 GiB of zeros, none of which is on the disk."""
+    with (tmp_path / name).open("wb") as file:
+        file.truncate(3 << 30)
+    with pytest.raises(VlbenchError, match=rf"{name}.* has (more than )?[\d,]+ bytes"):
+        READERS[name][0](tmp_path / name)
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pt"])
+def test_weights_far_larger_than_the_model_are_not_read(suffix: str, tmp_path: Path) -> None:
+    path = tmp_path / f"model{suffix}"
+    with path.open("wb") as file:
+        file.truncate(3 << 30)
+    with pytest.raises(VlbenchError, match=r"has 3,221,225,472 bytes where the model's tensors have 24: ") as raised:
+        read_state(path, {"scores": torch.from_numpy(SCORES)})
+    assert raised.value.exit_code == ExitCode.WEIGHTS
+
+
+@pytest.mark.parametrize("name", ["samples.parquet", "ranks.parquet", "predictions.parquet"])
+@pytest.mark.parametrize("listed", [False, True])
+def test_a_long_text_in_every_row_is_not_repeated_in_memory(listed: bool, name: str, tmp_path: Path) -> None:
+    """Dictionary encoding holds the text once: 2,000 rows of 1 MiB in a few kB."""
+    long = pa.DictionaryArray.from_arrays(pa.array([0] * 2000, pa.int32()), ["x" * (1 << 20)])
+    column = pa.ListArray.from_arrays(list(range(2001)), long) if listed else long
+    ids = [str(number) for number in range(2000)]
+    (tmp_path / name).write_bytes(parquet(example_id=ids, query_id=ids, prediction=column))
+    assert (tmp_path / name).stat().st_size < 300_000
+    read = (lambda path: read_predictions(path, 2000)) if name == "predictions.parquet" else READERS[name][0]
+    with pytest.raises(VlbenchError, match=r"its column prediction[a-z.]* makes 2,097,152,000 bytes of text"):
+        read(tmp_path / name)
 
 
 def test_more_rows_than_examples_are_counted_and_not_read(tmp_path: Path) -> None:

@@ -44,7 +44,7 @@ def user_faults() -> Iterator[None]:
 
 def user_fault(error: BaseException) -> UserCodeError | None:
     """The error to report if the exception passed through the user's code; None for every other one, for errors that
-    vlbench reports by itself, and for a lack of memory or disk. It holds the exception's notes, such as an example's id.
+    vlbench reports by itself, and for a lack of memory or disk. It holds the notes of the exception.
     """
     if isinstance(error, VlbenchError) or (isinstance(error, Exception) and shortage(error)):
         return None
