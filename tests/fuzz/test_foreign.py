@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import io
 import json
+import resource
 import struct
+import sys
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -74,6 +76,19 @@ READERS: dict[str, tuple[Callable[[Path], object], bytes]] = {
 }
 
 
+@pytest.fixture(autouse=True)
+def limited_memory() -> Iterator[None]:
+    """Half a GiB more than the process has, beyond which the system denies memory."""
+    if sys.platform != "linux":
+        yield
+        return
+    size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize() + (1 << 29)
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (size, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_AS, before)
+
+
 def offer(name: str, path: Path) -> None:
     """Raise AssertionError unless the reader returns, or raises a VlbenchError with the file's name."""
     try:
@@ -123,6 +138,15 @@ def zipped(name: str, content: bytes, repeat: int = 1) -> bytes:
     return made.getvalue()
 
 
+def overlapping(content: bytes, repeat: int) -> bytes:
+    """A zip file whose table of contents lists the same bytes many times."""
+    made = io.BytesIO()
+    with zipfile.ZipFile(made, "w") as archive:
+        archive.writestr("data.pkl", content)
+        archive.filelist *= repeat
+    return made.getvalue()
+
+
 HOSTILE = {
     "a shape of 22 GiB": ("scores.npy", npy("'<f4'", "(77000, 77000)"), "77,000 images by 77,000 texts where 2 by 3"),
     "a short file": ("scores.npy", npy("'<f4'", "(2, 3)"), "24 bytes where 0 follow"),
@@ -137,7 +161,9 @@ HOSTILE = {
         written(lambda file: torch.save(torch.zeros(1, 1).expand(77_000, 77_000), file)),
         "77,000 images by 77,000 texts",
     ),
-    "a compressed pickle": ("scores.pt", zipped("data.pkl", b"\0" * (1 << 20)), "it is compressed"),
+    "a compressed pickle": ("scores.pt", zipped("data.pkl", b"\0" * (1 << 20), 20), "its parts hold 20,971,520 bytes"),
+    "compressed weights": ("weights.pt", zipped("data.pkl", b"\0" * (1 << 20), 20), "its parts hold 20,971,520 bytes"),
+    "equal parts": ("weights.pt", overlapping(NPY * 1000, 200), "its parts hold 30,400,000 bytes"),
     "equal rows": ("samples.parquet", parquet(example_id=pa.array(["a"] * 300_000)), "300,000 rows in"),
     "equal ranks": ("ranks.parquet", parquet(query_id=pa.array(["a"] * 300_000)), "300,000 rows in"),
     "NaN in a line": ("lines.jsonl", b'{"a": 1}\n{"b": NaN}\n', "line 2: not JSON .NaN"),
@@ -148,8 +174,9 @@ HOSTILE = {
 def test_a_hostile_file_is_judged_before_it_is_read(what: str, tmp_path: Path) -> None:
     name, content, fault = HOSTILE[what]
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(VlbenchError, match=fault):
+    with pytest.raises(VlbenchError, match=fault) as raised:
         READERS[name][0](tmp_path / name)
+    assert raised.value.exit_code == (ExitCode.WEIGHTS if name.startswith("weights") else ExitCode.DATA)
 
 
 @pytest.mark.parametrize(

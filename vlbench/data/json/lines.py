@@ -15,18 +15,16 @@ Fields = Mapping[str, object]
 GZIP = b"\x1f\x8b"
 """The first two bytes of a gzip file."""
 LONGEST_LINE = 64 << 20
-"""Bytes; the lines of official files have less than 1 MiB."""
+"""Bytes; the longest lines of official files, 100 regions with 2,048 features in base64, have 1.1 MiB."""
 
 
-def bounded_lines(path: Path, stream: BinaryIO, longest: int = LONGEST_LINE) -> Iterator[tuple[int, bytes]]:
-    """Yield the number (from 1) and the bytes of each line. Raises DataError: a line has more than `longest` bytes; no
-    more than these are read.
+def bounded_lines(path: Path, stream: BinaryIO) -> Iterator[tuple[int, bytes]]:
+    """Yield the number (from 1) and the bytes of each line. Raises DataError: a line has more than 64 MiB; no more of
+    it is read.
     """
-    for number, line in enumerate(iter(lambda: stream.readline(longest + 1), b""), start=1):
-        if len(line) > longest:
-            raise DataError(
-                f"{path}, line {number} has more than {longest:,} bytes: give a file with line ends, or fetch it again"
-            )
+    for number, line in enumerate(iter(lambda: stream.readline(LONGEST_LINE + 1), b""), start=1):
+        if len(line) > LONGEST_LINE:
+            raise DataError(f"{path}, line {number} has more than {LONGEST_LINE:,} bytes: give a file with line ends")
         yield number, line
 
 

@@ -23,8 +23,6 @@ FIELDS = (
 )  # fmt: skip
 _PROGRESS_BYTES = 1 << 20
 """Bytes between two progress reports."""
-_LONGEST_LINE = 256 << 20
-"""Bytes; the 100 regions with 2,048 features of the official files have 1.1 MiB in base64."""
 
 
 def read_tsv(path: Path, progress: Callable[[int, int], None] | None = None) -> Iterator[tuple[str, Regions]]:
@@ -38,7 +36,7 @@ def read_tsv(path: Path, progress: Callable[[int, int], None] | None = None) -> 
     try:
         total = path.stat().st_size
         with path.open("rb") as lines:
-            for number, line in bounded_lines(path, lines, _LONGEST_LINE):
+            for number, line in bounded_lines(path, lines):
                 done += len(line)
                 if line.strip():
                     key, regions = _Row(path, number, line).parse(dim)

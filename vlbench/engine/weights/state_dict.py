@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+import zipfile
 from argparse import Namespace
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -16,7 +17,7 @@ from torch.serialization import safe_globals
 
 from vlbench.core.errors import ExitCode, VlbenchError
 from vlbench.data.files.foreign import reading
-from vlbench.data.files.pickles import more_than_weights
+from vlbench.data.files.pickles import check_sizes, more_than_weights
 from vlbench.data.text.tokenizer import TextEncoder
 from vlbench.engine.weights.files import read_metadata, shard_files
 
@@ -103,6 +104,8 @@ def _read_torch(path: Path) -> dict[str, object]:
     try:
         with warnings.catch_warnings(), safe_globals([*_HARMLESS]):
             warnings.simplefilter("ignore")  # about old pickle formats, which the user cannot change
+            if zipfile.is_zipfile(path):  # not of the older format
+                check_sizes(path)
             content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # for damaged bytes the unpickler raises any type of error
         raise VlbenchError(f"{path} {_fault(error)}", ExitCode.WEIGHTS) from error
@@ -124,7 +127,8 @@ def _fault(error: Exception) -> str:
             "is a TorchScript archive, a program that holds its weights, and nothing of it was run: give the weights "
             "alone, as torch.save(torch.jit.load(FILE).state_dict(), OTHER) writes them"
         )
-    reason = text[:_MAX_REASON] if isinstance(error, OSError | RuntimeError) and text else type(error).__name__
+    is_said = isinstance(error, OSError | RuntimeError | ValueError) and text
+    reason = text[:_MAX_REASON] if is_said else type(error).__name__
     return (
         f"does not load as PyTorch weights ({reason}), and nothing of it was run: it is damaged or of another format, "
         f"fetch it again"
