@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from vlbench import catalog
 from vlbench.engine.source import load_task
@@ -82,6 +84,39 @@ def test_a_runs_ranks_score_as_the_run(run: Call, vlbench: Call, tiny_world: Pat
     }
     assert record.chance.keys() == {f"{way}_r{k}" for way in ("tr", "ir") for k in (1, 5, 10)}
     assert record.majority is None
+
+
+def test_every_file_of_the_same_scores_scores_alike(vlbench: Call, tiny_world: Path, tmp_path: Path) -> None:
+    """The scores are exact in bfloat16 and differ, so that no rank is due to a tie or to rounding."""
+    examples = load_task("flickr30k_retrieval", tiny_world).load("test")
+    shape = len({example.group for example in examples}), len(examples)
+    steps = np.random.default_rng(0).permutation(np.prod(shape)).reshape(shape)
+    scores = ((1 + steps % 128 / 128) * 2.0 ** (steps // 128)).astype(np.float32)
+    tensor = torch.from_numpy(scores)
+    assert (tensor.bfloat16().float() == tensor).all() and len(np.unique(scores)) == scores.size
+    np.save(tmp_path / "float32.npy", scores)
+    np.savez_compressed(tmp_path / "float32.npz", scores)
+    for dtype in (torch.float32, torch.bfloat16):
+        torch.save({"scores": tensor.to(dtype)}, tmp_path / f"{dtype}.pt")
+        save_file({"scores": tensor.to(dtype)}, tmp_path / f"{dtype}.safetensors")
+    command = ["score", "--task", "flickr30k_retrieval", "--data-root", tiny_world, "--json", "--predictions"]
+    printed = {file.name: vlbench(*command, file).out for file in sorted(tmp_path.iterdir())}
+    assert len(printed) == 6 and len(set(printed.values())) == 1
+    assert json.loads(printed["float32.npy"])["scores"]["rsum"]["value"] < 600
+
+
+def test_every_file_of_the_same_answers_scores_alike(vlbench: Call, tiny_world: Path, tmp_path: Path) -> None:
+    examples = load_task("nlvr2", tiny_world).load("dev")
+    answers = {example.id: ("True", "False")[number % 2] for number, example in enumerate(examples)}
+    pairs = [{"id": name, "answer": answer} for name, answer in answers.items()]
+    (tmp_path / "lines.jsonl").write_text("\n".join(map(json.dumps, pairs)))
+    (tmp_path / "list.json").write_text(json.dumps(pairs))
+    (tmp_path / "printed.json").write_text(json.dumps(answers, indent=2))
+    (tmp_path / "official.csv").write_text("\n".join(map(",".join, answers.items())))
+    command = ["score", "--task", "nlvr2", "--split", "dev", "--data-root", tiny_world, "--json", "--predictions"]
+    printed = {file.name: vlbench(*command, file).out for file in sorted(tmp_path.iterdir())}
+    assert len(printed) == 4 and len(set(printed.values())) == 1
+    assert 0 < json.loads(printed["list.json"])["scores"]["accuracy"]["value"] < 100
 
 
 def test_a_matrix_is_scored(vlbench: Call, tiny_world: Path, tmp_path: Path) -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import io
 import json
+import resource
 import struct
+import sys
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +19,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save
 
-from vlbench.core.errors import CoverageError, VlbenchError
+from vlbench.core.errors import CoverageError, ExitCode, VlbenchError
 from vlbench.data.images.load import open_image
 from vlbench.data.json.document import read_json
 from vlbench.data.json.lines import read_json_lines
@@ -74,6 +76,19 @@ READERS: dict[str, tuple[Callable[[Path], object], bytes]] = {
 }
 
 
+@pytest.fixture(autouse=True)
+def limited_memory() -> Iterator[None]:
+    """Half a GiB more than the process has, beyond which the system denies memory."""
+    if sys.platform != "linux":
+        yield
+        return
+    size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize() + (1 << 29)
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (size, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_AS, before)
+
+
 def offer(name: str, path: Path) -> None:
     """Raise AssertionError unless the reader returns, or raises a VlbenchError with the file's name."""
     try:
@@ -123,6 +138,15 @@ def zipped(name: str, content: bytes, repeat: int = 1) -> bytes:
     return made.getvalue()
 
 
+def overlapping(content: bytes, repeat: int) -> bytes:
+    """A zip file whose table of contents lists the same bytes many times."""
+    made = io.BytesIO()
+    with zipfile.ZipFile(made, "w") as archive:
+        archive.writestr("data.pkl", content)
+        archive.filelist *= repeat
+    return made.getvalue()
+
+
 HOSTILE = {
     "a shape of 22 GiB": ("scores.npy", npy("'<f4'", "(77000, 77000)"), "77,000 images by 77,000 texts where 2 by 3"),
     "a short file": ("scores.npy", npy("'<f4'", "(2, 3)"), "24 bytes where 0 follow"),
@@ -137,7 +161,9 @@ HOSTILE = {
         written(lambda file: torch.save(torch.zeros(1, 1).expand(77_000, 77_000), file)),
         "77,000 images by 77,000 texts",
     ),
-    "a compressed pickle": ("scores.pt", zipped("data.pkl", b"\0" * (1 << 20)), "it is compressed"),
+    "a compressed pickle": ("scores.pt", zipped("data.pkl", b"\0" * (1 << 20), 20), "its parts hold 20,971,520 bytes"),
+    "compressed weights": ("weights.pt", zipped("data.pkl", b"\0" * (1 << 20), 20), "its parts hold 20,971,520 bytes"),
+    "equal parts": ("weights.pt", overlapping(NPY * 1000, 200), "its parts hold 30,400,000 bytes"),
     "equal rows": ("samples.parquet", parquet(example_id=pa.array(["a"] * 300_000)), "300,000 rows in"),
     "equal ranks": ("ranks.parquet", parquet(query_id=pa.array(["a"] * 300_000)), "300,000 rows in"),
     "NaN in a line": ("lines.jsonl", b'{"a": 1}\n{"b": NaN}\n', "line 2: not JSON .NaN"),
@@ -148,8 +174,44 @@ HOSTILE = {
 def test_a_hostile_file_is_judged_before_it_is_read(what: str, tmp_path: Path) -> None:
     name, content, fault = HOSTILE[what]
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(VlbenchError, match=fault):
+    with pytest.raises(VlbenchError, match=fault) as raised:
         READERS[name][0](tmp_path / name)
+    assert raised.value.exit_code == (ExitCode.WEIGHTS if name.startswith("weights") else ExitCode.DATA)
+
+
+@pytest.mark.parametrize(
+    "name", ["lines.jsonl", "predictions.csv", "regions.tsv", "document.json", "run.json", "profile.json"]
+)
+def test_an_oversized_file_is_named_before_it_is_read(name: str, tmp_path: Path) -> None:
+    """The file is sparse: 3 GiB of zeros, none of which is on the disk."""
+    with (tmp_path / name).open("wb") as file:
+        file.truncate(3 << 30)
+    with pytest.raises(VlbenchError, match=rf"{name}.* has (more than )?[\d,]+ bytes"):
+        READERS[name][0](tmp_path / name)
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pt"])
+def test_weights_far_larger_than_the_model_are_not_read(suffix: str, tmp_path: Path) -> None:
+    path = tmp_path / f"model{suffix}"
+    with path.open("wb") as file:
+        file.truncate(3 << 30)
+    with pytest.raises(VlbenchError, match=r"has 3,221,225,472 bytes where the model's tensors have 24: ") as raised:
+        read_state(path, {"scores": torch.from_numpy(SCORES)})
+    assert raised.value.exit_code == ExitCode.WEIGHTS
+
+
+@pytest.mark.parametrize("name", ["samples.parquet", "ranks.parquet", "predictions.parquet"])
+@pytest.mark.parametrize("listed", [False, True])
+def test_a_long_text_in_every_row_is_not_repeated_in_memory(listed: bool, name: str, tmp_path: Path) -> None:
+    """Dictionary encoding holds the text once: 2,000 rows of 1 MiB in a few kB."""
+    long = pa.DictionaryArray.from_arrays(pa.array([0] * 2000, pa.int32()), ["x" * (1 << 20)])
+    column = pa.ListArray.from_arrays(list(range(2001)), long) if listed else long
+    ids = [str(number) for number in range(2000)]
+    (tmp_path / name).write_bytes(parquet(example_id=ids, query_id=ids, prediction=column))
+    assert (tmp_path / name).stat().st_size < 300_000
+    read = (lambda path: read_predictions(path, 2000)) if name == "predictions.parquet" else READERS[name][0]
+    with pytest.raises(VlbenchError, match=r"its column prediction[a-z.]* makes 2,097,152,000 bytes of text"):
+        read(tmp_path / name)
 
 
 def test_more_rows_than_examples_are_counted_and_not_read(tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ from vlbench.core.spec import RunSpec
 from vlbench.core.validate import parse
 from vlbench.data.cache.folder import atomic_write
 from vlbench.data.files.foreign import reading
+from vlbench.data.json.document import LARGEST_RECORD, check_size
 from vlbench.records.lock import LOCK_NAME
 from vlbench.records.provenance import portable, without_home
 from vlbench.records.seal import hashes_of, is_intact, seal_of
@@ -227,6 +228,7 @@ def read_record_file(path: Path) -> RunRecord:
     corrupt, or of another schema version.
     """
     with reading(path, "is corrupt", "delete the folder or rerun with --no-resume"):
+        check_size(path, LARGEST_RECORD)
         values = json.loads(path.read_text(encoding="utf-8"))
         intact = not isinstance(values, dict) or is_intact(values)
     if not isinstance(values, dict):

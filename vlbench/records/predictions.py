@@ -14,6 +14,7 @@ from vlbench.core.spec import Control
 from vlbench.data.files.foreign import reading
 from vlbench.data.json.document import as_list, as_object, read_json, whole_number
 from vlbench.data.json.lines import GZIP, Fields, read_json_lines, read_lines, text
+from vlbench.records.parquet import check_text
 
 ID_KEYS = ("identifier", "id", "example_id", "question_id", "questionId")
 ANSWER_KEYS = ("prediction", "answer")
@@ -104,6 +105,7 @@ def _from_parquet(path: Path, expected: int | None) -> list[Prediction]:
             f"{path} holds {rows:,} rows where {expected:,} examples are expected: give each example's id once"
         )
     with reading(path, "is not a readable parquet file", "run again, or give an intact file"):
+        check_text(file, path)
         table = file.read(columns=list(COLUMNS))
     missing = [name for name in COLUMNS if name not in table.column_names]
     if missing:

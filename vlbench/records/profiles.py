@@ -14,6 +14,7 @@ from vlbench.core.profile import PROFILE_VERSION, ProfileRecord
 from vlbench.core.validate import parse
 from vlbench.data.cache.folder import atomic_write, cannot_write
 from vlbench.data.files.foreign import reading
+from vlbench.data.json.document import LARGEST_RECORD, check_size
 from vlbench.records.parquet import write_table
 from vlbench.records.provenance import without_home
 
@@ -83,6 +84,7 @@ def read_profile(path: Path) -> ProfileRecord:
     if not file.exists():
         raise DataError(f"{path} holds no profile: give a folder that `vlbench profile` wrote")
     with reading(file, "is corrupt", "measure again with `vlbench profile`"):
+        check_size(file, LARGEST_RECORD)
         values = json.loads(file.read_text(encoding="utf-8"))
     if not isinstance(values, dict) or values.get("profile_version") != PROFILE_VERSION:
         raise DataError(f"{file} is no profile of version {PROFILE_VERSION}: measure again with `vlbench profile`")

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from vlbench.core.errors import DataError
+from vlbench.data.json.document import LARGEST_RECORD, check_size
 
 _SEAL, _FILES = "seal", "files"
 
@@ -46,7 +47,7 @@ def is_intact(values: Mapping[str, object]) -> bool:
 def check_file(path: Path, content: bytes) -> None:
     """Check the content of a result file against the record beside it, where there is one that names the file.
 
-    Raises DataError: the file is not the one that the record was made with.
+    Raises DataError: the file is not the one that the record was made with, or the record is far too large.
     """
     expected = _recorded_hash(path)
     if expected and hashlib.sha256(content).hexdigest() != expected:
@@ -58,8 +59,10 @@ def check_file(path: Path, content: bytes) -> None:
 
 def _recorded_hash(path: Path) -> str:
     """The hash of the file in the record beside it; empty without one."""
+    record = path.with_name("run.json")
     try:
-        values = json.loads(path.with_name("run.json").read_bytes())
+        check_size(record, LARGEST_RECORD)
+        values = json.loads(record.read_bytes())
     except (OSError, ValueError, RecursionError):
         return ""
     files = values.get(_FILES) if isinstance(values, dict) else None

@@ -99,3 +99,10 @@ def test_a_fault_is_found_without_reading_on(tmp_path, monkeypatch):
     path = written(tmp_path, '{"a": 1, b: 2, ' + '"c": "\xff", ' * 1000)
     with pytest.raises(DataError, match="Expecting a key in double quotes at character 9"):
         list(entries(path))
+
+
+def test_an_endless_member_is_not_read_to_its_end(tmp_path, monkeypatch):
+    monkeypatch.setattr(jsonstream, "LONGEST_MEMBER", 1 << 20)
+    path = written(tmp_path, '{"a": 1, "b": "' + "x" * (4 << 20) + '"}')
+    with pytest.raises(DataError, match="an entry of more than 1,048,576 characters at character 8"):
+        dict(entries(path))

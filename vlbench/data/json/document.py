@@ -7,6 +7,7 @@ import reprlib
 from collections.abc import Sequence
 from pathlib import Path
 
+from vlbench.core.errors import DataError
 from vlbench.data.cache.folder import cannot_read
 from vlbench.data.json.lines import (
     Fields,
@@ -19,14 +20,21 @@ from vlbench.data.json.lines import (
     unique,
 )
 
+LARGEST = 2 << 30
+"""Bytes of a whole document; the largest official ones have 0.7 GiB."""
+LARGEST_RECORD = 64 << 20
+"""Bytes of a record of vlbench, which has less than 1 MiB."""
+
 
 def read_json(path: Path, unique_keys: bool = False) -> object:
     """Return the value that a JSON file holds; a byte order mark is accepted.
 
     unique_keys: a key that occurs twice in one object is an error; by default the last one counts, which is faster.
-    Raises DataError if the file cannot be read, is compressed, is not UTF-8, or is not JSON (NaN and Infinity are not).
+    Raises DataError if the file cannot be read, is compressed, larger than 2 GiB, not UTF-8, or not JSON
+    (NaN and Infinity are not).
     """
     try:
+        check_size(path)
         content = path.read_bytes()
     except OSError as error:
         raise cannot_read(path, error) from None
@@ -41,6 +49,15 @@ def read_json(path: Path, unique_keys: bool = False) -> object:
     except (ValueError, RecursionError) as error:
         raise not_json(str(path), str(error)) from None
     return value
+
+
+def check_size(path: Path, largest: int = LARGEST) -> None:
+    """Check a file before it is read as a whole. Raises DataError: it is larger. Raises OSError: it does not exist."""
+    size = path.stat().st_size
+    if size > largest:
+        raise DataError(
+            f"{path} has {size:,} bytes where at most {largest:,} are read: give the right file, or split it"
+        )
 
 
 def as_object(value: object, where: str) -> Fields:

@@ -15,6 +15,8 @@ from vlbench.data.json.lines import not_json, not_utf8, reject_constant, reject_
 
 CHUNK = 1 << 20
 """Bytes per read."""
+LONGEST_MEMBER = 1 << 30
+"""Characters; the largest member of official files, a list of all questions, has half of that."""
 LONGEST_ATOM = 16
 """More characters than any literal or escape has: a syntax error this far from the end is not due to a cut-off text."""
 
@@ -75,6 +77,10 @@ class _Window:
             except JSONDecodeError as error:
                 if self.at_end or not _may_be_cut_off(error):
                     raise self._not_json(error.msg, error.pos) from None
+                if len(self._text) - self._position > LONGEST_MEMBER:
+                    raise self._not_json(
+                        f"an entry of more than {LONGEST_MEMBER:,} characters", self._position
+                    ) from None
                 self.read_chunk()
             except (ValueError, RecursionError) as error:
                 raise self._not_json(f"{error}, in the entry", self._position) from None

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from vlbench.core.errors import DataError
 from vlbench.data.cache.folder import atomic_file
+from vlbench.data.json.lines import bounded_lines
 from vlbench.data.regions.types import Regions
 
 FIELDS = (
@@ -35,7 +36,7 @@ def read_tsv(path: Path, progress: Callable[[int, int], None] | None = None) -> 
     try:
         total = path.stat().st_size
         with path.open("rb") as lines:
-            for number, line in enumerate(lines, start=1):
+            for number, line in bounded_lines(path, lines):
                 done += len(line)
                 if line.strip():
                     key, regions = _Row(path, number, line).parse(dim)

@@ -98,7 +98,7 @@ def _load_tower(network: nn.Module, card: ModelCard, name: str, file: Path, voca
             f"({vocabulary[:12]}...): give its tokenizer.json or vocab.txt as --vocabulary",
             ExitCode.WEIGHTS,
         )
-    weights = tower.converted(read_state(file), own)
+    weights = tower.converted(read_state(file, own), own)
     needed = [key for key in own if key.startswith(tower.fills)]
     if missing := [key for key in needed if key not in weights]:
         raise VlbenchError(

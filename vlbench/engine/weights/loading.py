@@ -81,8 +81,8 @@ def load_tensors(learner: nn.Module, path: Path, wanted: Wanted) -> tuple[LoadRe
             embeddings; a tensor has another shape or is not finite; a wanted head is incomplete.
     """
     file, own = weights_file(path), learner.state_dict()
-    base = read_state(wanted.base) if wanted.base else {}
-    state = {name: value for name, value in base.items() if name.startswith(_BACKBONE)} | read_state(file)
+    base = read_state(wanted.base, own) if wanted.base else {}
+    state = {name: value for name, value in base.items() if name.startswith(_BACKBONE)} | read_state(file, own)
     _check_vocabulary(path, file, wanted.vocabulary)
     try:
         given = _with_answers(_resized(_renamed(state, own, wanted.card), own), own, file, wanted.answers)

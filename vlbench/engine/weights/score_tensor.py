@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import torch
 
 from vlbench.core.errors import DataError
 from vlbench.data.files.foreign import reading
+from vlbench.data.files.pickles import check_sizes
 from vlbench.metrics.ranks import ScoreMatrix
 from vlbench.records.score_matrix import check_matrix, only_name
 
@@ -23,9 +23,7 @@ def read_score_tensor(path: Path, expected: tuple[int, int]) -> ScoreMatrix:
     Raises DataError: the file cannot be read, holds code, or anything but numbers of the expected shape.
     """
     with reading(path, *_WHAT):
-        with zipfile.ZipFile(path) as archive:  # the older format has no sizes to judge it by
-            if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
-                raise ValueError("it is compressed")
+        check_sizes(path)  # the older format, which is no zip file, has no sizes to judge it by
         content: object = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     if isinstance(content, Mapping):
         content = content[only_name(path, list(content))]

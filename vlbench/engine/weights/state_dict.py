@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import warnings
+import zipfile
 from argparse import Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import cast
 
@@ -16,7 +17,7 @@ from torch.serialization import safe_globals
 
 from vlbench.core.errors import ExitCode, VlbenchError
 from vlbench.data.files.foreign import reading
-from vlbench.data.files.pickles import more_than_weights
+from vlbench.data.files.pickles import check_sizes, more_than_weights
 from vlbench.data.text.tokenizer import TextEncoder
 from vlbench.engine.weights.files import read_metadata, shard_files
 
@@ -33,18 +34,27 @@ _HARMLESS: tuple[Callable[..., object] | tuple[Callable[..., object], str], ...]
 """Types that checkpoints hold next to the tensors and that run no code when they are read: arguments, numpy scalars."""
 _MAX_REASON = 160
 """Characters of a library's own error that a message quotes."""
+_MOST_TIMES = 16
+"""How much larger than the model its file may be: an optimizer's state and a momentum encoder make it 4 times, a type
+of half the width doubles that."""
+_ANY_MODEL = 1 << 30
+"""Bytes that are read for the smallest model too."""
 
 
-def read_state(weights: Path) -> dict[str, object]:
-    """The content of a file, or of the shards of an index, by name.
+def read_state(weights: Path, model: Mapping[str, Tensor] | None = None) -> dict[str, object]:
+    """The content of a file, or of the shards of an index, by name. model: the tensors of the model that it is for.
 
     PyTorch files may hold other values than tensors, and nested ones.
 
     Raises:
-        VlbenchError: exit 6, a file is damaged, of another format, or holds code; none of the code is run.
+        VlbenchError: exit 6, a file is damaged, of another format, far larger than the model, or holds code; none of
+            the code is run.
     """
+    files = shard_files(weights)
+    if model is not None:
+        _check_size(weights, sum(file.stat().st_size for file in files), sum(value.nbytes for value in model.values()))
     state: dict[str, object] = {}
-    for shard in shard_files(weights):
+    for shard in files:
         state |= read_safetensors(shard) if shard.suffix == ".safetensors" else _read_torch(shard)
     return state
 
@@ -80,10 +90,22 @@ def vocabulary_of(weights: Path) -> str:
     return TextEncoder.from_file(tokenizer, 2).vocabulary_sha256  # the length of texts does not change the hash
 
 
+def _check_size(weights: Path, size: int, needed: int) -> None:
+    """Check the bytes of files against those of the model's tensors before any is read."""
+    if size > max(_MOST_TIMES * needed, _ANY_MODEL):
+        raise VlbenchError(
+            f"{weights} has {size:,} bytes where the model's tensors have {needed:,}: give weights of this model, or "
+            f"its weights without the state of an optimizer",
+            ExitCode.WEIGHTS,
+        )
+
+
 def _read_torch(path: Path) -> dict[str, object]:
     try:
         with warnings.catch_warnings(), safe_globals([*_HARMLESS]):
             warnings.simplefilter("ignore")  # about old pickle formats, which the user cannot change
+            if zipfile.is_zipfile(path):  # not of the older format
+                check_sizes(path)
             content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # for damaged bytes the unpickler raises any type of error
         raise VlbenchError(f"{path} {_fault(error)}", ExitCode.WEIGHTS) from error
@@ -105,7 +127,8 @@ def _fault(error: Exception) -> str:
             "is a TorchScript archive, a program that holds its weights, and nothing of it was run: give the weights "
             "alone, as torch.save(torch.jit.load(FILE).state_dict(), OTHER) writes them"
         )
-    reason = text[:_MAX_REASON] if isinstance(error, OSError | RuntimeError) and text else type(error).__name__
+    is_said = isinstance(error, OSError | RuntimeError | ValueError) and text
+    reason = text[:_MAX_REASON] if is_said else type(error).__name__
     return (
         f"does not load as PyTorch weights ({reason}), and nothing of it was run: it is damaged or of another format, "
         f"fetch it again"
