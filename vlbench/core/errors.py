@@ -116,7 +116,7 @@ def shortage(error: Exception) -> VlbenchError | None:
 
     A user error that blames a file although its reader ran out of memory is one of memory too.
     """
-    if any(map(is_out_of_memory, _causes(error))):
+    if any(is_out_of_memory(cause) for cause in causes(error) if not isinstance(cause, VlbenchError)):
         return VlbenchError(
             "out of memory: free some, raise the limit (`ulimit -v`), or use smaller batches, a smaller --size or a "
             "larger machine; then run the same command again",
@@ -136,12 +136,13 @@ def shortage(error: Exception) -> VlbenchError | None:
     return None
 
 
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    """The error and those in whose handling it was raised, without user errors."""
-    while error is not None:
-        if not isinstance(error, VlbenchError):
-            yield error
-        error = error.__context__
+def causes(error: BaseException | None) -> Iterator[BaseException]:
+    """The error, and those that it was raised from or while handling."""
+    known = set[int]()
+    while error is not None and id(error) not in known:  # `raise error from error` makes a circle
+        yield error
+        known.add(id(error))
+        error = error.__cause__ or error.__context__
 
 
 def first_five(items: Iterable[str]) -> str:

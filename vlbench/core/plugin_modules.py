@@ -16,10 +16,9 @@ from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
 
-from vlbench.core.user_code import same_folder
+from vlbench.core.user_code import LIBRARIES, same_folder
 
 _PREFIX = "vlbench_private_"
-_LIBRARIES = {"site-packages", "dist-packages"}
 
 
 def import_file(path: Path) -> ModuleType:
@@ -101,7 +100,7 @@ def _is_helper(folder: Path, name: str) -> bool:
         return False
     spec = find_spec(name)
     places = [] if spec is None else [spec.origin or "", *(spec.submodule_search_locations or ())]
-    return not any(_LIBRARIES & set(Path(place).parts) for place in places)
+    return not any(LIBRARIES & set(Path(place).parts) for place in places)
 
 
 def _package(folder: Path) -> str:

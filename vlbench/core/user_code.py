@@ -15,7 +15,8 @@ from pathlib import Path
 from vlbench.core.errors import ExitCode, VlbenchError, shortage
 
 _GROUPS = ("vlbench.models", "vlbench.tasks")
-_LIBRARIES = ("site-packages", "dist-packages")
+LIBRARIES = frozenset({"site-packages", "dist-packages"})
+"""The names of the folders of installed packages."""
 _FRAMES = 5
 """The number of frames of the user's code that are shown."""
 
@@ -81,7 +82,7 @@ def _is_of_user(file: str) -> bool:
     path = Path(file).resolve()
     if any(path.is_relative_to(folder) for folder in _installed_plugins()):
         return True
-    return not (set(path.parts) & set(_LIBRARIES) or any(path.is_relative_to(folder) for folder in _not_of_user()))
+    return not (LIBRARIES.intersection(path.parts) or any(path.is_relative_to(folder) for folder in _not_of_user()))
 
 
 @cache

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from vlbench.core.errors import ExitCode, VlbenchError
+from vlbench.data.cache.lock import kernel_lock
 
 LOCK_NAME = ".lock"
 
@@ -17,26 +18,15 @@ LOCK_NAME = ".lock"
 def run_lock(folder: Path) -> Iterator[None]:
     """Hold the folder exclusively until the block or the process ends; a process that was forked holds nothing.
 
-    The lock file stays: removing it would let a third process lock a new file while a second one waits for the old.
     While the lock is held, the file names the process and machine that hold it; otherwise it is empty.
     Raises VlbenchError: another process holds it, or the folder cannot hold a lock file (exit 5).
     """
-    from filelock import FileLock, Timeout
+    from filelock import Timeout
 
     path, descriptors = folder / LOCK_NAME, list[int]()
-    lock = FileLock(
-        path,
-        timeout=0,
-        thread_local=False,
-        fallback_to_soft=False,  # a lock that is a file's existence would outlive a process that is killed
-        preserve_lock_file=True,
-        on_acquired=descriptors.append,  # on Windows, only this descriptor can write to the locked file
-    )
     try:
-        # With the permissions of the umask, so that a group can share the folder. And filelock would make a folder that
-        # is missing, and take a file that cannot be made for a held one.
-        path.touch()
-        lock.acquire()
+        lock = kernel_lock(path, descriptors.append)
+        lock.acquire(timeout=0)
     except Timeout:
         raise VlbenchError(
             f"{folder} is being written by another run of the same spec{_holder(path)}: wait for it, stop it, "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from vlbench.core.errors import is_out_of_memory
+from vlbench.core.errors import causes, is_out_of_memory
 
 
 @pytest.mark.parametrize(
@@ -22,3 +22,9 @@ from vlbench.core.errors import is_out_of_memory
 )
 def test_what_running_out_looks_like(error: Exception, expected: bool) -> None:
     assert is_out_of_memory(error) is expected
+
+
+def test_an_error_that_is_its_own_cause_ends_the_search_for_causes() -> None:
+    error = ValueError()
+    error.__cause__ = error
+    assert list(causes(error)) == [error]

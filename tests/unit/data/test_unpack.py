@@ -100,6 +100,17 @@ def test_damage(make: Make, tmp_path: Path) -> None:
     assert everything(tmp_path / "data") == {}
 
 
+def test_damage_for_which_the_reader_of_zip_files_has_no_error(tmp_path: Path) -> None:
+    archive = tmp_path / "x.zip"
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_LZMA) as packed:
+        packed.writestr("a.txt", b"text" * 1000)
+    content = bytearray(archive.read_bytes())
+    content[44:54] = b"\xff" * 10
+    archive.write_bytes(content)
+    with pytest.raises(DataError, match="cannot be read as an archive"):
+        unpack(archive, tmp_path / "data", lambda *_: None)
+
+
 @pytest.mark.parametrize("make", MAKERS)
 def test_the_card_and_the_size_of_the_archive_bound_what_it_unpacks_to(
     make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

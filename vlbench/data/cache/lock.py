@@ -6,22 +6,44 @@ import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from vlbench.data.cache.folder import CannotWrite, cache_folder, cannot_write
+
+if TYPE_CHECKING:
+    from filelock import FileLock
+
+
+def kernel_lock(path: Path, on_acquired: Callable[[int], None] | None = None) -> FileLock:
+    """A lock that is not held yet, for all threads of the process. Its file is made, in a folder that must exist.
+
+    The kernel releases it when its holder dies. The file stays: removing it would let a third process lock a new file
+    while a second one waits for the old. on_acquired: called with the descriptor of the file, the only one that can
+    write to it on Windows. Raises OSError if the file cannot be made.
+    """
+    from filelock import FileLock
+
+    # With the permissions of the umask, so that a group can share the place. And filelock would make a folder that is
+    # missing, and take a file that cannot be made for a held one.
+    path.touch()
+    return FileLock(
+        path,
+        thread_local=False,
+        fallback_to_soft=False,  # a lock that is a file's existence would outlive a process that is killed
+        preserve_lock_file=True,
+        on_acquired=on_acquired,
+    )
 
 
 @contextmanager
 def exclusive(path: Path, on_wait: Callable[[], None] | None = None) -> Iterator[None]:
     """Hold the lock file at `path` until the block ends, waiting while another process holds it.
 
-    Its folder must exist. The kernel releases the lock when its holder dies. The file stays: removing it would let a
-    third process lock a new file while a second one waits for the old. on_wait: called once if the process has to wait.
-    Raises OSError if the file cannot be written or locked.
+    on_wait: called once if the process has to wait. Raises OSError as `kernel_lock`, or if the file cannot be locked.
     """
-    from filelock import FileLock, Timeout
+    from filelock import Timeout
 
-    path.touch()  # with the permissions of the umask, so that a group can share the place
-    lock = FileLock(path, thread_local=False, fallback_to_soft=False, preserve_lock_file=True)
+    lock = kernel_lock(path)
     try:
         lock.acquire(timeout=0)
     except Timeout:

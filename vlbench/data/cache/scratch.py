@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from vlbench.data.cache.lock import exclusive
+from vlbench.data.cache.lock import exclusive, kernel_lock
 
 _PREFIX = "vlbench-scratch-"
 _LOCK = ".lock"
@@ -32,12 +32,12 @@ def scratch_folder() -> Iterator[Path]:
 
 def _sweep(parent: Path) -> None:
     """Remove this user's scratch folders that no living process holds."""
-    from filelock import FileLock, Timeout
+    from filelock import Timeout
 
     for folder in parent.glob(f"{_PREFIX}*"):
         with suppress(OSError, Timeout):  # removed by another process meanwhile; alive
             status = folder.lstat()
             if status.st_uid != os.getuid() or time.time() - status.st_mtime < _SECONDS_TO_LOCK:
                 continue
-            with FileLock(folder / _LOCK, timeout=0, fallback_to_soft=False, preserve_lock_file=True):
+            with kernel_lock(folder / _LOCK).acquire(timeout=0):
                 shutil.rmtree(folder, ignore_errors=True)

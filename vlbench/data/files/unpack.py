@@ -6,14 +6,14 @@ import shutil
 import stat
 import tarfile
 import zipfile
-import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import IO, TypeVar
 
-from vlbench.core.errors import DataError
+from vlbench.core.errors import DataError, VlbenchError, is_out_of_memory
 from vlbench.core.paths import is_hidden, leads_out
+from vlbench.data.files.foreign import reason_of
 
 MOST = 200 << 30
 """Bytes that any archive may unpack to; the largest known one, the images of GQA, has a tenth of that."""
@@ -28,8 +28,6 @@ _MEMBERS = 1_000_000
 _DEPTH = 100
 """Folders within each other."""
 _CHUNK = 1 << 20
-_UNREADABLE = (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, RuntimeError)
-"""What the readers raise; a RuntimeError is for a zip file that is encrypted or uses an unknown compression."""
 
 Progress = Callable[[int, int], None]
 _Member = tuple[str, IO[bytes]]
@@ -60,15 +58,16 @@ def unpack(archive: Path, folder: Path, progress: Progress, unpacked_gb: float |
         _move(temporary, folder)
         archive.unlink()
         shutil.rmtree(temporary, ignore_errors=True)
-    except _UNREADABLE as error:
-        raise DataError(
-            f"{archive} cannot be read as an archive ({' '.join(str(error).split())[:160]}): delete it and fetch it "
-            f"again"
-        ) from None
     except OSError as error:
         raise DataError(
             f"cannot unpack {archive} to {folder} ({error.strerror or error}): delete it and fetch it again, or free "
             f"some space"
+        ) from None
+    except Exception as error:  # the readers raise any type for damaged bytes
+        if isinstance(error, VlbenchError) or is_out_of_memory(error):
+            raise
+        raise DataError(
+            f"{archive} cannot be read as an archive ({reason_of(error)}): delete it and fetch it again"
         ) from None
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import TypeAlias, TypeVar
 
-from vlbench.core.errors import ExitCode, VlbenchError, is_out_of_memory
+from vlbench.core.errors import ExitCode, VlbenchError, causes, is_out_of_memory
 from vlbench.core.examples import Examples
 
 Result = TypeVar("Result")
@@ -59,7 +59,7 @@ def name_example(
 
 def is_of_one_example(error: BaseException) -> bool:
     """Whether the error may be about one example, and not about memory, disks, the device or the whole run."""
-    return not any(map(_stops, _chain(error)))
+    return not any(map(_stops, causes(error)))
 
 
 def _stops(error: BaseException) -> bool:
@@ -68,13 +68,6 @@ def _stops(error: BaseException) -> bool:
     if isinstance(error, OSError) and error.errno in _OF_MACHINE:
         return True
     return is_out_of_memory(error) or "CUDA error" in str(error)  # after which the device computes nothing more
-
-
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    """The error, and those that it was raised from or while handling."""
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__
 
 
 def _reason(error: Exception) -> str:

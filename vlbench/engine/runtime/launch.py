@@ -77,7 +77,7 @@ def launch(work: Work, arguments: tuple[object, ...], processes: int) -> str:
         VlbenchError: a process raised it, was killed, or ended without a result; the message names its rank.
         Interrupted: the user asked to stop, and all processes have stopped.
     """
-    from torch._C._distributed_c10d import TCPStore
+    from torch._C._distributed_c10d import TCPStore  # torch.distributed has it, but does not export it by name
 
     store = TCPStore(_HOST, 0, is_master=True, wait_for_workers=False)
     meeting = {"MASTER_ADDR": _HOST, "MASTER_PORT": str(store.port), "TORCHELASTIC_USE_AGENT_STORE": "True"}
