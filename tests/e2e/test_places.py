@@ -33,7 +33,7 @@ def test_all_files_follow_the_umask(
     monkeypatch.setenv("VLBENCH_CACHE", str(place / "cache"))
     monkeypatch.setattr("vlbench.data.cache.folder._UNSETTLED", -1)
     monkeypatch.setattr("vlbench.data.cache.index.BIG", 0)
-    monkeypatch.setattr("vlbench.engine.training.checkpoint.Checkpoints.drop_last", lambda self: None)
+    monkeypatch.setattr("vlbench.engine.training.atomic_folder.remove_folder", lambda folder: None)
     before = os.umask(umask)
     try:
         place.mkdir()
