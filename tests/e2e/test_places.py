@@ -9,6 +9,7 @@ import stat
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -173,7 +174,7 @@ def test_without_a_home_folder(
     capfd.readouterr()
     needs_cache = (("data", "world", "--quiet"), (*RUN, "--model", "cvlp", "--checkpoint", "none", *places))
     for command in needs_cache:
-        assert as_user(4321, 0o022, lambda command=command: main([*command])) == 5, command
+        assert as_user(4321, 0o022, partial(main, [*command])) == 5, command
         assert "no home folder to cache data in: set VLBENCH_CACHE" in capfd.readouterr().err
     assert as_user(4321, 0o022, lambda: main(["report", "~/runs"])) == 2
     assert "give the path without ~" in capfd.readouterr().err
@@ -194,7 +195,7 @@ def test_a_finished_run_of_another_user_is_found_and_read(
     assert capfd.readouterr().out.splitlines()[-1] == run
     readings = (["show", run], ["verify", run], ["leaderboard", str(public / "runs")], ["compare", run, run])
     for reading in readings:
-        assert as_user(4321, 0o022, lambda reading=reading: main(reading)) == 0, reading
+        assert as_user(4321, 0o022, partial(main, reading)) == 0, reading
     assert as_user(4321, 0o022, lambda: main(["report", run])) == 5
     assert "cannot write" in capfd.readouterr().err
     assert as_user(4321, 0o022, lambda: main(["data", "world", "--quiet"])) == 5
