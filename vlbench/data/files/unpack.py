@@ -6,7 +6,6 @@ import shutil
 import stat
 import tarfile
 import zipfile
-import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
@@ -28,8 +27,6 @@ _MEMBERS = 1_000_000
 _DEPTH = 100
 """Folders within each other."""
 _CHUNK = 1 << 20
-_UNREADABLE = (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, RuntimeError)
-"""What the readers raise; a RuntimeError is for a zip file that is encrypted or uses an unknown compression."""
 
 Progress = Callable[[int, int], None]
 _Member = tuple[str, IO[bytes]]
@@ -60,15 +57,17 @@ def unpack(archive: Path, folder: Path, progress: Progress, unpacked_gb: float |
         _move(temporary, folder)
         archive.unlink()
         shutil.rmtree(temporary, ignore_errors=True)
-    except _UNREADABLE as error:
-        raise DataError(
-            f"{archive} cannot be read as an archive ({' '.join(str(error).split())[:160]}): delete it and fetch it "
-            f"again"
-        ) from None
+    except DataError:
+        raise
     except OSError as error:
         raise DataError(
             f"cannot unpack {archive} to {folder} ({error.strerror or error}): delete it and fetch it again, or free "
             f"some space"
+        ) from None
+    except Exception as error:  # the readers raise any type of error
+        raise DataError(
+            f"{archive} cannot be read as an archive ({' '.join(str(error).split())[:160]}): delete it and fetch it "
+            f"again"
         ) from None
 
 
