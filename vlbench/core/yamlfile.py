@@ -8,8 +8,6 @@ import yaml
 
 from vlbench.core.errors import VlbenchError
 
-_FAULTS = (yaml.YAMLError, ValueError, RecursionError, TypeError, AttributeError)
-"""Besides YAML's own errors: invalid numbers and dates, endless nesting, keys that cannot be hashed."""
 _LONGEST = 300
 _FAST: type[yaml.SafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -47,7 +45,7 @@ def parse_yaml(text: str, name: str, trusted: bool = False) -> object:
             value = None if node is None or twice else loader.construct_document(node)
         finally:
             loader.dispose()
-    except _FAULTS as error:
+    except Exception as error:  # also of numbers, dates, endless nesting, and keys that cannot be hashed
         why = "it is nested too deep" if isinstance(error, RecursionError) else " ".join(str(error).split())
         raise VlbenchError(f"{name} is not YAML: {why[:_LONGEST]}") from None
     if twice:

@@ -51,7 +51,7 @@ class FeatureStore:
             self._header = Header.model_validate_json((folder / "store.json").read_bytes())
             index = (folder / "index.json").read_bytes()
             size = (folder / "regions.bin").stat().st_size
-        except (OSError, ValueError) as error:
+        except Exception as error:  # damaged bytes raise any type of error
             raise self._fault(f"cannot be opened ({_short(error)})") from None
         if self._header.format != FORMAT:
             raise self._fault(f"has format {self._header.format} where {FORMAT} is expected")
@@ -115,7 +115,7 @@ class FeatureStore:
     def _records(self) -> NDArray[np.void]:
         try:
             return np.memmap(self.folder / "regions.bin", dtype=record_type(self.dim), mode="r")
-        except (OSError, ValueError) as error:
+        except Exception as error:  # damaged bytes raise any type of error
             raise self._fault(f"cannot be opened ({_short(error)})") from None
 
     def _fault(self, what: str) -> DataError:

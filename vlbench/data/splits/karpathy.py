@@ -108,7 +108,7 @@ def _read_coco(path: Path) -> Iterator[_CaptionedImage]:
     try:
         with contextlib.redirect_stdout(io.StringIO()):
             coco.createIndex()
-    except (KeyError, TypeError) as error:
+    except Exception as error:  # pycocotools raises any type of error
         raise DataError(f"{path} is not a file of COCO captions ({error!r}): fetch it again") from None
     if len(coco.imgs) < len(images) or coco.imgToAnns.keys() - coco.imgs:
         raise DataError(f"{path} has image ids twice, or captions of images that it does not list: fetch it again")

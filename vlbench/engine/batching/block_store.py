@@ -14,7 +14,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from vlbench.core.errors import DataError
+from vlbench.core.errors import DataError, is_out_of_memory
 from vlbench.data.cache.folder import atomic_file, atomic_write, cannot_write
 from vlbench.engine.runtime.ranks import Ranks
 from vlbench.engine.training.atomic_folder import flush
@@ -88,7 +88,9 @@ def _is_intact(path: Path, rows: int) -> bool:
     """Whether the file holds a block of so many rows."""
     try:
         return len(np.load(path, mmap_mode="r", allow_pickle=False)) == rows
-    except (OSError, ValueError, TypeError):
+    except Exception as error:  # damaged bytes raise any type of error
+        if is_out_of_memory(error):
+            raise
         return False
 
 

@@ -12,6 +12,7 @@ import pyarrow as pa
 import torch
 from torch import nn
 
+from vlbench.core.errors import is_out_of_memory
 from vlbench.core.results import Prediction, Status
 from vlbench.records.parquet import read_table, write_table
 
@@ -69,7 +70,9 @@ class PredictionShards:
         """
         try:
             table = read_table(self._path(blocks))
-        except (OSError, ValueError, pa.ArrowException):
+        except Exception as error:  # damaged bytes raise any type of error
+            if is_out_of_memory(error):
+                raise
             return None
         if not table.schema.equals(_SCHEMA) or (table.schema.metadata or {}).get(b"key") != self.key.encode():
             return None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import pickle
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -15,7 +14,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from vlbench.core.errors import DataError, VlbenchError, shortage
+from vlbench.core.errors import DataError, shortage
 from vlbench.data.text.answers import ANSWERS_FILE, write_answers
 from vlbench.data.text.tokenizer import TextEncoder
 from vlbench.engine.runtime.randomness import RandomState, random_state, restore_random_state
@@ -28,7 +27,6 @@ Weights = Literal["plain", "ema"]
 State = Mapping[str, Tensor]
 """A module's `state_dict`."""
 
-_DAMAGED = (OSError, RuntimeError, KeyError, IndexError, TypeError, ValueError, EOFError, pickle.UnpicklingError)
 """The errors that readers raise for damaged files."""
 
 
@@ -185,7 +183,7 @@ def _restored(
         schedule.load_state_dict(trainer["schedule"])
         if rank < len(trainer["chance"]):
             restore_random_state(trainer["chance"][rank])
-    except (*_DAMAGED, VlbenchError) as error:
+    except Exception as error:  # damaged bytes raise any type of error
         if shortage(error):
             raise
         raise DataError(

@@ -21,7 +21,7 @@ from vlbench.models.hf.continuation import IGNORED, LABELS, continued, kept, log
 from vlbench.models.hf.folder import folder_of
 from vlbench.models.hf.library import GenerativeModel, Output
 from vlbench.models.hf.pretrained import PretrainedFolder
-from vlbench.models.hf.processor import FAULTS, processing_of
+from vlbench.models.hf.processor import processing_of
 from vlbench.models.hf.prompting import Prompter
 
 
@@ -176,8 +176,6 @@ def _stops(source: PretrainedFolder, stop: int) -> list[int]:
 
     if not (source.folder / "generation_config.json").is_file():
         return [stop]
-    try:
+    with source.reading("a generation_config.json that does not load"):
         named = GenerationConfig.from_pretrained(source.folder).eos_token_id
         return sorted({stop, *map(int, named if isinstance(named, list) else [] if named is None else [named])})
-    except FAULTS as error:
-        raise source.fault("a generation_config.json that does not load", error) from None

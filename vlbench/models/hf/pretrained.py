@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from operator import attrgetter
@@ -10,12 +9,10 @@ from pathlib import Path
 from types import ModuleType
 
 import torch
-from huggingface_hub.errors import StrictDataclassError
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from vlbench.core.backbone import PretrainedWeights
-from vlbench.core.errors import ExitCode, VlbenchError, first_five
+from vlbench.core.errors import ExitCode, VlbenchError, first_five, is_out_of_memory
 from vlbench.core.record import LoadReport
 from vlbench.data.files.pickles import more_than_weights
 from vlbench.data.resources import Loading
@@ -25,11 +22,6 @@ from vlbench.models.hf.library import Config, LoadingInfo, ModelClass
 
 _LEAST = 0.99
 """The fraction of the network's tensors that the weights must contain."""
-_FAULTS = (
-    *(OSError, ValueError, RuntimeError, LookupError, TypeError, AttributeError, ArithmeticError, ImportError),
-    *(pickle.UnpicklingError, SafetensorError, StrictDataclassError),
-)
-"""What the library raises on an invalid config.json, and on weights that are damaged or hold code."""
 
 
 class PretrainedFolder:
@@ -45,10 +37,8 @@ class PretrainedFolder:
         from transformers import AutoConfig
 
         self.folder, self.name, self.loading = folder, name, loading
-        try:
+        with self.reading("a config.json that does not load"):
             self.config: Config = AutoConfig.from_pretrained(folder, trust_remote_code=loading.trust_remote_code)
-        except _FAULTS as error:
-            raise self.fault("a config.json that does not load", error) from None
         self.architecture = str((self.config.architectures or [""])[0])
         self.own_code: Collection[str] = getattr(self.config, "auto_map", None) or ()
         self.family: Family = family_of(self.config.model_type, self.architecture, name, self.own_code)
@@ -73,11 +63,9 @@ class PretrainedFolder:
         return self._build(lambda: kind.from_config(self.config, dtype=self.dtype, trust_remote_code=trusted))
 
     def _build(self, build: Callable[[], nn.Module]) -> nn.Module:
-        try:
-            with _quiet(), torch.device("meta") if self.loading.at_once else nullcontext():
-                return build()
-        except _FAULTS as error:
-            raise self.fault("a config.json that makes no network", error) from None
+        device = torch.device("meta") if self.loading.at_once else nullcontext()
+        with self.reading("a config.json that makes no network"), _quiet(), device:
+            return build()
 
     def load(self) -> tuple[nn.Module, PretrainedWeights]:
         """Load the network that `make` builds, and the head that was trained with it.
@@ -109,20 +97,15 @@ class PretrainedFolder:
     def _read(self, kind: ModelClass, options: Mapping[str, object]) -> tuple[nn.Module, set[str], int]:
         """The network that the library loads, the names of missing tensors, and the number of unexpected ones."""
         info: LoadingInfo
-        try:
-            with _quiet():
-                whole, info = kind.from_pretrained(
-                    self.folder,
-                    dtype=self.dtype,
-                    output_loading_info=True,
-                    ignore_mismatched_sizes=True,  # `_check_shapes` has a clearer message
-                    trust_remote_code=self.loading.trust_remote_code,
-                    **options,
-                )
-        except _FAULTS as error:
-            if code := more_than_weights(error):
-                raise VlbenchError(f"{self.name} {code}", ExitCode.WEIGHTS) from None
-            raise self.fault("weights that do not load", error) from None
+        with self.reading("weights that do not load"), _quiet():
+            whole, info = kind.from_pretrained(
+                self.folder,
+                dtype=self.dtype,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,  # `_check_shapes` has a clearer message
+                trust_remote_code=self.loading.trust_remote_code,
+                **options,
+            )
         self._check_shapes(info["mismatched_keys"])
         return whole, set(info["missing_keys"]), len(info["unexpected_keys"])
 
@@ -167,8 +150,25 @@ class PretrainedFolder:
             return {f"classifier.{name}": value for name, value in layers.items()}
         return {f"score.{name}": _match_score(value) for name, value in layers.items()}
 
+    @contextmanager
+    def reading(self, what: str) -> Iterator[None]:
+        """Turn any error of the library, which raises many types, into the one that the model has `what`.
+
+        A VlbenchError and a lack of memory pass unchanged.
+        """
+        try:
+            yield
+        except VlbenchError:
+            raise
+        except Exception as error:
+            if is_out_of_memory(error):
+                raise
+            raise self.fault(what, error) from error
+
     def fault(self, what: str, error: Exception) -> VlbenchError:
         """The error that the model has `what`, with the library's reason."""
+        if code := more_than_weights(error):
+            return VlbenchError(f"{self.name} {code}", ExitCode.WEIGHTS)
         remedy = "save it again with save_pretrained"
         if isinstance(error, ImportError):  # the folder is sound
             remedy = "install the library that it names, or use a model that does without"

@@ -21,9 +21,6 @@ from vlbench.models.hf.library import ImageProcessor, Tokenizer
 from vlbench.models.hf.pretrained import PretrainedFolder
 from vlbench.models.layers.regions import load_regions, region_source, region_tensors
 
-FAULTS = (OSError, ValueError, LookupError, TypeError, AttributeError, ImportError)
-"""What the library raises on preprocessing that is damaged, or that lacks a part or another library."""
-
 
 class TextPreparer:
     """The folder's tokenizer.
@@ -149,7 +146,5 @@ def _load(auto_class: str, source: PretrainedFolder, kind: str) -> Any:
     import transformers
 
     loader = getattr(transformers, auto_class)
-    try:
+    with source.reading(f"{kind} that does not load"):
         return loader.from_pretrained(source.folder, trust_remote_code=source.loading.trust_remote_code)
-    except FAULTS as error:
-        raise source.fault(f"{kind} that does not load", error) from None

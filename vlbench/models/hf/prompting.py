@@ -19,7 +19,6 @@ from vlbench.core.examples import Prompt
 from vlbench.data.resources import ImageSource
 from vlbench.models.hf.library import Processor, ProcessorClass
 from vlbench.models.hf.pretrained import PretrainedFolder, brief_reason
-from vlbench.models.hf.processor import FAULTS
 from vlbench.models.hf.style import style_of
 
 _REJECTED = (ValueError, IndexError, TypeError)
@@ -125,14 +124,12 @@ def _load_processor(source: PretrainedFolder) -> Processor:
 
     library: ModuleType = transformers  # its mapping has types that a Protocol cannot match
     trusted = source.loading.trust_remote_code
-    try:
+    with source.reading("a processor that does not load"):
         own_code = source.own_code and trusted
         kind: ProcessorClass = (
             library.AutoProcessor if own_code else _without_videos(library.PROCESSOR_MAPPING[type(source.config)])
         )
         return kind.from_pretrained(source.folder, trust_remote_code=trusted)
-    except FAULTS as error:
-        raise source.fault("a processor that does not load", error) from None
 
 
 def _without_videos(kind: type[_WithAttributes]) -> ProcessorClass:
