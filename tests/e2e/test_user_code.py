@@ -13,11 +13,15 @@ from vlbench.models import fake
 
 Call = Callable[..., Any]
 
+FUSE = "def fuse(self, seen, read):\n        "
 METHODS = {
-    "in the forward pass": "def fuse(self, seen, read):\n        return {}['answer']",
-    "in a shape": "def fuse(self, seen, read):\n        return super().fuse(seen, read).pooled @ seen.states",
-    "in a data worker": "def prepare_texts(self, texts):\n        return {}['answer']",
-    "by leaving": "def fuse(self, seen, read):\n        import sys\n        sys.exit(0)",
+    "in the forward pass": f"{FUSE}return dict()['answer']",
+    "in a shape": f"{FUSE}return super().fuse(seen, read).pooled @ seen.states",
+    "in what it returns": f"{FUSE}return seen.states",
+    "in the shape that it returns": f"{FUSE}self.width = 7\n        return super().fuse(seen, read)",
+    "by an exception that is no Exception": f"{FUSE}raise type('Boom', (BaseException,), dict())",
+    "in a data worker": "def prepare_texts(self, texts):\n        return dict()['answer']",
+    "by leaving": f"{FUSE}import sys\n        sys.exit(0)",
     "by leaving in a data worker": "def prepare_texts(self, texts):\n        raise SystemExit",
     "while it is built": "@classmethod\n    def from_card(cls, card, size, resources):\n        return cls(3)",
 }
@@ -68,7 +72,7 @@ def test_a_method_of_the_model(mine: Callable[[str], str], run: Call, tmp_path: 
     model = mine(f"from vlbench.models.fake.backbone import Fake\n\nclass Mine(Fake):\n    {METHODS[fault]}\n")
     done = run(model, "--workers", 2 if "worker" in fault else 0)
     sentence = check(done, model)
-    assert ", line " in sentence
+    assert (", line " in sentence) != ("returns" in fault)
     (record,) = (tmp_path / "runs").rglob("run.json")
     values = json.loads(record.read_text(encoding="utf8"))
     assert (values["status"], values["error"]) == ("failed", sentence)
@@ -94,11 +98,13 @@ def test_a_metric_and_an_adapter(vlbench: Call, tiny_world: Path, tmp_path: Path
     adapter = folder / "adapter.py"
     whole = adapter.read_text(encoding="utf8")
     flags = ("--tasks-dir", tmp_path / "tasks", "--model", "fake", "--limit", 4, "--steps", 1, "--controls", "none")
-    for code in ("def examples(files):\n    yield from None\n", f"{whole}\nTAGS[3]\n"):
+    yields_none = "def examples(files):\n    yield None\n"
+    codes = {"def examples(files):\n    yield from None\n": str(adapter), f"{whole}\nTAGS[3]\n": str(adapter)}
+    for code, named in {**codes, yields_none: "the adapter yields a NoneType"}.items():
         adapter.write_text(code, encoding="utf8")
         place = ("--data-root", folder / "sample", "--output-path", tmp_path / "runs", "--quiet")
         done = vlbench("run", "--task", "paint", *flags, *place)
-        assert done.code == 13 and str(adapter) in done.err, done.err
+        assert done.code == 13 and named in done.err, done.err
 
 
 CHANGES = {
@@ -109,7 +115,7 @@ CHANGES = {
     ),
     "in the forward pass": (
         "import os\n",
-        "def fuse(self, seen, read):\n        os.chdir('/')\n        return super().fuse(seen, read)",
+        f"{FUSE}os.chdir('/')\n        return super().fuse(seen, read)",
     ),
 }
 

@@ -33,11 +33,13 @@ class UserCodeError(VlbenchError):
 def user_faults() -> Iterator[None]:
     """Raise a UserCodeError instead of an exception for which the user's code is to blame.
 
-    A SystemExit counts as well: code that leaves early has not done its work.
+    A SystemExit counts as well, as every exception but Ctrl-C: code that leaves early has not done its work.
     """
     try:
         yield
-    except (Exception, SystemExit) as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
         fault = user_fault(error)
         if fault is None:
             raise

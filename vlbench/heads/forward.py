@@ -6,9 +6,10 @@ width.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Self, cast
+from typing import Self, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -16,6 +17,9 @@ from torch import Tensor
 from vlbench.core.backbone import Backbone, DualEncoder, Features, Generator, Model, Textual, Visual
 from vlbench.core.batch import Batch, PairBatch, PromptBatch
 from vlbench.core.errors import VlbenchError
+from vlbench.core.user_code import UserCodeError
+
+Returned = TypeVar("Returned", Visual, Textual, Features)
 
 
 class Forward:
@@ -96,20 +100,39 @@ class Embedded:
 
 def encode_images(forward: Forward) -> Visual:
     """Encode each distinct image once: sets `visual`."""
-    forward.visual = forward.backbone.see(forward.pairs.images, forward.pairs.slots)
+    visual = forward.backbone.see(forward.pairs.images, forward.pairs.slots)
+    forward.visual = _returned(forward, "see", visual, Visual)
     return forward.visual
 
 
 def _encode_texts(forward: Forward) -> Textual:
     """Encode each distinct text once: sets `textual`."""
-    forward.textual = forward.backbone.read(forward.pairs.texts)
+    forward.textual = _returned(forward, "read", forward.backbone.read(forward.pairs.texts), Textual)
     return forward.textual
 
 
 def _fuse_pairs(forward: Forward) -> Features:
     """Fuse each pair: sets `features`."""
-    forward.features = forward.backbone.fuse(forward.visual_pairs(), forward.textual_pairs())
+    features = forward.backbone.fuse(forward.visual_pairs(), forward.textual_pairs())
+    forward.features = _returned(forward, "fuse", features, Features)
+    given, expected = tuple(features.pooled.shape), (len(forward.pairs.image_rows), forward.backbone.width)
+    if given != expected:
+        raise _wrong_return(forward, "fuse", f"pooled features of shape {list(given)}", f"shape {list(expected)}")
     return forward.features
+
+
+def _returned(forward: Forward, method: str, value: object, kind: type[Returned]) -> Returned:
+    """What a method of the model returned; raises UserCodeError if it is of another type."""
+    if not isinstance(value, kind):
+        raise _wrong_return(forward, method, f"a {type(value).__name__}", f"a {kind.__name__}")
+    return value
+
+
+def _wrong_return(forward: Forward, method: str, given: str, expected: str) -> UserCodeError:
+    """The error for what a method of a model outside vlbench returned: later code would fail far from the cause."""
+    kind = type(forward.model)
+    file = getattr(sys.modules.get(kind.__module__), "__file__", kind.__module__)
+    return UserCodeError(f"{file}, {kind.__name__}.{method} returned {given}: expected {expected}, so correct it there")
 
 
 def _encode_prompts(forward: Forward) -> Features:

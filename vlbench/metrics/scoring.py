@@ -12,7 +12,7 @@ from vlbench.core.errors import DataError, first_five
 from vlbench.core.examples import Example, Examples
 from vlbench.core.record import Result
 from vlbench.core.results import Metric, MetricAbsentError, Prediction, Ranking, Score
-from vlbench.core.user_code import same_folder
+from vlbench.core.user_code import UserCodeError, same_folder
 from vlbench.metrics.uncertainty import mean_score
 
 Results: TypeAlias = Sequence[Prediction] | Sequence[Ranking]
@@ -63,6 +63,8 @@ def score(
         try:
             with same_folder():
                 overall = metric(results, examples)
+            if not isinstance(overall, Score):
+                raise UserCodeError(f"metric {name} returned a {type(overall).__name__}: expected a Score")
             _reject_cut_groups(overall, results, cut)
         except MetricAbsentError as reason:
             absent[name] = str(reason)

@@ -19,6 +19,7 @@ from vlbench.core.errors import LONGEST, DataError
 from vlbench.core.examples import Example, Examples
 from vlbench.core.paths import visible
 from vlbench.core.task import Adapter, SplitFiles, ids_of
+from vlbench.core.user_code import UserCodeError
 from vlbench.data.cache.folder import CannotWrite, atomic_file, cache_folder, file_sha256
 from vlbench.data.files.code import CODE, content_sha256, files_below, with_imports
 from vlbench.data.files.foreign import reading
@@ -158,6 +159,11 @@ def inside(examples: Iterator[Example[object]], files: SplitFiles) -> Iterator[E
     folders = [str(files.root), *map(str, files.siblings), *named]
     allowed = tuple(os.path.join(os.path.abspath(folder), "") for folder in folders)  # noqa: PTH100, PTH118
     for example in examples:
+        if not isinstance(example, Example):
+            raise UserCodeError(
+                f"the adapter yields a {type(example).__name__} for split {files.split!r} below {files.root}: expected "
+                f"an Example"
+            )
         for ref in example.query.images:
             path = str(ref.path)
             plain = path.startswith(allowed) and ".." not in path  # most paths; spares them the slow check below
