@@ -38,10 +38,14 @@ def test_yaml_and_set_read_the_old_name(tmp_path: Path, capsys: pytest.CaptureFi
     assert capsys.readouterr().err == ""
 
 
-def test_old_records_are_read() -> None:
-    collected = collect([RECORDS])
-    run = collected.runs[0]
-    assert run.record.spec.cache_images is None and not collected.faults
-    assert '"cache_pictures": null' in run.path.read_text()
+def test_old_records_are_read(tmp_path: Path) -> None:
+    """A record of before: with the old name of an option, and without a seal."""
+    values = json.loads(next(RECORDS.glob("*.json")).read_text(encoding="utf8"))
+    del values["spec"]["cache_images"], values["seal"], values["files"]
+    values["spec"]["cache_pictures"] = 2.5
+    (tmp_path / "run.json").write_text(json.dumps(values), encoding="utf8")
+    collected = collect([tmp_path])
+    (run,) = collected.runs
+    assert run.record.spec.cache_images == 2.5 and run.record.is_unsealed and not collected.faults
     spec = RunSpec.model_validate_json(json.dumps({**BASE, "cache_pictures": 1.5}))
     assert spec.cache_images == 1.5 and "cache_images" in spec.model_dump() and "cache_images" in PLACE
