@@ -157,3 +157,17 @@ def test_success_is_a_record_that_is_done(run: Call, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(evaluate, "run", unfinished)
     done = run("fake")
     assert done.code == 1 and "its record says 'started'" in done.err
+
+
+def test_modules_beside_a_model_in_processes_with_workers(
+    mine: Callable[[str], str], run: Call, tmp_path: Path
+) -> None:
+    code = "import helper\nfrom vlbench.models.fake.backbone import Fake\n\nclass Mine(Fake):\n    "
+    model = mine(f"{code}def prepare_texts(self, texts):\n        return helper.act(super().prepare_texts(texts))\n")
+    helper = tmp_path / "mine" / "helper.py"
+    helper.write_text("def act(prepared):\n    return prepared\n", encoding="utf8")
+    flags = ("--num-processes", 2, "--workers", 1)
+    assert run(model, *flags).code == 0
+    helper.write_text("def act(prepared):\n    return {}['answer']\n", encoding="utf8")
+    done = run(model, *flags)
+    assert done.code == 13 and f"{helper}, line 2, in act" in done.err

@@ -142,6 +142,8 @@ def _end(running: Sequence[Rank], seconds: float) -> None:
 def _process(environment: dict[str, str], work: Work, arguments: tuple[object, ...], report: Connection) -> NoReturn:
     """The entry point of one process."""
     os.setpgid(0, 0)  # Ctrl-C then reaches the launcher only, which forwards it: otherwise it would arrive twice
+    # A spawned process would spawn its data workers too: slowly, and without the modules of plug-ins.
+    multiprocessing.set_start_method(None, force=True)
     threading.Thread(target=_stop_with_launcher, daemon=True).start()
     os.environ.update(environment)
     try:
