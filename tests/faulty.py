@@ -40,7 +40,7 @@ def fail() -> None:
     if KIND == "exit":
         os._exit(0)
     if KIND != "thread":
-        raise DataError("the picture 7.png is damaged")
+        raise DataError("the image 7.png is damaged")
     threading.Thread(target=threading.Event().wait).start()
     logs.append(log("batch"))
 

@@ -80,7 +80,7 @@ def test_the_detectors_features_are_written_kept_and_used(
     assert vlbench(*arguments, "--split", "test", "--overwrite").code == 0
     assert tables[1].read_bytes() == first
 
-    monkeypatch.setattr(resources, "extract_all", lambda *_: pytest.fail("a picture is described anew"))
+    monkeypatch.setattr(resources, "extract_all", lambda *_: pytest.fail("an image is described again"))
     ran = run(vlbench, photographs, tmp_path)
     assert ran.code == 0, ran.err
     assert {result.metric for result in read_run(ran.run).results} >= {"tr_r1", "ir_r1", "rsum"}

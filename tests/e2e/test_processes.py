@@ -138,7 +138,7 @@ def test_the_process_with_the_cause_says_it_once(kind: str, run: list[object], t
     failed = command(sys.executable, TESTS / "faulty.py", *run, "--num-processes", 2, fault=f"{kind}:1:3")
     assert time.monotonic() - started < PATIENCE
     assert failed.returncode == ExitCode.DATA, failed.stderr
-    assert failed.stderr == "vlbench: process 1 of 2: the picture 7.png is damaged\n"
+    assert failed.stderr == "vlbench: process 1 of 2: the image 7.png is damaged\n"
     assert failed.stdout == ""
 
 
@@ -186,7 +186,7 @@ def test_torchrun_ends_with_the_cause(run: list[object]) -> None:
     assert time.monotonic() - started < PATIENCE
     assert failed.returncode != 0
     said = [line for line in failed.stderr.splitlines() if line.startswith("vlbench")]
-    assert said == ["vlbench: process 1 of 2: the picture 7.png is damaged"]
+    assert said == ["vlbench: process 1 of 2: the image 7.png is damaged"]
 
 
 @pytest.mark.slow

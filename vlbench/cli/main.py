@@ -34,7 +34,7 @@ from vlbench.cli import (
 from vlbench.cli import list as list_verb
 from vlbench.cli.options import GroupedCommand
 from vlbench.core.errors import ExitCode, VlbenchError, shortage
-from vlbench.core.user_code import UserCodeError, user_faults
+from vlbench.core.user_code import print_frames, user_faults
 from vlbench.core.validate import initials
 from vlbench.engine.runtime.ending import end_process
 from vlbench.engine.runtime.ranks import give_way
@@ -143,8 +143,7 @@ def _abbreviation(error: typer.BadParameter) -> str:
 def _fail(reported: VlbenchError, error: Exception, arguments: list[str]) -> int:
     """Print the sentence of the user error that is reported for an error; returns its exit code."""
     who = give_way(error)
-    if isinstance(reported, UserCodeError):
-        print(reported.frames, end="", file=sys.stderr)
+    print_frames(reported)
     print(f"vlbench: {who}{reported.message}", file=sys.stderr)
     if reported.exit_code == ExitCode.INTERRUPTED:
         _say_how_to_resume(arguments)

@@ -14,7 +14,7 @@ from vlbench.core.errors import ExitCode, VlbenchError, first_five, printable
 from vlbench.core.options import check_distinct
 from vlbench.core.record import RunRecord
 from vlbench.core.spec import RunSpec
-from vlbench.core.user_code import UserCodeError
+from vlbench.core.user_code import print_frames
 from vlbench.core.validate import brief, parse
 from vlbench.engine.runtime.ranks import SharedError, check_size, is_launched, launched
 
@@ -112,8 +112,8 @@ def _run_all(specs: list[RunSpec], quiet: bool) -> list[RunRecord]:
             if alone or isinstance(error, Interrupted):
                 raise
             failed.append(name)
-            if isinstance(error, UserCodeError):
-                _say(error.frames.rstrip("\n"), err=True)
+            if launched().is_main:
+                print_frames(error)
             _say(f"vlbench: {name}: {error.message}", err=True)
     if len(records) > 1:
         _say(f"\n{scoreboard(records)}")

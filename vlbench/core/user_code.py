@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import sysconfig
 import traceback
 from collections.abc import Iterator
@@ -27,6 +28,12 @@ class UserCodeError(VlbenchError):
     def __init__(self, message: str, frames: str = "") -> None:
         super().__init__(message, ExitCode.USER_CODE)
         self.frames = frames
+
+
+def print_frames(error: Exception) -> None:
+    """Print the frames of the user's code to stderr, where the error is a fault of it; its sentence follows them."""
+    if isinstance(error, UserCodeError):
+        print(error.frames, end="", file=sys.stderr)
 
 
 @contextmanager

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, is_dataclass
+from dataclasses import dataclass
 from math import isclose
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, get_args, get_type_hints
+from typing import TYPE_CHECKING, Literal, get_args
 
 from pydantic import TypeAdapter
 
@@ -16,6 +16,7 @@ from vlbench.core.examples import Example, Examples, ImageRef, Query, captioned
 from vlbench.core.record import Result, RunRecord
 from vlbench.core.results import Prediction
 from vlbench.core.task import Adapter, Task
+from vlbench.data.cache.index import example_type
 from vlbench.metrics.scoring import Results, score
 from vlbench.records.collect import FoundRun
 from vlbench.records.folder import read_record_file
@@ -133,14 +134,10 @@ def _has_other_code(record: RunRecord, tasks_dir: Path | None) -> bool:
 
 def _reference_type(adapter: Adapter) -> TypeAdapter[object]:
     """The type of the task's references, from the annotation of its adapter: an iterator of `Example[Reference]`."""
-    try:
-        (example,) = get_args(get_type_hints(adapter).get("return"))
-        (reference,) = get_args(example)
-    except (NameError, TypeError, ValueError):
-        reference = None
-    if not isinstance(reference, type) or not is_dataclass(reference):
+    example = example_type(adapter)
+    if example is None:
         raise _UnknownScoresError("its adapter is not annotated with the type of its references, Example[Reference]")
-    return TypeAdapter(reference)
+    return TypeAdapter(get_args(example)[0])
 
 
 def _examples(rows: pd.DataFrame, reference: TypeAdapter[object]) -> Iterator[Example[object]]:

@@ -136,7 +136,7 @@ def read_examples(adapter: Adapter, files: SplitFiles) -> Examples:
     reference is always read into a list.
     """
     tables = [path for _, path in annotation_files(files)]
-    kind = _example_type(adapter)
+    kind = example_type(adapter)
     if kind is None or sum(path.stat().st_size for path in tables) < BIG:
         return list(inside(adapter(files), files))
     cache = cache_folder()
@@ -185,7 +185,7 @@ def annotation_files(files: SplitFiles) -> Iterator[tuple[str, Path]]:
             yield from ((f"{name}/{shard.name}", shard) for shard in visible(path, "*.json*"))
 
 
-def _example_type(adapter: Adapter) -> type[Example[object]] | None:
+def example_type(adapter: Adapter) -> type[Example[object]] | None:
     """`Example[...]` as in the adapter's return annotation; None if that does not state the type of the reference."""
     kinds: tuple[type[Example[object]], ...] = get_args(get_type_hints(adapter).get("return"))
     references = get_args(kinds[0]) if kinds else ()

@@ -6,14 +6,15 @@ import errno
 from collections.abc import Callable, Sequence
 from typing import TypeAlias, TypeVar
 
-from vlbench.core.errors import ExitCode, VlbenchError, causes, is_out_of_memory
+from vlbench.core.errors import ExitCode, VlbenchError, causes, shortage
 from vlbench.core.examples import Examples
 
 Result = TypeVar("Result")
 Failures: TypeAlias = dict[int, str]
 """Row of an example -> why it cannot be answered."""
 
-_OF_MACHINE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
+_OF_MACHINE = {errno.EROFS, errno.EMFILE, errno.ENFILE}
+"""Beside `shortage`: a disk that cannot be written, and too many open files."""
 _OF_RUN = {ExitCode.OUT_OF_MEMORY, ExitCode.INTERRUPTED}
 
 
@@ -67,7 +68,9 @@ def _stops(error: BaseException) -> bool:
         return True
     if isinstance(error, OSError) and error.errno in _OF_MACHINE:
         return True
-    return is_out_of_memory(error) or "CUDA error" in str(error)  # after which the device computes nothing more
+    if isinstance(error, Exception) and shortage(error):
+        return True
+    return "CUDA error" in str(error)  # after which the device computes nothing more
 
 
 def _reason(error: Exception) -> str:

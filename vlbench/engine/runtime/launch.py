@@ -5,7 +5,6 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-import sys
 import threading
 import time
 import traceback
@@ -18,7 +17,7 @@ from typing import NoReturn
 
 from vlbench.core.cores import usable_cores
 from vlbench.core.errors import ExitCode, VlbenchError
-from vlbench.core.user_code import UserCodeError, user_faults
+from vlbench.core.user_code import print_frames, user_faults
 from vlbench.engine.runtime.ending import end_process
 from vlbench.engine.runtime.interrupt import Interrupt, Interrupted
 from vlbench.engine.runtime.ranks import QUIET, give_way
@@ -151,8 +150,7 @@ def _process(environment: dict[str, str], work: Work, arguments: tuple[object, .
             outcome = Outcome(work(*arguments))
     except VlbenchError as error:
         give_way(error)
-        if isinstance(error, UserCodeError):
-            print(error.frames, end="", file=sys.stderr)
+        print_frames(error)
         outcome = Outcome(error.message, error.exit_code)
     except KeyboardInterrupt:
         outcome = Outcome("interrupted", ExitCode.INTERRUPTED)
