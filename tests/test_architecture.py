@@ -27,6 +27,8 @@ LAYERS = [
 LAYER = {package: number for number, layer in enumerate(LAYERS) for package in layer}
 OUTSIDE = {"__init__", "__main__"}
 WITHOUT_TORCH = ("core", "records", "report", "metrics")
+HEAVY = {"transformers", "pandas", "matplotlib", "pycocotools", "evaluate", "datasets", "peft"}
+"""Libraries that take long to import and that most commands do not need."""
 
 
 @cache
@@ -207,6 +209,28 @@ def test_tasks_import_only_what_they_may() -> None:
 def test_an_adapter_fits_one_screen() -> None:
     for path in sorted((REPOSITORY / "tasks").glob("*/adapter.py")):
         assert len(path.read_text(encoding="utf8").splitlines()) <= 60, path
+
+
+def test_heavy_libraries_are_imported_where_they_are_needed() -> None:
+    """`import scipy` is light and loads a submodule on its first use, which importing the submodule does at once."""
+    for name, tree in modules().items():
+        if name.startswith("vlbench.metrics.hub."):  # scripts that `evaluate` loads
+            continue
+        for other in imports(name, tree, running=True):
+            top, _, inner = other.partition(".")
+            assert top not in HEAVY and not (top == "scipy" and inner), f"{name} imports {other} when it is imported"
+
+
+def test_a_run_loads_no_library_that_it_does_not_need(tiny_world: Path, tmp_path: Path) -> None:
+    code = (
+        "import sys; from vlbench.cli.main import main; code = main(sys.argv[1:]);"
+        f"print('HEAVY', sorted({HEAVY | {'scipy.stats', 'scipy.ndimage'}} & set(sys.modules))); sys.exit(code)"
+    )
+    run = ["run", "--task", "nlvr2", "--model", "cvlp", "--limit", "8", "--batch-size", "4", "--steps", "1", "--quiet"]
+    run += ["--controls", "none", "--data-root", str(tiny_world), "--output-path", str(tmp_path)]
+    done = subprocess.run([sys.executable, "-c", code, *run], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] in ("HEAVY []", "HEAVY ['pandas']")  # pyarrow imports pandas to make an array
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["list", "tasks"], ["run", "--help"]])

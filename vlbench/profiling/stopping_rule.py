@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import binom
+import scipy
 
 from vlbench.core.profile import INTERVAL_FROM, Times
 
@@ -41,7 +41,7 @@ def median_interval(values: Sequence[float], level: float = 0.95) -> tuple[float
     `INTERVAL_FROM` values it is their range, which holds the median with less than 95 %.
     """
     ordered = np.sort(np.asarray(values, np.float64))
-    below = max(int(binom.ppf((1 - level) / 2, len(ordered), 0.5)) - 1, 0)
+    below = max(int(scipy.stats.binom.ppf((1 - level) / 2, len(ordered), 0.5)) - 1, 0)
     return float(ordered[below]), float(ordered[-1 - below])
 
 

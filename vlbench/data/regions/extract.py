@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from vlbench.data.regions.describe import DIM, Ints, describe
 from vlbench.data.regions.types import Regions
@@ -71,7 +71,7 @@ def _label_parts(pixels: NDArray[np.uint8]) -> Ints:
     open_cells[::2, ::2] = True
     open_cells[1::2, ::2] = _are_similar(signed[1:], signed[:-1])
     open_cells[::2, 1::2] = _are_similar(signed[:, 1:], signed[:, :-1])
-    labels, _ = ndimage.label(open_cells)
+    labels, _ = scipy.ndimage.label(open_cells)
     return np.asarray(labels[::2, ::2], dtype=np.int64)
 
 
@@ -138,7 +138,7 @@ def _parts(pixels: NDArray[np.uint8], labels: Ints, chosen: Ints) -> tuple[Ints,
 
 def _boxes(marks: Ints) -> Ints:
     """The bounding boxes [N, 4] of the numbered parts."""
-    slices = [part for part in ndimage.find_objects(marks) if part is not None]
+    slices = [part for part in scipy.ndimage.find_objects(marks) if part is not None]
     return np.array([(x.start, y.start, x.stop, y.stop) for y, x in slices], dtype=np.int64)
 
 

@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+import scipy
 import torch
 from accelerate import Accelerator
-from scipy.stats import binom
 
 from vlbench.core.batch import Draw
 from vlbench.core.cards import Recipe
@@ -98,7 +98,7 @@ def check_for_leak(right: int, n: int, probability: float) -> Check:
 
     Source: the binomial distribution; Hoeffding 1956, theorem 4.
     """
-    most = int(binom.isf(SIGNIFICANCE, n, min(probability, 1.0)))
+    most = int(scipy.stats.binom.isf(SIGNIFICANCE, n, min(probability, 1.0)))
     found = (
         f"{right} of {n} held-out examples correct with shuffled labels, "
         f"{100 * probability:.0f} % expected by guessing: "

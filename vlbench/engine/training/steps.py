@@ -13,7 +13,6 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.checkpoint import checkpoint
-from transformers import PreTrainedModel
 
 from vlbench.core.batch import Batch
 from vlbench.core.errors import VlbenchError, is_out_of_memory
@@ -264,11 +263,11 @@ def recompute_activations(module: nn.Module) -> int:
     number of layers and networks that it is on for. Source: Chen et al. 2016 (arXiv 1604.06174).
     """
     parts = list(module.modules())
-    networks = [part for part in parts if isinstance(part, PreTrainedModel) and part.supports_gradient_checkpointing]
+    networks = [part for part in parts if getattr(part, "supports_gradient_checkpointing", False)]
     for network in networks:
         # The older name became an alias that warns.
-        older = network.gradient_checkpointing_enable
-        getattr(network, "activation_checkpointing_enable", older)({"use_reentrant": False})
+        names = ("activation_checkpointing_enable", "gradient_checkpointing_enable")
+        next(getattr(network, name) for name in names if hasattr(network, name))({"use_reentrant": False})
     inside = {id(part) for network in networks for part in network.modules()}
     stacks = [part for part in parts if isinstance(part, nn.ModuleList) and id(part) not in inside]
     all_layers = [layer for stack in stacks for layer in stack]
