@@ -110,7 +110,8 @@ class SoftHead(ClassifyHead):
     def finish(self, logits: Tensor, ids: Sequence[str]) -> list[Prediction]:
         """As `Head.finish`, with the ten best answers; equal logits are ranked in the order of the list."""
         logits = finite_doubles(logits, ids)
-        return ranked(logits.sigmoid(), self.labels, ids, best(logits, TOP))
+        order = best(logits, TOP)
+        return ranked(logits.sigmoid_(), self.labels, ids, order)
 
 
 def classify_head(head: Head) -> ClassifyHead:
@@ -176,7 +177,7 @@ def _first_of_highest(logits: Tensor, lowest: Tensor, k: int) -> Tensor:
 
 
 def finite_doubles(logits: Tensor, ids: Sequence[str]) -> Tensor:
-    """The logits [B, C] on the CPU, in float64, so that probabilities of different logits differ as far as possible.
+    """A copy of the logits [B, C] on the CPU, in float64, so that their probabilities differ as far as possible.
 
     Raises:
         VlbenchError: a logit is not a finite number, naming the first such example.
@@ -186,4 +187,4 @@ def finite_doubles(logits: Tensor, ids: Sequence[str]) -> Tensor:
         raise VlbenchError(
             f"example {ids[finite.index(False)]!r} got logits that are not finite numbers: {remedy_of_nan()}"
         )
-    return logits.detach().cpu().double()
+    return logits.detach().to("cpu", torch.float64, copy=True)
