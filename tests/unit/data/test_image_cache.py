@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from PIL import Image
 
 from vlbench.core.examples import ImageRef
-from vlbench.data.images import load
+from vlbench.data.images import image_cache, load
 from vlbench.data.images.image_cache import ImageCache, resized
 from vlbench.data.images.load import ImageFiles
 
@@ -67,3 +68,32 @@ def test_the_limit_holds(tmp_path: Path) -> None:
     for ref in refs:
         resized(cache, ref, half, "bicubic half")
     assert len(list((tmp_path / "images").glob("??/*.npy"))) == 2
+
+
+def test_the_limit_holds_for_processes_that_share_the_cache(tmp_path: Path) -> None:
+    processes = [ImageCache(tmp_path / "images", 3 * 20 * 30 * 3 + 1_000) for _ in range(2)]
+    for number in range(6):
+        resized(processes[number % 2], draw(tmp_path / f"{number}.png", number), half, "bicubic half")
+    assert len(list((tmp_path / "images").glob("??/*.npy"))) == 3
+
+
+def test_entries_are_measured_once_and_again_after_the_cache_is_emptied(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured: list[Path] = []
+
+    def measure(path: Path) -> int:
+        measured.append(path)
+        return path.stat().st_size
+
+    monkeypatch.setattr(image_cache, "_size", measure)
+    folder, refs = tmp_path / "images", [draw(tmp_path / f"{number}.png", number) for number in range(8)]
+    resized(ImageCache(folder, 1 << 20), refs[0], half, "bicubic half")
+    cache = ImageCache(folder, 2 * 20 * 30 * 3 + 300)
+    for ref in refs:
+        resized(cache, ref, half, "bicubic half")
+    assert len(measured) == 1 and len(list(folder.glob("??/*.npy"))) == 2
+    shutil.rmtree(folder)
+    for ref in refs:
+        resized(cache, ref, half, "bicubic half")
+    assert len(measured) == 1 and len(list(folder.glob("??/*.npy"))) == 2

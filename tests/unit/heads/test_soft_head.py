@@ -9,11 +9,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from vlbench.core.cards import HeadLayout
 from vlbench.core.errors import DataError, VlbenchError
 from vlbench.core.examples import Example, ImageRef, Query
-from vlbench.heads.classify import SoftHead
+from vlbench.heads.classify import SoftHead, best
 
 ANSWERS = ("red", "blue", "2")
 
@@ -71,3 +73,18 @@ def test_finish_keeps_the_ten_best_and_ranks_ties_by_the_list() -> None:
 def test_an_example_with_a_nan_logit_is_named(head: SoftHead) -> None:
     with pytest.raises(VlbenchError, match="'q2'"):
         head.finish(torch.tensor([[0.0, 1.0, 2.0], [0.0, float("nan"), 0.0]]), ["q1", "q2"])
+
+
+@given(
+    st.lists(st.lists(st.sampled_from((-1.5, -0.0, 0.0, 0.5, 3.0)), min_size=13, max_size=13), min_size=1, max_size=4),
+    st.integers(1, 15),
+)
+def test_the_best_are_the_first_of_a_full_stable_sort(rows: list[list[float]], k: int) -> None:
+    logits = torch.tensor(rows)
+    assert torch.equal(best(logits, k), logits.argsort(dim=-1, descending=True, stable=True)[:, :k])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])  # bfloat16 rounds many logits to the same number
+def test_the_best_of_thousands_of_answers_are_those_of_a_full_stable_sort(dtype: torch.dtype) -> None:
+    logits = torch.randn(64, 3_129, generator=torch.Generator().manual_seed(0)).to(dtype).double()
+    assert torch.equal(best(logits, 10), logits.argsort(dim=-1, descending=True, stable=True)[:, :10])

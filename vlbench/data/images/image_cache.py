@@ -1,7 +1,8 @@
 """Cache preprocessed images on disk, so that each image is decoded and resized only once.
 
-The name of an entry is a hash of the image file's content and of the preprocessing, so a changed file or another
-preprocessing never gets an old entry. Entries are arrays of pixels; nothing else is ever read from them.
+The name of an entry is a hash of the image file's content, of the preprocessing and of the JPEG decoder if it is not
+Pillow's, so a changed file, another preprocessing or another decoder never gets an old entry. Entries are arrays of
+pixels; nothing else is ever read from them.
 """
 
 from __future__ import annotations
@@ -19,12 +20,13 @@ from PIL import Image
 
 from vlbench.core.examples import ImageRef
 from vlbench.data.cache.folder import CannotWrite, atomic_file, cache_folder, file_sha256
+from vlbench.data.images.jpeg import jpeg_decoder
 from vlbench.data.images.load import ImageFiles
 from vlbench.data.resources import ImageSource
 
 Pixels: TypeAlias = NDArray[np.uint8]
-_COUNT_AFTER = 200
-"""Entries that a process writes before it measures the size of the cache again."""
+_TALLY, _UNIT = "tally", 1024
+"""The file to which all processes append one byte per KiB of an entry: its growth is the growth of the cache."""
 
 
 @runtime_checkable
@@ -57,28 +59,29 @@ def resized(images: ImageSource, ref: ImageRef, size: Callable[[int, int], tuple
 class ImageCache(ImageFiles):
     """Opens images from their files and caches the results of preprocessing.
 
-    folder: of the cache, which several processes may share. limit: bytes that all entries may take; each process
-    measures them from time to time.
+    folder: of the cache, which several processes may share. limit: bytes that all entries may take. A process measures
+    the entries once; from then on the tally that all processes share says how much was added.
     """
 
     folder: Path
     limit: int
-    _used: int = field(default=0, init=False)
-    _until_count: int = field(default=0, init=False)
+    _measured: int = field(default=0, init=False)
+    _tallied: int = field(default=-1, init=False)
 
     def preprocess(self, ref: ImageRef, name: str, function: Callable[[Image.Image], Pixels]) -> Pixels:
         """Return `function(image)`, cached under `name` and the content of the file; a damaged entry is replaced.
 
         Once the cache cannot be written, this process adds nothing more. Raises DataError if the image cannot be read.
         """
-        key = hashlib.sha256(f"{name}|{file_sha256(ref.path, cache_folder())}".encode()).hexdigest()
+        identity = f"{name}{jpeg_decoder()}|{file_sha256(ref.path, cache_folder())}"
+        key = hashlib.sha256(identity.encode()).hexdigest()
         path = self.folder / key[:2] / f"{key}.npy"
         with contextlib.suppress(OSError, ValueError, EOFError):
             cached: Pixels = np.load(path, allow_pickle=False)
             if cached.dtype == np.uint8:
                 return cached
         pixels = function(self.open(ref))
-        if self._has_room(pixels.nbytes):
+        if self._reserve(pixels.nbytes):
             try:
                 with atomic_file(path) as file:  # no lock: all processes write the same pixels under the same name
                     np.save(file, pixels, allow_pickle=False)
@@ -86,13 +89,23 @@ class ImageCache(ImageFiles):
                 self.limit = 0
         return pixels
 
-    def _has_room(self, size: int) -> bool:
-        if self._until_count == 0:
-            self._used = sum(map(_size, self.folder.glob("??/*.npy")))
-            self._until_count = _COUNT_AFTER
-        self._until_count -= 1
-        self._used += size
-        return self._used <= self.limit
+    def _reserve(self, size: int) -> bool:
+        """Add an entry of `size` bytes to the tally, if the limit and the disk allow it."""
+        if size > self.limit:
+            return False
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with (self.folder / _TALLY).open("ab") as tally:
+                if not 0 <= self._tallied <= tally.tell():  # never measured, or somebody emptied the folder
+                    self._tallied = tally.tell()
+                    self._measured = sum(map(_size, self.folder.glob("??/*.npy")))
+                fits = self._measured + (tally.tell() - self._tallied) * _UNIT + size <= self.limit
+                if fits:
+                    tally.write(b"." * -(-size // _UNIT))
+                return fits
+        except OSError:
+            self.limit = 0
+            return False
 
 
 def _size(path: Path) -> int:
