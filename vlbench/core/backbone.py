@@ -26,6 +26,12 @@ Tensors: TypeAlias = "dict[str, Tensor]"
 class _Tokens:
     states: Tensor
     mask: Tensor
+    is_unpadded: bool = False
+
+    @property
+    def keys(self) -> Tensor:
+        """The mask for attention: `mask`, or one of no columns where the host knows that no token is padding."""
+        return self.mask[:, :0] if self.is_unpadded else self.mask
 
     def take(self, rows: Tensor) -> Self:
         """The rows [P] in that order, so that pairs can share what was encoded once."""

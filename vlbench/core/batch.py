@@ -5,8 +5,8 @@ Shapes: B examples, P pairs of an image and a text, N distinct (image, slot), M 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from random import Random
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -16,6 +16,9 @@ from vlbench.core.cards import ScaleRange
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
+
+Change: TypeAlias = "Callable[[Tensor], Tensor]"
+"""What is done to every tensor of a batch."""
 
 
 @dataclass(frozen=True)
@@ -37,19 +40,22 @@ class PairBatch:
 
     def to(self, device: torch.device) -> PairBatch:
         """The same batch with its tensors on `device`."""
-        return replace(
-            self,
-            images=_moved(self.images, device),
-            slots=self.slots.to(device),
-            texts=_moved(self.texts, device),
-            image_rows=self.image_rows.to(device),
-            text_rows=self.text_rows.to(device),
-            targets=None if self.targets is None else self.targets.to(device),
-        )
+        return self._mapped(lambda tensor: tensor.to(device, non_blocking=True))
 
     def pin_memory(self) -> PairBatch:
         """The same batch in pinned memory; the data loader calls it when there is a GPU."""
-        return replace(self, images=_pinned(self.images), texts=_pinned(self.texts))
+        return self._mapped(lambda tensor: tensor.pin_memory())
+
+    def _mapped(self, change: Change) -> PairBatch:
+        return PairBatch(
+            ids=self.ids,
+            images=_changed(self.images, change),
+            slots=change(self.slots),
+            texts=_changed(self.texts, change),
+            image_rows=change(self.image_rows),
+            text_rows=change(self.text_rows),
+            targets=None if self.targets is None else change(self.targets),
+        )
 
 
 @dataclass(frozen=True)
@@ -66,12 +72,15 @@ class PromptBatch:
 
     def to(self, device: torch.device) -> PromptBatch:
         """The same batch with its tensors on `device`."""
-        targets = None if self.targets is None else self.targets.to(device)
-        return PromptBatch(self.ids, _moved(self.prompts, device), targets)
+        return self._mapped(lambda tensor: tensor.to(device, non_blocking=True))
 
     def pin_memory(self) -> PromptBatch:
         """The same batch in pinned memory; the data loader calls it when there is a GPU."""
-        return replace(self, prompts=_pinned(self.prompts))
+        return self._mapped(lambda tensor: tensor.pin_memory())
+
+    def _mapped(self, change: Change) -> PromptBatch:
+        targets = None if self.targets is None else change(self.targets)
+        return PromptBatch(self.ids, _changed(self.prompts, change), targets)
 
 
 Batch: TypeAlias = PairBatch | PromptBatch
@@ -108,9 +117,5 @@ def whole_block(rows: range, stream: str) -> Draw:
     return Draw(tuple(rows), tuple(range(len(rows))), stream=stream)
 
 
-def _moved(tensors: Mapping[str, Tensor], device: torch.device) -> Tensors:
-    return {name: value.to(device, non_blocking=True) for name, value in tensors.items()}
-
-
-def _pinned(tensors: Mapping[str, Tensor]) -> Tensors:
-    return {name: value.pin_memory() for name, value in tensors.items()}
+def _changed(tensors: Mapping[str, Tensor], change: Change) -> Tensors:
+    return {name: change(value) for name, value in tensors.items()}

@@ -12,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 from torch import Tensor, nn
+from torch.nn import functional
 
 from vlbench.core.backbone import Attentive, Backbone, Features, Textual, Visual
 from vlbench.core.examples import ImageRef
@@ -19,7 +20,7 @@ from vlbench.data.images.load import ImageFiles
 from vlbench.data.resources import Resources
 from vlbench.models.brivl.backbone import BriVL
 from vlbench.models.hf.fusion import HFFusion
-from vlbench.models.layers.attention import Attention
+from vlbench.models.layers.attention import Attention, joined
 from vlbench.models.layers.bert import initialize
 from vlbench.models.lxmert.backbone import LXMERT
 from vlbench.models.soho.backbone import SOHO
@@ -218,3 +219,36 @@ def test_regions_lie_where_their_boxes_are(cvlp: Any, resources: Resources, ref:
 @pytest.mark.parametrize("kind", [BriVL, HFFusion])
 def test_two_towers_and_models_of_transformers_do_not_tell(kind: type[object]) -> None:
     assert not issubclass(kind, Attentive)
+
+
+def test_an_image_or_text_without_padding_is_attended_to_without_a_mask(
+    subject: Subject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[Tensor | None] = []
+    original = functional.scaled_dot_product_attention
+
+    def product(*tensors: Tensor, attn_mask: Tensor | None, dropout_p: float) -> Tensor:
+        given.append(attn_mask)
+        return original(*tensors, attn_mask=attn_mask, dropout_p=dropout_p)
+
+    monkeypatch.setattr(functional, "scaled_dot_product_attention", product)
+    backbone: Backbone = subject.model
+    images, texts = backbone.prepare_images(subject.refs[:1]), backbone.prepare_texts(TEXTS[:1])
+
+    def pooled() -> Tensor:
+        return backbone.fuse(backbone.see(images, torch.zeros(1, dtype=torch.int64)), backbone.read(texts)).pooled
+
+    if "mask" not in images:  # SOHO's mask follows from sizes, on the device
+        pytest.skip("the mask of images is made on the device")
+    without, masks = pooled(), given.copy()
+    del images["keys"], texts["keys"]
+    given.clear()
+    assert masks and not [mask for mask in masks if mask is not None]
+    assert torch.equal(pooled(), without) and not [mask for mask in given if mask is None]
+
+
+def test_a_sequence_with_one_padded_part_has_a_mask() -> None:
+    text, visual = torch.zeros(2, 3, 4), torch.zeros(2, 1, 4)
+    padded = torch.tensor([[True, True, False], [True, True, True]])
+    _, mask = joined(text, padded, visual, visual[:, :0, 0].bool())
+    assert mask[:, 0, 0].tolist() == [[True, True, False, True], [True] * 4]

@@ -279,3 +279,12 @@ def test_a_queue_forgets_the_oldest() -> None:
     again = Queue(5, 2)
     again.load_state_dict(queue.state_dict())
     assert torch.equal(again.filled(), queue.filled())
+    for each in (queue, again):
+        each.push(torch.ones(1, 2))
+    assert torch.equal(again.rows, queue.rows) and int(again.pushed) == int(queue.pushed)
+
+
+def test_a_push_waits_for_no_device() -> None:
+    queue = Queue(5, 2).to("meta")  # where a value that is fetched raises an error
+    queue.push(torch.ones(2, 2, device="meta"))
+    assert queue.filled().shape == (2, 2)

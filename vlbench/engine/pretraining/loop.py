@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
+from math import isfinite
 from pathlib import Path
 from random import Random
 
@@ -37,6 +38,7 @@ from vlbench.engine.training.collectives import (
     backward,
     broadcast_buffers,
     check_same_step,
+    fetched,
     gather_random_states,
     gathered_rows,
     seed_by_rank,
@@ -191,6 +193,11 @@ class Loop:
                 f"with {len(own[0].places)} pairs per forward", "give a smaller --batch-size, or a larger machine"
             ) from None
         *values, asked = total(work.accelerator, [*losses.values(), float(work.interrupt.asked)])
+        if not all(map(isfinite, values)):
+            raise VlbenchError(
+                f"the loss is not a number ({', '.join(losses)}): "
+                f"{remedy_of_nan(work.spec.train.lr, work.accelerator.mixed_precision == 'no')}"
+            )
         self.state.step += 1
         named = dict(zip(losses, values, strict=True))
         line = {"step": self.state.step, "loss": sum(values), **named, "lr": rate, "grad_norm": norm}
@@ -200,7 +207,7 @@ class Loop:
 
     def _train(self, own: Sequence[Share], stream: Iterator[Tensors]) -> tuple[Mapping[str, float], float]:
         """Do an optimizer step. Returns this process's share of the losses by objective, and the gradient's norm."""
-        work, losses = self.work, defaultdict[str, float](float)
+        work, losses = self.work, list[tuple[str, float, Tensor]]()
         parts = zip(islice(stream, len(own)), (share.weight for share in own), strict=True)
         backward(work.accelerator, self.wrapped, parts, len(own), partial(self._loss, losses))
         norm = work.accelerator.clip_grad_norm_(self.wrapped.parameters(), work.spec.train.clip or float("inf"))
@@ -208,21 +215,19 @@ class Loop:
         self.schedule.step()
         self.optimizer.zero_grad(set_to_none=True)
         work.module.after_step(partial(gathered_rows, work.accelerator))
-        return losses, float(norm)
+        *values, length = fetched([*(loss for _, _, loss in losses), norm])
+        shares = defaultdict[str, float](float)
+        for (name, weight, _), value in zip(losses, values, strict=True):
+            shares[name] += value * weight
+        return shares, length
 
-    def _loss(self, losses: dict[str, float], part: tuple[Tensors, float]) -> Tensor:
-        """The weighted loss of a batch, a scalar; adds the loss of each objective to `losses`."""
+    def _loss(self, losses: list[tuple[str, float, Tensor]], part: tuple[Tensors, float]) -> Tensor:
+        """The weighted loss of a batch, a scalar; adds name, weight and loss of each objective to `losses`."""
         batch, weight = part
-        by_name: dict[str, Tensor] = self.wrapped({name: value.to(self._device) for name, value in batch.items()})
-        summed = torch.stack(list(by_name.values())).sum()
-        if not bool(summed.isfinite()):
-            raise VlbenchError(
-                f"the loss is not a number ({', '.join(by_name)}): "
-                f"{remedy_of_nan(self.work.spec.train.lr, self.work.accelerator.mixed_precision == 'no')}"
-            )
-        for name, loss in by_name.items():
-            losses[name] += float(loss.detach()) * weight
-        return summed * weight
+        moved = {name: value.to(self._device, non_blocking=True) for name, value in batch.items()}
+        by_name: dict[str, Tensor] = self.wrapped(moved)
+        losses += [(name, weight, loss.detach()) for name, loss in by_name.items()]
+        return torch.stack(list(by_name.values())).sum() * weight
 
     def _save(self) -> None:
         work, states = self.work, gather_random_states(self.work.accelerator)

@@ -102,15 +102,19 @@ def _peak_share(module: nn.Module, device: torch.device, replicas: int) -> float
 
 
 class Undo:
-    """A copy of the random states and of a module's buffers, such as running statistics. Calling it restores both."""
+    """A copy of what a forward pass changes in a module: the random states, and the buffers of parts in training mode.
+
+    Calling it restores both. Parts in evaluation mode change no buffer, such as batch norms with fixed statistics.
+    """
 
     def __init__(self, module: nn.Module) -> None:
-        self.module = module
         self.random_state = random_state()
-        self.buffers = [buffer.detach().clone() for buffer in module.buffers()]
+        learning = (part for part in module.modules() if part.training)
+        changed = (buffer for part in learning for buffer in part.buffers(recurse=False))
+        self.buffers = [(buffer, buffer.detach().clone()) for buffer in changed]
 
     @torch.no_grad()
     def __call__(self) -> None:
-        for buffer, saved in zip(self.module.buffers(), self.buffers, strict=True):
+        for buffer, saved in self.buffers:
             buffer.copy_(saved)
         restore_random_state(self.random_state)

@@ -44,6 +44,12 @@ def total(accelerator: Accelerator, values: Sequence[float]) -> list[float]:
     return [float(value) for value in summed]
 
 
+def fetched(scalars: Sequence[Tensor]) -> list[float]:
+    """The values of scalars on one device, in one copy: each copy waits for all that the device has to do."""
+    values: list[float] = torch.stack([scalar.detach().float() for scalar in scalars]).tolist()
+    return values
+
+
 def gather_random_states(accelerator: Accelerator) -> list[RandomState]:
     """The random states of every process, by rank."""
     states: list[RandomState] = [random_state()]

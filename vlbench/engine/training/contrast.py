@@ -47,7 +47,7 @@ def contrast(
     parts: Sequence[Part],
     order: Sequence[int],
     targets: Tensor,
-) -> float:
+) -> Tensor:
     """Add up the gradients of the loss over all pairs of a step, as `collectives.backward` does; return the loss.
 
     learner: with a DualHead, in training mode. wrapped: the learner as DDP wraps it. parts: of this process; all
@@ -96,7 +96,7 @@ def _embedded(
 
 def _gradients(
     accelerator: Accelerator, head: Head, embeddings: Tensor, dtype: torch.dtype, targets: Tensor
-) -> tuple[float, Tensor, list[Tensor]]:
+) -> tuple[Tensor, Tensor, list[Tensor]]:
     """The loss of a step's embeddings [B, 2E], and its gradients with respect to these and to the head's parameters.
 
     dtype: of the model's embeddings.
@@ -108,7 +108,7 @@ def _gradients(
     scale = 1.0 if accelerator.scaler is None else float(accelerator.scaler.get_scale())
     gradients = torch.autograd.grad(loss * scale, [embeddings, *head.parameters()])
     of_embeddings, *of_head = (gradient / scale for gradient in gradients)
-    return float(loss.detach()), of_embeddings, of_head
+    return loss.detach(), of_embeddings, of_head
 
 
 def _side_by_side(embedded: Embedded) -> Tensor:

@@ -27,7 +27,7 @@ from vlbench.engine.training.batchnorm import (
     have_initial_statistics,
     synchronise_batch_norms,
 )
-from vlbench.engine.training.collectives import backward, broadcast_buffers, total
+from vlbench.engine.training.collectives import backward, broadcast_buffers, fetched, total
 from vlbench.engine.training.contrast import Part, contrast
 from vlbench.engine.training.lora import add_adapters
 from vlbench.engine.training.micro_batches import Share, gathered_places, shares, training_batches
@@ -138,7 +138,7 @@ class Steps:
     def _done(self) -> tuple[float, float]:
         trained, own = self.trained, self._shares(self.step)
         cut = len(own) * self.accelerator.num_processes > 1
-        loss = self._contrasted(own) if self.images is not None and cut else self._added(own)
+        losses = self._contrasted(own) if self.images is not None and cut else self._added(own)
         clip = self.plan.recipe.clip or float("inf")
         norm = self.accelerator.clip_grad_norm_(trained.wrapped.parameters(), clip)
         trained.optimizer.step()
@@ -147,29 +147,30 @@ class Steps:
         if trained.average is not None:
             trained.average.update(trained.learner)
         self.step += 1
-        return loss, float(norm)
+        *values, length = fetched([*losses, norm])
+        return sum(values, 0.0), length
 
-    def _added(self, own: Sequence[Share]) -> float:
-        """Add up the gradients of a loss that is a sum over the parts of a step; return this process's share of it."""
-        losses: list[float] = []
+    def _added(self, own: Sequence[Share]) -> list[Tensor]:
+        """Add up the gradients of a loss that is a sum over the parts of a step; return this process's addends."""
+        losses: list[Tensor] = []
         parts = zip(islice(self._stream, len(own)), (share.weight for share in own), strict=True)
         backward(self.accelerator, self.trained.wrapped, parts, len(own), partial(self._loss, losses))
-        return sum(losses)
+        return losses
 
-    def _contrasted(self, own: Sequence[Share]) -> float:
-        """Add up the gradients of a loss that contrasts all pairs of a step; return it on rank 0, and 0 on others."""
+    def _contrasted(self, own: Sequence[Share]) -> list[Tensor]:
+        """Add up the gradients of a loss that contrasts all pairs of a step; return it, on rank 0 only."""
         trained, block = self.trained, self.blocks[self.step]
         batches = islice(self._stream, len(own))
         parts = [Part(batch, share) for batch, share in zip(batches, own, strict=True)]
         order = gathered_places(len(block), self.accumulation, self.accelerator.num_processes)
         targets = trained.learner.head.targets([self.examples[row] for row in block])
         loss = contrast(self.accelerator, trained.learner, trained.wrapped, parts, order, targets)
-        return loss if self.accelerator.is_main_process else 0.0
+        return [loss] if self.accelerator.is_main_process else []
 
-    def _loss(self, losses: list[float], batch_and_weight: tuple[Batch, float]) -> Tensor:
+    def _loss(self, losses: list[Tensor], batch_and_weight: tuple[Batch, float]) -> Tensor:
         batch, weight = batch_and_weight
         loss: Tensor = self.trained.wrapped(batch.to(self.accelerator.device)).loss * weight
-        losses.append(float(loss.detach()))
+        losses.append(loss.detach())
         return loss
 
     def _is_uncalibrated(self) -> bool:

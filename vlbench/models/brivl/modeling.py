@@ -147,7 +147,7 @@ class TextTower(nn.Module):
 
     def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
         """Token ids [M, T] int64, mask [M, T] bool -> embeddings [M, E] of length 1."""
-        keys = attention_mask(torch.ones_like(mask) if self.attends_to_padding else mask)
+        keys = attention_mask(mask[:, :0] if self.attends_to_padding else mask)
         embedded: Tensor = self.head(run_layers(self.layers, self.embeddings(ids), keys), mask)
         return embedded
 

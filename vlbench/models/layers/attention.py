@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from vlbench.core.backbone import Tensors
+
 Projected: TypeAlias = "tuple[Tensor, Tensor, Tensor]"
 """Query, key and value of the same tokens, each [B, H, T, D / H]."""
 
@@ -45,10 +47,11 @@ class Attention(nn.Module):
     def attend(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
         """Attend from query [B, H, T, D / H] to key and value [B, H, S, D / H] -> [B, T, D].
 
-        mask [B, 1, 1, S] is True where a token may be attended; each row needs at least one True.
+        mask [B, 1, 1, S] is True where a token may be attended; each row needs at least one True. A mask of S = 0
+        attends to all tokens, by kernels that take no mask.
         """
-        dropout = self.dropout if self.training else 0.0
-        mixed = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout)
+        dropout, given = self.dropout if self.training else 0.0, mask if mask.shape[-1] else None
+        mixed = functional.scaled_dot_product_attention(query, key, value, attn_mask=given, dropout_p=dropout)
         gathered: Tensor = self.output(mixed.transpose(1, 2).flatten(2))  # [B, H, T, D / H] -> [B, T, D]
         return gathered
 
@@ -79,6 +82,20 @@ def attention_mask(mask: Tensor) -> Tensor:
     return mask[:, None, None, :]
 
 
+def with_keys(prepared: Tensors) -> Tensors:
+    """Prepared inputs with `keys`, their mask for attention [N, 0], where no token of their `mask` [N, T] is padding.
+
+    It is decided where batches are prepared, on the host, since looking at a mask on a GPU would wait for the GPU.
+    """
+    mask = prepared["mask"]
+    return {**prepared, "keys": mask[:, :0]} if bool(mask.all()) else prepared
+
+
+def keys_of(prepared: Tensors) -> Tensor:
+    """The mask for attention of prepared inputs, [N, T] or [N, 0]."""
+    return prepared.get("keys", prepared["mask"])
+
+
 def unpadded(states: Tensor) -> tuple[Tensor, Tensor]:
     """States [B, S, D] none of which is padding, and their mask [B, S], all True."""
     return states, torch.ones(states.shape[:2], dtype=torch.bool, device=states.device)
@@ -93,4 +110,9 @@ def run_layers(layers: Iterable[nn.Module], states: Tensor, keys: Tensor) -> Ten
 
 def joined(text: Tensor, text_mask: Tensor, visual: Tensor, visual_mask: Tensor) -> tuple[Tensor, Tensor]:
     """Text [B, T, D] and visual [B, R, D] with masks -> one sequence [B, T + R, D] and its mask [B, 1, 1, T + R]."""
-    return torch.cat([text, visual], dim=1), attention_mask(torch.cat([text_mask, visual_mask], dim=1))
+    parts = (text, text_mask), (visual, visual_mask)
+    if text_mask.shape[1] or visual_mask.shape[1]:
+        masks = [mask if mask.shape[1] else unpadded(states)[1] for states, mask in parts]
+    else:
+        masks = [text_mask]
+    return torch.cat([text, visual], dim=1), attention_mask(torch.cat(masks, dim=1))

@@ -12,6 +12,7 @@ from vlbench.core.backbone import Features, Tensors, Textual, Visual
 from vlbench.core.examples import ImageRef
 from vlbench.data.regions.types import Regions
 from vlbench.data.resources import Resources
+from vlbench.models.layers.attention import keys_of
 from vlbench.models.layers.crossmodal import CrossModalConfig, CrossModalNetwork, FeatureNorm
 from vlbench.models.layers.regions import load_regions, region_source, region_tensors
 from vlbench.models.layers.texts import WordPieceBackbone
@@ -53,15 +54,16 @@ class CrossModal(WordPieceBackbone):
     def see(self, images: Tensors, slot: Tensor) -> Visual:
         """Region embeddings and the region layers: [N, R, D]. `slot` is unused: the head distinguishes the images."""
         features = self.standardise(images["features"])
-        return Visual(self.network.see(features, images["boxes"], images["mask"]), images["mask"])
+        states = self.network.see(features, images["boxes"], keys_of(images))
+        return Visual(states, images["mask"], "keys" in images)
 
     def read(self, texts: Tensors) -> Textual:
         """Text embeddings and the language layers: [M, T, D]."""
-        return Textual(self.network.read(texts["ids"], texts["mask"]), texts["mask"])
+        return Textual(self.network.read(texts["ids"], keys_of(texts)), texts["mask"], "keys" in texts)
 
     def fuse(self, seen: Visual, read: Textual) -> Features:
         """The cross layers, and the pooler over [CLS]."""
-        pooled, text, visual = self.network.fuse(read.states, read.mask, seen.states, seen.mask)
+        pooled, text, visual = self.network.fuse(read.states, read.keys, seen.states, seen.keys)
         return Features(pooled, text, visual, read.mask, seen.mask)
 
     def attend(self, seen: Visual, read: Textual) -> Tensor:

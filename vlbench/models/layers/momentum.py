@@ -36,7 +36,10 @@ class MomentumCopy(Generic[Module]):
 
 
 class Queue(nn.Module):
-    """A first-in, first-out buffer of the last `size` rows of `width` numbers; it is saved with the weights."""
+    """A first-in, first-out buffer of the last `size` rows of `width` numbers; it is saved with the weights.
+
+    The number of rows that were pushed is counted on the host too, so that no push waits for the device.
+    """
 
     rows: Tensor
     pushed: Tensor
@@ -45,18 +48,27 @@ class Queue(nn.Module):
         super().__init__()
         self.register_buffer("rows", torch.zeros(size, width))
         self.register_buffer("pushed", torch.zeros((), dtype=torch.int64))
+        self._pushed = 0
+        self.register_load_state_dict_post_hook(_count_again)
 
     def filled(self) -> Tensor:
         """The rows that were pushed and are still kept [k, width], in no particular order."""
-        return self.rows[: min(int(self.pushed), len(self.rows))]
+        return self.rows[: min(self._pushed, len(self.rows))]
 
     @torch.no_grad()
     def push(self, rows: Tensor) -> None:
         """Add rows [n, width], replacing the oldest; of more than `size` rows only the last ones are kept."""
         rows = rows.detach()[-len(self.rows) :]
-        places = (int(self.pushed) + torch.arange(len(rows), device=rows.device)) % len(self.rows)
+        places = (self._pushed + torch.arange(len(rows), device=rows.device)) % len(self.rows)
         self.rows[places] = rows.to(self.rows)
         self.pushed += len(rows)
+        self._pushed += len(rows)
+
+
+def _count_again(queue: nn.Module, _: object) -> None:
+    """Count on the host what a queue has loaded."""
+    assert isinstance(queue, Queue)
+    queue._pushed = int(queue.pushed)
 
 
 def _copied(source: Module) -> Module:

@@ -17,6 +17,7 @@ from vlbench.core.errors import DataError, VlbenchError
 from vlbench.core.examples import ImageRef
 from vlbench.data.regions.types import Regions, RegionSource
 from vlbench.data.resources import Resources
+from vlbench.models.layers.attention import with_keys
 
 
 def region_source(resources: Resources, name: str) -> RegionSource:
@@ -38,10 +39,11 @@ def region_tensors(regions: Sequence[Regions], dim: int) -> Tensors:
     """Collate the regions of N images, padded with zeros to the largest number of regions.
 
     Returns: features [N, R, F] float32, F being `dim`; boxes [N, R, 4] float32 in [0, 1], relative to the image's width
-        and height; mask [N, R] bool, True where a region is real.
+        and height; mask [N, R] bool, True where a region is real; and as `with_keys`.
     """
     boxes, mask = padded_rows([relative_boxes(part) for part in regions], 4)
-    return {"features": padded_rows([part.features for part in regions], dim)[0], "boxes": boxes, "mask": mask}
+    features = padded_rows([part.features for part in regions], dim)[0]
+    return with_keys({"features": features, "boxes": boxes, "mask": mask})
 
 
 def relative_boxes(regions: Regions) -> NDArray[np.float32]:

@@ -19,6 +19,7 @@ from vlbench.core.errors import VlbenchError
 from vlbench.core.examples import Query
 from vlbench.core.validate import parse
 from vlbench.data.resources import Resources
+from vlbench.models.layers.attention import with_keys
 from vlbench.models.layers.bert import TransformerConfig
 from vlbench.objectives.itm import mismatch
 from vlbench.objectives.mlm import mask_tokens
@@ -62,13 +63,14 @@ class WordPieceBackbone(nn.Module):
         return {"vocab_size": resources.text.vocab_size}
 
     def prepare_texts(self, texts: Sequence[str]) -> Tensors:
-        """Tokenize M texts, cut to the longest of them: ids [M, T] int64, mask [M, T] bool, True where one is real."""
+        """Tokenize M texts, cut to the longest of them: ids [M, T] int64, mask [M, T] bool, True where one is real.
+
+        Returns: these, and as `with_keys`.
+        """
         ids, mask = self.text.encode(texts)
         longest = self.text.max_length if self.pads_texts else int(mask.sum(axis=1).max(initial=0))
-        return {
-            "ids": torch.from_numpy(np.ascontiguousarray(ids[:, :longest])),
-            "mask": torch.from_numpy(np.ascontiguousarray(mask[:, :longest])),
-        }
+        cut = {"ids": ids[:, :longest], "mask": mask[:, :longest]}
+        return with_keys({name: torch.from_numpy(np.ascontiguousarray(values)) for name, values in cut.items()})
 
 
 def masked_words(backbone: WordPieceBackbone, words: Tensors, rng: Random, *, whole: bool = False) -> Tensors:

@@ -15,6 +15,7 @@ from vlbench.data.images.augment import randaugment
 from vlbench.data.images.image_cache import resized
 from vlbench.data.images.patches import Patches, cut, fitted, in_patches, stack
 from vlbench.data.resources import Resources
+from vlbench.models.layers.attention import with_keys
 from vlbench.models.layers.image_sizes import cell_boxes
 from vlbench.models.layers.texts import WordPieceBackbone
 from vlbench.models.vilt.modeling import ViLTConfig, ViLTNetwork
@@ -47,7 +48,7 @@ class ViLT(WordPieceBackbone):
         """Cut N images into patches, padded with zeros to the largest number of patches in this batch.
 
         Returns: patches [N, R, 3 * P * P] uint8; places [N, R] int64, counted row by row; grids [N, 2] int64, rows and
-            columns; mask [N, R] bool, True where a patch is real.
+            columns; mask [N, R] bool, True where a patch is real; and as `with_keys`.
 
         Raises DataError: an image cannot be read.
         """
@@ -62,7 +63,7 @@ class ViLT(WordPieceBackbone):
         """The result of `prepare_images` for images that are already cut into patches."""
         stacked = stack(images, self.config.patch)
         arrays = {"patches": stacked.pixels, "places": stacked.places, "grids": stacked.grids, "mask": stacked.mask}
-        return {name: torch.from_numpy(array) for name, array in arrays.items()}
+        return with_keys({name: torch.from_numpy(array) for name, array in arrays.items()})
 
     def _cut(self, ref: ImageRef, rng: Random | None = None) -> Patches:
         sides = (self.config.short_side, self.config.long_side, self.config.patch)
@@ -76,15 +77,15 @@ class ViLT(WordPieceBackbone):
         """Patch projection, positions, and the type of the image's slot: [N, 1 + R, D], the class token first."""
         projected = self.network.project(images["patches"], images["mask"])
         states = self.network.place(projected, images["places"], images["grids"], slot)
-        return Visual(states, with_class(images["mask"]))
+        return Visual(states, with_class(images["mask"]), "keys" in images)
 
     def read(self, texts: Tensors) -> Textual:
         """Text embeddings: [M, T, D]."""
-        return Textual(self.network.read(texts["ids"]), texts["mask"])
+        return Textual(self.network.read(texts["ids"]), texts["mask"], "keys" in texts)
 
     def fuse(self, seen: Visual, read: Textual) -> Features:
         """The transformer over text and image, and the pooler over [CLS]."""
-        pooled, text, visual = self.network.fuse(read.states, read.mask, seen.states, seen.mask)
+        pooled, text, visual = self.network.fuse(read.states, read.keys, seen.states, seen.keys)
         return Features(pooled, text, visual, read.mask, seen.mask)
 
     def attend(self, seen: Visual, read: Textual) -> Tensor:

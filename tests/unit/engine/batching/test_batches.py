@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from vlbench.core.backbone import Features, Tensors, Textual, Visual
-from vlbench.core.batch import Draw, PairBatch
+from vlbench.core.batch import Draw, PairBatch, PromptBatch
 from vlbench.core.cards import HeadLayout, ScaleRange
 from vlbench.core.errors import VlbenchError
 from vlbench.core.examples import Example, ImageRef, Label, Query
@@ -52,6 +52,22 @@ class Recorder:
 
     def fuse(self, seen: Visual, read: Textual) -> Features:
         raise AssertionError("not asked for here")
+
+
+def test_all_tensors_of_a_batch_are_pinned(monkeypatch: pytest.MonkeyPatch) -> None:
+    pinned: list[int] = []
+
+    def pin(tensor: Tensor) -> Tensor:
+        pinned.append(id(tensor))
+        return tensor
+
+    monkeypatch.setattr(Tensor, "pin_memory", pin)
+    a, b, c, d, e, f = (torch.zeros(1) for _ in range(6))
+    PairBatch(("id",), {"images": a}, b, {"texts": c}, d, e, f).pin_memory()
+    assert pinned == [id(tensor) for tensor in (a, b, c, d, e, f)]
+    pinned.clear()
+    PromptBatch(("id",), {"prompts": a}, b).pin_memory()
+    assert sorted(pinned) == sorted([id(a), id(b)])
 
 
 def example(name: str, text: str, *keys: str) -> Example[Label]:

@@ -95,6 +95,12 @@ def test_a_trial_changes_no_state(suffices: bool) -> None:
     assert all(parameter.grad is None for parameter in module.parameters())
 
 
+def test_undo_copies_no_buffer_of_a_part_in_evaluation_mode() -> None:
+    module = nn.Sequential(Counting(), Counting())
+    module.train()[1].eval()
+    assert [buffer for buffer, _ in Undo(module).buffers] == [module[0].passes]
+
+
 def test_undo() -> None:
     module = Counting()
     undo = Undo(module)

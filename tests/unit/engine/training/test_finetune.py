@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from vlbench import catalog
 from vlbench.core.cards import Recipe
@@ -22,7 +23,7 @@ from vlbench.engine.learner import Learner
 from vlbench.engine.resources import make_resources, resource_spec
 from vlbench.engine.runtime.environment import make_accelerator
 from vlbench.engine.runtime.interrupt import Interrupt, Interrupted
-from vlbench.engine.training import finetune
+from vlbench.engine.training import finetune, steps
 from vlbench.engine.training.checkpoint import Best, Checkpoints, TrainState
 from vlbench.engine.training.finetune import Finetuning, Select
 from vlbench.engine.training.plan import Conduct, make_plan, training_units
@@ -247,6 +248,34 @@ def test_a_single_step_trains_at_the_full_rate(optimizer: str, start: Callable[.
     before = weights(training.learner)
     finish(training, None, log)
     assert [values["lr"] for values in log] == [0.01] and weights(training.learner) != before
+
+
+class Fetches(TorchDispatchMode):
+    """Notes the operations that make the host wait for the device."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        if function.overloadpacket in (torch.ops.aten._local_scalar_dense, torch.ops.aten.nonzero):
+            self.names.append(function.name())
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("accumulation", [1, 3])
+def test_a_step_fetches_no_value_but_in_one_copy_at_its_end(
+    accumulation: int, start: Callable[..., Finetuning], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copies: list[int] = []
+    monkeypatch.setattr(steps, "fetched", lambda scalars: [float(copies.append(len(scalars)) or 0)] * len(scalars))
+    training = start(RECIPE.model_copy(update={"accumulation": accumulation}))
+    training.steps.begin(0, None, Silent())
+    with Fetches() as fetches:
+        training.steps.do(Silent())
+        assert copies == [accumulation + 1] and not fetches.names  # the losses and the norm
+        float(torch.zeros(()))
+        assert fetches.names
 
 
 def test_a_loss_of_nan_is_an_error(start: Callable[..., Finetuning]) -> None:
