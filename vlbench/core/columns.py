@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar, cast, runtime_checkable
+from typing import Generic, TypeVar, cast, overload
 
-from vlbench.core.examples import Example
+from vlbench.core.examples import Example, Examples, ImageRef, Query
 
 Reference = TypeVar("Reference", covariant=True)
+Value = TypeVar("Value", covariant=True)
 
 
 @dataclass(frozen=True)
@@ -24,13 +26,68 @@ class Columns(Generic[Reference]):
     tags: Mapping[str, Sequence[str | None]]
 
 
-@runtime_checkable
-class Columnar(Protocol):
-    """Examples that are kept as columns."""
+class LazyColumn(Sequence[Value]):
+    """A column that is read as a whole on first use, and kept.
+
+    read: returns its values, `length` of them.
+    """
+
+    def __init__(self, length: int, read: Callable[[], Sequence[Value]]) -> None:
+        self._length, self._read = length, read
+        self._values: Sequence[Value] | None = None
 
     @property
+    def is_read(self) -> bool:
+        """Whether the values are in memory."""
+        return self._values is not None
+
+    @property
+    def values(self) -> Sequence[Value]:
+        """All values."""
+        if self._values is None:
+            self._values = self._read()
+        return self._values
+
+    @overload
+    def __getitem__(self, row: int) -> Value: ...
+
+    @overload
+    def __getitem__(self, row: slice) -> Sequence[Value]: ...
+
+    def __getitem__(self, row: int | slice) -> Value | Sequence[Value]:
+        return self.values[row]
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __iter__(self) -> Iterator[Value]:
+        return iter(self.values)
+
+
+class Columnar(Sequence[Example[object]], ABC):
+    """Examples that are kept as columns, and made when they are accessed."""
+
+    @property
+    @abstractmethod
     def columns(self) -> Columns[object]:
-        """All columns; the references are parsed once, on first use."""
+        """All columns; each one is read on first use, and the references are parsed once."""
+
+    @property
+    @abstractmethod
+    def refs(self) -> Iterable[ImageRef]:
+        """The images of all examples, each at least once, in the order of their first use."""
+
+    @abstractmethod
+    def take(self, rows: Sequence[int]) -> list[Example[object]]:
+        """The examples of these rows, 0 <= row < len(self)."""
+
+    @abstractmethod
+    def queries(self, rows: Sequence[int]) -> list[Query]:
+        """The queries of these rows, without parsing references."""
+
+
+_BLOCK = 4096
+"""Rows whose queries are made at once."""
 
 
 def columns_of(examples: Sequence[Example[Reference]]) -> Columns[Reference]:
@@ -45,3 +102,38 @@ def columns_of(examples: Sequence[Example[Reference]]) -> Columns[Reference]:
         references=[row.reference for row in rows],
         tags={tag: [row.tags.get(tag) for row in rows] for tag in names},
     )
+
+
+def take(examples: Examples, rows: Sequence[int]) -> list[Example[object]]:
+    """The examples of these rows."""
+    return examples.take(rows) if isinstance(examples, Columnar) else [examples[row] for row in rows]
+
+
+def queries_at(examples: Examples, rows: Sequence[int]) -> list[Query]:
+    """The queries of these rows; no reference is parsed."""
+    return examples.queries(rows) if isinstance(examples, Columnar) else [examples[row].query for row in rows]
+
+
+def ids_and_queries(examples: Examples, rows: Sequence[int]) -> tuple[tuple[str, ...], list[Query]]:
+    """The ids and the queries of these rows; no reference is parsed."""
+    if isinstance(examples, Columnar):
+        ids = examples.columns.ids
+        return tuple(ids[row] for row in rows), examples.queries(rows)
+    block = [examples[row] for row in rows]
+    return tuple(example.id for example in block), [example.query for example in block]
+
+
+def queries_of(examples: Examples) -> Iterator[Query]:
+    """All queries in order; no reference is parsed."""
+    if not isinstance(examples, Columnar):
+        yield from (example.query for example in examples)
+        return
+    for start in range(0, len(examples), _BLOCK):
+        yield from examples.queries(range(start, min(start + _BLOCK, len(examples))))
+
+
+def refs_of(examples: Examples) -> Iterable[ImageRef]:
+    """The images of all examples, each at least once, in the order of their first use; no reference is parsed."""
+    if isinstance(examples, Columnar):
+        return examples.refs
+    return (ref for example in examples for ref in example.query.images)

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence, Set
 
+from vlbench.core.columns import columns_of
 from vlbench.core.errors import CoverageError, first_five
 from vlbench.core.examples import Caption, Example, Examples
 from vlbench.core.record import Coverage
 from vlbench.core.results import Prediction, Ranking
+from vlbench.core.task import ids_of
 
 
 def leave_out(
@@ -20,7 +22,7 @@ def leave_out(
     split first; the next one is read only while there are extra ids.
     Source: `compute_filtered_accuracy.py` of NLVR2 scores the predictions of a whole split on a part of it.
     """
-    expected = {example.id for example in examples}
+    expected = set(ids_of(examples))
     extra = {prediction.example_id for prediction in predictions} - expected
     splits, notes, outside = iter(larger), [], set[str]()
     while extra and (entry := next(splits, None)):
@@ -47,7 +49,7 @@ def match(
     """
     if not examples:
         raise CoverageError("there are no examples to score: expected at least one")
-    expected = {example.id for example in examples}
+    expected = set(ids_of(examples))
     given = Counter(prediction.example_id for prediction in predictions)
     missing = expected - given.keys()
     outside = _outside(predictions, labels)
@@ -79,7 +81,7 @@ def id_faults(given: Counter[str], expected: Set[str], allow_missing: bool = Fal
 
 def ranking_coverage(examples: Sequence[Example[Caption]], rankings: Sequence[Ranking]) -> Coverage:
     """Count rankings against a gallery: every image and every text is a query. The metrics check the ids."""
-    images = {example.reference.image for example in examples}
+    images = {reference.image for reference in columns_of(examples).references}
     expected = len(images) + len(examples)
     given = {(ranking.direction, ranking.query_id) for ranking in rankings}
     return Coverage(expected=expected, scored=len(given), missing=max(0, expected - len(given)))

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from vlbench.core.errors import CoverageError, DataError, first_five
 from vlbench.core.examples import Example, Examples
 from vlbench.core.results import Prediction, Status
+from vlbench.core.task import ids_of
 from vlbench.data.files.foreign import reading
 from vlbench.records.folder import corrupt_file
 from vlbench.records.parquet import read_table, write_table
@@ -76,7 +77,7 @@ def sample_rows(
     predictions; empty for the run itself. Raises CoverageError: an example has no prediction.
     """
     by_id = {prediction.example_id: prediction for prediction in predictions}
-    missing = [example.id for example in examples if example.id not in by_id]
+    missing = [name for name in ids_of(examples) if name not in by_id]
     if missing:
         raise CoverageError(
             f"{len(missing)} of {len(examples)} examples have no prediction ({first_five(missing)}): "
