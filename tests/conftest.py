@@ -43,6 +43,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         folder = tmp_path_factory.mktemp("cache")
         patch.setenv("VLBENCH_CACHE", str(folder))
+        patch.setenv("VLBENCH_JOBS", "1")  # most tests look into the process that does the work
         patch.delenv("VLBENCH_DATA", raising=False)
         patch.delenv("VLBENCH_TASKS", raising=False)
         yield folder

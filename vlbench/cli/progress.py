@@ -8,7 +8,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 from vlbench.core.errors import printable
 from vlbench.core.progress import Progress as ProgressProtocol
@@ -31,8 +39,6 @@ class Bars:
 
     def step(self, what: str, done: int, total: int, note: str = "") -> None:
         """Move a bar; a finished bar is removed when its work starts again."""
-        from rich.progress import TaskID
-
         if what not in self.bars:
             self.bars[what] = self.progress.add_task(what, total=total, note="")
         self.progress.update(TaskID(self.bars[what]), completed=done, total=total, note=note)
@@ -49,7 +55,8 @@ class Lines:
 
     def say(self, line: str) -> None:
         """Print the line."""
-        print(printable(line), file=sys.stderr, flush=True)
+        sys.stderr.write(f"{printable(line)}\n")  # at once, so that lines of other processes do not come between
+        sys.stderr.flush()
 
     def step(self, what: str, done: int, total: int, note: str = "") -> None:
         """Print a line if the last one is old enough, or if the work is done."""
@@ -63,6 +70,45 @@ class Lines:
         if done < total:
             self.last[what] = now
         self.say(f"{what}: {done:,}/{total:,}{' ' + note if note else ''}")
+
+
+class Row:
+    """One bar for all work of one of several runs."""
+
+    def __init__(self, bars: Bars, name: str) -> None:
+        self.bars, self.name = bars, name
+        self.row: TaskID | None = None
+
+    def say(self, line: str) -> None:
+        """Print a line above the bars, with the run's name."""
+        self.bars.say(f"{self.name}: {line}")
+
+    def step(self, what: str, done: int, total: int, note: str = "") -> None:
+        """Move the run's bar, which names its present work."""
+        progress, text = self.bars.progress, f"{self.name}: {what}"
+        if self.row is None:
+            self.row = progress.add_task(text, note="")
+        progress.update(self.row, description=text, completed=done, total=total, note=note, refresh=done >= total)
+
+
+class Named:
+    """A Progress of one of several runs: its name comes first in every line."""
+
+    def __init__(self, progress: ProgressProtocol, name: str) -> None:
+        self.progress, self.name = progress, name
+
+    def say(self, line: str) -> None:
+        """Show the line."""
+        self.progress.say(f"{self.name}: {line}")
+
+    def step(self, what: str, done: int, total: int, note: str = "") -> None:
+        """Show the step."""
+        self.progress.step(f"{self.name}: {what}", done, total, note)
+
+
+def progress_of_run(progress: ProgressProtocol, name: str) -> ProgressProtocol:
+    """The progress of one of several runs that go on at once: a bar for each, or lines that begin with its name."""
+    return Row(progress, name) if isinstance(progress, Bars) else Named(progress, name)
 
 
 @contextmanager

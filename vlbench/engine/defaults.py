@@ -37,7 +37,7 @@ def resolved(spec: RunSpec, task: Task, card: ModelCard) -> tuple[ResolvedSpec, 
     """
     world, facts = task.source == "world", MODES[spec.mode]
     capabilities.check_before_data(spec, card, task.card)
-    size = spec.size or (next(iter(card.sizes)) if len(card.sizes) == 1 else "tiny" if world else "base")
+    size = size_of(spec, card, world)
     catalog.check_size(card, size)
     checkpoint = spec.checkpoint or _default_checkpoint(card, size, world)
     kind = supported(evaluator_for(spec, card, task.card))
@@ -61,12 +61,22 @@ def resolved(spec: RunSpec, task: Task, card: ModelCard) -> tuple[ResolvedSpec, 
         select_limit=spec.select_limit or (SELECTED_ON if facts.trains and kind.ranks_gallery else None),
         controls=controls,
         answer_by=answer_by,
-        workers=spec.workers if "workers" in spec.model_fields_set or world else spare_processes(),
+        workers=workers_of(spec, world),
         eval_batch_size=spec.eval_batch_size or (PROMPTS if answer_by or takes_prompts(card, task.card) else PAIRS),
         train=recipe.model_copy(update={"train_splits": None}),
     )
     capabilities.check_resolved(whole, card)
     return whole, kind
+
+
+def size_of(spec: RunSpec, card: ModelCard, world: bool) -> str:
+    """The model's size: the flag's, else the only one, else tiny on synthetic data and base on real data."""
+    return spec.size or (next(iter(card.sizes)) if len(card.sizes) == 1 else "tiny" if world else "base")
+
+
+def workers_of(spec: RunSpec, world: bool) -> int:
+    """The number of processes that prepare batches."""
+    return spec.workers if "workers" in spec.model_fields_set or world else spare_processes()
 
 
 def supported(kind: EvaluatorKind | Unsupported) -> EvaluatorKind:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from contextlib import suppress
-from dataclasses import replace
+from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
 from itertools import chain
 
@@ -13,17 +12,17 @@ from vlbench.core.errors import DataError, ExitCode, VlbenchError
 from vlbench.core.progress import Progress, Silent
 from vlbench.core.record import Efficiency, ModelInfo, RunRecord, TaskInfo, ToolInfo
 from vlbench.core.user_code import user_faults
-from vlbench.data.images.controls import blind_resources
 from vlbench.data.resources import Resources
 from vlbench.data.text.answers import answers_sha256
 from vlbench.engine.build import make_evaluator
+from vlbench.engine.control import control_beside, control_outcome
 from vlbench.engine.job import Job
-from vlbench.engine.resources import make_resources, resource_spec, unique_refs
+from vlbench.engine.resources import make_resources, resource_spec
 from vlbench.engine.runtime.environment import Clock, check_device, latencies, make_accelerator
 from vlbench.engine.runtime.interrupt import Interrupt, Interrupted, Stoppable
 from vlbench.engine.runtime.progress_timing import Logged, examples_per_second
 from vlbench.engine.runtime.ranks import Ranks, is_lost_peer
-from vlbench.engine.runtime.trackers import Trackers, metric_values, tracked
+from vlbench.engine.runtime.trackers import metric_values, tracked
 from vlbench.engine.training.atomic_folder import drop_resume_state
 from vlbench.engine.trial import Outcome, Trial
 from vlbench.engine.weights.files import own_processor_sha256
@@ -34,9 +33,10 @@ from vlbench.records.provenance import code_sha256, environment, peak_memory_mib
 from vlbench.records.samples import write_samples
 
 
-def execute(job: Job, folder: RunFolder, progress: Progress, ranks: Ranks | None = None) -> RunRecord:
+def execute(job: Job, folder: RunFolder, progress: Progress, ranks: Ranks | None = None, jobs: int = 1) -> RunRecord:
     """Do the job and write its record in any case, with the status done, interrupted or failed.
 
+    jobs: with at least two, a control runs in a process of its own beside the trial, with the same results.
     Only rank 0 writes records and logs; its record is returned on all ranks.
 
     Raises:
@@ -55,7 +55,7 @@ def execute(job: Job, folder: RunFolder, progress: Progress, ranks: Ranks | None
         folder.write_record(record)
     try:
         with user_faults(), Interrupt() as interrupt:
-            record = _run_trials(job, folder, record, progress, interrupt, ranks)
+            record = _run_trials(job, folder, record, progress, interrupt, ranks, jobs)
     except (Exception, KeyboardInterrupt) as error:
         if ranks.is_main:
             with suppress(DataError):  # on a full disk the first error is the one to report
@@ -135,22 +135,23 @@ def _start_record(job: Job, ranks: Ranks, earlier: tuple[str, ...]) -> RunRecord
 
 
 def _run_trials(
-    job: Job, folder: RunFolder, record: RunRecord, progress: Progress, interrupt: Interrupt, ranks: Ranks
+    job: Job, folder: RunFolder, record: RunRecord, progress: Progress, interrupt: Interrupt, ranks: Ranks, jobs: int
 ) -> RunRecord:
     """Run the trials on all ranks; rank 0 then writes the samples and completes the record."""
     clock = Clock()
     accelerator = make_accelerator(job.spec.device, job.arithmetic, job.threads)
-    with tracked(job.spec, folder.path, f"{job.card.name}-{job.size} on {job.task.card.name}", ranks) as trackers:
+    title = f"{job.card.name}-{job.size} on {job.task.card.name}"
+    with tracked(job.spec, folder.path, title, ranks) as trackers, ExitStack() as beside:
+        blind = "blind" in job.spec.controls
+        control = (
+            beside.enter_context(control_beside(job, folder, progress)) if blind and 1 < jobs > ranks.size else None
+        )
         with clock.phase("resources"):
             resources = ranks.together(lambda: make_resources(resource_spec(job), Stoppable(progress, interrupt)))
         real = Trial(job, resources, folder, accelerator, progress, interrupt, clock, trackers=trackers)
         trials = {"": real.run()}
-        if "blind" in job.spec.controls:
-            constant, ref = ranks.together(
-                lambda: blind_resources(resources, unique_refs(job.train), folder.path / "controls")
-            )
-            blind = replace(real, resources=constant, control="blind", blind=ref, trackers=Trackers())
-            trials["blind"] = blind.run()
+        if blind:
+            trials["blind"] = control_outcome(real, control)
         used = environment(accelerator.device.type, ranks.size, job.threads)
         record = record.model_copy(update={"environment": used, "efficiency": _efficiency(trials[""], clock, ranks)})
         complete = ranks.together(

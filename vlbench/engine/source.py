@@ -31,8 +31,7 @@ def find_data_root(data_root: Path | None, domain: Domain = "plain", progress: P
 
     A folder that was generated as a world has kind `world`. A given folder never falls back to the built-in world.
     """
-    progress = progress or Silent()
-    given = data_root or (Path(os.environ["VLBENCH_DATA"]) if os.environ.get("VLBENCH_DATA") else None)
+    progress, given = progress or Silent(), given_root(data_root)
     if given is None:
         progress.say(f"no --data-root: using the built-in world ({domain})")
         given = ensure_world(cache_folder(), domain, progress=progress.step, on_wait=partial(progress.say, WAITING))
@@ -40,6 +39,11 @@ def find_data_root(data_root: Path | None, domain: Domain = "plain", progress: P
     if is_world(given):
         return DataRoot(given, "world", world_info(given).counts)
     return DataRoot(given, "real", {})
+
+
+def given_root(data_root: Path | None) -> Path | None:
+    """`data_root`, else `$VLBENCH_DATA`; None for the built-in world."""
+    return data_root or (Path(os.environ["VLBENCH_DATA"]) if os.environ.get("VLBENCH_DATA") else None)
 
 
 def load_task(

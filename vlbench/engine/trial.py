@@ -15,7 +15,7 @@ from vlbench.core.modes import MODES
 from vlbench.core.progress import Progress
 from vlbench.core.record import LoadReport, Prompting, TrainInfo
 from vlbench.core.results import Prediction, Ranking
-from vlbench.data.images.controls import BlindExamples
+from vlbench.data.images.controls import BlindExamples, blind_resources
 from vlbench.data.resources import Resources
 from vlbench.engine.batching.batches import sequential_blocks
 from vlbench.engine.build import build_learner, load_initial_weights, make_evaluator
@@ -64,7 +64,11 @@ def checkpoint_folder(folder: RunFolder, control: str) -> Path:
 
 @dataclass(frozen=True)
 class Trial:
-    """A trial of a job. control: empty for the real trial. blind: the image that a blind trial uses everywhere."""
+    """A trial of a job. control: empty for the real trial. blind: the image that a blind trial uses everywhere.
+
+    own_metrics: whether lines of metrics go beside the trial's checkpoints, for `merge_control`: another process writes
+    those of the run.
+    """
 
     job: Job
     resources: Resources
@@ -76,6 +80,7 @@ class Trial:
     control: str = ""
     blind: ImageRef | None = None
     trackers: Trackers = field(default_factory=Trackers)
+    own_metrics: bool = False
 
     @property
     def ranks(self) -> Ranks:
@@ -121,6 +126,12 @@ class Trial:
         prompting = self.evaluator.prompting(learner, job.report)
         processing = learner.backbone.image_processing() if isinstance(learner.backbone, ImageProcessing) else {}
         return Outcome(results, timing, train, parameters, _main_dtype(learner), loaded, prompting, processing)
+
+    def blinded(self) -> Trial:
+        """The same trial on blind images: the control of this one."""
+        images, folder = unique_refs(self.job.train), self.folder.path / "controls"
+        constant, ref = self.ranks.together(lambda: blind_resources(self.resources, images, folder))
+        return replace(self, resources=constant, control="blind", blind=ref, trackers=Trackers())
 
     def _finetune(self, learner: Learner, checkpoints: Checkpoints) -> TrainInfo:
         spec, train = self.job.spec, self._blinded(self.job.train)
@@ -187,7 +198,8 @@ class Trial:
         return Checkpoints(folder, self.resources.words, names, answers)
 
     def _metrics_log(self) -> MetricsLog:
-        return MetricsLog(self.folder, self.control, self.accelerator.is_main_process, self.trackers)
+        folder = RunFolder(checkpoint_folder(self.folder, self.control)) if self.own_metrics else self.folder
+        return MetricsLog(folder, self.control, self.accelerator.is_main_process, self.trackers)
 
     def _name(self, what: str) -> str:
         return f"{what} ({self.control})" if self.control else what

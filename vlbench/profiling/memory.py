@@ -6,7 +6,6 @@ import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +13,7 @@ from torch._ops import OpOverload
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from vlbench.core.cores import free_memory
 from vlbench.core.profile import Memory
 from vlbench.profiling import machine
 from vlbench.profiling.flops import module_mib
@@ -69,21 +69,7 @@ def free_bytes(device: torch.device) -> int | None:
     """Bytes that can still be allocated; None where the platform does not say."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
-    lines = _read_system_file("/proc/meminfo").splitlines()
-    available = next((line for line in lines if line.startswith("MemAvailable:")), "")
-    bounds = [int(available.split()[1]) * 1024] if available else []
-    limit, used = (_read_system_file(f"/sys/fs/cgroup/memory.{name}").strip() for name in ("max", "current"))
-    if limit.isdigit() and used.isdigit():  # the limit of a container may be far below the machine's memory
-        bounds.append(int(limit) - int(used))
-    return min(bounds, default=None)
-
-
-def _read_system_file(path: str) -> str:
-    """The text of a system file; empty if there is none."""
-    try:
-        return Path(path).read_text(encoding="ascii", errors="replace")
-    except OSError:
-        return ""
+    return free_memory()
 
 
 class _LiveStorages(TorchDispatchMode):  # type: ignore[no-untyped-call]

@@ -179,6 +179,13 @@ class RunFolder:
         except OSError as error:
             raise _not_writable(self.metrics, error) from None
 
+    def read_metrics(self) -> list[dict[str, float | int | str]]:
+        """The complete lines of `metrics.jsonl`; none where it does not exist."""
+        if not self.metrics.is_file():
+            return []
+        lines = self.metrics.read_text(encoding="utf8", errors="replace").splitlines(keepends=True)
+        return [values for line in lines if (values := _values(line)) is not None]
+
     def keep_metrics(self, kept: Callable[[Mapping[str, float | int | str]], bool]) -> None:
         """Remove from `metrics.jsonl` the lines that are not `kept`, and incomplete lines. Raises VlbenchError: it
         cannot be written (exit 5); the lines stay as they were.

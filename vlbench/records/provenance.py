@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from vlbench.core.accelerate_env import kept_variables
-from vlbench.core.cores import usable_cores
+from vlbench.core.cores import default_threads
 from vlbench.core.record import Environment, ToolInfo
 from vlbench.core.spec import PretrainSpec, RunSpec
 
@@ -41,7 +41,7 @@ def environment(device: str, world_size: int, threads: int | None = None) -> Env
         python=platform.python_version(),
         libraries={name: version for name in _LIBRARIES if (version := _version(name))} | _decoders(),
         cpu=_cpu(),
-        threads=threads or _threads(),
+        threads=threads or default_threads(),
         gpu=gpu,
         driver=driver,
         world_size=world_size,
@@ -146,12 +146,6 @@ def _lines(path: str) -> list[str]:
         return Path(path).read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return []
-
-
-def _threads() -> int:
-    """The number of threads that torch uses by default: OMP_NUM_THREADS, else the cores this process may use."""
-    wanted = os.environ.get("OMP_NUM_THREADS", "")
-    return int(wanted) if wanted.isdigit() and int(wanted) > 0 else usable_cores()
 
 
 def _gpu() -> tuple[str, str]:

@@ -40,3 +40,14 @@ class MetricsLog:
 def _position(line: Line) -> tuple[int, bool]:
     """The order of lines: after a step's loss come the values of its selection, which is repeated as a whole."""
     return int(line["step"]), "selection" in line
+
+
+def merge_control(folder: RunFolder, own: RunFolder, control: str) -> None:
+    """Move the lines that a control's process wrote to its own log into the run's, after all others.
+
+    A killed process may have moved a part of them: they replace the lines of the same steps.
+    """
+    log = MetricsLog(folder, control)
+    for line in own.read_metrics():
+        log(line)
+    own.metrics.unlink(missing_ok=True)

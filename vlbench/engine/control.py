@@ -1,0 +1,69 @@
+"""The image-blind control of a run: a trial of its own, after the real one or in a process beside it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from vlbench.core.errors import DataError, ExitCode, VlbenchError
+from vlbench.core.progress import Progress, Silent
+from vlbench.core.spec import RunSpec
+from vlbench.core.user_code import same_folder
+from vlbench.engine.job import Job, plan
+from vlbench.engine.resources import make_resources, resource_spec
+from vlbench.engine.runtime.environment import Clock, make_accelerator
+from vlbench.engine.runtime.interrupt import Interrupt, Stoppable
+from vlbench.engine.runtime.jobs import Beside, Work
+from vlbench.engine.runtime.shares import environments
+from vlbench.engine.training.metrics_log import merge_control
+from vlbench.engine.trial import Outcome, Trial, checkpoint_folder
+from vlbench.records.folder import RunFolder
+
+CONTROL = "blind"
+
+
+@dataclass(frozen=True)
+class Reported:
+    """What the process of a control reports. seconds: of its phases."""
+
+    outcome: Outcome
+    seconds: dict[str, float]
+
+
+def control_beside(job: Job, folder: RunFolder, progress: Progress) -> Beside:
+    """A process that runs the control of a job from its spec while this one runs the job."""
+    spec = job.spec.to_run_spec().model_copy(update={"verify_data": False})  # this process verifies the data
+    work = Work(run_control, (spec, folder.path, job.fingerprint), progress)
+    return Beside(work, f"the process of the {CONTROL} control", environments(2, job.spec.device)[1])
+
+
+def run_control(progress: Progress, spec: RunSpec, folder: Path, fingerprint: str) -> Reported:
+    """Run the control of the run whose folder and fingerprint these are; another process writes its record.
+
+    Raises:
+        DataError: the data or weights have changed since the run began.
+        Interrupted: asked to stop; the same command resumes the control.
+    """
+    job, clock = plan(spec, Silent()), Clock()
+    if job.fingerprint != fingerprint:
+        raise DataError(f"the data, weights or code of {folder} have changed since the run began: run it again")
+    checkpoint_folder(RunFolder(folder), CONTROL).mkdir(parents=True, exist_ok=True)  # for its log
+    with same_folder(), Interrupt() as interrupt:
+        accelerator = make_accelerator(job.spec.device, job.arithmetic, job.threads)
+        resources = make_resources(resource_spec(job), Stoppable(Silent(), interrupt))
+        real = Trial(job, resources, RunFolder(folder), accelerator, progress, interrupt, clock, own_metrics=True)
+        return Reported(real.blinded().run(), clock.seconds)
+
+
+def control_outcome(real: Trial, beside: Beside | None) -> Outcome:
+    """The outcome of a trial's control: of the process beside this one, else run here."""
+    reported = beside.result(real.interrupt) if beside else None
+    own = RunFolder(checkpoint_folder(real.folder, CONTROL))
+    if real.ranks.is_main:  # also of a process that was interrupted in an earlier call
+        merge_control(real.folder, own, CONTROL)
+    if beside is None:
+        return real.blinded().run()
+    if not isinstance(reported, Reported):
+        raise VlbenchError(f"the control has reported {reported!r}", ExitCode.INTERNAL_ERROR)
+    real.clock.seconds.update(reported.seconds)
+    return reported.outcome

@@ -1,0 +1,43 @@
+"""How many trials of a command run at once by default."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from vlbench import catalog
+from vlbench.core.cores import default_threads, free_memory, usable_cores
+from vlbench.core.spec import RunSpec
+from vlbench.engine.defaults import size_of, workers_of
+from vlbench.engine.runtime.shares import visible_gpus
+from vlbench.engine.source import given_root
+from vlbench.world.generate import is_world
+
+BYTES_PER_TRIAL = 2 * 2**30
+"""Memory that a trial may need: a tiny model of the repository peaks at 1.0 to 1.5 GiB, half of it libraries."""
+
+
+def fitting_jobs(specs: Sequence[RunSpec]) -> int:
+    """The number of trials that the machine runs at once without computing otherwise or more slowly.
+
+    On GPUs one trial for each, on a CPU as many as the cores suffice for, by the threads and data workers of a trial,
+    and never more than the free memory suffices for. A run of several processes, or of a model that is spread over
+    all devices, has the machine for itself.
+    """
+    if any((spec.num_processes or 1) > 1 or spec.device_map for spec in specs):
+        return 1
+    device = specs[0].device
+    most = len(visible_gpus(device))
+    if not most:
+        apple = sys.platform == "darwin" and device != "cpu"
+        most = 1 if apple else usable_cores() // max(map(_processes, specs))
+    memory = free_memory()
+    return max(1, most if memory is None else min(most, memory // BYTES_PER_TRIAL))
+
+
+def _processes(spec: RunSpec) -> int:
+    """Cores that a trial keeps busy: the threads that it computes with and the processes that prepare its batches."""
+    root, card = given_root(spec.data_root), catalog.model_card(spec.model)
+    world = root is None or is_world(root)
+    size = card.sizes.get(size_of(spec, card, world))
+    return (spec.threads or (size.threads if size else None) or default_threads()) + workers_of(spec, world)
