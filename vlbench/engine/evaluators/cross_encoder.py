@@ -6,7 +6,7 @@ Shapes: N images, M texts, P pairs, R visual tokens, D width.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -118,8 +118,9 @@ class PairScoring:
             chosen = [blocks[number] for number in numbers]
             # Every rank encodes all texts; one counts them.
             self.search.timing.examples += sum(map(len, chosen)) + (texts if self.search.pace.ranks.is_main else 0)
-            pairs = [(np.repeat(block, texts), np.tile(np.arange(texts), len(block))) for block in chosen]
-            return (scores.reshape(-1, texts) for scores in self._score_blocks(chosen, pairs))
+            pairs = ((np.repeat(block, texts), np.tile(np.arange(texts), len(block))) for block in chosen)
+            total = sum(map(len, chosen)) * texts
+            return (scores.reshape(-1, texts) for scores in self._score_blocks(chosen, pairs, total))
 
         return self.search.store.fill("scores", [len(block) for block in blocks], make)
 
@@ -130,18 +131,20 @@ class PairScoring:
 
         def make(numbers: Sequence[int]) -> Iterator[Array]:
             parts = [slice(edges[number], edges[number + 1]) for number in numbers]
-            return self._score_blocks(
-                [blocks[number] for number in numbers], [(rows[part], columns[part]) for part in parts]
-            )
+            pairs = [(rows[part], columns[part]) for part in parts]
+            total = sum(len(part) for part, _ in pairs)
+            return self._score_blocks([blocks[number] for number in numbers], pairs, total)
 
         return self.search.store.fill("looked-at", np.diff(edges).tolist(), make)
 
-    def _score_blocks(self, blocks: Sequence[range], pairs: Sequence[tuple[Indices, Indices]]) -> Iterator[Array]:
-        """The scores of each block's pairs, given as their rows and columns in the gallery."""
+    def _score_blocks(
+        self, blocks: Sequence[range], pairs: Iterable[tuple[Indices, Indices]], total: int
+    ) -> Iterator[Array]:
+        """The scores of each block's pairs, given as their rows and columns in the gallery; `total` pairs in all."""
         backbone, images = self.search.backbone, self.search.gallery.images
         texts = encode_all_texts(backbone, self.search.gallery.texts, self.search.pace, self.search.timing)
         positions = np.argsort(texts.columns)  # of the gallery's columns among the sorted texts
-        done, total = 0, sum(len(rows) for rows, _ in pairs)
+        done = 0
         encoded = encode_images(backbone, [images[block.start : block.stop] for block in blocks], self.search.pace)
         for block, (rows, columns), visual in zip(blocks, pairs, encoded, strict=True):
             order = np.lexsort((positions[columns], rows))  # image by image and texts by length, for little padding

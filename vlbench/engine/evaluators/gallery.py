@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional
 
 from vlbench.core.backbone import Backbone, Tensors, Textual, Visual
 from vlbench.core.errors import DataError, remedy_of_nan
@@ -32,28 +31,29 @@ ON_DEVICE = 4 << 30
 
 @dataclass(frozen=True)
 class Texts:
-    """The encoded texts of a gallery, in order of their length.
+    """The encoded texts of a gallery, in order of their length, their tokens in one table without padding.
 
-    columns [M]: the column in the gallery of each text. lengths [M]: tokens of each text, on the CPU so that nothing
-    waits for the device. chunks: states [size, T, D] of `size` texts each, fewer in the last one. device: of `take`.
+    columns [M]: the column in the gallery of each text. lengths [M]: tokens of each text up to its last real one.
+    starts [M], widths [M]: the first row of each text in the table, and its rows. All are on the CPU so that nothing
+    waits for the device. states [rows, D], mask [rows]: the table; its last row is padding. device: of `take`.
     """
 
     columns: Indices
     lengths: Indices
-    chunks: tuple[Textual, ...]
-    size: int
+    starts: Indices
+    widths: Indices
+    states: Tensor
+    mask: Tensor
     device: torch.device
 
     def take(self, positions: Indices) -> Textual:
         """The states [P, T, D] of the texts at these positions [P], which may repeat, padded to the longest of them."""
-        wanted, copies = np.unique(positions, return_inverse=True)
-        parts = []
-        for number in np.unique(wanted // self.size):
-            chunk = self.chunks[number]
-            rows = torch.from_numpy(wanted[wanted // self.size == number] % self.size)
-            parts.append(chunk.take(rows.to(chunk.mask.device)))
-        longest = int(self.lengths[wanted[-1]])
-        return _concatenate(parts, longest, self.device).take(torch.from_numpy(copies.reshape(-1)).to(self.device))
+        places = np.arange(self.lengths[positions.max()])  # [T]
+        is_token = places < self.widths[positions, None]  # [P, T]
+        rows = np.where(is_token, self.starts[positions, None] + places, len(self.mask) - 1)
+        index = torch.from_numpy(rows.reshape(-1)).to(self.states.device)
+        states, mask = self.states.index_select(0, index), self.mask.index_select(0, index)
+        return Textual(states.reshape(*rows.shape, -1).to(self.device), mask.reshape(rows.shape).to(self.device))
 
 
 def encode_images(backbone: Backbone, blocks: Sequence[Sequence[ImageRef]], pace: Pace) -> Iterator[Visual]:
@@ -74,15 +74,17 @@ def encode_all_texts(backbone: Backbone, texts: Sequence[str], pace: Pace, timin
     parts = list(encode_texts(backbone, blocks_of(texts, pace.batch_size), pace))
     lengths = np.concatenate([lengths_of(part.mask).cpu().numpy() for part in parts])
     columns = np.argsort(lengths, kind="stable")
+    # As many texts as a batch holds, all of similar length, keep as many tokens as the longest of them has.
+    place, size = np.arange(len(columns)), pace.batch_size
+    longest = np.minimum(place - place % size + size, len(columns)) - 1
+    widths = np.empty_like(lengths)
+    widths[columns] = lengths[columns[longest]]
+    widths = np.minimum(widths, np.concatenate([np.full(len(part.mask), part.mask.shape[1]) for part in parts]))
     stays = sum(part.states.nbytes for part in parts) <= ON_DEVICE
-    memory = pace.accelerator.device if stays else torch.device("cpu")
-    in_order = [Textual(part.states[[row]], part.mask[[row]]) for part in parts for row in range(len(part.mask))]
-    chunks = tuple(
-        _concatenate([in_order[column] for column in block], int(lengths[block[-1]]), memory)
-        for block in blocks_of(columns.tolist(), pace.batch_size)
-    )
+    states, mask = _table(parts, widths, pace.accelerator.device if stays else torch.device("cpu"))
     timing.batches.append(time.perf_counter() - started)
-    return Texts(columns, lengths[columns], chunks, pace.batch_size, pace.accelerator.device)
+    starts = np.cumsum(widths) - widths
+    return Texts(columns, lengths[columns], starts[columns], widths[columns], states, mask, pace.accelerator.device)
 
 
 def blocks_of(items: Sequence[Item], size: int) -> list[Sequence[Item]]:
@@ -95,11 +97,21 @@ def lengths_of(mask: Tensor) -> Tensor:
     return (mask * torch.arange(1, mask.shape[1] + 1, device=mask.device)).amax(dim=1).clamp(min=1)
 
 
-def _concatenate(parts: Sequence[Textual], longest: int, device: torch.device) -> Textual:
-    """All texts on the device, cut or padded to a length of `longest`; padding is False in the mask."""
-    states = [functional.pad(part.states, (0, 0, 0, longest - part.states.shape[1])) for part in parts]
-    masks = [functional.pad(part.mask, (0, longest - part.mask.shape[1])) for part in parts]
-    return Textual(torch.cat([part.to(device) for part in states]), torch.cat([part.to(device) for part in masks]))
+def _table(parts: Sequence[Textual], widths: Indices, device: torch.device) -> tuple[Tensor, Tensor]:
+    """The first tokens of each text, as many as its width [M], one text after the other, then a row of padding: states
+    [rows, D] and mask [rows].
+    """
+    first, rows = parts[0], int(widths.sum()) + 1
+    states = torch.zeros(rows, first.states.shape[2], dtype=first.states.dtype, device=device)
+    mask = torch.zeros(rows, dtype=first.mask.dtype, device=device)
+    row = text = 0
+    for part in parts:
+        own = torch.from_numpy(widths[text : text + len(part.mask)])
+        kept = (torch.arange(part.mask.shape[1]) < own[:, None]).to(part.mask.device)
+        end = row + int(own.sum())
+        states[row:end], mask[row:end] = part.states[kept], part.mask[kept]
+        row, text = end, text + len(own)
+    return states, mask
 
 
 def _prepared(
@@ -113,13 +125,13 @@ def _prepared(
 
 
 def check_scores(scores: Array, rows: Indices, columns: Indices) -> None:
-    """Check that all scores [P] are numbers.
+    """Check that all scores are numbers. rows and columns, of the same shape, say of which image and text each is.
 
     Raises:
         DataError: one is not, naming the first such pair.
     """
     if np.isnan(scores.min(initial=np.inf)):
-        wrong = int(np.isnan(scores).argmax())
+        wrong = np.unravel_index(np.isnan(scores).argmax(), scores.shape)
         raise DataError(
             f"the score of image {rows[wrong]} with text {columns[wrong]} is not a number: {remedy_of_nan()}"
         )

@@ -175,7 +175,7 @@ class Search:
                 rows = np.asarray(blocks[number])
                 with torch.autocast(others.device.type, enabled=False):
                     scores: Array = (self._on_device(images[rows]) @ others).cpu().numpy()
-                check_scores(scores.reshape(-1), np.repeat(rows, len(texts)), np.tile(np.arange(len(texts)), len(rows)))
+                check_scores(scores, *np.broadcast_arrays(rows[:, None], np.arange(len(texts))))
                 yield scores
 
         return self.store.fill("quick", [len(block) for block in blocks], make)
