@@ -30,7 +30,7 @@ from vlbench.records.folder import RunFolder, read_run
 from vlbench.records.samples import read_samples
 from vlbench.report.html.examples import chosen
 from vlbench.report.html.thumbnails import ReportImages
-from vlbench.world.generate import is_world, world_folder
+from vlbench.world.generate import has_tasks, world_folder
 
 
 def find_images(
@@ -47,7 +47,7 @@ def find_images(
     spec = record.spec
     root = data_root or folder.resolve_path(spec.data_root)
     named = root or os.environ.get("VLBENCH_DATA")
-    if not named and not is_world(world_folder(cache_folder(), spec.domain)):
+    if not named and not has_tasks(world_folder(cache_folder(), spec.domain), [record.task.name]):
         return ReportImages(absent="the built-in world is not in the cache; vlbench data world makes it")
     try:
         task = load_task(record.task.name, root, domain=spec.domain, tasks_dir=tasks_dir, allow_partial=True)

@@ -24,7 +24,7 @@ def below(rng: Random, n: int) -> int:
 
 def pick(rng: Random, items: Sequence[Item]) -> Item:
     """One of the items, with equal probability."""
-    return items[below(rng, len(items))]
+    return items[int(rng.random() * len(items))]
 
 
 def deal(rng: Random, shares: Mapping[Item, int], count: int) -> list[Item]:
@@ -35,8 +35,8 @@ def deal(rng: Random, shares: Mapping[Item, int], count: int) -> list[Item]:
 
 def shuffled(rng: Random, items: Sequence[Item]) -> list[Item]:
     """The items in random order (Fisher-Yates)."""
-    order = list(items)
+    order, random = list(items), rng.random
     for last in range(len(order) - 1, 0, -1):
-        other = below(rng, last + 1)
+        other = int(random() * (last + 1))
         order[last], order[other] = order[other], order[last]
     return order

@@ -11,6 +11,7 @@ import pytest
 from vlbench.core.errors import DataError, VlbenchError
 from vlbench.engine import source
 from vlbench.engine.source import find_data_root, load_task
+from vlbench.world.generate import WorldSize, ensure_world
 
 
 def test_a_folder_is_real_data_or_a_world(tiny_world: Path, tmp_path: Path) -> None:
@@ -44,6 +45,22 @@ def test_an_unknown_task_generates_no_world(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(source, "ensure_world", lambda *_, **__: pytest.fail("the world was made"))
     with pytest.raises(VlbenchError, match="unknown task 'nlvr3'"):
         load_task("nlvr3")
+
+
+def test_only_the_task_is_generated(tiny_world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[object] = []
+    monkeypatch.setattr(source, "ensure_world", lambda *_, tasks, **__: asked.append(tasks) or tiny_world)
+    assert len(load_task("nlvr2").load("dev")) == 96
+    assert asked == [("nlvr2",)]
+    with pytest.raises(DataError, match=r"the built-in world has no data for 'flickr8k_retrieval' \(it has coco"):
+        load_task("flickr8k_retrieval")
+    assert len(asked) == 1
+
+
+def test_a_task_that_the_given_world_lacks(tmp_path: Path) -> None:
+    root = ensure_world(tmp_path, size=WorldSize(1, 1, 1, 1), tasks=["nlvr2"])
+    with pytest.raises(DataError, match=r"no data for 'gqa' \(it has nlvr2\): run vlbench data world to generate it"):
+        load_task("gqa", root)
 
 
 def test_the_worlds_counts_are_checked(tiny_world: Path, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from vlbench.core.errors import DataError, ExitCode
 from vlbench.data import parallel
 from vlbench.world.generate import TINY, WorldSize, content_sha256, ensure_world, is_world, world_info
 from vlbench.world.language.statements import STATEMENT_KINDS
+from vlbench.world.scenes import images
 
 GOLDEN = json.loads((Path(__file__).parents[2] / "golden" / "world.json").read_text())
 SMALL = WorldSize(1, 1, 1, 1)
@@ -37,6 +38,12 @@ def start(cache: Path, cores: int = 1) -> subprocess.Popen[str]:
     script.write_text(MAKE)
     command = [sys.executable, str(script), str(cache), str(cores)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
+
+
+def started_images(process: subprocess.Popen[str]) -> bool:
+    """Wait until the process reports images; whether it did before it ended."""
+    assert process.stdout is not None
+    return any("images" in line for line in process.stdout)
 
 
 @pytest.mark.parametrize("domain", ["plain", "textured"])
@@ -62,6 +69,43 @@ def test_a_world_says_what_is_in_it(tiny_world: Path) -> None:
     assert {"coco", "flickr30k", "gqa"} | info.counts.keys() <= {path.name for path in tiny_world.iterdir()}
 
 
+def test_tasks_are_generated_one_by_one_with_the_bytes_of_the_whole_world(tmp_path: Path) -> None:
+    whole = ensure_world(tmp_path / "whole", size=SMALL)
+    cards = []
+    for task in ("nlvr2", "flickr30k_retrieval", "snli_ve"):
+        root = ensure_world(tmp_path, size=SMALL, tasks=[task])
+        cards.append(list(world_info(root).counts))
+        assert world_info(root).sha256 == content_sha256(root)
+    assert cards == [["nlvr2"], ["nlvr2", "flickr30k_retrieval"], ["nlvr2", "snli_ve", "flickr30k_retrieval"]]
+    names = {"nlvr2", "flickr30k", "flickr30k_retrieval", "snli_ve", "scenes", "vocab.txt", "world.json"}
+    assert {path.name for path in root.iterdir()} == names
+    assert ensure_world(tmp_path, size=SMALL) == root
+    assert hashes(root) == hashes(whole)
+
+
+def test_a_task_whose_generation_was_interrupted_is_made_anew(tmp_path: Path) -> None:
+    root = ensure_world(tmp_path, size=SMALL, tasks=["nlvr2"])
+    (root / "coco").mkdir()  # moved, but not listed on the card yet
+    (root / "coco" / "half").write_text("")
+    assert hashes(ensure_world(tmp_path, size=SMALL)) == hashes(ensure_world(tmp_path / "whole", size=SMALL))
+
+
+def hashes(root: Path) -> dict[Path, bytes]:
+    """Every file below the root."""
+    return {path.relative_to(root): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+
+
+def test_a_scene_is_rendered_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rendered: list[str] = []
+    monkeypatch.setattr(parallel, "usable_cores", lambda: 1)
+    draw = images.render_scene
+    monkeypatch.setattr(
+        images, "render_scene", lambda scene, domain, seed: rendered.append(scene.id) or draw(scene, domain, seed)
+    )
+    ensure_world(tmp_path, size=SMALL)
+    assert len(rendered) == len(set(rendered)) >= 32
+
+
 def test_a_world_is_made_once_and_anew_for_another_seed_domain_or_size(tmp_path: Path) -> None:
     news: list[tuple[str, int, int]] = []
     root = ensure_world(tmp_path, size=SMALL, progress=lambda *step: news.append(step))
@@ -76,8 +120,7 @@ def test_a_world_is_made_once_and_anew_for_another_seed_domain_or_size(tmp_path:
 
 def test_a_killed_generation_leaves_nothing_that_looks_complete(tmp_path: Path, tiny_world: Path) -> None:
     process = start(tmp_path)
-    assert process.stdout is not None
-    assert "images" in process.stdout.readline()
+    assert started_images(process)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     parts = [path for path in (tmp_path / "world").iterdir() if path.is_dir()]
@@ -89,8 +132,7 @@ def test_a_killed_generation_leaves_nothing_that_looks_complete(tmp_path: Path, 
 
 def test_workers_that_outlive_a_killed_generation_do_not_hold_its_lock(tmp_path: Path, tiny_world: Path) -> None:
     process = start(tmp_path, cores=2)
-    assert process.stdout is not None
-    assert "images" in process.stdout.readline()
+    assert started_images(process)
     process.kill()  # this process only, not the workers it has forked
     process.wait()
     successor = start(tmp_path)

@@ -15,6 +15,7 @@ from vlbench.world.generate import FULL, TINY
 from vlbench.world.language.programs import answers, solve
 from vlbench.world.language.question_sampling import AskedQuestion, ask_evenly
 from vlbench.world.rng import stream
+from vlbench.world.scenes.images import ImagePlan
 from vlbench.world.scenes.pools import collect_photographs
 from vlbench.world.scenes.scene import COLOURS, SHAPES, SIZES, SPLITS, Scene, Split, Thing, make_scenes
 
@@ -30,7 +31,14 @@ def quiet(what: str, done: int, total: int) -> None:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("vqa2") / "vqa2"
-    assert set(export(root, SCENES, "plain", 0, quiet)) == {"train", "val", "nominival", "minival", "test-dev", "test"}
+    assert set(export(root, SCENES, 0, ImagePlan(), quiet)) == {
+        "train",
+        "val",
+        "nominival",
+        "minival",
+        "test-dev",
+        "test",
+    }
     return root
 
 
@@ -55,7 +63,7 @@ def annotations_of(folder: Path, subtype: str) -> list[dict[str, Any]]:
 
 
 def test_the_counts_are_those_of_the_files(folder: Path, tmp_path: Path) -> None:
-    counts = export(tmp_path, SCENES, "textured", 0, quiet)
+    counts = export(tmp_path, SCENES, 0, ImagePlan(), quiet)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {
         path.name: path.read_bytes() for path in folder.iterdir()
     }

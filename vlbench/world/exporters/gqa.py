@@ -10,7 +10,6 @@ from itertools import islice
 from pathlib import Path
 from random import Random
 
-from vlbench.core.domain import Domain
 from vlbench.world.exporters.gqa_records import (
     answer_text,
     choices,
@@ -28,6 +27,7 @@ from vlbench.world.language.questions import QuestionKind, Wording, full_answer,
 from vlbench.world.language.topics import draw_program
 from vlbench.world.output import ProgressCallback, with_progress, write_json, write_text
 from vlbench.world.rng import pick, shuffled, stream
+from vlbench.world.scenes.images import ImagePlan
 from vlbench.world.scenes.pools import Photograph, collect_photographs
 from vlbench.world.scenes.scene import SIDE, Scene, Scenes, Split, Thing
 
@@ -65,8 +65,8 @@ class GqaQuestion:
     equivalent: tuple[str, ...]
 
 
-def export(folder: Path, scenes: Scenes, domain: Domain, seed: int, progress: ProgressCallback) -> dict[str, int]:
-    """Write the task's files to its folder. All domains have the same questions; `export_pool` writes the images.
+def export(folder: Path, scenes: Scenes, seed: int, plan: ImagePlan, progress: ProgressCallback) -> dict[str, int]:
+    """Write the task's files to its folder. The images are those of the collection `gqa`.
 
     Returns: the number of examples of each split, under the task card's names.
     """

@@ -10,10 +10,10 @@ from itertools import count
 from pathlib import Path
 from typing import Literal
 
-from vlbench.core.domain import Domain
 from vlbench.world.language.captions import PER_SCENE, caption_scene
 from vlbench.world.output import ProgressCallback, write_json
 from vlbench.world.rng import stream
+from vlbench.world.scenes.images import ImagePlan
 from vlbench.world.scenes.pools import COCO_SUBTYPES, Photograph, Photographs, collect_photographs
 from vlbench.world.scenes.scene import SIDE, Scenes, Split
 
@@ -33,7 +33,7 @@ class CaptionedPhotograph:
     sentences: tuple[str, ...]
 
 
-def export_coco(folder: Path, scenes: Scenes, domain: Domain, seed: int, progress: ProgressCallback) -> dict[str, int]:
+def export_coco(folder: Path, scenes: Scenes, seed: int, plan: ImagePlan, progress: ProgressCallback) -> dict[str, int]:
     """Write `dataset_coco.json` and `annotations/captions_val2014.json`; return the number of captions per split."""
     entries = list(_caption_all(collect_photographs("coco", scenes, seed), seed, restval=True))
     write_json(folder / "dataset_coco.json", {"images": list(_karpathy(entries, "coco")), "dataset": "coco"})
@@ -45,7 +45,7 @@ def export_coco(folder: Path, scenes: Scenes, domain: Domain, seed: int, progres
 
 
 def export_flickr30k(
-    folder: Path, scenes: Scenes, domain: Domain, seed: int, progress: ProgressCallback
+    folder: Path, scenes: Scenes, seed: int, plan: ImagePlan, progress: ProgressCallback
 ) -> dict[str, int]:
     """Write `dataset_flickr30k.json`; return the number of captions per split."""
     entries = list(_caption_all(collect_photographs("flickr30k", scenes, seed), seed, restval=False))

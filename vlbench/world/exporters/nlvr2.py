@@ -13,13 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
-from vlbench.core.domain import Domain
-from vlbench.data.regions.tsv import write_tsv
 from vlbench.world.language.phrases import phrase_statement
 from vlbench.world.language.statements import STATEMENT_KINDS, Statement, StatementKind, draw_statement, evaluate
 from vlbench.world.output import ProgressCallback, with_progress, write_text
 from vlbench.world.rng import deal, pick, shuffled, stream
-from vlbench.world.scenes.images import SceneImage, make_images
+from vlbench.world.scenes.images import ImagePlan, SceneImage
 from vlbench.world.scenes.scene import Scene, Scenes, Split
 
 TASK = "nlvr2"
@@ -88,8 +86,8 @@ def _find_statement(
     return None
 
 
-def export(folder: Path, scenes: Scenes, domain: Domain, seed: int, progress: ProgressCallback) -> dict[str, int]:
-    """Write the task's files, images and region features to its folder.
+def export(folder: Path, scenes: Scenes, seed: int, plan: ImagePlan, progress: ProgressCallback) -> dict[str, int]:
+    """Write the task's files to its folder, and plan its images and region features.
 
     Returns: the number of examples of each split, under the task card's names.
     """
@@ -97,9 +95,7 @@ def export(folder: Path, scenes: Scenes, domain: Domain, seed: int, progress: Pr
     for split, split_scenes in scenes.items():
         name, number = TASK_SPLITS[split], len(split_scenes) // SCENES_PER_SET
         sets = with_progress(make_sets(split, split_scenes, seed), number, f"statements of {name}", progress)
-        images = _write_annotations(folder, split, sets)
-        regions = with_progress(make_images(images, domain, seed), len(images), f"images of {name}", progress)
-        write_tsv(folder / "features" / f"{split}.tsv", regions)
+        plan.add(folder / "features" / f"{split}.tsv", _write_annotations(folder, split, sets))
         counts[name] = number * EXAMPLES_PER_SET
     return counts
 

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
-from vlbench.core.domain import Domain
 from vlbench.world.language.captions import PER_SCENE, caption_scene
 from vlbench.world.language.hypotheses import (
     ENTAILMENT_LABELS,
@@ -22,6 +21,7 @@ from vlbench.world.language.hypotheses import (
 )
 from vlbench.world.output import ProgressCallback, with_progress, write_text
 from vlbench.world.rng import below, deal, shuffled, stream
+from vlbench.world.scenes.images import ImagePlan
 from vlbench.world.scenes.pools import Photograph, collect_photographs
 from vlbench.world.scenes.scene import Scenes, Split
 
@@ -69,7 +69,7 @@ def _make_triple(kind: HypothesisKind, photos: Sequence[Photograph], rng: Random
     return None
 
 
-def export(folder: Path, scenes: Scenes, domain: Domain, seed: int, progress: ProgressCallback) -> dict[str, int]:
+def export(folder: Path, scenes: Scenes, seed: int, plan: ImagePlan, progress: ProgressCallback) -> dict[str, int]:
     """Write the task's files to its folder; return the number of examples per split, under the task card's names."""
     counts = {}
     photos = collect_photographs("flickr30k", scenes, seed)

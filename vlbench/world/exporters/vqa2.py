@@ -7,13 +7,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from vlbench.core.domain import Domain
 from vlbench.world.language.annotators import normalise_spelling, ten_answers
 from vlbench.world.language.programs import NO, YES, answers
 from vlbench.world.language.question_sampling import AskedQuestion, ask_evenly
 from vlbench.world.language.questions import QuestionKind
 from vlbench.world.output import ProgressCallback, with_progress, write_json
 from vlbench.world.rng import stream
+from vlbench.world.scenes.images import ImagePlan
 from vlbench.world.scenes.pools import COCO_SUBTYPES, collect_photographs
 from vlbench.world.scenes.scene import Scenes, Split
 
@@ -59,8 +59,8 @@ class AnsweredQuestion:
         return Counter(self.typed).most_common(1)[0][0]
 
 
-def export(folder: Path, scenes: Scenes, domain: Domain, seed: int, progress: ProgressCallback) -> dict[str, int]:
-    """Write the task's files to its folder. All domains have the same questions; the images are those of `coco`.
+def export(folder: Path, scenes: Scenes, seed: int, plan: ImagePlan, progress: ProgressCallback) -> dict[str, int]:
+    """Write the task's files to its folder. The images are those of the collection `coco`.
 
     Returns: the number of examples of each split, under the task card's names.
     """

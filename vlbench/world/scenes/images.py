@@ -1,10 +1,10 @@
-"""Render scenes, write them as PNG files and describe their regions from the pixels, on all cores."""
+"""Render each scene once, write the PNG files that show it and describe its regions from the pixels, on all cores."""
 
 from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,7 +15,9 @@ from numpy.typing import NDArray
 from vlbench.core.domain import Domain
 from vlbench.data.parallel import parallel_map
 from vlbench.data.regions.extract import FlatExtractor
+from vlbench.data.regions.tsv import write_tsv
 from vlbench.data.regions.types import Regions
+from vlbench.world.output import ProgressCallback, with_progress
 from vlbench.world.rng import stream
 from vlbench.world.scenes.detector_noise import with_labels
 from vlbench.world.scenes.render import render_scene
@@ -34,17 +36,45 @@ class SceneImage:
     key: str
 
 
-def make_images(images: Sequence[SceneImage], domain: Domain, seed: int) -> Iterator[tuple[str, Regions]]:
-    """Write each image and yield its key and regions, in order. Missing folders are created."""
-    for folder in {image.path.parent for image in images}:
-        folder.mkdir(parents=True, exist_ok=True)
-    return parallel_map(partial(_make_image, domain, seed), images)
+class ImagePlan:
+    """The images to make; many scenes are shown by several of them, with the same pixels and the same regions."""
+
+    def __init__(self) -> None:
+        self._by_tsv: dict[Path, Sequence[SceneImage]] = {}
+
+    def add(self, tsv: Path, images: Sequence[SceneImage]) -> None:
+        """Add images whose regions belong into one TSV, in this order."""
+        self._by_tsv[tsv] = images
+
+    def make(self, domain: Domain, seed: int, progress: ProgressCallback) -> None:
+        """Write all images and region features; missing folders are created."""
+        scenes: dict[str, _ShownScene] = {}
+        for images in self._by_tsv.values():
+            for image in images:
+                scenes.setdefault(image.scene.id, _ShownScene(image.scene, [])).paths.append(image.path)
+        for folder in {path.parent for shown in scenes.values() for path in shown.paths}:
+            folder.mkdir(parents=True, exist_ok=True)
+        made = parallel_map(partial(_make_images, domain, seed), list(scenes.values()))
+        regions = dict(zip(scenes, with_progress(made, len(scenes), "images", progress), strict=True))
+        for tsv, images in self._by_tsv.items():
+            write_tsv(tsv, ((image.key, regions[image.scene.id]) for image in images))
 
 
-def _make_image(domain: Domain, seed: int, image: SceneImage) -> tuple[str, Regions]:
-    pixels = render_scene(image.scene, domain, seed)
-    image.path.write_bytes(encode_png(pixels))
-    return image.key, with_labels(FlatExtractor()(pixels), stream(seed, "labels", domain, image.scene.id))
+@dataclass(frozen=True, slots=True)
+class _ShownScene:
+    """A scene and the paths of all images that show it."""
+
+    scene: Scene
+    paths: list[Path]
+
+
+def _make_images(domain: Domain, seed: int, shown: _ShownScene) -> Regions:
+    """Write the images of a scene; return its regions."""
+    pixels = render_scene(shown.scene, domain, seed)
+    png = encode_png(pixels)
+    for path in shown.paths:
+        path.write_bytes(png)
+    return with_labels(FlatExtractor()(pixels), stream(seed, "labels", domain, shown.scene.id))
 
 
 def encode_png(pixels: NDArray[np.uint8]) -> bytes:

@@ -13,11 +13,8 @@ from pathlib import Path
 from random import Random
 from typing import Literal
 
-from vlbench.core.domain import Domain
-from vlbench.data.regions.tsv import write_tsv
-from vlbench.world.output import ProgressCallback, with_progress
 from vlbench.world.rng import shuffled, stream
-from vlbench.world.scenes.images import SceneImage, make_images
+from vlbench.world.scenes.images import ImagePlan, SceneImage
 from vlbench.world.scenes.scene import COLOURS, SHAPES, Scene, Scenes, Split, Thing
 
 Pool = Literal["coco", "flickr30k", "gqa"]
@@ -66,12 +63,11 @@ def collect_photographs(pool: Pool, scenes: Scenes, seed: int) -> Photographs:
     return by_split
 
 
-def export_pool(root: Path, pool: Pool, scenes: Scenes, domain: Domain, seed: int, progress: ProgressCallback) -> None:
-    """Write the collection's images and their region features below the root of the synthetic world."""
+def plan_pool(root: Path, pool: Pool, scenes: Scenes, seed: int, plan: ImagePlan) -> None:
+    """Plan the collection's images and their region features below the root of the synthetic world."""
     for split, photographs in collect_photographs(pool, scenes, seed).items():
         images = [SceneImage(photo.scene, root / _file(pool, split, photo.name), photo.name) for photo in photographs]
-        regions = with_progress(make_images(images, domain, seed), len(images), f"images of {pool}, {split}", progress)
-        write_tsv(root / pool / "features" / f"{split}.tsv", regions)
+        plan.add(root / pool / "features" / f"{split}.tsv", images)
 
 
 def _name(pool: Pool, split: Split, number: int) -> str:

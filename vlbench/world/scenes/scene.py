@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 from typing import Literal, TypeAlias, get_args
@@ -120,6 +120,10 @@ def _place(rng: Random, shape: Shape, colour: Colour, size: Size, cell: tuple[in
     return Thing(shape, colour, size, cell, (left, top, left + extent, top + extent))
 
 
-def write_scenes(path: Path, scenes: list[Scene]) -> None:
+def write_scenes(path: Path, scenes: Sequence[Scene]) -> None:
     """Write one scene graph per line, as JSON."""
-    write_text(path, "".join(json.dumps(asdict(scene)) + "\n" for scene in scenes))
+    write_text(path, "".join(json.dumps(scene, default=_fields) + "\n" for scene in scenes))
+
+
+def _fields(value: Scene | Thing) -> dict[str, object]:
+    return {name: getattr(value, name) for name in value.__slots__}
