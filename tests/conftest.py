@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import os
 import sys
@@ -18,6 +19,15 @@ from vlbench.world.generate import TINY, ensure_world
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # several workers share few cores, and every model here is tiny
+
+
+def pytest_collection_finish() -> None:
+    """Exempt what collecting has imported from garbage collection.
+
+    Every run collects garbage when it ends, and would go through more than a million objects of libraries.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 @dataclass(frozen=True)

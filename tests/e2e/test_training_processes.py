@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -15,7 +12,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-SCRIPT = Path(__file__).parents[1] / "training.py"
+ByTwo = Callable[..., dict[str, list[Any]]]
+
 STILL = ("cvlp:nlvr2", "fake:coco_retrieval")
 """Without dropout, and with losses that add up over the parts of a batch."""
 OTHERS = ("lxmert:vqa2", "vilt:snli_ve", "soho:nlvr2", "brivl:coco_retrieval")
@@ -26,29 +24,29 @@ def training(load_script: Callable[[str], ModuleType]) -> ModuleType:
     return load_script("training")
 
 
-def by_two(names: tuple[str, ...], world: Path, out: Path) -> dict[str, list[Any]]:
+@pytest.fixture
+def by_two(training: ModuleType, in_processes: Callable[..., None], tiny_world: Path, tmp_path: Path) -> ByTwo:
     """What both processes are left with, by the training's name."""
-    command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(SCRIPT)]
-    done = subprocess.run(
-        [sys.executable, *command, str(world), str(out), *names],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-    assert done.returncode == 0, done.stderr
-    files = {name: f"{name.replace('/', '_')}-{{}}.json" for name in names}
-    return {
-        name: [json.loads((out / file.format(rank)).read_text()) for rank in (0, 1)] for name, file in files.items()
-    }
+
+    def train(*names: str) -> dict[str, list[Any]]:
+        in_processes(2, lambda: training.main(tiny_world, tmp_path, names))
+        files = {name: f"{training.file_name(name)}-{{}}.json" for name in names}
+        return {
+            name: [json.loads((tmp_path / file.format(rank)).read_text()) for rank in (0, 1)]
+            for name, file in files.items()
+        }
+
+    return train
 
 
 def column(log: list[dict[str, float]], name: str) -> list[float]:
     return [line[name] for line in log]
 
 
-def test_two_processes_and_parts_are_one_batch(training: ModuleType, tiny_world: Path, tmp_path: Path) -> None:
-    found = by_two(STILL, tiny_world, tmp_path)
+def test_two_processes_and_parts_are_one_batch(
+    training: ModuleType, by_two: ByTwo, tiny_world: Path, tmp_path: Path
+) -> None:
+    found = by_two(*STILL)
     for name, (first, second) in found.items():
         assert first["weights"] == second["weights"]  # bit by bit, each having seen its own half
         whole = training.train(name, tiny_world, tmp_path / f"{name}-whole")
@@ -60,14 +58,14 @@ def test_two_processes_and_parts_are_one_batch(training: ModuleType, tiny_world:
 
 
 def test_a_loss_over_the_step_does_not_depend_on_how_it_is_cut(
-    training: ModuleType, tiny_world: Path, make_hf: Callable[..., Path], tmp_path: Path
+    training: ModuleType, by_two: ByTwo, tiny_world: Path, make_hf: Callable[..., Path], tmp_path: Path
 ) -> None:
     """Two towers, whose other pairs are negatives, and a network with batch norms: 20 steps of 16 examples.
 
     The same steps by one process at once, by two with 8 examples each, and, of the towers, one example at a time.
     """
     towers = ("brivl:coco_retrieval@20x16", f"hf:{make_hf('CLIPModel')}:coco_retrieval@20x16")
-    for name, (first, second) in by_two((*towers, "soho:vqa2@20x16"), tiny_world, tmp_path).items():
+    for name, (first, second) in by_two(*towers, "soho:vqa2@20x16").items():
         assert first["weights"] == second["weights"]
         whole = training.train(name, tiny_world, tmp_path / "whole" / training.file_name(name))["log"]
         logs = [first["log"], second["log"]]
@@ -80,9 +78,9 @@ def test_a_loss_over_the_step_does_not_depend_on_how_it_is_cut(
 
 
 @pytest.mark.slow
-def test_every_model_trains_by_two_processes(tiny_world: Path, tmp_path: Path) -> None:
+def test_every_model_trains_by_two_processes(by_two: ByTwo) -> None:
     """Whatever a head leaves unused of its backbone, and whatever moves beside the weights."""
-    for name, (first, second) in by_two(OTHERS, tiny_world, tmp_path).items():
+    for name, (first, second) in by_two(*OTHERS).items():
         assert first["weights"] == second["weights"], name
         assert column(first["log"], "loss") == column(second["log"], "loss")
 
