@@ -16,7 +16,7 @@ from vlbench.core.errors import ExitCode, VlbenchError
 from vlbench.engine.runtime.interrupt import Interrupt, Interrupted
 from vlbench.engine.runtime.jobs import Beside, Relay, Said, Stepped, Work, side_by_side
 
-WORK = '''
+WORK = """
 import os, signal, time
 from vlbench.core.errors import ExitCode, VlbenchError
 from vlbench.engine.runtime.interrupt import Interrupt
@@ -39,7 +39,7 @@ def stop(progress, ready):
         while True:
             time.sleep(0.01)
             interrupt.check()
-'''
+"""
 CALM: list[dict[str, str]] = [{}, {}]
 
 
@@ -112,9 +112,9 @@ def test_work_beside_this_process(work: ModuleType, tmp_path: Path) -> None:
     with Interrupt() as interrupt, Beside(Work(work.answer, (1,), progress), "the process") as beside:
         value, process = beside.result(interrupt)  # type: ignore[misc]
     assert (value, progress.lines) == (1, ["answering 1"]) and process != os.getpid()
-    with Interrupt() as interrupt, Beside(Work(work.fail, (5,), progress), "the process") as beside:
-        with pytest.raises(VlbenchError, match="no such thing"):
-            beside.result(interrupt)
+    failing = Beside(Work(work.fail, (5,), progress), "the process")
+    with pytest.raises(VlbenchError, match="no such thing"), Interrupt() as interrupt, failing:
+        failing.result(interrupt)
 
 
 def test_progress_that_cannot_be_shown_is_the_error(work: ModuleType) -> None:
@@ -122,9 +122,9 @@ def test_progress_that_cannot_be_shown_is_the_error(work: ModuleType) -> None:
         def say(self, line: str) -> None:
             raise VlbenchError("the disk is full", ExitCode.DATA)
 
-    with Interrupt() as interrupt, Beside(Work(work.answer, (1,), Full()), "the process") as beside:
-        with pytest.raises(VlbenchError, match="the disk is full"):
-            beside.result(interrupt)
+    beside = Beside(Work(work.answer, (1,), Full()), "the process")
+    with pytest.raises(VlbenchError, match="the disk is full"), Interrupt() as interrupt, beside:
+        beside.result(interrupt)
 
 
 def test_of_many_steps_few_are_sent() -> None:
