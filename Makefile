@@ -38,7 +38,7 @@ scoreboard: $(VENV)/.installed  ## Finetune every in-repo model on six tasks of 
 	$(MAKE) board
 
 $(SCORED:%=scoreboard-%): scoreboard-%: $(VENV)/.installed
-	$(BIN)/vlbench run --controls none --threads 1 --seed $(SEED) --output-path $(RUNS)/scoreboard \
+	$(BIN)/vlbench run --controls none --threads 1 --jobs 1 --seed $(SEED) --output-path $(RUNS)/scoreboard \
 		--task $* --model $(FUSION)$(if $(filter %_retrieval,$*),$(COMMA)brivl)
 
 board: $(VENV)/.installed  ## Make the tables and charts of leaderboards/world from its records; CHECK=--check only compares.
@@ -64,11 +64,11 @@ gate-frozen: $(VENV)/.installed  ## Re-evaluate the shipped weights; fail and li
 
 frozen-answers: $(VENV)/.installed
 	$(BIN)/vlbench run --mode eval --checkpoint '$(WORLD)/heads/{task}/{model}-tiny' --model $(FUSION) \
-		--task $(ANSWERING) --limit 1000 --threads 1 --quiet --output-path $(RUNS)/frozen
+		--task $(ANSWERING) --limit 1000 --threads 1 --jobs 1 --quiet --output-path $(RUNS)/frozen
 
 frozen-ranks: $(VENV)/.installed
 	$(BIN)/vlbench run --mode zero-shot --limit 50 --model $(FUSION),brivl --task $(RANKING) \
-		--threads 1 --quiet --output-path $(RUNS)/frozen
+		--threads 1 --jobs 1 --quiet --output-path $(RUNS)/frozen
 
 gate-trained: $(VENV)/.installed  ## Finetune three seeds of CVLP on four tasks and compare them with those of the baseline.
 	rm -rf $(RUNS)/trained

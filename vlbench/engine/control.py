@@ -18,6 +18,7 @@ from vlbench.engine.runtime.shares import environments
 from vlbench.engine.training.metrics_log import merge_control
 from vlbench.engine.trial import Outcome, Trial, checkpoint_folder
 from vlbench.records.folder import RunFolder
+from vlbench.records.lock import LOCK_NAME, run_lock
 
 CONTROL = "blind"
 
@@ -47,8 +48,10 @@ def run_control(progress: Progress, spec: RunSpec, folder: Path, fingerprint: st
     job, clock = plan(spec, Silent()), Clock()
     if job.fingerprint != fingerprint:
         raise DataError(f"the data, weights or code of {folder} have changed since the run began: run it again")
-    checkpoint_folder(RunFolder(folder), CONTROL).mkdir(parents=True, exist_ok=True)  # for its log
-    with same_folder(), Interrupt() as interrupt:
+    own = checkpoint_folder(RunFolder(folder), CONTROL)
+    own.mkdir(parents=True, exist_ok=True)
+    # Locked, since this process outlives for a while that of the run, if that is killed.
+    with run_lock(own), same_folder(), Interrupt() as interrupt:
         accelerator = make_accelerator(job.spec.device, job.arithmetic, job.threads)
         resources = make_resources(resource_spec(job), Stoppable(Silent(), interrupt))
         real = Trial(job, resources, RunFolder(folder), accelerator, progress, interrupt, clock, own_metrics=True)
@@ -61,6 +64,7 @@ def control_outcome(real: Trial, beside: Beside | None) -> Outcome:
     own = RunFolder(checkpoint_folder(real.folder, CONTROL))
     if real.ranks.is_main:  # also of a process that was interrupted in an earlier call
         merge_control(real.folder, own, CONTROL)
+        (own.path / LOCK_NAME).unlink(missing_ok=True)
     if beside is None:
         return real.blinded().run()
     if not isinstance(reported, Reported):

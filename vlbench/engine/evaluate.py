@@ -15,7 +15,7 @@ from vlbench.engine.job import Job, plan
 from vlbench.engine.runtime.ranks import Ranks, joined
 from vlbench.engine.training.atomic_folder import drop_resume_state
 from vlbench.records.folder import RunFolder
-from vlbench.records.lock import run_lock
+from vlbench.records.lock import await_lock, run_lock
 from vlbench.records.provenance import code_sha256
 from vlbench.records.rankings import read_rankings
 from vlbench.records.samples import read_samples
@@ -80,6 +80,8 @@ def _open_run(job: Job, resume: bool, locks: ExitStack) -> OpenedRun:
     try:
         RunFolder.create(job.spec, job.fingerprint, job.card.name)
         locks.enter_context(run_lock(folder.path))
+        for control in folder.path.glob("controls/*/"):
+            await_lock(control)  # its process is stopping, since that of the run was killed
     except VlbenchError as error:
         finished = _read_finished(job, folder) if resume and error.exit_code == ExitCode.DATA else None
         if finished is None:

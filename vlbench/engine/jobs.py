@@ -13,8 +13,8 @@ from vlbench.engine.runtime.shares import visible_gpus
 from vlbench.engine.source import given_root
 from vlbench.world.generate import is_world
 
-BYTES_PER_TRIAL = 2 * 2**30
-"""Memory that a trial may need: a tiny model of the repository peaks at 1.0 to 1.5 GiB, half of it libraries."""
+BYTES_PER_TRIAL = 3 * 2**29
+"""1.5 GiB: the trials of the committed records, of tiny models, peak at 0.7 to 1.0 GiB."""
 
 
 def fitting_jobs(specs: Sequence[RunSpec]) -> int:

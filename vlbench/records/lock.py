@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from vlbench.core.errors import ExitCode, VlbenchError
-from vlbench.data.cache.lock import kernel_lock
+from vlbench.data.cache.lock import exclusive, kernel_lock
 
 LOCK_NAME = ".lock"
 
@@ -45,6 +45,13 @@ def run_lock(folder: Path) -> Iterator[None]:
         if lock.is_locked:  # not in a forked process, where the descriptor is closed
             _write_holder(descriptors[0], "")
             lock.release()
+
+
+def await_lock(folder: Path) -> None:
+    """Wait until no process holds the `run_lock` of the folder, where there has ever been one."""
+    if (folder / LOCK_NAME).is_file():
+        with exclusive(folder / LOCK_NAME):
+            pass
 
 
 def _write_holder(descriptor: int, holder: str) -> None:

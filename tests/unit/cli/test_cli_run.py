@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from vlbench.cli.run import make_specs
+from vlbench.cli.run import make_runs, make_specs
 
 NAMES = {"task": "nlvr2,gqa", "model": "cvlp,vilt"}
 
@@ -37,3 +38,26 @@ def test_controls_by_name(asked: object, found: tuple[str, ...] | None) -> None:
 def test_seeds_that_cannot_be(asked: tuple[object, ...], vlbench: Any) -> None:
     done = vlbench("run", "--task", "nlvr2", "--model", "cvlp", *asked)
     assert done.code == 2 and "--seeds" in done.err
+
+
+@pytest.mark.parametrize("asked", ["0", "-1", "two", "1.5", "4097", ""])
+def test_jobs_that_cannot_be(asked: str, vlbench: Any) -> None:
+    done = vlbench("run", "--task", "nlvr2", "--model", "cvlp", "--jobs", asked)
+    assert (done.code, done.out) == (2, "")
+    assert done.err == f"vlbench: --jobs is {asked!r}: expected a number from 1 to 4,096, or auto\n"
+
+
+def test_jobs_of_processes_that_share_a_run(vlbench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    done = vlbench("run", "--task", "nlvr2", "--model", "cvlp", "--jobs", 2, "--num-processes", 2)
+    assert done.code == 2 and "--jobs 2 is not for runs that share several processes" in done.err
+    monkeypatch.setenv("VLBENCH_JOBS", "none")
+    done = vlbench("run", "--task", "nlvr2", "--model", "cvlp")
+    assert done.code == 2 and "$VLBENCH_JOBS is 'none'" in done.err
+
+
+def test_jobs_are_no_field_of_a_spec(tmp_path: Path) -> None:
+    (tmp_path / "run.yaml").write_text("jobs: 3\n")
+    flags = {"task": "nlvr2", "model": "cvlp"}
+    assert make_runs(flags, tmp_path / "run.yaml") == (make_specs(flags), 3)
+    assert make_runs(flags, None, ["jobs=auto"])[1] == "auto"
+    assert make_runs(flags)[1] is None
