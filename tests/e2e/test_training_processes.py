@@ -16,6 +16,7 @@ ByTwo = Callable[..., dict[str, list[Any]]]
 
 STILL = ("cvlp:nlvr2", "fake:coco_retrieval")
 """Without dropout, and with losses that add up over the parts of a batch."""
+SHARDED = "cvlp:nlvr2+fsdp"
 OTHERS = ("lxmert:vqa2", "vilt:snli_ve", "soho:nlvr2", "brivl:coco_retrieval")
 
 
@@ -24,15 +25,18 @@ def training(load_script: Callable[[str], ModuleType]) -> ModuleType:
     return load_script("training")
 
 
-@pytest.fixture
-def by_two(training: ModuleType, in_processes: Callable[..., None], tiny_world: Path, tmp_path: Path) -> ByTwo:
+@pytest.fixture(scope="module")
+def by_two(
+    training: ModuleType, in_processes: Callable[..., None], tiny_world: Path, tmp_path_factory: pytest.TempPathFactory
+) -> ByTwo:
     """What both processes are left with, by the training's name."""
 
     def train(*names: str) -> dict[str, list[Any]]:
-        in_processes(2, lambda: training.main(tiny_world, tmp_path, names))
+        folder = tmp_path_factory.mktemp("two")
+        in_processes(2, lambda: training.main(tiny_world, folder, names))
         files = {name: f"{training.file_name(name)}-{{}}.json" for name in names}
         return {
-            name: [json.loads((tmp_path / file.format(rank)).read_text()) for rank in (0, 1)]
+            name: [json.loads((folder / file.format(rank)).read_text()) for rank in (0, 1)]
             for name, file in files.items()
         }
 
@@ -43,11 +47,25 @@ def column(log: list[dict[str, float]], name: str) -> list[float]:
     return [line[name] for line in log]
 
 
+@pytest.fixture(scope="module")
+def trained_by_two(by_two: ByTwo) -> dict[str, list[Any]]:
+    return by_two(*STILL, SHARDED)
+
+
+def test_sharded_training_saves_resumes_and_is_that_of_ddp(trained_by_two: dict[str, list[Any]]) -> None:
+    replicated, sharded = trained_by_two[STILL[0]], trained_by_two[SHARDED]
+    assert [left["types"] for left in (*replicated, *sharded)] == [["Parameter"]] * 2 + [["DTensor"]] * 2
+    for log in (left["log"] for left in sharded):
+        assert [line["step"] for line in log] == [1, 2, 3, 4]
+        assert column(log, "loss") == pytest.approx(column(replicated[0]["log"], "loss"), abs=1e-5)
+        assert column(log, "grad_norm") == pytest.approx(column(replicated[0]["log"], "grad_norm"), rel=1e-4)
+    assert sharded[0]["weights"] == sharded[1]["weights"]
+
+
 def test_two_processes_and_parts_are_one_batch(
-    training: ModuleType, by_two: ByTwo, tiny_world: Path, tmp_path: Path
+    trained_by_two: dict[str, list[Any]], training: ModuleType, tiny_world: Path, tmp_path: Path
 ) -> None:
-    found = by_two(*STILL)
-    for name, (first, second) in found.items():
+    for name, (first, second) in ((name, trained_by_two[name]) for name in STILL):
         assert first["weights"] == second["weights"]  # bit by bit, each having seen its own half
         whole = training.train(name, tiny_world, tmp_path / f"{name}-whole")
         halves = training.train(name, tiny_world, tmp_path / f"{name}-halves", 2)

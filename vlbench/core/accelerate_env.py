@@ -32,9 +32,14 @@ _NEUTRAL = frozenset({"", "0", "1", "no", "none", "false", "default"})
 """Values without an effect; `accelerate launch` always sets some of them."""
 
 
+def asks_for_fsdp() -> bool:
+    """Whether Accelerate's configuration asks for its FSDP."""
+    return os.environ.get("ACCELERATE_USE_FSDP", "").lower() in _TRUE
+
+
 def kept_variables() -> dict[str, str]:
     """The variables for launch and device that are set, by name."""
-    fsdp = os.environ.get("ACCELERATE_USE_FSDP", "").lower() in _TRUE
+    fsdp = asks_for_fsdp()
     return {
         name: value
         for name, value in sorted(os.environ.items())

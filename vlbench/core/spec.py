@@ -31,6 +31,7 @@ from vlbench.core.validate import brief
 Control = Literal["blind"]
 Tower = Literal["vision", "text"]
 Dtype = Literal["float32", "bfloat16", "float16"]
+MatmulPrecision = Literal["highest", "high", "medium"]
 Controls = Annotated[tuple[Control, ...], BeforeValidator(split_text)]
 
 
@@ -73,6 +74,14 @@ SaveEveryOption = Annotated[
     option(..., "Optimizer steps between saved training states, from which an interrupted run resumes.", "Output"),
 ]
 DtypeOption = Annotated[Dtype, option(..., "Precision of the arithmetic.", "Machine")]
+MatmulPrecisionOption = Annotated[
+    MatmulPrecision,
+    option(
+        ...,
+        "Internal precision of float32 matrix products: highest is float32, high TensorFloat32, medium bfloat16.",
+        "Machine",
+    ),
+]
 DeviceOption = Annotated[Name | None, option(..., "cpu, cuda or mps.", "Machine", shown="the best available")]
 ProcessesOption = Annotated[
     Threads | None, option(..., "Processes that share the work; on GPUs one each.", "Machine", shown="1")
@@ -182,9 +191,15 @@ class RunSpec(Spec):
     dtype: Dtype = option(
         "float32", "Precision of the arithmetic; at inference also of a generative model's weights.", "Machine"
     )
+    matmul_precision: MatmulPrecisionOption = "highest"
     compile: bool = option(False, "Compile the model with torch.compile, which rounds differently.", "Machine")
     activation_checkpointing: bool = option(
         False, "Recompute activations in the backward pass, which saves memory.", "Machine"
+    )
+    fsdp: bool = option(
+        False,
+        "Finetuning by several processes: shard weights, gradients and optimizer state over them, on GPUs or CPUs.",
+        "Machine",
     )
     device_map: Literal["auto"] | None = option(
         None, "auto: spread a generative model over all devices.", "Machine", shown="one device"
@@ -277,7 +292,7 @@ def resolve(
 
 PLACE = frozenset(
     {
-        "data_root", "tasks_dir", "device", "device_map", "num_processes", "workers", "cache_images", "threads",
+        "data_root", "tasks_dir", "device", "device_map", "fsdp", "num_processes", "workers", "cache_images", "threads",
         "log_with", "output_path", "resume", "verify_data", "auto_batch", "save_every", "activation_checkpointing",
         "on_error",
     }
@@ -339,6 +354,7 @@ class PretrainSpec(Spec):
     train: Recipe = Field(default=Recipe(), description="Values that replace those of the model card's recipe.")
     save_every: SaveEveryOption = 500
     dtype: DtypeOption = "float32"
+    matmul_precision: MatmulPrecisionOption = "highest"
     allow_partial: bool = option(False, "Accept incomplete data; the card says so.", "Data")
     device: DeviceOption = None
     num_processes: ProcessesOption = None

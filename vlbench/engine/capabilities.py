@@ -23,6 +23,7 @@ from vlbench.core.examples import Examples, image_of
 from vlbench.core.modes import MODES, Mode
 from vlbench.core.spec import RunSpec
 from vlbench.core.splits import joined
+from vlbench.engine.runtime.ranks import launched
 from vlbench.engine.weights.files import PRETRAINED
 from vlbench.heads.kinds import HeadKind, head_kind, takes_prompts
 
@@ -256,6 +257,25 @@ def _check_lora(spec: RunSpec, model: ModelCard, rank: int) -> None:
         )
     if find_spec("peft") is None:
         raise VlbenchError(f"train.lora_rank {rank} needs peft, which is not installed: pip install 'vlbench[lora]'")
+
+
+def check_fsdp(spec: RunSpec, model: ModelCard, task: TaskCard) -> None:
+    """Raise a VlbenchError if training shall be sharded and cannot be."""
+    if not spec.fsdp:
+        return
+    if max(launched().size, spec.num_processes or 1) == 1:
+        raise VlbenchError(
+            "--fsdp shards training over processes, and there is 1: give --num-processes 2, or leave it out"
+        )
+    obstacles = {
+        f"--mode {spec.mode}": not MODES[spec.mode].trains_backbone,
+        "--batch-size auto": spec.auto_batch,
+        "--compile": spec.compile,
+        f"train.lora_rank {spec.train.lora_rank}": bool(spec.train.lora_rank),
+        f"the contrastive loss of {model.name} on {task.name}": task.is_retrieval and model.ranks_by == "dual",
+    }
+    for obstacle in [name for name, is_there in obstacles.items() if is_there]:
+        raise VlbenchError(f"--fsdp is not supported with {obstacle}: leave one of them out")
 
 
 def _check_batch_norm(spec: RunSpec) -> None:

@@ -52,7 +52,7 @@ def run_control(progress: Progress, spec: RunSpec, folder: Path, fingerprint: st
     own.mkdir(parents=True, exist_ok=True)
     # Locked, since this process outlives for a while that of the run, if that is killed.
     with run_lock(own), same_folder(), Interrupt() as interrupt:
-        accelerator = make_accelerator(job.spec.device, job.arithmetic, job.threads)
+        accelerator = make_accelerator(job.spec.device, job.arithmetic, job.threads, job.spec.matmul_precision)
         resources = make_resources(resource_spec(job), Stoppable(Silent(), interrupt))
         real = Trial(job, resources, RunFolder(folder), accelerator, progress, interrupt, clock, own_metrics=True)
         return Reported(real.blinded().run(), clock.seconds)

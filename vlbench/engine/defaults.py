@@ -66,6 +66,7 @@ def resolved(spec: RunSpec, task: Task, card: ModelCard) -> tuple[ResolvedSpec, 
         train=recipe.model_copy(update={"train_splits": None}),
     )
     capabilities.check_resolved(whole, card)
+    capabilities.check_fsdp(whole, card, task.card)
     return whole, kind
 
 

@@ -76,7 +76,7 @@ def dry_run(spec: RunSpec, progress: Progress, processes: int = 1) -> DryRun:
     """
     job = plan(spec, progress)
     spec = job.spec
-    accelerator = make_accelerator(spec.device, job.arithmetic, job.threads)
+    accelerator = make_accelerator(spec.device, job.arithmetic, job.threads, spec.matmul_precision)
     seed_everything(spec.seed)
     # No more images are opened, and regions extracted, than one batch takes.
     most = max(spec.eval_batch_size, int(spec.train.batch_size or 1))

@@ -139,7 +139,7 @@ def _run_trials(
 ) -> RunRecord:
     """Run the trials on all ranks; rank 0 then writes the samples and completes the record."""
     clock = Clock()
-    accelerator = make_accelerator(job.spec.device, job.arithmetic, job.threads)
+    accelerator = make_accelerator(job.spec.device, job.arithmetic, job.threads, job.spec.matmul_precision)
     title = f"{job.card.name}-{job.size} on {job.task.card.name}"
     with tracked(job.spec, folder.path, title, ranks) as trackers, ExitStack() as beside:
         blind = "blind" in job.spec.controls

@@ -137,7 +137,7 @@ class Trial:
         spec, train = self.job.spec, self._blinded(self.job.train)
         images = learner.head.contrasted_images(train)
         plan = make_plan(spec.train, training_units(spec.train, train), spec.seed, images)
-        conduct = Conduct(spec.workers, spec.save_every, spec.auto_batch, spec.activation_checkpointing)
+        conduct = Conduct(spec.workers, spec.save_every, spec.auto_batch, spec.activation_checkpointing, spec.fsdp)
         training = Finetuning(learner, train, plan, self.accelerator, checkpoints, spec.seed, conduct)
         select = self._select if self.job.select else None
         state = training.run(select, self._metrics_log(), self.progress, self.interrupt, self._name("finetuning"))

@@ -67,6 +67,8 @@ def _spec_meaning(spec: RunSpec) -> dict[str, object]:
     fields["vocabulary"] = _vocabulary_sha256(spec.vocabulary) if spec.vocabulary else ""
     if spec.limit is None:
         del fields["limit_mode"]
+    if spec.matmul_precision == "highest":  # as in runs from before it was an option
+        del fields["matmul_precision"]
     return {name: value for name, value in fields.items() if name not in PLACE | _RESOLVED_FIELDS}
 
 

@@ -15,7 +15,14 @@ from vlbench.core.errors import VlbenchError
 from vlbench.core.examples import Caption, Example, Query
 from vlbench.core.spec import RunSpec
 from vlbench.engine import capabilities
-from vlbench.engine.capabilities import EvaluatorKind, check_negatives, check_own_code, check_resolved, evaluator_for
+from vlbench.engine.capabilities import (
+    EvaluatorKind,
+    check_fsdp,
+    check_negatives,
+    check_own_code,
+    check_resolved,
+    evaluator_for,
+)
 
 INSTALLED = ModuleSpec("it", None)
 ZERO_SHOT = {"mode": "zero-shot", "answer_by": "text", "checkpoint": "pretrained"}
@@ -42,6 +49,24 @@ def spec(**fields: object) -> RunSpec:
 def test_adapters(name: str, fields: dict[str, object], message: str) -> None:
     rejects(lambda: check_resolved(spec(train={"lora_rank": 8}, **fields), card(name)), message)
     check_resolved(spec(train={"lora_rank": 0}, **fields), card(name))
+
+
+@pytest.mark.parametrize(
+    ("name", "task", "fields", "message"),
+    [
+        ("cvlp", "vqa2", {}, ""),
+        ("cvlp", "vqa2", {"num_processes": None}, "--fsdp shards training over processes, and there is 1"),
+        ("cvlp", "vqa2", {"mode": "probe"}, "--fsdp is not supported with --mode probe: leave one of them out"),
+        ("cvlp", "vqa2", {"auto_batch": True}, "with --batch-size auto"),
+        ("cvlp", "vqa2", {"compile": True}, "with --compile"),
+        ("llava", "vqa2", {"train": {"lora_rank": 8}}, "with train.lora_rank 8"),
+        ("brivl", "coco_retrieval", {}, "with the contrastive loss of brivl on coco_retrieval"),
+        ("brivl", "coco_retrieval", {"fsdp": False}, ""),
+    ],
+)
+def test_what_cannot_be_sharded(name: str, task: str, fields: dict[str, object], message: str) -> None:
+    given = spec(**{"fsdp": True, "num_processes": 2, **fields})
+    rejects(lambda: check_fsdp(given, card(name), catalog.task_card(task)), message)
 
 
 def test_adapters_need_peft(monkeypatch: pytest.MonkeyPatch) -> None:

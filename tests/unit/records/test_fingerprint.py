@@ -101,6 +101,7 @@ def test_every_field_of_the_spec_counts_unless_it_is_a_place() -> None:
         "eval_batch_size": 1, "num_fewshot": 2, "save_every": 7, "auto_batch": True, "compile": True,
         "activation_checkpointing": True,
         "verify_data": True, "on_error": "record",
+        "matmul_precision": "high", "fsdp": True,
         "dtype": "bfloat16", "allow_partial": True, "device": "cuda", "num_processes": 2, "workers": 3,
         "device_map": "auto", "quantize": "8bit", "trust_remote_code": True, "threads": 5, "log_with": ("wandb",),
             "output_path": Path("elsewhere"), "resume": False,
@@ -111,6 +112,10 @@ def test_every_field_of_the_spec_counts_unless_it_is_a_place() -> None:
     for field, value in other.items():
         changed = name_of(base.model_copy(update={field: value})) != name_of(base)
         assert changed == (field not in PLACE), field
+
+
+def test_an_option_of_no_effect_leaves_the_names_of_earlier_runs() -> None:
+    assert name_of(RunSpec(task="nlvr2", model="cvlp", size="tiny")) == "3216b2e5675c43b2"  # before --matmul-precision
 
 
 def test_data_weights_and_versions_count() -> None:

@@ -32,8 +32,8 @@ def command_of(spec: PretrainSpec) -> str:
     words += [word for path in spec.texts for word in ("--texts", path.name)]
     for name, field in PretrainSpec.model_fields.items():
         value = getattr(spec, name)
-        if name in ("size", "split", "domain", "seed", "dtype") and value != field.default:
-            words += [f"--{name}", ",".join(value) if isinstance(value, tuple) else str(value)]
+        if name in ("size", "split", "domain", "seed", "dtype", "matmul_precision") and value != field.default:
+            words += [f"--{name.replace('_', '-')}", ",".join(value) if isinstance(value, tuple) else str(value)]
     if spec.checkpoint is not None:
         words += ["--checkpoint", Path(spec.checkpoint).name]
     if spec.init:
@@ -73,6 +73,8 @@ def claim_folder(work: Work) -> None:
     spec, folder = work.spec, work.folder
     tasks = {f"task {name}": catalog.task_sha256(name, spec.tasks_dir) for name in spec.task or ()}
     content = portable(spec).model_dump(mode="json", exclude={*PLACE, "save_every", "checkpoint", "init"})
+    if spec.matmul_precision == "highest":  # as in pretrainings from before it was an option
+        del content["matmul_precision"]
     content["manifests"] = work.examples.manifests()
     content["code"] = {"vlbench": __version__, "model": catalog.own_sha256(work.card), **tasks}
     if work.initial.hashes:

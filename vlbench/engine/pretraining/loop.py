@@ -234,7 +234,7 @@ class Loop:
         broadcast_buffers(work.accelerator, work.network)
         if work.accelerator.is_main_process:
             weights = work.network.state_dict()
-            work.checkpoints.save_last(self.state, weights, None, self.optimizer, self.schedule, states)
+            work.checkpoints.save_last(self.state, weights, None, self.optimizer.state_dict(), self.schedule, states)
         work.accelerator.wait_for_everyone()
 
     @property

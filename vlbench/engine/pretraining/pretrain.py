@@ -123,7 +123,8 @@ def _build(
     ranks: Ranks,
 ) -> Work:
     """Build the pretraining and check it, without writing to its folder."""
-    accelerator = make_accelerator(spec.device, spec.dtype, spec.threads or card.sizes[size].threads)
+    threads = spec.threads or card.sizes[size].threads
+    accelerator = make_accelerator(spec.device, spec.dtype, threads, spec.matmul_precision)
     material = ResourceSpec(card, size, examples.tasks, examples, examples, spec.vocabulary, None, Loading())
     resources = ranks.together(lambda: make_resources(material, Stoppable(progress, interrupt)))
     seed_everything(spec.seed)

@@ -8,7 +8,6 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Literal
 
 import numpy
 import torch
@@ -17,8 +16,9 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import DataLoaderConfiguration, DistributedDataParallelKwargs, GradientAccumulationPlugin
 from torch import nn
 
-from vlbench.core.accelerate_env import TORCH_DEVICE, remove_variables
+from vlbench.core.accelerate_env import TORCH_DEVICE, asks_for_fsdp, remove_variables
 from vlbench.core.errors import VlbenchError
+from vlbench.core.spec import Dtype, MatmulPrecision
 from vlbench.engine.runtime.ranks import on_cpu
 
 PRECISION = {"float32": "no", "bfloat16": "bf16", "float16": "fp16"}
@@ -26,9 +26,11 @@ PRECISION = {"float32": "no", "bfloat16": "bf16", "float16": "fp16"}
 
 
 def make_accelerator(
-    device: str | None, dtype: Literal["float32", "bfloat16", "float16"], threads: int | None = None
+    device: str | None, dtype: Dtype, threads: int | None = None, matmul_precision: MatmulPrecision = "highest"
 ) -> Accelerator:
     """An Accelerator on the requested device; None selects the best one. threads: of the CPU, None uses all cores.
+
+    matmul_precision: torch's for products of float32 matrices, in this process from now on.
 
     Every argument that the engine relies on is set here, and Accelerate's variables that could change a number are
     removed from the environment. Raises a VlbenchError as `check_device` does.
@@ -39,6 +41,7 @@ def make_accelerator(
     AcceleratorState._reset_state(reset_partial_state=True)
     if threads is not None:
         torch.set_num_threads(threads)
+    torch.set_float32_matmul_precision(matmul_precision)
     accumulation = GradientAccumulationPlugin(num_steps=1, adjust_scheduler=False, sync_with_dataloader=False)
     accelerator = Accelerator(
         cpu=on_cpu(device),
@@ -52,12 +55,12 @@ def make_accelerator(
         # A head may not use all parts of its backbone, such as the last layer's states of regions.
         kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
     )
-    _check_half(accelerator.device.type, dtype)
+    _check_kind(accelerator.device.type, dtype)
     return accelerator
 
 
-def check_device(device: str | None, dtype: Literal["float32", "bfloat16", "float16"]) -> None:
-    """Raise a VlbenchError if the device is unknown or not available, or cannot compute in the precision.
+def check_device(device: str | None, dtype: Dtype) -> None:
+    """Raise a VlbenchError if the device is unknown or not available, or cannot do what is asked of it.
 
     device: None is the best available one.
     """
@@ -68,13 +71,18 @@ def check_device(device: str | None, dtype: Literal["float32", "bfloat16", "floa
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if kind in available and not available[kind]:
         raise VlbenchError(f"{option} {kind} is not there: torch {torch.__version__} sees none; use --device cpu")
-    _check_half(kind or next((name for name, is_available in available.items() if is_available), "cpu"), dtype)
+    _check_kind(kind or next((name for name, is_available in available.items() if is_available), "cpu"), dtype)
 
 
-def _check_half(kind: str, dtype: str) -> None:
-    """Reject float16 on a CPU: Accelerate would compute in float32, and the record would say float16."""
+def _check_kind(kind: str, dtype: str) -> None:
+    """Reject on a CPU what Accelerate would ignore there, while the record says otherwise: float16 and its FSDP."""
     if kind == "cpu" and dtype == "float16":
         raise VlbenchError("--dtype float16 needs a GPU, and this run is on a CPU: use --dtype bfloat16 or float32")
+    if kind == "cpu" and asks_for_fsdp():
+        raise VlbenchError(
+            "ACCELERATE_USE_FSDP asks for Accelerate's FSDP, which needs GPUs, and this run is on a CPU: use --fsdp, "
+            "which needs none, or unset it"
+        )
 
 
 def seed_everything(seed: int) -> None:

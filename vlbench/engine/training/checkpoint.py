@@ -6,13 +6,13 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, Protocol
 
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
+from torch.optim.optimizer import StateDict
 
 from vlbench.core.errors import DataError, shortage
 from vlbench.data.text.answers import ANSWERS_FILE, write_answers
@@ -27,7 +27,15 @@ Weights = Literal["plain", "ema"]
 State = Mapping[str, Tensor]
 """A module's `state_dict`."""
 
-"""The errors that readers raise for damaged files."""
+
+class Kept(Protocol):
+    """A module or an optimizer, whose tensors may be sharded."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state of whole tensors."""
+
+    def load_state_dict(self, state_dict: dict[str, Any], /) -> object:
+        """Restore the state; raises an error of any type if it does not fit."""
 
 
 @dataclass(frozen=True)
@@ -110,22 +118,23 @@ class Checkpoints:
         self,
         state: TrainState,
         learner: State,
-        average: nn.Module | None,
-        optimizer: Optimizer,
+        average: State | None,
+        optimizer: StateDict,
         schedule: LambdaLR,
         random_states: Sequence[RandomState] = (),
     ) -> None:
         """Write everything that the rest of the training depends on.
 
+        learner, average, optimizer: their states, of whole tensors where they are sharded.
         random_states: of each process, by rank; of this process alone where left out.
         """
 
         def write(folder: Path) -> None:
             save_weights(_unshared(learner), folder / "model.safetensors")
             if average is not None:
-                save_weights(_unshared(average.state_dict()), folder / "average.safetensors")
+                save_weights(_unshared(average), folder / "average.safetensors")
             trainer = {
-                "optimizer": optimizer.state_dict(),
+                "optimizer": optimizer,
                 "schedule": schedule.state_dict(),
                 "chance": list(random_states) or [random_state()],  # the key of states that exist on disk
             }
@@ -135,7 +144,7 @@ class Checkpoints:
         replace_folder(self.folder / "last", write, keep=True)
 
     def load_last(
-        self, learner: nn.Module, average: nn.Module | None, optimizer: Optimizer, schedule: LambdaLR, rank: int = 0
+        self, learner: Kept, average: Kept | None, optimizer: Kept, schedule: LambdaLR, rank: int = 0
     ) -> TrainState | None:
         """Restore the state that `save_last` wrote, or the one before it where that is damaged; None where none exists.
 
@@ -169,7 +178,7 @@ def save_weights(tensors: Mapping[str, Tensor], path: Path, metadata: dict[str, 
 
 
 def _restored(
-    folder: Path, learner: nn.Module, average: nn.Module | None, optimizer: Optimizer, schedule: LambdaLR, rank: int
+    folder: Path, learner: Kept, average: Kept | None, optimizer: Kept, schedule: LambdaLR, rank: int
 ) -> TrainState:
     try:
         content = json.loads((folder / "state.json").read_text(encoding="utf8"))

@@ -13,7 +13,7 @@ from vlbench.core.progress import Progress
 from vlbench.engine.learner import Learner
 from vlbench.engine.runtime.interrupt import Interrupt, Interrupted
 from vlbench.engine.runtime.randomness import random_state, restore_random_state
-from vlbench.engine.training.checkpoint import Best, Checkpoints, TrainState, Weights
+from vlbench.engine.training.checkpoint import Best, Checkpoints, Kept, TrainState, Weights
 from vlbench.engine.training.collectives import (
     broadcast_buffers,
     check_same_step,
@@ -23,6 +23,7 @@ from vlbench.engine.training.collectives import (
 )
 from vlbench.engine.training.lora import merged_state, remove_adapters
 from vlbench.engine.training.plan import Conduct, Plan
+from vlbench.engine.training.sharding import ShardedOptimizer, ShardedWeights
 from vlbench.engine.training.steps import Steps, Trained
 from vlbench.metrics.direction import MetricValue
 
@@ -53,7 +54,7 @@ class Finetuning:
     ) -> None:
         self.learner, self.plan, self.accelerator = learner, plan, accelerator
         self.checkpoints, self.seed, self.conduct = checkpoints, seed, conduct
-        self.trained = Trained.prepared(learner, plan, accelerator, conduct)
+        self.trained = Trained.prepared(learner, examples, plan, accelerator, conduct)
         self.steps = Steps(self.trained, examples, plan, accelerator, seed, conduct)
         self.state = TrainState()
         self._saved, self._saved_at = 0, time.monotonic()
@@ -76,7 +77,7 @@ class Finetuning:
             raise
         if self.state.best is None:
             self.state.best = Best(self.plan.steps, "plain", None)
-            self._save_best(self.learner)
+            self._save_best(self._whole(self.trained.learner))
             self._save()
         remove_adapters(self.learner)
         self.checkpoints.load_best(self.learner)
@@ -128,11 +129,12 @@ class Finetuning:
 
     def _select(self, select: Select, log: Log, progress: Progress, what: str) -> None:
         """Measure the plain weights and, if there is one, their moving average; keep the best so far."""
-        candidates: list[tuple[Weights, Learner]] = [("plain", self.learner)]
+        candidates: list[tuple[Weights, Learner]] = [("plain", self.trained.learner)]
         if self.trained.averaged is not None:
             candidates.append(("ema", self.trained.averaged))
-        for weights, learner in candidates:
-            broadcast_buffers(self.accelerator, learner)
+        for weights, candidate in candidates:
+            broadcast_buffers(self.accelerator, candidate)
+            learner = self._whole(candidate)
             measured, step, best = select(learner), self.state.step, self.state.best
             log({"step": step, "weights": weights, "selection": measured.value})
             progress.say(f"{what}, step {step}: {measured.value:.2f} on the selection split ({weights} weights)")
@@ -141,28 +143,44 @@ class Finetuning:
                 self._save_best(learner)
         self.trained.wrapped.train()
 
+    def _whole(self, learner: Learner) -> Learner:
+        """`learner`, or where it is sharded the given learner with its weights, which can be evaluated and saved."""
+        if not self.conduct.fsdp:
+            return learner
+        self.learner.load_state_dict(ShardedWeights(learner).state_dict())
+        return self.learner.to(self.accelerator.device)
+
     def _save_best(self, learner: Learner) -> None:
-        whole = learner is self.learner and not self.plan.recipe.lora_rank
-        weights = self.accelerator.get_state_dict(self.trained.wrapped) if whole else merged_state(learner)
+        plain = learner is self.trained.learner and not self.plan.recipe.lora_rank
+        weights = self.accelerator.get_state_dict(self.trained.wrapped) if plain else merged_state(learner)
         if self.accelerator.is_main_process:
             self.checkpoints.write_best(weights)
         self.accelerator.wait_for_everyone()
 
     def _save(self) -> None:
-        trained = self.trained
         self.state.accumulation = self.steps.accumulation if self.conduct.auto_batch else None
         states = gather_random_states(self.accelerator)
-        weights = self.accelerator.get_state_dict(trained.wrapped)
+        learner, average, optimizer = self._kept()
+        sharded, averaged = self.conduct.fsdp, None if average is None else average.state_dict()
+        weights = learner.state_dict() if sharded else self.accelerator.get_state_dict(self.trained.wrapped)
+        kept = weights, averaged, optimizer.state_dict()
         if self.accelerator.is_main_process:
-            average, optimizer, schedule = trained.averaged, trained.optimizer, trained.schedule
-            self.checkpoints.save_last(self.state, weights, average, optimizer, schedule, states)
+            self.checkpoints.save_last(self.state, *kept, self.trained.schedule, states)
         self.accelerator.wait_for_everyone()
         self._saved, self._saved_at = self.state.step, time.monotonic()
 
+    def _kept(self) -> tuple[Kept, Kept | None, Kept]:
+        """The learner, its moving average and the optimizer, to be saved and loaded as whole tensors."""
+        trained, averaged = self.trained, self.trained.averaged
+        if not self.conduct.fsdp:
+            return trained.learner, averaged, trained.optimizer
+        average = None if averaged is None else ShardedWeights(averaged)
+        return ShardedWeights(trained.learner), average, ShardedOptimizer(trained.optimizer)
+
     def _resume(self, progress: Progress, what: str) -> None:
-        trained, rank = self.trained, self.accelerator.process_index
+        rank = self.accelerator.process_index
         seed_by_rank(self.accelerator, self.seed)
-        state = self.checkpoints.load_last(self.learner, trained.averaged, trained.optimizer, trained.schedule, rank)
+        state = self.checkpoints.load_last(*self._kept(), self.trained.schedule, rank)
         check_same_step(self.accelerator, state.step if state else -1)
         if state is not None:
             self.state, self._saved = state, state.step

@@ -68,10 +68,11 @@ class Conduct:
 
     workers: processes that prepare batches. save_every: steps between saved states. auto_batch: whether forward passes
     are made smaller until they fit into memory. activation_checkpointing: whether activations are recomputed in the
-    backward pass instead of kept.
+    backward pass instead of kept. fsdp: whether weights, gradients and optimizer state are sharded over the processes.
     """
 
     workers: int = 0
     save_every: int = 500
     auto_batch: bool = False
     activation_checkpointing: bool = False
+    fsdp: bool = False

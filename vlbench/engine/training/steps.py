@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 
+import torch
 from accelerate import Accelerator
+from accelerate.utils import DistributedDataParallelKwargs
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
@@ -33,7 +35,8 @@ from vlbench.engine.training.lora import add_adapters
 from vlbench.engine.training.micro_batches import Share, gathered_places, shares, training_batches
 from vlbench.engine.training.optimizer import make_optimizer, make_schedule
 from vlbench.engine.training.plan import Conduct, Plan, training_units
-from vlbench.models.layers.momentum import MomentumCopy
+from vlbench.engine.training.sharding import gathered, shard
+from vlbench.models.layers.momentum import MomentumCopy, copied
 
 CALIBRATED_ON, CALIBRATED_AT_ONCE = 256, 32
 """Number of training examples that initialise running statistics where no weights do, and examples per forward pass."""
@@ -43,7 +46,8 @@ CALIBRATED_ON, CALIBRATED_AT_ONCE = 256, 32
 class Trained:
     """A learner with everything that a step changes.
 
-    wrapped: the learner as DDP wraps it. average: the moving average of the weights; None without `ema`.
+    learner: the one that is trained; with `fsdp` a sharded copy of the given one. wrapped: the learner as DDP wraps it.
+    average: the moving average of the weights; None without `ema`.
     """
 
     learner: Learner
@@ -53,18 +57,30 @@ class Trained:
     average: MomentumCopy[Learner] | None
 
     @classmethod
-    def prepared(cls, learner: Learner, plan: Plan, accelerator: Accelerator, conduct: Conduct) -> Trained:
-        """Move a learner to its device and wrap it for training."""
+    def prepared(
+        cls, learner: Learner, examples: Examples, plan: Plan, accelerator: Accelerator, conduct: Conduct
+    ) -> Trained:
+        """Move a learner to its device and wrap it for training on the examples."""
         if plan.recipe.lora_rank:
             add_adapters(learner.backbone, plan.recipe.lora_rank)
+        if conduct.fsdp:
+            learner = copied(learner)
         learner = learner.to(accelerator.device)
         if plan.recipe.batch_norm == "live":
             _make_live(learner, accelerator)
-        optimizer = make_optimizer(learner, learner.backbone, plan.recipe)
-        schedule = make_schedule(optimizer, plan.steps, plan.recipe)
         average = None if plan.recipe.ema is None else MomentumCopy(learner, plan.recipe.ema)
         if conduct.activation_checkpointing:
             recompute_activations(learner)
+        if conduct.fsdp:
+            for module in [learner] if average is None else [learner, average.module]:
+                shard(module)
+        optimizer = make_optimizer(learner, learner.backbone, plan.recipe)
+        schedule = make_schedule(optimizer, plan.steps, plan.recipe)
+        if conduct.fsdp:
+            return cls(learner, learner, accelerator.prepare_optimizer(optimizer), schedule, average)
+        if accelerator.num_processes > 1:
+            unused = _has_unused_parameters(learner, examples, plan, accelerator)
+            accelerator.ddp_handler = DistributedDataParallelKwargs(find_unused_parameters=unused)
         wrapped, optimizer = accelerator.prepare(learner, optimizer)
         return cls(learner, wrapped, optimizer, schedule, average)
 
@@ -83,6 +99,26 @@ def _make_live(learner: Learner, accelerator: Accelerator) -> None:
         )
     learner.live_batch_norm = True
     synchronise_batch_norms(learner, accelerator)
+
+
+def _has_unused_parameters(learner: Learner, examples: Examples, plan: Plan, accelerator: Accelerator) -> bool:
+    """Whether some parameter has no part in the loss; equal on all processes. It changes no state.
+
+    Models of other packages may use other parameters in every step, so they count as if some were unused.
+    """
+    if not type(learner.backbone).__module__.startswith("vlbench."):
+        return True
+    rows = tuple(range(min(2, len(examples))))
+    share = Share(0, rows, tuple(range(len(rows))), 1.0)
+    augment, scales = plan.recipe.augment == "randaugment", plan.recipe.scales
+    batch = training_batches(examples, [share], learner, "0/negatives", augment, scales)[0]
+    undo = Undo(learner.train())
+    with accelerator.autocast():
+        loss = learner(batch.to(accelerator.device)).loss
+    parameters = [parameter for parameter in learner.parameters() if parameter.requires_grad]
+    gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
+    undo()
+    return sum(total(accelerator, [float(any(gradient is None for gradient in gradients))])) > 0
 
 
 class Steps:
@@ -141,6 +177,8 @@ class Steps:
         losses = self._contrasted(own) if self.images is not None and cut else self._added(own)
         clip = self.plan.recipe.clip or float("inf")
         norm = self.accelerator.clip_grad_norm_(trained.wrapped.parameters(), clip)
+        if self.conduct.fsdp:
+            norm = gathered(norm)
         trained.optimizer.step()
         trained.schedule.step()
         trained.optimizer.zero_grad(set_to_none=True)

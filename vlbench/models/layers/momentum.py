@@ -19,7 +19,7 @@ class MomentumCopy(Generic[Module]):
     """
 
     def __init__(self, source: Module, momentum: float) -> None:
-        self.module = _copied(source).requires_grad_(False).eval()
+        self.module = copied(source).requires_grad_(False).eval()
         self.momentum = momentum
 
     def restart(self, source: Module) -> None:
@@ -49,7 +49,7 @@ class Queue(nn.Module):
         self.register_buffer("rows", torch.zeros(size, width))
         self.register_buffer("pushed", torch.zeros((), dtype=torch.int64))
         self._pushed = 0
-        self.register_load_state_dict_post_hook(_count_again)
+        self.register_load_state_dict_post_hook(_count_again)  # type: ignore[no-untyped-call]
 
     def filled(self) -> Tensor:
         """The rows that were pushed and are still kept [k, width], in no particular order."""
@@ -71,8 +71,8 @@ def _count_again(queue: nn.Module, _: object) -> None:
     queue._pushed = int(queue.pushed)
 
 
-def _copied(source: Module) -> Module:
-    """Copy the weights; share all other attributes, because feature stores and tokenizers are large."""
+def copied(source: Module) -> Module:
+    """A copy of a module with weights of its own; all else is shared: feature stores and tokenizers are large."""
     machinery = vars(nn.Module()).keys()
     shared = [value for module in source.modules() for name, value in vars(module).items() if name not in machinery]
     return copy.deepcopy(source, {id(value): value for value in shared})

@@ -90,7 +90,6 @@ def test_one_variable_alone_changes_no_number(name: str, monkeypatch: pytest.Mon
     "variables",
     [
         {"ACCELERATE_USE_CPU": "1"}, {"ACCELERATE_TORCH_DEVICE": "cpu"}, {"ACCELERATE_CPU_AFFINITY": "0"},
-        {"ACCELERATE_USE_FSDP": "true", "FSDP_SHARDING_STRATEGY": "FULL_SHARD", "FSDP_VERSION": "1"},
     ],
 )  # fmt: skip
 def test_launch_and_device_are_honoured_and_recorded(
@@ -102,6 +101,20 @@ def test_launch_and_device_are_honoured_and_recorded(
     assert remove_variables() == [] and kept_variables() == variables
     assert make_accelerator(None, "float32", 1).device.type == "cpu" and kept_variables() == variables
     assert trained() == expected
+
+
+def test_accelerates_fsdp_is_rejected_on_a_cpu(
+    vlbench: Callable[..., Any], tiny_world: Path, tmp_path: Path, no_gpu: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    monkeypatch.setenv("FSDP_VERSION", "2")
+    assert kept_variables() == {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}
+    given = ("run", "--task", "nlvr2", "--model", "fake", "--data-root", tiny_world, "--output-path", tmp_path)
+    done = vlbench(*given)
+    assert done.code == 2 and not list(tmp_path.rglob("run.json"))
+    assert "ACCELERATE_USE_FSDP asks for Accelerate's FSDP, which needs GPUs" in done.err and "use --fsdp" in done.err
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "false")
+    assert kept_variables() == {"ACCELERATE_USE_FSDP": "false"}
 
 
 def test_the_requested_device_takes_precedence(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -171,6 +184,13 @@ def test_commands_reject_float16_on_a_cpu_and_leave_no_record(
     done = vlbench(*command.split(), *given, "--data-root", tiny_world, "--output-path", tmp_path / "out")
     assert done.code == ExitCode.USAGE and "--dtype float16 needs a GPU" in done.err
     assert list((tmp_path / "out").rglob("run.json")) == []
+
+
+def test_the_precision_of_products_is_that_of_the_last_run() -> None:
+    make_accelerator("cpu", "float32", 1, "high")
+    assert torch.get_float32_matmul_precision() == "high"
+    make_accelerator("cpu", "float32", 1)
+    assert torch.get_float32_matmul_precision() == "highest"
 
 
 def test_every_precision_of_a_spec_is_known() -> None:

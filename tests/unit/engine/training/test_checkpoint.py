@@ -102,7 +102,7 @@ def test_resumed_training_is_identical(kind: type[AdamW] | type[BertAdam], tmp_p
     for _ in range(3):
         step(net, optimizer, schedule)
     state = TrainState(step=3, selected_at=2, best=Best(2, "ema", 51.25))
-    checkpoints.save_last(state, net.state_dict(), average, optimizer, schedule)
+    checkpoints.save_last(state, net.state_dict(), average.state_dict(), optimizer.state_dict(), schedule)
     for _ in range(3):
         step(net, optimizer, schedule)
 
@@ -121,7 +121,7 @@ def test_no_state_to_resume(tmp_path: Path) -> None:
     net, optimizer, schedule = training(0)
     checkpoints = Checkpoints(tmp_path)
     assert checkpoints.load_last(net, None, optimizer, schedule) is None
-    checkpoints.save_last(TrainState(step=1), net.state_dict(), None, optimizer, schedule)
+    checkpoints.save_last(TrainState(step=1), net.state_dict(), None, optimizer.state_dict(), schedule)
     assert checkpoints.load_last(net, None, optimizer, schedule) == TrainState(step=1)
     drop_training_state(checkpoints.folder)
     assert checkpoints.load_last(net, None, optimizer, schedule) is None
@@ -132,7 +132,7 @@ def test_no_state_to_resume(tmp_path: Path) -> None:
 def test_a_damaged_state_is_an_error(file: str, tmp_path: Path) -> None:
     net, optimizer, schedule = training(0)
     checkpoints = Checkpoints(tmp_path)
-    checkpoints.save_last(TrainState(step=1), net.state_dict(), None, optimizer, schedule)
+    checkpoints.save_last(TrainState(step=1), net.state_dict(), None, optimizer.state_dict(), schedule)
     damaged = tmp_path / "last" / file
     damaged.write_bytes(damaged.read_bytes()[:20])
     with pytest.raises(VlbenchError, match="last") as error:
@@ -145,10 +145,10 @@ def test_a_damaged_state_is_an_error(file: str, tmp_path: Path) -> None:
 def test_a_damaged_state_is_replaced_by_the_one_before(file: str, left: int, tmp_path: Path) -> None:
     net, optimizer, schedule = training(0)
     checkpoints = Checkpoints(tmp_path)
-    checkpoints.save_last(TrainState(step=1), net.state_dict(), None, optimizer, schedule)
+    checkpoints.save_last(TrainState(step=1), net.state_dict(), None, optimizer.state_dict(), schedule)
     before = weights(net)
     step(net, optimizer, schedule)
-    checkpoints.save_last(TrainState(step=2), net.state_dict(), None, optimizer, schedule)
+    checkpoints.save_last(TrainState(step=2), net.state_dict(), None, optimizer.state_dict(), schedule)
     damaged = tmp_path / "last" / file
     damaged.write_bytes(damaged.read_bytes()[:left])
     assert checkpoints.load_last(net, None, optimizer, schedule) == TrainState(step=1)
@@ -162,7 +162,9 @@ def test_every_process_restores_its_own_random_state(tmp_path: Path) -> None:
         seed_all(seed)
         states.append(random_state())
         drawn.append((random.random(), float(numpy.random.rand()), float(torch.rand(()))))
-    Checkpoints(tmp_path).save_last(TrainState(step=1), net.state_dict(), None, optimizer, schedule, states)
+    Checkpoints(tmp_path).save_last(
+        TrainState(step=1), net.state_dict(), None, optimizer.state_dict(), schedule, states
+    )
     for rank, expected in (*enumerate(drawn), (2, None)):
         seed_all(3)
         Checkpoints(tmp_path).load_last(net, None, optimizer, schedule, rank)
@@ -175,7 +177,7 @@ def test_every_process_restores_its_own_random_state(tmp_path: Path) -> None:
 def test_a_state_of_another_model_is_an_error(tmp_path: Path) -> None:
     net, optimizer, schedule = training(0)
     checkpoints = Checkpoints(tmp_path)
-    checkpoints.save_last(TrainState(step=1), net.state_dict(), None, optimizer, schedule)
+    checkpoints.save_last(TrainState(step=1), net.state_dict(), None, optimizer.state_dict(), schedule)
     with pytest.raises(
         DataError, match=r"cannot be resumed from .*: delete that folder or start over with --no-resume"
     ):
