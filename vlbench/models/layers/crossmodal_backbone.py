@@ -59,9 +59,12 @@ class CrossModal(WordPieceBackbone):
         """Text embeddings and the language layers: [M, T, D]."""
         return Textual(self.network.read(texts["ids"], texts["mask"]), texts["mask"])
 
-    def fuse(self, seen: Visual, read: Textual) -> Features:
+    def fuse(self, seen: Visual, read: Textual, pooled_only: bool = False) -> Features:
         """The cross layers, and the pooler over [CLS]."""
-        pooled, text, visual = self.network.fuse(read.states, read.mask, seen.states, seen.mask)
+        given = read.states, read.mask, seen.states, seen.mask
+        if pooled_only and not self.training:
+            return Features.of_pooled(self.network.pool(*given))
+        pooled, text, visual = self.network.fuse(*given)
         return Features(pooled, text, visual, read.mask, seen.mask)
 
     def attend(self, seen: Visual, read: Textual) -> Tensor:
