@@ -33,6 +33,7 @@ from vlbench.engine.resources import make_resources, resource_spec, unique_refs
 from vlbench.engine.weights.loading import load_weights
 from vlbench.heads.build import build_head
 from vlbench.heads.dual import DualHead
+from vlbench.heads.forward import encode_pairs, fuse
 from vlbench.models.layers.momentum import MomentumCopy
 
 FOLDERS = catalog.model_folders()
@@ -206,6 +207,24 @@ def test_what_was_seen_and_read_can_be_used_again(tiny: Tiny) -> None:
         torch.testing.assert_close(getattr(reused, field), getattr(separate, field), rtol=0, atol=1e-5)
 
 
+def test_pooled_alone_is_the_pooled_of_all_features(tiny: Tiny) -> None:
+    backbone, batch = tiny.learner.model, tiny.batch(tiny.examples[:8])
+    visual, textual = encode_pairs(backbone, batch)
+    offered = "pooled_only" in inspect.signature(backbone.fuse).parameters
+    with torch.inference_mode():
+        whole, alone = (fuse(backbone, visual, textual, pooled_only) for pooled_only in (False, True))
+    torch.testing.assert_close(alone.pooled, whole.pooled, rtol=0, atol=1e-5)
+    assert (alone.text.shape[1] == 0) == offered
+    tiny.learner.train()
+    try:
+        with torch.random.fork_rng():
+            drawn = [torch.manual_seed(0) and fuse(backbone, visual, textual, one) for one in (False, True)]
+    finally:
+        tiny.learner.eval()
+    assert torch.equal(drawn[0].pooled, drawn[1].pooled), "dropout in training draws the same numbers"
+    assert torch.equal(drawn[0].text, drawn[1].text)
+
+
 def test_features_have_the_promised_shapes(tiny: Tiny) -> None:
     backbone = tiny.learner.backbone
     query = tiny.examples[0].query
@@ -223,7 +242,8 @@ def test_answers_cannot_reach_a_model(tiny: Tiny) -> None:
     backbone, head = tiny.learner.backbone, tiny.learner.head
     doors = (backbone.prepare_images, backbone.prepare_texts, backbone.see, backbone.read, backbone.fuse)
     asked = [list(inspect.signature(door).parameters) for door in doors]
-    assert asked == [["refs"], ["texts"], ["images", "slot"], ["texts"], ["seen", "read"]]
+    assert asked[:-1] == [["refs"], ["texts"], ["images", "slot"], ["texts"]]
+    assert asked[-1] in (["seen", "read"], ["seen", "read", "pooled_only"])
 
     examples = tiny.examples[:8]
     lied_to = [replace(example, reference=_lie(example.reference, tiny.labels)) for example in examples]

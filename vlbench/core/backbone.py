@@ -58,6 +58,12 @@ class Features:
     text_mask: Tensor
     visual_mask: Tensor
 
+    @classmethod
+    def of_pooled(cls, pooled: Tensor) -> Self:
+        """Features with pooled [P, D] and no tokens, T = R = 0, which is all that a classifier or a ranking reads."""
+        states, mask = pooled[:, :0, None], pooled[:, :0].bool()
+        return cls(pooled, states, states, mask, mask)
+
 
 class Backbone(Protocol):
     """An nn.Module that encodes images (`see`) and texts (`read`) and fuses them.
@@ -77,6 +83,16 @@ class Backbone(Protocol):
     def read(self, texts: Tensors) -> Textual: ...
 
     def fuse(self, seen: Visual, read: Textual) -> Features: ...
+
+
+class PoolingBackbone(Backbone, Protocol):
+    """A backbone whose `fuse` can compute `pooled` alone, for heads that read nothing else.
+
+    A training step may compute all features all the same, so that dropout draws the same numbers. A subclass whose
+    `fuse` does not take `pooled_only` is asked for all features.
+    """
+
+    def fuse(self, seen: Visual, read: Textual, pooled_only: bool = False) -> Features: ...
 
 
 @runtime_checkable

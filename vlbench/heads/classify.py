@@ -18,7 +18,7 @@ from vlbench.core.errors import DataError, VlbenchError, remedy_of_nan
 from vlbench.core.examples import Answered, Example, Label
 from vlbench.core.results import Prediction
 from vlbench.heads.base import Head
-from vlbench.heads.forward import Forward, pooled_only
+from vlbench.heads.forward import Forward
 from vlbench.heads.inputs import Inputs, PairInputs
 
 TOP = 10
@@ -36,7 +36,7 @@ class ClassifyHead(Head):
         self, width: int, labels: tuple[str, ...], layout: HeadLayout, images: int = 1, inputs: Inputs | None = None
     ) -> None:
         super().__init__()
-        self.labels, self.images, self.inputs = labels, images, inputs or PairInputs()
+        self.labels, self.images, self.inputs = labels, images, inputs or PairInputs(pooled_only=True)
         self.classifier = classifier(images * width, round(layout.hidden * width), len(labels), layout)
         self._index = {label: index for index, label in enumerate(labels)}
 
@@ -52,7 +52,7 @@ class ClassifyHead(Head):
 
     def from_pooled(self, pooled: Tensor) -> Tensor:
         """Pooled vectors [P, D] -> logits [B, C]."""
-        logits: Tensor = self(pooled_only(pooled))
+        logits: Tensor = self(Features.of_pooled(pooled))
         return logits
 
     def targets(self, examples: Sequence[Example[object]]) -> Tensor:

@@ -6,15 +6,16 @@ width.
 
 from __future__ import annotations
 
+import inspect
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import Self, TypeVar, cast
 
-import torch
 from torch import Tensor
 
-from vlbench.core.backbone import Backbone, DualEncoder, Features, Generator, Model, Textual, Visual
+from vlbench.core.backbone import Backbone, DualEncoder, Features, Generator, Model, PoolingBackbone, Textual, Visual
 from vlbench.core.batch import Batch, PairBatch, PromptBatch
 from vlbench.core.errors import VlbenchError
 from vlbench.core.user_code import UserCodeError
@@ -111,9 +112,19 @@ def _encode_texts(forward: Forward) -> Textual:
     return forward.textual
 
 
-def _fuse_pairs(forward: Forward) -> Features:
+def fuse(backbone: Backbone, visual: Visual, textual: Textual, pooled_only: bool = False) -> Features:
+    """The features of pairs with visual [P, R, D] and textual [P, T, D] states.
+
+    pooled_only: only `pooled` is read, so a backbone that can compute it alone is asked to.
+    """
+    if pooled_only and "pooled_only" in inspect.signature(backbone.fuse).parameters:
+        return cast(PoolingBackbone, backbone).fuse(visual, textual, pooled_only=True)
+    return backbone.fuse(visual, textual)
+
+
+def _fuse_pairs(forward: Forward, pooled_only: bool = False) -> Features:
     """Fuse each pair: sets `features`."""
-    features = forward.backbone.fuse(forward.visual_pairs(), forward.textual_pairs())
+    features = fuse(forward.backbone, forward.visual_pairs(), forward.textual_pairs(), pooled_only)
     forward.features = _returned(forward, "fuse", features, Features)
     given, expected = tuple(features.pooled.shape), (len(forward.pairs.image_rows), forward.backbone.width)
     if given != expected:
@@ -137,7 +148,7 @@ def _wrong_return(forward: Forward, method: str, given: str, expected: str) -> U
 
 def _encode_prompts(forward: Forward) -> Features:
     """Encode each prompt: sets `features`, of which only `pooled` holds anything."""
-    forward.features = pooled_only(forward.generator.states(forward.prompts.prompts))
+    forward.features = Features.of_pooled(forward.generator.states(forward.prompts.prompts))
     return forward.features
 
 
@@ -145,6 +156,8 @@ ENCODE = (Stage("see", encode_images), Stage("read", _encode_texts))
 """The stages that encode images and texts separately."""
 PAIRS = (*ENCODE, Stage("fuse", _fuse_pairs))
 """The stages that make features of pairs."""
+POOLED_PAIRS = (*ENCODE, Stage("fuse", partial(_fuse_pairs, pooled_only=True)))
+"""The stages that make features of pairs for a head that reads `pooled` only."""
 PROMPTS = (Stage("prompt", _encode_prompts),)
 """The stage that makes features of prompts."""
 
@@ -176,9 +189,3 @@ def generator_of(model: object) -> Generator:
     if not isinstance(model, Generator):
         raise VlbenchError(f"{type(model).__name__} is not a generative model: use --mode finetune")
     return model
-
-
-def pooled_only(pooled: Tensor) -> Features:
-    """Features with pooled [P, D] alone, which is all that a classifier reads."""
-    none, mask = pooled[:, :0, None], torch.zeros(len(pooled), 0, dtype=torch.bool)
-    return Features(pooled, none, none, mask, mask)

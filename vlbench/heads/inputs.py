@@ -16,22 +16,28 @@ from vlbench.core.batch import Draw, PairBatch, PromptBatch
 from vlbench.core.cards import ScaleRange
 from vlbench.core.errors import VlbenchError
 from vlbench.core.examples import ImageRef, Prompt, Query, Shot
-from vlbench.heads.forward import PAIRS, PROMPTS, Stage, generator_of
+from vlbench.heads.forward import PAIRS, POOLED_PAIRS, PROMPTS, Stage, generator_of
 
 
 @dataclass(frozen=True)
 class PairInputs:
     """Pairs of the images and the text of each query.
 
-    shares: whether equal images and texts are encoded once. stages: of the forward pass, up to features.
+    shares: whether equal images and texts are encoded once. pooled_only: whether the head reads no features but
+    `pooled`, so that the model need not compute others.
     """
 
     shares: bool = True
-    stages: ClassVar[tuple[Stage, ...]] = PAIRS
+    pooled_only: bool = False
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """The stages of the forward pass, up to features."""
+        return POOLED_PAIRS if self.pooled_only else PAIRS
 
     def unshared(self) -> PairInputs:
         """The same, encoding equal images and texts each time, so that a forward pass costs as with different ones."""
-        return PairInputs(shares=False)
+        return replace(self, shares=False)
 
     def collate(self, ids: tuple[str, ...], queries: Sequence[Query], model: Model, draw: Draw | None) -> PairBatch:
         """The batch of these queries, without targets; each distinct image and text is prepared once."""

@@ -18,6 +18,8 @@ from vlbench.core.cards import Recipe
 from vlbench.core.errors import VlbenchError
 from vlbench.core.examples import Example, Examples, Query, image_of
 from vlbench.heads.base import Head, count_own_first
+from vlbench.heads.forward import fuse
+from vlbench.heads.inputs import PairInputs
 from vlbench.objectives.hinge import ranking_loss
 
 TEXTS, MARGIN = 15, 0.2
@@ -32,6 +34,8 @@ class RankHead(Head):
     the pair and its negatives (Kim et al. 2021); `hinge`, the mean over the negatives of how far the sigmoid of each
     score comes within `margin` of the pair's (Chen et al. 2020); `binary` cross-entropy of each pair (ITM).
     """
+
+    inputs = PairInputs(pooled_only=True)
 
     def __init__(self, width: int, recipe: Recipe) -> None:
         super().__init__()
@@ -71,7 +75,7 @@ class RankHead(Head):
 
     def score_pairs(self, backbone: Backbone, visual: Visual, textual: Textual) -> Tensor:
         """The scores [P] of pairs with visual [P, R, D] and textual [P, T, D] states, in float32 in any case."""
-        features = backbone.fuse(visual, textual)
+        features = fuse(backbone, visual, textual, pooled_only=True)
         with torch.autocast(features.pooled.device.type, enabled=False):
             scores: Tensor = self(replace(features, pooled=features.pooled.float()))
         return scores

@@ -67,11 +67,17 @@ def network(size: str, dim: int, text: int) -> dict[str, int]:
     def layer(tokens: int) -> int:
         return tokens * (4 * width * width + 2 * width * inner) + 2 * tokens * tokens * width
 
+    def first(tokens: int) -> int:
+        """A layer that computes only [CLS]: keys and values are of all tokens."""
+        return 2 * (tokens + 1) * width * width + 2 * tokens * width + 2 * width * inner
+
     looking = 4 * width * width * (text + REGIONS) + 4 * text * REGIONS * width
+    # In the last layer only the text looks at the regions, and its own layer computes only [CLS].
+    last = 2 * width * width * (text + REGIONS) + 2 * text * REGIONS * width + first(text)
     return {
         "see": REGIONS * (dim + 4) * width + region * layer(REGIONS),
         "read": language * layer(text),
-        "fuse": cross * (looking + layer(text) + layer(REGIONS)) + width * width,
+        "fuse": (cross - 1) * (looking + layer(text) + layer(REGIONS)) + last + width * width,
         "head": width,
     }
 

@@ -35,10 +35,13 @@ class Attention(nn.Module):
         self.value = nn.Linear(width, width)
         self.output = nn.Linear(width, width)
 
-    def forward(self, states: Tensor, mask: Tensor) -> Tensor:
-        """Self-attention over states [B, T, D] -> [B, T, D]; mask [B, 1, 1, T], True where a token may be attended."""
-        query, key, value = self.project(states)
-        return self.attend(query, key, value, mask)
+    def forward(self, states: Tensor, mask: Tensor, queries: Tensor | None = None) -> Tensor:
+        """Attend from queries [B, T, D], by default the states themselves, to states [B, S, D] -> [B, T, D].
+
+        mask [B, 1, 1, S] is True where a token may be attended.
+        """
+        query = self._split(self.query(states if queries is None else queries))
+        return self.attend(query, self._split(self.key(states)), self._split(self.value(states)), mask)
 
     def project(self, states: Tensor) -> Projected:
         """Query, key and value of states [B, T, D]."""
@@ -99,6 +102,18 @@ def keys_of(prepared: Tensors) -> Tensor:
 def unpadded(states: Tensor) -> tuple[Tensor, Tensor]:
     """States [B, S, D] none of which is padding, and their mask [B, S], all True."""
     return states, torch.ones(states.shape[:2], dtype=torch.bool, device=states.device)
+
+
+def leading(states: Tensor, count: int | None) -> Tensor:
+    """The first `count` tokens of states [B, S, D]; None gives the states themselves: gradients sum in one order."""
+    return states if count is None else states[:, :count]
+
+
+def run_for_first(layers: Iterable[nn.Module], states: Tensor, keys: Tensor) -> Tensor:
+    """As `run_layers`, but compute only the first token [B, 1, D] in the last layer, whose `count` is 1."""
+    *others, last = layers
+    first: Tensor = last(run_layers(others, states, keys), keys, count=1)
+    return first
 
 
 def run_layers(layers: Iterable[nn.Module], states: Tensor, keys: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vlbench.core.validate import Frozen
-from vlbench.models.layers.attention import Attention
+from vlbench.models.layers.attention import Attention, leading
 
 EPSILON = 1e-12
 """The epsilon of BERT's LayerNorms."""
@@ -87,9 +87,10 @@ class SelfAttentionBlock(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.norm = nn.LayerNorm(width, eps=EPSILON)
 
-    def forward(self, states: Tensor, mask: Tensor) -> Tensor:
-        """States [B, T, D], mask [B, 1, 1, T] (True where a token is real) -> [B, T, D]."""
-        updated: Tensor = self.norm(states + self.dropout(self.attention(states, mask)))
+    def forward(self, states: Tensor, mask: Tensor, count: int | None = None) -> Tensor:
+        """States [B, T, D], mask [B, 1, 1, T] (True where a token is real) -> [B, T, D], or the first `count` of T."""
+        queries = leading(states, count)
+        updated: Tensor = self.norm(queries + self.dropout(self.attention(states, mask, queries)))
         return updated
 
 
@@ -117,9 +118,9 @@ class EncoderLayer(nn.Module):
         self.attention = SelfAttentionBlock(width, heads, dropout, attention_dropout)
         self.feed_forward = FeedForwardBlock(width, inner, dropout)
 
-    def forward(self, states: Tensor, mask: Tensor) -> Tensor:
-        """States [B, T, D], mask [B, 1, 1, T] (True where a token is real) -> [B, T, D]."""
-        updated: Tensor = self.feed_forward(self.attention(states, mask))
+    def forward(self, states: Tensor, mask: Tensor, count: int | None = None) -> Tensor:
+        """States [B, T, D], mask [B, 1, 1, T] (True where a token is real) -> [B, T, D], or the first `count` of T."""
+        updated: Tensor = self.feed_forward(self.attention(states, mask, count))
         return updated
 
 

@@ -103,6 +103,11 @@ class TwoWayAttention(nn.Module):
         to_visual = self.attention.attend(visual_query, text_key, text_value, text_mask)
         return self.norm(text + self.dropout(to_text)), self.norm(visual + self.dropout(to_visual))
 
+    def update_text(self, text: Tensor, visual: Tensor, visual_mask: Tensor) -> Tensor:
+        """The text [P, T, D] of `forward` alone."""
+        updated: Tensor = self.norm(text + self.dropout(self.attention(visual, visual_mask, text)))
+        return updated
+
 
 class CrossLayer(nn.Module):
     """Two-way attention, then self-attention and a feed-forward network for each modality on its own."""
@@ -122,6 +127,12 @@ class CrossLayer(nn.Module):
         text = self.lang_feed_forward(self.lang_self_att(text, text_mask))
         visual = self.visn_feed_forward(self.visn_self_att(visual, visual_mask))
         return text, visual
+
+    def update_first(self, text: Tensor, text_mask: Tensor, visual: Tensor, visual_mask: Tensor) -> Tensor:
+        """The first token [P, 1, D] of the text of `forward` alone."""
+        text = self.visual_attention.update_text(text, visual, visual_mask)
+        first: Tensor = self.lang_feed_forward(self.lang_self_att(text, text_mask, count=1))
+        return first
 
 
 class Encoder(nn.Module):
@@ -162,12 +173,25 @@ class CrossModalNetwork(nn.Module):
         text, visual = self._cross(self.encoder.x_layers, text, text_mask, visual, visual_mask)
         return self.pooler(text), text, visual
 
+    def pool(self, text: Tensor, text_mask: Tensor, visual: Tensor, visual_mask: Tensor) -> Tensor:
+        """The pooled [P, D] of `fuse` alone: the last layer computes only [CLS]."""
+        last, text, visual = self._before_last(text, text_mask, visual, visual_mask)
+        first = last.update_first(text, attention_mask(text_mask), visual, attention_mask(visual_mask))
+        pooled: Tensor = self.pooler(first)
+        return pooled
+
     def attend(self, text: Tensor, text_mask: Tensor, visual: Tensor, visual_mask: Tensor) -> Tensor:
         """The attention of [CLS] to each region in the last cross layer, for the inputs of `fuse`: [P, R], sum 1."""
-        *layers, last = self.encoder.x_layers
-        text, visual = self._cross(layers, text, text_mask, visual, visual_mask)
-        assert isinstance(last, CrossLayer)
+        last, text, visual = self._before_last(text, text_mask, visual, visual_mask)
         return last.visual_attention.attention.weights(text[:, :1], visual, attention_mask(visual_mask))[:, 0]
+
+    def _before_last(
+        self, text: Tensor, text_mask: Tensor, visual: Tensor, visual_mask: Tensor
+    ) -> tuple[CrossLayer, Tensor, Tensor]:
+        """The last cross layer, and the text and visual states that it gets."""
+        *layers, last = self.encoder.x_layers
+        assert isinstance(last, CrossLayer)
+        return last, *self._cross(layers, text, text_mask, visual, visual_mask)
 
     def _cross(
         self, layers: Iterable[nn.Module], text: Tensor, text_mask: Tensor, visual: Tensor, visual_mask: Tensor

@@ -97,9 +97,12 @@ class SOHO(WordPieceBackbone):
         """Text embeddings: [M, T, D]."""
         return Textual(self.network.embeddings(texts["ids"]), texts["mask"])
 
-    def fuse(self, seen: Visual, read: Textual) -> Features:
+    def fuse(self, seen: Visual, read: Textual, pooled_only: bool = False) -> Features:
         """The transformer over text and cells; pooled is the state of [CLS]."""
-        text, visual = self.network.fuse(read.states, read.mask, seen.states, seen.mask)
+        given = read.states, read.keys, seen.states, seen.keys
+        if pooled_only and not self.training:
+            return Features.of_pooled(self.network.pool(*given))
+        text, visual = self.network.fuse(*given)
         return Features(text[:, 0], text, visual, read.mask, seen.mask)
 
     def attend(self, seen: Visual, read: Textual) -> Tensor:

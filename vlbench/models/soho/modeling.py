@@ -15,7 +15,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from vlbench.models.layers.attention import joined, run_layers, weights_over_image
+from vlbench.models.layers.attention import joined, run_for_first, run_layers, weights_over_image
 from vlbench.models.layers.bert import BertConfig, EncoderLayer, TextEmbeddings, initialize
 from vlbench.models.layers.image_sizes import Extent, SideLimits, inside
 from vlbench.models.layers.resnet import Layout, ResNet
@@ -267,6 +267,10 @@ class SOHONetwork(nn.Module):
         """Text [P, T, D], visual [P, R, D] and masks [P, T], [P, R] bool -> text, visual, updated. [CLS] is first."""
         states = run_layers(self.layers, *joined(text, text_mask, visual, visual_mask))
         return states[:, : text.shape[1]], states[:, text.shape[1] :]
+
+    def pool(self, text: Tensor, text_mask: Tensor, visual: Tensor, visual_mask: Tensor) -> Tensor:
+        """The state [P, D] of [CLS] of `fuse` alone, which is all that the last layer computes."""
+        return run_for_first(self.layers, *joined(text, text_mask, visual, visual_mask))[:, 0]
 
     def attend(self, text: Tensor, text_mask: Tensor, visual: Tensor, visual_mask: Tensor) -> Tensor:
         """The attention of [CLS] to each cell in the last layer, for the inputs of `fuse`: [P, R], sums of 1."""

@@ -83,9 +83,12 @@ class ViLT(WordPieceBackbone):
         """Text embeddings: [M, T, D]."""
         return Textual(self.network.read(texts["ids"]), texts["mask"], "keys" in texts)
 
-    def fuse(self, seen: Visual, read: Textual) -> Features:
+    def fuse(self, seen: Visual, read: Textual, pooled_only: bool = False) -> Features:
         """The transformer over text and image, and the pooler over [CLS]."""
-        pooled, text, visual = self.network.fuse(read.states, read.keys, seen.states, seen.keys)
+        given = read.states, read.keys, seen.states, seen.keys
+        if pooled_only and not self.training:
+            return Features.of_pooled(self.network.pool(*given))
+        pooled, text, visual = self.network.fuse(*given)
         return Features(pooled, text, visual, read.mask, seen.mask)
 
     def attend(self, seen: Visual, read: Textual) -> Tensor:

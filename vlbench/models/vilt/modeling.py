@@ -12,7 +12,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from vlbench.models.layers.attention import Attention, joined, run_layers, weights_over_image
+from vlbench.models.layers.attention import Attention, joined, leading, run_for_first, run_layers, weights_over_image
 from vlbench.models.layers.bert import Pooler, TextEmbeddings, TransformerConfig, initialize
 from vlbench.models.layers.image_sizes import SideLimits
 
@@ -55,9 +55,11 @@ class Block(nn.Module):
         self.outer = nn.Linear(config.inner, config.width)
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, states: Tensor, mask: Tensor) -> Tensor:
-        """States [B, S, D], mask [B, 1, 1, S] -> [B, S, D]."""
-        states = states + self.dropout(self.attention(self.norm1(states), mask))
+    def forward(self, states: Tensor, mask: Tensor, count: int | None = None) -> Tensor:
+        """States [B, S, D], mask [B, 1, 1, S] -> [B, S, D], or the first `count` of S."""
+        normed = self.norm1(states)
+        attended = self.attention(normed, mask, leading(normed, count))
+        states = leading(states, count) + self.dropout(attended)
         inner = self.dropout(functional.gelu(self.inner(self.norm2(states))))
         updated: Tensor = states + self.dropout(self.outer(inner))
         return updated
@@ -156,6 +158,12 @@ class ViLTNetwork(nn.Module):
         """Text [B, T, D], visual [B, 1 + R, D] masks [B, T], [B, 1 + R] bool -> pooled [B, D], text, visual updated."""
         states = self.norm(run_layers(self.blocks, *joined(text, text_mask, visual, visual_mask)))
         return self.pooler(states), states[:, : text.shape[1]], states[:, text.shape[1] :]
+
+    def pool(self, text: Tensor, text_mask: Tensor, visual: Tensor, visual_mask: Tensor) -> Tensor:
+        """The pooled [B, D] of `fuse` alone: the last block computes only [CLS]."""
+        first = run_for_first(self.blocks, *joined(text, text_mask, visual, visual_mask))
+        pooled: Tensor = self.pooler(self.norm(first))
+        return pooled
 
     def attend(self, text: Tensor, text_mask: Tensor, visual: Tensor, visual_mask: Tensor) -> Tensor:
         """The attention of [CLS] to each patch in the last block: [B, 1 + R], sums of 1, 0 for the class token."""
