@@ -163,7 +163,7 @@ class IndexedExamples(LazyExamples):
 
     def _references_at(self, rows: Sequence[int]) -> list[object]:
         if self._references.is_read:
-            return [self._references[row] for row in rows]
+            return _at(self._references.values, rows)
         return self.parse(self._values("reference", rows))
 
     def _distinct(self, name: str, decode: Callable[[list[Any]], list[Value]]) -> list[Value]:
@@ -206,7 +206,9 @@ class Chosen(LazyExamples):
         return queries_at(self.examples, [self.rows[row] for row in rows])
 
     def _chosen(self, values: Sequence[Value]) -> LazyColumn[Value]:
-        return LazyColumn(len(self), lambda: [values[row] for row in self.rows])
+        return LazyColumn(
+            len(self), lambda: _at(values.values if isinstance(values, LazyColumn) else values, self.rows)
+        )
 
 
 class Joined(LazyExamples):
@@ -356,6 +358,10 @@ def _write(path: Path, examples: Iterator[Example[object]], kind: type[Example[o
 
 def _dump(value: object) -> bytes:
     return json.dumps(value, ensure_ascii=False).encode()
+
+
+def _at(values: Sequence[Value], rows: Sequence[int]) -> list[Value]:
+    return [values[row] for row in rows]
 
 
 def _read_images(content: bytes) -> tuple[ImageRef, ...]:
