@@ -39,8 +39,9 @@ def test_an_index_gives_the_same_run_and_parses_twice_at_most(
     monkeypatch.setenv("VLBENCH_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(index, "BIG", 0)
     indexed, from_index = _run(task, tmp_path / "index")
-    drawn = {listed.spec.train_split: DRAWN, listed.spec.split: 0}
-    splits = {split: task.load(split) for split in drawn if split != "none"}
+    card, trained = task.card, listed.train is not None
+    drawn = {card.report_split: 0} | ({card.train_split: DRAWN} if trained else {})
+    splits = {split: task.load(split) for split in drawn}
     most = {
         examples.path: 2 * len(examples) + drawn[split]
         for split, examples in splits.items()
