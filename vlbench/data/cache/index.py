@@ -356,8 +356,11 @@ def _write(path: Path, examples: Iterator[Example[object]], kind: type[Example[o
             writer.write_batch(pa.record_batch(columns, schema=_SCHEMA))
 
 
+_ENCODER = json.JSONEncoder(ensure_ascii=False)
+
+
 def _dump(value: object) -> bytes:
-    return json.dumps(value, ensure_ascii=False).encode()
+    return _ENCODER.encode(value).encode()
 
 
 def _at(values: Sequence[Value], rows: Sequence[int]) -> list[Value]:
