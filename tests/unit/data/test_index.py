@@ -84,7 +84,9 @@ def test_another_place_of_images_is_another_index(files: SplitFiles) -> None:
 
 def test_workers_get_it_by_its_place(files: SplitFiles) -> None:
     found = read_examples(adapter, files)
-    assert list(pickle.loads(pickle.dumps(found))) == list(found)
+    for examples in (found, Chosen(found, [3, 1]), Joined([found, found])):
+        assert columns_of(examples).references[1] == examples[1].reference
+        assert list(pickle.loads(pickle.dumps(examples))) == list(examples)
 
 
 def test_small_files_and_unknown_references_are_lists(files: SplitFiles, monkeypatch: pytest.MonkeyPatch) -> None:
