@@ -11,6 +11,7 @@ from vlbench.core.examples import Example, Examples, ImageRef, Query
 
 Reference = TypeVar("Reference", covariant=True)
 Value = TypeVar("Value", covariant=True)
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,11 @@ class LazyColumn(Sequence[Value]):
 
     def __iter__(self) -> Iterator[Value]:
         return iter(self.values)
+
+
+def values_of(column: Sequence[Item]) -> Sequence[Item]:
+    """The values of a column, read if it is lazy."""
+    return column.values if isinstance(column, LazyColumn) else column
 
 
 class Columnar(Sequence[Example[object]], ABC):

@@ -12,7 +12,7 @@ from vlbench import __version__, catalog
 from vlbench.core.cards import ModelCard
 from vlbench.core.columns import columns_of, refs_of
 from vlbench.core.errors import DataError, VlbenchError
-from vlbench.core.examples import Answered, Examples
+from vlbench.core.examples import Examples, is_answered
 from vlbench.core.modes import MODES
 from vlbench.core.progress import Progress
 from vlbench.core.spec import ResolvedSpec, RunSpec
@@ -80,7 +80,7 @@ class Job:
     def unscored(self) -> bool:
         """Whether the reported split's answers are kept by the organisers: it is predicted, not scored."""
         references = columns_of(self.report).references
-        return all(isinstance(reference, Answered) and not reference.worths() for reference in references)
+        return all(is_answered(reference) and not reference.worths() for reference in references)
 
     @property
     def loading(self) -> Loading:

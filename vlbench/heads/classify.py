@@ -15,7 +15,7 @@ from vlbench.core.backbone import Features, Model
 from vlbench.core.batch import Batch
 from vlbench.core.cards import HeadLayout
 from vlbench.core.errors import DataError, VlbenchError, remedy_of_nan
-from vlbench.core.examples import Answered, Example, Label
+from vlbench.core.examples import Example, Label, is_answered
 from vlbench.core.results import Prediction
 from vlbench.heads.base import Head
 from vlbench.heads.forward import Forward
@@ -96,7 +96,7 @@ class SoftHead(ClassifyHead):
         """
         targets = torch.zeros(len(examples), len(self.labels))
         for row, example in enumerate(examples):
-            if not isinstance(example.reference, Answered):
+            if not is_answered(example.reference):
                 raise DataError(f"example {example.id!r} has {example.reference!r} where an answer is expected")
             for answer, worth in example.reference.worths().items():
                 if answer in self._index:
@@ -145,9 +145,12 @@ def classifier(inputs: int, hidden: int, outputs: int, layout: HeadLayout) -> nn
 def ranked(
     probabilities: Tensor, labels: Sequence[str], ids: Sequence[str], order: Tensor | None = None
 ) -> list[Prediction]:
-    """A prediction per row of probabilities [B, C], labels best first. order [B, k]: the columns of the labels kept."""
+    """A prediction per row of probabilities [B, C], labels best first.
+
+    order [B, k]: the columns of the labels kept; None keeps the `TOP` best.
+    """
     if order is None:
-        order = probabilities.argsort(dim=-1, descending=True, stable=True)
+        order = probabilities.argsort(dim=-1, descending=True, stable=True)[:, :TOP]
     kept = probabilities.gather(-1, order)
     return [
         Prediction(id_, labels[columns[0]], {labels[column]: p for column, p in zip(columns, values, strict=True)})

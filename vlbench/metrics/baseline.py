@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from vlbench.core.errors import CoverageError
-from vlbench.core.examples import Answered, Examples
+from vlbench.core.examples import Examples, is_answered
 from vlbench.core.results import Metric, Prediction
 from vlbench.metrics.scoring import parts
 
@@ -36,4 +36,4 @@ def slice_majorities(metric: Metric, slices: Sequence[str], examples: Examples) 
 
 
 def _answers(examples: Examples) -> list[str]:
-    return [example.reference.consensus for example in examples if isinstance(example.reference, Answered)]
+    return [example.reference.consensus for example in examples if is_answered(example.reference)]

@@ -29,7 +29,7 @@ from typing import Any, Generic, TypeVar, get_args, get_type_hints, overload
 import pyarrow as pa
 from pydantic import TypeAdapter
 
-from vlbench.core.columns import Columnar, Columns, LazyColumn, columns_of, queries_at, refs_of, take
+from vlbench.core.columns import Columnar, Columns, LazyColumn, columns_of, queries_at, refs_of, take, values_of
 from vlbench.core.errors import LONGEST, DataError
 from vlbench.core.examples import Example, Examples, ImageRef, Query
 from vlbench.core.paths import visible
@@ -70,8 +70,10 @@ class LazyExamples(Columnar):
     @property
     def ids(self) -> Sequence[str]:
         """All ids in order."""
-        ids = self.columns.ids
-        return ids.values if isinstance(ids, LazyColumn) else ids
+        return values_of(self.columns.ids)
+
+    def __getstate__(self) -> dict[str, object]:
+        return {name: value for name, value in self.__dict__.items() if name != "columns"}  # which are read again
 
     @overload
     def __getitem__(self, row: int) -> Example[object]: ...
@@ -163,7 +165,7 @@ class IndexedExamples(LazyExamples):
 
     def _references_at(self, rows: Sequence[int]) -> list[object]:
         if self._references.is_read:
-            return [self._references[row] for row in rows]
+            return _at(self._references.values, rows)
         return self.parse(self._values("reference", rows))
 
     def _distinct(self, name: str, decode: Callable[[list[Any]], list[Value]]) -> list[Value]:
@@ -206,7 +208,7 @@ class Chosen(LazyExamples):
         return queries_at(self.examples, [self.rows[row] for row in rows])
 
     def _chosen(self, values: Sequence[Value]) -> LazyColumn[Value]:
-        return LazyColumn(len(self), lambda: [values[row] for row in self.rows])
+        return LazyColumn(len(self), lambda: _at(values_of(values), self.rows))
 
 
 class Joined(LazyExamples):
@@ -354,8 +356,15 @@ def _write(path: Path, examples: Iterator[Example[object]], kind: type[Example[o
             writer.write_batch(pa.record_batch(columns, schema=_SCHEMA))
 
 
+_ENCODER = json.JSONEncoder(ensure_ascii=False)
+
+
 def _dump(value: object) -> bytes:
-    return json.dumps(value, ensure_ascii=False).encode()
+    return _ENCODER.encode(value).encode()
+
+
+def _at(values: Sequence[Value], rows: Sequence[int]) -> list[Value]:
+    return [values[row] for row in rows]
 
 
 def _read_images(content: bytes) -> tuple[ImageRef, ...]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from vlbench.core.cards import TaskCard
 from vlbench.core.columns import columns_of
 from vlbench.core.errors import ExitCode, VlbenchError, first_five
-from vlbench.core.examples import Answered, Examples
+from vlbench.core.examples import Examples, is_answered
 from vlbench.core.modes import MODES
 from vlbench.core.spec import RunSpec
 from vlbench.data.cache.index import Chosen
@@ -81,7 +81,7 @@ def learnable(card: TaskCard, train: Examples, labels: tuple[str, ...]) -> tuple
         return train, ()
     known = frozenset(labels)
     references = columns_of(train).references
-    answered = (reference.worths() if isinstance(reference, Answered) else () for reference in references)
+    answered = (reference.worths() if is_answered(reference) else () for reference in references)
     rows = [row for row, answers in enumerate(answered) if not known.isdisjoint(answers)]
     if len(rows) == len(train):
         return train, ()
