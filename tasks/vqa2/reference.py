@@ -44,6 +44,8 @@ def listed(answer: str) -> str:
     return _LISTED[answer]
 
 
+_CHECKED = Memo(lambda answer: intern(text({"answer": answer}, "answer", "an annotation")))
+"""The same text: the official files repeat a few thousand two million times, so that each is checked and kept once."""
 _LISTED = Memo(lambda answer: normalise(answer).replace(",", ""))
 UNKNOWN = VqaAnswers((), ())
 TEN_RECORDS = tuple(range(10))
@@ -55,11 +57,14 @@ def read_answers(entries: Sequence[object], most: str, where: str) -> VqaAnswers
     `where` names the question in error messages. Raises DataError if there are no answers, or an entry is not an object
     with a string `answer`.
     """
-    given = [as_object(entry, where) for entry in entries]
-    if not given:
+    if not entries:
         raise DataError(f"{where}: 'answers' is empty where ten are expected: fetch the file again")
-    # Interned: the official files repeat a few words two million times.
-    return VqaAnswers(tuple(intern(text(entry, "answer", where)) for entry in given), _records(given), intern(most))
+    given = [as_object(entry, where) for entry in entries]
+    try:
+        answers = tuple([_CHECKED[entry["answer"]] for entry in given])
+    except (KeyError, TypeError, DataError):
+        answers = tuple(text(entry, "answer", where) for entry in given)  # raises the error with its place
+    return VqaAnswers(answers, _records(given), intern(most))
 
 
 def _records(given: Sequence[Fields]) -> tuple[int, ...]:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence, Set
+from collections.abc import Collection, Iterable, Mapping, Sequence, Set
+from operator import eq
 
+from vlbench.core.columns import Columns, columns_of
 from vlbench.core.errors import CoverageError, first_five
 from vlbench.core.examples import Caption, Example, Examples
 from vlbench.core.record import Coverage
 from vlbench.core.results import Prediction, Ranking
+from vlbench.core.task import ids_of
 
 
 def leave_out(
@@ -20,7 +23,7 @@ def leave_out(
     split first; the next one is read only while there are extra ids.
     Source: `compute_filtered_accuracy.py` of NLVR2 scores the predictions of a whole split on a part of it.
     """
-    expected = {example.id for example in examples}
+    expected = set(ids_of(examples))
     extra = {prediction.example_id for prediction in predictions} - expected
     splits, notes, outside = iter(larger), [], set[str]()
     while extra and (entry := next(splits, None)):
@@ -47,7 +50,7 @@ def match(
     """
     if not examples:
         raise CoverageError("there are no examples to score: expected at least one")
-    expected = {example.id for example in examples}
+    expected = set(ids_of(examples))
     given = Counter(prediction.example_id for prediction in predictions)
     missing = expected - given.keys()
     outside = _outside(predictions, labels)
@@ -64,6 +67,24 @@ def match(
     statuses = Counter(prediction.status for prediction in predictions)
     unparsed, errors = statuses["unparsed"], statuses["error"] + statuses["skipped"]
     return Coverage(expected=len(expected), scored=len(given), missing=len(missing), unparsed=unparsed, errors=errors)
+
+
+def in_order(predictions: Sequence[Prediction], examples: Examples) -> Sequence[Prediction]:
+    """The predictions in the order of the examples. Raises CoverageError: they do not match one to one."""
+    columns = columns_of(examples)
+    row_of = columns.derive(rows_by_id)
+    given = [item.example_id for item in predictions]
+    if given and len(given) == len(row_of) == len(columns.ids) and all(map(eq, given, columns.ids)):
+        return predictions
+    by_id = {item.example_id: item for item in predictions}
+    if not by_id or len(by_id) < len(predictions) or by_id.keys() != row_of.keys():
+        match(predictions, examples)  # names the faults, at twice the cost of this test
+    return [by_id[name] for name in columns.ids]
+
+
+def rows_by_id(columns: Columns[object]) -> Mapping[str, int]:
+    """The id of an example -> its row."""
+    return {name: row for row, name in enumerate(columns.ids)}
 
 
 def id_faults(given: Counter[str], expected: Set[str], allow_missing: bool = False) -> list[str]:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import isfinite
 from typing import TypeAlias
 
+import numpy as np
+from numpy.typing import NDArray
+
+from vlbench.core.columns import Columns, Rows, columns_of
 from vlbench.core.errors import DataError, first_five
-from vlbench.core.examples import Example, Examples
+from vlbench.core.examples import Examples
 from vlbench.core.record import Result
 from vlbench.core.results import Metric, MetricAbsentError, Prediction, Ranking, Score
+from vlbench.core.task import ids_of
 from vlbench.core.user_code import UserCodeError, same_folder
-from vlbench.metrics.uncertainty import mean_score
+from vlbench.metrics.uncertainty import Sample, groups_of
 
 Results: TypeAlias = Sequence[Prediction] | Sequence[Ranking]
 Slices: TypeAlias = dict[str, dict[str, Result]]
@@ -58,6 +62,7 @@ def score(
     Raises DataError: a prediction's score or a metric's value is not finite.
     """
     _reject_infinite_scores(results)
+    examples = Rows(examples)
     computed, absent = [], {}
     for name, metric in metrics.items():
         try:
@@ -76,6 +81,8 @@ def score(
 
 def cut_groups(examples: Examples, scored: Examples) -> frozenset[str]:
     """The groups that have some of their examples among those scored, but not all."""
+    if scored is examples:
+        return frozenset()
     kept = {example.id for example in scored}
     groups = {example.group for example in scored}
     return frozenset(example.group for example in examples if example.id not in kept and example.group in groups)
@@ -85,11 +92,18 @@ def parts(examples: Examples, tag: str) -> Mapping[str, Examples]:
     """Value of the tag -> its examples: first numbers, in their order, then words. Examples without the tag are left
     out.
     """
-    by_value: dict[str, list[Example[object]]] = defaultdict(list)
-    for example in examples:
-        if tag in example.tags:
-            by_value[example.tags[tag]].append(example)
-    return {value: by_value[value] for value in sorted(by_value, key=_numbers_first)}
+    return {value: Rows(examples, rows.tolist()) for value, rows in _rows_by_value(columns_of(examples), tag).items()}
+
+
+def _rows_by_value(columns: Columns[object], tag: str) -> dict[str, NDArray[np.int64]]:
+    """Value of the tag -> the rows with it, in the order of `parts`."""
+    tagged = columns.tags.get(tag, ())
+    values = sorted({value for value in tagged if value is not None}, key=_numbers_first)
+    number = {value: number for number, value in enumerate(values)} | {None: len(values)}
+    numbers = np.fromiter(map(number.__getitem__, tagged), np.int64, len(tagged))
+    ends = np.bincount(numbers, minlength=len(values) + 1).cumsum()
+    rows = np.split(np.argsort(numbers, kind="stable"), ends)
+    return dict(zip(values, rows, strict=False))  # the last ones have no value
 
 
 def _numbers_first(value: str) -> tuple[bool, int, str]:
@@ -100,7 +114,7 @@ def _reject_infinite_scores(results: Results) -> None:
     bad = [
         item.example_id
         for item in results
-        if isinstance(item, Prediction) and not all(map(isfinite, item.scores.values()))
+        if isinstance(item, Prediction) and item.scores and not all(map(isfinite, item.scores.values()))
     ]
     if bad:
         raise DataError(
@@ -129,25 +143,37 @@ def _by_slice(overall: Score, metric: Metric, tags: Sequence[str], results: Resu
     """The metric of each slice; where it is a mean over examples, from their values in `overall`. A metric may leave
     examples out, as GQA's do with unbalanced questions; a slice of such examples only is left out.
     """
-    groups = {example.id: example.group for example in examples}
+    of_slices = _means_by_slice if _is_over_examples(overall, results) else _metric_by_slice
+    scores = {tag: of_slices(overall, metric, tag, results, examples) for tag in tags}
+    return {
+        tag: {value: _result(overall.name, score, {}) for value, score in by_value.items()}
+        for tag, by_value in scores.items()
+        if by_value
+    }
+
+
+def _metric_by_slice(
+    overall: Score, metric: Metric, tag: str, results: Results, examples: Examples
+) -> Mapping[str, Score]:
     by_id = {item.example_id: item for item in results if isinstance(item, Prediction)}
-    of_examples = _is_over_examples(overall, results)
+    return {value: metric([by_id[name] for name in ids_of(part)], part) for value, part in parts(examples, tag).items()}
 
-    def slice_score(part: Examples) -> Score | None:
-        if not of_examples:
-            return metric([by_id[example.id] for example in part], part)
-        values = {example.id: overall.per_example[example.id] for example in part if example.id in overall.per_example}
-        if not values:
-            return None
-        return replace(mean_score(overall.name, values, groups), higher_is_better=overall.higher_is_better)
 
-    slices: Slices = {}
-    for tag in tags:
-        scores = {value: slice_score(part) for value, part in parts(examples, tag).items()}
-        known = {value: _result(overall.name, score, {}) for value, score in scores.items() if score is not None}
-        if known:
-            slices[tag] = known
-    return slices
+def _means_by_slice(
+    overall: Score, metric: Metric, tag: str, results: Results, examples: Examples
+) -> Mapping[str, Score]:
+    columns = columns_of(examples)
+    counted = np.fromiter(map(overall.per_example.__contains__, columns.ids), np.bool_, len(columns.ids))
+    values = np.fromiter((overall.per_example.get(name, 0.0) for name in columns.ids), np.float64, len(columns.ids))
+    groups = columns.derive(groups_of)
+    sample = Sample(values, groups.numbers, len(groups.texts))
+    sample.reject_not_finite(columns.ids)
+    by_value = {value: rows[counted[rows]] for value, rows in _rows_by_value(columns, tag).items()}
+    return {
+        value: replace(sample.take(rows).score(overall.name), higher_is_better=overall.higher_is_better)
+        for value, rows in by_value.items()
+        if len(rows)
+    }
 
 
 def _result(name: str, score: Score, slices: Slices) -> Result:
