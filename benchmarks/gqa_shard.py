@@ -59,14 +59,14 @@ def load(root: Path) -> None:
     )
 
 
-def write_shard(path: Path, questions: int) -> None:
+def write_shard(path: Path, questions: int, first: int = 0) -> None:
     """Write records with all official keys; question ids have leading zeros, as some real ones have."""
     rng = random.Random(0)
-    path.parent.mkdir(parents=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", encoding="utf-8") as file:
         file.write("{")
         for number in range(questions):
-            name = f"{number:08d}"
+            name = f"{first + number:08d}"
             file.write(f"{', ' if number else ''}{json.dumps(name)}: {json.dumps(record(name, rng))}")
         file.write("}")
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from sys import intern
 from typing import NamedTuple
 
 from vlbench._tasks.vqa2.normalise import Memo
-from vlbench._tasks.vqa2.reference import VqaAnswers, read_answers
+from vlbench._tasks.vqa2.reference import UNKNOWN, VqaAnswers, read_answers
 from vlbench.core.errors import DataError
 from vlbench.data.json.document import as_object, list_at, whole_number
 from vlbench.data.json.lines import Fields, text
@@ -19,18 +18,20 @@ from vlbench.data.json.stream import elements, is_list, list_entries
 class Question(NamedTuple):
     """A question about an image. image: the name of the COCO file, without `.jpg`."""
 
-    id: str
+    number: int
     image: str
     text: str
 
 
 class Annotation(NamedTuple):
-    """The annotation of a question: its answers, the answer type and the question type."""
+    """The annotation of a question: its answers, and the tags `answer_type` and `question_type`."""
 
     image: str
     answers: VqaAnswers
-    answer_type: str
-    question_type: str
+    tags: Mapping[str, str]
+
+
+UNANNOTATED = Annotation("", UNKNOWN, {})
 
 
 def read_questions(path: Path, subtype: str) -> Iterator[Question]:
@@ -44,33 +45,37 @@ def read_questions(path: Path, subtype: str) -> Iterator[Question]:
         for number, entry in enumerate(elements(path), start=1):
             yield _lxmert_question(entry, subtype, f"{path}, entry {number}")
         return
-    for number, entry in enumerate(_entries(path, "questions", subtype), start=1):
-        where = f"{path}, question {number}"
+    for place, entry in enumerate(_entries(path, "questions", subtype), start=1):
+        where = f"{path}, question {place}"
         fields = as_object(entry, where)
-        yield Question(_id(fields, where), _image(fields, images, where), text(fields, "question", where))
+        number = whole_number(fields, "question_id", where)
+        yield Question(number, _image(fields, images, where), text(fields, "question", where))
 
 
-def read_annotations(path: Path, subtype: str) -> Mapping[str, Annotation]:
-    """The official annotations of one COCO subtype, by question id.
+def read_annotations(path: Path, subtype: str) -> Mapping[int, Annotation]:
+    """The official annotations of one COCO subtype, by the number of their question.
 
     Raises DataError as `read_questions` does, or if a question is annotated twice.
     """
-    annotations: dict[str, Annotation] = {}
-    images = _image_names(subtype)
+    annotations: dict[int, Annotation] = {}
+    images, tags = _image_names(subtype), Memo[tuple[str, str], Mapping[str, str]](_tags)
     for number, entry in enumerate(_entries(path, "annotations", subtype), start=1):
         where = f"{path}, annotation {number}"
         fields = as_object(entry, where)
-        question_id = _id(fields, where)
-        if question_id in annotations:
-            raise DataError(f"{where}: question {question_id} has two annotations: expected one; fetch the file again")
+        question = whole_number(fields, "question_id", where)
+        if question in annotations:
+            raise DataError(f"{where}: question {question} has two annotations: expected one; fetch the file again")
         given, most = list_at(fields, "answers", where), text(fields, "multiple_choice_answer", where)
-        annotations[question_id] = Annotation(
+        annotations[question] = Annotation(
             image=_image(fields, images, where),
             answers=read_answers(given, most, where),
-            answer_type=intern(text(fields, "answer_type", where)),
-            question_type=intern(text(fields, "question_type", where)),
+            tags=tags[text(fields, "answer_type", where), text(fields, "question_type", where)],
         )
     return annotations
+
+
+def _tags(types: tuple[str, str]) -> Mapping[str, str]:
+    return {"answer_type": types[0], "question_type": types[1]}
 
 
 def _entries(path: Path, key: str, subtype: str) -> Iterator[object]:
@@ -99,11 +104,7 @@ def _lxmert_question(entry: object, subtype: str, where: str) -> Question:
         raise DataError(
             f"{where}: 'img_id' is {image[:60]!r}: expected 'COCO_{subtype}_' and twelve digits; give that list"
         )
-    return Question(_id(fields, where), image, text(fields, "sent", where))
-
-
-def _id(fields: Fields, where: str) -> str:
-    return str(whole_number(fields, "question_id", where))
+    return Question(whole_number(fields, "question_id", where), image, text(fields, "sent", where))
 
 
 def _image_names(subtype: str) -> Memo[int, str]:

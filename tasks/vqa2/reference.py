@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from sys import intern
 
 from vlbench._tasks.vqa2.normalise import Memo, normalise
@@ -49,6 +50,7 @@ _CHECKED = Memo(lambda answer: intern(text({"answer": answer}, "answer", "an ann
 _LISTED = Memo(lambda answer: normalise(answer).replace(",", ""))
 UNKNOWN = VqaAnswers((), ())
 TEN_RECORDS = tuple(range(10))
+_ANSWER_IDS = [*range(1, 11)]
 
 
 def read_answers(entries: Sequence[object], most: str, where: str) -> VqaAnswers:
@@ -59,16 +61,18 @@ def read_answers(entries: Sequence[object], most: str, where: str) -> VqaAnswers
     """
     if not entries:
         raise DataError(f"{where}: 'answers' is empty where ten are expected: fetch the file again")
-    given = [as_object(entry, where) for entry in entries]
-    try:
-        answers = tuple([_CHECKED[entry["answer"]] for entry in given])
+    try:  # the official records, without a call per answer; any other, and every fault, is left to the code below
+        answers = tuple(map(_CHECKED.__getitem__, map(itemgetter("answer"), entries)))
+        if list(map(itemgetter("answer_id"), entries)) == _ANSWER_IDS:
+            return VqaAnswers(answers, TEN_RECORDS, intern(most))
     except (KeyError, TypeError, DataError):
-        answers = tuple(text(entry, "answer", where) for entry in given)  # raises the error with its place
-    return VqaAnswers(answers, _records(given), intern(most))
+        pass
+    given = [as_object(entry, where) for entry in entries]
+    return VqaAnswers(tuple(intern(text(entry, "answer", where)) for entry in given), _records(given), intern(most))
 
 
 def _records(given: Sequence[Fields]) -> tuple[int, ...]:
-    if [entry.get("answer_id") for entry in given] == [*range(1, 11)]:
+    if [entry.get("answer_id") for entry in given] == _ANSWER_IDS:
         return TEN_RECORDS
     others = [{key: value for key, value in entry.items() if key != "answer"} for entry in given]
     return tuple(others.index(other) for other in others)

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Generic, Protocol, TypeVar, cast, overload, runtime_checkable
+from typing import Generic, TypeVar, cast, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vlbench.core.examples import Example
+from vlbench.core.examples import Example, Examples, ImageRef, Query
 
 Reference = TypeVar("Reference", covariant=True)
-Value = TypeVar("Value")
+Value = TypeVar("Value", covariant=True)
 
 
 @dataclass(frozen=True)
@@ -36,38 +37,6 @@ class Columns(Generic[Reference]):
             self._derived[function] = function(self)
         return cast("Value", self._derived[function])
 
-    def take(self, rows: Sequence[int]) -> Columns[Reference]:
-        """The columns of some rows, in the order of `rows`."""
-        return Columns(
-            ids=[self.ids[row] for row in rows],
-            groups=[self.groups[row] for row in rows],
-            references=[self.references[row] for row in rows],
-            tags={tag: [values[row] for row in rows] for tag, values in self.tags.items()},
-        )
-
-
-@runtime_checkable
-class Columnar(Protocol):
-    """Examples that are kept as columns."""
-
-    @property
-    def columns(self) -> Columns[object]:
-        """All columns; the references are parsed once, on first use."""
-
-
-def columns_of(examples: Sequence[Example[Reference]]) -> Columns[Reference]:
-    """The columns of examples of any kind of sequence."""
-    if isinstance(examples, Columnar):
-        return cast("Columns[Reference]", examples.columns)
-    rows = list(examples)
-    names = dict.fromkeys(tag for row in rows for tag in row.tags)
-    return Columns(
-        ids=[row.id for row in rows],
-        groups=[row.group for row in rows],
-        references=[row.reference for row in rows],
-        tags={tag: [row.tags.get(tag) for row in rows] for tag in names},
-    )
-
 
 @dataclass(frozen=True)
 class Numbered:
@@ -87,36 +56,185 @@ def number_texts(texts: Iterable[str], count: int = -1) -> Numbered:
     return Numbered(list(number), numbers)
 
 
-class Rows(Sequence[Example[Reference]]):
-    """Some rows of examples, whose columns are made once. rows: in their order; None for all."""
+class LazyColumn(Sequence[Value]):
+    """A column that is read as a whole on first use, and kept.
 
-    def __init__(self, examples: Sequence[Example[Reference]], rows: Sequence[int] | None = None) -> None:
-        self._examples, self._rows = examples, rows
+    read: returns its values, `length` of them.
+    """
 
-    @cached_property
-    def columns(self) -> Columns[Reference]:
-        columns = columns_of(self._examples)
-        return columns if self._rows is None else columns.take(self._rows)
+    def __init__(self, length: int, read: Callable[[], Sequence[Value]]) -> None:
+        self._length, self._read = length, read
+        self._values: Sequence[Value] | None = None
+
+    @property
+    def is_read(self) -> bool:
+        """Whether the values are in memory."""
+        return self._values is not None
+
+    @property
+    def values(self) -> Sequence[Value]:
+        """All values."""
+        if self._values is None:
+            self._values = self._read()
+        return self._values
+
+    @overload
+    def __getitem__(self, row: int) -> Value: ...
+
+    @overload
+    def __getitem__(self, row: slice) -> Sequence[Value]: ...
+
+    def __getitem__(self, row: int | slice) -> Value | Sequence[Value]:
+        return self.values[row]
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __iter__(self) -> Iterator[Value]:
+        return iter(self.values)
+
+
+def list_of(column: Sequence[Value]) -> Sequence[Value]:
+    """The values of a column, whose rows are accessed faster than through a `LazyColumn`."""
+    return column.values if isinstance(column, LazyColumn) else column
+
+
+class Columnar(Sequence[Example[object]], ABC):
+    """Examples that are kept as columns, and made when they are accessed."""
+
+    @property
+    @abstractmethod
+    def columns(self) -> Columns[object]:
+        """All columns; each one is read on first use, and the references are parsed once."""
+
+    @property
+    @abstractmethod
+    def refs(self) -> Iterable[ImageRef]:
+        """The images of all examples, each at least once, in the order of their first use."""
+
+    @abstractmethod
+    def take(self, rows: Sequence[int]) -> list[Example[object]]:
+        """The examples of these rows, 0 <= row < len(self)."""
+
+    @abstractmethod
+    def queries(self, rows: Sequence[int]) -> list[Query]:
+        """The queries of these rows, without parsing references."""
+
+
+_BLOCK = 4096
+"""Rows whose queries are made at once."""
+
+
+def columns_of(examples: Sequence[Example[Reference]]) -> Columns[Reference]:
+    """The columns of examples of any kind of sequence."""
+    if isinstance(examples, Columnar):
+        return cast("Columns[Reference]", examples.columns)
+    rows = list(examples)
+    names = dict.fromkeys(tag for row in rows for tag in row.tags)
+    return Columns(
+        ids=[row.id for row in rows],
+        groups=[row.group for row in rows],
+        references=[row.reference for row in rows],
+        tags={tag: [row.tags.get(tag) for row in rows] for tag in names},
+    )
+
+
+def take(examples: Examples, rows: Sequence[int]) -> list[Example[object]]:
+    """The examples of these rows."""
+    return examples.take(rows) if isinstance(examples, Columnar) else [examples[row] for row in rows]
+
+
+def queries_at(examples: Examples, rows: Sequence[int]) -> list[Query]:
+    """The queries of these rows; no reference is parsed."""
+    return examples.queries(rows) if isinstance(examples, Columnar) else [examples[row].query for row in rows]
+
+
+def ids_and_queries(examples: Examples, rows: Sequence[int]) -> tuple[tuple[str, ...], list[Query]]:
+    """The ids and the queries of these rows; no reference is parsed."""
+    if isinstance(examples, Columnar):
+        ids = examples.columns.ids
+        return tuple(ids[row] for row in rows), examples.queries(rows)
+    block = [examples[row] for row in rows]
+    return tuple(example.id for example in block), [example.query for example in block]
+
+
+def queries_of(examples: Examples) -> Iterator[Query]:
+    """All queries in order; no reference is parsed."""
+    if not isinstance(examples, Columnar):
+        yield from (example.query for example in examples)
+        return
+    for start in range(0, len(examples), _BLOCK):
+        yield from examples.queries(range(start, min(start + _BLOCK, len(examples))))
+
+
+def refs_of(examples: Examples) -> Iterable[ImageRef]:
+    """The images of all examples, each at least once, in the order of their first use; no reference is parsed."""
+    if isinstance(examples, Columnar):
+        return examples.refs
+    return (ref for example in examples for ref in example.query.images)
+
+
+class LazyExamples(Columnar):
+    """A sequence of examples that are made when they are accessed."""
 
     @property
     def ids(self) -> Sequence[str]:
-        return self.columns.ids
+        """All ids in order."""
+        return list_of(self.columns.ids)
+
+    @overload
+    def __getitem__(self, row: int) -> Example[object]: ...
+
+    @overload
+    def __getitem__(self, row: slice) -> list[Example[object]]: ...
+
+    def __getitem__(self, row: int | slice) -> Example[object] | list[Example[object]]:
+        length = len(self)
+        if isinstance(row, slice):
+            return self.take(range(*row.indices(length)))
+        if not -length <= row < length:
+            raise IndexError(f"row {row} of {length} examples")
+        return self.take([row % length])[0]
+
+    def __iter__(self) -> Iterator[Example[object]]:
+        for start in range(0, len(self), _BLOCK):
+            yield from self.take(range(start, min(start + _BLOCK, len(self))))
+
+
+class Chosen(LazyExamples):
+    """Some rows of a sequence of examples, in the order of `rows`."""
+
+    def __init__(self, examples: Examples, rows: Sequence[int]) -> None:
+        self.examples, self.rows = examples, rows
 
     def __len__(self) -> int:
-        return len(self._examples if self._rows is None else self._rows)
+        return len(self.rows)
 
-    @overload
-    def __getitem__(self, row: int) -> Example[Reference]: ...
+    @cached_property
+    def columns(self) -> Columns[object]:
+        columns = columns_of(self.examples)
+        return Columns(
+            ids=self._chosen(columns.ids),
+            groups=self._chosen(columns.groups),
+            references=self._chosen(columns.references),
+            tags={tag: self._chosen(values) for tag, values in columns.tags.items()},
+        )
 
-    @overload
-    def __getitem__(self, row: slice) -> Sequence[Example[Reference]]: ...
+    @property
+    def refs(self) -> Iterable[ImageRef]:
+        return (ref for query in self.queries(range(len(self))) for ref in query.images)
 
-    def __getitem__(self, row: int | slice) -> Example[Reference] | Sequence[Example[Reference]]:
-        if self._rows is None:
-            return self._examples[row]
-        if isinstance(row, slice):
-            return [self._examples[chosen] for chosen in self._rows[row]]
-        return self._examples[self._rows[row]]
+    def take(self, rows: Sequence[int]) -> list[Example[object]]:
+        return take(self.examples, [self.rows[row] for row in rows])
 
-    def __iter__(self) -> Iterator[Example[Reference]]:
-        return iter(self._examples) if self._rows is None else map(self._examples.__getitem__, self._rows)
+    def queries(self, rows: Sequence[int]) -> list[Query]:
+        return queries_at(self.examples, [self.rows[row] for row in rows])
+
+    def _chosen(self, values: Sequence[Value]) -> LazyColumn[Value]:
+        rows = self.rows  # not `self`, which holds the column: a cycle would keep all examples until it is collected
+        return LazyColumn(len(rows), lambda: list(map(list_of(values).__getitem__, rows)))
+
+
+def columnar(examples: Examples) -> Columnar:
+    """The same examples with columns that are made once."""
+    return examples if isinstance(examples, Columnar) else Chosen(examples, range(len(examples)))

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass
+from functools import cache
 from pathlib import Path
-from typing import Generic, Protocol, TypeAlias, TypeVar, cast, runtime_checkable
+from typing import Generic, Protocol, TypeAlias, TypeGuard, TypeVar, cast
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +71,6 @@ class Caption:
     fold: str = ""
 
 
-@runtime_checkable
 class Answered(Protocol):
     """A reference whose answers are texts, from which a classifier over an answer vocabulary learns."""
 
@@ -80,6 +80,18 @@ class Answered(Protocol):
 
     def worths(self) -> Mapping[str, float]:
         """Answer -> its score in (0, 1]; empty where none is public."""
+
+
+def is_answered(reference: object) -> TypeGuard[Answered]:
+    """Whether a reference, which is a dataclass, is `Answered`; decided once per type, since splits are long."""
+    kind: type = type(reference)
+    return _has_answers(kind)
+
+
+@cache
+def _has_answers(kind: type) -> bool:
+    names = {*dir(kind), *(field.name for field in fields(kind))} if is_dataclass(kind) else {*dir(kind)}
+    return {"consensus", "worths"} <= names
 
 
 Reference = TypeVar("Reference", covariant=True)
@@ -106,12 +118,12 @@ Examples: TypeAlias = Sequence[Example[object]]
 
 def consensus_of(example: Example[object]) -> str:
     """The one answer that stands for all of an example's, or an empty text."""
-    return example.reference.consensus if isinstance(example.reference, Answered) else ""
+    return example.reference.consensus if is_answered(example.reference) else ""
 
 
 def worths_of(example: Example[object]) -> Mapping[str, float]:
     """Answer -> its score in (0, 1]; empty where the example has no answer."""
-    return example.reference.worths() if isinstance(example.reference, Answered) else {}
+    return example.reference.worths() if is_answered(example.reference) else {}
 
 
 def image_of(example: Example[object]) -> str:

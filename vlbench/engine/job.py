@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Literal
 
 from vlbench import __version__, catalog
 from vlbench.core.cards import ModelCard
+from vlbench.core.columns import columns_of, refs_of
 from vlbench.core.errors import DataError, VlbenchError
-from vlbench.core.examples import Answered, Examples
+from vlbench.core.examples import Examples, is_answered
 from vlbench.core.modes import MODES
 from vlbench.core.progress import Progress
 from vlbench.core.spec import ResolvedSpec, RunSpec
@@ -75,11 +76,11 @@ class Job:
     base: Path | None = None
     cut: frozenset[str] = frozenset()
 
-    @property
+    @cached_property
     def unscored(self) -> bool:
         """Whether the reported split's answers are kept by the organisers: it is predicted, not scored."""
-        references = (example.reference for example in self.report)
-        return all(isinstance(reference, Answered) and not reference.worths() for reference in references)
+        references = columns_of(self.report).references
+        return all(is_answered(reference) and not reference.worths() for reference in references)
 
     @property
     def loading(self) -> Loading:
@@ -200,7 +201,7 @@ def _verify(task: Task, splits: Mapping[str, Examples], progress: Progress) -> N
     """Hash all data of the splits; a DataError that names the files that differ from their first verification."""
     for split, examples in splits.items():
         if len(examples):
-            images = {ref.key: ref.path for example in examples for ref in example.query.images}
+            images = {ref.key: ref.path for ref in refs_of(examples)}
             verified = verify(task, split, images, partial(progress.step, f"verifying {split}"))
             if verified.fault:
                 raise DataError(verified.fault)

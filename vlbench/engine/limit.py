@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import random
 
+from vlbench.core.columns import columns_of, take
 from vlbench.core.errors import VlbenchError
 from vlbench.core.examples import Examples, consensus_of
 from vlbench.core.spec import RunSpec
 from vlbench.core.splits import joined
+from vlbench.core.task import ids_of
 
 
 def limit_examples(examples: Examples, spec: RunSpec, whole: bool = False) -> Examples:
@@ -39,8 +41,9 @@ def limit_selection(examples: Examples, spec: RunSpec, whole: bool) -> tuple[Exa
 def _units(examples: Examples, whole: bool) -> list[list[int]]:
     """The rows of each example or, with `whole`, of each group."""
     units: dict[str, list[int]] = {}
-    for row, example in enumerate(examples):
-        units.setdefault(example.group if whole else example.id, []).append(row)
+    names = columns_of(examples).groups if whole else ids_of(examples)
+    for row, name in enumerate(names):
+        units.setdefault(name, []).append(row)
     return list(units.values())
 
 
@@ -48,7 +51,7 @@ def _part(examples: Examples, units: list[list[int]], wanted: int, seed: str) ->
     """`wanted` of the units, in their order: a random sample seeded by `seed`, or the first ones if it is empty."""
     count = min(wanted, len(units))
     chosen = sorted(random.Random(seed).sample(range(len(units)), count)) if seed else range(count)
-    return [examples[row] for unit in chosen for row in units[unit]]
+    return take(examples, [row for unit in chosen for row in units[unit]])
 
 
 def draw_shots(spec: RunSpec, train: Examples) -> Examples:

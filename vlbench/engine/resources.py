@@ -8,11 +8,13 @@ from functools import partial
 from pathlib import Path
 
 from vlbench.core.cards import ModelCard
+from vlbench.core.columns import queries_of, refs_of
 from vlbench.core.errors import DataError
 from vlbench.core.examples import Examples, ImageRef
 from vlbench.core.progress import Progress
 from vlbench.core.task import Task
 from vlbench.data.cache.folder import CannotWrite, cache_folder
+from vlbench.data.cache.index import Joined
 from vlbench.data.images.image_cache import ImageCache
 from vlbench.data.images.load import ImageFiles, open_image
 from vlbench.data.parallel import parallel_map
@@ -54,13 +56,13 @@ class ResourceSpec:
 def resource_spec(job: Job) -> ResourceSpec:
     """The inputs for the resources of a run."""
     spec, report = job.spec, {ref.key for ref in unique_refs(job.report)}
-    learned = {ref.key for ref in unique_refs([*job.train, *job.select])}
+    learned = {ref.key for ref in unique_refs(Joined([job.train, job.select]))}
     return ResourceSpec(
         card=job.card,
         size=job.size,
         tasks=(job.task,),
         text_examples=job.train,
-        image_examples=[*job.train, *job.select, *job.report],
+        image_examples=Joined([job.train, job.select, job.report]),
         vocabulary=spec.vocabulary,
         weights=job.weights,
         loading=job.loading,
@@ -96,7 +98,7 @@ def make_tokenizer(spec: ResourceSpec, progress: Progress) -> TextEncoder:
     if spec.tasks[0].source == "world":
         return TextEncoder.from_vocab(spec.tasks[0].root.parent / "vocab.txt", length)
     progress.say("training a WordPiece vocabulary on the texts of the train split")
-    return TextEncoder.train((example.query.text for example in spec.text_examples), VOCABULARY_SIZE, length)
+    return TextEncoder.train((query.text for query in queries_of(spec.text_examples)), VOCABULARY_SIZE, length)
 
 
 def make_regions(spec: ResourceSpec, progress: Progress) -> StoredRegions:
@@ -144,7 +146,6 @@ def _is_readable(ref: ImageRef) -> bool:
 def unique_refs(examples: Examples) -> list[ImageRef]:
     """Every image of the examples once, in order of first use."""
     refs: dict[str, ImageRef] = {}
-    for example in examples:
-        for ref in example.query.images:
-            refs.setdefault(ref.key, ref)
+    for ref in refs_of(examples):
+        refs.setdefault(ref.key, ref)
     return list(refs.values())

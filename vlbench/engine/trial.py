@@ -15,7 +15,7 @@ from vlbench.core.modes import MODES
 from vlbench.core.progress import Progress
 from vlbench.core.record import LoadReport, Prompting, TrainInfo
 from vlbench.core.results import Prediction, Ranking
-from vlbench.data.images.controls import blind_examples
+from vlbench.data.images.controls import BlindExamples
 from vlbench.data.resources import Resources
 from vlbench.engine.batching.batches import sequential_blocks
 from vlbench.engine.build import build_learner, load_initial_weights, make_evaluator
@@ -176,7 +176,7 @@ class Trial:
         return Pace(self.accelerator, size, spec.workers, self.progress, self.interrupt, what)
 
     def _blinded(self, examples: Examples) -> Examples:
-        return examples if self.blind is None else blind_examples(examples, self.blind)
+        return examples if self.blind is None else BlindExamples(examples, self.blind)
 
     def _checkpoints(self) -> Checkpoints:
         folder = checkpoint_folder(self.folder, self.control)

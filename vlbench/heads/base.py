@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from vlbench.core.backbone import Model
 from vlbench.core.batch import Batch, Draw
+from vlbench.core.columns import ids_and_queries, queries_at, take
 from vlbench.core.examples import Example, Examples, Query
 from vlbench.core.results import Prediction
 from vlbench.heads.forward import Embedded, Forward, Stage
@@ -35,10 +36,12 @@ class Head(nn.Module, ABC):
 
         draw: of training, gives the batch targets; None leaves them out, so that no reference reaches the model.
         """
-        block = [examples[row] for row in rows]
-        queries = [example.query for example in block] if draw is None else self._draw_queries(examples, draw)
+        if draw is None:
+            return self.inputs.collate(*ids_and_queries(examples, rows), model, draw)
+        block = take(examples, rows)
+        queries = self._draw_queries(examples, draw)
         batch = self.inputs.collate(tuple(example.id for example in block), queries, model, draw)
-        return batch if draw is None else replace(batch, targets=self.targets(block))
+        return replace(batch, targets=self.targets(block))
 
     def _draw_queries(self, examples: Examples, draw: Draw) -> list[Query]:
         """The queries of a forward pass, drawn for its whole optimizer step."""
@@ -82,7 +85,7 @@ class Head(nn.Module, ABC):
 
     def queries(self, rows: Sequence[int], examples: Examples, rng: Random) -> list[Query]:
         """The queries of these rows in training, equally many for each row, its own first."""
-        return [examples[row].query for row in rows]
+        return queries_at(examples, rows)
 
     def own_first(self, logits: Tensor, rows: int) -> tuple[int, float]:
         """How many of so many rows score their own pair above all others, and how many would at random.

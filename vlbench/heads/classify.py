@@ -15,7 +15,7 @@ from vlbench.core.backbone import Features, Model
 from vlbench.core.batch import Batch
 from vlbench.core.cards import HeadLayout
 from vlbench.core.errors import DataError, VlbenchError, remedy_of_nan
-from vlbench.core.examples import Answered, Example, Label
+from vlbench.core.examples import Example, Label, is_answered
 from vlbench.core.results import Prediction
 from vlbench.heads.base import Head
 from vlbench.heads.forward import Forward, pooled_only
@@ -96,7 +96,7 @@ class SoftHead(ClassifyHead):
         """
         targets = torch.zeros(len(examples), len(self.labels))
         for row, example in enumerate(examples):
-            if not isinstance(example.reference, Answered):
+            if not is_answered(example.reference):
                 raise DataError(f"example {example.id!r} has {example.reference!r} where an answer is expected")
             for answer, worth in example.reference.worths().items():
                 if answer in self._index:

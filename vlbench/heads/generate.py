@@ -14,6 +14,7 @@ from torch import Tensor
 from vlbench.core.backbone import Model
 from vlbench.core.batch import Draw, PromptBatch
 from vlbench.core.cards import TaskCard
+from vlbench.core.columns import ids_and_queries, take
 from vlbench.core.errors import DataError
 from vlbench.core.examples import Example, Examples, consensus_of
 from vlbench.core.results import Prediction
@@ -57,11 +58,12 @@ class GenerateHead(Head):
 
     def collate(self, examples: Examples, rows: Sequence[int], model: Model, draw: Draw | None = None) -> PromptBatch:
         """As `Head.collate`; with a draw the prompts hold the answers that are learned."""
-        block = [examples[row] for row in rows]
-        answers = None if draw is None else [self.target(example) for example in block]
-        ids, queries = tuple(example.id for example in block), [example.query for example in block]
-        batch = self.inputs.collate(ids, queries, model, draw, answers)
-        return batch if draw is None else PromptBatch(ids, batch.prompts, self.targets(block))
+        ids, queries = ids_and_queries(examples, rows)
+        if draw is None:
+            return self.inputs.collate(ids, queries, model, draw)
+        block = take(examples, rows)
+        batch = self.inputs.collate(ids, queries, model, draw, [self.target(example) for example in block])
+        return PromptBatch(ids, batch.prompts, self.targets(block))
 
     def targets(self, examples: Sequence[Example[object]]) -> Tensor:
         """Empty: the answers that are learned are in the prompts."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from vlbench.core.columns import Rows, columns_of
+from vlbench.core.columns import columnar, columns_of
 from vlbench.core.errors import CoverageError
-from vlbench.core.examples import Answered, Examples
+from vlbench.core.examples import Examples, is_answered
 from vlbench.core.results import Metric, Prediction
 from vlbench.core.task import ids_of
 from vlbench.metrics.scoring import parts
@@ -28,7 +28,7 @@ def majority(metric: Metric, examples: Examples) -> float | None:
 
 def slice_majorities(metric: Metric, slices: Sequence[str], examples: Examples) -> Mapping[str, Mapping[str, float]]:
     """`majority` of each slice by itself: tag -> value -> score. A tag is left out where each slice has one answer."""
-    examples = Rows(examples)
+    examples = columnar(examples)
     majorities: dict[str, dict[str, float]] = {}
     for tag in slices:
         by_value = parts(examples, tag)
@@ -40,4 +40,4 @@ def slice_majorities(metric: Metric, slices: Sequence[str], examples: Examples) 
 
 def _answers(examples: Examples) -> list[str]:
     references = columns_of(examples).references
-    return [reference.consensus for reference in references if isinstance(reference, Answered)]
+    return [reference.consensus for reference in references if is_answered(reference)]

@@ -100,7 +100,7 @@ def id_faults(given: Counter[str], expected: Set[str], allow_missing: bool = Fal
 
 def ranking_coverage(examples: Sequence[Example[Caption]], rankings: Sequence[Ranking]) -> Coverage:
     """Count rankings against a gallery: every image and every text is a query. The metrics check the ids."""
-    images = {example.reference.image for example in examples}
+    images = {reference.image for reference in columns_of(examples).references}
     expected = len(images) + len(examples)
     given = {(ranking.direction, ranking.query_id) for ranking in rankings}
     return Coverage(expected=expected, scored=len(given), missing=max(0, expected - len(given)))

@@ -10,7 +10,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from vlbench.core.columns import Columns, Rows, columns_of
+from vlbench.core.columns import Chosen, Columns, columnar, columns_of
 from vlbench.core.errors import DataError, first_five
 from vlbench.core.examples import Examples
 from vlbench.core.record import Result
@@ -62,7 +62,7 @@ def score(
     Raises DataError: a prediction's score or a metric's value is not finite.
     """
     _reject_infinite_scores(results)
-    examples = Rows(examples)
+    examples = columnar(examples)
     computed, absent = [], {}
     for name, metric in metrics.items():
         try:
@@ -92,7 +92,7 @@ def parts(examples: Examples, tag: str) -> Mapping[str, Examples]:
     """Value of the tag -> its examples: first numbers, in their order, then words. Examples without the tag are left
     out.
     """
-    return {value: Rows(examples, rows.tolist()) for value, rows in _rows_by_value(columns_of(examples), tag).items()}
+    return {value: Chosen(examples, rows.tolist()) for value, rows in _rows_by_value(columns_of(examples), tag).items()}
 
 
 def _rows_by_value(columns: Columns[object], tag: str) -> dict[str, NDArray[np.int64]]:

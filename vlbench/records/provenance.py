@@ -108,6 +108,8 @@ def _portable(value: object) -> object:
 
 def without_home(text: str) -> str:
     """The text with `~` for the home folder at the start of each path in it."""
+    if os.sep not in text:  # most texts: there is one for every example
+        return text
     home = os.path.expanduser("~").rstrip(os.sep)  # noqa: PTH111 (Path.home raises where there is none)
     if not home or home == "~":
         return text

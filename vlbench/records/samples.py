@@ -6,12 +6,14 @@ import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vlbench.core.errors import CoverageError, DataError, first_five
 from vlbench.core.examples import Example, Examples
 from vlbench.core.results import Prediction, Status
+from vlbench.core.task import ids_of
 from vlbench.data.files.foreign import reading
 from vlbench.records.folder import corrupt_file
 from vlbench.records.parquet import read_table, write_table
@@ -76,7 +78,7 @@ def sample_rows(
     predictions; empty for the run itself. Raises CoverageError: an example has no prediction.
     """
     by_id = {prediction.example_id: prediction for prediction in predictions}
-    missing = [example.id for example in examples if example.id not in by_id]
+    missing = [name for name in ids_of(examples) if name not in by_id]
     if missing:
         raise CoverageError(
             f"{len(missing)} of {len(examples)} examples have no prediction ({first_five(missing)}): "
@@ -157,14 +159,29 @@ def _row(example: Example[object], prediction: Prediction, score: float | None, 
 def _reference_json(reference: object) -> str:
     if not dataclasses.is_dataclass(reference) or isinstance(reference, type):
         raise TypeError(f"a reference is {reference!r}, and a dataclass is expected")
-    return json.dumps(dataclasses.asdict(reference), ensure_ascii=False, sort_keys=True, default=_as_list)
+    return _ENCODER.encode(_fields_of(reference))
 
 
-def _as_list(value: object) -> list[object]:
-    """Sets as sorted lists, so that the same reference is always the same text."""
+def _fields_of(value: object) -> dict[str, object]:
+    kind: type = type(value)
+    return {name: getattr(value, name) for name in _field_names(kind)}
+
+
+@cache
+def _field_names(kind: type) -> tuple[str, ...]:
+    return tuple(field.name for field in dataclasses.fields(kind))
+
+
+def _plain(value: object) -> object:
+    """Dataclasses as objects, sets as sorted lists, so that the same reference is always the same text."""
     if isinstance(value, set | frozenset):
         return sorted(value)
+    if dataclasses.is_dataclass(value):
+        return _fields_of(value)
     raise TypeError(f"a reference holds {value!r}, which has no JSON form")
+
+
+_ENCODER = json.JSONEncoder(ensure_ascii=False, sort_keys=True, default=_plain)
 
 
 def _kind(arrow_type: pa.DataType) -> str:

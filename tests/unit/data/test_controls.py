@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from vlbench.core.examples import Example, ImageRef, Label, Query
-from vlbench.data.images.controls import BLIND_KEY, blind_examples, blind_resources
+from vlbench.data.images.controls import BLIND_KEY, BlindExamples, blind_resources
 from vlbench.data.images.load import ImageFiles
 from vlbench.data.regions.source import StoredRegions
 from vlbench.data.regions.store import FeatureStore
@@ -31,7 +31,7 @@ def test_every_image_is_replaced_and_nothing_else() -> None:
         Example("2", Query((right,), "one"), Label("False"), "h"),
     ]
     blind = ImageRef(Path("blind.png"), BLIND_KEY)
-    found = blind_examples(examples, blind)
+    found = BlindExamples(examples, blind)
     assert [example.query.images for example in found] == [(blind, blind), (blind,)]
     for before, after in zip(examples, found, strict=True):
         assert (before.id, before.query.text, before.reference, before.group, before.tags) == (

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from vlbench.core.errors import DataError
-from vlbench.core.examples import Answered, Caption
+from vlbench.core.examples import Caption, is_answered
 from vlbench.data.cache import index
 from vlbench.data.text.lxmert import AnswerScores, lxmert_task
 
@@ -43,8 +43,8 @@ def test_captions_and_questions(tmp_path: Path) -> None:
         ("2/vg/0", "a dog"),
     ]
     caption, question, unlabelled = examples[0], examples[3], examples[4]
-    assert caption.reference == Caption("COCO_train2014_000000318556") and not isinstance(caption.reference, Answered)
-    assert isinstance(question.reference, Answered)
+    assert caption.reference == Caption("COCO_train2014_000000318556") and not is_answered(caption.reference)
+    assert is_answered(question.reference)
     assert question.reference.worths() == {"blue": 1.0, "blue and white": 0.3}
     assert (question.reference.consensus, unlabelled.reference.worths()) == ("blue", {})
     (ref,) = caption.query.images

@@ -11,7 +11,7 @@ from vlbench._tasks.gqa import metric
 from vlbench._tasks.gqa.attention import attention_grounding
 from vlbench._tasks.gqa.reference import GqaAnswer
 from vlbench.core.errors import CoverageError, DataError
-from vlbench.core.examples import Answered, Example, Query
+from vlbench.core.examples import Example, Query, is_answered
 from vlbench.core.results import MetricAbsentError, Prediction
 from vlbench.engine.source import load_task
 from vlbench.metrics.scoring import score
@@ -287,7 +287,7 @@ def test_questions_without_answers_are_not_scored(drawn, name):
 
 def test_a_reference_is_what_a_classifier_learns_from():
     known, unknown = GqaAnswer("left", True), GqaAnswer("", True)
-    assert isinstance(known, Answered)
+    assert is_answered(known)
     assert (known.consensus, known.worths(), unknown.consensus, unknown.worths()) == ("left", {"left": 1.0}, "", {})
 
 

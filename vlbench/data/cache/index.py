@@ -1,24 +1,39 @@
-"""An Arrow index of the examples of large files, written once into the cache, and sequences that read rows lazily."""
+"""An Arrow index of the examples of large files, written once into the cache, and sequences that read rows lazily.
+
+An index is an Arrow file in the IPC format with one row per example, in record batches of `ROWS` rows. Its columns:
+
+- `id`, `group`, `text`: strings.
+- `images`: the query's images as JSON, `[[path, key], ...]`.
+- `tags`: as a JSON object.
+- `reference`: as JSON, as pydantic writes the dataclass that the adapter's return annotation names.
+
+The file is mapped into memory. Ids, groups, texts, images and tags are read by Arrow, and equal images and tags are
+decoded once; only references are parsed. `IndexedExamples.columns` holds the columns as Python objects: each is made on
+first use and kept, equal references are one object. So whoever goes over all examples reads columns
+(`vlbench.core.columns`), and an example is made only where one is asked for: by its row, or in a pass over all, which
+parses the references once for all later passes.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
-from abc import abstractmethod
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cached_property, partial
 from itertools import accumulate, chain, islice
 from pathlib import Path
-from typing import Any, get_args, get_type_hints, overload
+from typing import Any, Generic, TypeVar, get_args, get_type_hints
 
 import pyarrow as pa
 from pydantic import TypeAdapter
 
+from vlbench.core.columns import Columns, LazyColumn, LazyExamples, columns_of, queries_at, refs_of, take
 from vlbench.core.errors import LONGEST, DataError
-from vlbench.core.examples import Example, Examples
+from vlbench.core.examples import Example, Examples, ImageRef, Query
 from vlbench.core.paths import visible
-from vlbench.core.task import Adapter, SplitFiles, ids_of
+from vlbench.core.task import Adapter, SplitFiles
 from vlbench.core.user_code import UserCodeError
 from vlbench.data.cache.folder import CannotWrite, atomic_file, cache_folder, file_sha256
 from vlbench.data.files.code import CODE, content_sha256, files_below, with_imports
@@ -27,83 +42,110 @@ from vlbench.data.files.foreign import reading
 BIG = 32 << 20
 """Bytes of annotations above which examples are not held in memory."""
 ROWS = 4096
-"""Examples per record batch, the unit that is read from the file."""
-_SCHEMA = pa.schema([("id", pa.string()), ("example", pa.binary())])
+"""Examples per record batch, and per block of a pass over all of them."""
+_SCHEMA = pa.schema(
+    [
+        ("id", pa.string()), ("group", pa.string()), ("text", pa.string()), ("images", pa.binary()),
+        ("tags", pa.binary()), ("reference", pa.large_binary()),
+    ]
+)  # fmt: skip
+
+Value = TypeVar("Value")
 
 
-class LazyExamples(Examples):
-    """A sequence of examples that are read when they are accessed. Subclasses define `_read` and `__len__`."""
+class _Memo(dict[bytes, Value], Generic[Value]):
+    """The values of JSON texts, each decoded once."""
 
-    @abstractmethod
-    def _read(self, row: int) -> Example[object]:
-        """The example of a row, 0 <= row < len(self)."""
+    def __init__(self, decode: Callable[[bytes], Value]) -> None:
+        self._decode = decode
 
-    @overload
-    def __getitem__(self, row: int) -> Example[object]: ...
-
-    @overload
-    def __getitem__(self, row: slice) -> list[Example[object]]: ...
-
-    def __getitem__(self, row: int | slice) -> Example[object] | list[Example[object]]:
-        length = len(self)
-        if isinstance(row, slice):
-            return [self._read(index) for index in range(*row.indices(length))]
-        if not -length <= row < length:
-            raise IndexError(f"row {row} of {length} examples")
-        return self._read(row % length)
+    def __missing__(self, content: bytes) -> Value:
+        value = self[content] = self._decode(content)
+        return value
 
 
 class IndexedExamples(LazyExamples):
-    """The examples of an index file, parsed on every access; raises DataError if the file cannot be opened.
+    """The examples of an index file; raises DataError if the file cannot be opened.
 
     kind: `Example[...]` with the type of their reference.
     """
 
     def __init__(self, path: Path, kind: type[Example[object]]) -> None:
         self.path, self.kind = path, kind
-        self._parse = TypeAdapter(kind).validate_json
+        self._parse: Callable[[bytes], object] = TypeAdapter(get_args(kind)[0]).validate_json
+        self._images, self._tags = _Memo(_read_images), _Memo(_read_tags)
         with reading(path, "is not a readable index", "delete it, and it is rebuilt"):
-            self._file = pa.ipc.open_file(pa.memory_map(str(path)))
-            last = self._file.num_record_batches - 1
-            self._length = last * ROWS + self._file.get_batch(last).num_rows if last >= 0 else 0
+            table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()  # nothing is copied
+        self._table: Mapping[str, pa.ChunkedArray] = dict(zip(table.column_names, table.columns, strict=True))
+        self._references = LazyColumn(len(self), lambda: self._distinct("reference", self.parse))
 
     def __reduce__(self) -> tuple[type[IndexedExamples], tuple[Path, type[Example[object]]]]:
         return IndexedExamples, (self.path, self.kind)  # a worker process opens the file itself
 
-    @property
-    def ids(self) -> list[str]:
-        """All ids in order, without parsing the examples."""
-        return [name for batch in self._batches() for name in batch.column("id").to_pylist()]
-
     def __len__(self) -> int:
-        return self._length
+        return len(self._table["id"])
 
     def __iter__(self) -> Iterator[Example[object]]:
-        for batch in self._batches():
-            yield from map(self._example, batch.column("example"))
+        self._references.values  # noqa: B018 - parses them once for this pass and all later ones
+        yield from super().__iter__()
 
-    def _read(self, row: int) -> Example[object]:
-        number, row_in_batch = divmod(row, ROWS)
-        return self._example(self._file.get_batch(number).column("example")[row_in_batch])
+    @cached_property
+    def columns(self) -> Columns[object]:
+        length = len(self)
+        names = dict.fromkeys(
+            tag for content in self._table["tags"].unique().to_pylist() for tag in self._tags[content]
+        )
+        return Columns(
+            ids=LazyColumn(length, lambda: self._table["id"].to_pylist()),
+            groups=LazyColumn(length, lambda: self._distinct("group", list)),
+            references=self._references,
+            tags={tag: LazyColumn(length, partial(self._tag_values, tag)) for tag in names},
+        )
 
-    def _batches(self) -> Iterator[pa.RecordBatch]:
-        return (self._file.get_batch(number) for number in range(self._file.num_record_batches))
+    @cached_property
+    def refs(self) -> Iterable[ImageRef]:
+        contents = self._table["images"].unique().to_pylist()
+        return tuple(dict.fromkeys(ref for content in contents for ref in self._images[content]))
 
-    def _example(self, content: pa.BinaryScalar) -> Example[object]:
-        return self._parse(content.as_buffer().to_pybytes())
+    def take(self, rows: Sequence[int]) -> list[Example[object]]:
+        tags = map(self._tags.__getitem__, self._values("tags", rows))
+        columns = (
+            self._values("id", rows),
+            self.queries(rows),
+            self._references_at(rows),
+            self._values("group", rows),
+            tags,
+        )
+        return list(map(Example, *columns))
 
+    def queries(self, rows: Sequence[int]) -> list[Query]:
+        return list(map(Query, map(self._images.__getitem__, self._values("images", rows)), self._values("text", rows)))
 
-class Chosen(LazyExamples):
-    """Some rows of a sequence of examples, in the order of `rows`."""
+    def parse(self, contents: Sequence[bytes]) -> list[object]:
+        """The references of JSON texts."""
+        return list(map(self._parse, contents))
 
-    def __init__(self, examples: Examples, rows: Sequence[int]) -> None:
-        self.examples, self.rows = examples, rows
+    def _values(self, name: str, rows: Sequence[int]) -> list[Any]:
+        """The values of a column in these rows, as Arrow holds them."""
+        column = self._table[name]
+        if isinstance(rows, range) and rows.step == 1:
+            values: list[Any] = column.slice(rows.start, len(rows)).to_pylist()
+            return values
+        return [column[row].as_py() for row in rows]
 
-    def __len__(self) -> int:
-        return len(self.rows)
+    def _references_at(self, rows: Sequence[int]) -> list[object]:
+        if self._references.is_read:
+            return _at(self._references.values, rows)
+        return self.parse(self._values("reference", rows))
 
-    def _read(self, row: int) -> Example[object]:
-        return self.examples[self.rows[row]]
+    def _distinct(self, name: str, decode: Callable[[list[Any]], list[Value]]) -> list[Value]:
+        """A whole column, of which each distinct value is decoded once."""
+        encoded = self._table[name].dictionary_encode()
+        values = decode(encoded.chunk(0).dictionary.to_pylist()) if encoded.num_chunks else []
+        return [values[code] for chunk in encoded.chunks for code in chunk.indices.to_pylist()]
+
+    def _tag_values(self, tag: str) -> list[str | None]:
+        return self._distinct("tags", lambda contents: [self._tags[content].get(tag) for content in contents])
 
 
 class Joined(LazyExamples):
@@ -113,37 +155,65 @@ class Joined(LazyExamples):
         self.parts = tuple(parts)
         self._ends = list(accumulate(map(len, self.parts)))
 
-    @property
-    def ids(self) -> list[str]:
-        """All ids in order."""
-        return [name for part in self.parts for name in ids_of(part)]
-
     def __len__(self) -> int:
         return self._ends[-1] if self._ends else 0
 
     def __iter__(self) -> Iterator[Example[object]]:
         return chain.from_iterable(self.parts)
 
-    def _read(self, row: int) -> Example[object]:
-        number = bisect_right(self._ends, row)
-        return self.parts[number][row - self._ends[number]]  # a negative row, counted from the end of the part
+    @cached_property
+    def columns(self) -> Columns[object]:
+        parts = list(map(columns_of, self.parts))
+        names = dict.fromkeys(tag for part in parts for tag in part.tags)
+        return Columns(
+            ids=self._joined([part.ids for part in parts]),
+            groups=self._joined([part.groups for part in parts]),
+            references=self._joined([part.references for part in parts]),
+            tags={tag: self._joined([part.tags.get(tag, [None] * len(part.ids)) for part in parts]) for tag in names},
+        )
+
+    @property
+    def refs(self) -> Iterable[ImageRef]:
+        return chain.from_iterable(map(refs_of, self.parts))
+
+    def take(self, rows: Sequence[int]) -> list[Example[object]]:
+        return self._by_part(rows, take)
+
+    def queries(self, rows: Sequence[int]) -> list[Query]:
+        return self._by_part(rows, queries_at)
+
+    def _by_part(self, rows: Sequence[int], read: Callable[[Examples, Sequence[int]], list[Value]]) -> list[Value]:
+        """What `read` returns of each part for its rows, in the order of `rows`."""
+        numbers = [bisect_right(self._ends, row) for row in rows]
+        starts = [0, *self._ends]
+        values = {
+            number: iter(
+                read(part, [row - starts[number] for row, own in zip(rows, numbers, strict=True) if own == number])
+            )
+            for number, part in enumerate(self.parts)
+            if number in numbers
+        }
+        return [next(values[number]) for number in numbers]
+
+    def _joined(self, parts: Sequence[Sequence[Value]]) -> LazyColumn[Value]:
+        return LazyColumn(len(self), lambda: list(chain.from_iterable(parts)))
 
 
-def read_examples(adapter: Adapter, files: SplitFiles) -> Examples:
+def read_examples(adapter: Adapter, files: SplitFiles, big: int = BIG) -> Examples:
     """Return the adapter's examples as a list, or as `IndexedExamples` built on first use if the files are large.
 
     It is also a list if the cache cannot be written. An adapter whose return annotation does not state the type of the
-    reference is always read into a list.
+    reference is always read into a list. big: bytes of annotations above which files are large.
     """
     tables = [path for _, path in annotation_files(files)]
     kind = example_type(adapter)
-    if kind is None or sum(path.stat().st_size for path in tables) < BIG:
+    if kind is None or sum(path.stat().st_size for path in tables) < big:
         return list(inside(adapter(files), files))
     cache = cache_folder()
     path = cache / "examples" / f"{_key(adapter, files, tables, cache)}.arrow"
     if not os.access(path, os.R_OK):
         try:  # no lock: all processes write the same examples under the same name
-            _write(path, inside(adapter(files), files), TypeAdapter(kind))
+            _write(path, inside(adapter(files), files), kind)
         except CannotWrite:
             return list(inside(adapter(files), files))
     return IndexedExamples(path, kind)
@@ -208,8 +278,33 @@ def _key(adapter: Adapter, files: SplitFiles, tables: Sequence[Path], cache: Pat
     return hashlib.sha256(json.dumps(material, sort_keys=True).encode()).hexdigest()[:32]
 
 
-def _write(path: Path, examples: Iterator[Example[object]], kind: TypeAdapter[Example[object]]) -> None:
+def _write(path: Path, examples: Iterator[Example[object]], kind: type[Example[object]]) -> None:
+    dump = TypeAdapter(get_args(kind)[0]).dump_json
     with atomic_file(path) as file, pa.ipc.new_file(file, _SCHEMA) as writer:
         while block := list(islice(examples, ROWS)):
-            columns = [[example.id for example in block], [kind.dump_json(example) for example in block]]
+            columns = [
+                [example.id for example in block],
+                [example.group for example in block],
+                [example.query.text for example in block],
+                [_dump([(str(ref.path), ref.key) for ref in example.query.images]) for example in block],
+                [_dump(example.tags) for example in block],
+                [dump(example.reference) for example in block],
+            ]
             writer.write_batch(pa.record_batch(columns, schema=_SCHEMA))
+
+
+def _dump(value: object) -> bytes:
+    return json.dumps(value, ensure_ascii=False).encode()
+
+
+def _at(values: Sequence[Value], rows: Sequence[int]) -> list[Value]:
+    return [values[row] for row in rows]
+
+
+def _read_images(content: bytes) -> tuple[ImageRef, ...]:
+    return tuple(ImageRef(Path(path), key) for path, key in json.loads(content))
+
+
+def _read_tags(content: bytes) -> Mapping[str, str]:
+    tags: Mapping[str, str] = json.loads(content)
+    return tags

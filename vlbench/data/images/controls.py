@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import io
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 from PIL import Image
 
-from vlbench.core.examples import Example, ImageRef
+from vlbench.core.columns import Columns, LazyExamples, columns_of, queries_at, take
+from vlbench.core.examples import Example, Examples, ImageRef, Query
 from vlbench.data.cache.folder import atomic_write
 from vlbench.data.images.load import mean_image
 from vlbench.data.regions.types import Regions, RegionSource
@@ -22,15 +23,32 @@ BLIND_KEY = "blind"
 _SAMPLE = 500
 """Images that a mean is taken over."""
 
-Reference = TypeVar("Reference")
 
+class BlindExamples(LazyExamples):
+    """The same examples with every image replaced by `blind`; the number of images stays the same."""
 
-def blind_examples(examples: Sequence[Example[Reference]], blind: ImageRef) -> list[Example[Reference]]:
-    """Return the same examples with every image replaced by `blind`; the number of images stays the same."""
-    return [
-        replace(example, query=replace(example.query, images=(blind,) * len(example.query.images)))
-        for example in examples
-    ]
+    def __init__(self, examples: Examples, blind: ImageRef) -> None:
+        self.examples, self.blind = examples, blind
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    @cached_property
+    def columns(self) -> Columns[object]:
+        return columns_of(self.examples)
+
+    @property
+    def refs(self) -> Iterable[ImageRef]:
+        return (self.blind,)
+
+    def take(self, rows: Sequence[int]) -> list[Example[object]]:
+        return [replace(example, query=self._blinded(example.query)) for example in take(self.examples, rows)]
+
+    def queries(self, rows: Sequence[int]) -> list[Query]:
+        return list(map(self._blinded, queries_at(self.examples, rows)))
+
+    def _blinded(self, query: Query) -> Query:
+        return Query((self.blind,) * len(query.images), query.text)
 
 
 def blind_resources(resources: Resources, refs: Sequence[ImageRef], folder: Path) -> tuple[Resources, ImageRef]:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from vlbench.core.columns import refs_of
 from vlbench.core.errors import DataError, first_five
 from vlbench.core.examples import Examples
 from vlbench.core.task import Task
@@ -112,8 +113,7 @@ def manifest(task: Task, splits: Mapping[str, Examples]) -> str:
     for split, examples in sorted(splits.items()):
         for name, path in annotation_files(task.files(split)) if len(examples) else ():
             digest.update(repr((split, name, file_sha256(path, cache))).encode())
-        for example in examples:
-            images.update((ref.key, ref.path) for ref in example.query.images)
+        images.update((ref.key, ref.path) for ref in refs_of(examples))
     for key in sorted(images):
         digest.update(repr((key, size_of(images[key]))).encode())
     for path in task.features():

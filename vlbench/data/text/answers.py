@@ -8,8 +8,9 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from vlbench.core.columns import columns_of
 from vlbench.core.errors import DataError, first_five
-from vlbench.core.examples import Answered, Examples
+from vlbench.core.examples import Examples, is_answered
 from vlbench.data.cache.folder import atomic_write
 from vlbench.data.json.document import read_json
 
@@ -22,7 +23,7 @@ def frequent_answers(examples: Examples, min_count: int) -> tuple[str, ...]:
 
     Raises DataError if there are fewer than two.
     """
-    counts = Counter(example.reference.consensus for example in examples if isinstance(example.reference, Answered))
+    counts = Counter(reference.consensus for reference in columns_of(examples).references if is_answered(reference))
     answers = tuple(answer for answer, count in counts.items() if count >= min_count)
     if len(answers) < 2:
         raise DataError(

@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from vlbench.core.backbone import Model
 from vlbench.core.batch import Batch, Draw
+from vlbench.core.columns import columns_of, queries_of
 from vlbench.core.errors import ExitCode, VlbenchError
 from vlbench.core.examples import Examples
 from vlbench.core.user_code import user_faults
@@ -76,12 +77,13 @@ def related_rows(examples: Examples, max_rows: int) -> list[list[int]]:
             leaders[name] = name = leaders[leaders[name]]
         return name
 
-    for example in examples:
-        for ref in example.query.images:
-            leaders[leader(f"picture {ref.key}")] = leader(f"group {example.group}")
+    groups = columns_of(examples).groups
+    for group, query in zip(groups, queries_of(examples), strict=True):
+        for ref in query.images:
+            leaders[leader(f"picture {ref.key}")] = leader(f"group {group}")
     together: dict[str, list[int]] = {}
-    for row, example in enumerate(examples):
-        together.setdefault(leader(f"group {example.group}"), []).append(row)
+    for row, group in enumerate(groups):
+        together.setdefault(leader(f"group {group}"), []).append(row)
     return [rows[start : start + max_rows] for rows in together.values() for start in range(0, len(rows), max_rows)]
 
 
@@ -146,9 +148,8 @@ def answering_blocks(examples: Examples, batch_size: int) -> list[list[int]]:
     So an image is decoded and encoded about once, also where its examples are spread over the file, as in SNLI-VE.
     """
     rows_of: dict[str, list[int]] = {}
-    for row in range(len(examples)):
-        images = examples[row].query.images
-        rows_of.setdefault(images[0].key if images else "", []).append(row)
+    for row, query in enumerate(queries_of(examples)):
+        rows_of.setdefault(query.images[0].key if query.images else "", []).append(row)
     rows = [row for of_image in rows_of.values() for row in of_image]
     return [rows[start : start + batch_size] for start in range(0, len(rows), batch_size)]
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from vlbench.core.backbone import Generator, Model
 from vlbench.core.batch import PromptBatch
+from vlbench.core.columns import ids_and_queries
 from vlbench.core.errors import VlbenchError
 from vlbench.core.examples import Examples
 from vlbench.core.generation import GenerationBackend, GenerationRequest, LikelihoodBackend, Ready
@@ -86,9 +87,11 @@ def generate(
     """
 
     def prepare(rows: Sequence[int]) -> tuple[tuple[str, ...], Ready]:
-        block = [examples[row] for row in rows]
-        requests = [GenerationRequest(example.id, head.inputs.prompt(example.query)) for example in block]
-        return tuple(example.id for example in block), backend.prepare(requests)
+        ids, queries = ids_and_queries(examples, rows)
+        requests = [
+            GenerationRequest(name, head.inputs.prompt(query)) for name, query in zip(ids, queries, strict=True)
+        ]
+        return ids, backend.prepare(requests)
 
     def answer(prepared: tuple[tuple[str, ...], Ready]) -> list[Prediction]:
         ids, ready = prepared

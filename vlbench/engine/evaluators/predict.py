@@ -13,6 +13,7 @@ import torch
 from vlbench.core.errors import CoverageError, DataError, first_five
 from vlbench.core.examples import Examples
 from vlbench.core.results import Prediction
+from vlbench.core.task import ids_of
 from vlbench.engine.batching.batches import Prepared, answering_blocks, loader
 from vlbench.engine.batching.isolation import Failures, isolate, name_example
 from vlbench.engine.batching.prediction_shards import PredictionShards, shard_ranges
@@ -56,7 +57,8 @@ def predict_all(
         Interrupted: asked to stop.
     """
     blocks, timing = answering_blocks(examples, pace.batch_size), Timing()
-    ids = {part: [examples[row].id for block in part for row in blocks[block]] for part in shard_ranges(len(blocks))}
+    names = ids_of(examples)
+    ids = {part: [names[row] for block in part for row in blocks[block]] for part in shard_ranges(len(blocks))}
     predictions = _without_retried(_read(shards, ids), pace) if pace.ranks.is_main else {}
     missing = pace.ranks.mine(pace.ranks.share([part for part in ids if part not in predictions]))
     own = list[Prediction]()

@@ -14,6 +14,7 @@ from torch import Tensor
 from vlbench.core.backbone import Model
 from vlbench.core.batch import Batch
 from vlbench.core.cards import TaskCard
+from vlbench.core.columns import queries_at
 from vlbench.core.examples import Examples
 from vlbench.core.record import Prompting
 from vlbench.core.results import Prediction
@@ -77,7 +78,7 @@ def compare(
     rows = {name: row for row, name in enumerate(ids_of(examples))}
 
     def answer(batch: Batch) -> list[Prediction]:
-        texts = [examples[rows[name]].query.text for name in batch.ids]
+        texts = [query.text for query in queries_at(examples, [rows[name] for name in batch.ids])]
         logits = _logits(learner, batch.to(pace.accelerator.device), texts, card, labels, pace)
         return ranked(finite_doubles(logits, batch.ids).softmax(dim=-1), labels, batch.ids)
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from vlbench.core.cards import TaskCard
 from vlbench.core.errors import VlbenchError
-from vlbench.core.examples import Answered, Example
+from vlbench.core.examples import Example, is_answered
 from vlbench.core.progress import Progress
 from vlbench.core.spec import PretrainSpec
 from vlbench.core.splits import NONE, split_tuple
@@ -74,7 +74,7 @@ def _check_not_evaluated(card: TaskCard, split: str) -> None:
 
 def answer_scores(example: Example[object]) -> dict[str, float]:
     """The score of each accepted answer; empty where the text is not a question."""
-    return dict(example.reference.worths()) if isinstance(example.reference, Answered) else {}
+    return dict(example.reference.worths()) if is_answered(example.reference) else {}
 
 
 def _load(name: str, splits: tuple[str, ...], spec: PretrainSpec, progress: Progress) -> Task:

@@ -9,6 +9,7 @@ from typing import TypeVar
 import torch
 from torch import nn
 
+from vlbench.core.columns import queries_of
 from vlbench.core.errors import ExitCode, VlbenchError, is_out_of_memory
 from vlbench.core.examples import Examples
 from vlbench.engine.runtime.randomness import random_state, restore_random_state
@@ -61,7 +62,7 @@ def heaviest(examples: Examples, most: int) -> list[int]:
     Examples with an image that no earlier one has come first: a shared image is prepared only once per batch, so a
     batch of distinct images needs more memory.
     """
-    costs = [(len(example.query.images), len(example.query.text), example.query.images[:1]) for example in examples]
+    costs = [(len(query.images), len(query.text), query.images[:1]) for query in queries_of(examples)]
     order = sorted(range(len(costs)), key=lambda row: (-costs[row][0], -costs[row][1], row))
     used: set[str] = set()
     distinct, shared = list[int](), list[int]()

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from vlbench.core.errors import VlbenchError, remedy_of_nan
 from vlbench.core.examples import Examples
 from vlbench.core.results import Prediction
+from vlbench.core.task import ids_of
 from vlbench.engine.batching.batches import Batches, loader, sequential_blocks, training_blocks
 from vlbench.engine.learner import Learner
 from vlbench.engine.runtime.progress_timing import Pace
@@ -71,7 +72,7 @@ def probe(
             continue
         with torch.inference_mode():
             logits = head.from_pooled(chosen)
-            measured = selection.measure(head.finish(logits, [example.id for example in selection.examples]))
+            measured = selection.measure(head.finish(logits, ids_of(selection.examples)))
         log({"step": step, "weights": "plain", "selection": measured.value})
         if measured.is_better_than(best.value):
             best, kept = Best(step, "plain", measured.value), deepcopy(learner.head.state_dict())

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from vlbench.core.cards import TaskCard
+from vlbench.core.columns import Chosen, columns_of
 from vlbench.core.errors import ExitCode, VlbenchError, first_five
-from vlbench.core.examples import Examples, worths_of
+from vlbench.core.examples import Examples, is_answered
 from vlbench.core.modes import MODES
 from vlbench.core.spec import RunSpec
-from vlbench.data.cache.index import Chosen
 from vlbench.data.text.answers import ANSWERS_FILE, frequent_answers, read_answers
 from vlbench.engine.weights.files import PRETRAINED, brought_answers
 
@@ -79,7 +79,9 @@ def learnable(card: TaskCard, train: Examples, labels: tuple[str, ...]) -> tuple
     if card.min_answer_count is None or not train or not labels:
         return train, ()
     known = frozenset(labels)
-    rows = [row for row, example in enumerate(train) if not known.isdisjoint(worths_of(example))]
+    references = columns_of(train).references
+    answered = (reference.worths() if is_answered(reference) else () for reference in references)
+    rows = [row for row, answers in enumerate(answered) if not known.isdisjoint(answers)]
     if len(rows) == len(train):
         return train, ()
     if not rows:
