@@ -140,7 +140,7 @@ def _among(
 
 def _given(predictions: Predictions, examples: Questions) -> tuple[Sequence[str | None], Columns[GqaAnswer]]:
     """The predicted answers [N], None where the status is not "ok", and the columns of the N questions."""
-    given = [item.answer if item.status == "ok" else None for item in in_order(predictions, examples)]
+    given = in_order(predictions, examples).answers
     columns = columns_of(examples)
     columns.derive(_all_balanced)  # raises its errors before those of one metric
     return given, columns
@@ -173,10 +173,15 @@ def _all_balanced(columns: Columns[GqaAnswer]) -> Rows:
     return rows
 
 
+def _balanced(columns: Columns[GqaAnswer]) -> Sequence[GqaAnswer]:
+    """The references of balanced questions, in the order of `_all_balanced`."""
+    return [reference for reference in columns.references if reference.is_balanced]
+
+
 def _open(columns: Columns[GqaAnswer]) -> Rows:
     """The rows of balanced questions of type `query`."""
     rows = columns.derive(_all_balanced)
-    return rows[[columns.references[row].structural == "query" for row in rows.tolist()]]
+    return rows[[reference.structural == "query" for reference in columns.derive(_balanced)]]
 
 
 def _binary(columns: Columns[GqaAnswer]) -> Rows:
@@ -195,12 +200,12 @@ def _plausible(columns: Columns[GqaAnswer]) -> Choices:
 def _choices(columns: Columns[GqaAnswer], choice: Callable[[GqaAnswer], Collection[str] | None]) -> Choices:
     """The answers allowed for each balanced question. Raises MetricAbsentError: a question has no choices."""
     choices: list[Collection[str]] = []
-    for row in columns.derive(_all_balanced).tolist():
-        reference = columns.references[row]
+    for place, reference in enumerate(columns.derive(_balanced)):
         allowed = choice(reference)
         if allowed is None:
+            question = columns.ids[columns.derive(_all_balanced)[place]]
             raise MetricAbsentError(
-                f"question {columns.ids[row]!r} has no choices: add the official evaluation's file of choices, which "
+                f"question {question!r} has no choices: add the official evaluation's file of choices, which "
                 f"exists for val and testdev"
             )
         choices.append(COMMON if "Common" in reference.detailed else allowed)
@@ -213,8 +218,8 @@ def _entailments(columns: Columns[GqaAnswer]) -> tuple[Rows, Rows, Rows]:
     is none.
     """
     row_of = columns.derive(rows_by_id)
-    balanced = [(row, columns.references[row].entailed) for row in columns.derive(_all_balanced).tolist()]
-    entailing = [(row, entailed) for row, entailed in balanced if entailed]
+    balanced = zip(columns.derive(_all_balanced).tolist(), columns.derive(_balanced), strict=True)
+    entailing = [(row, reference.entailed) for row, reference in balanced if reference.entailed]
     names = list(chain.from_iterable(entailed for _, entailed in entailing))
     unknown = set(names) - row_of.keys()
     if unknown:
@@ -243,8 +248,8 @@ class _GroupedAnswers:
 
 def _answers_by_group(columns: Columns[GqaAnswer]) -> _GroupedAnswers:
     """Raises MetricAbsentError: no balanced question has a global group."""
-    pairs = [(row, columns.references[row].global_group) for row in columns.derive(_all_balanced).tolist()]
-    grouped = {row: group for row, group in pairs if group is not None}
+    balanced = zip(columns.derive(_all_balanced).tolist(), columns.derive(_balanced), strict=True)
+    grouped = {row: reference.global_group for row, reference in balanced if reference.global_group is not None}
     if not grouped:
         raise MetricAbsentError("no balanced question has a global group")
     answers = map(columns.derive(_answers).__getitem__, grouped)

@@ -58,7 +58,7 @@ def vqa_lenient(predictions: Predictions, examples: Questions) -> Score:
 def _score(
     name: str, agreement: Agreement, always_normalise: bool, predictions: Predictions, examples: Questions
 ) -> Score:
-    given = [item.answer if item.status == "ok" else None for item in in_order(predictions, examples)]
+    given = in_order(predictions, examples).answers
     columns = columns_of(examples)
     by_count = [agreement("x", ["x"] * count + [""] * (10 - count), TEN_RECORDS) for count in range(11)]
     values = np.array(by_count)[columns.derive(_number_answers).count_agreeing(given, always_normalise)]

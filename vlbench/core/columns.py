@@ -129,14 +129,39 @@ def columns_of(examples: Sequence[Example[Reference]]) -> Columns[Reference]:
     """The columns of examples of any kind of sequence."""
     if isinstance(examples, Columnar):
         return cast("Columns[Reference]", examples.columns)
-    rows = list(examples)
-    names = dict.fromkeys(tag for row in rows for tag in row.tags)
+    rows = examples
     return Columns(
-        ids=[row.id for row in rows],
-        groups=[row.group for row in rows],
-        references=[row.reference for row in rows],
-        tags={tag: [row.tags.get(tag) for row in rows] for tag in names},
+        ids=LazyColumn(len(rows), lambda: [row.id for row in rows]),
+        groups=LazyColumn(len(rows), lambda: [row.group for row in rows]),
+        references=LazyColumn(len(rows), lambda: [row.reference for row in rows]),
+        tags=_TagsOf(rows),
     )
+
+
+class _TagsOf(Mapping[str, Sequence[str | None]]):
+    """The columns of the tags of examples; each one is made on first use, and kept."""
+
+    def __init__(self, examples: Examples) -> None:
+        self._examples = examples
+        self._columns: dict[str, Sequence[str | None]] = {}
+
+    @cached_property
+    def _names(self) -> Mapping[str, None]:
+        return dict.fromkeys(tag for example in self._examples for tag in example.tags)
+
+    def __getitem__(self, tag: str) -> Sequence[str | None]:
+        if tag not in self._columns:
+            column = [example.tags.get(tag) for example in self._examples]
+            if all(value is None for value in column):
+                raise KeyError(tag)
+            self._columns[tag] = column
+        return self._columns[tag]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
 
 
 def take(examples: Examples, rows: Sequence[int]) -> list[Example[object]]:

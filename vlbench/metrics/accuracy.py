@@ -45,7 +45,7 @@ def consistency(predictions: Sequence[Prediction], examples: Sequence[Example[La
 
 def _correct(predictions: Sequence[Prediction], examples: Sequence[Example[Label]]) -> NDArray[np.bool_]:
     """Whether each of N examples is answered with its label: [N]."""
-    answers = [item.answer.lower() if item.status == "ok" else None for item in in_order(predictions, examples)]
+    answers = [None if answer is None else answer.lower() for answer in in_order(predictions, examples).answers]
     labels = columns_of(examples).derive(_labels)
     return np.fromiter(map(eq, answers, labels), np.bool_, len(labels))
 

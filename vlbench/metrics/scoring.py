@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from math import isfinite
 from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vlbench.core.columns import Chosen, Columns, columnar, columns_of
-from vlbench.core.errors import DataError, first_five
+from vlbench.core.columns import Chosen, Columns, columnar, columns_of, list_of
+from vlbench.core.errors import CoverageError, DataError, first_five
 from vlbench.core.examples import Examples
 from vlbench.core.record import Result
 from vlbench.core.results import Metric, MetricAbsentError, Prediction, Ranking, Score
-from vlbench.core.task import ids_of
 from vlbench.core.user_code import UserCodeError, same_folder
+from vlbench.metrics.coverage import in_order
 from vlbench.metrics.uncertainty import Sample, groups_of
 
 Results: TypeAlias = Sequence[Prediction] | Sequence[Ranking]
@@ -63,6 +65,7 @@ def score(
     """
     _reject_infinite_scores(results)
     examples = columnar(examples)
+    results = _in_order(results, examples)
     computed, absent = [], {}
     for name, metric in metrics.items():
         try:
@@ -77,6 +80,14 @@ def score(
         sliced = _by_slice(overall, metric, slices, results, examples) if name == main_metric else {}
         computed.append(_result(name, overall, sliced))
     return MetricResults(tuple(computed), absent)
+
+
+def _in_order(results: Results, examples: Examples) -> Results:
+    """Predictions in the order of the examples, for all metrics at once; where they do not match, metrics say so."""
+    predictions = [item for item in results if isinstance(item, Prediction)]
+    with suppress(CoverageError):
+        return in_order(predictions, examples) if predictions else results
+    return results
 
 
 def cut_groups(examples: Examples, scored: Examples) -> frozenset[str]:
@@ -143,37 +154,40 @@ def _by_slice(overall: Score, metric: Metric, tags: Sequence[str], results: Resu
     """The metric of each slice; where it is a mean over examples, from their values in `overall`. A metric may leave
     examples out, as GQA's do with unbalanced questions; a slice of such examples only is left out.
     """
-    of_slices = _means_by_slice if _is_over_examples(overall, results) else _metric_by_slice
-    scores = {tag: of_slices(overall, metric, tag, results, examples) for tag in tags}
-    return {
-        tag: {value: _result(overall.name, score, {}) for value, score in by_value.items()}
-        for tag, by_value in scores.items()
-        if by_value
-    }
-
-
-def _metric_by_slice(
-    overall: Score, metric: Metric, tag: str, results: Results, examples: Examples
-) -> Mapping[str, Score]:
-    by_id = {item.example_id: item for item in results if isinstance(item, Prediction)}
-    return {value: metric([by_id[name] for name in ids_of(part)], part) for value, part in parts(examples, tag).items()}
-
-
-def _means_by_slice(
-    overall: Score, metric: Metric, tag: str, results: Results, examples: Examples
-) -> Mapping[str, Score]:
     columns = columns_of(examples)
-    counted = np.fromiter(map(overall.per_example.__contains__, columns.ids), np.bool_, len(columns.ids))
-    values = np.fromiter((overall.per_example.get(name, 0.0) for name in columns.ids), np.float64, len(columns.ids))
-    groups = columns.derive(groups_of)
-    sample = Sample(values, groups.numbers, len(groups.texts))
-    sample.reject_not_finite(columns.ids)
-    by_value = {value: rows[counted[rows]] for value, rows in _rows_by_value(columns, tag).items()}
-    return {
-        value: replace(sample.take(rows).score(overall.name), higher_is_better=overall.higher_is_better)
-        for value, rows in by_value.items()
-        if len(rows)
-    }
+    if _is_over_examples(overall, results):
+        score_rows = _means(overall, columns)
+    else:
+        score_rows = partial(_score_part, metric, results, examples)
+    slices: Slices = {}
+    for tag in tags:
+        scores = {value: score_rows(rows) for value, rows in _rows_by_value(columns, tag).items()}
+        known = {value: _result(overall.name, score, {}) for value, score in scores.items() if score is not None}
+        if known:
+            slices[tag] = known
+    return slices
+
+
+def _score_part(metric: Metric, results: Results, examples: Examples, rows: NDArray[np.int64]) -> Score:
+    by_id = {item.example_id: item for item in results if isinstance(item, Prediction)}
+    part = Chosen(examples, rows.tolist())
+    return metric([by_id[name] for name in part.ids], part)
+
+
+def _means(overall: Score, columns: Columns[object]) -> Callable[[NDArray[np.int64]], Score | None]:
+    """A function that returns the mean of some rows; None where the metric counts none of them."""
+    ids, groups = list_of(columns.ids), columns.derive(groups_of)
+    is_counted = np.fromiter(map(overall.per_example.__contains__, ids), np.bool_, len(ids))
+    sample = Sample(np.array([overall.per_example.get(name, 0.0) for name in ids]), groups.numbers, len(groups.texts))
+    sample.reject_not_finite(ids)
+
+    def score_rows(rows: NDArray[np.int64]) -> Score | None:
+        counted = rows[is_counted[rows]]
+        if not len(counted):
+            return None
+        return replace(sample.take(counted).score(overall.name), higher_is_better=overall.higher_is_better)
+
+    return score_rows
 
 
 def _result(name: str, score: Score, slices: Slices) -> Result:
