@@ -7,7 +7,11 @@ published results depend on them; a comment names each.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
+from typing import TypeVar
+
+Key = TypeVar("Key", bound=Hashable)
+Value = TypeVar("Value")
 
 PUNCTUATION = ';/[]"{}()=+\\_-><@`,?!'
 ARTICLES = frozenset(("a", "an", "the"))
@@ -63,12 +67,12 @@ def _words(answer: str) -> str:
     return " ".join(CONTRACTIONS.get(word, word) for word in digits if word not in ARTICLES)
 
 
-class Memo(dict[str, str]):
-    """A cache of a function of strings: the answers of a split repeat a few strings."""
+class Memo(dict[Key, Value]):
+    """A cache of a function: the answers and images of a split repeat a few."""
 
-    def __init__(self, function: Callable[[str], str]) -> None:
+    def __init__(self, function: Callable[[Key], Value]) -> None:
         self._function = function
 
-    def __missing__(self, text: str) -> str:
-        value = self[text] = self._function(text)
+    def __missing__(self, key: Key) -> Value:
+        value = self[key] = self._function(key)
         return value

@@ -4,32 +4,34 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
-from vlbench._tasks.vqa2.reference import VqaAnswers, read_answers
+from vlbench._tasks.vqa2.normalise import Memo
+from vlbench._tasks.vqa2.reference import UNKNOWN, VqaAnswers, read_answers
 from vlbench.core.errors import DataError
-from vlbench.data.json.document import as_object, list_at, read_json, whole_number
+from vlbench.data.json.document import as_object, list_at, whole_number
 from vlbench.data.json.lines import Fields, text
+from vlbench.data.json.stream import elements, is_list, list_entries
 
 
-@dataclass(frozen=True, slots=True)
-class Question:
+class Question(NamedTuple):
     """A question about an image. image: the name of the COCO file, without `.jpg`."""
 
-    id: str
+    number: int
     image: str
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class Annotation:
-    """The annotation of a question: its answers, the answer type and the question type."""
+class Annotation(NamedTuple):
+    """The annotation of a question: its answers, and the tags `answer_type` and `question_type`."""
 
     image: str
     answers: VqaAnswers
-    answer_type: str
-    question_type: str
+    tags: Mapping[str, str]
+
+
+UNANNOTATED = Annotation("", UNKNOWN, {})
 
 
 def read_questions(path: Path, subtype: str) -> Iterator[Question]:
@@ -38,48 +40,61 @@ def read_questions(path: Path, subtype: str) -> Iterator[Question]:
     The file is an official one or a list of LXMERT's; only the questions of a list are read, not its labels. Raises
     DataError if the file cannot be read, is of another subtype, or has an entry that its format does not allow.
     """
-    content = read_json(path)
-    if isinstance(content, list):
-        for number, entry in enumerate(content, start=1):
+    images = _image_names(subtype)
+    if is_list(path):
+        for number, entry in enumerate(elements(path), start=1):
             yield _lxmert_question(entry, subtype, f"{path}, entry {number}")
         return
-    for number, entry in enumerate(_entries(content, "questions", subtype, path), start=1):
-        where = f"{path}, question {number}"
+    for place, entry in enumerate(_entries(path, "questions", subtype), start=1):
+        where = f"{path}, question {place}"
         fields = as_object(entry, where)
-        yield Question(_id(fields, where), _image(fields, subtype, where), text(fields, "question", where))
+        number = whole_number(fields, "question_id", where)
+        yield Question(number, _image(fields, images, where), text(fields, "question", where))
 
 
-def read_annotations(path: Path, subtype: str) -> Mapping[str, Annotation]:
-    """The official annotations of one COCO subtype, by question id.
+def read_annotations(path: Path, subtype: str) -> Mapping[int, Annotation]:
+    """The official annotations of one COCO subtype, by the number of their question.
 
     Raises DataError as `read_questions` does, or if a question is annotated twice.
     """
-    annotations: dict[str, Annotation] = {}
-    content = read_json(path)
-    for number, entry in enumerate(_entries(content, "annotations", subtype, path), start=1):
+    annotations: dict[int, Annotation] = {}
+    images, tags = _image_names(subtype), Memo[tuple[str, str], Mapping[str, str]](_tags)
+    for number, entry in enumerate(_entries(path, "annotations", subtype), start=1):
         where = f"{path}, annotation {number}"
         fields = as_object(entry, where)
-        question_id = _id(fields, where)
-        if question_id in annotations:
-            raise DataError(f"{where}: question {question_id} has two annotations: expected one; fetch the file again")
-        image = _image(fields, subtype, where)
+        question = whole_number(fields, "question_id", where)
+        if question in annotations:
+            raise DataError(f"{where}: question {question} has two annotations: expected one; fetch the file again")
         given, most = list_at(fields, "answers", where), text(fields, "multiple_choice_answer", where)
-        annotations[question_id] = Annotation(
-            image=image,
+        annotations[question] = Annotation(
+            image=_image(fields, images, where),
             answers=read_answers(given, most, where),
-            answer_type=text(fields, "answer_type", where),
-            question_type=text(fields, "question_type", where),
+            tags=tags[text(fields, "answer_type", where), text(fields, "question_type", where)],
         )
     return annotations
 
 
-def _entries(content: object, key: str, subtype: str, path: Path) -> Iterator[object]:
-    fields = as_object(content, str(path))
-    actual = text(fields, "data_subtype", str(path))
+def _tags(types: tuple[str, str]) -> Mapping[str, str]:
+    return {"answer_type": types[0], "question_type": types[1]}
+
+
+def _entries(path: Path, key: str, subtype: str) -> Iterator[object]:
+    """Yield the entries of an official file, one by one."""
+    members: dict[str, object] = {}
+    is_checked = False
+    for entry in list_entries(path, key, members):
+        if not is_checked and "data_subtype" in members:
+            _check_subtype(members, key, subtype, path)
+            is_checked = True
+        yield entry
+    _check_subtype(members, key, subtype, path)  # the official files name it before the entries, but need not
+
+
+def _check_subtype(members: Fields, key: str, subtype: str, path: Path) -> None:
+    actual = text(members, "data_subtype", str(path))
     if actual.replace("-dev", "") != subtype:  # the questions of test-dev are about images of test
         mismatch = f"{path} holds {key} of {actual[:60]!r} where those of {subtype!r} are expected"
         raise DataError(f"{mismatch}: give the file of that split")
-    return iter(list_at(fields, key, str(path)))
 
 
 def _lxmert_question(entry: object, subtype: str, where: str) -> Question:
@@ -89,12 +104,13 @@ def _lxmert_question(entry: object, subtype: str, where: str) -> Question:
         raise DataError(
             f"{where}: 'img_id' is {image[:60]!r}: expected 'COCO_{subtype}_' and twelve digits; give that list"
         )
-    return Question(_id(fields, where), image, text(fields, "sent", where))
+    return Question(whole_number(fields, "question_id", where), image, text(fields, "sent", where))
 
 
-def _id(fields: Fields, where: str) -> str:
-    return str(whole_number(fields, "question_id", where))
+def _image_names(subtype: str) -> Memo[int, str]:
+    """COCO's number of an image -> the name of its file, without `.jpg`."""
+    return Memo(lambda number: f"COCO_{subtype}_{number:012d}")
 
 
-def _image(fields: Fields, subtype: str, where: str) -> str:
-    return f"COCO_{subtype}_{whole_number(fields, 'image_id', where):012d}"
+def _image(fields: Fields, names: Memo[int, str], where: str) -> str:
+    return names[whole_number(fields, "image_id", where)]

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Generic, TypeVar, cast, overload
+
+import numpy as np
+from numpy.typing import NDArray
 
 from vlbench.core.examples import Example, Examples, ImageRef, Query
 
@@ -25,6 +30,31 @@ class Columns(Generic[Reference]):
     groups: Sequence[str]
     references: Sequence[Reference]
     tags: Mapping[str, Sequence[str | None]]
+    _derived: dict[object, object] = field(default_factory=dict, repr=False, compare=False)
+
+    def derive(self, function: Callable[[Columns[Reference]], Value]) -> Value:
+        """`function` of these columns, computed once: what several metrics share. function: a module's, no lambda."""
+        if function not in self._derived:
+            self._derived[function] = function(self)
+        return cast("Value", self._derived[function])
+
+
+@dataclass(frozen=True)
+class Numbered:
+    """N texts, many of them equal, as numbers. texts: the different ones, in the order of their first appearance.
+    numbers: [N], the place of each in `texts`.
+    """
+
+    texts: Sequence[str]
+    numbers: NDArray[np.int64]
+
+
+def number_texts(texts: Iterable[str], count: int = -1) -> Numbered:
+    """Number texts. count: how many they are; -1 where this is not known."""
+    number: defaultdict[str, int] = defaultdict()
+    number.default_factory = number.__len__
+    numbers = np.fromiter(map(number.__getitem__, texts), np.int64, count)
+    return Numbered(list(number), numbers)
 
 
 class LazyColumn(Sequence[Value]):
@@ -66,7 +96,7 @@ class LazyColumn(Sequence[Value]):
 
 
 def values_of(column: Sequence[Item]) -> Sequence[Item]:
-    """The values of a column, read if it is lazy."""
+    """The values of a column, whose rows are accessed faster than through a `LazyColumn`."""
     return column.values if isinstance(column, LazyColumn) else column
 
 
@@ -100,14 +130,39 @@ def columns_of(examples: Sequence[Example[Reference]]) -> Columns[Reference]:
     """The columns of examples of any kind of sequence."""
     if isinstance(examples, Columnar):
         return cast("Columns[Reference]", examples.columns)
-    rows = list(examples)
-    names = dict.fromkeys(tag for row in rows for tag in row.tags)
+    rows = examples
     return Columns(
-        ids=[row.id for row in rows],
-        groups=[row.group for row in rows],
-        references=[row.reference for row in rows],
-        tags={tag: [row.tags.get(tag) for row in rows] for tag in names},
+        ids=LazyColumn(len(rows), lambda: [row.id for row in rows]),
+        groups=LazyColumn(len(rows), lambda: [row.group for row in rows]),
+        references=LazyColumn(len(rows), lambda: [row.reference for row in rows]),
+        tags=_TagsOf(rows),
     )
+
+
+class _TagsOf(Mapping[str, Sequence[str | None]]):
+    """The columns of the tags of examples; each one is made on first use, and kept."""
+
+    def __init__(self, examples: Examples) -> None:
+        self._examples = examples
+        self._columns: dict[str, Sequence[str | None]] = {}
+
+    @cached_property
+    def _names(self) -> Mapping[str, None]:
+        return dict.fromkeys(tag for example in self._examples for tag in example.tags)
+
+    def __getitem__(self, tag: str) -> Sequence[str | None]:
+        if tag not in self._columns:
+            column = [example.tags.get(tag) for example in self._examples]
+            if all(value is None for value in column):
+                raise KeyError(tag)
+            self._columns[tag] = column
+        return self._columns[tag]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
 
 
 def take(examples: Examples, rows: Sequence[int]) -> list[Example[object]]:
@@ -143,3 +198,72 @@ def refs_of(examples: Examples) -> Iterable[ImageRef]:
     if isinstance(examples, Columnar):
         return examples.refs
     return (ref for example in examples for ref in example.query.images)
+
+
+class LazyExamples(Columnar):
+    """A sequence of examples that are made when they are accessed."""
+
+    @property
+    def ids(self) -> Sequence[str]:
+        """All ids in order."""
+        return values_of(self.columns.ids)
+
+    def __getstate__(self) -> dict[str, object]:
+        return {name: value for name, value in self.__dict__.items() if name != "columns"}  # which are read again
+
+    @overload
+    def __getitem__(self, row: int) -> Example[object]: ...
+
+    @overload
+    def __getitem__(self, row: slice) -> list[Example[object]]: ...
+
+    def __getitem__(self, row: int | slice) -> Example[object] | list[Example[object]]:
+        length = len(self)
+        if isinstance(row, slice):
+            return self.take(range(*row.indices(length)))
+        if not -length <= row < length:
+            raise IndexError(f"row {row} of {length} examples")
+        return self.take([row % length])[0]
+
+    def __iter__(self) -> Iterator[Example[object]]:
+        for start in range(0, len(self), _BLOCK):
+            yield from self.take(range(start, min(start + _BLOCK, len(self))))
+
+
+class Chosen(LazyExamples):
+    """Some rows of a sequence of examples, in the order of `rows`."""
+
+    def __init__(self, examples: Examples, rows: Sequence[int]) -> None:
+        self.examples, self.rows = examples, rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @cached_property
+    def columns(self) -> Columns[object]:
+        columns = columns_of(self.examples)
+        return Columns(
+            ids=self._chosen(columns.ids),
+            groups=self._chosen(columns.groups),
+            references=self._chosen(columns.references),
+            tags={tag: self._chosen(values) for tag, values in columns.tags.items()},
+        )
+
+    @property
+    def refs(self) -> Iterable[ImageRef]:
+        return (ref for query in self.queries(range(len(self))) for ref in query.images)
+
+    def take(self, rows: Sequence[int]) -> list[Example[object]]:
+        return take(self.examples, [self.rows[row] for row in rows])
+
+    def queries(self, rows: Sequence[int]) -> list[Query]:
+        return queries_at(self.examples, [self.rows[row] for row in rows])
+
+    def _chosen(self, values: Sequence[Value]) -> LazyColumn[Value]:
+        rows = self.rows  # not `self`, which holds the column: a cycle would keep all examples until it is collected
+        return LazyColumn(len(rows), lambda: list(map(values_of(values).__getitem__, rows)))
+
+
+def columnar(examples: Examples) -> Columnar:
+    """The same examples with columns that are made once."""
+    return examples if isinstance(examples, Columnar) else Chosen(examples, range(len(examples)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -14,11 +15,16 @@ from vlbench.core.record import Coverage, Result
 from vlbench.core.results import Prediction, Ranking
 from vlbench.core.task import Task, ids_of
 from vlbench.core.validate import Frozen
+from vlbench.data.cache.index import read_examples
 from vlbench.metrics.coverage import leave_out, match, ranking_coverage
 from vlbench.metrics.scoring import MetricResults, cut_groups, score
+from vlbench.records.collect import without_garbage_collection
 from vlbench.records.folder import read_record_file
 from vlbench.records.predictions import read_predictions
 from vlbench.records.rankings import rankings_of_scores, read_rankings_of
+
+IN_MEMORY = 512 << 20
+"""Bytes of annotations up to which a split is not written into an index first: it is read once."""
 
 
 class ScoreReport(Frozen):
@@ -65,17 +71,27 @@ def score_file(task: Task, split: str, predictions: Path, allow_partial: bool = 
         DataError: the split or the file of predictions cannot be read.
         CoverageError: ids do not match one to one, or an answer is not among the card's labels.
     """
+    task = replace(task, reader=partial(read_examples, big=IN_MEMORY))
+    with without_garbage_collection():
+        return _score_file(task, split, predictions, allow_partial)
+
+
+def _score_file(task: Task, split: str, predictions: Path, allow_partial: bool) -> ScoreReport:
     examples = task.load(split)
     if task.card.is_retrieval:
         return _score_rankings(task, split, predictions, examples)
     given = read_predictions(predictions, _count_largest(task, split, examples))
     answers, notes, coverage = _match(task, split, given, examples, allow_partial)
-    ids = {answer.example_id for answer in answers}
-    scored = [example for example in examples if example.id in ids] if coverage.missing else examples
+    scored = _answered(examples, answers) if coverage.missing else examples
     scores = score(task.metrics, task.card.main_metric, task.card.slices, answers, scored, cut_groups(examples, scored))
     left_out = f"{coverage.missing:,} of {len(examples):,} examples have no prediction and are left out"
     notes = (*notes, *((left_out,) if coverage.missing else ()))
     return _make_report(task, split, len(scored), scores, coverage, notes)
+
+
+def _answered(examples: Examples, answers: Sequence[Prediction]) -> Examples:
+    ids = {answer.example_id for answer in answers}
+    return [example for example in examples if example.id in ids]
 
 
 def _match(

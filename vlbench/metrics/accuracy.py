@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
+from operator import eq
 
+import numpy as np
+from numpy.typing import NDArray
+
+from vlbench.core.columns import Columns, columns_of
 from vlbench.core.examples import Example, Label
 from vlbench.core.results import Prediction, Score
-from vlbench.metrics.coverage import match
-from vlbench.metrics.uncertainty import mean_score
+from vlbench.metrics.coverage import in_order
+from vlbench.metrics.uncertainty import Sample, groups_of, mean_of_rows
 
 
 def accuracy(predictions: Sequence[Prediction], examples: Sequence[Example[Label]]) -> Score:
@@ -22,23 +28,27 @@ def accuracy(predictions: Sequence[Prediction], examples: Sequence[Example[Label
     >>> accuracy([Prediction("0", "True"), *(Prediction(str(row), "False") for row in (1, 2, 3))], split).value
     25.0
     """
-    correct = _correct(predictions, examples)
-    groups = {example.id: example.group for example in examples}
-    return mean_score("accuracy", {name: float(is_correct) for name, is_correct in correct.items()}, groups)
+    return mean_of_rows("accuracy", columns_of(examples), _correct(predictions, examples).astype(np.float64))
 
 
 def consistency(predictions: Sequence[Prediction], examples: Sequence[Example[Label]]) -> Score:
     """The share of groups whose examples are all correct, in percent [0, 100]. n counts groups, also those of one.
     Raises CoverageError: predictions and examples do not match one to one. Source: as `accuracy`.
     """
-    correct = _correct(predictions, examples)
-    all_correct: dict[str, float] = {}
-    for example in examples:
-        all_correct[example.group] = float(all_correct.get(example.group, 1.0) and correct[example.id])
-    return mean_score("consistency", all_correct, {group: group for group in all_correct})
+    wrong = ~_correct(predictions, examples)
+    groups = columns_of(examples).derive(groups_of)
+    all_correct = np.bincount(groups.numbers, wrong) == 0  # [G]
+    sample = Sample(all_correct.astype(np.float64), np.arange(len(groups.texts)), len(groups.texts))
+    per_group = dict(zip(groups.texts, sample.values.tolist(), strict=True))
+    return replace(sample.score("consistency"), per_example=per_group)
 
 
-def _correct(predictions: Sequence[Prediction], examples: Sequence[Example[Label]]) -> Mapping[str, bool]:
-    match(predictions, examples)
-    answers = {item.example_id: item.answer.lower() for item in predictions if item.status == "ok"}
-    return {example.id: answers.get(example.id) == example.reference.value.lower() for example in examples}
+def _correct(predictions: Sequence[Prediction], examples: Sequence[Example[Label]]) -> NDArray[np.bool_]:
+    """Whether each of N examples is answered with its label: [N]."""
+    answers = [None if answer is None else answer.lower() for answer in in_order(predictions, examples).answers]
+    labels = columns_of(examples).derive(_labels)
+    return np.fromiter(map(eq, answers, labels), np.bool_, len(labels))
+
+
+def _labels(columns: Columns[Label]) -> list[str]:
+    return [reference.value.lower() for reference in columns.references]

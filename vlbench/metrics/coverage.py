@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence, Set
+from collections.abc import Collection, Iterable, Mapping, Sequence, Set
+from functools import cached_property
 
-from vlbench.core.columns import columns_of
+from vlbench.core.columns import Columns, columns_of
 from vlbench.core.errors import CoverageError, first_five
 from vlbench.core.examples import Caption, Example, Examples
 from vlbench.core.record import Coverage
@@ -66,6 +67,36 @@ def match(
     statuses = Counter(prediction.status for prediction in predictions)
     unparsed, errors = statuses["unparsed"], statuses["error"] + statuses["skipped"]
     return Coverage(expected=len(expected), scored=len(given), missing=len(missing), unparsed=unparsed, errors=errors)
+
+
+class OrderedPredictions(list[Prediction]):
+    """Predictions in the order of the N examples with these columns."""
+
+    def __init__(self, predictions: Iterable[Prediction], columns: Columns[object]) -> None:
+        super().__init__(predictions)
+        self.columns = columns
+
+    @cached_property
+    def answers(self) -> Sequence[str | None]:
+        """The answers [N], None where the status is not "ok"."""
+        return [item.answer if item.status == "ok" else None for item in self]
+
+
+def in_order(predictions: Sequence[Prediction], examples: Examples) -> OrderedPredictions:
+    """The predictions in the order of the examples. Raises CoverageError: they do not match one to one."""
+    columns = columns_of(examples)
+    if isinstance(predictions, OrderedPredictions) and predictions.columns is columns:
+        return predictions
+    row_of = columns.derive(rows_by_id)
+    by_id = {item.example_id: item for item in predictions}
+    if not by_id or len(by_id) < len(predictions) or by_id.keys() != row_of.keys():
+        match(predictions, examples)  # names the faults, at twice the cost of this test
+    return OrderedPredictions(map(by_id.__getitem__, columns.ids), columns)
+
+
+def rows_by_id(columns: Columns[object]) -> Mapping[str, int]:
+    """The id of an example -> its row."""
+    return {name: row for row, name in enumerate(columns.ids)}
 
 
 def id_faults(given: Counter[str], expected: Set[str], allow_missing: bool = False) -> list[str]:

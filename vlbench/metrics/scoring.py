@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from math import isfinite
 from typing import TypeAlias
 
-from vlbench.core.errors import DataError, first_five
-from vlbench.core.examples import Example, Examples
+import numpy as np
+from numpy.typing import NDArray
+
+from vlbench.core.columns import Chosen, Columns, columnar, columns_of, values_of
+from vlbench.core.errors import CoverageError, DataError, first_five
+from vlbench.core.examples import Examples
 from vlbench.core.record import Result
 from vlbench.core.results import Metric, MetricAbsentError, Prediction, Ranking, Score
 from vlbench.core.user_code import UserCodeError, same_folder
-from vlbench.metrics.uncertainty import mean_score
+from vlbench.metrics.coverage import in_order
+from vlbench.metrics.uncertainty import Sample, groups_of
 
 Results: TypeAlias = Sequence[Prediction] | Sequence[Ranking]
 Slices: TypeAlias = dict[str, dict[str, Result]]
@@ -58,6 +64,8 @@ def score(
     Raises DataError: a prediction's score or a metric's value is not finite.
     """
     _reject_infinite_scores(results)
+    examples = columnar(examples)
+    results = _in_order(results, examples)
     computed, absent = [], {}
     for name, metric in metrics.items():
         try:
@@ -74,8 +82,18 @@ def score(
     return MetricResults(tuple(computed), absent)
 
 
+def _in_order(results: Results, examples: Examples) -> Results:
+    """Predictions in the order of the examples, for all metrics at once; where they do not match, metrics say so."""
+    predictions = [item for item in results if isinstance(item, Prediction)]
+    with suppress(CoverageError):
+        return in_order(predictions, examples) if predictions else results
+    return results
+
+
 def cut_groups(examples: Examples, scored: Examples) -> frozenset[str]:
     """The groups that have some of their examples among those scored, but not all."""
+    if scored is examples:
+        return frozenset()
     kept = {example.id for example in scored}
     groups = {example.group for example in scored}
     return frozenset(example.group for example in examples if example.id not in kept and example.group in groups)
@@ -85,11 +103,18 @@ def parts(examples: Examples, tag: str) -> Mapping[str, Examples]:
     """Value of the tag -> its examples: first numbers, in their order, then words. Examples without the tag are left
     out.
     """
-    by_value: dict[str, list[Example[object]]] = defaultdict(list)
-    for example in examples:
-        if tag in example.tags:
-            by_value[example.tags[tag]].append(example)
-    return {value: by_value[value] for value in sorted(by_value, key=_numbers_first)}
+    return {value: Chosen(examples, rows.tolist()) for value, rows in _rows_by_value(columns_of(examples), tag).items()}
+
+
+def _rows_by_value(columns: Columns[object], tag: str) -> dict[str, NDArray[np.int64]]:
+    """Value of the tag -> the rows with it, in the order of `parts`."""
+    tagged = columns.tags.get(tag, ())
+    values = sorted({value for value in tagged if value is not None}, key=_numbers_first)
+    number = {value: number for number, value in enumerate(values)} | {None: len(values)}
+    numbers = np.fromiter(map(number.__getitem__, tagged), np.int64, len(tagged))
+    ends = np.bincount(numbers, minlength=len(values) + 1).cumsum()
+    rows = np.split(np.argsort(numbers, kind="stable"), ends)
+    return dict(zip(values, rows, strict=False))  # the last ones have no value
 
 
 def _numbers_first(value: str) -> tuple[bool, int, str]:
@@ -100,7 +125,7 @@ def _reject_infinite_scores(results: Results) -> None:
     bad = [
         item.example_id
         for item in results
-        if isinstance(item, Prediction) and not all(map(isfinite, item.scores.values()))
+        if isinstance(item, Prediction) and item.scores and not all(map(isfinite, item.scores.values()))
     ]
     if bad:
         raise DataError(
@@ -129,25 +154,40 @@ def _by_slice(overall: Score, metric: Metric, tags: Sequence[str], results: Resu
     """The metric of each slice; where it is a mean over examples, from their values in `overall`. A metric may leave
     examples out, as GQA's do with unbalanced questions; a slice of such examples only is left out.
     """
-    groups = {example.id: example.group for example in examples}
-    by_id = {item.example_id: item for item in results if isinstance(item, Prediction)}
-    of_examples = _is_over_examples(overall, results)
-
-    def slice_score(part: Examples) -> Score | None:
-        if not of_examples:
-            return metric([by_id[example.id] for example in part], part)
-        values = {example.id: overall.per_example[example.id] for example in part if example.id in overall.per_example}
-        if not values:
-            return None
-        return replace(mean_score(overall.name, values, groups), higher_is_better=overall.higher_is_better)
-
+    columns = columns_of(examples)
+    if _is_over_examples(overall, results):
+        score_rows = _means(overall, columns)
+    else:
+        score_rows = partial(_score_part, metric, results, examples)
     slices: Slices = {}
     for tag in tags:
-        scores = {value: slice_score(part) for value, part in parts(examples, tag).items()}
+        scores = {value: score_rows(rows) for value, rows in _rows_by_value(columns, tag).items()}
         known = {value: _result(overall.name, score, {}) for value, score in scores.items() if score is not None}
         if known:
             slices[tag] = known
     return slices
+
+
+def _score_part(metric: Metric, results: Results, examples: Examples, rows: NDArray[np.int64]) -> Score:
+    by_id = {item.example_id: item for item in results if isinstance(item, Prediction)}
+    part = Chosen(examples, rows.tolist())
+    return metric([by_id[name] for name in part.ids], part)
+
+
+def _means(overall: Score, columns: Columns[object]) -> Callable[[NDArray[np.int64]], Score | None]:
+    """A function that returns the mean of some rows; None where the metric counts none of them."""
+    ids, groups = values_of(columns.ids), columns.derive(groups_of)
+    is_counted = np.fromiter(map(overall.per_example.__contains__, ids), np.bool_, len(ids))
+    sample = Sample(np.array([overall.per_example.get(name, 0.0) for name in ids]), groups.numbers, len(groups.texts))
+    sample.reject_not_finite(ids)
+
+    def score_rows(rows: NDArray[np.int64]) -> Score | None:
+        counted = rows[is_counted[rows]]
+        if not len(counted):
+            return None
+        return replace(sample.take(counted).score(overall.name), higher_is_better=overall.higher_is_better)
+
+    return score_rows
 
 
 def _result(name: str, score: Score, slices: Slices) -> Result:

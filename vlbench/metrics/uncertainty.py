@@ -1,18 +1,20 @@
 """Confidence intervals of means over a test set whose examples are clustered in groups (an image, a statement).
 
-Shapes: G groups.
+Shapes: N units, G groups.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from math import fsum, sqrt
+from functools import cached_property
+from math import fsum, isfinite, sqrt
 from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from vlbench.core.columns import Columns, Numbered, number_texts, values_of
 from vlbench.core.errors import DataError
 from vlbench.core.results import Score
 
@@ -33,15 +35,81 @@ class Interval:
     method: str
 
 
+@dataclass(frozen=True)
+class Sample:
+    """The values of N units in their groups. values: [N]. groups: [N], a number below `size` for each group."""
+
+    values: NDArray[np.float64]
+    groups: NDArray[np.int64]
+    size: int
+
+    @classmethod
+    def of(cls, values: Mapping[Unit, float], groups: Mapping[Unit, str]) -> Sample:
+        """The sample of values by unit. groups: unit -> its group. Raises DataError: a value that is not finite."""
+        numbered = number_texts([groups[unit] for unit in values])
+        sample = cls(np.fromiter(values.values(), np.float64, len(values)), numbered.numbers, len(numbered.texts))
+        sample.reject_not_finite(values)
+        return sample
+
+    def take(self, rows: NDArray[np.int64]) -> Sample:
+        """The sample of some units."""
+        return Sample(self.values[rows], self.groups[rows], self.size)
+
+    def reject_not_finite(self, units: Iterable[object]) -> None:
+        """Raise DataError if a value is not finite. units: the names of all units."""
+        if not np.isfinite(self.values).all():
+            unit, value = next(
+                (unit, value) for unit, value in zip(units, self.values, strict=True) if not isfinite(value)
+            )
+            raise DataError(f"the value of {unit!r} is {value}: expected a finite number, so there is no score")
+
+    @cached_property
+    def total(self) -> float:
+        """The sum of all values, correctly rounded."""
+        return fsum(self.values.tolist())
+
+    def totals(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """The sum and the number of the values of each of the G groups that have any: two arrays [G]."""
+        # Float sums depend on the order of their terms, and a metric must not depend on the order of its examples.
+        order = np.argsort(self.values)
+        sums = np.bincount(self.groups[order], self.values[order], self.size).astype(np.float64)
+        counts = np.bincount(self.groups, minlength=self.size).astype(np.float64)
+        return sums[counts > 0], counts[counts > 0]
+
+    def interval(self) -> Interval | None:
+        """The interval of the mean: `effective_binomial` where all values lie in [0, 1], else `clustered_bootstrap`. It
+        does not depend on the order of units. None for fewer than two groups: one group gives no variance.
+        """
+        if not ((self.values >= 0) & (self.values <= 1)).all():
+            return self.bootstrap()
+        sums, counts = self.totals()
+        return effective_binomial(sums, counts, self.total / len(self.values)) if len(sums) > 1 else None
+
+    def bootstrap(self, seed: int = 0, resamples: int = 1000) -> Interval | None:
+        """See `clustered_bootstrap`."""
+        sums, counts = self.totals()
+        if len(sums) < 2:
+            return None
+        if self.values[0] in (0.0, 1.0) and (self.values == self.values[0]).all():
+            return _unanimous(float(self.values[0]), len(sums))
+        means = resampled_means(sums, counts, np.random.default_rng(seed), resamples)
+        low, high = np.percentile(means, (2.5, 97.5))
+        method = f"95 % percentile bootstrap over {len(sums):,} groups, {resamples:,} resamples; test sampling only"
+        return Interval(float(means.std(ddof=1)), float(low), float(high), method)
+
+    def score(self, name: str) -> Score:
+        """The mean as a score in percent with the interval of `interval`, without values per unit."""
+        return scaled_score(name, 100 * self.total / len(self.values), len(self.values), self.interval(), scale=100)
+
+
+def groups_of(columns: Columns[object]) -> Numbered:
+    """The numbered groups of examples, for `Columns.derive`."""
+    return number_texts(columns.groups)
+
+
 def mean_interval(values: Mapping[Unit, float], groups: Mapping[Unit, str]) -> Interval | None:
-    """The interval of the mean of `values`: `effective_binomial` where all lie in [0, 1], else `clustered_bootstrap`.
-    groups: unit -> its group. The result does not depend on the order of units. Returns None for fewer than two groups:
-    one group gives no variance. Raises DataError: a value that is not finite.
-    """
-    sums, counts = group_totals(values, groups)
-    if not all(0 <= value <= 1 for value in values.values()):
-        return clustered_bootstrap(values, groups)
-    return effective_binomial(sums, counts, fsum(values.values()) / len(values)) if len(sums) > 1 else None
+    """`Sample.interval` of values by unit. groups: unit -> its group. Raises DataError: a value that is not finite."""
+    return Sample.of(values, groups).interval()
 
 
 def effective_binomial(sums: NDArray[np.float64], counts: NDArray[np.float64], mean: float) -> Interval:
@@ -59,7 +127,7 @@ def effective_binomial(sums: NDArray[np.float64], counts: NDArray[np.float64], m
     size, units = len(sums), float(counts.sum())
     if mean in (0.0, 1.0):
         return _unanimous(mean, size)
-    squares = fsum((sums - mean * counts) ** 2) / units**2
+    squares = fsum(((sums - mean * counts) ** 2).tolist()) / units**2
     variance = squares * size / (size - 1) * (units - 1) / units
     spread = mean * (1 - mean)
     effective = min(units, spread / variance) if variance > 0 else units
@@ -92,15 +160,7 @@ def clustered_bootstrap(
     than two groups: one group gives no variance.
     Raises DataError: a value that is not finite.
     """
-    sums, counts = group_totals(values, groups)
-    if len(sums) < 2:
-        return None
-    if set(values.values()) in ({0.0}, {1.0}):
-        return _unanimous(next(iter(values.values())), len(sums))
-    means = resampled_means(sums, counts, np.random.default_rng(seed), resamples)
-    low, high = np.percentile(means, (2.5, 97.5))
-    method = f"95 % percentile bootstrap over {len(sums):,} groups, {resamples:,} resamples; test sampling only"
-    return Interval(float(means.std(ddof=1)), float(low), float(high), method)
+    return Sample.of(values, groups).bootstrap(seed, resamples)
 
 
 def bounded_bootstrap(values: Mapping[Unit, float], groups: Mapping[Unit, str]) -> Interval | None:
@@ -125,9 +185,21 @@ def mean_score(name: str, values: Mapping[str, float], groups: Mapping[str, str]
     """The mean of per-unit values, most often in [0, 1], as a score in percent with the interval of `mean_interval`.
     groups: unit -> its group.
     """
-    interval = mean_interval(values, groups)
-    score = scaled_score(name, 100 * fsum(values.values()) / len(values), len(values), interval, scale=100)
-    return replace(score, per_example=values)
+    return replace(Sample.of(values, groups).score(name), per_example=values)
+
+
+def mean_of_rows(
+    name: str, columns: Columns[object], values: NDArray[np.float64], rows: NDArray[np.int64] | None = None
+) -> Score:
+    """`mean_score` of examples, with their own groups. values: [R], in the order of `rows`. rows: [R], those of the
+    examples that count; None for all of them.
+    """
+    groups = columns.derive(groups_of)
+    ids = values_of(columns.ids)
+    units = ids if rows is None else list(map(ids.__getitem__, rows.tolist()))
+    sample = Sample(values, groups.numbers if rows is None else groups.numbers[rows], len(groups.texts))
+    sample.reject_not_finite(units)
+    return replace(sample.score(name), per_example=dict(zip(units, values.tolist(), strict=True)))
 
 
 def scaled_score(
@@ -146,16 +218,7 @@ def group_totals(
     """The sum and the number of the values of each of G groups: two arrays [G]. groups: unit -> its group. Raises
     DataError: a value that is not finite.
     """
-    rows: dict[str, int] = {}
-    group = np.fromiter((rows.setdefault(groups[unit], len(rows)) for unit in values), np.int64, len(values))
-    value = np.fromiter(values.values(), np.float64, len(values))
-    if not np.isfinite(value).all():
-        unit = next(unit for unit, number in values.items() if not np.isfinite(number))
-        raise DataError(f"the value of {unit!r} is {values[unit]}: expected a finite number, so there is no score")
-    # Float sums depend on the order of their terms, and a metric must not depend on the order of its examples.
-    order = np.lexsort((value, group))
-    sums, counts = np.bincount(group[order], value[order]), np.bincount(group)
-    return sums.astype(np.float64), counts.astype(np.float64)
+    return Sample.of(values, groups).totals()
 
 
 def resampled_means(

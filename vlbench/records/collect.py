@@ -38,7 +38,7 @@ class Collected:
 def collect(paths: Sequence[Path]) -> Collected:
     """Read every record at or below `paths`; raises VlbenchError as `record_files`."""
     runs, faults = [], []
-    with _without_garbage_collection():
+    with without_garbage_collection():
         for file in record_files(paths):
             try:
                 runs.append(FoundRun(file, read_record_file(file)))
@@ -46,6 +46,20 @@ def collect(paths: Sequence[Path]) -> Collected:
                 faults.append(error.message)
     runs.sort(key=lambda run: (run.record.task.name, run.record.model.name, run.record.fingerprint, str(run.path)))
     return Collected(tuple(runs), tuple(sorted(faults)))
+
+
+@contextmanager
+def without_garbage_collection() -> Iterator[None]:
+    """Records, examples and predictions are many small objects without cycles: collecting makes reading them two to
+    three times slower.
+    """
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def record_files(paths: Sequence[Path]) -> list[Path]:
@@ -58,18 +72,6 @@ def record_files(paths: Sequence[Path]) -> list[Path]:
     if empty := [str(path) for path, records in by_path.items() if not records]:
         raise VlbenchError(f"{', '.join(empty)}: no runs there; give folders with run.json files in or below")
     return list({os.path.realpath(file): file for records in by_path.values() for file in records}.values())
-
-
-@contextmanager
-def _without_garbage_collection() -> Iterator[None]:
-    """Records hold tens of thousands of small objects without cycles: collecting makes reading three times slower."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
 
 
 def _files(path: Path) -> Iterator[Path]:

@@ -90,10 +90,10 @@ def _from_fields(fields: Fields, where: str) -> Prediction:
 
 
 def _first(fields: Fields, keys: Sequence[str], where: str) -> str:
-    key = next((key for key in keys if key in fields), None)
-    if key is None:
-        raise DataError(f"{where}: expected one of the keys {', '.join(keys)}, found {', '.join(fields) or 'none'}")
-    return key
+    for key in keys:
+        if key in fields:
+            return key
+    raise DataError(f"{where}: expected one of the keys {', '.join(keys)}, found {', '.join(fields) or 'none'}")
 
 
 def _from_parquet(path: Path, expected: int | None) -> list[Prediction]:

@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 
 from vlbench.core.cards import SplitCard
-from vlbench.core.columns import columns_of, ids_and_queries, queries_of, refs_of, take
+from vlbench.core.columns import Chosen, columns_of, ids_and_queries, queries_of, refs_of, take
 from vlbench.core.errors import DataError
 from vlbench.core.examples import Example, ImageRef, Query
 from vlbench.core.task import Indexed, SplitFiles, ids_of
 from vlbench.data.cache import index
-from vlbench.data.cache.index import Chosen, IndexedExamples, Joined, annotation_files, read_examples
+from vlbench.data.cache.index import IndexedExamples, Joined, annotation_files, read_examples
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,12 +24,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property, partial
 from itertools import accumulate, chain, islice
 from pathlib import Path
-from typing import Any, Generic, TypeVar, get_args, get_type_hints, overload
+from typing import Any, Generic, TypeVar, get_args, get_type_hints
 
 import pyarrow as pa
 from pydantic import TypeAdapter
 
-from vlbench.core.columns import Columnar, Columns, LazyColumn, columns_of, queries_at, refs_of, take, values_of
+from vlbench.core.columns import Columns, LazyColumn, LazyExamples, columns_of, queries_at, refs_of, take
 from vlbench.core.errors import LONGEST, DataError
 from vlbench.core.examples import Example, Examples, ImageRef, Query
 from vlbench.core.paths import visible
@@ -62,36 +62,6 @@ class _Memo(dict[bytes, Value], Generic[Value]):
     def __missing__(self, content: bytes) -> Value:
         value = self[content] = self._decode(content)
         return value
-
-
-class LazyExamples(Columnar):
-    """A sequence of examples that are made when they are accessed."""
-
-    @property
-    def ids(self) -> Sequence[str]:
-        """All ids in order."""
-        return values_of(self.columns.ids)
-
-    def __getstate__(self) -> dict[str, object]:
-        return {name: value for name, value in self.__dict__.items() if name != "columns"}  # which are read again
-
-    @overload
-    def __getitem__(self, row: int) -> Example[object]: ...
-
-    @overload
-    def __getitem__(self, row: slice) -> list[Example[object]]: ...
-
-    def __getitem__(self, row: int | slice) -> Example[object] | list[Example[object]]:
-        length = len(self)
-        if isinstance(row, slice):
-            return self.take(range(*row.indices(length)))
-        if not -length <= row < length:
-            raise IndexError(f"row {row} of {length} examples")
-        return self.take([row % length])[0]
-
-    def __iter__(self) -> Iterator[Example[object]]:
-        for start in range(0, len(self), ROWS):
-            yield from self.take(range(start, min(start + ROWS, len(self))))
 
 
 class IndexedExamples(LazyExamples):
@@ -165,7 +135,7 @@ class IndexedExamples(LazyExamples):
 
     def _references_at(self, rows: Sequence[int]) -> list[object]:
         if self._references.is_read:
-            return _at(self._references.values, rows)
+            return list(map(self._references.values.__getitem__, rows))
         return self.parse(self._values("reference", rows))
 
     def _distinct(self, name: str, decode: Callable[[list[Any]], list[Value]]) -> list[Value]:
@@ -176,39 +146,6 @@ class IndexedExamples(LazyExamples):
 
     def _tag_values(self, tag: str) -> list[str | None]:
         return self._distinct("tags", lambda contents: [self._tags[content].get(tag) for content in contents])
-
-
-class Chosen(LazyExamples):
-    """Some rows of a sequence of examples, in the order of `rows`."""
-
-    def __init__(self, examples: Examples, rows: Sequence[int]) -> None:
-        self.examples, self.rows = examples, rows
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    @cached_property
-    def columns(self) -> Columns[object]:
-        columns = columns_of(self.examples)
-        return Columns(
-            ids=self._chosen(columns.ids),
-            groups=self._chosen(columns.groups),
-            references=self._chosen(columns.references),
-            tags={tag: self._chosen(values) for tag, values in columns.tags.items()},
-        )
-
-    @property
-    def refs(self) -> Iterable[ImageRef]:
-        return (ref for query in self.queries(range(len(self))) for ref in query.images)
-
-    def take(self, rows: Sequence[int]) -> list[Example[object]]:
-        return take(self.examples, [self.rows[row] for row in rows])
-
-    def queries(self, rows: Sequence[int]) -> list[Query]:
-        return queries_at(self.examples, [self.rows[row] for row in rows])
-
-    def _chosen(self, values: Sequence[Value]) -> LazyColumn[Value]:
-        return LazyColumn(len(self), lambda: _at(values_of(values), self.rows))
 
 
 class Joined(LazyExamples):
@@ -262,15 +199,15 @@ class Joined(LazyExamples):
         return LazyColumn(len(self), lambda: list(chain.from_iterable(parts)))
 
 
-def read_examples(adapter: Adapter, files: SplitFiles) -> Examples:
+def read_examples(adapter: Adapter, files: SplitFiles, big: int = BIG) -> Examples:
     """Return the adapter's examples as a list, or as `IndexedExamples` built on first use if the files are large.
 
     It is also a list if the cache cannot be written. An adapter whose return annotation does not state the type of the
-    reference is always read into a list.
+    reference is always read into a list. big: bytes of annotations above which files are large.
     """
     tables = [path for _, path in annotation_files(files)]
     kind = example_type(adapter)
-    if kind is None or sum(path.stat().st_size for path in tables) < BIG:
+    if kind is None or sum(path.stat().st_size for path in tables) < big:
         return list(inside(adapter(files), files))
     cache = cache_folder()
     path = cache / "examples" / f"{_key(adapter, files, tables, cache)}.arrow"
@@ -361,10 +298,6 @@ _ENCODER = json.JSONEncoder(ensure_ascii=False)
 
 def _dump(value: object) -> bytes:
     return _ENCODER.encode(value).encode()
-
-
-def _at(values: Sequence[Value], rows: Sequence[int]) -> list[Value]:
-    return [values[row] for row in rows]
 
 
 def _read_images(content: bytes) -> tuple[ImageRef, ...]:

@@ -12,10 +12,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from vlbench.core.columns import Columns, columns_of, queries_at, take
+from vlbench.core.columns import Columns, LazyExamples, columns_of, queries_at, take
 from vlbench.core.examples import Example, Examples, ImageRef, Query
 from vlbench.data.cache.folder import atomic_write
-from vlbench.data.cache.index import LazyExamples
 from vlbench.data.images.load import mean_image
 from vlbench.data.regions.types import Regions, RegionSource
 from vlbench.data.resources import Resources

@@ -1,16 +1,19 @@
-"""Read the members of one large JSON object one by one, without holding the file in memory."""
+"""Read the members of a large JSON object, or the elements of a list, one by one, without holding the file."""
 
 from __future__ import annotations
 
 import codecs
 import re
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from json import JSONDecodeError, JSONDecoder
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
 from vlbench.core.errors import DataError
 from vlbench.data.cache.folder import cannot_read
+from vlbench.data.json.document import as_list, as_object, list_at, read_json
 from vlbench.data.json.lines import not_json, not_utf8, reject_constant, reject_gzip
 
 CHUNK = 1 << 20
@@ -36,22 +39,81 @@ def entries(path: Path) -> Iterator[tuple[str, object]]:
     otherwise not JSON (NaN and Infinity are not), with the position; is not an object; or has a key twice.
     """
     keys: set[str] = set()
+    with _opened(path) as window:
+        has_next = window.parse(_parse_start)
+        while has_next:
+            key, value, has_next = window.parse(_parse_member)
+            if key in keys:
+                raise _twice(path, key)
+            keys.add(key)
+            yield key, value
+        _finish(window)
+
+
+def list_entries(path: Path, key: str, members: dict[str, object]) -> Iterator[object]:
+    """Yield the elements of the list called `key` of the object in a JSON file, in file order.
+
+    members: receives the other members of the object when the file is read up to them, and an empty list for `key`.
+    Memory holds these and one element. Raises DataError as `entries` does, or if there is no such list.
+    """
+    with _opened(path) as window:
+        if not window.parse(partial(_opens, "{")):
+            as_object(read_json(path), str(path))  # names what the file holds
+        has_next = window.parse(_parse_start)
+        while has_next:
+            if key not in members and window.parse(partial(_open_list_called, key)):
+                members[key] = []
+                yield from _elements(window)
+                has_next = window.parse(_parse_delimiter)
+                continue
+            name, value, has_next = window.parse(_parse_member)
+            if name in members:
+                raise _twice(path, name)
+            members[name] = value
+        _finish(window)
+    list_at(members, key, str(path))
+
+
+def elements(path: Path) -> Iterator[object]:
+    """Yield the elements of the list in a JSON file, in file order; memory holds one. Raises DataError as `entries`
+    does, or if it is not a list.
+    """
+    with _opened(path) as window:
+        if not window.parse(_open_list):
+            as_list(read_json(path), str(path))  # names what the file holds
+        yield from _elements(window)
+        _finish(window)
+
+
+def is_list(path: Path) -> bool:
+    """Whether a JSON file holds a list, as far as its first character tells."""
+    with _opened(path) as window:
+        return window.parse(partial(_opens, "["))
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[_Window]:
     try:
         with path.open("rb") as stream:
-            for key, value in _members(_Window(path, stream)):
-                if key in keys:
-                    raise DataError(f"{path} holds the key {key[:60]!r} twice: expected once; fetch the file again")
-                keys.add(key)
-                yield key, value
+            yield _Window(path, stream)
     except OSError as error:
         raise cannot_read(path, error) from None
 
 
-def _members(window: _Window) -> Iterator[tuple[str, object]]:
-    has_next = window.parse(_parse_start)
+def _twice(path: Path, key: str) -> DataError:
+    return DataError(f"{path} holds the key {key[:60]!r} twice: expected once; fetch the file again")
+
+
+def _elements(window: _Window) -> Iterator[object]:
+    """Yield the elements of the list whose bracket has just been parsed, and parse its end."""
+    has_next = window.parse(_has_elements)
     while has_next:
-        key, value, has_next = window.parse(_parse_member)
-        yield key, value
+        value, has_next = window.parse(_parse_element)
+        yield value
+
+
+def _finish(window: _Window) -> None:
+    """Check that nothing but space is left."""
     window.parse(_parse_end)
     while not window.at_end:
         window.read_chunk()
@@ -119,6 +181,14 @@ def _parse_start(text: str, position: int) -> tuple[bool, int]:
 
 def _parse_member(text: str, position: int) -> tuple[tuple[str, object, bool], int]:
     """Parse a key, its value and the character behind them; True if another member follows."""
+    key, position = _parse_key(text, position)
+    value, position = _parse_value(text, _end_of_space(text, position))
+    has_next, position = _parse_delimiter(text, position)
+    return (key, value, has_next), position
+
+
+def _parse_key(text: str, position: int) -> tuple[str, int]:
+    """Parse a key and its colon."""
     position = _end_of_space(text, position)
     if not text.startswith('"', position):
         raise JSONDecodeError("Expecting a key in double quotes", text, position)
@@ -126,11 +196,55 @@ def _parse_member(text: str, position: int) -> tuple[tuple[str, object, bool], i
     position = _end_of_space(text, position)
     if not text.startswith(":", position):
         raise JSONDecodeError("Expecting ':' delimiter", text, position)
-    value, position = _parse_value(text, _end_of_space(text, position + 1))
+    return key, position + 1
+
+
+def _parse_delimiter(text: str, position: int) -> tuple[bool, int]:
+    """Parse the character behind a member of an object; True if another member follows."""
     position = _end_of_space(text, position)
     if not text.startswith((",", "}"), position):
         raise JSONDecodeError("Expecting ',' delimiter", text, position)
-    return (key, value, text[position] == ","), position + 1
+    return text[position] == ",", position + 1
+
+
+def _opens(bracket: str, text: str, position: int) -> tuple[bool, int]:
+    """Whether the text goes on with the bracket; the position stays."""
+    start = _end_of_space(text, position)
+    if start == len(text):
+        raise JSONDecodeError("Expecting value", text, start)
+    return text[start] == bracket, position
+
+
+def _open_list(text: str, position: int) -> tuple[bool, int]:
+    """Parse the bracket that opens a list; False if there is none, and the position stays."""
+    opens_list, position = _opens("[", text, position)
+    return opens_list, _end_of_space(text, position) + 1 if opens_list else position
+
+
+def _open_list_called(key: str, text: str, position: int) -> tuple[bool, int]:
+    """Parse a member of an object up to the bracket of its list if it is a list called `key`; False if not, and the
+    position stays.
+    """
+    name, start = _parse_key(text, position)
+    opens_list, start = _open_list(text, start)
+    return (True, start) if opens_list and name == key else (False, position)
+
+
+def _has_elements(text: str, position: int) -> tuple[bool, int]:
+    """Parse the end of an empty list; True if an element follows."""
+    position = _end_of_space(text, position)
+    if position == len(text):
+        raise JSONDecodeError("Expecting value", text, position)
+    return (False, position + 1) if text[position] == "]" else (True, position)
+
+
+def _parse_element(text: str, position: int) -> tuple[tuple[object, bool], int]:
+    """Parse an element of a list and the character behind it; True if another element follows."""
+    value, position = _parse_value(text, _end_of_space(text, position))
+    position = _end_of_space(text, position)
+    if not text.startswith((",", "]"), position):
+        raise JSONDecodeError("Expecting ',' delimiter", text, position)
+    return (value, text[position] == ","), position + 1
 
 
 def _parse_end(text: str, position: int) -> tuple[None, int]:

@@ -6,12 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from vlbench.core.cards import TaskCard
-from vlbench.core.columns import columns_of
+from vlbench.core.columns import Chosen, columns_of
 from vlbench.core.errors import ExitCode, VlbenchError, first_five
 from vlbench.core.examples import Examples, is_answered
 from vlbench.core.modes import MODES
 from vlbench.core.spec import RunSpec
-from vlbench.data.cache.index import Chosen
 from vlbench.data.text.answers import ANSWERS_FILE, frequent_answers, read_answers
 from vlbench.engine.weights.files import PRETRAINED, brought_answers
 
