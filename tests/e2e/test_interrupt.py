@@ -26,7 +26,7 @@ Call = Callable[..., Any]
 Predictions = Callable[[Path], pd.DataFrame]
 Values = dict[str, object]
 
-STEPS = 300
+STEPS = 100
 """Long enough that a signal arrives before the last one."""
 
 

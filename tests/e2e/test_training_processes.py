@@ -103,14 +103,18 @@ def test_every_model_trains_by_two_processes(by_two: ByTwo) -> None:
         assert column(first["log"], "loss") == column(second["log"], "loss")
 
 
-def test_batch_norms_of_a_pretraining_see_the_batch_of_all(vlbench: Any, tiny_world: Path, tmp_path: Path) -> None:
+def test_batch_norms_of_a_pretraining_see_the_batch_of_all(
+    crash_points: ModuleType, tiny_world: Path, tmp_path: Path
+) -> None:
     """BriVL's, by one and two processes: the same losses and norms, and the same statistics in the end."""
     logs, weights = [], []
     for processes in (1, 2):
-        done = vlbench(
+        case = crash_points.Case(tmp_path / str(processes), (
             "pretrain", "--model", "brivl", "--data-root", tiny_world, "--steps", 4, "--batch-size", 12, "--quiet",
             "--set", "train.warmup=0.0", "--output-path", tmp_path / str(processes), "--num-processes", processes,
-        )  # fmt: skip
+        ))  # fmt: skip
+        case.reset()
+        done = case.run(crash_points.fork_ranks)
         assert done.code == 0, done.err
         folder = tmp_path / str(processes) / "brivl-tiny"
         logs.append([json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()])

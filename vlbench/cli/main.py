@@ -8,6 +8,7 @@ import shlex
 import sys
 import traceback
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import cast
 
@@ -113,9 +114,13 @@ def main(argv: list[str] | None = None) -> int:
         return int(ExitCode.INTERNAL_ERROR)
 
 
+_command = cache(typer.main.get_command)
+"""The command of an app, made once: a process may run many command lines, as tests do."""
+
+
 def _run(arguments: list[str]) -> int:
     try:
-        result = typer.main.get_command(app)(arguments, prog_name="vlbench", standalone_mode=False)
+        result = _command(app)(arguments, prog_name="vlbench", standalone_mode=False)
     except USAGE_ERROR as error:
         message = error.format_message()
         if type(error).__name__ == "NoArgsIsHelpError":
