@@ -22,7 +22,7 @@ SPEED_FLAGS ?= --max-seconds 220
 SPEED_MODELS := cvlp,lxmert,vilt,soho,brivl,hf:CLIPModel,hf:BlipForImageTextRetrieval,hf:ViltModel
 
 .PHONY: run scoreboard $(SCORED:%=scoreboard-%) board check-tables verify gate gate-frozen frozen-answers \
-	frozen-ranks gate-trained heads reports tables speed speed-table screenshots test test-slow \
+	frozen-ranks gate-trained heads reports tables speed speed-table bench bench-check screenshots test test-slow \
 	chromium lint format clean
 
 run: $(VENV)/.installed  ## Install, then finetune and score CVLP on NLVR2 of the synthetic world.
@@ -106,6 +106,12 @@ speed: $(VENV)/.installed  ## Measure models of base size again; on a GPU SPEED_
 
 speed-table: $(VENV)/.installed  ## Write the page of leaderboards/speed from its records.
 	$(BIN)/python -m vlbench.report.speed.pages
+
+bench: $(VENV)/.installed-dev  ## Run all benchmarks and record their ratios in benchmarks/results.
+	$(BIN)/python benchmarks/run.py --update --repeats 5
+
+bench-check: $(VENV)/.installed-dev  ## Compare the quick benchmarks (ALL=1: all) with their records; fail where one is slower.
+	$(BIN)/python benchmarks/run.py $(if $(ALL),,--quick)
 
 screenshots: $(VENV)/.installed-dev  ## Render docs/screenshots, of models that are trained first; needs a Chromium.
 	VLBENCH_SCREENSHOTS=docs/screenshots VLBENCH_SCREENSHOT_RUNS=$(RUNS)/screenshots \

@@ -112,9 +112,7 @@ def write_records(folder: Path, count: int) -> None:
     for number, (task, model, seed) in enumerate(runs[:count]):
         values = {metric: rng.uniform(40, 70) for metric in (TASKS[task], "other", "another")}
         results = tuple(
-            Result(
-                **result_fields(metric, value), slices=make_slices(task, metric, value) if metric == TASKS[task] else {}
-            )
+            make_result(metric, value, make_slices(task, metric, value) if metric == TASKS[task] else {})
             for metric, value in values.items()
         )
         write_record(folder / task / f"{number:04}", make_record(task, f"model{model:02}", seed, number, results))
@@ -123,15 +121,15 @@ def write_records(folder: Path, count: int) -> None:
 def make_slices(task: str, metric: str, value: float) -> dict[str, dict[str, Result]]:
     """The slices of a result."""
     return {
-        tag: {f"{tag} {part}": Result(**result_fields(metric, value)) for part in range(parts)}
+        tag: {f"{tag} {part}": make_result(metric, value, {}) for part in range(parts)}
         for tag, parts in SLICES[task].items()
     }
 
 
-def result_fields(metric: str, value: float) -> dict[str, object]:
-    """The fields of a result, without slices."""
+def make_result(metric: str, value: float, slices: dict[str, dict[str, Result]]) -> Result:
+    """A result with an interval, of 1,000 examples."""
     interval = (value - 1, value + 1)
-    return {"metric": metric, "value": value, "n": 1000, "stderr": 0.5, "ci95": interval, "method": "bootstrap"}
+    return Result(metric=metric, value=value, n=1000, stderr=0.5, ci95=interval, method="bootstrap", slices=slices)
 
 
 def write_runs(folder: Path) -> None:

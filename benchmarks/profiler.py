@@ -32,6 +32,7 @@ from vlbench.profiling.timing import Durations, Stage, measure_one, run_once
 CPU = torch.device("cpu")
 SLEEPS = (5, 20, 50)
 OVERHEAD = ("tiny", "small")
+QUICK = True
 
 
 class HandTimer:
@@ -65,6 +66,16 @@ def main() -> None:
         for size in OVERHEAD:
             report_overhead(size, 5 * wanted.rounds)
         report_mark()
+
+
+def ratios(repeats: int) -> dict[str, list[float]]:
+    """The time by hand over that of the profiler, and without marks over with marks, in rounds of twice the repeats."""
+    torch.set_num_threads(1)
+    with torch.inference_mode():
+        known, hand = time_both(known_stages(512), 2 * repeats, each_stage=True)
+        marked, unmarked = time_marks("tiny", 40 * repeats)
+    pairs = {"all stages": (hand["whole"], known.whole), "vilt-tiny, marks": (unmarked["whole"], marked.whole)}
+    return {name: [one / other for one, other in zip(*both, strict=True)] for name, both in pairs.items()}
 
 
 def known_stages(side: int) -> list[Stage]:
@@ -110,15 +121,20 @@ def report_known(stages: Sequence[Stage], rounds: int) -> None:
     )
 
 
-def report_overhead(size: str, rounds: int) -> None:
-    """Print the overhead of the marks for a model of that size."""
+def time_marks(size: str, rounds: int) -> tuple[Durations, Mapping[str, list[float]]]:
+    """Rounds of a model of that size with marks between its stages, and without."""
     spec = ProfileSpec(models=("vilt",), size=size)
     with TemporaryDirectory() as folder:
         refs = write_images(Path(folder) / "images", spec.picture, 1, spec.seed)
         inputs = ModelInputs(refs, make_texts(1, spec.words, spec.seed))
         stages = build_model("vilt", spec, Path(folder), CPU).with_inputs(inputs, CPU).stages()
         run_once(stages, CPU)
-        durations, hand = time_both([stage for stage in stages if stage.name not in PIPELINE], rounds, each_stage=False)
+        return time_both([stage for stage in stages if stage.name not in PIPELINE], rounds, each_stage=False)
+
+
+def report_overhead(size: str, rounds: int) -> None:
+    """Print the overhead of the marks for a model of that size."""
+    durations, hand = time_marks(size, rounds)
     ms = 1000 * statistics.median(durations.whole)
     marks = len(durations.stages)
     print(f"vilt-{size}, {marks} marks: {ms:.3f} ms; with marks / without {ratio(durations.whole, hand['whole'])}")

@@ -20,6 +20,8 @@ from vlbench.core.gallery import Gallery
 from vlbench.metrics.ranks import from_matrix, ranks
 
 IMAGES, TEXTS_EACH = 5_000, 5
+QUICK_IMAGES = 1_500
+QUICK = True
 
 Scores = NDArray[np.float32]
 Counts = NDArray[np.int64]
@@ -34,15 +36,28 @@ def main() -> None:
     scores, owner = generate_scores(wanted.images)
     compare(scores, owner)
 
+    sides = make_sides(scores, owner)
+    report(scores, measure(sides, wanted.repeats))
+    for name, side in sides.items():
+        print(f"{name}: peak memory {peak(side) / scores.nbytes:.3f} of the {scores.nbytes / 2**20:.0f} MiB of scores")
+
+
+def ratios(repeats: int) -> dict[str, list[float]]:
+    """The time of two argsorts over that of `ranks` and of `rankings`, for a smaller gallery."""
+    scores, owner = generate_scores(QUICK_IMAGES)
+    compare(scores, owner)
+    base, *others = measure(make_sides(scores, owner), repeats).items()
+    return {name: paired_ratios(dict((base, (name, taken)))) for name, taken in others}
+
+
+def make_sides(scores: Scores, owner: Counts) -> dict[str, Side]:
+    """Sorting, and both functions that are compared with it."""
     gallery = gallery_of(owner)
-    sides: dict[str, Side] = {
+    return {
         "two argsorts": lambda: by_sorting(scores, owner),
         "ranks": lambda: ranks(scores, owner),
         "rankings": lambda: from_matrix(scores, gallery),
     }
-    report(scores, measure(sides, wanted.repeats))
-    for name, side in sides.items():
-        print(f"{name}: peak memory {peak(side) / scores.nbytes:.3f} of the {scores.nbytes / 2**20:.0f} MiB of scores")
 
 
 def generate_scores(images: int, seed: int = 0) -> tuple[Scores, Counts]:
