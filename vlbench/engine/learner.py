@@ -8,15 +8,28 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from inspect import isfunction
+from types import MethodType
 from typing import Self, cast
 
+import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from vlbench.core.backbone import Following, Model
+from vlbench.core.backbone import Adaptable, Backbone, DualEncoder, Following, Model
 from vlbench.core.batch import Batch
+from vlbench.core.errors import VlbenchError
 from vlbench.heads.base import Head
 from vlbench.heads.forward import Embedded
+from vlbench.heads.inputs import PromptInputs
+
+TENSOR_METHODS = tuple(
+    name
+    for protocol in (Backbone, DualEncoder)
+    for name, member in vars(protocol).items()
+    if isfunction(member) and not name.startswith(("_", "prepare_"))
+)
+"""The methods of a backbone that run on the device, from tensors to tensors."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +82,25 @@ class Learner(nn.Module):
         finally:
             self.train(was_training)
 
+    def compile_model(self, backend: str = "inductor") -> None:
+        """Let torch compile the model when it first runs, in place, for inputs of any size.
+
+        Of a backbone its methods over tensors are compiled, so that every evaluator and training run compiled code; of
+        a generative model its networks. The head, a few layers, is not.
+
+        Raises:
+            VlbenchError: a generative model without a network.
+        """
+        if isinstance(self.head.inputs, PromptInputs):
+            for network in _networks(self.backbone):
+                network.compile(dynamic=True, backend=backend)
+            return
+        for name in TENSOR_METHODS:
+            if function := getattr(type(self.backbone), name, None):
+                compiled = torch.compile(function, dynamic=True, backend=backend)
+                # A bound method, so that a copy of the learner, as averaged weights are, runs its own weights.
+                setattr(self.backbone, name, MethodType(compiled, self.backbone))
+
     def forward(self, batch: Batch, embeds: bool = False) -> Output | Embedded:
         """The logits of a batch of B examples, [B, C] or [P], and the loss where there are targets.
 
@@ -78,3 +110,15 @@ class Learner(nn.Module):
             return self.head.embed(self.model, batch)
         logits = self.head.logits(self.model, batch)
         return Output(logits, None if batch.targets is None else self.head.loss(logits, batch.targets))
+
+
+def _networks(generator: nn.Module) -> list[nn.Module]:
+    """The networks of a generative model; of one of transformers also the part without its output layer."""
+    networks = [*generator.children()]
+    if isinstance(generator, Adaptable) and isinstance(
+        base := getattr(generator.adaptable(), "base_model", None), nn.Module
+    ):
+        networks.append(base)
+    if not networks:
+        raise VlbenchError(f"--compile has no effect on {type(generator).__name__}, which has no network: leave it out")
+    return networks

@@ -23,7 +23,7 @@ from vlbench.engine.evaluators.base import Evaluator, ResultFolders, Results
 from vlbench.engine.job import Job
 from vlbench.engine.learner import Learner
 from vlbench.engine.resources import unique_refs
-from vlbench.engine.runtime.environment import Clock, compile_forward, seed_everything
+from vlbench.engine.runtime.environment import Clock, check_compiler, seed_everything
 from vlbench.engine.runtime.interrupt import Interrupt
 from vlbench.engine.runtime.progress_timing import Pace, Timing
 from vlbench.engine.runtime.ranks import Ranks
@@ -112,7 +112,8 @@ class Trial:
         if loaded is None and facts.trains and isinstance(learner.backbone, Fitted):
             learner.backbone.fit(unique_refs(self._blinded(job.train)))
         if job.spec.compile:
-            compile_forward(learner, self.accelerator.device)
+            check_compiler(self.accelerator.device)
+            learner.compile_model()
         if facts.trains:
             with self.clock.phase(self._name(job.spec.mode)):
                 train = (self._finetune if facts.trains_backbone else self._probe)(learner, self._checkpoints())

@@ -14,7 +14,6 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.utils import DataLoaderConfiguration, DistributedDataParallelKwargs, GradientAccumulationPlugin
-from torch import nn
 
 from vlbench.core.accelerate_env import TORCH_DEVICE, asks_for_fsdp, remove_variables
 from vlbench.core.errors import VlbenchError
@@ -92,12 +91,8 @@ def seed_everything(seed: int) -> None:
     torch.manual_seed(seed)
 
 
-def compile_forward(module: nn.Module, device: torch.device) -> None:
-    """Let torch compile the module's forward pass when it first runs, in place, for inputs of any size.
-
-    Raises:
-        VlbenchError: torch cannot compile for this device, tried first with a trivial function.
-    """
+def check_compiler(device: torch.device) -> None:
+    """Raise a VlbenchError if torch cannot compile for this device, tried with a trivial function."""
     try:
         torch.compile(lambda values: values + values)(torch.ones(2, device=device))
     except Exception as error:  # a compiler may raise any type of error
@@ -105,7 +100,6 @@ def compile_forward(module: nn.Module, device: torch.device) -> None:
         raise VlbenchError(
             f"--compile does not work here ({reason.strip()[:160]}): install a C++ compiler, or leave it out"
         ) from None
-    module.compile(dynamic=True)
 
 
 def latencies(seconds: Sequence[float]) -> dict[str, float]:

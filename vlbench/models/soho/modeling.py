@@ -233,7 +233,9 @@ class SOHONetwork(nn.Module):
         """
         height, width = pixels.shape[-2:]
         sides = self._sides(sizes)
-        full = self.padding == "shared" or bool((sides == sides.new_tensor([height, width])).all())
+        # A compiled graph has no branch on values; it cuts all maps, in the same kernels as what comes before.
+        fills = not torch.compiler.is_compiling() and bool((sides == sides.new_tensor([height, width])).all())
+        full = self.padding == "shared" or fills
         normalised = (pixels - self.mean) / self.deviation * inside(sizes, height, width)[:, None]
         maps = self.resnet(normalised, None if full else Extent(sides, height))
         return self.neck.look(maps, self._real(sides, height, width))
