@@ -1,22 +1,22 @@
 """Overhead and savings of the engine, on base models with random weights and images of noise.
 
-Run as `python benchmarks/engine.py`, or parts of it: `--parts evaluation,finetuning,loader,pairs,gpu`. All in one
-process; both sides run in turn and the order alternates; a ratio is of one repeat. Except for the loader, images are
-decoded before anything is timed. Both sides must agree before they are timed.
+Run as `python benchmarks/engine.py`, or parts of it: `--parts evaluation,finetuning,loader,pairs`. Both sides run in
+one process, in turn, and the order alternates; a ratio is of one repeat. Except for the loader, images are decoded
+before anything is timed. Both sides must agree before they are timed.
 
 evaluation, finetuning: the engine's loop with ViLT-B/32, including making batches and reporting, compared with a bare
-loop over the same batches, made before. loader: reading JPEG files and cutting them into patches, compared with Pillow
-alone. pairs: scoring all pairs of a gallery, compared with a loop that encodes and fuses every pair. gpu: ViLT-B/32 in
-bfloat16, if there is a GPU.
+loop over the same batches, made before; finetuning also by two processes, each with half of a batch. loader: reading
+JPEG files and cutting them into patches, compared with Pillow alone. pairs: scoring all pairs of a gallery, compared
+with a loop that encodes and fuses every pair.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import tempfile
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -26,6 +26,7 @@ from accelerate import Accelerator
 from PIL import Image, ImageFilter
 from sides import (
     IMAGE_SIZES,
+    Clock,
     NoiseImages,
     RandomRegions,
     format_spread,
@@ -34,10 +35,9 @@ from sides import (
     measure,
     paired_ratios,
 )
-from torch.utils.flop_counter import FlopCounterMode
+from torch.nn.parallel import DistributedDataParallel
 
 from vlbench import catalog
-from vlbench.core.backbone import Tensors
 from vlbench.core.batch import Batch
 from vlbench.core.cards import Recipe
 from vlbench.core.examples import Caption, Example, ImageRef, Label, Query
@@ -55,18 +55,19 @@ from vlbench.engine.evaluators.retrieval import retrieve
 from vlbench.engine.learner import Learner
 from vlbench.engine.runtime.environment import make_accelerator
 from vlbench.engine.runtime.interrupt import Interrupt
+from vlbench.engine.runtime.launch import launch
 from vlbench.engine.runtime.progress_timing import Pace
+from vlbench.engine.runtime.ranks import joined
 from vlbench.engine.training.checkpoint import Checkpoints
+from vlbench.engine.training.collectives import total
 from vlbench.engine.training.finetune import Finetuning
-from vlbench.engine.training.micro_batches import Share, training_batches
+from vlbench.engine.training.micro_batches import shares, training_batches
 from vlbench.engine.training.plan import Conduct, make_plan, training_units
 from vlbench.heads.build import build_head
 from vlbench.metrics.ranks import from_matrix
 
-PARTS = ("evaluation", "finetuning", "loader", "pairs", "gpu")
-PEAKS = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, "L4": 121e12, "A10": 125e12, "V100": 125e12}
-"""Dense bfloat16 operations per second by the manufacturers' data sheets (float16 for the V100)."""
-COCO_5K = 5_000 * 25_010
+PARTS = ("evaluation", "finetuning", "loader", "pairs")
+QUICK = False
 
 
 def main() -> None:
@@ -80,7 +81,6 @@ def main() -> None:
     parser.add_argument("--texts", type=int, default=8, help="of the part pairs, per image")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--compile", action="store_true", help="the part gpu with torch.compile")
     wanted = parser.parse_args()
     torch.set_num_threads(wanted.threads)
     chosen = wanted.parts.split(",")
@@ -93,18 +93,26 @@ def main() -> None:
     if "pairs" in chosen:
         for name in wanted.models.split(","):
             pairs(name, gallery_of(wanted.images, wanted.texts), wanted.batch, wanted.repeats)
-    if "gpu" in chosen and torch.cuda.is_available():
-        gpu(wanted.compile)
 
 
-def make_learner(name: str, task: str) -> Learner:
-    """The model's base size with random weights and the task's head."""
+def ratios(repeats: int) -> dict[str, list[float]]:
+    """The other side's time over the engine's, for each comparison and repeat."""
+    return (
+        evaluation(4, 2, repeats)
+        | finetuning(4, repeats)
+        | loader(repeats)
+        | pairs("cvlp", gallery_of(4, 8), 16, repeats)
+    )
+
+
+def make_learner(name: str, task: str, size: str = "base") -> Learner:
+    """A size of the model with random weights and the task's head."""
     torch.manual_seed(0)
     card = catalog.model_card(name)
-    text = TextEncoder.train(make_captions(500), 4000, card.sizes["base"].max_text)
-    backbone = catalog.load_model(card, "base", Resources(text, NoiseImages(), RandomRegions()))
+    text = TextEncoder.train(make_captions(500), 4000, card.sizes[size].max_text)
+    backbone = catalog.load_model(card, size, Resources(text, NoiseImages(), RandomRegions()))
     task_card = catalog.task_card(task)
-    head = build_head(task_card, card, backbone.width, task_card.labels or (), card.recipe(task, "base"))
+    head = build_head(task_card, card, backbone.width, task_card.labels or (), card.recipe(task, size))
     return Learner(backbone, head)
 
 
@@ -121,15 +129,16 @@ def make_pace(batch: int, accelerator: Accelerator | None = None) -> Pace:
     return Pace(accelerator or make_accelerator("cpu", "float32"), batch, 0, Silent(), Interrupt(), "measuring")
 
 
-def report(title: str, seconds: dict[str, list[float]], unit: str, amount: float) -> None:
-    """Print the time of both sides for an amount of work, their rates, and their ratio."""
+def report(title: str, seconds: dict[str, list[float]], unit: str, amount: float) -> dict[str, list[float]]:
+    """Print the time of both sides for an amount of work, their rates, and their ratio; returns their ratios."""
     for name, taken in seconds.items():
         rates = format_spread([amount / elapsed for elapsed in taken])
         print(f"{title}, {name}: {format_spread(taken)} CPU-s, {rates} {unit} per CPU-second")
     print(f"{title}: {' / '.join(seconds)} {format_spread(paired_ratios(seconds))}")
+    return {title: paired_ratios(seconds)}
 
 
-def evaluation(batch: int, batches: int, repeats: int) -> None:
+def evaluation(batch: int, batches: int, repeats: int) -> dict[str, list[float]]:
     """Compare `classify` with a loop over batches that are made before."""
     learner = make_learner("vilt", "snli_ve").eval()
     examples = make_statements(batch * batches)
@@ -148,64 +157,101 @@ def evaluation(batch: int, batches: int, repeats: int) -> None:
 
     if bare() != engine():
         raise SystemExit("the sides of the evaluation differ")
-    report("evaluation", measure({"bare loop": bare, "engine": engine}, repeats), "examples", len(examples))
+    return report("evaluation", measure({"bare loop": bare, "engine": engine}, repeats), "examples", len(examples))
 
 
 class MeasuredEnough(Exception):
     """The end of a training that is only timed, raised before it saves anything."""
 
 
-def finetuning(batch: int, repeats: int) -> None:
-    """Compare the engine's optimizer steps with those of a bare loop over the same rows; the steps alternate."""
-    learner, other = (disable_dropout(make_learner("vilt", "snli_ve")).train() for _ in range(2))
-    changes = Recipe(steps=repeats + 2, batch_size=batch, accumulation=1, evaluations=1, augment="none")
-    recipe = catalog.model_card("vilt").recipe("snli_ve", "base").merged(changes)
+def finetuning(batch: int, repeats: int) -> dict[str, list[float]]:
+    """Compare the engine's optimizer steps with those of a bare loop over the same rows, in one process and in two."""
+    alone = finetuning_seconds(make_accelerator("cpu", "float32"), batch, repeats)
+    by_two = report("finetuning, 2 processes", finetuning_by_two(batch, repeats), "examples", batch // 2)
+    return report("finetuning", alone, "examples", batch) | by_two
+
+
+def finetuning_by_two(batch: int, repeats: int) -> dict[str, list[float]]:
+    """CPU seconds of the first of two processes, each with half of the batch; the bare side is a loop with DDP."""
+    seconds: dict[str, list[float]] = json.loads(launch(_train_by_two, (batch, repeats), 2))
+    return seconds
+
+
+def _train_by_two(batch: int, repeats: int) -> str:
+    with joined("cpu"):
+        return json.dumps(finetuning_seconds(make_accelerator("cpu", "float32"), batch, repeats))
+
+
+def finetuning_seconds(
+    accelerator: Accelerator,
+    batch: int,
+    repeats: int,
+    name: str = "vilt",
+    size: str = "base",
+    clock: Clock = time.process_time,
+) -> dict[str, list[float]]:
+    """Seconds of the optimizer steps of a bare loop and of the engine, which alternate; both do the same rows."""
+    training, bare = make_trainings(accelerator, batch, repeats + 2, name, size)
+    seconds: dict[str, list[float]] = {"bare loop": [], "engine": []}
+    started = clock()
+
+    def after_a_step(line: dict[str, float | int | str]) -> None:
+        nonlocal started
+        done = clock()
+        loss = bare.step()
+        finished = clock()
+        (mean,) = total(accelerator, [loss / accelerator.num_processes])
+        close = 1e-4 if accelerator.mixed_precision == "no" else 0.05
+        if line["step"] == 1 and abs(float(line["loss"]) - mean) > close:
+            raise SystemExit(f"the sides of the fine-tuning differ: losses {line['loss']} and {mean}")
+        if line["step"] != 1:  # the first step also makes the optimizer's state
+            seconds["engine"].append(done - started)
+            seconds["bare loop"].append(finished - done)
+        if len(seconds["engine"]) == repeats:
+            raise MeasuredEnough
+        started = clock()
+
+    with contextlib.suppress(MeasuredEnough):
+        training.run(None, after_a_step, Silent(), Interrupt(), "measuring")
+    return seconds
+
+
+def make_trainings(
+    accelerator: Accelerator, batch: int, steps: int, name: str, size: str
+) -> tuple[Finetuning, BareTraining]:
+    """The engine's training and a bare loop over the same rows, each of a model with the same weights."""
+    learner, other = (disable_dropout(make_learner(name, "snli_ve", size)).train() for _ in range(2))
+    changes = Recipe(steps=steps, batch_size=batch, accumulation=1, evaluations=1, augment="none")
+    recipe = catalog.model_card(name).recipe("snli_ve", size).merged(changes)
+    recipe = recipe.model_copy(update={"ema": None})
     examples = [
         Example(statement.id, statement.query, Label("neutral"), statement.group)
         for statement in make_statements(4 * batch)
     ]
-    accelerator, plan = make_accelerator("cpu", "float32"), make_plan(recipe, training_units(recipe, examples), 0)
+    plan = make_plan(recipe, training_units(recipe, examples), 0)
     checkpoints = Checkpoints(Path("nothing-is-saved"), None, {}, ())
     training = Finetuning(learner, examples, plan, accelerator, checkpoints, 0, Conduct())
-    blocks = enumerate(training.steps.blocks)
-    steps = [Share(number, tuple(rows), tuple(range(len(rows))), 1.0) for number, rows in blocks]
-    batches = training_batches(examples, steps, other, "0/negatives")
-    bare = BareTraining(other, [batches[number] for number in range(len(batches))], float(recipe.lr or 0))
-    seconds: dict[str, list[float]] = {"bare loop": [], "engine": []}
-    started = time.process_time()
-
-    def after_a_step(line: dict[str, float | int | str]) -> None:
-        nonlocal started
-        done = time.process_time()
-        loss = bare.step()
-        if line["step"] == 1 and abs(float(line["loss"]) - loss) > 1e-4:
-            raise SystemExit(f"the sides of the fine-tuning differ: losses {line['loss']} and {loss}")
-        if line["step"] != 1:  # the first step also makes the optimizer's state
-            seconds["engine"].append(done - started)
-            seconds["bare loop"].append(time.process_time() - done)
-        if len(seconds["engine"]) == repeats:
-            raise MeasuredEnough
-        started = time.process_time()
-
-    with contextlib.suppress(MeasuredEnough):
-        training.run(None, after_a_step, Silent(), Interrupt(), "measuring")
-    report("finetuning", seconds, "examples", batch)
+    place = accelerator.process_index, accelerator.num_processes
+    own = [share for number, block in enumerate(training.steps.blocks) for share in shares(block, number, 1, *place)]
+    ready = training_batches(examples, own, other, "0/negatives")
+    return training, BareTraining(other, [ready[number] for number in range(len(ready))], recipe, accelerator)
 
 
-@dataclass
 class BareTraining:
-    """A minimal training loop: forward, backward, clip, step. rate: the learning rate."""
+    """A minimal training loop: forward, backward, clip, step; with DDP where there are several processes."""
 
-    learner: Learner
-    batches: list[Batch]
-    rate: float
-
-    def __post_init__(self) -> None:
-        self.optimizer = torch.optim.AdamW(self.learner.parameters(), lr=self.rate)
+    def __init__(self, learner: Learner, batches: list[Batch], recipe: Recipe, accelerator: Accelerator) -> None:
+        self.batches, self.device = batches, accelerator.device
+        self.half = accelerator.mixed_precision == "bf16"
+        learner.to(self.device)
+        alone = accelerator.num_processes == 1
+        self.learner = learner if alone else DistributedDataParallel(learner, find_unused_parameters=True)
+        self.optimizer = torch.optim.AdamW(learner.parameters(), lr=float(recipe.lr or 0), fused=True)
 
     def step(self) -> float:
         """Do one optimizer step; returns the loss."""
-        loss = self.learner(self.batches.pop(0)).loss
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
+            loss = self.learner(self.batches.pop(0).to(self.device)).loss
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.learner.parameters(), 1.0)
         self.optimizer.step()
@@ -221,7 +267,7 @@ def disable_dropout(learner: Learner) -> Learner:
     return learner
 
 
-def loader(repeats: int) -> None:
+def loader(repeats: int) -> dict[str, list[float]]:
     """Compare a model's `prepare_images` on JPEG files with Pillow's decoding and resizing to the same sizes."""
     with tempfile.TemporaryDirectory() as folder:
         refs = [write_jpeg(Path(folder), row) for row in range(32)]
@@ -239,7 +285,7 @@ def loader(repeats: int) -> None:
             for start in range(0, len(refs), 8):
                 backbone.prepare_images(refs[start : start + 8])
 
-        report("loader", measure({"Pillow": plain, "engine": engine}, repeats), "images", len(refs))
+        return report("loader", measure({"Pillow": plain, "engine": engine}, repeats), "images", len(refs))
 
 
 def write_jpeg(folder: Path, row: int) -> ImageRef:
@@ -259,7 +305,7 @@ def gallery_of(count: int, each: int) -> list[Example[Caption]]:
     return [Example(f"{row}", Query((ref,), text), Caption(ref.key, ""), ref.key) for row, (ref, text) in rows]
 
 
-def pairs(name: str, examples: list[Example[Caption]], batch: int, repeats: int) -> None:
+def pairs(name: str, examples: list[Example[Caption]], batch: int, repeats: int) -> dict[str, list[float]]:
     """Compare `retrieve` on all pairs of a small gallery with a loop that encodes every pair again."""
     learner = make_learner(name, "coco_retrieval").eval()
     (gallery,) = galleries(examples)
@@ -286,40 +332,7 @@ def pairs(name: str, examples: list[Example[Caption]], batch: int, repeats: int)
     if ranks[0] != ranks[1]:
         raise SystemExit(f"the sides of {name}'s pairs differ")
     title = f"pairs, {name}, {len(gallery.images)} x {len(gallery.texts)}"
-    report(title, measure({"encodes every pair": loop, "engine": engine}, repeats), "pairs", len(every))
-
-
-def gpu(compiled: bool) -> None:
-    """Print pairs per second of ViLT-B/32 in bfloat16, the share of the GPU's peak, and the hours for COCO 5K."""
-    learner, examples = make_learner("vilt", "coco_retrieval").cuda().eval(), gallery_of(64, 5)
-    (gallery,) = galleries(examples)
-    backbone = learner.backbone
-    with FlopCounterMode(display=False) as counted, torch.inference_mode():
-        seen = backbone.see(
-            to_gpu(backbone.prepare_images(gallery.images[:4])), torch.zeros(4, dtype=torch.int64).cuda()
-        )
-        backbone.fuse(seen, backbone.read(to_gpu(backbone.prepare_texts(gallery.texts[:4]))))
-    operations = counted.get_total_flops() / 4
-    if compiled:
-        cast(Any, backbone).network.compile(dynamic=True)
-    name = torch.cuda.get_device_name()
-    peak = next((most for part, most in PEAKS.items() if part in name), None)
-    for batch in (64, 256, 1024):
-        wanted = make_pace(batch, make_accelerator("cuda", "bfloat16"))
-        retrieve(learner, examples, wanted, by_pairs)
-        torch.cuda.synchronize()
-        started = time.perf_counter()
-        retrieve(learner, examples, wanted, by_pairs)
-        rate = len(gallery.images) * len(gallery.texts) / (time.perf_counter() - started)
-        share = f", {rate * operations / peak:.1%} of {peak / 1e12:.0f} TFLOP/s" if peak else ""
-        how = f"{name}, batch {batch}{', compiled' if compiled else ''}"
-        print(f"gpu, {how}: {rate:,.0f} pairs/s of {operations / 1e9:.1f} GFLOP{share}")
-        print(f"gpu, {how}: COCO 5K in {COCO_5K / rate / 3600:.1f} hours")
-
-
-def to_gpu(tensors: Tensors) -> Tensors:
-    """The tensors on the GPU."""
-    return {name: value.cuda() for name, value in tensors.items()}
+    return report(title, measure({"encodes every pair": loop, "engine": engine}, repeats), "pairs", len(every))
 
 
 if __name__ == "__main__":

@@ -5,12 +5,15 @@ from __future__ import annotations
 import errno
 import importlib.util
 import json
+import multiprocessing
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -21,7 +24,7 @@ import pytest
 
 from vlbench.core.errors import ExitCode
 from vlbench.engine.batching.prediction_shards import PredictionShards
-from vlbench.records.folder import find_runs
+from vlbench.records.folder import find_runs, read_run
 
 TESTS = Path(__file__).resolve().parents[1]
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node")
@@ -198,6 +201,58 @@ def test_a_thread_of_a_model_does_not_keep_a_finished_run_alive(
     log = tmp_path / "log"
     done = command(sys.executable, TESTS / "faulty.py", *run, "--num-processes", processes, fault="thread:0:3", log=log)
     assert (done.returncode, log.read_text()) == (0, "batch"), done.stderr
+
+
+def of_machine(number: int, port: int, arguments: list[str]) -> None:
+    """What a launcher starts on machine `number` of two with a process each."""
+    meeting = {"MASTER_ADDR": "localhost", "MASTER_PORT": str(port), "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1"}
+    os.environ.update({**meeting, "RANK": str(number), "WORLD_SIZE": "2"})
+    from vlbench.cli.main import main
+
+    sys.exit(main(arguments))
+
+
+def test_two_machines_share_a_run(evaluation: list[object], vlbench: Call, tmp_path: Path) -> None:
+    assert vlbench(*evaluation, "--output-path", tmp_path / "alone").code == 0
+    arguments = [str(argument) for argument in (*evaluation, "--output-path", tmp_path / "both")]
+    context, port = multiprocessing.get_context("fork"), free_port()
+    machines = [context.Process(target=of_machine, args=(number, port, arguments)) for number in range(2)]
+    for machine in machines:
+        machine.start()
+    for machine in machines:
+        machine.join(PATIENCE)
+    assert [machine.exitcode for machine in machines] == [0, 0]
+    assert answered(tmp_path / "both") == answered(tmp_path / "alone")
+    (path,) = find_runs(tmp_path / "both")
+    assert json.loads((path / "run.json").read_text())["environment"]["world_size"] == 2
+
+
+@pytest.mark.slow
+def test_torchrun_on_two_machines_trains_and_answers(run: list[object], tmp_path: Path) -> None:
+    """Two agents with one rendezvous, as docs/slurm.sh starts them; both see one disk."""
+    meeting = ("--nnodes", 2, "--nproc-per-node", 1, "--max-restarts", 0, "--rdzv-id", "run", "--rdzv-backend", "c10d")
+    agent = (sys.executable, "-m", "torch.distributed.run", *meeting, "--rdzv-endpoint", f"localhost:{free_port()}")
+    with ThreadPoolExecutor() as pool:
+        agents = [pool.submit(command, *agent, "-m", "vlbench", *run, "--num-processes", 2) for _ in range(2)]
+    assert [started.result().returncode for started in agents] == [0, 0], agents[0].result().stderr
+    (path,) = find_runs(tmp_path)
+    both = read_run(path)
+    assert (both.environment.world_size, both.status) == (2, "done")
+    assert command(sys.executable, "-m", "vlbench", *run, "--output-path", tmp_path / "alone").returncode == 0
+    losses = [steps_of(folder) for folder in (path, *find_runs(tmp_path / "alone"))]
+    assert losses[0] == pytest.approx(losses[1], abs=1e-5) and len(losses[0]) == 6
+
+
+def steps_of(folder: Path) -> list[float]:
+    """The loss of each step of a run."""
+    return [json.loads(line)["loss"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def free_port() -> int:
+    with socket.socket() as server:
+        server.bind(("localhost", 0))
+        port: int = server.getsockname()[1]
+        return port
 
 
 @pytest.mark.slow

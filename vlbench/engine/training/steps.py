@@ -80,7 +80,7 @@ class Trained:
         if conduct.fsdp:
             return cls(learner, learner, accelerator.prepare_optimizer(optimizer), schedule, average)
         if accelerator.num_processes > 1:
-            unused = _has_unused_parameters(learner, examples, plan, accelerator)
+            unused = has_unused_parameters(learner, examples, plan, accelerator)
             accelerator.ddp_handler = DistributedDataParallelKwargs(find_unused_parameters=unused)
         wrapped, optimizer = accelerator.prepare(learner, optimizer)
         return cls(learner, wrapped, optimizer, schedule, average)
@@ -102,7 +102,7 @@ def _make_live(learner: Learner, accelerator: Accelerator) -> None:
     synchronise_batch_norms(learner, accelerator)
 
 
-def _has_unused_parameters(learner: Learner, examples: Examples, plan: Plan, accelerator: Accelerator) -> bool:
+def has_unused_parameters(learner: Learner, examples: Examples, plan: Plan, accelerator: Accelerator) -> bool:
     """Whether some parameter has no part in the loss; equal on all processes. It changes no state.
 
     Models of other packages may use other parameters in every step, so they count as if some were unused.

@@ -250,6 +250,21 @@ def test_a_single_step_trains_at_the_full_rate(optimizer: str, start: Callable[.
     assert [values["lr"] for values in log] == [0.01] and weights(training.learner) != before
 
 
+def test_parameters_without_a_part_in_the_loss_are_found(start: Callable[..., Finetuning]) -> None:
+    learner = (training := start(noisy=False)).learner
+    given = training.steps.examples, training.plan, training.accelerator
+    torch.manual_seed(1)
+    drawn = torch.rand(1)
+    torch.manual_seed(1)
+    assert not steps.has_unused_parameters(learner, *given)
+    assert torch.rand(1) == drawn and all(parameter.grad is None for parameter in learner.parameters())
+    learner.head.extra = nn.Linear(1, 1)
+    assert steps.has_unused_parameters(learner, *given)
+    learner.head.extra.requires_grad_(False)
+    assert not steps.has_unused_parameters(learner, *given)
+    assert steps.has_unused_parameters(start(folder="own").learner, *given)  # of another package: it may vary
+
+
 class Fetches(TorchDispatchMode):
     """Notes the operations that make the host wait for the device."""
 
