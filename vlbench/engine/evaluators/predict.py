@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Generic, TypeAlias, TypeVar
@@ -15,7 +16,7 @@ from vlbench.core.examples import Examples
 from vlbench.core.results import Prediction
 from vlbench.engine.batching.batches import Prepared, answering_blocks, loader
 from vlbench.engine.batching.isolation import Failures, isolate, name_example
-from vlbench.engine.batching.prediction_shards import PredictionShards, shard_ranges
+from vlbench.engine.batching.prediction_shards import PredictionShards, ShardWriter, shard_ranges
 from vlbench.engine.runtime.memory import within_memory
 from vlbench.engine.runtime.progress_timing import Pace, Timing
 
@@ -45,7 +46,8 @@ def predict_all(
     """Answer the examples: rank 0 returns all predictions in the order of the examples, the other ranks none.
 
     Batches are cut once and given to ranks in whole shards, so the same examples are always in the same batch.
-    shards: where predictions are kept as they come, and read instead of computed again; None keeps nothing.
+    shards: where predictions are kept as they come, by a thread, and read instead of computed again; None keeps
+    nothing.
     If `pace.records_errors`, an example that cannot be answered gets a prediction with the status `error` and the
     reason. Its batch is answered without it.
 
@@ -60,14 +62,15 @@ def predict_all(
     predictions = _without_retried(_read(shards, ids), pace) if pace.ranks.is_main else {}
     missing = pace.ranks.mine(pace.ranks.share([part for part in ids if part not in predictions]))
     own = list[Prediction]()
-    with torch.inference_mode(), pace.accelerator.autocast():
+    writing = ShardWriter(shards) if shards is not None else nullcontext()
+    with writing as writer, torch.inference_mode(), pace.accelerator.autocast():
         for part, answers in _answer_parts(missing, blocks, examples, work, pace, timing):
             predictions[part] = answers
             own += answers
             if len(own) >= ENOUGH:
                 _reject_half_failed(own)
-            if shards is not None:
-                shards.write(part, answers)
+            if writer is not None:
+                writer.write(part, answers)
     merged = _merge(predictions, ids, shards, pace)
     _reject_half_failed(merged)
     answered = zip((row for block in blocks for row in block), merged, strict=False)
