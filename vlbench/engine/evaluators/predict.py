@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Generic, TypeAlias, TypeVar
@@ -34,10 +35,13 @@ class Work(Generic[Ready]):
     """The two halves of answering a block of rows.
 
     prepare: makes the input of a forward pass (in workers where there are any). answer: the predictions of an input.
+    launch: begins to answer an input on a device that computes by itself; what it returns waits for the predictions.
+    None: there is no such device.
     """
 
     prepare: Callable[[Sequence[int]], Ready]
     answer: Callable[[Ready], list[Prediction]]
+    launch: Callable[[Ready], Callable[[], list[Prediction]]] | None = None
 
 
 def predict_all(
@@ -119,17 +123,12 @@ def _answer_parts(
 ) -> Iterator[tuple[range, list[Prediction]]]:
     """The predictions of each part, as they come."""
     own = [blocks[number] for part in parts for number in part]
-    total = sum(map(len, own))
-    prepare = partial(isolate if pace.records_errors else partial(_at_once, examples=examples), work=work.prepare)
-    loaded = loader(Prepared(own, prepare), pace.workers, pace.accelerator.device)
+    total, answered = sum(map(len, own)), _answer_blocks(own, examples, work, pace)
     for part in parts:
         predictions = list[Prediction]()
         started = time.perf_counter()
         for number in part:
-            ready, failures = next(loaded)
-            rest = [row for row in blocks[number] if row not in failures]
-            answers, failed = _answer_batch(ready, rest, examples, work, pace)
-            predictions += _in_order(blocks[number], examples, answers, failures | failed)
+            predictions += next(answered)
             now = time.perf_counter()
             timing.batches.append(now - started)
             timing.examples += len(blocks[number])
@@ -138,6 +137,44 @@ def _answer_parts(
                 pace.step(timing.examples, total)
         yield part, predictions
         pace.step(timing.examples, total)
+
+
+def _answer_blocks(
+    blocks: Sequence[Sequence[int]], examples: Examples, work: Work[Ready], pace: Pace
+) -> Iterator[list[Prediction]]:
+    """The predictions of each block. A block is launched before those of the one before it are waited for."""
+    prepare = partial(isolate if pace.records_errors else partial(_at_once, examples=examples), work=work.prepare)
+    loaded = loader(Prepared(blocks, prepare), pace.workers, pace.accelerator.device)
+    begun = deque[Callable[[], list[Prediction]]]()
+    for rows, (ready, failures) in zip(blocks, loaded, strict=True):
+        begun.append(_begin_block(ready, rows, failures, examples, work, pace))
+        if work.launch is None or len(begun) > 1:
+            yield begun.popleft()()
+    if begun:
+        yield begun.popleft()()
+
+
+def _begin_block(
+    ready: Ready | None, rows: Sequence[int], failures: Failures, examples: Examples, work: Work[Ready], pace: Pace
+) -> Callable[[], list[Prediction]]:
+    """Launch a prepared block if its device computes by itself; what is returned gives a prediction per row.
+
+    A block that fails is answered again, at once and with all care.
+    """
+    rest = [row for row in rows if row not in failures]
+    launched: Callable[[], list[Prediction]] | None = None
+    if work.launch is not None and ready is not None and rest:
+        with suppress(Exception):
+            launched = work.launch(ready)
+
+    def wait() -> list[Prediction]:
+        if launched is not None:
+            with suppress(Exception):
+                return _in_order(rows, examples, launched(), failures)
+        answers, failed = _answer_batch(ready, rest, examples, work, pace)
+        return _in_order(rows, examples, answers, failures | failed)
+
+    return wait
 
 
 def _at_once(
