@@ -85,7 +85,7 @@ def test_a_stopped_command_goes_on(
     number: signal.Signals, tasks: str, command: list[object], vlbench: Call, tmp_path: Path
 ) -> None:
     """One run and its control, or two runs, while both of them train."""
-    command = [*command, "--model", "cvlp", "--task", tasks, "--steps", 60, "--set", "train.evaluations=1"]
+    command = [*command, "--model", "cvlp", "--task", tasks, "--steps", 30, "--set", "train.evaluations=1"]
     whole = vlbench(*command, "--output-path", tmp_path / "whole")
     assert whole.code == 0
     command += ["--jobs", 2]

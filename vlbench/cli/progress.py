@@ -108,6 +108,8 @@ class Named:
 
 def progress_of_run(progress: ProgressProtocol, name: str) -> ProgressProtocol:
     """The progress of one of several runs that go on at once: a bar for each, or lines that begin with its name."""
+    if isinstance(progress, Silent):
+        return progress
     return Row(progress, name) if isinstance(progress, Bars) else Named(progress, name)
 
 

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from vlbench.cli import progress
-from vlbench.cli.progress import Bars, Lines, open_progress
+from vlbench.cli.progress import Bars, Lines, open_progress, progress_of_run
 from vlbench.core.progress import Silent
 
 
@@ -71,3 +71,31 @@ def test_bars_count_along() -> None:
         bars.step("reading", 10, 10)
         bars.step("writing", 2, 2)
         assert rich.finished
+
+
+def test_every_run_has_a_bar_of_its_own() -> None:
+    console = Console(file=io.StringIO(), force_terminal=True, width=100)
+    bars = Bars(Progress(console=console, auto_refresh=False))
+    first, second = progress_of_run(bars, "nlvr2 with cvlp"), progress_of_run(bars, "gqa with cvlp")
+    for what in ("finetuning", "selecting", "predicting"):
+        for done in (1, 2):
+            first.step(what, done, 2)
+    second.step("finetuning", 1, 4)
+    rows = [(task.description, task.completed, task.total) for task in bars.progress.tasks]
+    assert rows == [("nlvr2 with cvlp: predicting", 2, 2), ("gqa with cvlp: finetuning", 1, 4)]
+
+
+def test_lines_of_several_runs_begin_with_their_names(clock: list[float], capsys: pytest.CaptureFixture[str]) -> None:
+    lines = Lines()
+    first, second = progress_of_run(lines, "first"), progress_of_run(lines, "second")
+    first.say("starts")
+    for done in range(3):
+        clock[0] += 6.0
+        first.step("finetuning", done, 2)
+        second.step("finetuning", done, 9)
+    assert capsys.readouterr().err.splitlines() == [
+        "first: starts",
+        "first: finetuning: 2/2",
+        "second: finetuning: 2/9",
+    ]
+    assert isinstance(progress_of_run(Silent(), "first"), Silent)

@@ -166,6 +166,20 @@ def loader(batches: Dataset[Ready], workers: int, device: torch.device) -> Itera
     return _raise_errors_of_workers(loaded)
 
 
+def fetch_later(values: torch.Tensor) -> Callable[[], torch.Tensor]:
+    """Begin to copy a tensor to the CPU; what is returned waits for the copy."""
+    if values.device.type != "cuda":
+        return values.cpu
+    copy = values.to("cpu", non_blocking=True)
+    copied = torch.cuda.current_stream(values.device).record_event()
+
+    def wait() -> torch.Tensor:
+        copied.synchronize()
+        return copy
+
+    return wait
+
+
 @dataclass(frozen=True)
 class _Failure:
     """An error in a worker."""

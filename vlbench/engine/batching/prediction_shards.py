@@ -6,6 +6,8 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from queue import Queue
+from threading import Thread
 from typing import cast
 
 import pyarrow as pa
@@ -18,6 +20,8 @@ from vlbench.records.parquet import read_table, write_table
 
 SHARDS = 512
 """The most files: a killed process loses less than 1 / SHARDS of the work."""
+_QUEUED = 2
+"""Shards that wait to be written while another one is."""
 
 _SCHEMA = pa.schema(
     [
@@ -86,3 +90,46 @@ class PredictionShards:
 
     def _path(self, blocks: range) -> Path:
         return self.folder / f"batches-{blocks.start:06d}-{blocks.stop - 1:06d}.parquet"
+
+
+class ShardWriter:
+    """A context in which a thread writes shards, in the order in which they come, while the caller computes.
+
+    All shards are written when it ends, whatever ends it. An error of the thread is raised by the next `write`, or at
+    the end.
+    """
+
+    def __init__(self, shards: PredictionShards) -> None:
+        self.shards = shards
+        self._queue: Queue[tuple[range, Sequence[Prediction]] | None] = Queue(_QUEUED)
+        self._thread = Thread(target=self._write_all, daemon=True)
+        self._error: Exception | None = None
+
+    def __enter__(self) -> ShardWriter:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if self._thread.is_alive():
+            self._queue.put(None)
+            self._thread.join()
+        if error is None:
+            self._raise_error()
+
+    def write(self, blocks: range, predictions: Sequence[Prediction]) -> None:
+        """Have the predictions of these batches written; waits while several shards are not written yet."""
+        self._raise_error()
+        if not self._thread.is_alive():  # only now: data workers, which are forked, must not inherit it
+            self._thread.start()
+        self._queue.put((blocks, predictions))
+
+    def _write_all(self) -> None:
+        while (shard := self._queue.get()) is not None:
+            if self._error is None:
+                try:
+                    self.shards.write(*shard)
+                except Exception as error:  # it is raised in the thread of the caller
+                    self._error = error
+
+    def _raise_error(self) -> None:
+        if self._error is not None:
+            raise self._error

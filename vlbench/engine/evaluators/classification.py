@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
 from vlbench.core.backbone import Model
@@ -10,6 +11,7 @@ from vlbench.core.cards import HeadLayout
 from vlbench.core.examples import Examples
 from vlbench.core.modes import MODES
 from vlbench.core.results import Prediction
+from vlbench.engine.batching.batches import fetch_later
 from vlbench.engine.batching.prediction_shards import PredictionShards
 from vlbench.engine.evaluators.base import Evaluator, ResultFolders
 from vlbench.engine.evaluators.predict import Work, predict_all
@@ -51,10 +53,16 @@ def classify(
         VlbenchError: a logit is not a number, naming the example.
     """
 
-    def answer(batch: Batch) -> list[Prediction]:
-        output = learner(batch.to(pace.accelerator.device))
-        return learner.head.finish(output.logits.float().cpu(), batch.ids)
+    device = pace.accelerator.device
 
-    work = Work(partial(learner.head.collate, examples, model=learner.model), answer)
+    def launch(batch: Batch) -> Callable[[], list[Prediction]]:
+        fetch = fetch_later(learner(batch.to(device)).logits.float())
+        return lambda: learner.head.finish(fetch(), batch.ids)
+
+    def answer(batch: Batch) -> list[Prediction]:
+        return launch(batch)()
+
+    collate = partial(learner.head.collate, examples, model=learner.model)
+    work = Work(collate, answer, launch if device.type == "cuda" else None)
     with learner.evaluating():
         return predict_all(examples, work, pace, shards)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Generic, TypeAlias, TypeVar
@@ -16,7 +18,7 @@ from vlbench.core.results import Prediction
 from vlbench.core.task import ids_of
 from vlbench.engine.batching.batches import Prepared, answering_blocks, loader
 from vlbench.engine.batching.isolation import Failures, isolate, name_example
-from vlbench.engine.batching.prediction_shards import PredictionShards, shard_ranges
+from vlbench.engine.batching.prediction_shards import PredictionShards, ShardWriter, shard_ranges
 from vlbench.engine.runtime.memory import within_memory
 from vlbench.engine.runtime.progress_timing import Pace, Timing
 
@@ -34,10 +36,13 @@ class Work(Generic[Ready]):
     """The two halves of answering a block of rows.
 
     prepare: makes the input of a forward pass (in workers where there are any). answer: the predictions of an input.
+    launch: begins to answer an input on a device that computes by itself; what it returns waits for the predictions.
+    None: there is no such device.
     """
 
     prepare: Callable[[Sequence[int]], Ready]
     answer: Callable[[Ready], list[Prediction]]
+    launch: Callable[[Ready], Callable[[], list[Prediction]]] | None = None
 
 
 def predict_all(
@@ -46,7 +51,8 @@ def predict_all(
     """Answer the examples: rank 0 returns all predictions in the order of the examples, the other ranks none.
 
     Batches are cut once and given to ranks in whole shards, so the same examples are always in the same batch.
-    shards: where predictions are kept as they come, and read instead of computed again; None keeps nothing.
+    shards: where predictions are kept as they come, by a thread, and read instead of computed again; None keeps
+    nothing.
     If `pace.records_errors`, an example that cannot be answered gets a prediction with the status `error` and the
     reason. Its batch is answered without it.
 
@@ -62,14 +68,15 @@ def predict_all(
     predictions = _without_retried(_read(shards, ids), pace) if pace.ranks.is_main else {}
     missing = pace.ranks.mine(pace.ranks.share([part for part in ids if part not in predictions]))
     own = list[Prediction]()
-    with torch.inference_mode(), pace.accelerator.autocast():
+    writing = ShardWriter(shards) if shards is not None else nullcontext()
+    with writing as writer, torch.inference_mode(), pace.accelerator.autocast():
         for part, answers in _answer_parts(missing, blocks, examples, work, pace, timing):
             predictions[part] = answers
             own += answers
             if len(own) >= ENOUGH:
                 _reject_half_failed(own)
-            if shards is not None:
-                shards.write(part, answers)
+            if writer is not None:
+                writer.write(part, answers)
     merged = _merge(predictions, ids, shards, pace)
     _reject_half_failed(merged)
     answered = zip((row for block in blocks for row in block), merged, strict=False)
@@ -118,17 +125,12 @@ def _answer_parts(
 ) -> Iterator[tuple[range, list[Prediction]]]:
     """The predictions of each part, as they come."""
     own = [blocks[number] for part in parts for number in part]
-    total = sum(map(len, own))
-    prepare = partial(isolate if pace.records_errors else partial(_at_once, examples=examples), work=work.prepare)
-    loaded = loader(Prepared(own, prepare), pace.workers, pace.accelerator.device)
+    total, answered = sum(map(len, own)), _answer_blocks(own, examples, work, pace)
     for part in parts:
         predictions = list[Prediction]()
         started = time.perf_counter()
         for number in part:
-            ready, failures = next(loaded)
-            rest = [row for row in blocks[number] if row not in failures]
-            answers, failed = _answer_batch(ready, rest, examples, work, pace)
-            predictions += _in_order(blocks[number], examples, answers, failures | failed)
+            predictions += next(answered)
             now = time.perf_counter()
             timing.batches.append(now - started)
             timing.examples += len(blocks[number])
@@ -137,6 +139,44 @@ def _answer_parts(
                 pace.step(timing.examples, total)
         yield part, predictions
         pace.step(timing.examples, total)
+
+
+def _answer_blocks(
+    blocks: Sequence[Sequence[int]], examples: Examples, work: Work[Ready], pace: Pace
+) -> Iterator[list[Prediction]]:
+    """The predictions of each block. A block is launched before those of the one before it are waited for."""
+    prepare = partial(isolate if pace.records_errors else partial(_at_once, examples=examples), work=work.prepare)
+    loaded = loader(Prepared(blocks, prepare), pace.workers, pace.accelerator.device)
+    begun = deque[Callable[[], list[Prediction]]]()
+    for rows, (ready, failures) in zip(blocks, loaded, strict=True):
+        begun.append(_begin_block(ready, rows, failures, examples, work, pace))
+        if work.launch is None or len(begun) > 1:
+            yield begun.popleft()()
+    if begun:
+        yield begun.popleft()()
+
+
+def _begin_block(
+    ready: Ready | None, rows: Sequence[int], failures: Failures, examples: Examples, work: Work[Ready], pace: Pace
+) -> Callable[[], list[Prediction]]:
+    """Launch a prepared block if its device computes by itself; what is returned gives a prediction per row.
+
+    A block that fails is answered again, at once and with all care.
+    """
+    rest = [row for row in rows if row not in failures]
+    launched: Callable[[], list[Prediction]] | None = None
+    if work.launch is not None and ready is not None and rest:
+        with suppress(Exception):
+            launched = work.launch(ready)
+
+    def wait() -> list[Prediction]:
+        if launched is not None:
+            with suppress(Exception):
+                return _in_order(rows, examples, launched(), failures)
+        answers, failed = _answer_batch(ready, rest, examples, work, pace)
+        return _in_order(rows, examples, answers, failures | failed)
+
+    return wait
 
 
 def _at_once(

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -11,7 +14,13 @@ from torch import nn
 
 from vlbench.core.errors import DataError
 from vlbench.core.results import Prediction
-from vlbench.engine.batching.prediction_shards import SHARDS, PredictionShards, shard_ranges, state_sha256
+from vlbench.engine.batching.prediction_shards import (
+    SHARDS,
+    PredictionShards,
+    ShardWriter,
+    shard_ranges,
+    state_sha256,
+)
 
 BLOCKS = range(4, 6)
 PREDICTIONS = [
@@ -82,3 +91,56 @@ def test_the_hash_depends_on_weights_and_buffers() -> None:
     assert state_sha256(first) == known  # beyond float32
     first.weight.data[1] = 1.0 + 2**-23
     assert state_sha256(first) != known
+
+
+@dataclass(frozen=True)
+class Slow(PredictionShards):
+    """Shards whose writing waits until it may begin, and fails for batch 2."""
+
+    begin: threading.Event = field(default_factory=threading.Event)
+    order: list[tuple[str, int]] = field(default_factory=list)
+
+    def write(self, blocks: range, predictions: Sequence[Prediction]) -> None:
+        assert self.begin.wait(60)
+        self.order.append((threading.current_thread().name, blocks.start))
+        if blocks.start == 2:
+            raise DataError("the disk is full")
+        super().write(blocks, predictions)
+
+
+@pytest.fixture
+def slow(tmp_path: Path) -> Slow:
+    return Slow(tmp_path, "key")
+
+
+@pytest.mark.parametrize("stopped", [False, True])
+def test_a_thread_writes_all_in_order_whatever_ends_the_work(slow: Slow, stopped: bool) -> None:
+    def work() -> None:
+        with ShardWriter(slow) as writer:
+            for number in (0, 1):
+                writer.write(range(number, number + 1), PREDICTIONS)
+            assert slow.order == []  # the caller has not waited
+            slow.begin.set()
+            if stopped:
+                raise KeyboardInterrupt
+
+    if stopped:
+        with pytest.raises(KeyboardInterrupt):
+            work()
+    else:
+        work()
+    assert [number for _, number in slow.order] == [0, 1]
+    assert len({thread for thread, _ in slow.order}) == 1
+    assert slow.read(range(1), IDS) == slow.read(range(1, 2), IDS) == PREDICTIONS
+
+
+def test_an_error_of_the_thread_is_raised_by_the_caller(slow: Slow) -> None:
+    slow.begin.set()
+    with pytest.raises(DataError, match="the disk is full"), ShardWriter(slow) as writer:
+        writer.write(range(2, 3), PREDICTIONS)
+    with pytest.raises(DataError, match="the disk is full"), ShardWriter(slow) as writer:
+        for number in range(2, 99):
+            writer.write(range(number, number + 1), PREDICTIONS)
+    assert len(slow.order) < 9  # nothing is written after an error
+    with ShardWriter(slow):
+        pass

@@ -145,3 +145,34 @@ def test_it_ends_early_once_enough_examples_were_asked(pace: Pace) -> None:
     with pytest.raises(DataError, match="60 of 100 examples cannot be answered"):
         predict_all(many, asks(set(range(60)), asked), replace(pace, batch_size=10, records_errors=True))
     assert sum(map(len, asked)) == 40
+
+
+@pytest.mark.parametrize("fails", [None, "launch", "wait"])
+@pytest.mark.parametrize("records_errors", [False, True])
+def test_a_batch_is_launched_before_the_one_before_it_is_fetched(
+    fails: str | None, records_errors: bool, pace: Pace, tmp_path: Path
+) -> None:
+    """Where the second batch cannot be launched or fetched, it is answered as without a device of its own."""
+    events = list[str]()
+    careful = asks({1} if records_errors else set(), [])
+
+    def launch(rows: list[int]) -> Any:
+        events.append(f"launch {rows[-1]}")
+        if fails == "launch" and 7 in rows:
+            raise RuntimeError("CUDA out of memory")
+
+        def wait() -> list[Prediction]:
+            events.append(f"fetch {rows[-1]}")
+            if fails == "wait" and 7 in rows:
+                raise VlbenchError("not finite")
+            return careful.answer(rows)
+
+        return wait
+
+    pace = replace(pace, records_errors=records_errors)
+    shards = PredictionShards(tmp_path, "key")
+    answers, timing = predict_all(EXAMPLES, replace(careful, launch=launch), pace, shards)
+    assert answers == predict_all(EXAMPLES, careful, pace)[0]
+    middle = ["launch 8", "fetch 7"] if fails != "launch" else ["launch 8"]
+    assert events == ["launch 3", "launch 7", "fetch 3", *middle, "fetch 8"]
+    assert (len(timing.batches), timing.examples) == (3, 9)
