@@ -139,10 +139,9 @@ def test_columns_are_those_of_the_list(files: SplitFiles) -> None:
         (Joined([found, expected[:3], found]), [*expected, *expected[:3], *expected]),
     ):
         columns, own = columns_of(examples), columns_of(listed)
-        assert [list(values) for values in (columns.ids, columns.groups, columns.references)] == [
-            own.ids, own.groups, own.references,
-        ]  # fmt: skip
-        assert {tag: list(values) for tag, values in columns.tags.items()} == own.tags
+        for name in ("ids", "groups", "references"):
+            assert list(getattr(columns, name)) == list(getattr(own, name))
+        assert {tag: list(values) for tag, values in columns.tags.items()} == dict(own.tags)
         assert list(examples) == listed and take(examples, [3, 0, 1]) == [listed[3], listed[0], listed[1]]
         assert list(queries_of(examples)) == [example.query for example in listed]
         assert ids_and_queries(examples, [2, 1]) == ids_and_queries(listed, [2, 1])
