@@ -31,18 +31,26 @@ def main() -> None:
     parser.add_argument("--questions", type=int, default=QUESTIONS)
     parser.add_argument("--repeats", type=int, default=5)
     wanted = parser.parse_args()
-    annotations, results = generate_questions(wanted.questions)
+    report(wanted.questions, measure(make_sides(wanted.questions), wanted.repeats))
+
+
+def ratios(repeats: int, questions: int = QUESTIONS) -> dict[str, list[float]]:
+    """The name of the comparison -> one ratio per repeat, greater is better."""
+    return ratios_of(measure(make_sides(questions), repeats))
+
+
+def make_sides(questions: int) -> dict[str, Side]:
+    """The sides, the official procedure first; stops if they differ."""
+    annotations, results = generate_questions(questions)
     examples = [make_example(annotation) for annotation in annotations]
     predictions = [Prediction(str(result["question_id"]), result["answer"]) for result in results]
     compare(annotations, results, examples, predictions)
-
     slices = ("answer_type", "question_type")
-    sides: dict[str, Side] = {
+    return {
         "official procedure": lambda: evaluate(annotations, results),
         "vqa_accuracy": lambda: vqa_accuracy(predictions, examples),
         "vqa_accuracy and slices": lambda: score({"a": vqa_accuracy}, "a", slices, predictions, examples),
     }
-    report(wanted.questions, measure(sides, wanted.repeats))
 
 
 def compare(
@@ -63,13 +71,18 @@ def compare(
 
 def report(questions: int, seconds: dict[str, list[float]]) -> None:
     """Print median and range of each side, and of its ratio to the official procedure in the same repeat."""
-    official, *others = seconds
     for name, taken in seconds.items():
         print(f"{name}: {format_spread(taken)} CPU-s for {questions:,} questions, {len(taken)} repeats")
-    for name in others:
-        print(
-            f"{official} / {name}: {format_spread(paired_ratios({official: seconds[official], name: seconds[name]}))}"
-        )
+    for name, values in ratios_of(seconds).items():
+        print(f"{name}: {format_spread(values)}")
+
+
+def ratios_of(seconds: dict[str, list[float]]) -> dict[str, list[float]]:
+    """The first side's time over each other side's, for each repeat."""
+    official, *others = seconds
+    return {
+        f"{official} / {name}": paired_ratios({official: seconds[official], name: seconds[name]}) for name in others
+    }
 
 
 def generate_questions(questions: int, seed: int = 0) -> tuple[list[Record], list[Record]]:

@@ -14,7 +14,6 @@ import contextlib
 import io
 import json
 import os
-import resource
 import shutil
 import subprocess
 import sys
@@ -112,9 +111,10 @@ def run_command(root: Path) -> str:
 
 
 def print_peak(folder: str) -> None:
-    """The peak memory of this process after one run of the command."""
+    """The peak memory of this process after one run of the command, without what the parent had before the fork."""
     run_command(Path(folder))
-    print(f"{COMMAND}: peak {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MiB")
+    peak = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+    print(f"{COMMAND}: peak {int(peak.split()[1]) / 1024:.0f} MiB")
 
 
 if __name__ == "__main__":

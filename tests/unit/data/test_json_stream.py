@@ -6,7 +6,7 @@ import pytest
 
 from vlbench.core.errors import DataError
 from vlbench.data.json import stream as jsonstream
-from vlbench.data.json.stream import entries
+from vlbench.data.json.stream import elements, entries, is_list, list_entries
 
 VALUES = [0, -12, 1.5e10, True, None, "", 'a "quoted" \\ one', "é🙂\u2028", [], [1, [2, {}]], {"a": {"b": [1.25]}}]
 
@@ -106,3 +106,48 @@ def test_an_endless_member_is_not_read_to_its_end(tmp_path, monkeypatch):
     path = written(tmp_path, '{"a": 1, "b": "' + "x" * (4 << 20) + '"}')
     with pytest.raises(DataError, match="an entry of more than 1,048,576 characters at character 8"):
         dict(entries(path))
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 1 << 20])
+@pytest.mark.parametrize("indent", [None, 2])
+def test_the_elements_of_a_list_come_one_by_one(tmp_path, monkeypatch, chunk, indent):
+    monkeypatch.setattr(jsonstream, "CHUNK", chunk)
+    content = {"info": {"list": [1]}, "list": VALUES, "other": [2]}
+    members = {}
+    assert list(list_entries(written(tmp_path, json.dumps(content, indent=indent)), "list", members)) == VALUES
+    assert members == content | {"list": []}
+    assert list(elements(written(tmp_path, json.dumps(VALUES, indent=indent)))) == VALUES
+
+
+def test_a_list_is_read_no_further_than_asked(tmp_path, monkeypatch):
+    monkeypatch.setattr(jsonstream, "CHUNK", 64)
+    path = written(tmp_path, '{"a": 1, "list": [{"b": 2}, ' + "3, " * 200 + "torn")
+    members = {}
+    assert next(list_entries(path, "list", members)) == {"b": 2} and members == {"a": 1, "list": []}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("[1]", r"file\.json: \[1\] is found where a JSON object"),
+        ("{}", r"'list' is missing where a JSON list"),
+        ('{"list": {}}', r"'list' is \{\} where a JSON list"),
+        ('{"list": [], "list": [1]}', r"holds the key 'list' twice"),
+        ('{"list": [1 2]}', r"not JSON \(Expecting ',' delimiter at character 12\)"),
+        ('{"list": [1, 2', r"not JSON \(Expecting ',' delimiter at character 14\)"),
+        ('{"list": [', r"not JSON \(Expecting value at character 10\)"),
+        ('{"list": [1]} 2', r"Extra data at character 14\)"),
+        ("", r"not JSON \(Expecting value at character 0\)"),
+    ],
+)
+def test_faults_of_a_list_are_named(tmp_path, content, message):
+    with pytest.raises(DataError, match=message):
+        list(list_entries(written(tmp_path, content), "list", {}))
+
+
+def test_a_list_is_told_by_its_first_character(tmp_path):
+    assert [is_list(written(tmp_path, content)) for content in ("\ufeff\n [1]", "[]", "{}", '"["')] == [
+        *(True, True, False, False)
+    ]
+    with pytest.raises(DataError, match=r"'text' is found where a JSON list"):
+        list(elements(written(tmp_path, '"text"')))

@@ -2,10 +2,12 @@ import math
 
 import pytest
 
+from vlbench.core.columns import columns_of
 from vlbench.core.errors import CoverageError, DataError
 from vlbench.core.examples import Example, Label, Query
 from vlbench.core.results import MetricAbsentError, Prediction, Score
 from vlbench.metrics.accuracy import accuracy, consistency
+from vlbench.metrics.coverage import in_order
 from vlbench.metrics.scoring import score
 
 METRICS = {"accuracy": accuracy, "consistency": consistency}
@@ -83,3 +85,24 @@ def test_slices_improve_in_the_direction_of_the_metric():
     (result,) = score({"errors": errors}, "errors", ["kind"], PREDICTIONS, EXAMPLES).results
     assert result.higher_is_better is False
     assert [part.higher_is_better for part in result.slices["kind"].values()] == [False, False]
+
+
+def test_metrics_share_the_columns_and_the_order_of_predictions():
+    """The references are gone over once per derived column, however many metrics there are."""
+    passes = []
+
+    def reading(predictions, examples):
+        columns = columns_of(examples)
+        columns.derive(counted)
+        passes.append((in_order(predictions, examples), columns))
+        return accuracy(predictions, examples)
+
+    def counted(columns):
+        passes.append("derived")
+        return
+
+    score({"a": reading, "b": reading}, "a", ["kind"], PREDICTIONS[::-1], EXAMPLES)
+    assert passes.count("derived") == 1
+    (first, columns), (second, others) = (item for item in passes if item != "derived")
+    assert first is second and columns is others
+    assert [item.example_id for item in first] == [example.id for example in EXAMPLES]
