@@ -1,4 +1,4 @@
-"""What processes do together, on known numbers. Each leaves its results.
+"""What processes do together, on known numbers: `torchrun collectives.py OUT WORLD`. Each leaves its results.
 
 And a training in which a step has fewer examples than there are processes.
 """
@@ -6,9 +6,8 @@ And a training in which a step has fewer examples than there are processes.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import sys
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
@@ -44,7 +43,9 @@ FEW = "brivl:coco_retrieval@3x2"
 """A training with two examples in a step."""
 
 
-def main(out: Path, world: Path, train: Callable[[str, Path, Path], dict[str, Any]]) -> None:
+def main(out: Path, world: Path) -> None:
+    import training  # found beside this script where it is run as one
+
     accelerator = make_accelerator("cpu", "float32", 1)
     rank = accelerator.process_index
     gathered = []
@@ -64,6 +65,10 @@ def main(out: Path, world: Path, train: Callable[[str, Path, Path], dict[str, An
         "weight_gradient": net[0].weight.grad.tolist(),
         "running": [net[0].running_mean.tolist(), net[0].running_var.tolist(), int(net[0].num_batches_tracked)],
         "evaluated": net.eval()(own).tolist(),
-        "few": train(FEW, world, out / "few"),
+        "few": training.train(FEW, world, out / "few"),
     }
     (out / f"{rank}.json").write_text(json.dumps(left))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]))

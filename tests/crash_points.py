@@ -6,13 +6,11 @@ parts of paths are masked, so that the same command passes the same points each 
 
 from __future__ import annotations
 
-import atexit
 import builtins
 import errno
 import importlib
 import io
 import json
-import multiprocessing
 import os
 import re
 import shutil
@@ -26,7 +24,7 @@ from dataclasses import dataclass
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import pyarrow as pa
 from safetensors import safe_open
@@ -169,22 +167,6 @@ class Case:
             raise _NO_MEMORY[point.partition(".")[0]]()
 
         return self.run(lambda: watch_allocations(_at(number, fail)))
-
-
-def fork_ranks() -> None:
-    """Let `--num-processes` fork processes from this one, until it ends; new interpreters would import all again."""
-    from vlbench.engine.runtime import launch
-
-    whole, fork = launch._process, multiprocessing.get_context("fork")
-
-    def process(*arguments: Any) -> NoReturn:
-        atexit._clear()  # what this process does at its end
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        whole(*arguments)
-
-    launch._process = process
-    multiprocessing.get_context = lambda method=None: fork  # type: ignore[assignment]
 
 
 def _note(descriptor: int, point: str) -> None:

@@ -1,4 +1,4 @@
-"""Short trainings, by any number of processes: `cvlp:nlvr2`, `brivl:coco_retrieval@20x16`.
+"""Short trainings, by any number of processes: `torchrun training.py WORLD OUT cvlp:nlvr2 brivl:coco_retrieval@20x16`.
 
 After `@` steps and examples per step. So many steps take a low rate: Adam amplifies rounding where a gradient is almost
 zero. With `+fsdp` training is sharded, interrupted after two steps and resumed. Every process leaves its log, and what
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -68,7 +68,7 @@ def train(name: str, world: Path, folder: Path, accumulation: int = 1, **changed
     return {**left, "log": log, "weights": hashlib.sha256(weights).hexdigest()}
 
 
-def main(world: Path, out: Path, names: Iterable[str]) -> None:
+def main(world: Path, out: Path, names: list[str]) -> None:
     for name in names:
         left = train(name, world, out / file_name(name))
         (out / f"{file_name(name)}-{torch.distributed.get_rank()}.json").write_text(json.dumps(left))
@@ -77,3 +77,7 @@ def main(world: Path, out: Path, names: Iterable[str]) -> None:
 def file_name(name: str) -> str:
     """A training's name as that of a file: a model may be named by its folder."""
     return name.replace("/", "_")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3:])

@@ -4,15 +4,10 @@ from __future__ import annotations
 
 import http.server
 import json
-import multiprocessing
-import os
 import shutil
-import sys
 import threading
-import traceback
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from multiprocessing.connection import wait
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -137,46 +132,6 @@ def line(split: str, number: int) -> dict[str, object]:
 def write_lines(path: Path, lines: Iterable[dict[str, object]]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(json.dumps(one) + "\n" for one in lines), encoding="utf8")
-
-
-@pytest.fixture(scope="session")
-def in_processes() -> Callable[[int, Callable[[], object]], None]:
-    """`in_processes(count, work)`: does the work in forked processes that meet as those that torchrun starts."""
-    return _in_processes
-
-
-def _in_processes(count: int, work: Callable[[], object]) -> None:
-    from torch.distributed import TCPStore
-
-    store = TCPStore("localhost", 0, is_master=True, wait_for_workers=False)
-    meeting = {"MASTER_ADDR": "localhost", "MASTER_PORT": str(store.port), "TORCHELASTIC_USE_AGENT_STORE": "True"}
-    context = multiprocessing.get_context("fork")
-    processes = [context.Process(target=_as_rank, args=(rank, count, meeting, work)) for rank in range(count)]
-    for process in processes:
-        process.start()
-    while any(process.exitcode is None for process in processes):
-        wait([process.sentinel for process in processes if process.exitcode is None])
-        if any(process.exitcode for process in processes):  # the others would wait for it
-            for process in processes:
-                process.kill()
-    assert [process.exitcode for process in processes] == [0] * count
-
-
-def _as_rank(rank: int, count: int, meeting: dict[str, str], work: Callable[[], object]) -> None:
-    from accelerate.state import AcceleratorState
-
-    AcceleratorState._reset_state(reset_partial_state=True)  # what runs of the test's own process have set up
-    sizes, ranks = ("WORLD_SIZE", "LOCAL_WORLD_SIZE"), ("RANK", "LOCAL_RANK")
-    os.environ |= meeting | dict.fromkeys(sizes, str(count)) | dict.fromkeys(ranks, str(rank))
-    code = 1
-    try:
-        work()
-        code = 0
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        sys.stderr.flush()
-        os._exit(code)  # nothing of the test's own process is to be torn down
 
 
 @pytest.fixture(scope="session")

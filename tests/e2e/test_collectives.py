@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -11,6 +14,8 @@ from typing import Any
 import pytest
 import torch
 
+TESTS = Path(__file__).parents[1]
+
 
 @pytest.fixture(scope="module")
 def collectives(load_script: Callable[[str], ModuleType]) -> ModuleType:
@@ -18,16 +23,18 @@ def collectives(load_script: Callable[[str], ModuleType]) -> ModuleType:
 
 
 @pytest.fixture(scope="module")
-def results(
-    collectives: ModuleType,
-    load_script: Callable[[str], ModuleType],
-    in_processes: Callable[[int, Callable[[], None]], None],
-    tiny_world: Path,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> list[dict[str, Any]]:
+def results(tiny_world: Path, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     """The results of each of three processes."""
-    out, train = tmp_path_factory.mktemp("collectives"), load_script("training").train
-    in_processes(3, lambda: collectives.main(out, tiny_world, train))
+    out, script = tmp_path_factory.mktemp("collectives"), str(TESTS / "collectives.py")
+    launch = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "3")
+    done = subprocess.run(
+        [*launch, script, str(out), str(tiny_world)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr
     return [json.loads((out / f"{rank}.json").read_text()) for rank in range(3)]
 
 

@@ -14,7 +14,6 @@ import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -39,26 +38,6 @@ def command(*arguments: object, fault: str = "", log: Path | str = "") -> subpro
     environment = {**os.environ, "OMP_NUM_THREADS": "1", **({"FAULT": fault} if fault else {}), "FAULT_LOG": str(log)}
     run = [str(argument) for argument in arguments]
     return subprocess.run(run, env=environment, capture_output=True, text=True, timeout=240, check=False)
-
-
-@pytest.fixture
-def forked(crash_points: ModuleType, load_script: Callable[[str], ModuleType], tmp_path: Path) -> Call:
-    """The same without new interpreters: `faulty.py` and its processes are forked from this one."""
-
-    def call(*arguments: object, fault: str, log: Path | str = "") -> Any:
-        def before() -> None:
-            os.environ |= {"FAULT": fault, "FAULT_LOG": str(log)}
-            load_script("faulty")
-            crash_points.fork_ranks()
-
-        case = crash_points.Case(tmp_path / "case", arguments)
-        case.reset()
-        ended = case.run(before)
-        # What tells torch not to warn is read when torch is loaded, which it already was.
-        own = [line for line in ended.err.splitlines(keepends=True) if ".cpp:" not in line]
-        return replace(ended, err="".join(own))
-
-    return call
 
 
 @pytest.fixture
@@ -157,21 +136,21 @@ def counting(write: Call, written: list[range]) -> Call:
 
 
 @pytest.mark.parametrize("kind", ["train", pytest.param("data", marks=pytest.mark.slow)])
-def test_the_process_with_the_cause_says_it_once(kind: str, run: list[object], forked: Call) -> None:
+def test_the_process_with_the_cause_says_it_once(kind: str, run: list[object], tmp_path: Path) -> None:
     started = time.monotonic()
-    failed = forked(*run, "--num-processes", 2, fault=f"{kind}:1:3")
+    failed = command(sys.executable, TESTS / "faulty.py", *run, "--num-processes", 2, fault=f"{kind}:1:3")
     assert time.monotonic() - started < PATIENCE
-    assert failed.code == ExitCode.DATA, failed.err
-    assert failed.err == "vlbench: process 1 of 2: the image 7.png is damaged\n"
-    assert failed.out == ""
+    assert failed.returncode == ExitCode.DATA, failed.stderr
+    assert failed.stderr == "vlbench: process 1 of 2: the image 7.png is damaged\n"
+    assert failed.stdout == ""
 
 
-def test_a_process_that_ends_without_its_result_has_failed(run: list[object], forked: Call) -> None:
+def test_a_process_that_ends_without_its_result_has_failed(run: list[object], tmp_path: Path) -> None:
     """`os._exit(0)` in a model is no success."""
-    failed = forked(*run, "--num-processes", 2, fault="exit:1:3")
-    assert failed.code == ExitCode.USER_CODE, failed.err
-    assert failed.err.startswith("vlbench: process 1 of 2 ended with exit code 0 before its work was done")
-    assert (len(failed.err.splitlines()), failed.out) == (1, "")
+    failed = command(sys.executable, TESTS / "faulty.py", *run, "--num-processes", 2, fault="exit:1:3")
+    assert failed.returncode == ExitCode.USER_CODE, failed.stderr
+    assert failed.stderr.startswith("vlbench: process 1 of 2 ended with exit code 0 before its work was done")
+    assert (len(failed.stderr.splitlines()), failed.stdout) == (1, "")
 
 
 @pytest.mark.parametrize("moment", ["late", pytest.param("train", marks=pytest.mark.slow)])

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -12,8 +15,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-ByTwo = Callable[..., dict[str, list[Any]]]
-
+SCRIPT = Path(__file__).parents[1] / "training.py"
 STILL = ("cvlp:nlvr2", "fake:coco_retrieval")
 """Without dropout, and with losses that add up over the parts of a batch."""
 SHARDED = "cvlp:nlvr2+fsdp"
@@ -25,22 +27,21 @@ def training(load_script: Callable[[str], ModuleType]) -> ModuleType:
     return load_script("training")
 
 
-@pytest.fixture(scope="module")
-def by_two(
-    training: ModuleType, in_processes: Callable[..., None], tiny_world: Path, tmp_path_factory: pytest.TempPathFactory
-) -> ByTwo:
+def by_two(names: tuple[str, ...], world: Path, out: Path) -> dict[str, list[Any]]:
     """What both processes are left with, by the training's name."""
-
-    def train(*names: str) -> dict[str, list[Any]]:
-        folder = tmp_path_factory.mktemp("two")
-        in_processes(2, lambda: training.main(tiny_world, folder, names))
-        files = {name: f"{training.file_name(name)}-{{}}.json" for name in names}
-        return {
-            name: [json.loads((folder / file.format(rank)).read_text()) for rank in (0, 1)]
-            for name, file in files.items()
-        }
-
-    return train
+    command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(SCRIPT)]
+    done = subprocess.run(
+        [sys.executable, *command, str(world), str(out), *names],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr
+    files = {name: f"{name.replace('/', '_')}-{{}}.json" for name in names}
+    return {
+        name: [json.loads((out / file.format(rank)).read_text()) for rank in (0, 1)] for name, file in files.items()
+    }
 
 
 def column(log: list[dict[str, float]], name: str) -> list[float]:
@@ -48,8 +49,8 @@ def column(log: list[dict[str, float]], name: str) -> list[float]:
 
 
 @pytest.fixture(scope="module")
-def trained_by_two(by_two: ByTwo) -> dict[str, list[Any]]:
-    return by_two(*STILL, SHARDED)
+def trained_by_two(tiny_world: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Any]]:
+    return by_two((*STILL, SHARDED), tiny_world, tmp_path_factory.mktemp("two"))
 
 
 def test_sharded_training_saves_resumes_and_is_that_of_ddp(trained_by_two: dict[str, list[Any]]) -> None:
@@ -76,14 +77,14 @@ def test_two_processes_and_parts_are_one_batch(
 
 
 def test_a_loss_over_the_step_does_not_depend_on_how_it_is_cut(
-    training: ModuleType, by_two: ByTwo, tiny_world: Path, make_hf: Callable[..., Path], tmp_path: Path
+    training: ModuleType, tiny_world: Path, make_hf: Callable[..., Path], tmp_path: Path
 ) -> None:
     """Two towers, whose other pairs are negatives, and a network with batch norms: 20 steps of 16 examples.
 
     The same steps by one process at once, by two with 8 examples each, and, of the towers, one example at a time.
     """
     towers = ("brivl:coco_retrieval@20x16", f"hf:{make_hf('CLIPModel')}:coco_retrieval@20x16")
-    for name, (first, second) in by_two(*towers, "soho:vqa2@20x16").items():
+    for name, (first, second) in by_two((*towers, "soho:vqa2@20x16"), tiny_world, tmp_path).items():
         assert first["weights"] == second["weights"]
         whole = training.train(name, tiny_world, tmp_path / "whole" / training.file_name(name))["log"]
         logs = [first["log"], second["log"]]
@@ -96,25 +97,21 @@ def test_a_loss_over_the_step_does_not_depend_on_how_it_is_cut(
 
 
 @pytest.mark.slow
-def test_every_model_trains_by_two_processes(by_two: ByTwo) -> None:
+def test_every_model_trains_by_two_processes(tiny_world: Path, tmp_path: Path) -> None:
     """Whatever a head leaves unused of its backbone, and whatever moves beside the weights."""
-    for name, (first, second) in by_two(*OTHERS).items():
+    for name, (first, second) in by_two(OTHERS, tiny_world, tmp_path).items():
         assert first["weights"] == second["weights"], name
         assert column(first["log"], "loss") == column(second["log"], "loss")
 
 
-def test_batch_norms_of_a_pretraining_see_the_batch_of_all(
-    crash_points: ModuleType, tiny_world: Path, tmp_path: Path
-) -> None:
+def test_batch_norms_of_a_pretraining_see_the_batch_of_all(vlbench: Any, tiny_world: Path, tmp_path: Path) -> None:
     """BriVL's, by one and two processes: the same losses and norms, and the same statistics in the end."""
     logs, weights = [], []
     for processes in (1, 2):
-        case = crash_points.Case(tmp_path / str(processes), (
+        done = vlbench(
             "pretrain", "--model", "brivl", "--data-root", tiny_world, "--steps", 4, "--batch-size", 12, "--quiet",
             "--set", "train.warmup=0.0", "--output-path", tmp_path / str(processes), "--num-processes", processes,
-        ))  # fmt: skip
-        case.reset()
-        done = case.run(crash_points.fork_ranks)
+        )  # fmt: skip
         assert done.code == 0, done.err
         folder = tmp_path / str(processes) / "brivl-tiny"
         logs.append([json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()])
