@@ -26,6 +26,7 @@ RUN = ("-m", "vlbench", "run", "--task", "nlvr2", "--model", "cvlp", "--steps", 
 
 
 def main(repeats: int) -> None:
+    """Print the ratios."""
     for name, values in ratios(repeats).items():
         print(f"{name}: {format_spread(values)}")
 
