@@ -84,7 +84,8 @@ def on_device(tensors: Tensors, device: str) -> Tensors:
 def make_theirs() -> nn.Module:
     """ViLT-B/32 with random weights, and layer norms with the epsilon of the official code."""
     config = transformers.ViltConfig(max_image_length=-1)
-    model: nn.Module = transformers.ViltModel(config).eval()
+    model: nn.Module = transformers.ViltModel(config)
+    model.eval()
     for name, layer in model.named_modules():
         if isinstance(layer, nn.LayerNorm) and "text_embeddings" not in name:
             layer.eps = EPSILON

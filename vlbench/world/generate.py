@@ -54,8 +54,7 @@ _POOLS: dict[str, Pool] = {
     "flickr30k_retrieval": "flickr30k",
 }
 """The collection whose images a task shows; NLVR2 has images of its own."""
-_CARD, _SCENES, _WORDS = "world.json", "scenes", "vocab.txt"
-_SHARED = (_SCENES, _WORDS)
+_CARD = "world.json"
 WAITING = "waiting for another process that generates the same world"
 """What to say while `ensure_world` waits."""
 
@@ -187,27 +186,25 @@ def _add_tasks(
 
 
 def _delete_unlisted(root: Path, tasks: Collection[str]) -> None:
-    """Delete what an interrupted generation left: in `root` all that no listed task owns, and temporary folders."""
-    owned = {_CARD, *_SHARED, *tasks, *(_POOLS[task] for task in tasks if task in _POOLS)} if tasks else set()
-    unlisted = [entry for entry in root.glob("*") if entry.name not in owned]
-    for entry in (*unlisted, *root.parent.glob(f".{root.name}.*.part")):
-        if entry.is_dir():
-            shutil.rmtree(entry, ignore_errors=True)
-        else:
-            entry.unlink()
+    """Delete what an interrupted generation left: folders of tasks that no card lists, and temporary folders."""
+    listed = {*tasks, *(_POOLS[task] for task in tasks if task in _POOLS)}
+    unlisted = [root / name for name in {*WORLD_TASKS, *_POOLS.values()} - listed] if tasks else [root]
+    for folder in (*unlisted, *root.parent.glob(f".{root.name}.*.part")):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _write_shared(root: Path, scenes: Scenes) -> None:
     """Write what all tasks share: the scenes and the words."""
     for split in SPLITS:
-        write_scenes(root / _SCENES / f"{split}.jsonl", scenes[split])
-    (root / _WORDS).write_bytes((resources.files("vlbench.world") / _WORDS).read_bytes())
+        write_scenes(root / "scenes" / f"{split}.jsonl", scenes[split])
+    (root / "vocab.txt").write_bytes((resources.files("vlbench.world") / "vocab.txt").read_bytes())
 
 
 def content_sha256(root: Path) -> str:
     """The hash over path and content of every file below the root except its card."""
     digest = hashlib.sha256()
-    for path in sorted((path for path in root.rglob("*") if path.is_file() and path.name != _CARD), key=Path.as_posix):
-        digest.update(f"{path.relative_to(root).as_posix()}\n".encode())
-        digest.update(hashlib.sha256(path.read_bytes()).digest())
+    paths = (Path(folder, name).relative_to(root).as_posix() for folder, _, names in os.walk(root) for name in names)
+    for path in sorted(path for path in paths if path != _CARD):
+        digest.update(f"{path}\n".encode())
+        digest.update(hashlib.sha256((root / path).read_bytes()).digest())
     return digest.hexdigest()
