@@ -63,7 +63,7 @@ class RecordWriter:
         if key in self._counts:
             raise DataError(f"the key {key!r} comes twice in {self._source}: remove one of the two")
         self._dim = self._dim or int(regions.features.shape[-1])
-        records = _packed(key, regions, self._dim).tobytes()
+        records = _packed(key, regions, self._dim).view(np.uint8).data
         self._file.write(records)
         self._digest.update(records)
         self._counts[key] = len(regions.boxes)
