@@ -27,7 +27,7 @@ from vlbench.models.vilt.backbone import ViLT
 from vlbench.models.vilt.checkpoint import convert
 from vlbench.models.vilt.modeling import EPSILON, ViLTConfig
 
-WORDS, LONGEST = 30_522, 40
+WORDS, LONGEST, BATCH = 30_522, 40, 4
 States = Callable[[], tuple[Tensor, Tensor]]
 """Pooled and text states of one side."""
 
@@ -35,7 +35,7 @@ States = Callable[[], tuple[Tensor, Tensor]]
 def main() -> None:
     """Check that both sides agree, measure, and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--batch", type=int, default=4)
+    parser.add_argument("--batch", type=int, default=BATCH)
     parser.add_argument("--repeats", type=int, default=8)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
@@ -62,6 +62,22 @@ def main() -> None:
             side()
         clock = time.process_time if wanted.device == "cpu" else time.perf_counter
         report(measure(ready, wanted.repeats, clock), images["mask"])
+
+
+def ratios(repeats: int) -> dict[str, list[float]]:
+    """The other side's time over ours, on the CPU in float32; greater is better."""
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    theirs = make_theirs()
+    ours = make_ours(theirs)
+    images, texts = ours.prepare_images(make_refs(BATCH)), make_texts(BATCH)
+    sides: dict[str, States] = {
+        "transformers": their_side(theirs, images, texts, ours.config.patch),
+        "this": our_side(ours, images, texts),
+    }
+    with torch.inference_mode():
+        compare(sides, texts["mask"])
+        return {"vilt: transformers / this": paired_ratios(measure(sides, repeats))}
 
 
 def synchronized(side: States, device: str, dtype: str) -> Side:

@@ -19,7 +19,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from vlbench import catalog
-from vlbench.core.backbone import Fitted, Following
+from vlbench.core.backbone import Fitted, Following, LowPrecision
 from vlbench.core.batch import PairBatch, whole_block
 from vlbench.core.examples import Caption, Example, ImageRef, Label
 from vlbench.core.progress import Silent
@@ -184,10 +184,16 @@ def test_bfloat16_sees_much_the_same(tiny: Tiny) -> None:
     with torch.inference_mode():
         exact = pooled()
         with torch.autocast("cpu", torch.bfloat16):
-            rounded = pooled()
+            rounded = [pooled()]
+            if isinstance(backbone, LowPrecision):
+                buffers = [(value.dtype, value.clone()) for value in backbone.buffers()]
+                backbone.lower(torch.bfloat16)
+                rounded.append(pooled())
+                assert [value.dtype for value in backbone.buffers()] == [dtype for dtype, _ in buffers]
+                assert all(map(torch.equal, backbone.buffers(), [value for _, value in buffers]))
     apart = (exact - exact.mean(dim=0)).norm(dim=1).median()
     assert apart > 1e-3
-    assert (rounded - exact).norm(dim=1).median() < apart / 10
+    assert all((values - exact).norm(dim=1).median() < apart / 10 for values in rounded)
 
 
 def test_what_was_seen_and_read_can_be_used_again(tiny: Tiny) -> None:

@@ -15,6 +15,7 @@ from vlbench.core.examples import ImageRef, Prompt
 from vlbench.core.record import Decoding, LoadReport
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor, nn
     from torch.nn import Parameter
 
@@ -141,6 +142,14 @@ class Pretrained(Protocol):
 
     def load_pretrained(self) -> PretrainedWeights:
         """Fill the backbone with them; raises VlbenchError (exit 6) if they do not fit."""
+
+
+@runtime_checkable
+class LowPrecision(Protocol):
+    """A backbone that can hold its weights in a lower precision while it is not trained."""
+
+    def lower(self, dtype: torch.dtype) -> None:
+        """Convert the weights to `dtype`, in place; what is computed under autocast of `dtype` must accept them."""
 
 
 @runtime_checkable

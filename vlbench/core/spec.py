@@ -189,7 +189,7 @@ class RunSpec(Spec):
     )
     save_every: SaveEveryOption = 500
     dtype: Dtype = option(
-        "float32", "Precision of the arithmetic; at inference also of a generative model's weights.", "Machine"
+        "float32", "Precision of the arithmetic; while the model is not trained also of its weights.", "Machine"
     )
     matmul_precision: MatmulPrecisionOption = "highest"
     compile: bool = option(False, "Compile the model with torch.compile, which rounds differently.", "Machine")

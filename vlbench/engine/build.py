@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import torch
+
 from vlbench import catalog
+from vlbench.core.backbone import LowPrecision
+from vlbench.core.modes import MODES
 from vlbench.core.record import LoadReport
 from vlbench.data.resources import Resources
 from vlbench.engine.capabilities import EvaluatorKind
@@ -39,6 +43,20 @@ def build_learner(job: Job, resources: Resources) -> Learner:
     """The job's model with the head that its task needs, both with random weights."""
     model = catalog.load_model(job.card, job.size, resources)
     return Learner(model, make_evaluator(job).build_head(model))
+
+
+def lower_precision(learner: Learner, job: Job) -> None:
+    """Hold the weights of a backbone that is not trained in the spec's precision, if it can; the head stays as it is.
+
+    Autocast stays on, so that inputs and intermediate results of another precision are accepted.
+    """
+    dtype = getattr(torch, job.arithmetic)
+    if (
+        dtype != torch.float32
+        and not MODES[job.spec.mode].trains_backbone
+        and isinstance(learner.backbone, LowPrecision)
+    ):
+        learner.backbone.lower(dtype)
 
 
 def load_initial_weights(learner: Learner, job: Job, resources: Resources) -> LoadReport | None:

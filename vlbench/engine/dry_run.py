@@ -20,7 +20,7 @@ from vlbench.core.progress import Progress
 from vlbench.core.spec import RunSpec
 from vlbench.core.splits import joined
 from vlbench.engine.batching.batches import training_blocks
-from vlbench.engine.build import build_learner, load_initial_weights, make_evaluator
+from vlbench.engine.build import build_learner, load_initial_weights, lower_precision, make_evaluator
 from vlbench.engine.job import Job, plan
 from vlbench.engine.learner import Learner
 from vlbench.engine.resources import make_resources, resource_spec, unique_refs
@@ -86,6 +86,7 @@ def dry_run(spec: RunSpec, progress: Progress, processes: int = 1) -> DryRun:
     loaded = load_initial_weights(learner, job, resources)
     if loaded is None and few.train and isinstance(learner.backbone, Fitted):
         learner.backbone.fit(unique_refs(few.train))
+    lower_precision(learner, job)
     learner.to(accelerator.device)
     return DryRun(
         job=job,

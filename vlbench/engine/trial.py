@@ -18,7 +18,7 @@ from vlbench.core.results import Prediction, Ranking
 from vlbench.data.images.controls import BlindExamples, blind_resources
 from vlbench.data.resources import Resources
 from vlbench.engine.batching.batches import sequential_blocks
-from vlbench.engine.build import build_learner, load_initial_weights, make_evaluator
+from vlbench.engine.build import build_learner, load_initial_weights, lower_precision, make_evaluator
 from vlbench.engine.evaluators.base import Evaluator, ResultFolders, Results
 from vlbench.engine.job import Job
 from vlbench.engine.learner import Learner
@@ -111,6 +111,7 @@ class Trial:
             check_frozen(learner, filled, "--checkpoint FILE")
         if loaded is None and facts.trains and isinstance(learner.backbone, Fitted):
             learner.backbone.fit(unique_refs(self._blinded(job.train)))
+        lower_precision(learner, job)
         if job.spec.compile:
             check_compiler(self.accelerator.device)
             learner.compile_model()

@@ -12,6 +12,7 @@ from typing import ClassVar, Self
 import numpy as np
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from vlbench.core.backbone import Tensors
 from vlbench.core.cards import ModelCard
@@ -61,6 +62,13 @@ class WordPieceBackbone(nn.Module):
     def sizes_of_data(cls, resources: Resources) -> dict[str, int]:
         """The values of `config` that come from the data."""
         return {"vocab_size": resources.text.vocab_size}
+
+    def lower(self, dtype: torch.dtype) -> None:
+        """Convert the parameters to `dtype`, in place; batch norms and all buffers stay in float32."""
+        for module in self.modules():
+            if not isinstance(module, _BatchNorm):
+                for parameter in module.parameters(recurse=False):
+                    parameter.data = parameter.data.to(dtype)
 
     def prepare_texts(self, texts: Sequence[str]) -> Tensors:
         """Tokenize M texts, cut to the longest of them: ids [M, T] int64, mask [M, T] bool, True where one is real.
