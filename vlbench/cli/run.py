@@ -182,11 +182,12 @@ def _run_side_by_side(specs: list[RunSpec], names: list[str], quiet: bool, jobs:
     from vlbench.records.folder import RunFolder
 
     processes = min(jobs, len(specs))
+    own = jobs // processes
     folders: dict[int, RunFolder] = {}
     try:
         with open_progress(quiet) as progress, ExitStack() as stack:
             works = [
-                Work(_run_in_process, (spec, jobs // processes), progress_of_run(progress, name))
+                Work(_run_in_process, (spec, own, (processes - 1) * own), progress_of_run(progress, name))
                 for spec, name in zip(specs, names, strict=True)
             ]
             outcomes = stack.enter_context(closing(side_by_side(works, environments(processes, specs[0].device))))
@@ -200,12 +201,12 @@ def _run_side_by_side(specs: list[RunSpec], names: list[str], quiet: bool, jobs:
     return records
 
 
-def _run_in_process(progress: Progress, spec: RunSpec, jobs: int) -> str:
-    """One of several runs, in a process of its own; returns the run's folder."""
+def _run_in_process(progress: Progress, spec: RunSpec, jobs: int, others: int) -> str:
+    """One of several runs, in a process of its own; returns the run's folder. others: trials of the other runs."""
     from vlbench.engine.evaluate import run as run_job
 
     progress.say("starts")
-    record, folder = run_job(spec, progress, jobs)
+    record, folder = run_job(spec, progress, jobs, others)
     _check_done(record)
     return str(folder.path.absolute())
 

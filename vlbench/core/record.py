@@ -189,7 +189,10 @@ class Efficiency(Frozen):
 
 
 class Environment(Frozen):
-    """The machine and libraries. accelerate: Accelerate's environment variables for launch and device, by name."""
+    """The machine and libraries. accelerate: Accelerate's environment variables for launch and device, by name.
+
+    trials_at_once: the most trials that one command ran at once; 0 where it is not known. Others slow a trial down.
+    """
 
     python: str
     libraries: dict[str, str]
@@ -200,6 +203,7 @@ class Environment(Frozen):
     world_size: int = 1
     device: str = "cpu"
     accelerate: dict[str, str] = Field(default_factory=dict)
+    trials_at_once: int = 0
 
 
 class RunRecord(Frozen):

@@ -34,17 +34,17 @@ def evaluate(spec: RunSpec, progress: Progress | None = None) -> RunRecord:
     return run(spec, progress)[0]
 
 
-def run(spec: RunSpec, progress: Progress | None = None, jobs: int = 1) -> tuple[RunRecord, RunFolder]:
+def run(spec: RunSpec, progress: Progress | None = None, jobs: int = 1, others: int = 0) -> tuple[RunRecord, RunFolder]:
     """`evaluate`, and the folder that holds the record; every rank of a run over several processes gets both.
 
     jobs: with at least two, a control runs in a process of its own beside the trial; then the module that calls this is
-    imported there, as by `multiprocessing`.
+    imported there, as by `multiprocessing`. others: the trials of other runs that go on meanwhile, for the record.
     """
     with user_faults(), joined(spec.device, spec.num_processes, progress) as ranks:
-        return _run(spec, progress, ranks, jobs)
+        return _run(spec, progress, ranks, jobs, others)
 
 
-def _run(spec: RunSpec, progress: Progress | None, ranks: Ranks, jobs: int) -> tuple[RunRecord, RunFolder]:
+def _run(spec: RunSpec, progress: Progress | None, ranks: Ranks, jobs: int, others: int) -> tuple[RunRecord, RunFolder]:
     progress = progress if progress and ranks.is_main else Silent()
     job = ranks.together(lambda: plan(spec, progress))
     with ExitStack() as locks:
@@ -59,7 +59,7 @@ def _run(spec: RunSpec, progress: Progress | None, ranks: Ranks, jobs: int) -> t
 
         # The model may be code that calls os.chdir; the folder that is returned is the one that the user named.
         with same_folder():
-            return execute(job, RunFolder(folder.path.absolute()), progress, ranks, jobs), folder
+            return execute(job, RunFolder(folder.path.absolute()), progress, ranks, jobs, others), folder
 
 
 def _code_note(then: ToolInfo) -> str:

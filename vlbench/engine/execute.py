@@ -33,10 +33,13 @@ from vlbench.records.provenance import code_sha256, environment, peak_memory_mib
 from vlbench.records.samples import write_samples
 
 
-def execute(job: Job, folder: RunFolder, progress: Progress, ranks: Ranks | None = None, jobs: int = 1) -> RunRecord:
+def execute(
+    job: Job, folder: RunFolder, progress: Progress, ranks: Ranks | None = None, jobs: int = 1, others: int = 0
+) -> RunRecord:
     """Do the job and write its record in any case, with the status done, interrupted or failed.
 
-    jobs: with at least two, a control runs in a process of its own beside the trial, with the same results.
+    jobs: with at least two, a control runs in a process of its own beside the trial, with the same results. others: the
+    trials of other runs that go on meanwhile.
     Only rank 0 writes records and logs; its record is returned on all ranks.
 
     Raises:
@@ -55,7 +58,7 @@ def execute(job: Job, folder: RunFolder, progress: Progress, ranks: Ranks | None
         folder.write_record(record)
     try:
         with user_faults(), Interrupt() as interrupt:
-            record = _run_trials(job, folder, record, progress, interrupt, ranks, jobs)
+            record = _run_trials(job, folder, record, progress, interrupt, ranks, jobs, others)
     except (Exception, KeyboardInterrupt) as error:
         if ranks.is_main:
             with suppress(DataError):  # on a full disk the first error is the one to report
@@ -135,7 +138,14 @@ def _start_record(job: Job, ranks: Ranks, earlier: tuple[str, ...]) -> RunRecord
 
 
 def _run_trials(
-    job: Job, folder: RunFolder, record: RunRecord, progress: Progress, interrupt: Interrupt, ranks: Ranks, jobs: int
+    job: Job,
+    folder: RunFolder,
+    record: RunRecord,
+    progress: Progress,
+    interrupt: Interrupt,
+    ranks: Ranks,
+    jobs: int,
+    others: int,
 ) -> RunRecord:
     """Run the trials on all ranks; rank 0 then writes the samples and completes the record."""
     clock = Clock()
@@ -152,7 +162,8 @@ def _run_trials(
         trials = {"": real.run()}
         if blind:
             trials["blind"] = control_outcome(real, control)
-        used = environment(accelerator.device.type, ranks.size, job.threads)
+        at_once = others + (2 if control else 1)
+        used = environment(accelerator.device.type, ranks.size, job.threads, at_once)
         record = record.model_copy(update={"environment": used, "efficiency": _efficiency(trials[""], clock, ranks)})
         complete = ranks.together(
             lambda: _complete_record(job, folder, record, trials, resources) if ranks.is_main else record

@@ -32,9 +32,9 @@ _PATIENCE = 5.0
 """Seconds after which git or nvidia-smi is stopped and its fields of the record stay empty."""
 
 
-def environment(device: str, world_size: int, threads: int | None = None) -> Environment:
+def environment(device: str, world_size: int, threads: int | None = None, trials_at_once: int = 0) -> Environment:
     """The machine and libraries of this process. device: as torch names it: cpu, cuda, cuda:1, mps. threads: the number
-    of CPU threads; None for all that this process may use.
+    of CPU threads; None for all that this process may use. trials_at_once: 0 where it is not known.
     """
     gpu, driver = _gpu() if device.startswith("cuda") else ("", "")
     return Environment(
@@ -47,6 +47,7 @@ def environment(device: str, world_size: int, threads: int | None = None) -> Env
         world_size=world_size,
         device=device,
         accelerate=kept_variables(),
+        trials_at_once=trials_at_once,
     )
 
 

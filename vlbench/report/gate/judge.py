@@ -58,9 +58,9 @@ def _paced(subject: Subject, group: list[FoundRun], reference: list[FoundRun], m
     own, theirs = ([run.record.efficiency for run in runs if run.record.efficiency] for runs in (group, reference))
     if not own or not theirs:
         return Verdict(subject, "speed", "missing", "no speed of the run, or of a reference in the same job")
-    machine_of = attrgetter("cpu", "gpu", "device", "threads", "world_size")
+    machine_of = attrgetter("cpu", "gpu", "device", "threads", "world_size", "trials_at_once")
     if len({machine_of(run.record.environment) for run in (*group, *reference)}) > 1:
-        reason = "measured on another machine or with other threads than its reference"
+        reason = "measured on another machine, with other threads or beside other trials than its reference"
         return Verdict(subject, "speed", "inconclusive", reason)
     now, then = (median(efficiency.examples_per_second for efficiency in side) for side in (own, theirs))
     if not now > 0 < then:

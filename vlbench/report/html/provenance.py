@@ -61,7 +61,8 @@ def _facts(record: RunRecord) -> dict[str, str]:
         "code": f"vlbench {tool.version} {tool.commit[:12]}{' with changes' if tool.dirty else ''}".strip(),
         "hash of the code": ", then ".join((*tool.earlier_code, tool.code_sha256)),
         "machine": f"{machine.gpu or machine.cpu}, {machine.device}, {machine.threads} threads, "
-        f"{machine.world_size} processes",
+        f"{machine.world_size} processes"
+        + (f", {machine.trials_at_once} trials at once" if machine.trials_at_once > 1 else ""),
         "libraries": ", ".join(
             f"{name} {version}" for name, version in {"python": machine.python, **machine.libraries}.items()
         ),

@@ -245,15 +245,17 @@ def _place(row: Row, headings: Sequence[Heading], sort: str) -> tuple[float, flo
 
 
 def _machines(runs: Sequence[FoundRun], columns: Sequence[str]) -> list[str]:
-    """A warning where costs were measured on different machines."""
+    """A warning where costs were measured on different machines, or beside other trials."""
     if not {*columns} & (COSTS.keys() - {"parameters"}):
         return []
     machines = {
-        (environment.gpu or environment.cpu, environment.threads, environment.device)
+        f"{environment.gpu or environment.cpu}, {environment.threads} threads, {environment.device}"
+        + (f", {environment.trials_at_once} trials at once" if environment.trials_at_once > 1 else "")
         for environment in (run.record.environment for run in runs)
     }
-    names = "; ".join(sorted(f"{name}, {threads} threads, {device}" for name, threads, device in machines))
-    return [f"costs were measured on different machines and do not compare: {names}"] if len(machines) > 1 else []
+    if len(machines) == 1:
+        return []
+    return [f"costs were measured under different conditions and do not compare: {'; '.join(sorted(machines))}"]
 
 
 def _batches(runs: Sequence[FoundRun], columns: Sequence[str]) -> list[str]:
