@@ -25,7 +25,7 @@ from gqa_shard import write_shard
 from vqa_accuracy import IMAGES, generate_questions
 
 SPLITS = {"vqa2": "val", "gqa": "val_all"}
-QUESTIONS = {"vqa2": 26_000, "gqa": 50_000}
+QUESTIONS = {"vqa2": 26_000, "gqa": 25_000}
 TRAINED, FIRST = 1_000, 90_000_000
 """How many questions are trained on, and the number of the first of them."""
 
