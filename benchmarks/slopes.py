@@ -2,7 +2,7 @@
 
     python benchmarks/slopes.py [--questions N] [--sizes K] [--task vqa2 | gqa]
 
-A run is `vlbench run` with the model `fake`: load, train 20 steps on a thousand questions, answer all, score and record.
+A run is `vlbench run` with the model `fake`: load, train 20 steps on a thousand questions, answer all, score, record.
 The questions are generated in the official formats, about images that do not exist. Each run is a process of its own
 with an empty cache; the sizes lie on both sides of the size of annotations above which examples are kept in an index.
 """
@@ -62,11 +62,11 @@ def main() -> None:
 
 
 def ratios(repeats: int) -> dict[str, list[float]]:
-    """Twice the CPU seconds of n questions over those of 2n, where the larger run alone uses an index: 1 is linear."""
-    pairs = {task: [] for task in SPLITS}  # type: dict[str, list[float]]
+    """Twice the CPU seconds of n questions over those of 2n, where only the larger run reads an index: 1 is linear."""
+    pairs: dict[str, list[float]] = {task: [] for task in SPLITS}
     for _ in range(repeats):
         for task, values in pairs.items():
-            small, large = (measure_run(task, count) for count in (20_000, 40_000))
+            small, large = (measure_run(task, count) for count in (25_000, 50_000))
             values.append(2 * small.total / large.total)
     return {f"a run over twice as many questions, {task}": values for task, values in pairs.items()}
 
@@ -118,12 +118,18 @@ def write_vqa(root: Path, questions: int) -> int:
 
 
 def _write_vqa(root: Path, part: str, questions: int) -> int:
-    annotations, _ = generate_questions(questions)
-    rng = random.Random(0)
-    places = sorted(rng.randrange(IMAGES) for _ in annotations)  # questions about one image follow each other
-    for place, annotation in zip(places, annotations, strict=True):
-        annotation |= {"image_id": place, "multiple_choice_answer": annotation["answers"][0]["answer"]}
-        annotation["question_id"] += FIRST if part == "train" else 0
+    generated, _ = generate_questions(questions)
+    rng, first = random.Random(0), FIRST if part == "train" else 0
+    places = sorted(rng.randrange(IMAGES) for _ in generated)  # questions about one image follow each other
+    annotations = [
+        {
+            **annotation,
+            "question_id": first + number,
+            "image_id": place,
+            "multiple_choice_answer": annotation["answers"][0]["answer"],
+        }
+        for number, (place, annotation) in enumerate(zip(places, generated, strict=True))
+    ]
     subtype = f"{part}2014"
     asked = [
         {"image_id": each["image_id"], "question_id": each["question_id"], "question": _question(rng)}
@@ -153,9 +159,27 @@ WRITERS = {"vqa2": write_vqa, "gqa": write_gqa}
 
 
 def write_plot(path: Path, points: Mapping[str, Sequence[Point]]) -> None:
-    """CPU seconds over questions, a line per task."""
+    """CPU seconds and peak memory over questions, a line per task; a ring marks the runs that read an index."""
+    from vlbench.data.cache.folder import atomic_write
+    from vlbench.report.drawing import chart_style, color, new_figure, svg_document
 
-    raise NotImplementedError
+    with chart_style():
+        figure = new_figure(760, 320)
+        for axes, quantity, name in zip(
+            figure.subplots(1, 2), ("total", "peak_mib"), ("CPU seconds", "peak memory, MiB"), strict=True
+        ):
+            for task, shade in zip(points, ("s1", "s2"), strict=False):
+                counts = [point.questions for point in points[task]]
+                values = [getattr(point, quantity) for point in points[task]]
+                axes.plot(counts, values, color=color(shade), marker="o", markersize=4, label=task)
+                rings = [number for number, point in enumerate(points[task]) if point.indexed]
+                axes.plot(
+                    counts, values, "o", color=color(shade), markerfacecolor="none", markersize=9, markevery=rings
+                )
+            axes.set(xlabel="questions", title=name, xlim=(0, None), ylim=(0, None))
+            axes.legend()
+        figure.tight_layout()
+        atomic_write(path, svg_document(figure, "A whole run over n, 2n, 4n and 8n questions") + "\n")
 
 
 if __name__ == "__main__":

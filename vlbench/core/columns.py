@@ -16,6 +16,7 @@ from vlbench.core.examples import Example, Examples, ImageRef, Query
 
 Reference = TypeVar("Reference", covariant=True)
 Value = TypeVar("Value", covariant=True)
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -94,8 +95,8 @@ class LazyColumn(Sequence[Value]):
         return iter(self.values)
 
 
-def list_of(column: Sequence[Value]) -> Sequence[Value]:
-    """The values of a column, whose rows are accessed faster than through a `LazyColumn`."""
+def values_of(column: Sequence[Item]) -> Sequence[Item]:
+    """The values of a column, read if it is lazy."""
     return column.values if isinstance(column, LazyColumn) else column
 
 
@@ -205,7 +206,10 @@ class LazyExamples(Columnar):
     @property
     def ids(self) -> Sequence[str]:
         """All ids in order."""
-        return list_of(self.columns.ids)
+        return values_of(self.columns.ids)
+
+    def __getstate__(self) -> dict[str, object]:
+        return {name: value for name, value in self.__dict__.items() if name != "columns"}  # which are read again
 
     @overload
     def __getitem__(self, row: int) -> Example[object]: ...
@@ -257,7 +261,7 @@ class Chosen(LazyExamples):
 
     def _chosen(self, values: Sequence[Value]) -> LazyColumn[Value]:
         rows = self.rows  # not `self`, which holds the column: a cycle would keep all examples until it is collected
-        return LazyColumn(len(rows), lambda: list(map(list_of(values).__getitem__, rows)))
+        return LazyColumn(len(rows), lambda: list(map(values_of(values).__getitem__, rows)))
 
 
 def columnar(examples: Examples) -> Columnar:

@@ -14,6 +14,7 @@ from pathlib import Path
 from vlbench import catalog
 from vlbench.core.backbone import Attentive
 from vlbench.core.cards import Recipe
+from vlbench.core.columns import queries_of, refs_of
 from vlbench.core.errors import DataError, ExitCode, VlbenchError, first_five
 from vlbench.core.examples import Examples
 from vlbench.core.modes import MODES
@@ -21,6 +22,7 @@ from vlbench.core.paths import expand_home
 from vlbench.core.progress import Progress
 from vlbench.core.record import RunRecord
 from vlbench.core.spec import RunSpec
+from vlbench.core.task import ids_of
 from vlbench.data.cache.folder import cache_folder
 from vlbench.engine.job import Job, plan
 from vlbench.engine.source import load_task
@@ -56,8 +58,10 @@ def find_images(
         if data_root is not None:
             raise
         return ReportImages(absent=error.message)
-    paths = {ref.key: ref.path for example in examples for ref in example.query.images}
-    return ReportImages(paths, {example.id: example.query.text for example in examples})
+    texts = (query.text for query in queries_of(examples))
+    return ReportImages(
+        {ref.key: ref.path for ref in refs_of(examples)}, dict(zip(ids_of(examples), texts, strict=True))
+    )
 
 
 def compute_attention(

@@ -55,8 +55,10 @@ class ResourceSpec:
 
 def resource_spec(job: Job) -> ResourceSpec:
     """The inputs for the resources of a run."""
-    spec, report = job.spec, {ref.key for ref in unique_refs(job.report)}
-    learned = {ref.key for ref in unique_refs(Joined([job.train, job.select]))}
+    spec, spared = job.spec, set[str]()
+    if spec.on_error == "record":
+        learned = {ref.key for ref in refs_of(Joined([job.train, job.select]))}
+        spared = {ref.key for ref in refs_of(job.report)} - learned
     return ResourceSpec(
         card=job.card,
         size=job.size,
@@ -67,7 +69,7 @@ def resource_spec(job: Job) -> ResourceSpec:
         weights=job.weights,
         loading=job.loading,
         cache_gib=spec.cache_images,
-        spared=report - learned if spec.on_error == "record" else frozenset(),
+        spared=spared,
     )
 
 

@@ -145,9 +145,12 @@ def classifier(inputs: int, hidden: int, outputs: int, layout: HeadLayout) -> nn
 def ranked(
     probabilities: Tensor, labels: Sequence[str], ids: Sequence[str], order: Tensor | None = None
 ) -> list[Prediction]:
-    """A prediction per row of probabilities [B, C], labels best first. order [B, k]: the columns of the labels kept."""
+    """A prediction per row of probabilities [B, C], labels best first.
+
+    order [B, k]: the columns of the labels kept; None keeps the `TOP` best.
+    """
     if order is None:
-        order = probabilities.argsort(dim=-1, descending=True, stable=True)
+        order = probabilities.argsort(dim=-1, descending=True, stable=True)[:, :TOP]
     kept = probabilities.gather(-1, order)
     return [
         Prediction(id_, labels[columns[0]], {labels[column]: p for column, p in zip(columns, values, strict=True)})

@@ -12,7 +12,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from vlbench.core.columns import Chosen, Columns, columnar, columns_of, list_of
+from vlbench.core.columns import Chosen, Columns, columnar, columns_of, values_of
 from vlbench.core.errors import CoverageError, DataError, first_five
 from vlbench.core.examples import Examples
 from vlbench.core.record import Result
@@ -176,7 +176,7 @@ def _score_part(metric: Metric, results: Results, examples: Examples, rows: NDAr
 
 def _means(overall: Score, columns: Columns[object]) -> Callable[[NDArray[np.int64]], Score | None]:
     """A function that returns the mean of some rows; None where the metric counts none of them."""
-    ids, groups = list_of(columns.ids), columns.derive(groups_of)
+    ids, groups = values_of(columns.ids), columns.derive(groups_of)
     is_counted = np.fromiter(map(overall.per_example.__contains__, ids), np.bool_, len(ids))
     sample = Sample(np.array([overall.per_example.get(name, 0.0) for name in ids]), groups.numbers, len(groups.texts))
     sample.reject_not_finite(ids)

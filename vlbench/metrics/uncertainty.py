@@ -14,7 +14,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from vlbench.core.columns import Columns, Numbered, list_of, number_texts
+from vlbench.core.columns import Columns, Numbered, number_texts, values_of
 from vlbench.core.errors import DataError
 from vlbench.core.results import Score
 
@@ -195,7 +195,7 @@ def mean_of_rows(
     examples that count; None for all of them.
     """
     groups = columns.derive(groups_of)
-    ids = list_of(columns.ids)
+    ids = values_of(columns.ids)
     units = ids if rows is None else list(map(ids.__getitem__, rows.tolist()))
     sample = Sample(values, groups.numbers if rows is None else groups.numbers[rows], len(groups.texts))
     sample.reject_not_finite(units)

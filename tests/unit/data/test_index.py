@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 
 from vlbench.core.cards import SplitCard
+from vlbench.core.columns import Chosen, columns_of, ids_and_queries, queries_of, refs_of, take
 from vlbench.core.errors import DataError
 from vlbench.core.examples import Example, ImageRef, Query
 from vlbench.core.task import Indexed, SplitFiles, ids_of
 from vlbench.data.cache import index
-from vlbench.data.cache.index import IndexedExamples, annotation_files, read_examples
+from vlbench.data.cache.index import IndexedExamples, Joined, annotation_files, read_examples
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +84,9 @@ def test_another_place_of_images_is_another_index(files: SplitFiles) -> None:
 
 def test_workers_get_it_by_its_place(files: SplitFiles) -> None:
     found = read_examples(adapter, files)
-    assert list(pickle.loads(pickle.dumps(found))) == list(found)
+    for examples in (found, Chosen(found, [3, 1]), Joined([found, found])):
+        assert columns_of(examples).references[1] == examples[1].reference
+        assert list(pickle.loads(pickle.dumps(examples))) == list(examples)
 
 
 def test_small_files_and_unknown_references_are_lists(files: SplitFiles, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -124,3 +127,41 @@ def test_shards_are_annotations_and_images_are_not(files: SplitFiles) -> None:
     card = SplitCard(files={"questions": ("shards",), "images": ("images",)})
     found = annotation_files(SplitFiles("train", files.root, card))
     assert [name for name, _ in found] == ["questions/train_0.json", "questions/train_1.json"]
+
+
+def test_columns_are_those_of_the_list(files: SplitFiles) -> None:
+    expected = list(adapter(files))
+    found = read_examples(adapter, files)
+    rows = [7, 2, 2, 9]
+    for examples, listed in (
+        (found, expected),
+        (Chosen(found, rows), [expected[row] for row in rows]),
+        (Joined([found, expected[:3], found]), [*expected, *expected[:3], *expected]),
+    ):
+        columns, own = columns_of(examples), columns_of(listed)
+        assert [list(values) for values in (columns.ids, columns.groups, columns.references)] == [
+            own.ids, own.groups, own.references,
+        ]  # fmt: skip
+        assert {tag: list(values) for tag, values in columns.tags.items()} == own.tags
+        assert list(examples) == listed and take(examples, [3, 0, 1]) == [listed[3], listed[0], listed[1]]
+        assert list(queries_of(examples)) == [example.query for example in listed]
+        assert ids_and_queries(examples, [2, 1]) == ids_and_queries(listed, [2, 1])
+        assert dict.fromkeys(refs_of(examples)) == dict.fromkeys(refs_of(listed))
+
+
+def test_references_are_parsed_once_and_only_where_they_are_read(
+    files: SplitFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found, parsed, parse = read_examples(adapter, files), list[int](), IndexedExamples.parse
+
+    def count(self: IndexedExamples, contents: Sequence[bytes]) -> list[object]:
+        parsed.append(len(contents))
+        return parse(self, contents)
+
+    monkeypatch.setattr(IndexedExamples, "parse", count)
+    columns = columns_of(found)
+    assert ids_of(found) and list(columns.groups) and list(columns.tags["n"]) and list(queries_of(found))
+    assert list(refs_of(found)) and ids_and_queries(found, [3, 4]) and not parsed
+    assert found[3].reference == columns.references[3] and parsed == [1, 10]
+    assert [example.reference for example in found] == list(columns.references) == list(columns_of(found).references)
+    assert parsed == [1, 10]

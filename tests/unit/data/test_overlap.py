@@ -8,7 +8,7 @@ import pytest
 
 from vlbench import catalog
 from vlbench.core.cards import Leak, SplitCard, TaskCard
-from vlbench.core.examples import Example, ImageRef, Label, Query
+from vlbench.core.examples import ImageRef, Query
 from vlbench.core.task import Task
 from vlbench.data.splits.leaks import leaks
 from vlbench.data.splits.overlap import Contents, digests, overlaps, shared
@@ -28,7 +28,7 @@ def contents(split: str, rows: dict[str, tuple[str, Path]], task: str = "mine") 
     """Rows are id -> text and image."""
     made = Contents(task, split)
     for name, (text, path) in rows.items():
-        made.add(Example(name, Query((ImageRef(path, path.stem),), text), Label("yes"), group=path.stem))
+        made.add(name, Query((ImageRef(path, path.stem),), text), path.stem)
     return made
 
 

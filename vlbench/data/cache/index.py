@@ -199,15 +199,16 @@ class Joined(LazyExamples):
         return LazyColumn(len(self), lambda: list(chain.from_iterable(parts)))
 
 
-def read_examples(adapter: Adapter, files: SplitFiles, big: int = BIG) -> Examples:
+def read_examples(adapter: Adapter, files: SplitFiles, big: int | None = None) -> Examples:
     """Return the adapter's examples as a list, or as `IndexedExamples` built on first use if the files are large.
 
     It is also a list if the cache cannot be written. An adapter whose return annotation does not state the type of the
-    reference is always read into a list. big: bytes of annotations above which files are large.
+    reference is always read into a list. big: bytes of annotations above which files are
+    large; None for `BIG`.
     """
     tables = [path for _, path in annotation_files(files)]
     kind = example_type(adapter)
-    if kind is None or sum(path.stat().st_size for path in tables) < big:
+    if kind is None or sum(path.stat().st_size for path in tables) < (BIG if big is None else big):
         return list(inside(adapter(files), files))
     cache = cache_folder()
     path = cache / "examples" / f"{_key(adapter, files, tables, cache)}.arrow"
@@ -293,8 +294,11 @@ def _write(path: Path, examples: Iterator[Example[object]], kind: type[Example[o
             writer.write_batch(pa.record_batch(columns, schema=_SCHEMA))
 
 
+_ENCODER = json.JSONEncoder(ensure_ascii=False)
+
+
 def _dump(value: object) -> bytes:
-    return json.dumps(value, ensure_ascii=False).encode()
+    return _ENCODER.encode(value).encode()
 
 
 def _at(values: Sequence[Value], rows: Sequence[int]) -> list[Value]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from vlbench.core.cards import TaskCard
-from vlbench.core.examples import Example
+from vlbench.core.examples import Query
 from vlbench.data.parallel import parallel_map
 
 OverlapVerdict = Literal["WRONG", "copies", "known", "shared"]
@@ -35,14 +35,14 @@ class Contents:
     groups: set[str] = field(default_factory=set)
     twice: set[str] = field(default_factory=set)
 
-    def add(self, example: Example[object]) -> None:
-        query = example.query
+    def add(self, name: str, query: Query, group: str) -> None:
+        """Count the example with this id."""
         self.examples += 1
-        if example.id in self.queries:
-            self.twice.add(example.id)
-        self.queries[example.id] = hash((query.text, tuple(ref.key for ref in query.images)))
+        if name in self.queries:
+            self.twice.add(name)
+        self.queries[name] = hash((query.text, tuple(ref.key for ref in query.images)))
         self.images.update((ref.key, ref.path) for ref in query.images)
-        self.groups.add(example.group)
+        self.groups.add(group)
 
 
 @dataclass(frozen=True)

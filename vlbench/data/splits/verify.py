@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from vlbench.core.columns import refs_of
+from vlbench.core.columns import columns_of, queries_of, refs_of
 from vlbench.core.errors import DataError, first_five
 from vlbench.core.examples import Examples
 from vlbench.core.task import Task
@@ -59,8 +59,10 @@ def read_split(task: Task, split: str) -> Contents:
     Raises VlbenchError if the split is unknown, DataError if its annotations are missing or malformed.
     """
     contents = Contents(task.card.name, split)
-    for example in task.reader(task.adapter, task.files(split)):
-        contents.add(example)
+    examples = task.reader(task.adapter, task.files(split))
+    columns = columns_of(examples)
+    for name, query, group in zip(columns.ids, queries_of(examples), columns.groups, strict=True):
+        contents.add(name, query, group)
     return contents
 
 

@@ -11,6 +11,7 @@ import torch
 
 from vlbench.core.backbone import Attentive
 from vlbench.core.batch import PairBatch
+from vlbench.core.columns import take
 from vlbench.core.errors import VlbenchError
 from vlbench.core.examples import Examples
 from vlbench.core.progress import Progress
@@ -44,7 +45,7 @@ def compute_attention(
             if not isinstance(ready, PairBatch):
                 raise VlbenchError(f"{type(learner.backbone).__name__} takes prompts: leave out --attention")
             unchanged = _unchanged(learner, ready, answers)
-            of_batch = _of_batch(learner, ready, [examples[row] for row in block])
+            of_batch = _of_batch(learner, ready, take(examples, block))
             attention |= {name: rows for name, rows in of_batch if name in unchanged}
             progress.step("attending", number, len(blocks))
     return attention

@@ -20,6 +20,7 @@ from torch.utils.data import Dataset
 
 from vlbench.core.backbone import Tensors
 from vlbench.core.cards import ModelCard
+from vlbench.core.columns import take
 from vlbench.core.errors import VlbenchError, is_out_of_memory, remedy_of_nan
 from vlbench.core.pretraining import LearnsAnswers, Pretraining
 from vlbench.core.progress import Progress
@@ -100,7 +101,7 @@ class PretrainingBatches(Dataset[Tensors]):
 
     def __getitem__(self, index: int) -> Tensors:
         share = self.shares[index]
-        examples = [self.examples[row] for row in share.rows]
+        examples = take(self.examples, share.rows)
         part = f"/{share.places[0]}" if share.places[0] else ""
         rng = Random(f"{self.seed}/pretraining/{share.step}{part}")
         batch = self.module.prepare([example.query for example in examples], rng)

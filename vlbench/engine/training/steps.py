@@ -16,6 +16,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
 from vlbench.core.batch import Batch
+from vlbench.core.columns import take
 from vlbench.core.errors import VlbenchError, is_out_of_memory
 from vlbench.core.examples import Examples
 from vlbench.core.progress import Progress
@@ -163,7 +164,7 @@ class Steps:
         batches = islice(self._stream, len(own))
         parts = [Part(batch, share) for batch, share in zip(batches, own, strict=True)]
         order = gathered_places(len(block), self.accumulation, self.accelerator.num_processes)
-        targets = trained.learner.head.targets([self.examples[row] for row in block])
+        targets = trained.learner.head.targets(take(self.examples, block))
         loss = contrast(self.accelerator, trained.learner, trained.wrapped, parts, order, targets)
         return loss if self.accelerator.is_main_process else 0.0
 
@@ -183,7 +184,7 @@ class Steps:
         """Set running statistics that no weights have set to those of the first training examples, on all processes."""
         learner, rows = self.trained.learner, [row for block in self.blocks for row in block][:CALIBRATED_ON]
         rows = rows[: len(rows) // CALIBRATED_AT_ONCE * CALIBRATED_AT_ONCE or len(rows)]  # batches of one size
-        examples = [self.examples[row] for row in rows]
+        examples = take(self.examples, rows)
         blocks = sequential_blocks(len(rows), CALIBRATED_AT_ONCE)
         batches = Batches(examples, blocks, learner.model, learner.head)
         stream = loader(batches, self.conduct.workers, self.accelerator.device)

@@ -87,3 +87,12 @@ def test_each_sentence_is_read_once_and_few_at_once(claim: str, distinct: int) -
     sentences = [text for texts in read for text in texts]
     assert len(sentences) == len(set(sentences)) == distinct
     assert max(map(len, read)) == 7
+
+
+def test_the_ten_best_labels_are_kept() -> None:
+    learner, labels = Learner(Fake(), DualHead()), tuple(f"label {n}" for n in range(12))
+    predictions, _ = compare(learner, EXAMPLES, card(OF_ITS_OWN), labels, pace(3))
+    for prediction in predictions:
+        values = list(prediction.scores.values())
+        assert len(values) == 10 and values == sorted(values, reverse=True) and sum(values) < 1
+        assert prediction.answer == next(iter(prediction.scores))
