@@ -19,7 +19,7 @@ from PIL import Image
 from vlbench import catalog
 from vlbench.core.backbone import Features, Tensors, Textual, Visual
 from vlbench.core.cards import Recipe
-from vlbench.core.errors import VlbenchError
+from vlbench.core.errors import DataError, VlbenchError
 from vlbench.core.examples import Caption, Example, ImageRef, Query
 from vlbench.core.gallery import galleries
 from vlbench.core.progress import Silent
@@ -30,6 +30,7 @@ from vlbench.data.text.tokenizer import TextEncoder
 from vlbench.engine.batching.block_store import Array, BlockStore, MakeBlocks
 from vlbench.engine.evaluators import cross_encoder, retrieval
 from vlbench.engine.evaluators.cross_encoder import by_pairs
+from vlbench.engine.evaluators.gallery import check_scores
 from vlbench.engine.evaluators.retrieval import Search, by_embeddings, retrieve
 from vlbench.engine.learner import Learner
 from vlbench.engine.runtime.interrupt import Interrupt, Interrupted
@@ -362,3 +363,13 @@ def test_a_ranking_is_made_in_evaluation_mode_and_leaves_the_mode(training: bool
     assert search(learner, EXAMPLES, pace())[0] == expected
     assert modes and not any(modes)
     assert all(module.training is training for module in learner.modules())
+
+
+def test_a_score_that_is_not_a_number_names_its_pair() -> None:
+    scores = np.zeros((3, 4), np.float32)
+    rows, columns = np.broadcast_arrays(np.arange(10, 13)[:, None], np.arange(4))
+    check_scores(scores, rows, columns)
+    scores[1, 2:] = np.nan
+    for given in ((scores, rows, columns), (scores.reshape(-1), rows.reshape(-1), columns.reshape(-1))):
+        with pytest.raises(DataError, match="the score of image 11 with text 2 is not a number"):
+            check_scores(*given)
