@@ -23,7 +23,7 @@ Spec = TypeVar("Spec", RunSpec, PretrainSpec)
 
 _LIBRARIES = (
     "torch", "transformers", "tokenizers", "accelerate", "safetensors", "numpy", "scipy", "pandas", "pyarrow",
-    "pillow", "simplejpeg", "torchvision", "pydantic", "pycocotools", "evaluate", "tabulate",
+    "pillow", "torchvision", "pydantic", "pycocotools", "evaluate", "tabulate",
 )  # fmt: skip
 _PACKAGE = Path(__file__).resolve().parents[1]
 _TASKS = "_tasks"

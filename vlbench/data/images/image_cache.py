@@ -1,8 +1,7 @@
 """Cache preprocessed images on disk, so that each image is decoded and resized only once.
 
-The name of an entry is a hash of the image file's content, of the preprocessing and of the JPEG decoder if it is not
-Pillow's, so a changed file, another preprocessing or another decoder never gets an old entry. Entries are arrays of
-pixels; nothing else is ever read from them.
+The name of an entry is a hash of the image file's content and of the preprocessing, so a changed file or another
+preprocessing never gets an old entry. Entries are arrays of pixels; nothing else is ever read from them.
 """
 
 from __future__ import annotations
@@ -20,7 +19,6 @@ from PIL import Image
 
 from vlbench.core.examples import ImageRef
 from vlbench.data.cache.folder import CannotWrite, atomic_file, cache_folder, file_sha256
-from vlbench.data.images.jpeg import jpeg_decoder
 from vlbench.data.images.load import ImageFiles
 from vlbench.data.resources import ImageSource
 
@@ -73,8 +71,7 @@ class ImageCache(ImageFiles):
 
         Once the cache cannot be written, this process adds nothing more. Raises DataError if the image cannot be read.
         """
-        identity = f"{name}{jpeg_decoder()}|{file_sha256(ref.path, cache_folder())}"
-        key = hashlib.sha256(identity.encode()).hexdigest()
+        key = hashlib.sha256(f"{name}|{file_sha256(ref.path, cache_folder())}".encode()).hexdigest()
         path = self.folder / key[:2] / f"{key}.npy"
         with contextlib.suppress(OSError, ValueError, EOFError):
             cached: Pixels = np.load(path, allow_pickle=False)

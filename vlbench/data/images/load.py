@@ -12,7 +12,6 @@ from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 from vlbench.core.errors import DataError
 from vlbench.core.examples import ImageRef
 from vlbench.data.files.foreign import reading
-from vlbench.data.images.jpeg import decode_jpeg
 
 MAX_PIXELS = 150_000_000
 """More than any benchmark's image has; a file that claims more is damaged or malicious."""
@@ -76,8 +75,6 @@ def _decoded(path: Path) -> Image.Image:
         with Image.open(path, formats=_FORMATS) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise _too_large(path)
-            if (decoded := decode_jpeg(path, image)) is not None:
-                return decoded
             _scale_transparency(image)
             image.load()
             ImageOps.exif_transpose(image, in_place=True)
