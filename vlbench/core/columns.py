@@ -130,12 +130,11 @@ def columns_of(examples: Sequence[Example[Reference]]) -> Columns[Reference]:
     """The columns of examples of any kind of sequence."""
     if isinstance(examples, Columnar):
         return cast("Columns[Reference]", examples.columns)
-    rows = examples
     return Columns(
-        ids=LazyColumn(len(rows), lambda: [row.id for row in rows]),
-        groups=LazyColumn(len(rows), lambda: [row.group for row in rows]),
-        references=LazyColumn(len(rows), lambda: [row.reference for row in rows]),
-        tags=_TagsOf(rows),
+        ids=[example.id for example in examples],
+        groups=[example.group for example in examples],
+        references=[example.reference for example in examples],
+        tags=_TagsOf(examples),
     )
 
 
