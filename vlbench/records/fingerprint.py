@@ -8,6 +8,7 @@ from pathlib import Path
 
 from vlbench.core.cards import Recipe
 from vlbench.core.errors import DataError
+from vlbench.core.modes import MODES
 from vlbench.core.paths import expand_home
 from vlbench.core.spec import PLACE, RunSpec
 
@@ -69,6 +70,8 @@ def _spec_meaning(spec: RunSpec) -> dict[str, object]:
         del fields["limit_mode"]
     if spec.matmul_precision == "highest":  # as in runs from before it was an option
         del fields["matmul_precision"]
+    if spec.dtype != "float32" and not MODES[spec.mode].trains_backbone:  # other runs compute in it, but do not hold it
+        fields["weights_held_in"] = spec.dtype
     return {name: value for name, value in fields.items() if name not in PLACE | _RESOLVED_FIELDS}
 
 
