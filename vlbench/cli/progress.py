@@ -85,7 +85,7 @@ class RunBar:
 
     def step(self, what: str, done: int, total: int, note: str = "") -> None:
         """Move the run's bar, which names its present work."""
-        progress, text = self.bars.progress, f"{self.name}: {what}"
+        progress, text = self.bars.progress, printable(f"{self.name}: {what}")
         if self.bar is None:
             self.bar = progress.add_task(text, note="")
         progress.update(self.bar, description=text, completed=done, total=total, note=note, refresh=done >= total)
@@ -122,8 +122,8 @@ def open_progress(quiet: bool = False) -> Iterator[ProgressProtocol]:
         yield Lines()
     else:
         columns = (
-            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-            TimeRemainingColumn(), TextColumn("{task.fields[note]}"),
+            TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+            TimeRemainingColumn(), TextColumn("{task.fields[note]}", markup=False),
         )  # fmt: skip
         with Progress(*columns, console=Console(stderr=True)) as progress:
             yield Bars(progress)

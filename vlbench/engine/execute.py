@@ -18,7 +18,7 @@ from vlbench.engine.build import make_evaluator
 from vlbench.engine.control import CONTROL, control_outcome, parallel_control
 from vlbench.engine.job import Job
 from vlbench.engine.resources import make_resources, resource_spec
-from vlbench.engine.runtime.environment import Clock, check_device, latencies, make_accelerator
+from vlbench.engine.runtime.environment import Clock, check_device, latencies, make_accelerator, same_threads
 from vlbench.engine.runtime.interrupt import Interrupt, Interrupted, Stoppable
 from vlbench.engine.runtime.progress_timing import Logged, examples_per_second
 from vlbench.engine.runtime.ranks import Ranks, is_lost_peer
@@ -57,7 +57,7 @@ def execute(
         folder.write_config(job.spec)
         folder.write_record(record)
     try:
-        with user_faults(), Interrupt() as interrupt:
+        with user_faults(), same_threads(), Interrupt() as interrupt:
             record = _run_trials(job, folder, record, progress, interrupt, ranks, jobs, others)
     except (Exception, KeyboardInterrupt) as error:
         if ranks.is_main:

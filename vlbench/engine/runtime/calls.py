@@ -240,5 +240,6 @@ class ParallelCall:
             while self.outcome is None:
                 self.outcome = self.worker.receive()
         except VlbenchError as error:  # the progress is logged, and the disk is full
-            self.worker.line.close()
             self.outcome = CallOutcome(message=error.message, exit_code=error.exit_code)
+        finally:
+            self.worker.line.close()  # the process waits for more work until then

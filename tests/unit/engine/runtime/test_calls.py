@@ -117,6 +117,17 @@ def test_a_call_beside_this_process(work: ModuleType, tmp_path: Path) -> None:
         failing.result(interrupt)
 
 
+def test_a_stopped_process_is_not_killed(work: ModuleType, tmp_path: Path) -> None:
+    beside = Beside(Work(work.stop, (str(tmp_path / "ready"),), Noted()), "the process")
+    with pytest.raises(Interrupted), Interrupt() as interrupt, beside:
+        while not (tmp_path / "ready").exists():
+            time.sleep(0.01)
+        signal.raise_signal(signal.SIGINT)
+        beside.result(interrupt)
+    assert beside.outcome and beside.outcome.exit_code == ExitCode.INTERRUPTED
+    assert beside.worker.child.process.exitcode == 0
+
+
 def test_progress_that_cannot_be_shown_is_the_error(work: ModuleType) -> None:
     class Full(Noted):
         def say(self, line: str) -> None:
