@@ -181,7 +181,7 @@ def _complete_record(
     coverage, scores = evaluator.coverage(outcome.results), _scores(job, outcome)
     evaluator.write(folder, outcome.results)
     rows = (evaluator.sample_rows(trial.results, control) for control, trial in trials.items())
-    write_samples(folder.samples, list(chain.from_iterable(rows)))
+    write_samples(folder.samples, chain.from_iterable(rows))
     main = job.task.metric(card.main_metric)
     notes = (*record.task.notes, *scores.notes)
     return record.model_copy(

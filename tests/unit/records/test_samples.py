@@ -48,7 +48,7 @@ def rows() -> list[SampleRow]:
         Prediction("b", "False", {"True": 0.25, "False": 0.75}),
         Prediction("a", "True", {"True": 0.9, "False": 0.1}),
     ]
-    return sample_rows(examples, predictions, {"a": 1.0, "b": 0.0}, "dev")
+    return list(sample_rows(examples, predictions, {"a": 1.0, "b": 0.0}, "dev"))
 
 
 def test_rows_follow_the_examples(rows: list[SampleRow]) -> None:
