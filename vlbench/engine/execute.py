@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from itertools import chain
 
 from vlbench.core.errors import DataError, ExitCode, VlbenchError
+from vlbench.core.garbage import existing_objects_kept, without_garbage_collection
 from vlbench.core.progress import Progress, Silent
 from vlbench.core.record import Efficiency, ModelInfo, RunRecord, TaskInfo, ToolInfo
 from vlbench.core.user_code import user_faults
@@ -57,7 +58,7 @@ def execute(
         folder.write_config(job.spec)
         folder.write_record(record)
     try:
-        with user_faults(), same_threads(), Interrupt() as interrupt:
+        with user_faults(), same_threads(), existing_objects_kept(), Interrupt() as interrupt:
             record = _run_trials(job, folder, record, progress, interrupt, ranks, jobs, others)
     except (Exception, KeyboardInterrupt) as error:
         if ranks.is_main:
@@ -171,6 +172,7 @@ def _run_trials(
         return ranks.share(complete)
 
 
+@without_garbage_collection()
 def _complete_record(
     job: Job, folder: RunFolder, record: RunRecord, trials: Mapping[str, Outcome], resources: Resources
 ) -> RunRecord:
@@ -180,7 +182,7 @@ def _complete_record(
     coverage, scores = evaluator.coverage(outcome.results), _scores(job, outcome)
     evaluator.write(folder, outcome.results)
     rows = (evaluator.sample_rows(trial.results, control) for control, trial in trials.items())
-    write_samples(folder.samples, list(chain.from_iterable(rows)))
+    write_samples(folder.samples, chain.from_iterable(rows))
     main = job.task.metric(card.main_metric)
     notes = (*record.task.notes, *scores.notes)
     return record.model_copy(

@@ -12,6 +12,7 @@ from typing import Literal
 from vlbench.core.columns import Chosen
 from vlbench.core.errors import CoverageError, DataError
 from vlbench.core.examples import Caption, Example, Examples, captioned
+from vlbench.core.garbage import without_garbage_collection
 from vlbench.core.record import Coverage, Result
 from vlbench.core.results import Prediction, Ranking
 from vlbench.core.task import Task, ids_of
@@ -19,7 +20,6 @@ from vlbench.core.validate import Frozen
 from vlbench.data.cache.index import read_examples
 from vlbench.metrics.coverage import leave_out, match, ranking_coverage
 from vlbench.metrics.scoring import MetricResults, cut_groups, score
-from vlbench.records.collect import without_garbage_collection
 from vlbench.records.folder import read_record_file
 from vlbench.records.predictions import read_predictions
 from vlbench.records.rankings import rankings_of_scores, read_rankings_of

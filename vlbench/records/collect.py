@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import gc
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from vlbench.core.errors import DataError, VlbenchError
+from vlbench.core.garbage import without_garbage_collection
 from vlbench.core.paths import expand_home, visible
 from vlbench.core.record import RunRecord
 from vlbench.records.folder import RunFolder, find_runs, read_record_file
@@ -46,20 +45,6 @@ def collect(paths: Sequence[Path]) -> Collected:
                 faults.append(error.message)
     runs.sort(key=lambda run: (run.record.task.name, run.record.model.name, run.record.fingerprint, str(run.path)))
     return Collected(tuple(runs), tuple(sorted(faults)))
-
-
-@contextmanager
-def without_garbage_collection() -> Iterator[None]:
-    """Records, examples and predictions are many small objects without cycles: collecting makes reading them two to
-    three times slower.
-    """
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
 
 
 def record_files(paths: Sequence[Path]) -> list[Path]:

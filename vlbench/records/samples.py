@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,6 +37,8 @@ _COLUMNS = {
 """Column -> type, in order. The tags as `tag_*` and the column `control` follow."""
 _REQUIRED = {**_COLUMNS, "control": _STRING}
 _TOP = 10
+_BLOCK = 4096
+"""Rows that are held as objects while a file is written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,10 +75,11 @@ def sample_rows(
     per_example: Mapping[str, float],
     split: str,
     control: str = "",
-) -> list[SampleRow]:
-    """Examples, their predictions and their scores as rows, in the order of the examples. predictions: one for each
-    example, in any order. per_example: example id -> its main metric, in [0, 1]. control: the control that made the
-    predictions; empty for the run itself. Raises CoverageError: an example has no prediction.
+) -> Iterator[SampleRow]:
+    """Examples, their predictions and their scores as rows, in the order of the examples; each row is made when it is
+    asked for. predictions: one for each example, in any order. per_example: example id -> its main metric, in [0, 1].
+    control: the control that made the predictions; empty for the run itself. Raises CoverageError, at once: an example
+    has no prediction.
     """
     by_id = {prediction.example_id: prediction for prediction in predictions}
     missing = [name for name in ids_of(examples) if name not in by_id]
@@ -84,22 +88,34 @@ def sample_rows(
             f"{len(missing)} of {len(examples)} examples have no prediction ({first_five(missing)}): "
             f"rerun with --no-resume"
         )
-    return [_row(example, by_id[example.id], per_example.get(example.id), split, control) for example in examples]
+    return (_row(example, by_id[example.id], per_example.get(example.id), split, control) for example in examples)
 
 
-def write_samples(path: Path, rows: Sequence[SampleRow]) -> None:
+def write_samples(path: Path, rows: Iterable[SampleRow]) -> None:
     """Write the rows in one step; tags become columns `tag_*`, null where a row lacks the tag. Raises DataError: the
     file cannot be written (exit 5); an old one stays as it was.
     """
     import pyarrow as pa
 
-    tags = sorted({tag for row in rows for tag in row.tags})
+    left = iter(rows)
+    blocks = [_table([])]  # the columns of a file without rows
+    while block := list(islice(left, _BLOCK)):
+        blocks.append(_table(block))
+    table = pa.concat_tables(blocks, promote_options="default")
+    tags = sorted(set(table.column_names) - set(_REQUIRED))
+    write_table(path, table.select([*_COLUMNS, *tags, "control"]))
+
+
+def _table(rows: Sequence[SampleRow]) -> pa.Table:
+    """The rows with the columns of their own tags."""
+    import pyarrow as pa
+
     types = {_STRING: pa.string(), _NUMBER: pa.float64()}
     types |= {f"list of {name}": pa.list_(item) for name, item in types.items()}
-    columns = {name: pa.array([getattr(row, name) for row in rows], types[kind]) for name, kind in _COLUMNS.items()}
+    columns = {name: pa.array([getattr(row, name) for row in rows], types[kind]) for name, kind in _REQUIRED.items()}
+    tags = {tag for row in rows for tag in row.tags}
     columns |= {f"tag_{tag}": pa.array([row.tags.get(tag) for row in rows], pa.string()) for tag in tags}
-    columns["control"] = pa.array([row.control for row in rows], pa.string())
-    write_table(path, pa.table(columns))
+    return pa.table(columns)
 
 
 def read_samples(path: Path, controls: bool = True) -> pd.DataFrame:

@@ -12,6 +12,7 @@ import pytest
 from vlbench.core.errors import CoverageError, DataError
 from vlbench.core.examples import Example, ImageRef, Label, Query
 from vlbench.core.results import Prediction
+from vlbench.records import samples
 from vlbench.records.samples import SampleRow, read_samples, sample_rows, write_samples
 
 COLUMNS = [
@@ -48,7 +49,7 @@ def rows() -> list[SampleRow]:
         Prediction("b", "False", {"True": 0.25, "False": 0.75}),
         Prediction("a", "True", {"True": 0.9, "False": 0.1}),
     ]
-    return sample_rows(examples, predictions, {"a": 1.0, "b": 0.0}, "dev")
+    return list(sample_rows(examples, predictions, {"a": 1.0, "b": 0.0}, "dev"))
 
 
 def test_rows_follow_the_examples(rows: list[SampleRow]) -> None:
@@ -118,6 +119,13 @@ def test_the_same_rows_are_the_same_bytes(tmp_path: Path, rows: list[SampleRow])
     write_samples(tmp_path / "a", rows)
     write_samples(tmp_path / "b", rows)
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_blocks_of_rows_are_one_table(tmp_path: Path, rows: list[SampleRow], monkeypatch: pytest.MonkeyPatch) -> None:
+    write_samples(tmp_path / "once", rows)
+    monkeypatch.setattr(samples, "_BLOCK", 1)
+    write_samples(tmp_path / "blocks", iter(rows))
+    assert pq.read_table(tmp_path / "blocks").equals(pq.read_table(tmp_path / "once"))
 
 
 def test_corrupt_files_name_file_and_remedy(tmp_path: Path, rows: list[SampleRow]) -> None:

@@ -32,6 +32,7 @@ from pydantic import TypeAdapter
 from vlbench.core.columns import Columns, LazyColumn, LazyExamples, columns_of, queries_at, refs_of, take
 from vlbench.core.errors import LONGEST, DataError
 from vlbench.core.examples import Example, Examples, ImageRef, Query
+from vlbench.core.garbage import without_garbage_collection
 from vlbench.core.paths import visible
 from vlbench.core.task import Adapter, SplitFiles
 from vlbench.core.user_code import UserCodeError
@@ -199,6 +200,7 @@ class Joined(LazyExamples):
         return LazyColumn(len(self), lambda: list(chain.from_iterable(parts)))
 
 
+@without_garbage_collection()
 def read_examples(adapter: Adapter, files: SplitFiles, big: int | None = None) -> Examples:
     """Return the adapter's examples as a list, or as `IndexedExamples` built on first use if the files are large.
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from vlbench.core.columns import columns_of, queries_of, refs_of
 from vlbench.core.errors import DataError, first_five
 from vlbench.core.examples import Examples
+from vlbench.core.garbage import without_garbage_collection
 from vlbench.core.task import Task
 from vlbench.data.cache.folder import cache_folder, file_sha256
 from vlbench.data.cache.index import annotation_files
@@ -103,6 +104,7 @@ def check_split(
     )
 
 
+@without_garbage_collection()
 def manifest(task: Task, splits: Mapping[str, Examples]) -> str:
     """Return a hash that changes with the data of these splits; splits without examples, such as `none`, are ignored.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
@@ -102,7 +102,7 @@ class Evaluator(ABC):
         """How the ids of the results match those of the examples."""
         return match(predictions_of(results), self.job.report, self.job.task.card.labels)
 
-    def sample_rows(self, results: Results, control: str) -> list[SampleRow]:
+    def sample_rows(self, results: Results, control: str) -> Iterator[SampleRow]:
         """One row per example. control: of the trial, empty for the real one."""
         job = self.job
         main: Mapping[str, float] = {}

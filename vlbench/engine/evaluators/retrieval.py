@@ -77,7 +77,7 @@ class Retrieval(Evaluator):
         """How the ids of the rankings match those of the gallery, in both directions."""
         return ranking_coverage(captioned(self.job.report), rankings_of(results))
 
-    def sample_rows(self, results: Results, control: str) -> list[SampleRow]:
+    def sample_rows(self, results: Results, control: str) -> Iterator[SampleRow]:
         """One row per text: the best images, correct where its own image came first."""
         rankings = [ranking for ranking in rankings_of(results) if ranking.direction == "t2i"]
         predictions = [Prediction(ranking.query_id, ranking.top[0][0], dict(ranking.top)) for ranking in rankings]
