@@ -242,4 +242,4 @@ class ParallelCall:
         except VlbenchError as error:  # the progress is logged, and the disk is full
             self.outcome = CallOutcome(message=error.message, exit_code=error.exit_code)
         finally:
-            self.worker.line.close()  # the process waits for more work until then
+            self.worker.line.close()  # the process waits for another call until then

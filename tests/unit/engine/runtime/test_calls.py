@@ -118,7 +118,7 @@ def test_a_call_beside_this_process(work: ModuleType, tmp_path: Path) -> None:
 
 
 def test_a_stopped_process_is_not_killed(work: ModuleType, tmp_path: Path) -> None:
-    beside = Beside(Work(work.stop, (str(tmp_path / "ready"),), Noted()), "the process")
+    beside = ParallelCall(Call(work.stop, (str(tmp_path / "ready"),), Noted()), "the process")
     with pytest.raises(Interrupted), Interrupt() as interrupt, beside:
         while not (tmp_path / "ready").exists():
             time.sleep(0.01)
