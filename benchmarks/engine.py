@@ -18,7 +18,7 @@ import json
 import tempfile
 import time
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 import torch
@@ -38,6 +38,7 @@ from sides import (
 from torch.nn.parallel import DistributedDataParallel
 
 from vlbench import catalog
+from vlbench.core.backbone import Backbone
 from vlbench.core.batch import Batch
 from vlbench.core.cards import Recipe
 from vlbench.core.examples import Caption, Example, ImageRef, Label, Query
@@ -65,6 +66,7 @@ from vlbench.engine.training.micro_batches import shares, training_batches
 from vlbench.engine.training.plan import Conduct, make_plan, training_units
 from vlbench.heads.build import build_head
 from vlbench.metrics.ranks import from_matrix
+from vlbench.models.vilt.backbone import ViLT
 
 PARTS = ("evaluation", "finetuning", "loader", "pairs")
 QUICK = False
@@ -272,8 +274,8 @@ def loader(repeats: int) -> dict[str, list[float]]:
     with tempfile.TemporaryDirectory() as folder:
         refs = [write_jpeg(Path(folder), row) for row in range(32)]
         backbone = make_learner("vilt", "snli_ve").backbone
-        cast(Any, backbone).images = ImageFiles()
-        config = cast(Any, backbone).config
+        assert isinstance(backbone, ViLT)
+        backbone.images, config = ImageFiles(), backbone.config
 
         def plain() -> None:
             for ref in refs:
@@ -309,20 +311,19 @@ def pairs(name: str, examples: list[Example[Caption]], batch: int, repeats: int)
     """Compare `retrieve` on all pairs of a small gallery with a loop that encodes every pair again."""
     learner = make_learner(name, "coco_retrieval").eval()
     (gallery,) = galleries(examples)
+    backbone = cast(Backbone, learner.model)
     every = [(ref, text) for ref in gallery.images for text in gallery.texts]
     batches = []
     for start in range(0, len(every), batch):
         refs, texts = zip(*every[start : start + batch], strict=True)
-        backbone = learner.backbone
         batches.append((backbone.prepare_images(refs), backbone.prepare_texts(texts)))
 
     def loop() -> list[Ranking]:
-        backbone, head = learner.model, learner.head
         with torch.inference_mode():
             scores = []
             for images, texts in batches:
                 slot = torch.zeros(len(texts["mask"]), dtype=torch.int64)
-                scores.append(head(backbone.fuse(backbone.see(images, slot), backbone.read(texts))))
+                scores.append(learner.head(backbone.fuse(backbone.see(images, slot), backbone.read(texts))))
         return from_matrix(torch.cat(scores).view(len(gallery.images), -1).numpy(), gallery)
 
     def engine() -> list[Ranking]:

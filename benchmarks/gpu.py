@@ -28,7 +28,6 @@ from sides import paired_ratios
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
-from vlbench.core.backbone import Backbone
 from vlbench.core.cores import usable_cores
 from vlbench.core.examples import Caption, Example
 from vlbench.core.progress import Silent
@@ -139,7 +138,7 @@ def scoring(name: str, scale: Scale, accelerator: Accelerator, compiled: bool) -
     pace, device = make_pace(scale.batch, accelerator), accelerator.device
     gflop = operations(learner, examples, device) / 1e9
     if compiled:
-        compile_stages(learner)
+        learner.compile_model()
 
     def score() -> None:
         retrieve(learner, examples, pace, by_pairs)
@@ -196,13 +195,6 @@ def operations(learner: Learner, examples: list[Example[Caption]], device: torch
     with FlopCounterMode(display=False) as counted, torch.inference_mode():
         learner(batch)
     return float(counted.get_total_flops())
-
-
-def compile_stages(learner: Learner) -> None:
-    """Compile the three methods of a backbone that retrieval calls, in place."""
-    backbone: Backbone = learner.backbone  # type: ignore[assignment]
-    for name in ("see", "read", "fuse"):
-        setattr(backbone, name, torch.compile(getattr(backbone, name), dynamic=True))
 
 
 def syncs(work: Callable[[], object], device: torch.device) -> int:

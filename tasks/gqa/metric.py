@@ -24,7 +24,9 @@ from vlbench.metrics.uncertainty import mean_of_rows
 Predictions = Sequence[Prediction]
 Questions = Sequence[Example[GqaAnswer]]
 Rows: TypeAlias = NDArray[np.int64]
-Choices = Sequence[Collection[str]]
+"""The rows of some questions."""
+Choices: TypeAlias = Sequence[Collection[str]]
+"""The answers allowed for each balanced question."""
 
 COMMON = ("color", "material", "shape")
 """The choices of all questions about what things have in common."""

@@ -32,6 +32,7 @@ class Annotation(NamedTuple):
 
 
 UNANNOTATED = Annotation("", UNKNOWN, {})
+"""Of a question whose answers are not public."""
 
 
 def read_questions(path: Path, subtype: str) -> Iterator[Question]:

@@ -73,7 +73,7 @@ class Lines:
 
 
 class RunBar:
-    """One bar for all work of one of several runs."""
+    """A Progress of one of several simultaneous runs: one bar for all its work."""
 
     def __init__(self, bars: Bars, name: str) -> None:
         self.bars, self.name = bars, name
@@ -92,7 +92,7 @@ class RunBar:
 
 
 class RunProgress:
-    """A Progress of one of several runs: its name comes first in every line."""
+    """A Progress of one of several simultaneous runs: its name begins every line."""
 
     def __init__(self, progress: ProgressProtocol, name: str) -> None:
         self.progress, self.name = progress, name
@@ -107,7 +107,7 @@ class RunProgress:
 
 
 def progress_of_run(progress: ProgressProtocol, name: str) -> ProgressProtocol:
-    """The progress of one of several runs that go on at once: a bar for each, or lines that begin with its name."""
+    """The progress of one of several simultaneous runs: a bar for each, or lines that begin with its name."""
     if isinstance(progress, Silent):
         return progress
     return RunBar(progress, name) if isinstance(progress, Bars) else RunProgress(progress, name)

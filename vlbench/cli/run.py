@@ -202,7 +202,10 @@ def _run_side_by_side(specs: list[RunSpec], names: list[str], quiet: bool, jobs:
 
 
 def _run_in_process(progress: Progress, spec: RunSpec, jobs: int, others: int) -> str:
-    """One of several runs, in a process of its own; returns the run's folder. others: trials of the other runs."""
+    """One of several runs, in a process of its own; returns the run's folder.
+
+    others: the number of simultaneous trials of the other runs.
+    """
     from vlbench.engine.evaluate import run as run_job
 
     progress.say("starts")

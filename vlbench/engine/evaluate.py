@@ -38,7 +38,7 @@ def run(spec: RunSpec, progress: Progress | None = None, jobs: int = 1, others: 
     """`evaluate`, and the folder that holds the record; every rank of a run over several processes gets both.
 
     jobs: with at least two, a control runs in a process of its own beside the trial; then the module that calls this is
-    imported there, as by `multiprocessing`. others: the trials of other runs that go on meanwhile, for the record.
+    imported there, as by `multiprocessing`. others: the number of simultaneous trials of other runs, for the record.
     """
     with user_faults(), joined(spec.device, spec.num_processes, progress) as ranks:
         return _run(spec, progress, ranks, jobs, others)

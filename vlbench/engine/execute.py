@@ -40,7 +40,7 @@ def execute(
     """Do the job and write its record in any case, with the status done, interrupted or failed.
 
     jobs: with at least two, a control runs in a process of its own beside the trial, with the same results. others: the
-    trials of other runs that go on meanwhile.
+    number of simultaneous trials of other runs.
     Only rank 0 writes records and logs; its record is returned on all ranks.
 
     Raises:

@@ -21,11 +21,11 @@ _VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 
 def fitting_jobs(specs: Sequence[RunSpec]) -> int:
-    """The number of trials that the machine runs at once without computing otherwise or more slowly.
+    """The number of trials that can run at once without changing their results or slowing each other down.
 
     On GPUs one trial for each, on a CPU as many as the cores suffice for, by the threads and data workers of a trial,
     and never more than the free memory suffices for. A run of several processes, or of a model that is spread over
-    all devices, has the machine for itself.
+    all devices, runs alone.
     """
     if any((spec.num_processes or 1) > 1 or spec.device_map for spec in specs):
         return 1

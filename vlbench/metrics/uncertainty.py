@@ -37,11 +37,11 @@ class Interval:
 
 @dataclass(frozen=True)
 class Sample:
-    """The values of N units in their groups. values: [N]. groups: [N], a number below `size` for each group."""
+    """The values of N units in their groups. values: [N]. groups: [N], their groups as numbers below `group_count`."""
 
     values: NDArray[np.float64]
     groups: NDArray[np.int64]
-    size: int
+    group_count: int
 
     @classmethod
     def of(cls, values: Mapping[Unit, float], groups: Mapping[Unit, str]) -> Sample:
@@ -53,7 +53,7 @@ class Sample:
 
     def take(self, rows: NDArray[np.int64]) -> Sample:
         """The sample of some units."""
-        return Sample(self.values[rows], self.groups[rows], self.size)
+        return Sample(self.values[rows], self.groups[rows], self.group_count)
 
     def reject_not_finite(self, units: Iterable[object]) -> None:
         """Raise DataError if a value is not finite. units: the names of all units."""
@@ -72,8 +72,8 @@ class Sample:
         """The sum and the number of the values of each of the G groups that have any: two arrays [G]."""
         # Float sums depend on the order of their terms, and a metric must not depend on the order of its examples.
         order = np.argsort(self.values)
-        sums = np.bincount(self.groups[order], self.values[order], self.size).astype(np.float64)
-        counts = np.bincount(self.groups, minlength=self.size).astype(np.float64)
+        sums = np.bincount(self.groups[order], self.values[order], self.group_count).astype(np.float64)
+        counts = np.bincount(self.groups, minlength=self.group_count).astype(np.float64)
         return sums[counts > 0], counts[counts > 0]
 
     def interval(self) -> Interval | None:

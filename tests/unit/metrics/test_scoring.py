@@ -2,13 +2,13 @@ import math
 
 import pytest
 
-from vlbench.core.columns import columns_of
+from vlbench.core.columns import Chosen, columns_of
 from vlbench.core.errors import CoverageError, DataError
 from vlbench.core.examples import Example, Label, Query
 from vlbench.core.results import MetricAbsentError, Prediction, Score
 from vlbench.metrics.accuracy import accuracy, consistency
 from vlbench.metrics.coverage import in_order
-from vlbench.metrics.scoring import score
+from vlbench.metrics.scoring import cut_groups, score
 
 METRICS = {"accuracy": accuracy, "consistency": consistency}
 KINDS = ["count", "count", "exists", "exists", None]
@@ -106,3 +106,13 @@ def test_metrics_share_the_columns_and_the_order_of_predictions():
     (first, columns), (second, others) = (item for item in passes if item != "derived")
     assert first is second and columns is others
     assert [item.example_id for item in first] == [example.id for example in EXAMPLES]
+
+
+def test_cut_groups_are_found_without_making_an_example(monkeypatch):
+    monkeypatch.setattr(Chosen, "take", lambda self, rows: pytest.fail("an example is made"))
+    lazy = Chosen(EXAMPLES, range(len(EXAMPLES)))
+    for scored in ([0], range(3), range(len(EXAMPLES))):
+        of_lists = cut_groups(EXAMPLES, [EXAMPLES[row] for row in scored])
+        assert cut_groups(lazy, Chosen(EXAMPLES, scored)) == of_lists
+        kept = {EXAMPLES[row].group for row in scored}
+        assert of_lists == {row.group for number, row in enumerate(EXAMPLES) if number not in scored} & kept

@@ -93,7 +93,7 @@ class ImageCache(ImageFiles):
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             with (self.folder / _TALLY).open("ab") as tally:
-                if not 0 <= self._tallied <= tally.tell():  # never measured, or somebody emptied the folder
+                if not 0 <= self._tallied <= tally.tell():  # never measured, or the folder was emptied
                     self._tallied = tally.tell()
                     self._measured = sum(map(_size, self.folder.glob("??/*.npy")))
                 fits = self._measured + (tally.tell() - self._tallied) * _UNIT + size <= self.limit

@@ -208,7 +208,7 @@ def _parse_delimiter(text: str, position: int) -> tuple[bool, int]:
 
 
 def _opens(bracket: str, text: str, position: int) -> tuple[bool, int]:
-    """Whether the text goes on with the bracket; the position stays."""
+    """Whether the next character but space is the bracket; the position stays."""
     start = _end_of_space(text, position)
     if start == len(text):
         raise JSONDecodeError("Expecting value", text, start)

@@ -36,8 +36,8 @@ class Work(Generic[Ready]):
     """The two halves of answering a block of rows.
 
     prepare: makes the input of a forward pass (in workers where there are any). answer: the predictions of an input.
-    launch: begins to answer an input on a device that computes by itself; what it returns waits for the predictions.
-    None: there is no such device.
+    launch: begins to answer an input on a device that computes asynchronously; what it returns waits for the
+    predictions. None: there is no such device.
     """
 
     prepare: Callable[[Sequence[int]], Ready]
@@ -159,9 +159,9 @@ def _answer_blocks(
 def _begin_block(
     ready: Ready | None, rows: Sequence[int], failures: Failures, examples: Examples, work: Work[Ready], pace: Pace
 ) -> Callable[[], list[Prediction]]:
-    """Launch a prepared block if its device computes by itself; what is returned gives a prediction per row.
+    """Launch a prepared block if its device computes asynchronously; what is returned gives a prediction per row.
 
-    A block that fails is answered again, at once and with all care.
+    If the launch or its predictions fail, the block is answered again by `_answer_batch`.
     """
     rest = [row for row in rows if row not in failures]
     launched: Callable[[], list[Prediction]] | None = None

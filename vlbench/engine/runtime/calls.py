@@ -55,7 +55,7 @@ class StepMessage:
 
 
 class Relay:
-    """A Progress that sends to the process that shows it: all lines, and of the steps as many as an eye can follow."""
+    """A Progress that sends all lines to the process that shows them, and of each kind of work ten steps per second."""
 
     def __init__(self, line: Connection) -> None:
         self.line, self.lock = line, threading.Lock()
@@ -73,7 +73,7 @@ class Relay:
             self._send(StepMessage(what, done, total, note))
 
     def _send(self, message: LineMessage | StepMessage) -> None:
-        with self.lock, suppress(OSError):  # nobody reads any more: this process is being stopped
+        with self.lock, suppress(OSError):  # the other end is closed: this process is being stopped
             self.line.send(message)
 
 
@@ -148,7 +148,7 @@ def side_by_side(
     The first calls start first. A process that was killed is replaced, and its call has failed.
 
     Raises:
-        Interrupted: the user asked to stop, or somebody stopped a process; all processes have saved their state.
+        Interrupted: the user asked to stop, or a process was stopped; all processes have saved their state.
         VlbenchError: an internal error of a process (exit 1); all processes have stopped.
     """
     waiting, workers = deque(enumerate(calls)), dict[int, Worker]()
@@ -242,4 +242,4 @@ class ParallelCall:
         except VlbenchError as error:  # the progress is logged, and the disk is full
             self.outcome = CallOutcome(message=error.message, exit_code=error.exit_code)
         finally:
-            self.worker.line.close()  # the process waits for more work until then
+            self.worker.line.close()  # the process waits for another call until then

@@ -54,7 +54,7 @@ def make_accelerator(
         # A head may not use all parts of its backbone, such as the last layer's states of regions.
         kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
     )
-    _check_kind(accelerator.device.type, dtype)
+    _check_cpu_options(accelerator.device.type, dtype)
     return accelerator
 
 
@@ -80,10 +80,10 @@ def check_device(device: str | None, dtype: Dtype) -> None:
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if kind in available and not available[kind]:
         raise VlbenchError(f"{option} {kind} is not there: torch {torch.__version__} sees none; use --device cpu")
-    _check_kind(kind or next((name for name, is_available in available.items() if is_available), "cpu"), dtype)
+    _check_cpu_options(kind or next((name for name, is_available in available.items() if is_available), "cpu"), dtype)
 
 
-def _check_kind(kind: str, dtype: str) -> None:
+def _check_cpu_options(kind: str, dtype: str) -> None:
     """Reject on a CPU what Accelerate would ignore there, while the record says otherwise: float16 and its FSDP."""
     if kind == "cpu" and dtype == "float16":
         raise VlbenchError("--dtype float16 needs a GPU, and this run is on a CPU: use --dtype bfloat16 or float32")
