@@ -108,6 +108,27 @@ def test_a_torn_index_is_named(files: SplitFiles) -> None:
         read_examples(adapter, files)
 
 
+@pytest.mark.parametrize(
+    "damage",
+    [
+        (b'"words"', b'"w\xf8rds"'),  # a reference
+        (b'[["', b'[x"'),  # images
+        (b'{"n"', b'{xn"'),  # tags
+        (b"line 3", b"line\xff3"),  # a text
+        (b"\x03\0\0\0\x06\0\0\0\x09\0\0\0", b"\x03\0\0\0\x06\0\0\0\x09\0\0\x7f"),  # where an id ends
+    ],
+)
+def test_a_damaged_index_is_named(files: SplitFiles, damage: tuple[bytes, bytes]) -> None:
+    found = read_examples(adapter, files)
+    assert isinstance(found, IndexedExamples)
+    content = found.path.read_bytes()
+    assert damage[0] in content
+    found.path.unlink()  # the old file is mapped into memory
+    found.path.write_bytes(content.replace(*damage))
+    with pytest.raises(DataError, match=r"is not a readable index .*: delete it, and it is rebuilt"):
+        list(read_examples(adapter, files))
+
+
 def test_a_fault_leaves_no_index(files: SplitFiles, tmp_path: Path) -> None:
     def faulty(files: SplitFiles) -> Iterator[Example[Answer]]:
         yield from adapter(files)

@@ -63,7 +63,7 @@ def test_members_come_before_the_rest_is_read(tmp_path, monkeypatch):
         ("  {", r"Expecting a key or '}' at character 3"),
         ('{"a": 1, "b": ', r"Expecting value at character 14\)"),
         ('{"a": {"b": 1}, "c": {"d": 2', r"Expecting ',' delimiter at character 28\)"),
-        ('{"a": "b' + "c" * 200, r"Unterminated string starting at at character 6\)"),
+        ('{"a": "b' + "c" * 200, r"Unterminated string starting at character 6\)"),
         ('{"a": 1, "b": 2', r"Expecting ',' delimiter at character 15\)"),
         ('{"a": 1,', r"Expecting a key in double quotes at character 8\)"),
         ('{"a": 1, }' + " " * 50, r"Expecting a key in double quotes at character 9\)"),

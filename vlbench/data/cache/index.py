@@ -21,6 +21,7 @@ import json
 import os
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from functools import cached_property, partial
 from itertools import accumulate, chain, islice
 from pathlib import Path
@@ -54,19 +55,24 @@ _SCHEMA = pa.schema(
 Value = TypeVar("Value")
 
 
-class _Memo(dict[bytes, Value], Generic[Value]):
-    """The values of JSON texts, each decoded once."""
+def _reading(path: Path) -> AbstractContextManager[None]:
+    return reading(path, "is not a readable index", "delete it, and it is rebuilt")
 
-    def __init__(self, decode: Callable[[bytes], Value]) -> None:
-        self._decode = decode
+
+class _Memo(dict[bytes, Value], Generic[Value]):
+    """The values of JSON texts of an index file, each decoded once."""
+
+    def __init__(self, path: Path, decode: Callable[[bytes], Value]) -> None:
+        self._path, self._decode = path, decode
 
     def __missing__(self, content: bytes) -> Value:
-        value = self[content] = self._decode(content)
+        with _reading(self._path):
+            value = self[content] = self._decode(content)
         return value
 
 
 class IndexedExamples(LazyExamples):
-    """The examples of an index file; raises DataError if the file cannot be opened.
+    """The examples of an index file; raises DataError if the file cannot be read, also where values are decoded.
 
     kind: `Example[...]` with the type of their reference.
     """
@@ -74,9 +80,10 @@ class IndexedExamples(LazyExamples):
     def __init__(self, path: Path, kind: type[Example[object]]) -> None:
         self.path, self.kind = path, kind
         self._parse: Callable[[bytes], object] = TypeAdapter(get_args(kind)[0]).validate_json
-        self._images, self._tags = _Memo(_read_images), _Memo(_read_tags)
-        with reading(path, "is not a readable index", "delete it, and it is rebuilt"):
+        self._images, self._tags = _Memo(path, _read_images), _Memo(path, _read_tags)
+        with _reading(path):
             table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()  # nothing is copied
+            table.validate(full=True)  # without which Arrow reads damaged offsets beyond the file, and crashes
         self._table: Mapping[str, pa.ChunkedArray] = dict(zip(table.column_names, table.columns, strict=True))
         self._references = LazyColumn(len(self), lambda: self._distinct("reference", self.parse))
 
@@ -124,7 +131,8 @@ class IndexedExamples(LazyExamples):
 
     def parse(self, contents: Sequence[bytes]) -> list[object]:
         """The references of JSON texts."""
-        return list(map(self._parse, contents))
+        with _reading(self.path):
+            return list(map(self._parse, contents))
 
     def _values(self, name: str, rows: Sequence[int]) -> list[Any]:
         """The values of a column in these rows, as Arrow holds them."""

@@ -165,7 +165,8 @@ class _Window:
         self._text, self._position = self._text[self._position :] + added, 0
 
     def _not_json(self, reason: str, position: int) -> DataError:
-        return not_json(str(self.path), f"{reason} at character {self._characters_dropped + position:,}")
+        what = reason.removesuffix(" at")  # with which some of json's messages end
+        return not_json(str(self.path), f"{what} at character {self._characters_dropped + position:,}")
 
 
 def _parse_start(text: str, position: int) -> tuple[bool, int]:

@@ -8,9 +8,10 @@ import signal
 import threading
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from typing import NoReturn
@@ -82,9 +83,21 @@ def start(name: str, environment: Mapping[str, str], function: Function, argumen
     context = multiprocessing.get_context("spawn")
     outcomes, report = context.Pipe(duplex=False)
     process = context.Process(target=_process, args=(environment, function, arguments, report))
-    process.start()
+    with _ctrl_c_blocked():  # in the process, too, until it leads a group: otherwise it would end with a traceback
+        process.start()
     report.close()  # so that the end of the process is also the end of its reports
     return Child(name, process, outcomes)
+
+
+@contextmanager
+def _ctrl_c_blocked() -> Iterator[None]:
+    """Block SIGINT in this thread and in processes that it starts; one that comes takes effect at the end."""
+    resource_tracker.ensure_running()  # its first start would unblock it
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def stop(children: Sequence[Child], seconds: float) -> None:
@@ -136,11 +149,15 @@ def _process(
 ) -> NoReturn:
     """The entry point of the process."""
     os.setpgid(0, 0)  # Ctrl-C then reaches the parent only, which forwards it: otherwise it would arrive twice
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)  # drops one that came before
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    signal.signal(signal.SIGINT, handler)
     # A spawned process would spawn its data workers too: slowly, and without the modules of plug-ins.
     multiprocessing.set_start_method(None, force=True)
     threading.Thread(target=_stop_with_parent, daemon=True).start()
     os.environ.update(environment)
     outcome = outcome_of(function, *arguments)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # `_stop_with_parent` has nothing to stop any more
     with suppress(OSError):  # the parent has died
         report.send(outcome)
     end_process(int(outcome.exit_code))

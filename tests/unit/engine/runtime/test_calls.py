@@ -13,7 +13,8 @@ from types import ModuleType
 import pytest
 
 from vlbench.core.errors import ExitCode, VlbenchError
-from vlbench.engine.runtime.calls import Call, LineMessage, ParallelCall, Relay, StepMessage, side_by_side
+from vlbench.engine.runtime.calls import Call, LineMessage, ParallelCall, Relay, StepMessage, Worker, side_by_side
+from vlbench.engine.runtime.child import reap
 from vlbench.engine.runtime.interrupt import Interrupt, Interrupted
 
 WORK = """
@@ -105,6 +106,18 @@ def test_a_signal_reaches_every_process(work: ModuleType, tmp_path: Path) -> Non
     calls = [Call(work.stop, (str(tmp_path / "ready"),), Noted()), Call(work.answer, (1,), Press())]
     with pytest.raises(Interrupted):
         list(side_by_side(calls, CALM))
+
+
+def test_ctrl_c_while_a_process_starts_is_left_to_its_parent(work: ModuleType) -> None:
+    worker = Worker.start("the process", {})
+    os.kill(worker.child.process.pid or 0, signal.SIGINT)
+    worker.give(Call(work.answer, (1,), Noted()))
+    outcome = None
+    while outcome is None:
+        outcome = worker.receive()
+    worker.line.close()
+    reap([worker.child], 30.0)
+    assert (outcome.exit_code, worker.child.process.exitcode) == (ExitCode.OK, 0)
 
 
 def test_a_call_beside_this_process(work: ModuleType, tmp_path: Path) -> None:
