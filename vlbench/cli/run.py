@@ -128,7 +128,9 @@ def _jobs(wanted: object, specs: Sequence[RunSpec]) -> int:
         raise VlbenchError(f"{name} is {brief(value)}: expected a number from 1 to {MOST_JOBS:,}, or {AUTO}")
     several = is_launched() or any((spec.num_processes or 1) > 1 for spec in specs)
     if several and number > 1 and wanted is not None:
-        raise VlbenchError(f"--jobs {number} is not for runs that share several processes: leave one of both out")
+        raise VlbenchError(
+            f"--jobs is {number}: expected 1 or auto for a run of several processes, leave out one of both"
+        )
     return 1 if several else number
 
 
@@ -208,7 +210,7 @@ def _run_in_process(progress: Progress, spec: RunSpec, jobs: int, others: int) -
     progress.say("starts")
     record, folder = run_job(spec, progress, jobs, others)
     _check_done(record)
-    return str(folder.path.absolute())
+    return str(folder.path)
 
 
 def _run_one(spec: RunSpec, quiet: bool, name: str = "", jobs: int = 1) -> RunRecord:
