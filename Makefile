@@ -16,6 +16,9 @@ COMMA := ,
 SCORED := nlvr2 $(subst $(COMMA), ,$(RANKING)) vqa2 gqa snli_ve# the longest first, so that both processes end together
 BOARD := $(WORLD)/records --columns main,latency --pareto latency
 
+# Tests and benchmarks start many interpreters, which would compile vlbench each time.
+export PYTHONDONTWRITEBYTECODE :=
+
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 SPEED_RECORD ?= cpu
 SPEED_FLAGS ?= --max-seconds 220
@@ -131,6 +134,7 @@ lint: $(VENV)/.installed-dev  ## Check style, and types in strict mode.
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	MYPYPATH=benchmarks $(BIN)/mypy benchmarks/*.py
 
 format: $(VENV)/.installed-dev  ## Format the code.
 	$(BIN)/ruff check --fix .

@@ -62,7 +62,8 @@ def make_model(name: str, kind: type[Model]) -> Model:
         text=SimpleNamespace(vocab_size=WORDS, max_length=LONGEST), images=NoiseImages(), regions=RandomRegions()
     )
     values = {**card["sizes"]["base"]["config"], **kind.sizes_of_data(data)}
-    return kind(kind.config_type.model_validate(values), data).eval()
+    config: Any = kind.config_type.model_validate(values)
+    return kind(config, data).eval()
 
 
 def make_texts() -> Tensors:
@@ -74,11 +75,11 @@ def make_texts() -> Tensors:
 def compare_fuse(model: Model, images: Tensors, texts: Tensors, repeats: int) -> list[float]:
     """Ratios of `fuse` for all features over `fuse` for pooled alone."""
     seen, read = model.see(images, torch.zeros(BATCH, dtype=torch.int64)), model.read(texts)
-    sides = {
+    sides: dict[str, Callable[[], Tensor]] = {
         "all": lambda: model.fuse(seen, read).pooled,
         "pooled": lambda: model.fuse(seen, read, pooled_only=True).pooled,
     }
-    whole, alone = (side() for side in sides.values())
+    whole, alone = (run() for run in sides.values())
     if (difference := float((whole - alone).abs().max())) > 1e-5:
         raise SystemExit(f"the sides differ by {difference:.2g}")
     return paired_ratios(measure(sides, repeats))

@@ -20,6 +20,7 @@ from sides import RandomRegions, Side, format_spread, make_refs, measure, paired
 from vlbench.data.regions.store import FeatureStore
 from vlbench.data.regions.tsv import FIELDS, read_tsv, write_tsv
 
+QUICK = True
 IMAGES = 300
 _TYPES = {"objects_id": "<i8", "attrs_id": "<i8"}
 """Types of the arrays that are not float32."""

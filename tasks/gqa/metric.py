@@ -185,7 +185,7 @@ def _open(columns: Columns[GqaAnswer]) -> Rows:
 
 
 def _binary(columns: Columns[GqaAnswer]) -> Rows:
-    """The rows of balanced questions of other types."""
+    """The rows of balanced questions of all types but `query`."""
     return np.setdiff1d(columns.derive(_all_balanced), columns.derive(_open), assume_unique=True)
 
 
@@ -247,7 +247,7 @@ class _GroupedAnswers:
 
 
 def _answers_by_group(columns: Columns[GqaAnswer]) -> _GroupedAnswers:
-    """Raises MetricAbsentError: no balanced question has a global group."""
+    """The balanced questions by global group. Raises MetricAbsentError: no balanced question has one."""
     balanced = zip(columns.derive(_all_balanced).tolist(), columns.derive(_balanced), strict=True)
     grouped = {row: reference.global_group for row, reference in balanced if reference.global_group is not None}
     if not grouped:

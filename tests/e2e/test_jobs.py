@@ -20,7 +20,7 @@ from vlbench.core.errors import ExitCode
 from vlbench.records.folder import find_runs
 
 Call = Callable[..., Any]
-MEASURED = ("spec", "started", "seconds", "efficiency", "seal")
+MEASURED = ("spec", "environment", "started", "seconds", "efficiency", "seal")
 """Fields of a record that differ between two runs of the same spec in two folders."""
 
 
@@ -39,6 +39,7 @@ def _left_by(run: Path) -> list[object]:
     lines = map(json.loads, (run / "metrics.jsonl").read_text(encoding="utf8").splitlines())
     return [
         {name: value for name, value in record.items() if name not in MEASURED},
+        {name: value for name, value in record["environment"].items() if name != "trials_at_once"},
         sorted(record["efficiency"]["seconds"]),
         repr(pd.read_parquet(run / "samples.parquet").to_dict("records")),
         [{name: value for name, value in line.items() if name != "seconds"} for line in lines],

@@ -12,6 +12,7 @@ from typing import Any
 import jsonschema
 import pandas as pd
 import pytest
+import torch
 import yaml
 
 import vlbench as package
@@ -179,6 +180,13 @@ def test_a_blind_model_is_at_exactly_one_half(vlbench: Call, quick: list[object]
     assert blind.groupby("text")["confidence"].nunique().eq(1).all()
     assert blind["confidence"].nunique() > 1
     assert "50.00" in done.out
+
+
+def test_the_threads_of_a_run_are_its_own(vlbench: Call, quick: list[object]) -> None:
+    """The next run of the process may have none given, and computes with all."""
+    threads = torch.get_num_threads()
+    assert vlbench(*quick, "--model", "fake", "--threads", threads + 1).code == 0
+    assert torch.get_num_threads() == threads
 
 
 def test_a_limit_shows_in_record_and_table(vlbench: Call, quick: list[object], predictions: Predictions) -> None:

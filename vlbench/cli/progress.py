@@ -31,7 +31,7 @@ class Bars:
 
     def __init__(self, progress: Progress) -> None:
         self.progress = progress
-        self.bars: dict[str, int] = {}
+        self.bars: dict[str, TaskID] = {}
 
     def say(self, line: str) -> None:
         """Print a line above the bars."""
@@ -41,9 +41,9 @@ class Bars:
         """Move a bar; a finished bar is removed when its work starts again."""
         if what not in self.bars:
             self.bars[what] = self.progress.add_task(what, total=total, note="")
-        self.progress.update(TaskID(self.bars[what]), completed=done, total=total, note=note)
+        self.progress.update(self.bars[what], completed=done, total=total, note=note)
         if done >= total:
-            self.progress.update(TaskID(self.bars.pop(what)), refresh=True)
+            self.progress.update(self.bars.pop(what), refresh=True)
 
 
 class Lines:
@@ -72,12 +72,12 @@ class Lines:
         self.say(f"{what}: {done:,}/{total:,}{' ' + note if note else ''}")
 
 
-class Row:
+class RunBar:
     """One bar for all work of one of several runs."""
 
     def __init__(self, bars: Bars, name: str) -> None:
         self.bars, self.name = bars, name
-        self.row: TaskID | None = None
+        self.bar: TaskID | None = None
 
     def say(self, line: str) -> None:
         """Print a line above the bars, with the run's name."""
@@ -85,13 +85,13 @@ class Row:
 
     def step(self, what: str, done: int, total: int, note: str = "") -> None:
         """Move the run's bar, which names its present work."""
-        progress, text = self.bars.progress, f"{self.name}: {what}"
-        if self.row is None:
-            self.row = progress.add_task(text, note="")
-        progress.update(self.row, description=text, completed=done, total=total, note=note, refresh=done >= total)
+        progress, text = self.bars.progress, printable(f"{self.name}: {what}")
+        if self.bar is None:
+            self.bar = progress.add_task(text, note="")
+        progress.update(self.bar, description=text, completed=done, total=total, note=note, refresh=done >= total)
 
 
-class Named:
+class RunProgress:
     """A Progress of one of several runs: its name comes first in every line."""
 
     def __init__(self, progress: ProgressProtocol, name: str) -> None:
@@ -110,7 +110,7 @@ def progress_of_run(progress: ProgressProtocol, name: str) -> ProgressProtocol:
     """The progress of one of several runs that go on at once: a bar for each, or lines that begin with its name."""
     if isinstance(progress, Silent):
         return progress
-    return Row(progress, name) if isinstance(progress, Bars) else Named(progress, name)
+    return RunBar(progress, name) if isinstance(progress, Bars) else RunProgress(progress, name)
 
 
 @contextmanager
@@ -122,8 +122,8 @@ def open_progress(quiet: bool = False) -> Iterator[ProgressProtocol]:
         yield Lines()
     else:
         columns = (
-            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-            TimeRemainingColumn(), TextColumn("{task.fields[note]}"),
+            TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+            TimeRemainingColumn(), TextColumn("{task.fields[note]}", markup=False),
         )  # fmt: skip
         with Progress(*columns, console=Console(stderr=True)) as progress:
             yield Bars(progress)

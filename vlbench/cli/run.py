@@ -128,9 +128,7 @@ def _jobs(wanted: object, specs: Sequence[RunSpec]) -> int:
         raise VlbenchError(f"{name} is {brief(value)}: expected a number from 1 to {MOST_JOBS:,}, or {AUTO}")
     several = is_launched() or any((spec.num_processes or 1) > 1 for spec in specs)
     if several and number > 1 and wanted is not None:
-        raise VlbenchError(
-            f"--jobs is {number}: expected 1 or auto for a run of several processes, leave out one of both"
-        )
+        raise VlbenchError(f"--jobs {number} is not for runs that share several processes: leave out one of the two")
     return 1 if several else number
 
 
@@ -179,8 +177,8 @@ def _run_side_by_side(specs: list[RunSpec], names: list[str], quiet: bool, jobs:
     Returns the records of those that did not fail.
     """
     from vlbench.cli.progress import open_progress, progress_of_run
-    from vlbench.engine.runtime.jobs import Work, side_by_side
-    from vlbench.engine.runtime.shares import environments
+    from vlbench.engine.jobs import gpu_environments
+    from vlbench.engine.runtime.calls import Call, side_by_side
     from vlbench.records.folder import RunFolder
 
     processes = min(jobs, len(specs))
@@ -188,11 +186,11 @@ def _run_side_by_side(specs: list[RunSpec], names: list[str], quiet: bool, jobs:
     folders: dict[int, RunFolder] = {}
     try:
         with open_progress(quiet) as progress, ExitStack() as stack:
-            works = [
-                Work(_run_in_process, (spec, own, (processes - 1) * own), progress_of_run(progress, name))
+            calls = [
+                Call(_run_in_process, (spec, own, (processes - 1) * own), progress_of_run(progress, name))
                 for spec, name in zip(specs, names, strict=True)
             ]
-            outcomes = stack.enter_context(closing(side_by_side(works, environments(processes, specs[0].device))))
+            outcomes = stack.enter_context(closing(side_by_side(calls, gpu_environments(processes, specs[0].device))))
             for number, outcome in outcomes:
                 if outcome.exit_code == ExitCode.OK:
                     folders[number] = RunFolder.open(Path(str(outcome.result)))

@@ -1,4 +1,4 @@
-"""The image-blind control of a run: a trial of its own, after the real one or in a process beside it."""
+"""The image-blind control of a run: a trial of its own, after the real one or at once with it in another process."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from vlbench.core.progress import Progress, Silent
 from vlbench.core.spec import RunSpec
 from vlbench.core.user_code import same_folder
 from vlbench.engine.job import Job, plan
+from vlbench.engine.jobs import gpu_environments
 from vlbench.engine.resources import make_resources, resource_spec
+from vlbench.engine.runtime.calls import Call, ParallelCall
 from vlbench.engine.runtime.environment import Clock, make_accelerator
 from vlbench.engine.runtime.interrupt import Interrupt, Stoppable
-from vlbench.engine.runtime.jobs import Beside, Work
-from vlbench.engine.runtime.shares import environments
 from vlbench.engine.training.metrics_log import merge_control
 from vlbench.engine.trial import Outcome, Trial, checkpoint_folder
 from vlbench.records.folder import RunFolder
@@ -24,21 +24,21 @@ CONTROL = "blind"
 
 
 @dataclass(frozen=True)
-class Reported:
-    """What the process of a control reports. seconds: of its phases."""
+class ControlResult:
+    """What the process of a control returns. seconds: of its phases."""
 
     outcome: Outcome
     seconds: dict[str, float]
 
 
-def control_beside(job: Job, folder: RunFolder, progress: Progress) -> Beside:
+def parallel_control(job: Job, folder: RunFolder, progress: Progress) -> ParallelCall:
     """A process that runs the control of a job from its spec while this one runs the job."""
     spec = job.spec.to_run_spec().model_copy(update={"verify_data": False})  # this process verifies the data
-    work = Work(run_control, (spec, folder.path, job.fingerprint), progress)
-    return Beside(work, f"the process of the {CONTROL} control", environments(2, job.spec.device)[1])
+    call = Call(run_control, (spec, folder.path, job.fingerprint), progress)
+    return ParallelCall(call, f"the process of the {CONTROL} control", gpu_environments(2, job.spec.device)[1])
 
 
-def run_control(progress: Progress, spec: RunSpec, folder: Path, fingerprint: str) -> Reported:
+def run_control(progress: Progress, spec: RunSpec, folder: Path, fingerprint: str) -> ControlResult:
     """Run the control of the run whose folder and fingerprint these are; another process writes its record.
 
     Raises:
@@ -55,19 +55,19 @@ def run_control(progress: Progress, spec: RunSpec, folder: Path, fingerprint: st
         accelerator = make_accelerator(job.spec.device, job.arithmetic, job.threads, job.spec.matmul_precision)
         resources = make_resources(resource_spec(job), Stoppable(Silent(), interrupt))
         real = Trial(job, resources, RunFolder(folder), accelerator, progress, interrupt, clock, own_metrics=True)
-        return Reported(real.blinded().run(), clock.seconds)
+        return ControlResult(real.blinded().run(), clock.seconds)
 
 
-def control_outcome(real: Trial, beside: Beside | None) -> Outcome:
-    """The outcome of a trial's control: of the process beside this one, else run here."""
-    reported = beside.result(real.interrupt) if beside else None
+def control_outcome(real: Trial, parallel: ParallelCall | None) -> Outcome:
+    """The outcome of a trial's control: of its process, else of a trial that is run here."""
+    result = parallel.result(real.interrupt) if parallel else None
     own = RunFolder(checkpoint_folder(real.folder, CONTROL))
     if real.ranks.is_main:  # also of a process that was interrupted in an earlier call
         merge_control(real.folder, own, CONTROL)
         (own.path / LOCK_NAME).unlink(missing_ok=True)
-    if beside is None:
+    if parallel is None:
         return real.blinded().run()
-    if not isinstance(reported, Reported):
-        raise VlbenchError(f"the control has reported {reported!r}", ExitCode.INTERNAL_ERROR)
-    real.clock.seconds.update(reported.seconds)
-    return reported.outcome
+    if not isinstance(result, ControlResult):
+        raise VlbenchError(f"the control has returned {result!r}", ExitCode.INTERNAL_ERROR)
+    real.clock.seconds.update(result.seconds)
+    return result.outcome

@@ -15,10 +15,10 @@ from vlbench.core.user_code import user_faults
 from vlbench.data.resources import Resources
 from vlbench.data.text.answers import answers_sha256
 from vlbench.engine.build import make_evaluator
-from vlbench.engine.control import control_beside, control_outcome
+from vlbench.engine.control import CONTROL, control_outcome, parallel_control
 from vlbench.engine.job import Job
 from vlbench.engine.resources import make_resources, resource_spec
-from vlbench.engine.runtime.environment import Clock, check_device, latencies, make_accelerator
+from vlbench.engine.runtime.environment import Clock, check_device, latencies, make_accelerator, same_threads
 from vlbench.engine.runtime.interrupt import Interrupt, Interrupted, Stoppable
 from vlbench.engine.runtime.progress_timing import Logged, examples_per_second
 from vlbench.engine.runtime.ranks import Ranks, is_lost_peer
@@ -57,7 +57,7 @@ def execute(
         folder.write_config(job.spec)
         folder.write_record(record)
     try:
-        with user_faults(), Interrupt() as interrupt:
+        with user_faults(), same_threads(), Interrupt() as interrupt:
             record = _run_trials(job, folder, record, progress, interrupt, ranks, jobs, others)
     except (Exception, KeyboardInterrupt) as error:
         if ranks.is_main:
@@ -151,18 +151,17 @@ def _run_trials(
     clock = Clock()
     accelerator = make_accelerator(job.spec.device, job.arithmetic, job.threads, job.spec.matmul_precision)
     title = f"{job.card.name}-{job.size} on {job.task.card.name}"
-    with tracked(job.spec, folder.path, title, ranks) as trackers, ExitStack() as beside:
-        blind = "blind" in job.spec.controls
-        control = (
-            beside.enter_context(control_beside(job, folder, progress)) if blind and 1 < jobs > ranks.size else None
-        )
+    with tracked(job.spec, folder.path, title, ranks) as trackers, ExitStack() as stack:
+        has_control, parallel = CONTROL in job.spec.controls, None
+        if has_control and jobs > 1 and ranks.size == 1:
+            parallel = stack.enter_context(parallel_control(job, folder, progress))
         with clock.phase("resources"):
             resources = ranks.together(lambda: make_resources(resource_spec(job), Stoppable(progress, interrupt)))
         real = Trial(job, resources, folder, accelerator, progress, interrupt, clock, trackers=trackers)
         trials = {"": real.run()}
-        if blind:
-            trials["blind"] = control_outcome(real, control)
-        at_once = others + (2 if control else 1)
+        if has_control:
+            trials[CONTROL] = control_outcome(real, parallel)
+        at_once = others + (2 if parallel else 1)
         used = environment(accelerator.device.type, ranks.size, job.threads, at_once)
         record = record.model_copy(update={"environment": used, "efficiency": _efficiency(trials[""], clock, ranks)})
         complete = ranks.together(

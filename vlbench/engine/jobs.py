@@ -1,20 +1,23 @@
-"""How many trials of a command run at once by default."""
+"""How many trials of a command run at once by default, and which GPUs each of them uses."""
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from vlbench import catalog
+from vlbench.core.accelerate_env import TORCH_DEVICE
 from vlbench.core.cores import default_threads, free_memory, usable_cores
 from vlbench.core.spec import RunSpec
 from vlbench.engine.defaults import size_of, workers_of
-from vlbench.engine.runtime.shares import visible_gpus
 from vlbench.engine.source import given_root
 from vlbench.world.generate import is_world
 
 BYTES_PER_TRIAL = 3 * 2**29
 """1.5 GiB: the trials of the committed records, of tiny models, peak at 0.7 to 1.0 GiB."""
+_VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 
 def fitting_jobs(specs: Sequence[RunSpec]) -> int:
@@ -41,3 +44,24 @@ def _processes(spec: RunSpec) -> int:
     world = root is None or is_world(root)
     size = card.sizes.get(size_of(spec, card, world))
     return (spec.threads or (size.threads if size else None) or default_threads()) + workers_of(spec, world)
+
+
+def visible_gpus(device: str | None) -> list[str]:
+    """The GPUs that trials on the device can use, by the names that CUDA_VISIBLE_DEVICES takes; empty on a CPU."""
+    if (device or os.environ.get(TORCH_DEVICE) or "cuda").split(":")[0] != "cuda":
+        return []
+    if not any(True for name in ("nvidia[0-9]*", "dxg", "kfd") for _ in Path("/dev").glob(name)):
+        return []  # torch, whose import takes long, is not needed to know that
+    import torch
+
+    names = os.environ.get(_VISIBLE, "")
+    count = torch.cuda.device_count()
+    return [name.strip() for name in names.split(",")][:count] if names else [str(number) for number in range(count)]
+
+
+def gpu_environments(jobs: int, device: str | None) -> list[dict[str, str]]:
+    """The variables that give each of the trials that run at once its GPUs; none on a CPU."""
+    gpus = visible_gpus(device)
+    if not gpus:
+        return [{} for _ in range(jobs)]
+    return [{_VISIBLE: ",".join(gpus[job::jobs] or [gpus[job % len(gpus)]])} for job in range(jobs)]

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
+from vlbench.core.columns import Chosen
 from vlbench.core.errors import CoverageError, DataError
 from vlbench.core.examples import Caption, Example, Examples, captioned
 from vlbench.core.record import Coverage, Result
@@ -90,8 +91,9 @@ def _score_file(task: Task, split: str, predictions: Path, allow_partial: bool) 
 
 
 def _answered(examples: Examples, answers: Sequence[Prediction]) -> Examples:
+    """The examples that have an answer."""
     ids = {answer.example_id for answer in answers}
-    return [example for example in examples if example.id in ids]
+    return Chosen(examples, [row for row, name in enumerate(ids_of(examples)) if name in ids])
 
 
 def _match(

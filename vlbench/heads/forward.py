@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
-from typing import Self, TypeVar, cast
+from typing import Self, TypeGuard, TypeVar, cast
 
 from torch import Tensor
 
@@ -117,9 +117,13 @@ def fuse(backbone: Backbone, visual: Visual, textual: Textual, pooled_only: bool
 
     pooled_only: only `pooled` is read, so a backbone that can compute it alone is asked to.
     """
-    if pooled_only and "pooled_only" in inspect.signature(backbone.fuse).parameters:
-        return cast(PoolingBackbone, backbone).fuse(visual, textual, pooled_only=True)
+    if pooled_only and _can_pool(backbone):
+        return backbone.fuse(visual, textual, pooled_only=True)
     return backbone.fuse(visual, textual)
+
+
+def _can_pool(backbone: Backbone) -> TypeGuard[PoolingBackbone]:
+    return "pooled_only" in inspect.signature(backbone.fuse).parameters
 
 
 def _fuse_pairs(forward: Forward, pooled_only: bool = False) -> Features:

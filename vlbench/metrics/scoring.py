@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import partial
 from math import isfinite
 from typing import TypeAlias
 
@@ -17,12 +16,15 @@ from vlbench.core.errors import CoverageError, DataError, first_five
 from vlbench.core.examples import Examples
 from vlbench.core.record import Result
 from vlbench.core.results import Metric, MetricAbsentError, Prediction, Ranking, Score
+from vlbench.core.task import ids_of
 from vlbench.core.user_code import UserCodeError, same_folder
 from vlbench.metrics.coverage import in_order
 from vlbench.metrics.uncertainty import Sample, groups_of
 
 Results: TypeAlias = Sequence[Prediction] | Sequence[Ranking]
 Slices: TypeAlias = dict[str, dict[str, Result]]
+ScoreRows: TypeAlias = Callable[[NDArray[np.int64]], Score | None]
+"""From rows to their score; None where the metric counts none of them."""
 
 
 @dataclass(frozen=True)
@@ -94,9 +96,10 @@ def cut_groups(examples: Examples, scored: Examples) -> frozenset[str]:
     """The groups that have some of their examples among those scored, but not all."""
     if scored is examples:
         return frozenset()
-    kept = {example.id for example in scored}
-    groups = {example.group for example in scored}
-    return frozenset(example.group for example in examples if example.id not in kept and example.group in groups)
+    columns, kept = columns_of(examples), set(ids_of(scored))
+    rows = list(zip(columns.ids, columns.groups, strict=True))
+    rest = {group for name, group in rows if name not in kept}
+    return frozenset(group for name, group in rows if name in kept and group in rest)
 
 
 def parts(examples: Examples, tag: str) -> Mapping[str, Examples]:
@@ -155,10 +158,8 @@ def _by_slice(overall: Score, metric: Metric, tags: Sequence[str], results: Resu
     examples out, as GQA's do with unbalanced questions; a slice of such examples only is left out.
     """
     columns = columns_of(examples)
-    if _is_over_examples(overall, results):
-        score_rows = _means(overall, columns)
-    else:
-        score_rows = partial(_score_part, metric, results, examples)
+    is_mean = _is_over_examples(overall, results)
+    score_rows = _means(overall, columns) if is_mean else _scores(metric, results, examples)
     slices: Slices = {}
     for tag in tags:
         scores = {value: score_rows(rows) for value, rows in _rows_by_value(columns, tag).items()}
@@ -168,14 +169,19 @@ def _by_slice(overall: Score, metric: Metric, tags: Sequence[str], results: Resu
     return slices
 
 
-def _score_part(metric: Metric, results: Results, examples: Examples, rows: NDArray[np.int64]) -> Score:
+def _scores(metric: Metric, results: Results, examples: Examples) -> ScoreRows:
+    """A function that returns the metric of some rows."""
     by_id = {item.example_id: item for item in results if isinstance(item, Prediction)}
-    part = Chosen(examples, rows.tolist())
-    return metric([by_id[name] for name in part.ids], part)
+
+    def score_rows(rows: NDArray[np.int64]) -> Score:
+        part = Chosen(examples, rows.tolist())
+        return metric([by_id[name] for name in part.ids], part)
+
+    return score_rows
 
 
-def _means(overall: Score, columns: Columns[object]) -> Callable[[NDArray[np.int64]], Score | None]:
-    """A function that returns the mean of some rows; None where the metric counts none of them."""
+def _means(overall: Score, columns: Columns[object]) -> ScoreRows:
+    """A function that returns the mean of some rows."""
     ids, groups = values_of(columns.ids), columns.derive(groups_of)
     is_counted = np.fromiter(map(overall.per_example.__contains__, ids), np.bool_, len(ids))
     sample = Sample(np.array([overall.per_example.get(name, 0.0) for name in ids]), groups.numbers, len(groups.texts))

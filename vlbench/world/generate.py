@@ -174,7 +174,7 @@ def _add_tasks(
                 plan_pool(part, pool, scenes, seed, plan)
         plan.make(domain, seed, progress)
         root.mkdir(exist_ok=True)
-        for entry in part.iterdir():
+        for entry in sorted(part.iterdir()):
             entry.rename(root / entry.name)
         known = {"version": WORLD_VERSION, "seed": seed, "domain": domain, "kinds": STATEMENT_KINDS}
         in_order = {task: counts[task] for task in WORLD_TASKS if task in counts}

@@ -85,6 +85,13 @@ def test_every_run_has_a_bar_of_its_own() -> None:
     assert rows == [("nlvr2 with cvlp: predicting", 2, 2), ("gqa with cvlp: finetuning", 1, 4)]
 
 
+def test_names_of_runs_are_no_markup(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    with open_progress() as bars:
+        progress_of_run(bars, "nlvr2 with [/b][red]/m.py:M").step("finetuning", 1, 2)
+    assert "nlvr2 with [/b][red]/m.py:M: fi" in capsys.readouterr().err
+
+
 def test_lines_of_several_runs_begin_with_their_names(clock: list[float], capsys: pytest.CaptureFixture[str]) -> None:
     lines = Lines()
     first, second = progress_of_run(lines, "first"), progress_of_run(lines, "second")

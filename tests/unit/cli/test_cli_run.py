@@ -53,7 +53,7 @@ def test_jobs_that_cannot_be(asked: str, vlbench: Any) -> None:
 
 def test_jobs_of_processes_that_share_a_run(vlbench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     done = vlbench("run", "--task", "nlvr2", "--model", "cvlp", "--jobs", 2, "--num-processes", 2)
-    assert done.code == 2 and "--jobs is 2: expected 1 or auto for a run of several processes" in done.err
+    assert done.code == 2 and "--jobs 2 is not for runs that share several processes" in done.err
     monkeypatch.setenv("VLBENCH_JOBS", "none")
     done = vlbench("run", "--task", "nlvr2", "--model", "cvlp")
     assert done.code == 2 and "$VLBENCH_JOBS is 'none'" in done.err

@@ -9,7 +9,6 @@ import pytest
 
 from vlbench.core.spec import RunSpec
 from vlbench.engine import jobs
-from vlbench.engine.runtime import shares
 
 GIB = 2**30
 
@@ -54,13 +53,13 @@ def test_one_for_each_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_gpus_are_shared_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shares, "visible_gpus", lambda device: ["4", "6", "7"])
-    given = [[environment["CUDA_VISIBLE_DEVICES"] for environment in shares.environments(n, None)] for n in (1, 2, 4)]
+    monkeypatch.setattr(jobs, "visible_gpus", lambda device: ["4", "6", "7"])
+    given = [[environment["CUDA_VISIBLE_DEVICES"] for environment in jobs.gpu_environments(n, None)] for n in (1, 2, 4)]
     assert given == [["4,6,7"], ["4,7", "6"], ["4", "6", "7", "4"]]
 
 
 def test_a_cpu_has_no_gpus() -> None:
-    assert shares.environments(2, "cpu") == [{}, {}]
+    assert jobs.gpu_environments(2, "cpu") == [{}, {}]
 
 
 def test_real_data_keep_workers_busy(tmp_path: Path) -> None:

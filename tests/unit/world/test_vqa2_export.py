@@ -121,14 +121,14 @@ def test_the_task_reads_what_is_written(folder: Path) -> None:
     for name in ("nominival", "minival"):
         listed = json.loads((folder / f"{name}.json").read_text())
         read = list(read_questions(folder / f"{name}.json", "val2014"))
-        assert [question.id for question in read] == [str(entry["question_id"]) for entry in listed]
+        assert [question.number for question in read] == [entry["question_id"] for entry in listed]
         for question, entry in zip(read, listed, strict=True):
-            annotation = annotations[question.id]
+            annotation = annotations[question.number]
             assert (question.text, question.image) == (entry["sent"], annotation.image)
             assert annotation.answers.worths() == pytest.approx(entry["label"])
             assert annotation.answers.worths()[annotation.answers.consensus] == 1
-            assert entry["question_type"] == annotation.question_type
-            assert entry["answer_type"] == annotation.answer_type
+            assert entry["question_type"] == annotation.tags["question_type"]
+            assert entry["answer_type"] == annotation.tags["answer_type"]
     assert len({answer for one in annotations.values() for answer in one.answers.worths()}) > 30
 
 

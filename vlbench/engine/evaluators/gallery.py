@@ -35,7 +35,8 @@ class Texts:
 
     columns [M]: the column in the gallery of each text. lengths [M]: tokens of each text up to its last real one.
     starts [M], widths [M]: the first row of each text in the table, and its rows. All are on the CPU so that nothing
-    waits for the device. states [rows, D], mask [rows]: the table; its last row is padding. device: of `take`.
+    waits for the device. states [rows, D], or [rows] token ids of a backbone that only fuses; mask [rows]: the table,
+    whose last row is padding. device: of `take`.
     """
 
     columns: Indices
@@ -53,7 +54,8 @@ class Texts:
         rows = np.where(is_token, self.starts[positions, None] + places, len(self.mask) - 1)
         index = torch.from_numpy(rows.reshape(-1)).to(self.states.device)
         states, mask = self.states.index_select(0, index), self.mask.index_select(0, index)
-        return Textual(states.reshape(*rows.shape, -1).to(self.device), mask.reshape(rows.shape).to(self.device))
+        states, mask = states.reshape(*rows.shape, *states.shape[1:]), mask.reshape(rows.shape)
+        return Textual(states.to(self.device), mask.to(self.device))
 
 
 def encode_images(backbone: Backbone, blocks: Sequence[Sequence[ImageRef]], pace: Pace) -> Iterator[Visual]:
@@ -102,7 +104,7 @@ def _table(parts: Sequence[Textual], widths: Indices, device: torch.device) -> t
     [rows, D] and mask [rows].
     """
     first, rows = parts[0], int(widths.sum()) + 1
-    states = torch.zeros(rows, first.states.shape[2], dtype=first.states.dtype, device=device)
+    states = torch.zeros(rows, *first.states.shape[2:], dtype=first.states.dtype, device=device)
     mask = torch.zeros(rows, dtype=first.mask.dtype, device=device)
     row = text = 0
     for part in parts:

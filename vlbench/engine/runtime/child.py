@@ -1,4 +1,4 @@
-"""A process that this one starts for some work: it reports an outcome, and stops with its parent."""
+"""A process that this one starts for a call: it reports an outcome, and stops with its parent."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ Function = Callable[..., object]
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """How some work ended: its result, or the message of its error."""
+class CallOutcome:
+    """How a call ended: its result, or the message of its error."""
 
     result: object = None
     message: str = ""
@@ -48,7 +48,7 @@ class Child:
     process: SpawnProcess
     outcomes: Connection
 
-    def outcome(self) -> Outcome | None:
+    def outcome(self) -> CallOutcome | None:
         """What the process has reported; None if it ended without a report."""
         try:
             return self.outcomes.recv() if self.outcomes.poll() else None
@@ -112,21 +112,21 @@ def seconds_to_stop(error: BaseException, otherwise: float) -> float:
     return 0.0 if isinstance(error, KeyboardInterrupt) else otherwise
 
 
-def outcome_of(function: Function, *arguments: object) -> Outcome:
+def outcome_of(function: Function, *arguments: object) -> CallOutcome:
     """Call the function; an error is printed where its message does not say all."""
     try:
         with user_faults():
-            return Outcome(function(*arguments))
+            return CallOutcome(function(*arguments))
     except VlbenchError as error:
         give_way(error)
         print_frames(error)
-        return Outcome(message=error.message, exit_code=error.exit_code)
+        return CallOutcome(message=error.message, exit_code=error.exit_code)
     except KeyboardInterrupt:
-        return Outcome(message="interrupted", exit_code=ExitCode.INTERRUPTED)
+        return CallOutcome(message="interrupted", exit_code=ExitCode.INTERRUPTED)
     except Exception as error:
         give_way(error)
         traceback.print_exc()
-        return Outcome(
+        return CallOutcome(
             message="internal error of vlbench; the lines above say where", exit_code=ExitCode.INTERNAL_ERROR
         )
 

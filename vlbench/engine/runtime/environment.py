@@ -58,6 +58,16 @@ def make_accelerator(
     return accelerator
 
 
+@contextmanager
+def same_threads() -> Iterator[None]:
+    """Restore torch's number of CPU threads at the end of the block, for the next run of this process."""
+    threads = torch.get_num_threads()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
 def check_device(device: str | None, dtype: Dtype) -> None:
     """Raise a VlbenchError if the device is unknown or not available, or cannot do what is asked of it.
 

@@ -9,7 +9,7 @@ from multiprocessing.connection import wait
 
 from vlbench.core.cores import usable_cores
 from vlbench.core.errors import ExitCode, VlbenchError
-from vlbench.engine.runtime.child import Child, Function, Outcome, seconds_to_stop, start, stop
+from vlbench.engine.runtime.child import CallOutcome, Child, Function, seconds_to_stop, start, stop
 from vlbench.engine.runtime.interrupt import Interrupt, Interrupted
 from vlbench.engine.runtime.ranks import QUIET
 
@@ -66,7 +66,7 @@ def _wait(running: list[Child], interrupt: Interrupt) -> str:
     return result
 
 
-def _error_of(child: Child, outcome: Outcome | None, is_main: bool) -> VlbenchError:
+def _error_of(child: Child, outcome: CallOutcome | None, is_main: bool) -> VlbenchError:
     """The error of a process that has ended: its own message, or how it ended."""
     if outcome is None:
         return child.early_end(", and the others with it: what is saved is kept")

@@ -124,7 +124,10 @@ def run_layers(layers: Iterable[nn.Module], states: Tensor, keys: Tensor) -> Ten
 
 
 def joined(text: Tensor, text_mask: Tensor, visual: Tensor, visual_mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Text [B, T, D] and visual [B, R, D] with masks -> one sequence [B, T + R, D] and its mask [B, 1, 1, T + R]."""
+    """Text [B, T, D] and visual [B, R, D] with masks -> one sequence [B, T + R, D] and its mask [B, 1, 1, T + R].
+
+    A mask of no columns says that no token is padding, also the one of the sequence, [B, 1, 1, 0].
+    """
     parts = (text, text_mask), (visual, visual_mask)
     if text_mask.shape[1] or visual_mask.shape[1]:
         masks = [mask if mask.shape[1] else unpadded(states)[1] for states, mask in parts]

@@ -253,7 +253,7 @@ def _machines(runs: Sequence[FoundRun], columns: Sequence[str]) -> list[str]:
         + (f", {environment.trials_at_once} trials at once" if environment.trials_at_once > 1 else "")
         for environment in (run.record.environment for run in runs)
     }
-    if len(machines) == 1:
+    if len(machines) < 2:
         return []
     return [f"costs were measured under different conditions and do not compare: {'; '.join(sorted(machines))}"]
 

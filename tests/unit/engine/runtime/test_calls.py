@@ -1,4 +1,4 @@
-"""Work in processes beside this one: every outcome is reported once, whoever fails, stops or dies."""
+"""Calls in other processes: every outcome is reported once, whoever fails, stops or dies."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from types import ModuleType
 import pytest
 
 from vlbench.core.errors import ExitCode, VlbenchError
+from vlbench.engine.runtime.calls import Call, LineMessage, ParallelCall, Relay, StepMessage, side_by_side
 from vlbench.engine.runtime.interrupt import Interrupt, Interrupted
-from vlbench.engine.runtime.jobs import Beside, Relay, Said, Stepped, Work, side_by_side
 
 WORK = """
 import os, signal, time
@@ -60,21 +60,21 @@ class Noted:
 @pytest.fixture
 def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
     """A module that new processes can import."""
-    (tmp_path / "work_of_jobs.py").write_text(WORK)
+    (tmp_path / "work_of_calls.py").write_text(WORK)
     monkeypatch.syspath_prepend(tmp_path)
-    module = importlib.import_module("work_of_jobs")
+    module = importlib.import_module("work_of_calls")
     yield module
 
 
 def test_every_outcome_by_its_place(work: ModuleType) -> None:
     progress = Noted()
-    works = [
-        Work(work.answer, (1,), progress),
-        Work(work.fail, (5,), progress),
-        Work(work.die, (), progress),
-        *(Work(work.answer, (value,), progress) for value in (2, 3)),
+    calls = [
+        Call(work.answer, (1,), progress),
+        Call(work.fail, (5,), progress),
+        Call(work.die, (), progress),
+        *(Call(work.answer, (value,), progress) for value in (2, 3)),
     ]
-    outcomes = dict(side_by_side(works, CALM))
+    outcomes = dict(side_by_side(calls, CALM))
     assert sorted(outcomes) == [0, 1, 2, 3, 4]
     assert [outcomes[place].result[0] for place in (0, 3, 4)] == [1, 2, 3]  # type: ignore[index]
     assert (outcomes[1].message, outcomes[1].exit_code) == ("no such thing", ExitCode.DATA)
@@ -83,16 +83,16 @@ def test_every_outcome_by_its_place(work: ModuleType) -> None:
     assert progress.steps.count(("work", 3, 3)) == 3
 
 
-def test_a_process_does_one_work_after_the_other(work: ModuleType) -> None:
-    outcomes = side_by_side([Work(work.answer, (value,), Noted()) for value in range(3)], [{}])
+def test_a_process_makes_one_call_after_the_other(work: ModuleType) -> None:
+    outcomes = side_by_side([Call(work.answer, (value,), Noted()) for value in range(3)], [{}])
     results = [outcome.result for _, outcome in outcomes]
     assert len({process for _, process in results}) == 1  # type: ignore[misc]
 
 
 def test_an_internal_error_stops_all(work: ModuleType, tmp_path: Path) -> None:
-    works = [Work(work.fail, (1,), Noted()), Work(work.stop, (str(tmp_path / "ready"),), Noted())]
+    calls = [Call(work.fail, (1,), Noted()), Call(work.stop, (str(tmp_path / "ready"),), Noted())]
     with pytest.raises(VlbenchError, match="no such thing"):
-        list(side_by_side(works, CALM))
+        list(side_by_side(calls, CALM))
 
 
 def test_a_signal_reaches_every_process(work: ModuleType, tmp_path: Path) -> None:
@@ -102,19 +102,30 @@ def test_a_signal_reaches_every_process(work: ModuleType, tmp_path: Path) -> Non
                 time.sleep(0.01)
             signal.raise_signal(signal.SIGINT)
 
-    works = [Work(work.stop, (str(tmp_path / "ready"),), Noted()), Work(work.answer, (1,), Press())]
+    calls = [Call(work.stop, (str(tmp_path / "ready"),), Noted()), Call(work.answer, (1,), Press())]
     with pytest.raises(Interrupted):
-        list(side_by_side(works, CALM))
+        list(side_by_side(calls, CALM))
 
 
-def test_work_beside_this_process(work: ModuleType, tmp_path: Path) -> None:
+def test_a_call_beside_this_process(work: ModuleType, tmp_path: Path) -> None:
     progress = Noted()
-    with Interrupt() as interrupt, Beside(Work(work.answer, (1,), progress), "the process") as beside:
+    with Interrupt() as interrupt, ParallelCall(Call(work.answer, (1,), progress), "the process") as beside:
         value, process = beside.result(interrupt)  # type: ignore[misc]
     assert (value, progress.lines) == (1, ["answering 1"]) and process != os.getpid()
-    failing = Beside(Work(work.fail, (5,), progress), "the process")
+    failing = ParallelCall(Call(work.fail, (5,), progress), "the process")
     with pytest.raises(VlbenchError, match="no such thing"), Interrupt() as interrupt, failing:
         failing.result(interrupt)
+
+
+def test_a_stopped_process_is_not_killed(work: ModuleType, tmp_path: Path) -> None:
+    beside = ParallelCall(Call(work.stop, (str(tmp_path / "ready"),), Noted()), "the process")
+    with pytest.raises(Interrupted), Interrupt() as interrupt, beside:
+        while not (tmp_path / "ready").exists():
+            time.sleep(0.01)
+        signal.raise_signal(signal.SIGINT)
+        beside.result(interrupt)
+    assert beside.outcome and beside.outcome.exit_code == ExitCode.INTERRUPTED
+    assert beside.worker.child.process.exitcode == 0
 
 
 def test_progress_that_cannot_be_shown_is_the_error(work: ModuleType) -> None:
@@ -122,7 +133,7 @@ def test_progress_that_cannot_be_shown_is_the_error(work: ModuleType) -> None:
         def say(self, line: str) -> None:
             raise VlbenchError("the disk is full", ExitCode.DATA)
 
-    beside = Beside(Work(work.answer, (1,), Full()), "the process")
+    beside = ParallelCall(Call(work.answer, (1,), Full()), "the process")
     with pytest.raises(VlbenchError, match="the disk is full"), Interrupt() as interrupt, beside:
         beside.result(interrupt)
 
@@ -140,5 +151,5 @@ def test_of_many_steps_few_are_sent() -> None:
     relay.say("begins")
     for done in range(1, 1001):
         relay.step("work", done, 1000)
-    assert line.sent[0] == Said("begins") and line.sent[-1] == Stepped("work", 1000, 1000, "")
+    assert line.sent[0] == LineMessage("begins") and line.sent[-1] == StepMessage("work", 1000, 1000, "")
     assert len(line.sent) < 500

@@ -1,4 +1,4 @@
-"""Work in processes beside this one (`--jobs`): each does what it is given and sends its progress."""
+"""Calls in other processes (`--jobs`), which send progress and outcomes to this one."""
 
 from __future__ import annotations
 
@@ -13,7 +13,16 @@ from multiprocessing.connection import Connection, wait
 
 from vlbench.core.errors import ExitCode, VlbenchError
 from vlbench.core.progress import Progress
-from vlbench.engine.runtime.child import SECONDS_TO_STOP, Child, Outcome, outcome_of, reap, seconds_to_stop, start, stop
+from vlbench.engine.runtime.child import (
+    SECONDS_TO_STOP,
+    CallOutcome,
+    Child,
+    outcome_of,
+    reap,
+    seconds_to_stop,
+    start,
+    stop,
+)
 from vlbench.engine.runtime.interrupt import Interrupt, Interrupted
 
 _SECONDS_BETWEEN_LOOKS = 0.1
@@ -21,7 +30,7 @@ _SECONDS_BETWEEN_STEPS = 0.1
 
 
 @dataclass(frozen=True)
-class Said:
+class LineMessage:
     """A line of progress."""
 
     line: str
@@ -32,7 +41,7 @@ class Said:
 
 
 @dataclass(frozen=True)
-class Stepped:
+class StepMessage:
     """A step of progress; see `Progress.step`."""
 
     what: str
@@ -54,23 +63,23 @@ class Relay:
 
     def say(self, line: str) -> None:
         """Send the line."""
-        self._send(Said(line))
+        self._send(LineMessage(line))
 
     def step(self, what: str, done: int, total: int, note: str = "") -> None:
         """Send the step if the last one was sent long enough ago, or if the work is done."""
         now = time.monotonic()
         if done >= total or now - self.sent.get(what, 0.0) >= _SECONDS_BETWEEN_STEPS:
             self.sent[what] = now
-            self._send(Stepped(what, done, total, note))
+            self._send(StepMessage(what, done, total, note))
 
-    def _send(self, message: Said | Stepped) -> None:
+    def _send(self, message: LineMessage | StepMessage) -> None:
         with self.lock, suppress(OSError):  # nobody reads any more: this process is being stopped
             self.line.send(message)
 
 
 @dataclass(frozen=True)
-class Work:
-    """Some work for a process. function: importable, called with a Progress and the arguments, which can be pickled."""
+class Call:
+    """A call in another process. function: importable; it gets a Progress and the arguments, which can be pickled."""
 
     function: Callable[..., object]
     arguments: tuple[object, ...]
@@ -79,11 +88,11 @@ class Work:
 
 @dataclass
 class Worker:
-    """A process that does one work after the other. work: the present one; None while it waits."""
+    """A process that makes one call after the other. call: the present one; None while it waits."""
 
     child: Child
     line: Connection
-    work: Work | None = None
+    call: Call | None = None
 
     @classmethod
     def start(cls, name: str, environment: Mapping[str, str]) -> Worker:
@@ -98,14 +107,14 @@ class Worker:
         """Whether the process has ended, by itself or killed."""
         return not self.child.process.is_alive()
 
-    def give(self, work: Work) -> None:
-        """Let the process do the work; its end is seen by `receive`."""
-        self.work = work
+    def give(self, call: Call) -> None:
+        """Let the process make the call; its end is seen by `receive`."""
+        self.call = call
         with suppress(OSError):
-            self.line.send((work.function, work.arguments))
+            self.line.send((call.function, call.arguments))
 
-    def receive(self) -> Outcome | None:
-        """Take the next message, waiting for it, and show progress; returns the outcome of the work where it is one.
+    def receive(self) -> CallOutcome | None:
+        """Take the next message, waiting for it, and show progress; returns the outcome of the call where it is one.
 
         The outcome of a process that has ended is an error.
         """
@@ -114,33 +123,35 @@ class Worker:
         except (EOFError, OSError):
             self.child.process.join()
             error = self.child.early_end(": what is saved is kept, and fewer --jobs need less memory")
-            message = self.child.outcome() or Outcome(message=error.message, exit_code=error.exit_code)
-        if isinstance(message, Outcome):
-            self.work = None
+            message = self.child.outcome() or CallOutcome(message=error.message, exit_code=error.exit_code)
+        if isinstance(message, CallOutcome):
+            self.call = None
             return message
-        if self.work is not None:
-            message.show(self.work.progress)
+        if self.call is not None:
+            message.show(self.call.progress)
         return None
 
 
 def _serve(line: Connection) -> None:
-    """Do the works that come, until the other end is closed."""
+    """Make the calls that come, until the other end is closed."""
     with suppress(EOFError, OSError):
         while True:
             function, arguments = line.recv()
             line.send(outcome_of(function, Relay(line), *arguments))
 
 
-def side_by_side(works: Sequence[Work], environments: Sequence[Mapping[str, str]]) -> Generator[tuple[int, Outcome]]:
-    """Do the works, at most one at a time in a process with each of the environments; yields outcomes as they come.
+def side_by_side(
+    calls: Sequence[Call], environments: Sequence[Mapping[str, str]]
+) -> Generator[tuple[int, CallOutcome]]:
+    """Make the calls, one at a time in a process with each of the environments; yields outcomes as they come.
 
-    The first works start first. A process that was killed is replaced, and its work has failed.
+    The first calls start first. A process that was killed is replaced, and its call has failed.
 
     Raises:
         Interrupted: the user asked to stop, or somebody stopped a process; all processes have saved their state.
         VlbenchError: an internal error of a process (exit 1); all processes have stopped.
     """
-    waiting, workers = deque(enumerate(works)), dict[int, Worker]()
+    waiting, workers = deque(enumerate(calls)), dict[int, Worker]()
     at: dict[int, int] = {}
     with Interrupt() as interrupt:
         try:
@@ -149,8 +160,8 @@ def side_by_side(works: Sequence[Work], environments: Sequence[Mapping[str, str]
                     if waiting and slot not in at:
                         if slot not in workers:
                             workers[slot] = Worker.start(f"process {slot + 1} of {len(environments)}", environment)
-                        at[slot], work = waiting.popleft()
-                        workers[slot].give(work)
+                        at[slot], call = waiting.popleft()
+                        workers[slot].give(call)
                 interrupt.check()
                 ready = wait([workers[slot].line for slot in at], timeout=_SECONDS_BETWEEN_LOOKS)
                 for slot in [slot for slot in at if workers[slot].line in ready]:
@@ -167,7 +178,7 @@ def side_by_side(works: Sequence[Work], environments: Sequence[Mapping[str, str]
         _end(list(workers.values()), SECONDS_TO_STOP)
 
 
-def _raise_if_all_stop(outcome: Outcome) -> None:
+def _raise_if_all_stop(outcome: CallOutcome) -> None:
     if outcome.exit_code == ExitCode.INTERRUPTED:
         raise Interrupted(outcome.message)
     if outcome.exit_code == ExitCode.INTERNAL_ERROR:
@@ -175,25 +186,25 @@ def _raise_if_all_stop(outcome: Outcome) -> None:
 
 
 def _end(workers: Sequence[Worker], seconds: float) -> None:
-    """Stop the processes that are at work; the others end by themselves when their line is closed."""
+    """Stop the processes that make a call; the others end by themselves when their line is closed."""
     for worker in workers:
         worker.line.close()
-    stop([worker.child for worker in workers if worker.work is not None], seconds)
-    reap([worker.child for worker in workers if worker.work is None], SECONDS_TO_STOP)
+    stop([worker.child for worker in workers if worker.call is not None], seconds)
+    reap([worker.child for worker in workers if worker.call is None], SECONDS_TO_STOP)
 
 
 @dataclass
-class Beside:
-    """A context in which a process does some work beside this one, which shows its progress meanwhile."""
+class ParallelCall:
+    """A context in which another process makes a call, whose progress this one shows meanwhile."""
 
-    work: Work
+    call: Call
     name: str
     environment: Mapping[str, str] = field(default_factory=dict)
 
-    def __enter__(self) -> Beside:
+    def __enter__(self) -> ParallelCall:
         self.worker = Worker.start(self.name, self.environment)
-        self.worker.give(self.work)
-        self.outcome: Outcome | None = None
+        self.worker.give(self.call)
+        self.outcome: CallOutcome | None = None
         self.listener = threading.Thread(target=self._listen, daemon=True)
         self.listener.start()
         return self
@@ -206,10 +217,10 @@ class Beside:
         _end([self.worker], seconds)
 
     def result(self, interrupt: Interrupt) -> object:
-        """Wait for the result of the work.
+        """Wait for the result of the call.
 
         Raises:
-            VlbenchError: the error of the work.
+            VlbenchError: the error of the call.
             Interrupted: a signal has been received meanwhile.
         """
         while self.listener.is_alive():
@@ -229,5 +240,6 @@ class Beside:
             while self.outcome is None:
                 self.outcome = self.worker.receive()
         except VlbenchError as error:  # the progress is logged, and the disk is full
-            self.worker.line.close()
-            self.outcome = Outcome(message=error.message, exit_code=error.exit_code)
+            self.outcome = CallOutcome(message=error.message, exit_code=error.exit_code)
+        finally:
+            self.worker.line.close()  # the process waits for more work until then
