@@ -25,7 +25,7 @@ def dry_run_text(plan: DryRun) -> str:
     ]
     controls = len(spec.controls or ())
     total = sum(phase.seconds for phase in plan.phases) * (1 + controls)
-    last = f"about {duration(total)} in all" + (f", {controls} control run(s) included" if controls else "")
+    last = f"about {duration(total)} in all" + (", with the control run after it (--jobs 1)" if controls else "")
     headers, alignment = ("part", "amount", "of", "a second", "takes"), ("left", "right", "left", "right", "right")
     plain = tabulate([fact for fact in facts if fact[1]], tablefmt="plain", disable_numparse=True)
     table = tabulate(rows, headers, tablefmt="github", disable_numparse=True, colalign=alignment)

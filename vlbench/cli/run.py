@@ -211,7 +211,7 @@ def _run_in_process(progress: Progress, spec: RunSpec, jobs: int, others: int) -
     progress.say("starts")
     record, folder = run_job(spec, progress, jobs, others)
     _check_done(record)
-    return str(folder.path.absolute())
+    return str(folder.path)
 
 
 def _run_one(spec: RunSpec, quiet: bool, name: str = "", jobs: int = 1) -> RunRecord:

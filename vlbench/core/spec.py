@@ -189,10 +189,12 @@ class RunSpec(Spec):
     )
     save_every: SaveEveryOption = 500
     dtype: Dtype = option(
-        "float32", "Precision of the arithmetic; while the model is not trained also of its weights.", "Machine"
+        "float32", "Precision of the arithmetic and, unless --mode is finetune, of the weights of the model.", "Machine"
     )
     matmul_precision: MatmulPrecisionOption = "highest"
-    compile: bool = option(False, "Compile the model with torch.compile, which rounds differently.", "Machine")
+    compile: bool = option(
+        False, "Compile the model with torch.compile: takes minutes at the start, and rounds differently.", "Machine"
+    )
     activation_checkpointing: bool = option(
         False, "Recompute activations in the backward pass, which saves memory.", "Machine"
     )

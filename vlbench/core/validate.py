@@ -70,7 +70,9 @@ def _expectation(fault: ErrorDetails) -> str:
         return "expected a finite number, give one such as 0.5 or 100"
     if fault["type"] == "string_too_short":
         return "expected a name, and it is empty: name one or leave it out"
-    return fault["msg"].removeprefix("Value error, ")
+    message = fault["msg"].removeprefix("Value error, ")
+    wanted = message.removeprefix("Input should be ")
+    return message if wanted == message else f"expected {wanted}"
 
 
 def brief(value: object) -> str:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from vlbench.cli.run import make_runs, make_specs
+from vlbench.cli.run import _run_in_process, make_runs, make_specs
+from vlbench.core.progress import Silent
+from vlbench.core.spec import RunSpec
+from vlbench.records.folder import RunFolder
 
 NAMES = {"task": "nlvr2,gqa", "model": "cvlp,vilt"}
 
@@ -53,6 +57,13 @@ def test_jobs_of_processes_that_share_a_run(vlbench: Any, monkeypatch: pytest.Mo
     monkeypatch.setenv("VLBENCH_JOBS", "none")
     done = vlbench("run", "--task", "nlvr2", "--model", "cvlp")
     assert done.code == 2 and "$VLBENCH_JOBS is 'none'" in done.err
+
+
+def test_a_run_in_a_process_of_its_own_names_its_folder_as_the_user_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = RunFolder(Path("runs") / "nlvr2")
+    monkeypatch.setattr("vlbench.engine.evaluate.run", lambda *_: (SimpleNamespace(status="done"), folder))
+    spec = RunSpec(task="nlvr2", model="fake", output_path=Path("runs"))
+    assert _run_in_process(Silent(), spec, 1, 0) == str(folder.path)
 
 
 def test_jobs_are_no_field_of_a_spec(tmp_path: Path) -> None:

@@ -141,7 +141,7 @@ def test_a_model_without_the_stages_asked_for(vlbench: Command, tmp_path: Path) 
         (("--scenario", ""), "--scenario '' names nothing to measure: give one or more of latency, throughput, retr"),
         (("--scenario", ","), "--scenario ',' names nothing to measure"),
         (("--scenario", "latency,latency"), "--scenario names latency more than once"),
-        (("--scenario", "speed"), "Input should be 'latency', 'throughput' or 'retrieval'"),
+        (("--scenario", "speed"), "expected 'latency', 'throughput' or 'retrieval'"),
         (("--stages", ""), "--stages '' holds an empty name"),
         (("--device", "mps"), "--device mps is not available"),
         (("--batch-sizes", "0"), "batches"),
