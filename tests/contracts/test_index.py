@@ -14,7 +14,7 @@ from vlbench.core.record import RunRecord
 from vlbench.core.spec import RunSpec
 from vlbench.core.task import Task
 from vlbench.data.cache import index
-from vlbench.data.cache.index import IndexedExamples
+from vlbench.data.cache.index import IndexedExamples, Parser
 from vlbench.engine.evaluate import run
 from vlbench.records.folder import RunFolder
 
@@ -27,13 +27,13 @@ def test_an_index_gives_the_same_run_and_parses_twice_at_most(
     name: str, open_task: Callable[[str], Task], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     task, parsed = open_task(name), Counter[Path]()
-    parse = IndexedExamples.parse
+    parse = Parser.parse
 
-    def count(self: IndexedExamples, contents: Sequence[bytes]) -> list[object]:
+    def count(self: Parser, contents: Sequence[bytes]) -> list[object]:
         parsed[self.path] += len(contents)
         return parse(self, contents)
 
-    monkeypatch.setattr(IndexedExamples, "parse", count)
+    monkeypatch.setattr(Parser, "parse", count)
     listed, from_list = _run(task, tmp_path / "list")
     assert not parsed
     monkeypatch.setenv("VLBENCH_CACHE", str(tmp_path / "cache"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import weakref
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +15,10 @@ from vlbench.core.cards import SplitCard
 from vlbench.core.columns import Chosen, columns_of, ids_and_queries, queries_of, refs_of, take
 from vlbench.core.errors import DataError
 from vlbench.core.examples import Example, ImageRef, Query
+from vlbench.core.garbage import without_garbage_collection
 from vlbench.core.task import Indexed, SplitFiles, ids_of
 from vlbench.data.cache import index
-from vlbench.data.cache.index import IndexedExamples, Joined, annotation_files, read_examples
+from vlbench.data.cache.index import IndexedExamples, Joined, Parser, annotation_files, read_examples
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +89,17 @@ def test_workers_get_it_by_its_place(files: SplitFiles) -> None:
     for examples in (found, Chosen(found, [3, 1]), Joined([found, found])):
         assert columns_of(examples).references[1] == examples[1].reference
         assert list(pickle.loads(pickle.dumps(examples))) == list(examples)
+
+
+def test_examples_are_freed_without_collecting_garbage(files: SplitFiles) -> None:
+    with without_garbage_collection():
+        for make in (lambda found: found, lambda found: Chosen(found, [3, 1]), lambda found: Joined([found, found])):
+            examples = make(read_examples(adapter, files))
+            columns = columns_of(examples)
+            assert columns.ids[0] and columns.groups[0] and columns.references[0] and columns.tags["n"]
+            left = weakref.ref(examples)
+            del examples, columns
+            assert left() is None
 
 
 def test_small_files_and_unknown_references_are_lists(files: SplitFiles, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -172,13 +185,14 @@ def test_columns_are_those_of_the_list(files: SplitFiles) -> None:
 def test_references_are_parsed_once_and_only_where_they_are_read(
     files: SplitFiles, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found, parsed, parse = read_examples(adapter, files), list[int](), IndexedExamples.parse
+    parsed, parse = list[int](), Parser.parse
 
-    def count(self: IndexedExamples, contents: Sequence[bytes]) -> list[object]:
+    def count(self: Parser, contents: Sequence[bytes]) -> list[object]:
         parsed.append(len(contents))
         return parse(self, contents)
 
-    monkeypatch.setattr(IndexedExamples, "parse", count)
+    monkeypatch.setattr(Parser, "parse", count)
+    found = read_examples(adapter, files)
     columns = columns_of(found)
     assert ids_of(found) and list(columns.groups) and list(columns.tags["n"]) and list(queries_of(found))
     assert list(refs_of(found)) and ids_and_queries(found, [3, 4]) and not parsed

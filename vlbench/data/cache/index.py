@@ -71,6 +71,19 @@ class _Memo(dict[bytes, Value], Generic[Value]):
         return value
 
 
+class Parser:
+    """Parses the references of the index at `path`. kind: as of `IndexedExamples`."""
+
+    def __init__(self, path: Path, kind: type[Example[object]]) -> None:
+        self.path = path
+        self._decode: Callable[[bytes], object] = TypeAdapter(get_args(kind)[0]).validate_json
+
+    def parse(self, contents: Sequence[bytes]) -> list[object]:
+        """The references of JSON texts."""
+        with _reading(self.path):
+            return list(map(self._decode, contents))
+
+
 class IndexedExamples(LazyExamples):
     """The examples of an index file; raises DataError if the file cannot be read, also where values are decoded.
 
@@ -79,13 +92,14 @@ class IndexedExamples(LazyExamples):
 
     def __init__(self, path: Path, kind: type[Example[object]]) -> None:
         self.path, self.kind = path, kind
-        self._parse: Callable[[bytes], object] = TypeAdapter(get_args(kind)[0]).validate_json
+        self._parser = Parser(path, kind)
         self._images, self._tags = _Memo(path, _read_images), _Memo(path, _read_tags)
         with _reading(path):
             table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()  # nothing is copied
             table.validate(full=True)  # without which Arrow reads damaged offsets beyond the file, and crashes
         self._table: Mapping[str, pa.ChunkedArray] = dict(zip(table.column_names, table.columns, strict=True))
-        self._references = LazyColumn(len(self), lambda: self._distinct("reference", self.parse))
+        # Columns hold what they are read with, never `self`: all columns would live until garbage is collected.
+        self._references = LazyColumn(len(self), partial(_distinct, self._table["reference"], self._parser.parse))
 
     def __reduce__(self) -> tuple[type[IndexedExamples], tuple[Path, type[Example[object]]]]:
         return IndexedExamples, (self.path, self.kind)  # a worker process opens the file itself
@@ -104,10 +118,10 @@ class IndexedExamples(LazyExamples):
             tag for content in self._table["tags"].unique().to_pylist() for tag in self._tags[content]
         )
         return Columns(
-            ids=LazyColumn(length, lambda: self._table["id"].to_pylist()),
-            groups=LazyColumn(length, lambda: self._distinct("group", list)),
+            ids=LazyColumn(length, self._table["id"].to_pylist),
+            groups=LazyColumn(length, partial(_distinct, self._table["group"], list)),
             references=self._references,
-            tags={tag: LazyColumn(length, partial(self._tag_values, tag)) for tag in names},
+            tags={tag: LazyColumn(length, partial(_tag_values, self._table["tags"], self._tags, tag)) for tag in names},
         )
 
     @cached_property
@@ -129,11 +143,6 @@ class IndexedExamples(LazyExamples):
     def queries(self, rows: Sequence[int]) -> list[Query]:
         return list(map(Query, map(self._images.__getitem__, self._values("images", rows)), self._values("text", rows)))
 
-    def parse(self, contents: Sequence[bytes]) -> list[object]:
-        """The references of JSON texts."""
-        with _reading(self.path):
-            return list(map(self._parse, contents))
-
     def _values(self, name: str, rows: Sequence[int]) -> list[Any]:
         """The values of a column in these rows, as Arrow holds them."""
         column = self._table[name]
@@ -145,16 +154,18 @@ class IndexedExamples(LazyExamples):
     def _references_at(self, rows: Sequence[int]) -> list[object]:
         if self._references.is_read:
             return list(map(self._references.values.__getitem__, rows))
-        return self.parse(self._values("reference", rows))
+        return self._parser.parse(self._values("reference", rows))
 
-    def _distinct(self, name: str, decode: Callable[[list[Any]], list[Value]]) -> list[Value]:
-        """A whole column, of which each distinct value is decoded once."""
-        encoded = self._table[name].dictionary_encode()
-        values = decode(encoded.chunk(0).dictionary.to_pylist()) if encoded.num_chunks else []
-        return [values[code] for chunk in encoded.chunks for code in chunk.indices.to_pylist()]
 
-    def _tag_values(self, tag: str) -> list[str | None]:
-        return self._distinct("tags", lambda contents: [self._tags[content].get(tag) for content in contents])
+def _distinct(column: pa.ChunkedArray, decode: Callable[[list[Any]], list[Value]]) -> list[Value]:
+    """The values of a whole column, of which each distinct one is decoded once."""
+    encoded = column.dictionary_encode()
+    values = decode(encoded.chunk(0).dictionary.to_pylist()) if encoded.num_chunks else []
+    return [values[code] for chunk in encoded.chunks for code in chunk.indices.to_pylist()]
+
+
+def _tag_values(column: pa.ChunkedArray, tags: Mapping[bytes, Mapping[str, str]], tag: str) -> list[str | None]:
+    return _distinct(column, lambda contents: [tags[content].get(tag) for content in contents])
 
 
 class Joined(LazyExamples):
