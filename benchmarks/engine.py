@@ -4,8 +4,10 @@ Run as `python benchmarks/engine.py`, or parts of it: `--parts evaluation,finetu
 one process, in turn, and the order alternates; a ratio is of one repeat. Except for the loader, images are decoded
 before anything is timed. Both sides must agree before they are timed.
 
-evaluation, finetuning: the engine's loop with ViLT-B/32, including making batches and reporting, compared with a bare
-loop over the same batches, made before; finetuning also by two processes, each with half of a batch. loader: reading
+evaluation: the engine's loop with ViLT-B/32, including making batches and reporting, compared with a bare loop over the
+same batches, made before. finetuning: the engine's optimizer steps of the same model, logged, compared with a bare loop
+over the same rows; both make each batch in its step, as a user's loop must too. Also by two processes, each with half
+of a batch: the bare side is a loop with DDP, which looks for unused parameters where the engine's does. loader: reading
 JPEG files and cutting them into patches, compared with Pillow alone. pairs: scoring all pairs of a gallery, compared
 with a loop that encodes and fuses every pair.
 """
@@ -17,6 +19,7 @@ import contextlib
 import json
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import cast
 
@@ -35,7 +38,9 @@ from sides import (
     measure,
     paired_ratios,
 )
+from torch import nn
 from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import DataLoader
 
 from vlbench import catalog
 from vlbench.core.backbone import Backbone
@@ -236,24 +241,32 @@ def make_trainings(
     place = accelerator.process_index, accelerator.num_processes
     own = [share for number, block in enumerate(training.steps.blocks) for share in shares(block, number, 1, *place)]
     ready = training_batches(examples, own, other, "0/negatives")
-    return training, BareTraining(other, [ready[number] for number in range(len(ready))], recipe, accelerator)
+    return training, BareTraining(other, ready, recipe, accelerator, like=training.trained.wrapped)
 
 
 class BareTraining:
-    """A minimal training loop: forward, backward, clip, step; with DDP where there are several processes."""
+    """A minimal training loop: make a batch, forward, backward, clip, step.
 
-    def __init__(self, learner: Learner, batches: list[Batch], recipe: Recipe, accelerator: Accelerator) -> None:
-        self.batches, self.device = batches, accelerator.device
+    like: the engine's module. Where it is one of DDP, the learner becomes one too, with the same search for unused
+    parameters.
+    """
+
+    def __init__(
+        self, learner: Learner, batches: Batches, recipe: Recipe, accelerator: Accelerator, like: nn.Module
+    ) -> None:
+        self.batches: Iterator[Batch] = iter(DataLoader(batches, batch_size=None))
+        self.device = accelerator.device
         self.half = accelerator.mixed_precision == "bf16"
         learner.to(self.device)
-        alone = accelerator.num_processes == 1
-        self.learner = learner if alone else DistributedDataParallel(learner, find_unused_parameters=True)
+        self.learner: nn.Module = learner
+        if isinstance(like, DistributedDataParallel):
+            self.learner = DistributedDataParallel(learner, find_unused_parameters=like.find_unused_parameters)
         self.optimizer = torch.optim.AdamW(learner.parameters(), lr=float(recipe.lr or 0), fused=True)
 
     def step(self) -> float:
         """Do one optimizer step; returns the loss."""
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
-            loss = self.learner(self.batches.pop(0).to(self.device)).loss
+            loss = self.learner(next(self.batches).to(self.device)).loss
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.learner.parameters(), 1.0)
         self.optimizer.step()
