@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import importlib.util
 import json
-import multiprocessing
 import os
 import signal
 import socket
@@ -33,9 +32,12 @@ PATIENCE = 60.0
 Call = Callable[..., Any]
 
 
-def command(*arguments: object, fault: str = "", log: Path | str = "") -> subprocess.CompletedProcess[str]:
-    """Run it apart from this process, with one thread, and wait for its end."""
+def command(
+    *arguments: object, fault: str = "", log: Path | str = "", **variables: object
+) -> subprocess.CompletedProcess[str]:
+    """Run it apart from this process, with one thread and these variables, and wait for its end."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", **({"FAULT": fault} if fault else {}), "FAULT_LOG": str(log)}
+    environment |= {name: str(value) for name, value in variables.items()}
     run = [str(argument) for argument in arguments]
     return subprocess.run(run, env=environment, capture_output=True, text=True, timeout=240, check=False)
 
@@ -182,25 +184,14 @@ def test_a_thread_of_a_model_does_not_keep_a_finished_run_alive(
     assert (done.returncode, log.read_text()) == (0, "batch"), done.stderr
 
 
-def of_machine(number: int, port: int, arguments: list[str]) -> None:
-    """What a launcher starts on machine `number` of two with a process each."""
-    meeting = {"MASTER_ADDR": "localhost", "MASTER_PORT": str(port), "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1"}
-    os.environ.update({**meeting, "RANK": str(number), "WORLD_SIZE": "2"})
-    from vlbench.cli.main import main
-
-    sys.exit(main(arguments))
-
-
 def test_two_machines_share_a_run(evaluation: list[object], vlbench: Call, tmp_path: Path) -> None:
+    """A process on each, with what any launcher tells it."""
     assert vlbench(*evaluation, "--output-path", tmp_path / "alone").code == 0
-    arguments = [str(argument) for argument in (*evaluation, "--output-path", tmp_path / "both")]
-    context, port = multiprocessing.get_context("fork"), free_port()
-    machines = [context.Process(target=of_machine, args=(number, port, arguments)) for number in range(2)]
-    for machine in machines:
-        machine.start()
-    for machine in machines:
-        machine.join(PATIENCE)
-    assert [machine.exitcode for machine in machines] == [0, 0]
+    both = (sys.executable, "-m", "vlbench", *evaluation, "--output-path", tmp_path / "both")
+    meeting = {"MASTER_ADDR": "localhost", "MASTER_PORT": free_port(), "LOCAL_RANK": 0, "LOCAL_WORLD_SIZE": 1}
+    with ThreadPoolExecutor() as pool:
+        machines = [pool.submit(command, *both, **meeting, WORLD_SIZE=2, RANK=rank) for rank in range(2)]
+    assert [machine.result().returncode for machine in machines] == [0, 0], machines[0].result().stderr
     assert answered(tmp_path / "both") == answered(tmp_path / "alone")
     (path,) = find_runs(tmp_path / "both")
     assert json.loads((path / "run.json").read_text())["environment"]["world_size"] == 2
