@@ -97,7 +97,8 @@ class Learner(nn.Module):
             return
         for name in TENSOR_METHODS:
             if function := getattr(type(self.backbone), name, None):
-                compiled = torch.compile(function, dynamic=True, backend=backend)
+                # Not with all sizes symbolic from the start, which costs a convolutional network minutes.
+                compiled = torch.compile(function, backend=backend)
                 # A bound method, so that a copy of the learner, as averaged weights are, runs its own weights.
                 setattr(self.backbone, name, MethodType(compiled, self.backbone))
 
