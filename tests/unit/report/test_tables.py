@@ -104,6 +104,13 @@ def test_limit_shows(record: RunRecord, mode: str, how: str) -> None:
     )
 
 
+@pytest.mark.parametrize(("at_once", "line"), [(1, ""), (2, "beside 1 other trial;"), (3, "beside 2 other trials;")])
+def test_a_speed_beside_other_trials_says_so(record: RunRecord, at_once: int, line: str) -> None:
+    environment = record.environment.model_copy(update={"trials_at_once": at_once})
+    text = run_table(record.model_copy(update={"environment": environment}))
+    assert (line in text) and ("speed: measured" in text) == bool(line)
+
+
 def test_every_partiality_shows(record: RunRecord) -> None:
     task = record.task.model_copy(update={"n_scored": 3998, "notes": ("split holds 4,000 where 4,001", "second")})
     coverage = Coverage(expected=4000, scored=3998, missing=1, duplicate=3, errors=2)

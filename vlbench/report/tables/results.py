@@ -182,6 +182,11 @@ def _warnings(record: RunRecord) -> list[str]:
         lines.append(
             f"re-ranked: of each query only the {record.spec.rerank_k:,} best by embeddings were scored as pairs"
         )
+    others = record.environment.trials_at_once - 1
+    if others > 0:
+        lines.append(
+            f"speed: measured beside {others:,} other trial{'s' if others > 1 else ''}; --jobs 1 runs one at a time"
+        )
     return [*lines, *map(_note, task.notes), *_coverage_lines(record.coverage)]
 
 
