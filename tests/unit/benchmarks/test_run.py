@@ -60,3 +60,19 @@ def test_the_exit_status_follows_from_the_verdicts(
     assert run.main() == 0
     medians = {name: record.median for name, record in run.read_records(results).items()}
     assert medians == {"old: a, b": 2.0, "quick: a, b": ratio, "slow: a, b": 2.0}
+
+
+def test_only_a_ratio_that_is_too_low_twice_fails(
+    run: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results, ratios = tmp_path / "cpu.json", iter([1.0, 2.0])
+    monkeypatch.setattr(run, "scripts", lambda: {"quick": True})
+    monkeypatch.setattr(run, "in_new_process", lambda script, repeats: {"a": [next(ratios)]})
+    run.write_records(results, {"quick: a": run.Record.of([2.0])})
+    monkeypatch.setattr(sys, "argv", ["run.py", "--results", str(results)])
+    assert run.main() == 0
+
+
+def test_an_interval_that_holds_everything_is_not_recorded(run: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run.recorded({"wide": [0.1, 1.0, 9.0], "narrow": [1.0, 1.1]}).keys() == {"narrow"}
+    assert "wide" in capsys.readouterr().err
