@@ -122,6 +122,16 @@ def test_scores_that_samples_do_not_give_are_broken(
     assert judged.code == 5 and f"{run / 'run.json'} is broken" in judged.err and "--no-resume" in judged.err
 
 
+def test_a_lack_of_memory_does_not_break_a_record(
+    vlbench: Call, copy: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> object:
+        raise MemoryError("Unable to allocate 1 GiB")
+
+    monkeypatch.setattr("vlbench.engine.verify.score", full)
+    assert vlbench("verify", copy("classify")).code == 9
+
+
 FILES: dict[str, tuple[str, Callable[[Path], object], str]] = {
     "prediction": ("classify", lambda run: rewrite_table(run / "samples.parquet", "prediction", "True!"), "samples"),
     "rank": ("rank", lambda run: rewrite_table(run / "ranks.parquet", "rank_low", 0), "ranks"),

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 from pydantic import TypeAdapter
 
 from vlbench import catalog
-from vlbench.core.errors import DataError, VlbenchError
+from vlbench.core.errors import DataError, VlbenchError, is_out_of_memory
 from vlbench.core.examples import Example, Examples, ImageRef, Query, captioned
 from vlbench.core.record import Result, RunRecord
 from vlbench.core.results import Prediction
@@ -80,6 +80,8 @@ def verify(run: FoundRun, tasks_dir: Path | None = None) -> Verification:
     except VlbenchError as error:
         return Verification(path, "broken", error.message)
     except Exception as error:  # whatever a metric raises at rows that no run writes
+        if is_out_of_memory(error):
+            raise
         return Verification(path, "broken", f"its samples cannot be scored ({type(error).__name__}: {error})")
     if differences:
         code = "; the code of its task has changed since" if _has_other_code(record, tasks_dir) else ""
