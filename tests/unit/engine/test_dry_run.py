@@ -63,7 +63,7 @@ def test_a_generative_model(tiny_world: Path, tmp_path: Path) -> None:
 def test_the_text_names_splits_controls_and_fingerprint(tiny_world: Path, tmp_path: Path) -> None:
     estimate = dry_run(spec(tiny_world, tmp_path, train=Recipe(steps=6, batch_size=8), controls=("blind",)), Silent())
     text = dry_run_text(estimate)
-    for part in (estimate.job.fingerprint, "train, 192 examples", "test-p, 96 examples", "fake-tiny", "the control run"):
+    for part in (estimate.job.fingerprint, "train, 192 examples", "test-p, 96 examples", "fake-tiny", "control run"):
         assert part in text
 
 
