@@ -16,11 +16,9 @@ from vlbench.engine.runtime.calls import Call, ParallelCall
 from vlbench.engine.runtime.environment import Clock, make_accelerator
 from vlbench.engine.runtime.interrupt import Interrupt, Stoppable
 from vlbench.engine.training.metrics_log import merge_control
-from vlbench.engine.trial import Outcome, Trial, checkpoint_folder
+from vlbench.engine.trial import CONTROL, Outcome, Trial, checkpoint_folder
 from vlbench.records.folder import RunFolder
 from vlbench.records.lock import LOCK_NAME, run_lock
-
-CONTROL = "blind"
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from vlbench.core.user_code import user_faults
 from vlbench.data.resources import Resources
 from vlbench.data.text.answers import answers_sha256
 from vlbench.engine.build import make_evaluator
-from vlbench.engine.control import CONTROL, control_outcome, parallel_control
+from vlbench.engine.control import control_outcome, parallel_control
 from vlbench.engine.job import Job
 from vlbench.engine.resources import make_resources, resource_spec
 from vlbench.engine.runtime.environment import Clock, check_device, latencies, make_accelerator, same_threads
@@ -25,7 +25,7 @@ from vlbench.engine.runtime.progress_timing import Logged, examples_per_second
 from vlbench.engine.runtime.ranks import Ranks, is_lost_peer
 from vlbench.engine.runtime.trackers import metric_values, tracked
 from vlbench.engine.training.atomic_folder import drop_resume_state
-from vlbench.engine.trial import Outcome, Trial
+from vlbench.engine.trial import CONTROL, Outcome, Trial
 from vlbench.engine.weights.files import own_processor_sha256
 from vlbench.metrics.baseline import majority, slice_majorities
 from vlbench.metrics.scoring import MetricResults, score

@@ -38,6 +38,9 @@ from vlbench.engine.weights.loading import check_frozen, summary
 from vlbench.metrics.direction import MetricValue
 from vlbench.records.folder import RunFolder
 
+CONTROL = "blind"
+"""The control that trains and answers without seeing an image."""
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -133,7 +136,7 @@ class Trial:
         """The same trial on blind images: the control of this one."""
         images, folder = unique_refs(self.job.train), self.folder.path / "controls"
         constant, ref = self.ranks.together(lambda: blind_resources(self.resources, images, folder))
-        return replace(self, resources=constant, control="blind", blind=ref, trackers=Trackers())
+        return replace(self, resources=constant, control=CONTROL, blind=ref, trackers=Trackers())
 
     def _finetune(self, learner: Learner, checkpoints: Checkpoints) -> TrainInfo:
         spec, train = self.job.spec, self._blinded(self.job.train)

@@ -80,7 +80,7 @@ def related_rows(examples: Examples, max_rows: int) -> list[list[int]]:
     groups = columns_of(examples).groups
     for group, query in zip(groups, queries_of(examples), strict=True):
         for ref in query.images:
-            leaders[leader(f"picture {ref.key}")] = leader(f"group {group}")
+            leaders[leader(f"image {ref.key}")] = leader(f"group {group}")
     together: dict[str, list[int]] = {}
     for row, group in enumerate(groups):
         together.setdefault(leader(f"group {group}"), []).append(row)
